@@ -1,0 +1,1 @@
+"""The baselines that come with rlbench: a folder each, with a card, recipes and checkpoints."""

@@ -1,0 +1,1 @@
+"""Reference records (records/*.jsonl) and the boards generated from them (*.md)."""

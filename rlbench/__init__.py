@@ -1,0 +1,1 @@
+"""rlbench: a robustness benchmark for language-anchored multi-modal encoders."""

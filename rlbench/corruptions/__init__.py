@@ -1,0 +1,1 @@
+"""Corruptions: one file per family, found by their @register decorator."""

@@ -1,0 +1,75 @@
+"""Checks values that come from YAML or the command line against a dataclass's or function's parameters."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from difflib import get_close_matches
+from fractions import Fraction
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from rlbench.errors import FieldError
+
+
+def _fits(value: object, hint: object) -> bool:
+    origin, args = get_origin(hint), get_args(hint)
+    if hint is Any:
+        return True
+    if origin is Literal:
+        return value in args
+    if origin in (Union, UnionType):
+        return any(_fits(value, arg) for arg in args)
+    if origin is tuple:
+        return isinstance(value, list | tuple) and all(_fits(v, args[0]) for v in value)
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if hint in (None, NoneType):
+        return value is None
+    return isinstance(value, hint) if isinstance(hint, type) else True
+
+
+def _allowed(hint: object) -> str:
+    if get_origin(hint) is Literal:
+        return "one of " + ", ".join(map(str, get_args(hint)))
+    return getattr(hint, "__name__", None) if isinstance(hint, type) else str(hint)  # type: ignore[return-value]
+
+
+def checked(target: Callable[..., object], values: Mapping[str, object], what: str) -> dict[str, object]:
+    """`values` as keyword arguments of `target`; lists become tuples.
+
+    Raises:
+        FieldError: an unknown or missing name ("did you mean"), or a value of another type.
+    """
+    base = getattr(target, "func", target)
+    bound = set(getattr(target, "keywords", {}))
+    known = {n: p for n, p in inspect.signature(base).parameters.items() if n not in bound}
+    hints = get_type_hints(base if inspect.isfunction(base) else getattr(base, "__init__"))
+    for name, value in values.items():
+        if name not in known:
+            near = get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"allowed: {', '.join(known) or 'none'}"
+            raise FieldError(f"{what} has no field {name!r}; {hint}")
+        if not _fits(value, hints.get(name, Any)):
+            raise FieldError(f"{what}: {name} is {value!r}; it must be {_allowed(hints[name])}")
+    missing = [n for n, p in known.items() if p.default is inspect.Parameter.empty and n not in values]
+    if missing:
+        raise FieldError(f"{what} needs the field {missing[0]!r}")
+    return {n: tuple(v) if isinstance(v, list) else v for n, v in values.items()}
+
+
+def parse_eps(text: object, what: str = "eps") -> Fraction:
+    """A fraction such as "4/255", "0.5" or 1, at least 0.
+
+    Raises:
+        FieldError: "4/0", "-1", "abc", nan.
+    """
+    try:
+        eps = Fraction(str(text).replace(" ", ""))
+    except (ValueError, ZeroDivisionError):
+        raise FieldError(f"{what} is {text!r}; it must be a fraction or number such as 4/255 or 0.5") from None
+    if eps < 0:
+        raise FieldError(f"{what} is {text!r}; it must not be negative")
+    return eps

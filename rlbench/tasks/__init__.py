@@ -1,0 +1,1 @@
+"""Tasks: one file per data source, found by their @register decorator."""
