@@ -293,4 +293,3 @@ class Record:
     forwards: int
     backwards: int
     provenance: Mapping[str, Field] = field(default_factory=dict)
-

@@ -46,7 +46,7 @@ def checked(target: Callable[..., object], values: Mapping[str, object], what: s
     base = getattr(target, "func", target)
     bound = set(getattr(target, "keywords", {}))
     known = {n: p for n, p in inspect.signature(base).parameters.items() if n not in bound}
-    hints = get_type_hints(base if inspect.isfunction(base) else getattr(base, "__init__"))
+    hints = get_type_hints(base if inspect.isfunction(base) else base.__init__)
     for name, value in values.items():
         if name not in known:
             near = get_close_matches(name, known, n=1)

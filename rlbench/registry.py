@@ -68,9 +68,9 @@ def entries() -> dict[tuple[Kind, str], Entry]:
         spec = importlib.util.find_spec(point.module)
         if spec is None or spec.origin is None:
             raise RLBenchError(f"entry point {point.name!r} of {GROUP} names {point.module!r}, which is not installed")
-        files = sorted(Path(spec.origin).parent.glob("*.py")) if spec.submodule_search_locations else [Path(spec.origin)]
-        for path in files:
-            module = point.module if path == Path(spec.origin) else f"{point.module}.{path.stem}"
+        origin = Path(spec.origin)
+        for path in sorted(origin.parent.glob("*.py")) if spec.submodule_search_locations else [origin]:
+            module = point.module if path == origin else f"{point.module}.{path.stem}"
             for entry in _registrations(module, path):
                 other = table.setdefault((entry.kind, entry.name), entry)
                 if other != entry:

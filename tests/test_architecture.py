@@ -12,7 +12,7 @@ LAYERS = [
     "errors core",
     "fields registry threat seeds metrics",
     "encoders attacks corruptions tasks",
-    "checkpoints heads suite records",
+    "checkpoints heads judge suite records",
     "evaluate audit",
     "runner training",
     "leaderboard sheets",

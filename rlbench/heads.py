@@ -1,0 +1,61 @@
+"""Encoder + prompts -> zero-shot classifier: logits = logit_scale * cos(embedding, anchors).
+
+Prompt ensembles as in CLIP (Radford et al., 2021, https://arxiv.org/abs/2103.00020): per class, all templates
+are embedded, normalised, averaged and normalised again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rlbench.core import Encoder, Label, Modality
+
+_NO_ARTICLE = re.compile(
+    r"^(?!pair )(?:(?:an?|the|no|empty|some) |.*ing$|.*(?:[^sui]s|people|grass|water|sky|rain|snow|ground|traffic|noise|wind|fire)$)"
+)
+
+
+def with_article(name: str) -> str:
+    """The name with its article: "a dog", "an owl"; without one for plural and mass names."""
+    if _NO_ARTICLE.match(name):
+        return name
+    return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"
+
+
+def prompts(name: str, templates: Sequence[str]) -> list[str]:
+    """One prompt per template; `{}` is the name, `{a}` the name with its article."""
+    return [t.replace("{a}", with_article(name)).replace("{}", name) for t in templates]
+
+
+@dataclass(frozen=True)
+class ZeroShot:
+    """A zero-shot classifier. anchors: (C, D) unit rows, fixed during an attack; logits are float32."""
+
+    encoder: Encoder
+    modality: Modality
+    anchors: Tensor
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(B, *box.shape) in the box -> (B, C) logits, differentiable in x."""
+        return self.encoder.logit_scale * (self.encoder.embed(x, self.modality).float() @ self.anchors.T)
+
+    def anchors_hash(self) -> str:
+        """Of the anchors, rounded to 1e-5, so that a machine's last bits do not matter."""
+        rounded = (self.anchors.double().cpu() * 1e5).round().to(torch.int64).contiguous()
+        return hashlib.sha256(rounded.numpy().tobytes()).hexdigest()[:16]
+
+
+def zero_shot(encoder: Encoder, modality: Modality, classes: Sequence[Label], templates: Sequence[str]) -> ZeroShot:
+    """Embeds the classes' prompt ensembles once. Classes x templates -> a classifier."""
+    rows = []
+    with torch.no_grad():
+        for label in classes:
+            row = encoder.embed_text(prompts(label.name, templates)).float().mean(0)
+            rows.append(row / row.norm())
+    return ZeroShot(encoder, modality, torch.stack(rows))
