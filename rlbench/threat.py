@@ -43,7 +43,7 @@ def project(x_adv: Tensor, x: Tensor, ball: Ball) -> Tensor:
     The radius is under eps by one rounding error of float32 in the box, so that x_adv - x stays inside.
     """
     ulp = torch.finfo(x.dtype).eps * max(abs(ball.low), abs(ball.high), 1e-30)
-    radius = max(ball.radius - (ulp if ball.norm == "linf" else TOLERANCE * ball.radius), 0.0)
+    radius = max(ball.radius - ulp, 0.0)
     delta = x_adv - x
     if ball.norm == "linf":
         delta = delta.clamp(-radius, radius)

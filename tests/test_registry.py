@@ -1,0 +1,77 @@
+"""Registry and fields: names are found without imports, mistakes are answered with a hint."""
+
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Literal
+
+import pytest
+
+from rlbench import registry
+from rlbench.errors import FieldError, UnknownName
+from rlbench.fields import checked, parse_eps
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plugin:
+    steps: int = 20
+    rate: float = 0.5
+    loss: Literal["ce", "margin"] = "ce"
+    names: tuple[str, ...] = ()
+
+
+def test_names_are_read_from_the_source(tmp_path) -> None:
+    source = (
+        '"""M."""\n@register("attack", "one", "two")\nclass A:\n    """Does it.\n\n    More."""\n\ndef other(): ...\n'
+    )
+    (tmp_path / "m.py").write_text(source)
+    found = registry._registrations("pkg.m", tmp_path / "m.py")
+    assert [(e.kind, e.name, e.attribute, e.summary) for e in found] == [
+        ("attack", "one", "A", "Does it."),
+        ("attack", "two", "A", "Does it."),
+    ]
+
+
+def test_an_unknown_name_gets_a_hint() -> None:
+    with pytest.raises(UnknownName, match="no attack named 'pdg'; did you mean 'pgd'"):
+        registry.factory("attack", "pdg")
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ({"stepz": 3}, "no field 'stepz'; did you mean 'steps'"),
+        ({"steps": "many"}, "steps is 'many'; it must be int"),
+        ({"steps": True}, "must be int"),
+        ({"steps": 2.5}, "must be int"),
+        ({"rate": "x"}, "must be float"),
+        ({"loss": "dlr"}, "must be one of ce, margin"),
+        ({"names": ["a", 1]}, "names is"),
+    ],
+)
+def test_wrong_fields_are_named(values, text) -> None:
+    with pytest.raises(FieldError, match=text):
+        checked(Plugin, values, "attack 'x'")
+
+
+def test_right_fields_pass_and_lists_become_tuples() -> None:
+    assert checked(Plugin, {"rate": 1, "names": ["a"]}, "x") == {"rate": 1, "names": ("a",)}
+
+
+def test_a_missing_field_is_named() -> None:
+    def factory(*, steps: int, name: str = "x") -> None: ...
+
+    with pytest.raises(FieldError, match="needs the field 'steps'"):
+        checked(factory, {}, "task 'x'")
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("4/255", Fraction(4, 255)), (0.5, Fraction(1, 2)), ("0", Fraction(0)), (1, Fraction(1))]
+)
+def test_eps_is_exact(text, value) -> None:
+    assert parse_eps(text) == value
+
+
+@pytest.mark.parametrize("text", ["4/0", "-1", "abc", "nan", "inf", "", None, "1e400x"])
+def test_a_wrong_eps_is_refused(text) -> None:
+    with pytest.raises(FieldError, match="eps is"):
+        parse_eps(text)

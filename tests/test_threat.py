@@ -1,0 +1,90 @@
+"""Balls: the projection is inside, the nearest where it claims to be, and idempotent; violations are seen."""
+
+from fractions import Fraction
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rlbench.core import Ball, Box, Threat
+from rlbench.seeds import ExampleStreams
+from rlbench.threat import ball_of, distance, project, sample, violation
+
+BOXES = [(0.0, 1.0), (-1.0, 1.0), (-1.3, 1.5), (0.0, 255.0)]
+
+
+@given(
+    norm=st.sampled_from(["linf", "l2"]),
+    box=st.sampled_from(BOXES),
+    eps=st.fractions(0, 2),
+    seed=st.integers(0, 2**31),
+    far=st.floats(0, 100),
+)
+@settings(max_examples=150, deadline=None)
+def test_projected_and_sampled_points_are_in_the_ball(norm, box, eps, seed, far) -> None:
+    low, high = box
+    torch.manual_seed(seed)
+    x = low + (high - low) * torch.rand(3, 2, 5, 4)
+    ball = ball_of(Threat(norm, eps), Box(shape=(2, 5, 4), low=low, high=high))
+    moved = project(x + far * torch.randn_like(x), x, ball)
+    assert violation(moved, x, ball) is None
+    assert violation(sample(x, ball, ExampleStreams(seed, ("a", "b", "c"))), x, ball) is None
+    assert torch.allclose(project(moved, x, ball), moved, rtol=0, atol=1e-6 * (high - low))
+
+
+def test_a_ball_of_radius_zero_is_the_point_itself() -> None:
+    x = torch.rand(4, 3)
+    for norm in ("linf", "l2"):
+        assert torch.equal(project(torch.randn(4, 3), x, Ball(norm, 0.0, 0.0, 1.0)), x)
+
+
+def test_an_eps_quoted_for_the_unit_box_scales_with_the_box() -> None:
+    ball = ball_of(Threat("linf", Fraction(4, 255)), Box(shape=(1,), low=-1.0, high=1.0))
+    assert ball.radius == pytest.approx(8 / 255)
+
+
+def test_projection_is_the_nearest_point() -> None:
+    x = torch.tensor([[0.5, 0.5]])
+    assert torch.allclose(
+        project(x + torch.tensor([[0.3, 0.4]]), x, Ball("l2", 0.25, 0, 1)), x + 0.5 * torch.tensor([0.3, 0.4])
+    )
+    assert torch.allclose(project(torch.tensor([[2.0, 0.55]]), x, Ball("linf", 0.1, 0, 1)), torch.tensor([[0.6, 0.55]]))
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_samples_fill_the_ball(norm) -> None:
+    """The mean radius share of a uniform L2 ball of dimension d is d/(d+1); of one Linf coordinate 1/2."""
+    ids = tuple(map(str, range(4000)))
+    x = torch.full((4000, 3), 0.5)
+    delta = sample(x, Ball(norm, 0.1, 0, 1), ExampleStreams(0, ids)) - x
+    if norm == "l2":
+        assert delta.norm(dim=1).mean() / 0.1 == pytest.approx(3 / 4, abs=0.01)
+    else:
+        assert delta.abs().mean() / 0.1 == pytest.approx(1 / 2, abs=0.01)
+    assert delta.mean().abs() < 0.003
+
+
+@pytest.mark.parametrize(
+    ("x_adv", "text"),
+    [
+        (torch.full((2, 3), 0.62), "norm"),
+        (torch.full((2, 3), float("nan")), "finite"),
+        (torch.full((2, 3), 0.5).double(), "float64"),
+        (torch.full((2, 4), 0.5), r"\(2, 4\)"),
+        (torch.tensor([[0.5, 0.5, 0.5], [0.5, 0.5, 1.01]]), "box"),
+    ],
+)
+def test_violations_are_named(x_adv, text) -> None:
+    import re
+
+    why = violation(x_adv, torch.full((2, 3), 0.5), Ball("linf", 0.1, 0.0, 1.0))
+    assert why is not None and re.search(text, why)
+
+
+def test_a_norm_just_over_eps_is_a_violation() -> None:
+    x = torch.full((1, 1), 0.5, dtype=torch.float64)
+    ball = Ball("linf", 0.1, 0.0, 1.0)
+    assert violation(x + 0.1 * (1 + 5e-7), x, ball) is None
+    assert violation(x + 0.1 * (1 + 5e-6), x, ball) is not None
+    assert distance(x + 0.1, x, "linf").item() == pytest.approx(0.1)
