@@ -1,0 +1,154 @@
+"""Sheets: what a suite's examples look like, clean and perturbed, with labels and predictions.
+
+Stills stand in columns, clean over perturbed over difference; a video is a strip of its frames, three strips a clip.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from io import BytesIO
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from rlbench.core import Box, Modality
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+RIGHT, WRONG = "#1a7f37", "#c1121f"
+PER_LINE: dict[Modality, int] = {"audio": 4, "video": 2}  # examples side by side; 8 otherwise
+COLOURS: dict[Modality, str] = {"thermal": "inferno", "audio": "magma", "depth": "viridis"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sheet:
+    """Examples of one task under one perturbation.
+
+    Attributes:
+        title: what is shown: suite, model, perturbation.
+        modality, box: of the examples.
+        x, x_adv: (B, *box.shape) in the box, clean and perturbed.
+        labels: the B true class names.
+        clean, perturbed: the B predicted class names.
+    """
+
+    title: str
+    modality: Modality
+    box: Box
+    x: Tensor
+    x_adv: Tensor
+    labels: tuple[str, ...]
+    clean: tuple[str, ...]
+    perturbed: tuple[str, ...]
+
+
+def draw(sheet: Sheet) -> bytes:
+    """The sheet as a PNG."""
+    examples, size = len(sheet.labels), sheet.box.high - sheet.box.low
+    across = min(examples, PER_LINE.get(sheet.modality, 8))
+    lines = -(-examples // across)
+    width, height = _panel(sheet)
+    figure = Figure(figsize=(across * width + 0.6, lines * 3 * height + 0.7), dpi=110, layout="constrained")
+    axes = figure.subplots(3 * lines, across, squeeze=False)
+    clean, perturbed = _unit(sheet.x, sheet.box), _unit(sheet.x_adv, sheet.box)
+    factor = amplification(perturbed - clean)
+    for panel in axes.flat:
+        panel.set_visible(False)
+    for k in range(examples):
+        top, column = 3 * (k // across), k % across
+        label, guesses = sheet.labels[k], (sheet.clean[k], sheet.perturbed[k])
+        for row, picture in enumerate((clean[k], perturbed[k])):
+            panel = _show(axes[top + row, column], picture, sheet)
+            _caption(panel, guesses[row], label, first=row == 0)
+        panel = _show(axes[top + 2, column], factor * (perturbed[k] - clean[k]), sheet, signed=True)
+        for row, name in enumerate(("clean", "perturbed", f"difference x {factor:g}")):
+            if column == 0:
+                _name_row(axes[top + row, 0], name, sheet)
+    unit = "" if size == 1 else f", box [{sheet.box.low:g}, {sheet.box.high:g}]"
+    figure.suptitle(f"{sheet.title}{unit}", fontsize=10)
+    return _png(figure)
+
+
+def amplification(delta: NDArray[Any]) -> float:
+    """1, 2 or 5 times a power of ten: the largest such factor that keeps |factor * delta| <= 0.5; 1 if delta is 0."""
+    top = float(np.abs(delta).max(initial=0.0))
+    if top == 0:
+        return 1.0
+    limit = 0.5 / top
+    power = 10.0 ** np.floor(np.log10(limit))
+    return float(max((m * power for m in (1, 2, 5) if m * power <= limit * (1 + 1e-9)), default=power))
+
+
+def _panel(sheet: Sheet) -> tuple[float, float]:
+    """Width and height of one example's picture, in inches."""
+    if sheet.modality == "video":
+        return 0.75 * sheet.box.shape[1], 1.0
+    return (2.6, 2.3) if sheet.modality == "audio" else (1.5, 1.75)
+
+
+def _unit(x: Tensor, box: Box) -> NDArray[Any]:
+    """(B, *box.shape) in the box -> the same in [0, 1], float64."""
+    unit: NDArray[Any] = (x.detach().cpu().double().numpy() - box.low) / (box.high - box.low)
+    return unit
+
+
+def _show(panel: Axes, picture: NDArray[Any], sheet: Sheet, *, signed: bool = False) -> Axes:
+    panel.set_visible(True)
+    if sheet.box.unit == "waveform":
+        panel.plot(np.arange(picture.shape[-1]), picture[0], linewidth=0.5)
+        panel.set_xlabel("sample", fontsize=7)
+        return panel
+    still = _strip(picture) if sheet.modality == "video" else picture
+    if still.shape[0] == 1:
+        scale = {"cmap": "RdBu_r", "vmin": -0.5, "vmax": 0.5} if signed else {"vmin": 0.0, "vmax": 1.0}
+        scale.setdefault("cmap", COLOURS.get(sheet.modality, "gray"))
+        origin = "lower" if sheet.modality == "audio" else "upper"
+        panel.imshow(still[0], origin=origin, aspect="auto" if origin == "lower" else "equal", **scale)  # type: ignore[arg-type]
+    else:
+        shown = np.clip(still + (0.5 if signed else 0.0), 0.0, 1.0)
+        panel.imshow(shown.transpose(1, 2, 0))
+    _ticks(panel, sheet)
+    return panel
+
+
+def _strip(clip: NDArray[Any]) -> NDArray[Any]:
+    """(C, T, H, W) -> (C, H, T W + gaps): the frames side by side, first on the left."""
+    frames = [np.pad(clip[:, t], ((0, 0), (0, 0), (0, 2)), constant_values=1.0) for t in range(clip.shape[1])]
+    return np.concatenate(frames, axis=2)[..., :-2]
+
+
+def _ticks(panel: Axes, sheet: Sheet) -> None:
+    if sheet.modality != "audio":
+        panel.set_xticks([])
+        panel.set_yticks([])
+        return
+    panel.tick_params(labelsize=6)
+    panel.set_xlabel("frame", fontsize=7)
+    panel.set_ylabel("mel band", fontsize=7)
+
+
+def _caption(panel: Axes, guess: str, label: str, *, first: bool) -> None:
+    right = guess == label
+    text = f"{'✓' if right else '✗'} {guess}"
+    panel.set_title(text, fontsize=8, color=RIGHT if right else WRONG, pad=3)
+    if first:
+        panel.annotate(
+            label, (0.5, 1.0), (0, 15), "axes fraction", "offset points", ha="center", fontsize=9, fontweight="bold"
+        )
+
+
+def _name_row(panel: Axes, name: str, sheet: Sheet) -> None:
+    below = f"\n{panel.get_ylabel()}" if sheet.modality == "audio" else ""
+    panel.set_ylabel(f"{name}{below}", fontsize=8)
+
+
+def _png(figure: Figure) -> bytes:
+    FigureCanvasAgg(figure)
+    buffer = BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()
