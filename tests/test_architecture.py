@@ -10,7 +10,7 @@ import rlbench
 ROOT = Path(rlbench.__file__).parent
 LAYERS = [
     "errors core",
-    "fields registry threat seeds metrics",
+    "fields registry located threat seeds metrics",
     "encoders attacks corruptions tasks",
     "checkpoints heads judge suite records",
     "evaluate audit",
