@@ -17,7 +17,7 @@ def margin(logits: Tensor, y: Tensor) -> Tensor:
     return logits.gather(1, y[:, None])[:, 0] - others.amax(1)
 
 
-def wilson(n_correct: int, n: int, z: float = 1.959963984540054) -> tuple[float, float]:
+def wilson(n_correct: float, n: int, z: float = 1.959963984540054) -> tuple[float, float]:
     """The Wilson score interval of a share, in [0, 1]; 95% by default (Wilson, 1927).
 
     https://doi.org/10.1080/01621459.1927.10502953

@@ -105,10 +105,9 @@ def _show(panel: Axes, picture: NDArray[Any], sheet: Sheet, *, signed: bool = Fa
         return panel
     still = _strip(picture) if sheet.modality == "video" else picture
     if still.shape[0] == 1:
-        scale = {"cmap": "RdBu_r", "vmin": -0.5, "vmax": 0.5} if signed else {"vmin": 0.0, "vmax": 1.0}
-        scale.setdefault("cmap", COLOURS.get(sheet.modality, "gray"))
-        origin = "lower" if sheet.modality == "audio" else "upper"
-        panel.imshow(still[0], origin=origin, aspect="auto" if origin == "lower" else "equal", **scale)  # type: ignore[arg-type]
+        colours, low = ("RdBu_r", -0.5) if signed else (COLOURS.get(sheet.modality, "gray"), 0.0)
+        up, shape = ("lower", "auto") if sheet.modality == "audio" else ("upper", "equal")
+        panel.imshow(still[0], cmap=colours, vmin=low, vmax=low + 1.0, origin=up, aspect=shape)  # type: ignore[arg-type]
     else:
         shown = np.clip(still + (0.5 if signed else 0.0), 0.0, 1.0)
         panel.imshow(shown.transpose(1, 2, 0))
