@@ -3,19 +3,76 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from rlbench.core import Ball
-from rlbench.threat import per_row, project, rows_norm
+from rlbench.attacks.engine import Search, Start, State, direction, inside
+from rlbench.core import Ball, Classifier, Streams
+from rlbench.errors import FieldError
+from rlbench.registry import register
+from rlbench.threat import project, sample
 
 
-def direction(gradient: Tensor, ball: Ball) -> Tensor:
-    """The steepest unit step of the ball's norm: the sign (Linf), or the gradient over its L2 norm."""
-    if ball.norm == "linf":
-        return gradient.sign()
-    return gradient / per_row(rows_norm(gradient, "l2"), gradient).clamp_min(1e-20)
+@register("attack", "pgd")
+@dataclass(frozen=True, kw_only=True)
+class PGD:
+    """Projected gradient descent with a random start; the best point by margin is kept.
+
+    Madry et al., 2018, https://arxiv.org/abs/1706.06083. L2 steps along the normalised gradient.
+
+    Attributes:
+        steps: gradient steps of a run.
+        rel_step: length of a step over eps; 2.5 / steps if None.
+        restarts: runs from fresh random starts, uniform in the ball.
+        loss: "ce" or "margin".
+    """
+
+    steps: int = 20
+    rel_step: float | None = None
+    restarts: int = 1
+    loss: Literal["ce", "margin"] = "ce"
+    min_classes: ClassVar[int] = 2
+
+    def __post_init__(self) -> None:
+        for name, value in (("steps", self.steps), ("restarts", self.restarts)):
+            if value < 1:
+                raise FieldError(f"pgd: {name} is {value}; it must be at least 1")
+        if self.rel_step is not None and not 0 < self.rel_step < float("inf"):
+            raise FieldError(f"pgd: rel_step is {self.rel_step}; it must be above 0")
+
+    def loss_used(self, n_classes: int) -> str:
+        """The name of the loss that is ascended with this number of classes."""
+        return self.loss
+
+    def begin(self, x: Tensor, x_adv: Tensor, ball: Ball) -> State:
+        """PGD has no memory."""
+        return {}
+
+    def advance(self, state: State, loss: Tensor, gradient: Tensor, ball: Ball) -> None:
+        """One step and its projection."""
+        step = ball.radius * (self.rel_step or 2.5 / self.steps)
+        state["x_adv"] = inside(state["x_adv"] + step * direction(gradient, ball), state, ball)
+
+    def __call__(
+        self, classifier: Classifier, x: Tensor, y: Tensor, ball: Ball, streams: Streams, *, start: Start = sample
+    ) -> Tensor:
+        """x (B, *shape) in the box, y (B,) int64 -> x_adv like x; `start` gives each run's first point."""
+        jobs = [f"restart {r}" for r in range(self.restarts)]
+        return Search(
+            classifier=classifier,
+            x=x,
+            y=y,
+            ball=ball,
+            streams=streams,
+            rule=self,
+            loss=self.loss,
+            start=start,
+            jobs=jobs,
+            targets=y[:, None].expand(-1, len(jobs)),
+        ).run()
 
 
 def ascend(

@@ -1,0 +1,160 @@
+"""Auto-PGD: step sizes that halve by themselves, momentum, and a memory of the best point."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from rlbench.attacks.engine import Search, Start, State, direction, inside
+from rlbench.attacks.losses import MIN_CLASSES, LossName, defined
+from rlbench.core import Ball, Classifier, Streams
+from rlbench.errors import FieldError
+from rlbench.registry import register
+from rlbench.threat import per_row, project, rows_norm
+
+MOMENTUM = 0.75
+LOSS: dict[str, LossName] = {"apgd-ce": "ce", "apgd-dlr": "dlr", "apgd-t": "dlr-targeted"}
+
+
+@cache
+def checkpoints(steps: int) -> Tensor:
+    """(steps + 1,) length of the interval that ends after step i, or 0: .22 n, then .03 n less each, down to .06 n."""
+    length, shrink, shortest = (max(int(share * steps), 1) for share in (0.22, 0.03, 0.06))
+    table = torch.zeros(steps + 1, dtype=torch.int64)
+    i = length
+    while i <= steps:
+        table[i] = length
+        length = max(length - shrink, shortest)
+        i += length
+    return table
+
+
+def surface(x: Tensor, ball: Ball, streams: Streams) -> Tensor:
+    """A random start with norm eps: uniform (Linf) or normal (L2) noise over its norm, then clamped to the box."""
+    noise = (streams.uniform if ball.norm == "linf" else streams.normal)(tuple(x.shape[1:])).to(x)
+    reach = ball.radius / rows_norm(noise, ball.norm).clamp_min(1e-20)
+    return project(x + noise * per_row(reach, x), x, ball)
+
+
+@register("attack", "apgd-ce", "apgd-dlr", "apgd-t")
+@dataclass(frozen=True, kw_only=True)
+class APGD:
+    """Auto-PGD on the cross-entropy, DLR or targeted DLR loss.
+
+    Croce & Hein, 2020, https://arxiv.org/abs/2003.01690; compared with pyautoattack from equal starts. As in the
+    original code, and unlike the paper, the first step counts as an ascent if its loss is above 0, whatever the
+    start's. Below 3 classes (targeted: 4), where DLR is not defined, the margin takes its place: `loss_used`.
+
+    Attributes:
+        name: "apgd-ce", "apgd-dlr" or "apgd-t".
+        steps: iterations of a run.
+        restarts: runs from fresh random starts, per target.
+        targets: apgd-t's number of targets: the classes with the largest clean logits but the true one.
+        rho: a step halves unless this share of an interval's steps raised the loss.
+    """
+
+    name: Literal["apgd-ce", "apgd-dlr", "apgd-t"] = "apgd-ce"
+    steps: int = 100
+    restarts: int = 1
+    targets: int = 9
+    rho: float = 0.75
+
+    def __post_init__(self) -> None:
+        for name, value in (("steps", self.steps), ("restarts", self.restarts), ("targets", self.targets)):
+            if value < 1:
+                raise FieldError(f"{self.name}: {name} is {value}; it must be at least 1")
+        if not 0 < self.rho < 1:
+            raise FieldError(f"{self.name}: rho is {self.rho}; it must be between 0 and 1")
+
+    @property
+    def min_classes(self) -> int:
+        """The fewest classes for which the attack is defined as published."""
+        return MIN_CLASSES[LOSS[self.name]]
+
+    def loss_used(self, n_classes: int) -> str:
+        """The name of the loss that is ascended with this number of classes."""
+        return defined(LOSS[self.name], n_classes)
+
+    def begin(self, x: Tensor, x_adv: Tensor, ball: Ball) -> State:
+        """Momentum, the best point with its gradient and loss, and the counters of the current interval."""
+        zero = x.new_zeros(len(x))
+        return {
+            "x_old": x_adv,
+            "x_best": x_adv,
+            "gradient_best": torch.zeros_like(x),
+            "loss_best": zero - float("inf"),
+            "loss_old": zero,
+            "loss_check": zero,
+            "ascents": zero,
+            "halved": torch.ones_like(zero, dtype=torch.bool),
+            "step": zero + 2 * ball.radius,
+        }
+
+    def advance(self, state: State, loss: Tensor, gradient: Tensor, ball: Ball) -> None:
+        """Algorithm 1: remember the best, halve at a checkpoint, step with momentum."""
+        s, first = state, state["i"] == 0
+        better = loss > s["loss_best"]
+        s["loss_best"] = torch.where(better, loss, s["loss_best"])
+        s["x_best"] = torch.where(per_row(better, gradient), s["x_adv"], s["x_best"])
+        s["gradient_best"] = torch.where(per_row(better, gradient), gradient, s["gradient_best"])
+        s["ascents"] = s["ascents"] + ((loss > s["loss_old"]) & ~first)
+        # The original compares the first step with 0, which every cross-entropy exceeds; ce here is its logarithm.
+        s["loss_old"] = torch.where(first, float("-inf") if self.name == "apgd-ce" else 0.0, loss)
+        s["loss_check"] = torch.where(first, loss, s["loss_check"])
+        halve = self._checkpoint(s)
+        if halve.any():
+            rows = per_row(halve, gradient)
+            s["x_adv"] = torch.where(rows, s["x_best"], s["x_adv"])
+            gradient = torch.where(rows, s["gradient_best"], gradient)
+        self._move(s, gradient, first, ball)
+
+    def _checkpoint(self, s: State) -> Tensor:
+        """Which jobs halve their step now: too few ascents, or no better point since a step that was kept."""
+        length = checkpoints(self.steps).to(s["i"].device)[s["i"]]
+        check = length > 0
+        stalled = ~s["halved"] & (s["loss_check"] >= s["loss_best"])
+        halve = check & ((s["ascents"] <= self.rho * length) | stalled)
+        s["step"] = torch.where(halve, s["step"] / 2, s["step"])
+        s["halved"] = torch.where(check, halve, s["halved"])
+        s["loss_check"] = torch.where(check, s["loss_best"], s["loss_check"])
+        s["ascents"] = torch.where(check, 0.0, s["ascents"])
+        return halve
+
+    def _move(self, s: State, gradient: Tensor, first: Tensor, ball: Ball) -> None:
+        x_adv = s["x_adv"]
+        z = inside(x_adv + per_row(s["step"], x_adv) * direction(gradient, ball), s, ball)
+        a = per_row(torch.where(first, 1.0, MOMENTUM), x_adv)
+        s["x_adv"] = inside(x_adv + a * (z - x_adv) + (1 - a) * (x_adv - s["x_old"]), s, ball)
+        s["x_old"] = x_adv
+
+    def __call__(
+        self, classifier: Classifier, x: Tensor, y: Tensor, ball: Ball, streams: Streams, *, start: Start = surface
+    ) -> Tensor:
+        """x (B, *shape) in the box, y (B,) int64 -> x_adv like x; `start` gives each run's first point."""
+        jobs, targets = self._jobs(classifier, x, y) if ball.radius > 0 else ([], y[:, None])
+        return Search(
+            classifier=classifier,
+            x=x,
+            y=y,
+            ball=ball,
+            streams=streams,
+            rule=self,
+            loss=LOSS[self.name],
+            start=start,
+            jobs=jobs,
+            targets=targets,
+        ).run()
+
+    def _jobs(self, classifier: Classifier, x: Tensor, y: Tensor) -> tuple[list[str], Tensor]:
+        runs = [f"restart {r}" for r in range(self.restarts)]
+        if self.name != "apgd-t":
+            return runs, y[:, None].expand(-1, len(runs))
+        with torch.no_grad():
+            others = classifier(x).scatter(1, y[:, None], float("-inf"))
+        ranked = others.topk(min(self.targets, others.shape[1] - 1), dim=1).indices
+        jobs = [f"target {t}/{run}" for t in range(ranked.shape[1]) for run in runs]
+        return jobs, ranked.repeat_interleave(len(runs), dim=1)

@@ -1,0 +1,221 @@
+"""The harness around an attack: counts passes, re-judges every answer, and attacks any classifier.
+
+An attack is never trusted: shape, dtype, finite values, box and norm in float64 are checked, then a fresh
+forward pass decides. A violation or a crash is an AttackError, so that its cell is failed, never robust.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rlbench import registry
+from rlbench.core import Adversarial, Attack, Ball, Box, Classifier, Field, Norm, Streams, Threat
+from rlbench.errors import AttackError, FieldError, RLBenchError
+from rlbench.fields import parse_eps
+from rlbench.metrics import margin
+from rlbench.seeds import ExampleStreams
+from rlbench.threat import ball_of, distance, violation
+
+
+class Meter:
+    """A core.Classifier around any callable (B, ...) -> (B, C): splits large calls and counts passes per example.
+
+    A backward pass counts for every row of the call that it runs through, since the machine has paid for it.
+
+    Attributes:
+        forwards, backwards: (N,) int64 passes of each of the n examples.
+    """
+
+    def __init__(
+        self,
+        classify: Callable[[Tensor], Tensor],
+        n: int,
+        *,
+        batch_size: int = 64,
+        on_pass: Callable[[int], None] | None = None,
+    ) -> None:
+        if batch_size < 1:
+            raise FieldError(f"batch_size is {batch_size}; it must be at least 1")
+        self.classify, self.on_pass = classify, on_pass
+        self.batch_size = batch_size
+        self.forwards = torch.zeros(n, dtype=torch.int64)
+        self.backwards = torch.zeros(n, dtype=torch.int64)
+
+    def __call__(self, x: Tensor, rows: Tensor | None = None) -> Tensor:
+        """x (B, *shape) -> (B, C) float32 logits; rows (B,): which examples they are, default 0..B-1."""
+        rows = torch.arange(len(x)) if rows is None else rows.cpu()
+        if len(x) <= self.batch_size:
+            return self._call(x, rows)
+        parts = [slice(i, i + self.batch_size) for i in range(0, len(x), self.batch_size)]
+        return torch.cat([self._call(x[part], rows[part]) for part in parts])
+
+    def _call(self, x: Tensor, rows: Tensor) -> Tensor:
+        logits = self.classify(x).float()
+        if logits.dim() != 2 or len(logits) != len(x) or logits.shape[1] < 2:
+            raise RLBenchError(
+                f"the classifier made {tuple(logits.shape)} from a batch of {len(x)}; logits are (B, C) with C >= 2"
+            )
+        one = torch.ones_like(rows)
+        self.forwards.index_add_(0, rows, one)
+        if logits.requires_grad:
+
+            def count(gradient: Tensor) -> None:
+                self.backwards.index_add_(0, rows, one)
+
+            logits.register_hook(count)  # type: ignore[no-untyped-call]  # torch's own gap
+        if self.on_pass is not None:
+            self.on_pass(len(x))
+        return logits
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a fresh forward pass says of x_adv.
+
+    Attributes:
+        correct: (B,) bool, margin > 0; a tie or a NaN is an error.
+        prediction: (B,) int64.
+        margin: (B,) float32, z_y - max_{j != y} z_j.
+        distance: (B,) float64 norm of x_adv - x, in box units.
+    """
+
+    correct: Tensor
+    prediction: Tensor
+    margin: Tensor
+    distance: Tensor
+
+
+def judge(classifier: Classifier, x_adv: Tensor, x: Tensor, y: Tensor, ball: Ball) -> Verdict:
+    """Checks that x_adv (B, *shape) lies in the balls about x, and classifies it afresh.
+
+    Raises:
+        AttackError: another shape or dtype, a value that is not finite, outside the box or the ball.
+    """
+    wrong = violation(x_adv, x, ball)
+    if wrong is not None:
+        raise AttackError(wrong)
+    with torch.no_grad():
+        logits = classifier(x_adv)
+    m = margin(logits, y)
+    return Verdict((m > 0).cpu(), logits.argmax(1).cpu(), m.float().cpu(), distance(x_adv, x, ball.norm).cpu())
+
+
+def run_attack(attack: Attack, meter: Classifier, x: Tensor, y: Tensor, ball: Ball, streams: Streams) -> Tensor:
+    """The attack's answer, not yet judged; the attack gets copies, so that it can't change x or y.
+
+    Raises:
+        AttackError: whatever exception the attack or the classifier raised, or an answer that is no tensor.
+    """
+    try:
+        x_adv = attack(meter, x.clone(), y.clone(), ball, streams)
+    except Exception as error:
+        raise AttackError(f"{type(attack).__name__} crashed: {type(error).__name__}: {error}") from error
+    if not isinstance(x_adv, Tensor):
+        raise AttackError(f"{type(attack).__name__} returned {type(x_adv).__name__}; it must return a tensor like x")
+    return x_adv.detach()
+
+
+@dataclass(frozen=True)
+class Attacked:
+    """The result of `attack`, per example.
+
+    Attributes:
+        x_adv: (B, *shape) in the balls; x itself where the clean prediction is wrong.
+        broken: (B,) bool, misclassified at x_adv.
+        distance: (B,) float64 norm of x_adv - x, in box units.
+        forwards, backwards: (B,) int64 passes, the clean one and the judge's included.
+    """
+
+    x_adv: Tensor
+    broken: Tensor
+    distance: Tensor
+    forwards: Tensor
+    backwards: Tensor
+
+
+def attack(
+    classifier: Callable[[Tensor], Tensor],
+    x: Tensor,
+    y: Tensor,
+    name: str,
+    *,
+    norm: Norm = "linf",
+    eps: object = "4/255",
+    low: float = 0.0,
+    high: float = 1.0,
+    seed: int = 0,
+    ids: Sequence[str] | None = None,
+    batch_size: int = 64,
+    **fields: Field,
+) -> Attacked:
+    """Attacks any classifier, by name, and judges the answer. Clean errors count as broken and are not attacked.
+
+    Args:
+        classifier: (B, *shape) -> (B, C) logits, differentiable, in evaluation mode.
+        x: (B, *shape) float32 in [low, high].
+        y: (B,) int64 labels.
+        name: a registered attack, such as "apgd-ce"; `fields` are its fields.
+        norm: "linf" or "l2".
+        eps: a number or a fraction such as "4/255", for a box of range 1: it scales by high - low.
+        seed, ids: randomness depends on the seed and each example's id (default: its index), not on the batch.
+        batch_size: examples per forward pass.
+
+    Raises:
+        UnknownName, FieldError: the attack or a field of it; eps, norm.
+        RLBenchError: x outside the box, labels that don't fit, a classifier in training mode.
+        AttackError: the attack broke its contract or crashed.
+    """
+    method: Attack = registry.make("attack", name, fields)
+    threat = Threat(_norm(norm), parse_eps(eps))
+    names = tuple(map(str, range(len(x)))) if ids is None else tuple(ids)
+    _check(classifier, x, y, names, low, high)
+    ball = ball_of(threat, Box(shape=tuple(x.shape[1:]), low=low, high=high))
+    streams = ExampleStreams(seed, names, str(Adversarial(name, threat, tuple(sorted(fields.items())))))
+    meter = Meter(classifier, len(x), batch_size=batch_size)
+    clean = judge(meter, x, x, y, ball).correct
+    rows = clean.nonzero()[:, 0]
+    part = _Part(meter, rows)
+    x_adv, far, broken = x.clone(), torch.zeros(len(x), dtype=torch.float64), ~clean
+    if len(rows):
+        found = run_attack(method, part, x[rows], y[rows], ball, streams.take(rows.tolist()))
+        verdict = judge(part, found, x[rows], y[rows], ball)
+        x_adv[rows], far[rows], broken[rows] = found, verdict.distance, ~verdict.correct
+    return Attacked(x_adv, broken, far, meter.forwards, meter.backwards)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A meter seen by an attack on some of its examples."""
+
+    meter: Meter
+    examples: Tensor
+
+    @property
+    def batch_size(self) -> int:
+        return self.meter.batch_size
+
+    def __call__(self, x: Tensor, rows: Tensor | None = None) -> Tensor:
+        return self.meter(x, self.examples if rows is None else self.examples[rows.cpu()])
+
+
+def _norm(norm: Norm) -> Norm:
+    if norm not in ("linf", "l2"):
+        raise FieldError(f"norm is {norm!r}; it must be one of linf, l2")
+    return norm
+
+
+def _check(
+    classifier: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, ids: Sequence[str], low: float, high: float
+) -> None:
+    if getattr(classifier, "training", False):
+        raise RLBenchError("the classifier is in training mode, where its answers may be random; call its eval() first")
+    if x.dtype != torch.float32 or not torch.isfinite(x).all() or (x.numel() and (x.min() < low or x.max() > high)):
+        raise RLBenchError(f"x must be float32 in the box [{low}, {high}]; give low and high of the classifier's input")
+    if y.dtype != torch.int64 or y.shape != x.shape[:1] or len(ids) != len(x) or (y < 0).any():
+        raise RLBenchError(
+            f"y must be {len(x)} int64 labels from 0 on, and ids as many; y is {tuple(y.shape)} {y.dtype}"
+        )
