@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from dataclasses import is_dataclass
 from difflib import get_close_matches
 from fractions import Fraction
 from types import NoneType, UnionType
@@ -46,7 +47,8 @@ def checked(target: Callable[..., object], values: Mapping[str, object], what: s
     base = getattr(target, "func", target)
     bound = set(getattr(target, "keywords", {}))
     known = {n: p for n, p in inspect.signature(base).parameters.items() if n not in bound}
-    hints = get_type_hints(base if inspect.isfunction(base) else base.__init__)
+    # a dataclass's own hints: those of an inherited field are written in the names of the parent's module
+    hints = get_type_hints(base if inspect.isfunction(base) or is_dataclass(base) else base.__init__)
     for name, value in values.items():
         if name not in known:
             near = get_close_matches(name, known, n=1)

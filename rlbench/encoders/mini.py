@@ -1,0 +1,149 @@
+"""The bundled backbone: a small vision transformer with a convolutional stem per modality, and hashed text.
+
+A model organism of LanguageBind (Zhu et al., 2023, https://arxiv.org/abs/2310.01852): one tower per modality, each
+bound to one frozen text tower. The stem follows Xiao et al., 2021, https://arxiv.org/abs/2106.14881: at this size a
+plain patch embedding does not learn in minutes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import cast
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor, nn
+from torch.nn.functional import normalize, relu
+
+from rlbench.core import Box, Modality, Trait
+from rlbench.encoders.hashed_text import HashedText
+from rlbench.errors import CheckpointError, ModalityError
+from rlbench.registry import register
+
+WIDTH, DEPTH, HEADS, EMBEDDING, GROUPS = 96, 3, 4, 64, 8
+BOXES: dict[Modality, Box] = {
+    "image": Box(shape=(3, 32, 32)),
+    "thermal": Box(shape=(1, 32, 32)),
+    "audio": Box(shape=(1, 64, 64), unit="log-mel"),
+    "video": Box(shape=(3, 8, 32, 32)),
+}
+
+
+class Block(nn.Module):
+    """A pre-norm transformer block; explicit softmax is faster than the fused attention at 16 tokens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = nn.LayerNorm(WIDTH), nn.LayerNorm(WIDTH)
+        self.qkv, self.out = nn.Linear(WIDTH, 3 * WIDTH), nn.Linear(WIDTH, WIDTH)
+        self.up, self.down = nn.Linear(WIDTH, 2 * WIDTH), nn.Linear(2 * WIDTH, WIDTH)
+
+    def forward(self, h: Tensor) -> Tensor:
+        """(B, N, D) -> (B, N, D)."""
+        b, n, d = h.shape
+        q, k, v = self.qkv(self.norm1(h)).view(b, n, 3, HEADS, d // HEADS).permute(2, 0, 3, 1, 4)
+        attention = (q @ k.transpose(-2, -1) * (d // HEADS) ** -0.5).softmax(-1)
+        h = h + self.out((attention @ v).transpose(1, 2).reshape(b, n, d))
+        return h + cast(Tensor, self.down(relu(self.up(self.norm2(h)))))
+
+
+def _stem(box: Box) -> nn.Sequential:
+    """Convolutions from the box to 4 x 4 tokens; the first one of a 64-pixel box has stride 4."""
+    channels = 1
+    for size in box.shape[:-2]:
+        channels *= size
+    kernel, stride = (3, 2) if box.shape[-1] == 32 else (7, 4)
+    layers: list[nn.Module] = []
+    for width in (24, 48, WIDTH):
+        layers += [nn.Conv2d(channels, width, kernel, stride, kernel // 2), nn.GroupNorm(GROUPS, width), nn.ReLU()]
+        channels, kernel, stride = width, 3, 2
+    return nn.Sequential(*layers)
+
+
+class Tower(nn.Module):
+    """One modality's tower; features are not normalised. Frames of a video fold into channels."""
+
+    def __init__(self, box: Box) -> None:
+        super().__init__()
+        self.stem = _stem(box)
+        self.positions = nn.Parameter(0.02 * torch.randn(1, 16, WIDTH))
+        self.blocks = nn.ModuleList([Block() for _ in range(DEPTH)])
+        self.norm, self.head = nn.LayerNorm(WIDTH), nn.Linear(WIDTH, EMBEDDING)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, *box.shape) in [0, 1] -> (B, D)."""
+        x = (x - 0.5) * 4
+        h = self.stem(x.reshape(len(x), -1, *x.shape[-2:])).flatten(2).transpose(1, 2) + self.positions
+        for block in self.blocks:
+            h = block(h)
+        return cast(Tensor, self.head(self.norm(h).mean(1)))
+
+
+class Mini(nn.Module):
+    """Towers of some modalities and the text tower, as an Encoder."""
+
+    traits: frozenset[Trait] = frozenset()
+    logit_scale = 20.0
+
+    def __init__(self, towers: Mapping[Modality, Tower], sha256: Mapping[Modality, str]) -> None:
+        super().__init__()
+        self.towers = nn.ModuleDict(dict(towers))
+        self.text = HashedText(dim=EMBEDDING)
+        self._sha256 = dict(sha256)
+
+    @property
+    def boxes(self) -> Mapping[Modality, Box]:
+        return {m: box for m, box in BOXES.items() if m in self.towers}
+
+    @property
+    def sha256(self) -> Mapping[Modality, str]:
+        return self._sha256
+
+    def features(self, x: Tensor, modality: Modality) -> Tensor:
+        """(B, *box.shape) in the box -> (B, D), not normalised."""
+        if modality not in self.towers:
+            raise ModalityError(f"this encoder has no {modality}; it has {', '.join(self.towers)}")
+        return cast(Tensor, self.towers[modality](x))
+
+    def embed(self, x: Tensor, modality: Modality) -> Tensor:
+        """(B, *box.shape) in the box -> (B, D), unit norm."""
+        return normalize(self.features(x, modality), dim=-1)
+
+    def embed_text(self, prompts: Sequence[str]) -> Tensor:
+        """(P,) -> (P, D), unit norm."""
+        return self.text(prompts).to(next(self.parameters()).device)
+
+
+def packed(tower: Tower) -> bytes:
+    """A tower as safetensors in half precision; the same weights give the same bytes."""
+    return save({name: value.detach().cpu().half().contiguous() for name, value in sorted(tower.state_dict().items())})
+
+
+def unpacked(data: bytes, modality: Modality, source: str) -> Tower:
+    """The tower of `packed`, in float32, frozen, in eval mode.
+
+    Raises:
+        CheckpointError: not safetensors, or other names, shapes or values than this architecture's.
+    """
+    tower = Tower(BOXES[modality])
+    try:
+        weights = {name: value.float() for name, value in load(data).items()}
+        tower.load_state_dict(weights, strict=True)
+    except (SafetensorError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[-1].strip()
+        raise CheckpointError(f"{source} does not hold a mini {modality} tower: {reason}") from error
+    if not all(bool(value.isfinite().all()) for value in weights.values()):
+        raise CheckpointError(f"{source} holds weights that are not finite")
+    return tower.eval().requires_grad_(False)
+
+
+@register("encoder", "mini")
+def mini(*, files: Mapping[Modality, Path]) -> Mini:
+    """Small transformer towers for image, thermal, audio and video; hashed text; trained on procedural worlds."""
+    data = {modality: path.read_bytes() for modality, path in files.items()}
+    towers = {m: unpacked(raw, m, str(files[m])) for m, raw in data.items()}
+    encoder = Mini(towers, {m: hashlib.sha256(raw).hexdigest() for m, raw in data.items()})
+    return encoder.eval().requires_grad_(False)
