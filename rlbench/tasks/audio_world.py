@@ -82,9 +82,9 @@ def _bell(g: Rng) -> Wave:
 
 
 def _engine(g: Rng) -> Wave:
-    pitch = g.uniform(45, 80) * (1 + g.uniform(-0.1, 0.1) * T)
-    throb = 1 + 0.3 * np.sin(2 * np.pi * g.uniform(3, 6) * T)
-    return throb * _tone(pitch, tuple(k**-0.6 for k in range(1, 13)))
+    pitch: Wave = g.uniform(45, 80) * (1 + g.uniform(-0.1, 0.1) * T)
+    throb: Wave = 1 + 0.3 * np.sin(2 * np.pi * g.uniform(3, 6) * T)
+    return throb * _tone(pitch, tuple(float(k) ** -0.6 for k in range(1, 13)))
 
 
 def _rain(g: Rng) -> Wave:
