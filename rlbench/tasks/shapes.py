@@ -1,0 +1,130 @@
+"""Signed distances of simple shapes on a coordinate grid: what the picture worlds are drawn with.
+
+A distance is negative inside. x points right and y up, both in [-1, 1] over the picture, so that a scene does
+not depend on the number of pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import pairwise
+
+import numpy as np
+
+SENSOR = 32  # noise has one value per cell of a SENSOR x SENSOR grid, whatever the box
+Point = tuple[float, float]
+
+
+@cache
+def grid(h: int, w: int) -> tuple[np.ndarray, np.ndarray]:
+    """Coordinates x and y of the pixel centres, (h, w) each."""
+    x, y = np.meshgrid((2 * np.arange(w) + 1) / w - 1, 1 - (2 * np.arange(h) + 1) / h)
+    return x.astype(np.float32), y.astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Frame:
+    """An object's own coordinates x and y, (H, W) each, and the width of a pixel in them."""
+
+    x: np.ndarray
+    y: np.ndarray
+    pixel: float
+
+    def disc(self, cx: float, cy: float, r: float) -> np.ndarray:
+        distance: np.ndarray = np.hypot(self.x - cx, self.y - cy) - r
+        return distance
+
+    def oval(self, cx: float, cy: float, rx: float, ry: float) -> np.ndarray:
+        """An axis-parallel ellipse; the distance is exact on the outline only."""
+        radius: np.ndarray = np.hypot((self.x - cx) / rx, (self.y - cy) / ry)
+        return (radius - 1) * min(rx, ry)
+
+    def ring(self, cx: float, cy: float, r: float, width: float) -> np.ndarray:
+        """A circle of radius r drawn with a pen of half-width `width`."""
+        off: np.ndarray = np.abs(self.disc(cx, cy, r))
+        return off - width
+
+    def block(self, cx: float, cy: float, half_x: float, half_y: float) -> np.ndarray:
+        """An axis-parallel rectangle."""
+        outside: np.ndarray = np.maximum(np.abs(self.x - cx) - half_x, np.abs(self.y - cy) - half_y)
+        return outside
+
+    def strokes(self, width: float, *lines: tuple[float, float, float, float]) -> np.ndarray:
+        """The union of segments (x0, y0, x1, y1) drawn with a round pen of half-width `width`."""
+        x0, y0, x1, y1 = np.array(lines, np.float32).T[:, :, None, None]
+        ux, uy, px, py = x1 - x0, y1 - y0, self.x - x0, self.y - y0
+        along = np.clip((px * ux + py * uy) / (ux * ux + uy * uy), 0, 1)
+        squared: np.ndarray = (px - along * ux) ** 2 + (py - along * uy) ** 2
+        nearest: np.ndarray = np.sqrt(squared.min(axis=0))
+        return nearest - width
+
+    def path(self, width: float, *points: Point) -> np.ndarray:
+        """An open polyline drawn with a round pen."""
+        return self.strokes(width, *((*a, *b) for a, b in pairwise(points)))
+
+    def convex(self, *corners: Point) -> np.ndarray:
+        """A convex polygon, corners counter-clockwise: the largest distance from its sides' lines."""
+        c = np.array(corners, np.float32)
+        side = np.roll(c, -1, axis=0) - c
+        nx, ny = (np.stack([side[:, 1], -side[:, 0]]) / np.hypot(side[:, 0], side[:, 1]))[:, :, None, None]
+        outside: np.ndarray = nx * (self.x - c[:, :1, None]) + ny * (self.y - c[:, 1:, None])
+        return outside.max(axis=0)  # type: ignore[no-any-return]
+
+    def cover(self, distance: np.ndarray) -> np.ndarray:
+        """The part of every pixel that lies inside, in [0, 1]."""
+        inside: np.ndarray = np.clip(0.5 - distance / self.pixel, 0, 1)
+        return inside
+
+
+def pose(
+    g: np.random.Generator, hw: tuple[int, int], *, turn: float, scale: Point, shift: float, stretch: float = 0
+) -> Frame:
+    """An object's frame: rotated by U(-turn, turn), scaled, shifted, and mirrored half of the time.
+
+    Width over height varies by a factor of exp(U(-stretch, stretch)).
+    """
+    x, y = grid(*hw)
+    angle, size, wide = g.uniform(-turn, turn), g.uniform(*scale), np.exp(g.uniform(-stretch, stretch) / 2)
+    dx, dy = g.uniform(-shift, shift, 2)
+    mirror = 1 if g.random() < 0.5 else -1
+    cos, sin = np.float32(np.cos(angle) / size), np.float32(np.sin(angle) / size)
+    x, y = x - np.float32(dx), y - np.float32(dy)
+    u, v = (cos * x + sin * y) * np.float32(mirror / wide), (cos * y - sin * x) * np.float32(wide)
+    return Frame(u, v, 2 / min(hw) / size)
+
+
+def smooth(values: np.ndarray, hw: tuple[int, int]) -> np.ndarray:
+    """Coarse values (..., n, m) at the corners of a mesh over the picture, interpolated linearly to (..., h, w)."""
+    rows, columns = (_weights(n, size) for n, size in zip(values.shape[-2:], hw, strict=True))
+    fine: np.ndarray = rows @ values.astype(np.float32) @ columns.T
+    return fine
+
+
+@cache
+def _weights(n: int, size: int) -> np.ndarray:
+    at = (np.arange(size) + 0.5) / size * (n - 1)
+    near: np.ndarray = 1 - np.abs(at[:, None] - np.arange(n))
+    return near.clip(0, 1).astype(np.float32)
+
+
+def cells(values: np.ndarray, hw: tuple[int, int]) -> np.ndarray:
+    """Values (..., n, m) of the sensor's cells at (..., h, w) pixels, each the value of the cell it lies in."""
+    n, m = values.shape[-2:]
+    rows, columns = np.arange(hw[0]) * n // hw[0], np.arange(hw[1]) * m // hw[1]
+    return values[..., rows[:, None], columns]
+
+
+def union(*distances: np.ndarray) -> np.ndarray:
+    nearest: np.ndarray = np.minimum.reduce(distances)
+    return nearest
+
+
+def quantised(picture: np.ndarray) -> np.ndarray:
+    """8-bit levels in [0, 1]."""
+    levels: np.ndarray = np.round(np.clip(picture, 0, 1) * 255).astype(np.float32)
+    return levels / np.float32(255)
+
+
+Parts = Sequence[tuple[np.ndarray, float]]  # (distance, heat): later parts cover earlier ones
