@@ -89,7 +89,7 @@ def _engine(g: Rng) -> Wave:
 
 def _rain(g: Rng) -> Wave:
     drops = np.where(g.random(RATE) < 0.02, g.standard_normal(RATE), 0)
-    return 0.7 * _noise(g, g.uniform(900, 1400), slope=-0.3) + drops / drops.std()
+    return np.asarray(0.7 * _noise(g, g.uniform(900, 1400), slope=-0.3) + drops / drops.std())
 
 
 def _bird(g: Rng) -> Wave:

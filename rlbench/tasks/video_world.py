@@ -29,6 +29,12 @@ class _Track:
     opacity: Path = 1.0
     blend: Path = 0.0
 
+    def frames(self, t: np.ndarray) -> list[list[float]]:
+        """[x, y, size, angle, opacity, blend] of every frame."""
+        paths = (self.x, self.y, self.size, self.angle, self.opacity, self.blend)
+        table: list[list[float]] = np.stack([p + 0 * t for p in paths], axis=1).tolist()
+        return table
+
 
 Action = Callable[[Rng, np.ndarray], list[_Track]]
 
@@ -45,8 +51,8 @@ class _Scene:
 
 
 _SCENES: dict[Domain, _Scene] = {
-    "web": _Scene((0.5, 0.8), 0.05, 1, 0.05, 0.01),
-    "sensor": _Scene((0.3, 0.6), 0.12, 3, 0.15, 0.03),
+    "web": _Scene((0.55, 0.85), 0.05, 1, 0.05, 0.01),
+    "sensor": _Scene((0.35, 0.65), 0.12, 3, 0.15, 0.03),
 }
 
 
@@ -152,12 +158,17 @@ def _frame(hw: tuple[int, int], x: float, y: float, size: float, angle: float) -
 
 
 def _colours(g: Rng, contrast: tuple[float, float]) -> np.ndarray:
-    """(3, 3): the background's colour, and two at the same distance from it in perpendicular directions."""
-    ground, first, second = g.uniform(0.3, 0.7, 3), g.standard_normal(3), g.standard_normal(3)
-    first /= np.linalg.norm(first)
-    second -= (second @ first) * first
-    distance = g.uniform(*contrast)
-    return np.clip([ground, ground + distance * first, ground + distance * second / np.linalg.norm(second)], 0, 1)
+    """(3, 3): a dark colour for the background, and two that are brighter by the same distance, of different hues."""
+    ground, hue, distance = g.uniform(0.1, 0.4, 3), g.random(), g.uniform(*contrast)
+    hues = np.array([hue, hue + g.uniform(0.35, 0.65)])[:, None] + np.arange(3) / 3
+    light = 1 + np.cos(2 * np.pi * hues)
+    light *= distance / np.linalg.norm(light, axis=1, keepdims=True)
+    return np.asarray(np.clip(np.vstack([ground, ground + light]), 0, 1))
+
+
+def _paint(colours: np.ndarray) -> np.ndarray:
+    """(..., 3) -> (..., 3, 1, 1) float32, to fill pictures with."""
+    return np.asarray(colours, dtype=np.float32)[..., None, None]
 
 
 class _Backdrop:
@@ -165,19 +176,20 @@ class _Backdrop:
 
     def __init__(self, g: Rng, scene: _Scene, ground: np.ndarray) -> None:
         self.ground = ground
-        self.waves = g.uniform(-9, 9, (4, 2)), g.uniform(0, 2 * np.pi, 4)
-        self.tints = g.normal(0, scene.texture / 2, (4, 3))
-        self.places, self.radii = g.uniform(-0.9, 0.9, (scene.distractors, 2)), g.uniform(0.06, 0.13, scene.distractors)
-        self.paints = np.clip(ground + g.uniform(-0.4, 0.4, (scene.distractors, 3)), 0, 1)
+        self.waves = g.uniform(-9, 9, (2, 4, 1, 1)).astype(np.float32)
+        self.phases = g.uniform(0, 2 * np.pi, (4, 1, 1)).astype(np.float32)
+        self.tints = g.normal(0, scene.texture / 2, (3, 4)).astype(np.float32)
+        places, radii = g.uniform(-0.9, 0.9, (scene.distractors, 2)), g.uniform(0.06, 0.13, (scene.distractors, 1))
+        self.discs: list[list[float]] = np.hstack([places, radii]).tolist()
+        self.paints = _paint(np.clip(ground + g.uniform(-0.4, 0.4, (scene.distractors, 3)), 0, 1))
 
     def draw(self, hw: tuple[int, int], dx: float, dy: float) -> np.ndarray:
         """(3, H, W) with the camera moved."""
         view = _frame(hw, dx, dy, 1, 0)
-        (kx, ky), phases = self.waves[0].T.astype(np.float32)[..., None, None], self.waves[1]
-        waves = np.sin(kx * view.x + ky * view.y + phases.astype(np.float32)[:, None, None])
-        picture = self.ground[:, None, None] + np.tensordot(self.tints.T.astype(np.float32), waves, 1)
-        for (x, y), radius, paint in zip(self.places, self.radii, self.paints, strict=True):
-            picture += view.cover(view.disc(x, y, radius)) * (paint[:, None, None] - picture)
+        kx, ky = self.waves
+        picture = _paint(self.ground) + np.tensordot(self.tints, np.sin(kx * view.x + ky * view.y + self.phases), 1)
+        for disc, paint in zip(self.discs, self.paints, strict=True):
+            picture += view.cover(view.disc(*disc)) * (paint - picture)
         return np.asarray(picture)
 
 
@@ -207,23 +219,19 @@ class VideoWorld(World):
         _, frames, h, w = box.shape
         hw, t = (h, w), (np.arange(frames) + 0.5) / frames
         scene = _SCENES[self.domain]
-        ground, *paints = _colours(g, scene.contrast)
-        backdrop = _Backdrop(g, scene, ground)
+        ground, first, second = _colours(g, scene.contrast)
+        backdrop, first, second = _Backdrop(g, scene, ground), _paint(first), _paint(second)
         drift = g.uniform(-scene.drift, scene.drift, (2, 1)) * (t - 0.5)
-        shape, size, turn = SHAPES[g.integers(len(SHAPES))], g.uniform(0.22, 0.3), g.uniform(0, 2 * np.pi)
-        place = g.uniform(-0.25, 0.25, 2)
-        tracks = list(ACTIONS.values())[label](g, t)
+        shape, size, turn = SHAPES[g.integers(len(SHAPES))], g.uniform(0.28, 0.36), g.uniform(0, 2 * np.pi)
+        place: list[float] = g.uniform(-0.2, 0.2, 2).tolist()
+        tracks = [track.frames(t) for track in list(ACTIONS.values())[label](g, t)]
         noise = scene.noise * g.standard_normal((FRAMES, 3, SENSOR, SENSOR), dtype=np.float32)
-        film = []
-        for k, (dx, dy) in enumerate(drift.T):
+        film = cells(noise[np.arange(frames) * FRAMES // frames], hw)
+        for k, (dx, dy) in enumerate(drift.T.tolist()):
             picture = backdrop.draw(hw, dx, dy)
-            for track in tracks:
-                x, y, scale, angle, opacity, blend = (
-                    float(np.broadcast_to(path, t.shape)[k])
-                    for path in (track.x, track.y, track.size, track.angle, track.opacity, track.blend)
-                )
+            for x, y, scale, angle, opacity, blend in (track[k] for track in tracks):
                 f = _frame(hw, place[0] + dx + x, place[1] + dy + y, size * scale, turn + angle)
-                paint = (1 - blend) * paints[0] + blend * paints[1]
-                picture += opacity * f.cover(shape(f)) * (paint[:, None, None] - picture)
-            film.append(picture + cells(noise[k * FRAMES // frames], hw))
-        return quantised(np.stack(film, axis=1))
+                paint = (1 - blend) * first + blend * second
+                picture += opacity * f.cover(shape(f)) * (paint - picture)
+            film[k] += picture
+        return quantised(film.swapaxes(0, 1))
