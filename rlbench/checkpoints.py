@@ -198,7 +198,7 @@ def _of_run(name: str, folder: Path) -> Model:
 
 
 def _with_modalities(model: Model) -> Model:
-    if model.modalities:
+    if model.folder != Path():
         return model
     return Model(**{**vars(model), "modalities": tuple(_made(model, None).boxes)})
 

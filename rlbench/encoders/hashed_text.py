@@ -19,14 +19,16 @@ from torch import Tensor
 
 OWN, KIND, COMMON = 0.35, 0.25, 0.40
 TEMPLATE_WEIGHT = 0.25
-_TEMPLATE = frozenset(
+_TEMPLATE_WORDS = (
     "a an the of in on at to from with is are this that it its and or for by as no some through "
     "photo picture image drawing sketch rendering camera view shot frame recording sound sounds audio noise clip "
-    "video film footage thermal infrared heat aerial seen above sky showing object thing something scene spoken".split()
+    "video film footage thermal infrared heat aerial seen above sky showing object thing something scene spoken "
+    "blurry dark bright noisy small large old grainy close up someone hear heard background moving busy"
 )
+_TEMPLATE = frozenset(_TEMPLATE_WORDS.split())
 _KINDS = {
-    "animal": "dog cat bird horse cow sheep pig fish butterfly cheetah frog rooster hen crow insect insects snake rabbit "
-    "crickets owl duck elephant bear deer bark barking chirp chirping meow animal paw",
+    "animal": "dog cat bird horse cow sheep pig fish butterfly cheetah frog rooster hen crow insect insects snake "
+    "rabbit crickets owl duck elephant bear deer bark barking chirp chirping meow animal paw",
     "person": "person people man woman child baby hand hands face pedestrian footsteps walking applause clap clapping "
     "laughing laughter sneezing coughing snoring breathing voice speech",
     "vehicle": "car truck bus van bicycle bike motorcycle airplane plane aircraft helicopter drone boat ship train "
@@ -35,8 +37,8 @@ _KINDS = {
     "machine": "pipe panel solar transformer pylon lamp iron radiator kettle laptop phone computer machine washing "
     "vacuum chainsaw drill saw keyboard clock fan pump",
     "food": "cup coffee mug bottle mushroom apple pear banana bread cake pizza tea pot fruit carrot lemon",
-    "nature": "tree leaf flower cactus mountain hill rain wind thunder thunderstorm waves sea river water stream drops moon "
-    "star sun cloud snow lightning",
+    "nature": "tree leaf flower cactus mountain hill rain wind thunder thunderstorm waves sea river water stream "
+    "drops moon star sun cloud snow lightning",
     "fire": "campfire fire candle flame torch fireworks stove oven crackling",
     "tool": "key hammer scissors umbrella anchor spoon fork knife wrench glasses hat shoe chair table",
     "shape": "ball box ring cross circle square triangle heart diamond arrow spiral hexagon crescent cube",
@@ -44,8 +46,8 @@ _KINDS = {
     "music": "guitar piano drum flute violin trumpet chord",
     "translation": "moving left right up down sliding drifting diagonally upwards downwards rising falling",
     "rotation": "rotating spinning turning swinging orbiting circling rolling clockwise",
-    "flicker": "blinking flashing fading flickering appearing disappearing",
-    "scaling": "growing shrinking pulsing stretching zooming squeezing splitting",
+    "flicker": "blinking flashing fading flickering appearing disappearing changing",
+    "scaling": "growing shrinking pulsing stretching zooming squeezing splitting merging",
     "vibration": "bouncing shaking jumping vibrating wobbling zigzagging trembling",
 }
 _HYPERNYMS: dict[str, tuple[str, ...]] = {}
@@ -58,11 +60,11 @@ for _kind, _words in _KINDS.items():
 def _hashed(text: str, dim: int) -> np.ndarray:
     """A unit vector of equal-sized coordinates, whose signs are bits that a crc32 seeds: the same on any machine."""
     bits = np.random.Generator(np.random.Philox(zlib.crc32(text.encode()))).integers(0, 2, dim)
-    return (2.0 * bits - 1.0) / np.sqrt(dim)
+    return np.asarray((2.0 * bits - 1.0) / np.sqrt(dim))
 
 
 def _unit(vector: np.ndarray) -> np.ndarray:
-    return vector / max(float(np.linalg.norm(vector)), 1e-12)
+    return np.asarray(vector / max(float(np.linalg.norm(vector)), 1e-12))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,9 +1,9 @@
 """A linear encoder whose robust accuracy is known in closed form: the oracle that attacks are tested against.
 
 Its zero-shot logits are exactly affine in x: the embedding is (W (x - 1/2), r), with one row of W per class and an r
-that completes it to unit norm; the anchors are the first coordinates' unit vectors. So the smallest eps that breaks a
-correct example of class y is min_j (z_y - z_j) / (s |w_y - w_j|_*), with the dual norm (L1 for Linf, L2 for L2), as long
-as the box does not bind; s is the logit scale.
+that completes it to unit norm; the anchors are the first coordinates' unit vectors. So the smallest eps that breaks
+a correct example of class y is min_j (z_y - z_j) / (s |w_y - w_j|_*), with the dual norm (L1 for Linf, L2 for L2), as
+long as the box does not bind; s is the logit scale.
 """
 
 from __future__ import annotations

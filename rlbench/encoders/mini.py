@@ -90,7 +90,7 @@ class Mini(nn.Module):
 
     def __init__(self, towers: Mapping[Modality, Tower], sha256: Mapping[Modality, str]) -> None:
         super().__init__()
-        self.towers = nn.ModuleDict(dict(towers))
+        self.towers = nn.ModuleDict({str(modality): tower for modality, tower in towers.items()})
         self.text = HashedText(dim=EMBEDDING)
         self._sha256 = dict(sha256)
 

@@ -20,7 +20,7 @@ _SIZE, _VERSION = 8, 1
 @register("task", "blobs")
 @dataclass(frozen=True, kw_only=True)
 class Blobs:
-    """A blob of light in one quarter of a small picture; intensities in [.3, .7], so that no small ball meets the box."""
+    """A blob of light in a quarter of a small picture; intensities in [.3, .7], so that no small ball meets the box."""
 
     @property
     def modality(self) -> Modality:

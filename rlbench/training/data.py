@@ -30,9 +30,9 @@ class Pool:
     def batches(self, size: int, g: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
         """One shuffled epoch, without the last incomplete batch unless it is the only one."""
         order = torch.randperm(len(self.y), generator=g)
-        for rows in order.split(size):
-            if len(rows) == size or len(self.y) < size:
-                yield self.unit(self.x[rows]), self.y[rows]
+        for start in range(0, max(1, len(order) - size + 1), size):
+            rows = order[start : start + size]
+            yield self.unit(self.x[rows]), self.y[rows]
 
     def unit(self, x: Tensor) -> Tensor:
         """uint8 levels -> float32 in the box."""
