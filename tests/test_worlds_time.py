@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from rlbench.core import Box
-from rlbench.errors import DataError
+from rlbench.errors import DataError, ModalityError
 from rlbench.heads import prompts
 from rlbench.registry import make
 from rlbench.tasks.audio_world import RATE, AudioWorld
@@ -178,13 +178,25 @@ def test_sensor_is_noisier_than_web() -> None:
 @pytest.mark.parametrize(("dx", "dy", "label"), [(-1, 0, 0), (1, 0, 1), (0, -1, 2), (0, 1, 3)])
 def test_moving_objects_go_where_their_name_says(dx: int, dy: int, label: int) -> None:
     """The centre of what differs from the median frame moves left, right, up or down; row 0 is the top."""
-    x = VideoWorld(domain="web", subset="all").load(FILM, 0, 160).x[label::16]
+    x = VideoWorld(domain="web", subset="seen").load(FILM, 0, 80).x[label::10]
     change = (x - x.median(2, keepdim=True).values).abs().mean(1) ** 2
     axis = torch.linspace(-1, 1, 32)
     total = change.sum((2, 3))
     right, down = (change.sum(2) @ axis) / total, (change.sum(3) @ axis) / total
     way = torch.stack([right[:, -1] - right[:, 0], down[:, -1] - down[:, 0]], 1).mean(0)
     assert way @ torch.tensor([dx, dy], dtype=torch.float) > 0.6 and way.abs().min() < 0.2
+
+
+@pytest.mark.parametrize("box", [Box(shape=(1, 32, 32)), Box(shape=(2, 64, 64), unit="log-mel"), FILM])
+def test_a_box_that_is_not_audio_is_refused(box: Box) -> None:
+    with pytest.raises(ModalityError, match="draws log-mel"):
+        AudioWorld().load(box, 0, 1)
+
+
+@pytest.mark.parametrize("box", [Box(shape=(3, 32, 32)), Box(shape=(1, 8, 32, 32)), MEL])
+def test_a_box_that_is_not_video_is_refused(box: Box) -> None:
+    with pytest.raises(ModalityError, match="draws \\(3, T, H, W\\)"):
+        VideoWorld().load(box, 0, 1)
 
 
 @pytest.mark.parametrize("name", ["audio-world", "video-world"])

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import fft, signal
 
 from rlbench.core import Box, Label, Modality
+from rlbench.errors import ModalityError
 from rlbench.registry import register
 from rlbench.tasks.mel import logmel
 from rlbench.tasks.world import World
@@ -213,8 +214,15 @@ class AudioWorld(World):
         return np.asarray(wave * (g.uniform(0.4, 1) / np.abs(wave).max()))
 
     def render(self, g: Rng, label: int, box: Box) -> np.ndarray:
+        """The clip as log-mel, (1, mels, frames), or as a waveform, (1, samples), scaled to [0, 1] in 16-bit steps.
+
+        Raises: ModalityError for a box of another unit or shape.
+        """
+        if (box.unit, len(box.shape)) not in (("log-mel", 3), ("waveform", 2)) or box.shape[0] != 1:
+            allowed = "log-mel (1, mels, frames) or waveform (1, samples)"
+            raise ModalityError(f"audio-world draws {allowed}, not a box of {box.unit} {box.shape}")
         wave = self.clip(g, label)
-        if box.unit != "waveform":
+        if box.unit == "log-mel":
             return logmel(wave, RATE, box)
         if box.shape[1] != RATE:
             wave = np.clip(signal.resample(wave, box.shape[1]), -1, 1)

@@ -9,6 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from rlbench.core import Box, Label, Modality
+from rlbench.errors import ModalityError
 from rlbench.registry import register
 from rlbench.tasks.shapes import SENSOR, Frame, cells, grid, quantised, union
 from rlbench.tasks.world import Domain, World
@@ -216,6 +217,12 @@ class VideoWorld(World):
     )
 
     def render(self, g: Rng, label: int, box: Box) -> np.ndarray:
+        """The clip, (3, T, H, W).
+
+        Raises: ModalityError for a box of another shape.
+        """
+        if len(box.shape) != 4 or box.shape[0] != 3:
+            raise ModalityError(f"video-world draws (3, T, H, W), not a box of shape {box.shape}")
         _, frames, h, w = box.shape
         hw, t = (h, w), (np.arange(frames) + 0.5) / frames
         scene = _SCENES[self.domain]
