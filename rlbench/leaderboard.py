@@ -1,7 +1,8 @@
 """Records -> tables -> markdown: the same records give the same bytes, in any order.
 
-A table holds the cells that can be compared: one suite version, task, backbone, protocol, data and anchors;
-records that differ in one of them go to tables of their own. A row is a model at its weights and n.
+A table holds the cells that can be compared: one suite version, task, backbone, data, anchors and seed; records that
+differ in one of them go to tables of their own. A column is one protocol (a perturbation with its constants); another
+protocol of the same name gets a column of its own that says so. A row is a model at its checkpoint and n.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from fractions import Fraction
+from hashlib import sha256
+from importlib.resources import files
 from pathlib import Path, PurePath
 from statistics import fmean
 from typing import Any
@@ -22,8 +25,8 @@ from rlbench.errors import StoreError
 from rlbench.metrics import wilson
 from rlbench.records import read_records, timeless
 
-COMPARABLE = ("modality", "suite", "suite_version", "task", "backbone", "protocol", "data", "anchors", "seed")
-ROW = ("model", "n", "weights")
+COMPARABLE = ("modality", "suite", "suite_version", "task", "backbone", "data", "anchors", "seed")
+ROW = ("model", "n", "checkpoint")
 MINI = (
     "Backbone `mini` is a model organism: a small encoder trained on procedural worlds, to compare methods on a "
     "laptop. Its numbers are not LanguageBind's."
@@ -90,13 +93,14 @@ class Table:
 
 def column_order(column: str) -> tuple[Any, ...]:
     """Sorts columns: clean, attacks (by norm, name, eps), worst cases, corruptions, compositions."""
+    column, _, protocol = column.partition(" (protocol ")
     if column == "clean":
-        return (0,)
+        return 0, protocol
     threat = _THREAT.match(column)
     if threat is None:
-        return 3, column[-1], column
+        return 3, column[-1], column, protocol
     kind = 4 if " + " in column else 2 if threat["what"] == "worst" else 1
-    return kind, threat["norm"] == "l2", threat["what"], Fraction(threat["eps"]), column
+    return kind, threat["norm"] == "l2", threat["what"], Fraction(threat["eps"]), column, protocol
 
 
 def load(paths: str | Path | Sequence[str | Path]) -> pd.DataFrame:
@@ -131,7 +135,7 @@ def tables(cells: pd.DataFrame) -> list[Table]:
     Raises:
         StoreError: a row has two records of one column.
     """
-    known = cells.assign(**{name: "" for name in (*COMPARABLE, *ROW) if name not in cells}).astype(object)
+    known = cells.assign(**{name: "" for name in (*COMPARABLE, *ROW, "protocol") if name not in cells}).astype(object)
     known = known.where(known.notna(), None)
     parts = known.groupby(list(COMPARABLE), sort=False, dropna=False)
     found = [_table(dict(zip(COMPARABLE, facts, strict=True)), part) for facts, part in parts]
@@ -139,12 +143,13 @@ def tables(cells: pd.DataFrame) -> list[Table]:
 
 
 def _table(facts: dict[str, object], part: pd.DataFrame) -> Table:
-    corrupted = {p: match for p in part["perturbation"] if (match := _CORRUPTED.match(p)) and not _THREAT.match(p)}
-    groups = {s: sorted(p for p in corrupted if p.endswith(s)) for s in "12345"}
+    part = part.assign(column=_columns(part))
+    corrupted = {c for c in part["column"] if _CORRUPTED.match(c) and not _THREAT.match(c)}
+    groups = {s: sorted(c for c in corrupted if c.endswith(s)) for s in "12345"}
     rows = []
     for _, cells in part.groupby(list(ROW), sort=True, dropna=False):
-        model, n, weights = (str(cells["model"].iloc[0]), int(cells["n"].iloc[0]), str(cells["weights"].iloc[0]))
-        twins = part.loc[(part["model"] == model) & (part["n"] == n), "weights"].nunique() > 1
+        model, n, weights = str(cells["model"].iloc[0]), int(cells["n"].iloc[0]), str(cells["checkpoint"].iloc[0])
+        twins = part.loc[(part["model"] == model) & (part["n"] == n), "checkpoint"].nunique() > 1
         scores = _scores(cells, model)
         for severity, members in groups.items():
             there = [score for member in members if (score := scores.pop(member, None))]
@@ -158,17 +163,24 @@ def _table(facts: dict[str, object], part: pd.DataFrame) -> Table:
     return Table(facts, tuple(columns), tuple(rows), _made_with(part))
 
 
+def _columns(part: pd.DataFrame) -> list[str]:
+    """Each cell's column: its perturbation, with the protocol where the table has several of that perturbation."""
+    several = part.groupby("perturbation")["protocol"].nunique()
+    pairs = zip(part["perturbation"], part["protocol"], strict=True)
+    return [p if several[p] <= 1 else f"{p} (protocol {str(protocol)[:8]})" for p, protocol in pairs]
+
+
 def _scores(cells: pd.DataFrame, model: str) -> dict[str, Score]:
     scores: dict[str, Score] = {}
     for cell in cells.to_dict("records"):
-        if cell["perturbation"] in scores:
+        if cell["column"] in scores:
             raise StoreError(
-                f"{model}, {cell['suite']}, {cell['perturbation']}: two records with the same n, weights and protocol "
-                "(another device or version?); render one store at a time"
+                f"{model}, {cell['suite']}, {cell['perturbation']}: two records with the same n, checkpoint and "
+                "protocol (another device or version?); render one store at a time"
             )
         error = cell["error"] or (None if cell["n_correct"] is not None else "no counts")
         share = 0.0 if error else float(cell["accuracy"])
-        scores[cell["perturbation"]] = Score(share, float(cell["low"]), float(cell["high"]), error)
+        scores[cell["column"]] = Score(share, float(cell["low"]), float(cell["high"]), error)
     return scores
 
 
@@ -187,7 +199,9 @@ def _made_with(part: pd.DataFrame) -> str:
     def values(name: str) -> str:
         return ", ".join(sorted({str(v) for v in part[name] if v is not None})) if name in part else ""
 
-    facts = [(label, values(name)) for label, name in (("rlbench", "rlbench"), ("torch", "torch"), ("on", "device"))]
+    protocols = sorted({f"{p} {protocol}" for p, protocol in zip(part["perturbation"], part["protocol"], strict=True)})
+    facts = [("protocol", sha256("\n".join(protocols).encode()).hexdigest()[:16])]
+    facts += [(label, values(name)) for label, name in (("rlbench", "rlbench"), ("torch", "torch"), ("on", "device"))]
     return " · ".join(f"{label} {text}" for label, text in facts if text)
 
 
@@ -231,3 +245,32 @@ def _portable(record: Record) -> dict[str, object]:
             )
     kept = {k: v for k, v in record.provenance.items() if not PurePath(str(v)).is_absolute()}
     return {**asdict(record), "provenance": kept}
+
+
+@dataclass(frozen=True)
+class Board:
+    """A board of this installation: its reference records and the markdown that they make."""
+
+    name: str
+    records: Path
+    page: Path
+
+    def text(self) -> str:
+        """The markdown as it should be. Raises: StoreError."""
+        return render(load(self.records), f"Leaderboard: {self.name}")
+
+    def stale(self) -> bool:
+        """The page's bytes are not those that the records make."""
+        return not self.page.is_file() or self.page.read_bytes() != self.text().encode()
+
+
+def boards() -> list[Board]:
+    """The boards in `leaderboards/`: of the checkout in an editable install, else of the installed package."""
+    home = Path(str(files("rlbench.leaderboards")))
+    found = sorted((home / "records").glob("*.jsonl"))
+    return [Board(path.stem, path, home / f"{path.stem}.md") for path in found]
+
+
+def is_checkout(board: Board) -> bool:
+    """Whether the board is part of a source tree, and not of an installed package, where nothing is written."""
+    return (board.page.parent.parent / "pyproject.toml").is_file()

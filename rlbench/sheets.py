@@ -5,20 +5,29 @@ Stills stand in columns, clean over perturbed over difference; a video is a stri
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from torch import Tensor
 
-from rlbench.core import Box, Modality
+from rlbench import registry
+from rlbench.core import Adversarial, Box, Clean, Composed, Corrupted, Modality, Perturbation, Suite, Worst
+from rlbench.errors import DataError, FieldError, UnknownName
+from rlbench.evaluate import Bench, corrupt, load, prepare
+from rlbench.judge import Meter, judge, run_attack
+from rlbench.metrics import margin
+from rlbench.seeds import ExampleStreams
+from rlbench.threat import ball_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from torch import Tensor
 
 RIGHT, WRONG = "#1a7f37", "#c1121f"
 PER_LINE: dict[Modality, int] = {"audio": 4, "video": 2}  # examples side by side; 8 otherwise
@@ -47,6 +56,90 @@ class Sheet:
     perturbed: tuple[str, ...]
 
 
+def choose(suite: Suite, text: str | None = None) -> Perturbation:
+    """The suite's perturbation of this column name; without one, its first attack at the middle eps.
+
+    Raises:
+        UnknownName; FieldError for a worst case, which is no single perturbation.
+    """
+    columns = {str(one): one for one in suite.perturbations}
+    if text is not None:
+        found = columns.get(text)
+        if found is None:
+            raise UnknownName(f"perturbation of suite {suite.name}", text, columns)
+        if isinstance(found, Worst):
+            raise FieldError(f"{text!r} is over several attacks; choose one of them to show")
+        return found
+    attacks = [one for one in suite.perturbations if isinstance(one, Adversarial)]
+    same = [one for one in attacks if (one.attack, one.threat.norm) == (attacks[0].attack, attacks[0].threat.norm)]
+    corrupted = [one for one in suite.perturbations if isinstance(one, Corrupted)]
+    return same[len(same) // 2] if same else corrupted[0] if corrupted else Clean()
+
+
+def collect(
+    suite: Suite, model: str, perturbation: Perturbation, examples: int, *, device: str = "cpu", batch_size: int = 64
+) -> Sheet:
+    """The suite's first test examples, perturbed as a run does it, with the model's predictions.
+
+    Raises:
+        RLBenchError: as `evaluate.prepare`; AttackError: the attack or corruption broke its contract.
+    """
+    size = suite.task.size("test")
+    if examples < 1 or (size is not None and size < 1):
+        raise DataError(
+            f"suite {suite.name} has {size} test examples and {examples} were asked for; it takes 1 or more"
+        )
+    bench = prepare(suite, model, device=device, batch_size=batch_size)
+    batch = load(bench, 0, examples if size is None else min(examples, size))
+    x, y = batch.x.to(device), batch.y.to(device)
+    names = [label.name for label in suite.task.classes]
+    found = _perturbed(bench, perturbation, x, y, batch.ids)
+    return Sheet(
+        title=f"{suite.name} v{suite.version} · {model} · {perturbation}",
+        modality=suite.modality,
+        box=bench.box,
+        x=x,
+        x_adv=found,
+        labels=tuple(names[k] for k in batch.y.tolist()),
+        clean=tuple(names[k] for k in _logits(bench, x).argmax(1).tolist()),
+        perturbed=tuple(names[k] for k in _logits(bench, found).argmax(1).tolist()),
+    )
+
+
+def _logits(bench: Bench, x: Tensor) -> Tensor:
+    with torch.no_grad():
+        return Meter(bench.classifier, len(x), batch_size=bench.batch_size)(x)
+
+
+def _perturbed(bench: Bench, perturbation: Perturbation, x: Tensor, y: Tensor, ids: tuple[str, ...]) -> Tensor:
+    corrupted = perturbation.corrupted if isinstance(perturbation, Composed) else perturbation
+    attack = perturbation.adversarial if isinstance(perturbation, Composed) else perturbation
+    if isinstance(corrupted, Corrupted):
+        streams = ExampleStreams(bench.suite.seed, ids, str(corrupted))
+        x = corrupt(x.cpu(), corrupted, bench.box, streams).to(bench.device)
+    return _attacked(bench, attack, perturbation, x, y, ids) if isinstance(attack, Adversarial) else x
+
+
+def _attacked(
+    bench: Bench, attack: Adversarial, whole: Perturbation, x: Tensor, y: Tensor, ids: tuple[str, ...]
+) -> Tensor:
+    """Up the ladder as in a run: what a smaller eps broke is kept, clean errors are not attacked."""
+    method = registry.make("attack", attack.attack, dict(attack.fields))
+    x_adv, left = x.clone(), margin(_logits(bench, x), y) > 0
+    for eps in (*attack.ladder, attack.threat.eps):
+        rows = left.nonzero()[:, 0]
+        if not len(rows):
+            break
+        rung = replace(attack, threat=replace(attack.threat, eps=eps))
+        name = str(replace(whole, adversarial=rung) if isinstance(whole, Composed) else rung)
+        streams = ExampleStreams(bench.suite.seed, ids, name).take(rows.tolist())
+        ball, meter = ball_of(rung.threat, bench.box), Meter(bench.classifier, len(rows), batch_size=bench.batch_size)
+        found = run_attack(method, meter, x[rows], y[rows], ball, streams)
+        left[rows] = judge(meter, found, x[rows], y[rows], ball).correct.to(left.device)
+        x_adv[rows] = found
+    return x_adv
+
+
 def draw(sheet: Sheet) -> bytes:
     """The sheet as a PNG."""
     examples, size = len(sheet.labels), sheet.box.high - sheet.box.low
@@ -64,7 +157,7 @@ def draw(sheet: Sheet) -> bytes:
         label, guesses = sheet.labels[k], (sheet.clean[k], sheet.perturbed[k])
         for row, picture in enumerate((clean[k], perturbed[k])):
             panel = _show(axes[top + row, column], picture, sheet)
-            _caption(panel, guesses[row], label, first=row == 0)
+            _caption(panel, guesses[row], label, sheet, first=row == 0)
         panel = _show(axes[top + 2, column], factor * (perturbed[k] - clean[k]), sheet, signed=True)
         for row, name in enumerate(("clean", "perturbed", f"difference x {factor:g}")):
             if column == 0:
@@ -131,13 +224,16 @@ def _ticks(panel: Axes, sheet: Sheet) -> None:
     panel.set_ylabel("mel band", fontsize=7)
 
 
-def _caption(panel: Axes, guess: str, label: str, *, first: bool) -> None:
+def _caption(panel: Axes, guess: str, label: str, sheet: Sheet, *, first: bool) -> None:
     right = guess == label
-    text = f"{'✓' if right else '✗'} {guess}"
+    letters = int(14 * _panel(sheet)[0])
+    text = fill(f"{'✓' if right else '✗'} {guess}", letters)
     panel.set_title(text, fontsize=8, color=RIGHT if right else WRONG, pad=3)
     if first:
+        above = 5 + 11 * (text.count("\n") + 1)
+        name = fill(label, letters)
         panel.annotate(
-            label, (0.5, 1.0), (0, 15), "axes fraction", "offset points", ha="center", fontsize=9, fontweight="bold"
+            name, (0.5, 1), (0, above), "axes fraction", "offset points", ha="center", fontsize=9, fontweight="bold"
         )
 
 

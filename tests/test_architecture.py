@@ -10,13 +10,16 @@ import rlbench
 ROOT = Path(rlbench.__file__).parent
 LAYERS = [
     "errors core",
-    "fields registry located threat seeds metrics",
+    "fields machine registry located threat seeds metrics",
     "encoders attacks corruptions tasks",
-    "checkpoints heads judge suite records",
+    "cells checkpoints heads judge suite records workers",
     "evaluate audit",
+    "planner",
     "runner training",
     "leaderboard sheets",
-    "cli __main__ __init__",
+    "console",
+    "cli",
+    "__main__ __init__",
 ]
 LEVEL = {name: level for level, layer in enumerate(LAYERS) for name in layer.split()}
 FILES = sorted(ROOT.rglob("*.py"))

@@ -73,13 +73,23 @@ def test_a_failed_cell_is_failed_with_its_reason_and_ranks_last() -> None:
     assert "| failed" in text and "- failed: a:mini, worst linf 4/255: the linf norm is 0.02" in text
 
 
-@pytest.mark.parametrize("field", ["protocol", "data", "anchors", "seed"])
+@pytest.mark.parametrize("field", ["data", "anchors", "seed"])
 def test_what_can_not_be_compared_gets_a_table_of_its_own(field: str) -> None:
     other = [replace(r, provenance={**r.provenance, field: "other"}) for r in board("b:mini")]
     found = tables(board("a:mini") + other)
     assert len(found) == 2 and all(len(table.rows) == 1 for table in found)
     text = leaderboard.render(leaderboard.frame(board("a:mini") + other), "t")
     assert f"{field} other" in text
+
+
+def test_another_protocol_is_another_column_that_says_so() -> None:
+    def changed(r: Record) -> Record:
+        return replace(r, provenance={**r.provenance, "protocol": "bbbbbbbbbb"}) if "pgd" in r.perturbation else r
+
+    [table] = tables([*board("a:mini"), *map(changed, board("b:mini"))])
+    assert "pgd linf 4/255" not in table.columns
+    assert {"pgd linf 4/255 (protocol aa)", "pgd linf 4/255 (protocol bbbbbbbb)", "clean"} <= set(table.columns)
+    assert all(len(row.scores) == 6 for row in table.rows)
 
 
 @pytest.mark.parametrize("change", [{"suite_version": 2}, {"suite": "thermal-unseen"}, {"backbone": "vit-l-14"}])
@@ -99,7 +109,7 @@ def test_two_records_of_one_place_are_refused() -> None:
 
 
 def test_other_weights_under_one_name_are_told_apart() -> None:
-    old, new = ([replace(r, key=r.key + w, provenance={**r.provenance, "weights": w}) for r in board("a:mini")]
+    old, new = ([replace(r, key=r.key + w, provenance={**r.provenance, "checkpoint": w}) for r in board("a:mini")]
                 for w in ("1234567890", "abcdefabcd"))  # fmt: skip
     [table] = tables(old + new)
     assert sorted(row.model for row in table.rows) == ["a:mini (12345678)", "a:mini (abcdefab)"]

@@ -1,0 +1,289 @@
+"""The command line: `rlbench run | train | list | show | leaderboard`. torch is imported where it is needed."""
+
+from __future__ import annotations
+
+import json
+import sys
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from rlbench.errors import RLBenchError, UnknownName
+
+if TYPE_CHECKING:
+    from rlbench.runner import Progress
+
+
+class Mistake(click.ClickException):
+    """A user's mistake: one line on stderr, exit 2."""
+
+    exit_code = 2
+
+    def show(self, file: Any = None) -> None:
+        click.echo(f"rlbench: {' '.join(self.message.split())}", err=True)
+
+
+class Tool(click.Group):
+    """Turns an RLBenchError into one line and exit 2, and Ctrl-C into exit 130. A bug keeps its traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except RLBenchError as error:
+            raise Mistake(str(error)) from error
+        except KeyboardInterrupt:
+            click.echo("rlbench: interrupted", err=True)
+            ctx.exit(130)
+
+
+@click.group(cls=Tool, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="rlbind-bench", message="rlbench %(version)s")
+def main() -> None:
+    """Robustness of language-anchored multi-modal encoders: clean, attacked, corrupted.
+
+    \b
+    rlbench list suites                           what can be run
+    rlbench run --suite thermal --model rlbind    a robustness table
+    rlbench show thermal                          a picture of the examples
+    """
+
+
+KINDS = ("suites", "models", "attacks", "corruptions", "tasks")
+
+
+@main.command("list", short_help="What is installed: suites, models, attacks, ...")
+@click.argument("kind", metavar="|".join(KINDS))
+@click.option("--json", "as_json", is_flag=True, help="A JSON array on stdout, with every field.")
+def list_(kind: str, as_json: bool) -> None:
+    """What is installed: suites, models, attacks, corruptions or tasks."""
+    from rlbench import console
+
+    if kind not in KINDS:
+        raise UnknownName("listing", kind, KINDS)
+    rows = console.installed(kind)
+    if as_json:
+        click.echo(console.as_json(rows))
+    else:
+        console.listing([console.brief(row) for row in rows], console.console())
+
+
+@main.command(short_help="Draw a sheet of a suite's examples.")
+@click.argument("suite", metavar="SUITE")
+@click.option("--model", default="rlbind", show_default=True, help="Whose predictions, and whom the attack attacks.")
+@click.option("--perturbation", metavar="COLUMN", help="A column of the suite, such as 'pgd linf 4/255'.")
+@click.option("--examples", type=click.IntRange(1, 64), default=8, show_default=True)
+@click.option("--device", default="cpu", show_default=True)
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="The PNG to write [default: SUITE.png].")
+def show(suite: str, model: str, perturbation: str | None, examples: int, device: str, out: Path | None) -> None:
+    """Draw a sheet of a suite's examples: clean, perturbed, difference, with labels and predictions."""
+    from rlbench import console
+    from rlbench.suite import load_suite
+
+    chosen = load_suite(suite)
+    out = out or Path(f"{chosen.name}.png")
+    console.check_writable(out)
+    from rlbench import sheets
+
+    column = sheets.choose(chosen, perturbation)
+    sheet = sheets.collect(chosen, model, column, examples, device=device)
+    console.write(out, sheets.draw(sheet))
+    flips = sum(a == b != c for a, b, c in zip(sheet.labels, sheet.clean, sheet.perturbed, strict=True))
+    right = sum(a == b for a, b in zip(sheet.labels, sheet.clean, strict=True))
+    click.echo(f"{sheet.title}: {right} of {len(sheet.labels)} right when clean, {flips} of them broken; wrote {out}")
+
+
+@main.command(short_help="Run suites on models and show the robustness table.")
+@click.option("--suite", "suites", multiple=True, required=True, metavar="NAME|FILE.yaml", help="Several are allowed.")
+@click.option("--model", "models", multiple=True, required=True, metavar="NAME|FOLDER", help="Several are allowed.")
+@click.option("--examples", type=click.IntRange(1), metavar="N", help="Per cell [default: the suite's].")
+@click.option("--seed", type=click.IntRange(0), help="Of the attacks and corruptions [default: the suite's].")
+@click.option("--out", type=click.Path(path_type=Path), default="rlbench-results", show_default=True, help="Store.")
+@click.option("--fresh", is_flag=True, help="Forget what the store has of these cells and start over.")
+@click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True)
+@click.option("--workers", type=click.IntRange(1), help="Processes [default: one a CPU core].")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+@click.option("--dry-run", is_flag=True, help="Check everything, show the plan, and stop.")
+@click.option("--quiet", is_flag=True, help="Only the result.")
+@click.option("--json", "as_json", is_flag=True, help="Records as a JSON array on stdout, the rest on stderr.")
+def run(
+    suites: tuple[str, ...],
+    models: tuple[str, ...],
+    out: Path,
+    dry_run: bool,
+    quiet: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Run suites on models and show the robustness table.
+
+    What the store has is not run again: an interrupted run continues where it was. Exit 1 if a cell failed.
+    """
+    from rlbench import console, planner, runner
+
+    terminal = console.console(sys.stderr if as_json else None)
+    plan = planner.plan(suites, models, store=out, **options)
+    if not quiet or dry_run:
+        console.plan(plan, terminal)
+    if dry_run:
+        return
+    try:
+        with console.progress(quiet=quiet) as advance:
+            records = runner.execute(plan, lambda p: advance(p.what, p.done, p.total, _rate(p)))
+    except KeyboardInterrupt:
+        click.echo(f"rlbench: interrupted; {out} has the finished blocks: the same command continues", err=True)
+        raise click.exceptions.Exit(130) from None
+    if as_json:
+        click.echo(console.records_json(records))
+    else:
+        console.results(records, terminal)
+        click.echo(f"\nrecords: {out} (rlbench leaderboard --records {out})")
+    if any(record.error is not None for record in records):
+        raise click.exceptions.Exit(1)
+
+
+def _rate(progress: Progress) -> str:
+    from rlbench.console import clock
+
+    return f"{progress.rate:,.0f} passes/s, at most {clock(progress.left)} left"
+
+
+@main.command(short_help="Train a method by its recipe; the run folder is a model name.")
+@click.argument("method")
+@click.option("--stage", type=click.IntRange(1), help="Of a method with stages [default: the last].")
+@click.option("--modality", "modalities", multiple=True, help="Several are allowed [default: all].")
+@click.option("--suite", metavar="NAME|FILE.yaml", help="Train on the train split of this suite's data.")
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A field of the recipe, such as epochs=1.")
+@click.option("--out", type=click.Path(path_type=Path), help="The folder to make [default: rlbench-runs/METHOD-k].")
+@click.option("--quiet", is_flag=True, help="No progress.")
+def train(
+    method: str,
+    stage: int | None,
+    modalities: tuple[Any, ...],
+    suite: str | None,
+    settings: tuple[str, ...],
+    out: Path | None,
+    quiet: bool,
+) -> None:
+    """Train METHOD (languagebind, fare, tecoa, rlbind, ...) by its recipe.
+
+    The run folder that this makes works wherever a model's name does.
+    """
+    from rlbench import console
+    from rlbench.suite import load_suite
+    from rlbench.training import run as training
+
+    overrides = dict(_setting(text) for text in settings)
+    data = load_suite(suite) if suite else None
+    free = (Path("rlbench-runs", f"{method}-{k}") for k in count(1))
+    folder = out or next(path for path in free if not path.exists())
+    with console.progress(quiet=quiet) as advance:
+        training.train(
+            method,
+            modalities=modalities or None,
+            stage=stage,
+            suite=data,
+            out=folder,
+            overrides=overrides,
+            report=lambda s: advance(
+                f"{method} {s.modality}", s.step, s.steps, f"step {s.step} of {s.steps}, loss {s.loss:.3f}"
+            ),
+        )
+    shown = suite or (modalities or ("thermal",))[0]
+    click.echo(f"trained {folder}; next: rlbench run --suite {shown} --model {folder}")
+
+
+def _setting(text: str) -> tuple[str, object]:
+    """`epochs=1` -> ("epochs", 1); what is no JSON value is a string, such as 4/255."""
+    key, sign, value = text.partition("=")
+    if not sign or not key:
+        raise click.UsageError(f"--set {text}: it must be KEY=VALUE, such as --set epochs=1")
+    try:
+        return key, json.loads(value)
+    except ValueError:
+        return key, value
+
+
+@main.command()
+@click.option(
+    "--records",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="PATH",
+    help="A result store or a .jsonl file; several are merged. Without it: the boards in leaderboards/.",
+)
+@click.option("--board", metavar="NAME", help="Only this board.")
+@click.option("--check", is_flag=True, help="Write nothing; exit 1 if a board is not what its records make.")
+@click.option("--freeze", type=click.Path(path_type=Path), metavar="FILE", help="Make --records reference records.")
+@click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Write the markdown there.")
+def leaderboard(
+    records: tuple[Path, ...], board: str | None, check: bool, freeze: Path | None, out: Path | None
+) -> None:
+    """Render records as markdown tables.
+
+    \b
+    From a run to a board:
+      rlbench run --suite thermal --model rlbind --model fare
+      rlbench leaderboard --records rlbench-results            look at it
+      rlbench leaderboard --records rlbench-results --freeze leaderboards/records/mine.jsonl
+      rlbench leaderboard                                      writes leaderboards/*.md
+      rlbench leaderboard --check                              exit 1 if one is out of date
+    """
+    if records and (check or board):
+        raise click.UsageError("--check and --board are about the boards in leaderboards/; leave --records out")
+    if freeze and not records:
+        raise click.UsageError("--freeze needs --records: what is to become reference records")
+    if records:
+        _render_records(records, freeze, out)
+    elif not _render_boards(board, check, out):
+        raise click.exceptions.Exit(1)
+
+
+def _render_records(paths: tuple[Path, ...], freeze: Path | None, out: Path | None) -> None:
+    from rlbench import console
+    from rlbench.leaderboard import freeze as frozen
+    from rlbench.leaderboard import load, render
+    from rlbench.records import read_records
+
+    if freeze:
+        console.write(freeze, frozen(read_records(paths)).encode())
+        click.echo(f"wrote {freeze}; `rlbench leaderboard` renders it")
+    if out or not freeze:
+        text = render(load(paths), f"Results: {', '.join(path.name or str(path) for path in paths)}")
+        _write_text(out, text)
+
+
+def _render_boards(name: str | None, check: bool, out: Path | None) -> bool:
+    """Whether every board is (now) what its records make."""
+    from rlbench import console
+    from rlbench.leaderboard import boards, is_checkout
+
+    found = {board.name: board for board in boards()}
+    if name is not None and name not in found:
+        raise UnknownName("board", name, found)
+    chosen = [board for board in found.values() if name in (None, board.name)]
+    if out and not check and len(chosen) != 1:
+        raise click.UsageError(f"--out takes one board; choose it with --board: {', '.join(found) or 'there is none'}")
+    stale = [board for board in chosen if check and board.stale()]
+    for board in chosen if not check else stale:
+        if check:
+            click.echo(f"{board.page} is not what {board.records} makes; run `rlbench leaderboard`", err=True)
+        elif out or not is_checkout(board):
+            _write_text(out, board.text())
+        else:
+            console.write(board.page, board.text().encode())
+            click.echo(f"wrote {board.page}")
+    if check or not chosen:
+        click.echo(f"{len(chosen) - len(stale)} of {len(chosen)} boards are up to date")
+    return not stale
+
+
+def _write_text(out: Path | None, text: str) -> None:
+    from rlbench import console
+
+    if out is None:
+        click.echo(text, nl=False)
+    else:
+        console.write(out, text.encode())
+        click.echo(f"wrote {out}")

@@ -1,0 +1,255 @@
+"""How results look on a terminal: listings, plans, tables, progress. Used by the command line alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.progress import BarColumn, TextColumn
+from rich.progress import Progress as Bar
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from rlbench.errors import StoreError
+
+if TYPE_CHECKING:
+    from rlbench.checkpoints import Model
+    from rlbench.core import Record
+    from rlbench.leaderboard import Score, Table
+    from rlbench.planner import Plan, PlannedCell
+
+EVERY = 5.0  # seconds between two plain lines
+WIDE = 400  # columns of a console that is no terminal, so that no line is folded in a log
+FOLDED = 120  # columns from which on such a console turns a table
+
+
+def console(stream: TextIO | None = None) -> Console:
+    """A console on a stream (default: stdout); as wide as its terminal, or WIDE."""
+    stream = sys.stdout if stream is None else stream
+    return Console(file=stream, width=None if stream.isatty() else WIDE, highlight=False, soft_wrap=False)
+
+
+def listing(rows: Sequence[Mapping[str, object]], out: Console) -> None:
+    """Rows of one shape as a table, the first column in bold."""
+    lines = any("\n" in str(value) for row in rows for value in row.values())
+    table = RichTable(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 2, 0, 0), leading=int(lines))
+    for index, name in enumerate(rows[0] if rows else ()):
+        table.add_column(name, style="bold" if index == 0 else "", no_wrap=name != "about" and name != "summary")
+    for row in rows:
+        table.add_row(*(Text(str(value)) for value in row.values()))
+    out.print(table)
+
+
+def installed(kind: str) -> list[dict[str, object]]:
+    """What is installed of a kind: suites, models, or a kind of plugin; imports no torch."""
+    if kind == "suites":
+        from rlbench.suite import suites
+
+        return [asdict(suite) for suite in suites()]
+    if kind == "models":
+        from rlbench.checkpoints import models
+
+        return [_model(model) for model in models()]
+    from rlbench.registry import entries
+
+    found = [entry for (of, _), entry in sorted(entries().items()) if f"{of}s" == kind]
+    return [{"name": e.name, "summary": e.summary, "defined in": f"{e.module}.{e.attribute}"} for e in found]
+
+
+def _model(model: Model) -> dict[str, object]:
+    return {
+        "name": model.name,
+        "backbone": model.backbone,
+        "modalities": list(model.modalities),
+        "summary": model.summary,
+        "source": model.source,
+        "trained on": model.data,
+        "bytes": model.size,
+        "sha256": model.sha256,
+    }
+
+
+def brief(row: Mapping[str, object]) -> dict[str, str]:
+    """A row of `installed` in few words, for a terminal: without paths, hashes cut."""
+    if "sha256" in row:
+        return _brief_model(row)
+    return {name: str(value) for name, value in row.items() if name not in ("path", "defined in")}
+
+
+def _brief_model(row: Mapping[str, Any]) -> dict[str, str]:
+    weights = [f"{modality} {row['sha256'].get(modality, '')[:12]}".strip() for modality in row["modalities"]]
+    size = f"{row['bytes'] / 1e6:.1f} MB" if row["bytes"] else ""
+    about = [row["summary"], row["trained on"] and f"Data: {row['trained on']}.", row["source"]]
+    return {
+        "name": row["name"],
+        "backbone": row["backbone"],
+        "modality, sha256": "\n".join(weights) or "-",
+        "size": size or "-",
+        "about": "\n".join(filter(None, about)),
+    }
+
+
+def as_json(rows: Iterable[object]) -> str:
+    """A JSON array, one row a line."""
+    lines = [json.dumps(row, sort_keys=True, ensure_ascii=False) for row in rows]
+    return "[" + ",\n ".join(lines) + "]"
+
+
+def scores(table: Table, out: Console) -> None:
+    """One row a model; where that is wider than the terminal, one column a model."""
+    upright = _scores(table)
+    fits = out.measure(upright).maximum <= (out.width if out.is_terminal else FOLDED)
+    out.print(upright if fits else _turned(table))
+    for line in table.failures:
+        out.print(Text(f"failed: {line}", style="bold red"))
+
+
+def _cell(score: Score | None) -> Text:
+    if score is None:
+        return Text("-", style="dim")
+    return Text(str(score), style="bold red" if score.error is not None else "")
+
+
+def _empty(table: Table) -> RichTable:
+    return RichTable(box=SIMPLE_HEAD, title=_title(table), title_justify="left", title_style="bold", show_edge=False)
+
+
+def _title(table: Table) -> str:
+    sizes = sorted({row.n for row in table.rows})
+    return f"{table.title}, n = {', '.join(map(str, sizes))}\naccuracy in % [Wilson 95% interval]"
+
+
+def _scores(table: Table) -> RichTable:
+    grid = _empty(table)
+    grid.add_column("model", style="bold", no_wrap=True)
+    for column in table.columns:
+        grid.add_column(column, justify="right", no_wrap=True)
+    for row in table.rows:
+        grid.add_row(_name(table, row.model, row.n), *(_cell(row.scores.get(column)) for column in table.columns))
+    return grid
+
+
+def _turned(table: Table) -> RichTable:
+    grid = _empty(table)
+    grid.add_column("", no_wrap=True)
+    for row in table.rows:
+        grid.add_column(_name(table, row.model, row.n), justify="right", min_width=7)
+    for column in table.columns:
+        bold = "bold" if column.startswith("worst ") else ""
+        grid.add_row(Text(column), *(_cell(row.scores.get(column)) for row in table.rows), style=bold)
+    return grid
+
+
+def _name(table: Table, model: str, n: int) -> str:
+    return model if len({row.n for row in table.rows}) == 1 else f"{model}, n = {n}"
+
+
+def records_json(records: Iterable[Record]) -> str:
+    """The records as a JSON array."""
+    return as_json(asdict(record) for record in records)
+
+
+def results(records: Sequence[Record], out: Console) -> None:
+    """The tables of these records, one for each suite and backbone."""
+    from rlbench.leaderboard import frame, tables
+
+    found = tables(frame(records)) if records else []
+    for table in found:
+        out.print()
+        scores(table, out)
+    if any(record.backbone == "mini" for record in records):
+        out.print("mini is a model organism on procedural worlds: its numbers are not LanguageBind's.", style="dim")
+
+
+def plan(plan: Plan, out: Console) -> None:
+    """One row a suite and model: its cells, what is recorded, and the most passes that the rest can take."""
+    from rlbench.planner import estimate
+
+    rows: dict[tuple[str, str], list[PlannedCell]] = {}
+    for cell in plan.cells:
+        rows.setdefault((cell.suite, cell.model), []).append(cell)
+    table = RichTable(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 2, 0, 0))
+    for name in ("suite", "model", "examples", "cells", "blocks done", "forward passes", "backward"):
+        table.add_column(name, justify="left" if name in ("suite", "model") else "right")
+    for (suite, model), cells in rows.items():
+        if cells[0].skipped:
+            continue
+        blocks, done = sum(c.blocks for c in cells), sum(c.done for c in cells)
+        most = (sum(c.forwards for c in cells), sum(c.backwards for c in cells))
+        counts = (str(cells[0].n), str(len(cells)), f"{done} of {blocks}")
+        table.add_row(suite, model, *counts, *(f"<= {passes:,}" if passes else "0" for passes in most))
+    out.print(table)
+    for (suite, model), cells in rows.items():
+        if cells[0].skipped:
+            out.print(Text(f"skipped: {suite} with {model}: {cells[0].skipped}", style="yellow"))
+    for note in plan.notes:
+        out.print(Text(f"note: {note}", style="yellow"))
+    time = f"at most {clock(estimate(plan))} left" if plan.units else "nothing left to compute"
+    processes = f"{plan.workers} process{'es' * (plan.workers > 1)} on {plan.device}"
+    out.print(
+        f"{time}, {processes}; 95% intervals up to +-{100 * plan.half_width:.1f} points; store: {plan.store.path}"
+    )
+
+
+Advance = Callable[[str, int, int, str], None]  # what is being done, how much of how much, and a remark
+
+
+@contextmanager
+def progress(*, quiet: bool) -> Iterator[Advance]:
+    """A live bar on stderr if that is a terminal; else a plain line every EVERY seconds; or nothing."""
+    if quiet:
+        yield lambda what, done, total, remark: None
+    elif sys.stderr.isatty():
+        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[remark]}"))
+        with Bar(*columns, console=console(sys.stderr), transient=True) as bar:
+            task = bar.add_task("", total=None, remark="")
+            yield lambda what, done, total, remark: bar.update(
+                task, description=what, completed=done, total=total, remark=remark
+            )
+    else:
+        yield _lines()
+
+
+def _lines() -> Advance:
+    last = time.monotonic()
+
+    def line(what: str, done: int, total: int, remark: str) -> None:
+        nonlocal last
+        if time.monotonic() - last >= EVERY:
+            last = time.monotonic()
+            console(sys.stderr).print(f"{100 * done // max(total, 1):3d}%  {what}  {remark}")
+
+    return line
+
+
+def clock(seconds: float | None) -> str:
+    """`1:05`, or `-` if not known."""
+    return "-" if seconds is None else f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+
+
+def check_writable(path: Path) -> None:
+    """Raises: StoreError."""
+    folder = path.absolute().parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK) or path.is_dir():
+        raise StoreError(f"can't write {path}: {folder} is no folder that can be written to; choose another --out")
+
+
+def write(path: Path, data: bytes) -> None:
+    """Writes the file whole or not at all. Raises: StoreError."""
+    check_writable(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_bytes(data)
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise StoreError(f"can't write {path}: {error.strerror}; choose another --out") from None
