@@ -94,12 +94,15 @@ def judge(classifier: Classifier, x_adv: Tensor, x: Tensor, y: Tensor, ball: Bal
 
     Raises:
         AttackError: another shape or dtype, a value that is not finite, outside the box or the ball.
+        RLBenchError: a label that is no class of the classifier.
     """
     wrong = violation(x_adv, x, ball)
     if wrong is not None:
         raise AttackError(wrong)
     with torch.no_grad():
         logits = classifier(x_adv)
+    if len(y) and int(y.max()) >= logits.shape[1]:
+        raise RLBenchError(f"label {int(y.max())} is not among the classifier's {logits.shape[1]} classes, 0 on")
     m = margin(logits, y)
     return Verdict((m > 0).cpu(), logits.argmax(1).cpu(), m.float().cpu(), distance(x_adv, x, ball.norm).cpu())
 
@@ -112,6 +115,8 @@ def run_attack(attack: Attack, meter: Classifier, x: Tensor, y: Tensor, ball: Ba
     """
     try:
         x_adv = attack(meter, x.clone(), y.clone(), ball, streams)
+    except AttackError:
+        raise
     except Exception as error:
         raise AttackError(f"{type(attack).__name__} crashed: {type(error).__name__}: {error}") from error
     if not isinstance(x_adv, Tensor):

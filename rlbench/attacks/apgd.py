@@ -128,7 +128,7 @@ class APGD:
         x_adv = s["x_adv"]
         z = inside(x_adv + per_row(s["step"], x_adv) * direction(gradient, ball), s, ball)
         a = per_row(torch.where(first, 1.0, MOMENTUM), x_adv)
-        s["x_adv"] = inside(x_adv + a * (z - x_adv) + (1 - a) * (x_adv - s["x_old"]), s, ball)
+        s["x_adv"] = inside(torch.lerp(x_adv, z, a).addcmul_(1 - a, x_adv - s["x_old"]), s, ball)
         s["x_old"] = x_adv
 
     def __call__(

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from rlbench.attacks.losses import LOSSES, LossName, defined
 from rlbench.core import Ball, Classifier, Streams
+from rlbench.errors import AttackError
 from rlbench.metrics import margin
 from rlbench.threat import per_row, project, rows_norm
 
@@ -144,6 +145,7 @@ class Search:
         alive = self.alive[s["example"]]
         if alive.any():
             gradient = torch.autograd.grad(loss.sum(), x_adv)[0]
+            _check_finite(gradient, alive)
             self.rule.advance(s, loss.detach(), gradient, self.ball)
         s["i"] = s["i"] + 1
         last = (s["i"] == self.rule.steps).cpu()
@@ -178,6 +180,15 @@ class Search:
         better = ((m < before) & (m == self.best_margin[example])).nonzero()[:, 0]
         self.best[example[better]] = s["x_adv"][better]
         self.alive[example[ended]] = False
+
+
+def _check_finite(gradient: Tensor, alive: Tensor) -> None:
+    """torch.sign(nan) is 0: without this check an example with such a gradient would stand still and look robust."""
+    bad = int((~torch.isfinite(gradient.flatten(1).sum(1)).cpu() & alive).sum())
+    if bad:
+        raise AttackError(
+            f"the classifier's gradient is not finite for {bad} of {int(alive.sum())} examples in a batch"
+        )
 
 
 def _size(state: State) -> int:
