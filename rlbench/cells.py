@@ -1,0 +1,168 @@
+"""From a suite's perturbations to groups that are run together, content-hash keys, and upper bounds of cost.
+
+A group is what one work unit computes: the clean cell; a corruption; or an attack's ladder of ascending eps,
+where an example that is broken at a smaller eps stays broken at a larger one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, is_dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from rlbench import registry
+from rlbench.core import Adversarial, Clean, Composed, Corrupted, Field, Perturbation, Suite, Worst
+from rlbench.errors import SuiteError
+
+PROTOCOL = 1  # raise it when rlbench computes other numbers from the same inputs: no stored block is used again
+
+
+@dataclass(frozen=True)
+class Group:
+    """Perturbations that one work unit computes: a corruption, or none, then an attack's ladder, or none."""
+
+    corrupted: Corrupted | None = None
+    attacks: tuple[Adversarial, ...] = ()
+
+    @property
+    def members(self) -> tuple[Perturbation, ...]:
+        """What is computed, in this order: one perturbation a rung of the ladder."""
+        if self.corrupted is None:
+            return self.attacks or (Clean(),)
+        return tuple(Composed(self.corrupted, a) for a in self.attacks) or (self.corrupted,)
+
+
+def _group(perturbation: Perturbation) -> Group:
+    if isinstance(perturbation, Adversarial):
+        return Group(None, _rungs(perturbation))
+    if isinstance(perturbation, Composed):
+        return Group(perturbation.corrupted, _rungs(perturbation.adversarial))
+    return Group(perturbation if isinstance(perturbation, Corrupted) else None)
+
+
+def _rungs(top: Adversarial) -> tuple[Adversarial, ...]:
+    ladder = tuple(sorted(eps for eps in top.ladder if eps < top.threat.eps))
+    steps = [replace(top, threat=replace(top.threat, eps=e), ladder=ladder[:i]) for i, e in enumerate(ladder)]
+    return (*steps, replace(top, ladder=ladder))
+
+
+def groups(perturbations: Iterable[Perturbation]) -> list[Group]:
+    """The groups, clean first; a rung that is a cell of its own is computed once, in the longest ladder."""
+    found = [_group(p) for p in perturbations if not isinstance(p, Worst)]
+    found = list(dict.fromkeys([Group(), *found]))
+
+    def shorter(one: Group, other: Group) -> bool:
+        n = len(one.attacks)
+        return one.corrupted == other.corrupted and 0 < n < len(other.attacks) and other.attacks[:n] == one.attacks
+
+    return [one for one in found if not any(shorter(one, other) for other in found)]
+
+
+def canonical(perturbation: Perturbation) -> Perturbation:
+    """The perturbation as a group's member: with its ladder in order."""
+    return perturbation if isinstance(perturbation, Worst) else _group(perturbation).members[-1]
+
+
+def worst_members(worst: Worst, perturbations: Sequence[Perturbation]) -> list[Adversarial]:
+    """The attacks that a worst case is taken over: of its norm, with its eps or a smaller one.
+
+    Raises: SuiteError where there are none.
+    """
+    attacks = [p for p in perturbations if isinstance(p, Adversarial) and p.threat.norm == worst.threat.norm]
+    members = [a for a in attacks if a.threat.eps <= worst.threat.eps]
+    if not members:
+        raise SuiteError(f"{str(worst)!r} needs an attack of that norm, with that eps or a smaller one, in the suite")
+    return members
+
+
+def _hash(value: object) -> str:
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@cache
+def source_hash(module: str) -> str:
+    """Of a plugin's module, so that an edited plugin is run again; PROTOCOL stands for rlbench's own code."""
+    if module.split(".")[0] == "rlbench":
+        return ""
+    file = inspect.getsourcefile(__import__(module, fromlist=["_"]))
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest()[:16] if file else ""
+
+
+def plugin(kind: registry.Kind, name: str, fields: Sequence[tuple[str, Field]]) -> Any:
+    """The attack or corruption, made. Raises: UnknownName, FieldError."""
+    return registry.make(kind, name, dict(fields))
+
+
+def _values(kind: registry.Kind, name: str, fields: Sequence[tuple[str, Field]]) -> dict[str, object]:
+    made = plugin(kind, name, fields)
+    values = asdict(made) if is_dataclass(made) and not isinstance(made, type) else dict(fields)
+    return {"name": name, "values": values, "source": source_hash(type(made).__module__)}
+
+
+def protocol(suite: Suite, perturbation: Perturbation) -> str:
+    """Hash of what is done to the examples, and with which constants, for any model and any data."""
+    return _hash([PROTOCOL, _protocol(suite, canonical(perturbation))])
+
+
+def _protocol(suite: Suite, perturbation: Perturbation) -> dict[str, object]:
+    facts: dict[str, object] = {"perturbation": str(perturbation)}
+    if isinstance(perturbation, Worst):
+        members = worst_members(perturbation, suite.perturbations)
+        return facts | {"members": [_protocol(suite, canonical(m)) for m in members]}
+    group = _group(perturbation)
+    if perturbation != Clean():
+        facts["seed"] = suite.seed
+    if group.corrupted:
+        facts["corruption"] = _values("corruption", group.corrupted.corruption, group.corrupted.fields)
+    if group.attacks:
+        top = group.attacks[-1]
+        facts["attack"] = _values("attack", top.attack, top.fields)
+        facts["ladder"] = [str(a.threat) for a in group.attacks]
+    return facts
+
+
+def cell_key(subject: Mapping[str, object], suite: Suite, perturbation: Perturbation) -> str:
+    """Hash of everything that a cell's numbers depend on but n: the encoder and task (`subject`) and the protocol."""
+    return _hash([dict(subject), protocol(suite, perturbation)])
+
+
+def record_key(key: str, n: int) -> str:
+    """The cell's key with its number of examples."""
+    return _hash([key, n])
+
+
+def loss_used(perturbation: Perturbation, n_classes: int) -> str | None:
+    """The loss that the attack ascends with this number of classes, where it says so."""
+    group = Group() if isinstance(perturbation, Worst) else _group(perturbation)
+    if not group.attacks:
+        return None
+    ask = getattr(plugin("attack", group.attacks[-1].attack, group.attacks[-1].fields), "loss_used", None)
+    return str(ask(n_classes)) if ask else None
+
+
+def bound(perturbation: Perturbation, n_classes: int) -> tuple[int, int]:
+    """Upper bound of an example's forward and backward passes on this rung: no example breaks early.
+
+    An attack may have `passes(n_classes) -> (forwards, backwards)`; else steps x restarts (x targets for "...-t").
+    """
+    if isinstance(perturbation, Worst):
+        return 0, 0
+    group = _group(perturbation)
+    if not group.attacks:
+        return 1, 0
+    attack = plugin("attack", group.attacks[-1].attack, group.attacks[-1].fields)
+    ask = getattr(attack, "passes", None)
+    if ask is not None:
+        forwards, backwards = ask(n_classes)
+    else:
+        targeted = group.attacks[-1].attack.endswith("-t")
+        jobs = getattr(attack, "restarts", 1) * (min(getattr(attack, "targets", 9), n_classes - 1) if targeted else 1)
+        backwards = jobs * getattr(attack, "steps", 1)
+        forwards = backwards + jobs + targeted
+    return int(forwards) + 1 + (group.corrupted is not None), int(backwards)

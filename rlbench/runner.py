@@ -1,0 +1,269 @@
+"""Run a plan, and save after every block.
+
+Numbers depend on the seed, the examples and the encoder alone: not on the number of processes, nor on what was
+interrupted and continued. The blocks in the store are the truth; a record is computed from them alone.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from time import perf_counter
+
+import numpy as np
+
+from rlbench import cells
+from rlbench.cells import Group
+from rlbench.core import Clean, Field, Perturbation, Record, Suite, Worst
+from rlbench.errors import StoreError
+from rlbench.evaluate import Bench, Failure, OnPass, Result, evaluate, prepare
+from rlbench.machine import settled
+from rlbench.planner import Pair, Plan, PlannedCell, Unit, plan
+from rlbench.records import Block
+from rlbench.workers import PERIOD, Pool
+
+__all__ = ["Plan", "PlannedCell", "Progress", "execute", "plan", "run"]
+Span = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is. `total` is an upper bound of the forward passes, which falls as examples break early.
+
+    Attributes:
+        what: the cells that are being computed.
+        done, total: forward passes, of this run alone.
+        rate: passes a second; 0 when not known yet.
+        seconds: since the first pass.
+        left: seconds that the rest takes at most at this rate; None when not known yet.
+    """
+
+    what: str
+    done: int
+    total: int
+    rate: float
+    seconds: float
+    left: float | None
+
+
+@dataclass
+class _Shared:
+    """What every job needs, and the benches that a process has prepared."""
+
+    pairs: tuple[tuple[Suite, str], ...]
+    device: str
+    batch_size: int
+    benches: dict[int, Bench] = field(default_factory=dict)
+
+
+def perform(shared: _Shared, job: tuple[Unit, Block | None], on_pass: OnPass) -> list[Result]:
+    """A work unit, in this process."""
+    unit, clean = job
+    if unit.pair not in shared.benches:
+        suite, model = shared.pairs[unit.pair]
+        while len(shared.benches) >= 2:
+            del shared.benches[next(iter(shared.benches))]
+        shared.benches[unit.pair] = prepare(suite, model, device=shared.device, batch_size=shared.batch_size)
+    with settled(shared.device):
+        return evaluate(shared.benches[unit.pair], unit.group, unit.start, unit.stop, clean, on_pass)
+
+
+class _Run:
+    """The state of `execute`."""
+
+    def __init__(self, plan: Plan, report: Callable[[Progress], None]) -> None:
+        self.plan, self.report = plan, report
+        self.begun: float | None = None
+        self.done = 0
+        self.expected = {unit: unit.passes for unit in plan.units}
+        self.total = plan.passes
+        self.failures: dict[tuple[int, Perturbation], dict[Span, str]] = {}
+        self.left: dict[tuple[int, Perturbation], set[Span]] = {
+            (i, p): set() for i, pair in enumerate(plan.pairs) for p in pair.keys
+        }
+        for unit in plan.units:
+            for member in unit.group.members:
+                self.left[unit.pair, member].add((unit.start, unit.stop))
+        self.records: dict[tuple[int, Perturbation], Record] = {}
+
+    def go(self) -> list[Record]:
+        self._record_finished()
+        shared = _Shared(tuple((p.suite, p.model) for p in self.plan.pairs), self.plan.device, self.plan.batch_size)
+        with Pool(perform, shared, self.plan.workers, self._tick) as pool:
+            self.pool = pool
+            for jobs in self._phases():
+                for (unit, _), results in pool.run(jobs):
+                    self._save(unit, results)
+        self.total = self.done
+        self._tick(0)
+        order = [(i, cells.canonical(p)) for i, pair in enumerate(self.plan.pairs) for p in pair.suite.perturbations]
+        return [self.records[place] for place in order]
+
+    def _phases(self) -> Iterator[list[tuple[Unit, Block | None]]]:
+        """The clean blocks first, which the others start from; then the costliest first, to balance the workers."""
+        yield [(unit, None) for unit in self.plan.units if unit.group == Group()]
+        jobs: list[tuple[int, Unit, Block | None]] = []
+        for unit in (unit for unit in self.plan.units if unit.group != Group()):
+            clean = self._block(unit.pair, Clean(), (unit.start, unit.stop))
+            share = 1.0 if unit.group.corrupted else float(clean.correct.mean())
+            jobs.append((int(unit.passes * share), unit, clean))
+            self.total += jobs[-1][0] - unit.passes
+        if self.plan.workers > 1:
+            jobs.sort(key=lambda job: -job[0])
+        self.expected |= {unit: passes for passes, unit, _ in jobs}
+        yield [(unit, clean) for _, unit, clean in jobs]
+
+    def _save(self, unit: Unit, results: list[Result]) -> None:
+        span, pair = (unit.start, unit.stop), self.plan.pairs[unit.pair]
+        spent = sum(int(result.forwards.sum()) for result in results if isinstance(result, Block))
+        self.total += spent - self.expected[unit]
+        for member, result in zip(unit.group.members, results, strict=True):
+            missing = self.left[unit.pair, member]
+            if isinstance(result, Failure):
+                self.failures.setdefault((unit.pair, member), {})[span] = result.reason
+            else:
+                self.plan.store.save(pair.keys[member], *span, result)
+            missing.discard(span)
+        self._record_finished()
+
+    def _record_finished(self) -> None:
+        """Records every cell whose blocks are all there; the worst cases come after what they are taken over."""
+        for i, pair in enumerate(self.plan.pairs):
+            for p in pair.suite.perturbations:
+                place = i, cells.canonical(p)
+                if place not in self.records and not any(self.left[i, m] for m in _members(pair, place[1])):
+                    self.records[place] = self._record(i, pair, place[1])
+                    self.plan.store.append(self.records[place])
+
+    def _block(self, pair: int, p: Perturbation, span: Span) -> Block:
+        key = self.plan.pairs[pair].keys[p]
+        block = self.plan.store.block(key, *span)
+        if block is None:
+            raise StoreError(f"block {key}/{span[0]}-{span[1]} was removed while it was needed; run again")
+        return block
+
+    def _record(self, index: int, pair: Pair, p: Perturbation) -> Record:
+        members = _members(pair, p)
+        failed = [(m, self.failures[index, m]) for m in members if (index, m) in self.failures]
+        error = next((f"{m}: {spans[min(spans)]}" if m != p else spans[min(spans)] for m, spans in failed), None)
+        blocks = [[self._whole(index, m, span) for span in pair.spans] for m in members]
+        kept = [block for row in blocks for block in row if block is not None]
+        own = kept if members == [p] else []
+        correct = None if error else sum(int(_all_correct(rows).sum()) for rows in zip(*blocks, strict=True))
+        return Record(
+            key=cells.record_key(pair.keys[p], pair.n),
+            suite=pair.suite.name,
+            suite_version=pair.suite.version,
+            task=pair.suite.task_name,
+            modality=pair.suite.modality,
+            model=pair.model,
+            backbone=pair.backbone,
+            perturbation=str(p),
+            n=pair.n,
+            n_correct=correct,
+            error=error,
+            forwards=sum(int(block.forwards.sum()) for block in own),
+            backwards=sum(int(block.backwards.sum()) for block in own),
+            provenance=_provenance(pair, p, kept, sum(block.seconds for block in own)),
+        )
+
+    def _whole(self, pair: int, p: Perturbation, span: Span) -> Block | None:
+        failed = span in self.failures.get((pair, p), {})
+        return None if failed else self._block(pair, p, span)
+
+    def _tick(self, passes: int) -> None:
+        if self.begun is None and passes:
+            self.begun = perf_counter() - PERIOD
+        self.done = min(self.done + passes, self.total)
+        seconds = 0.0 if self.begun is None else perf_counter() - self.begun
+        rate = self.done / seconds if seconds else 0.0
+        left = (self.total - self.done) / rate if rate else None
+        what = ", ".join(dict.fromkeys(self._named(unit) for unit, _ in self.pool.active))
+        self.report(Progress(what, self.done, self.total, rate, seconds, left))
+
+    def _named(self, unit: Unit) -> str:
+        pair = self.plan.pairs[unit.pair]
+        return f"{pair.suite.name} {pair.model} {unit.group.members[-1]}"
+
+
+def _members(pair: Pair, p: Perturbation) -> list[Perturbation]:
+    if isinstance(p, Worst):
+        return [cells.canonical(m) for m in cells.worst_members(p, pair.suite.perturbations)]
+    return [p]
+
+
+def _all_correct(rows: Sequence[Block | None]) -> np.ndarray:
+    """Per example: correct under every member; a mean of minima, never a minimum of means."""
+    correct: np.ndarray = np.logical_and.reduce([block.correct for block in rows if block is not None])
+    return correct
+
+
+def _provenance(pair: Pair, p: Perturbation, blocks: Sequence[Block], seconds: float) -> dict[str, Field]:
+    found: dict[str, Field] = {
+        name: "+".join(sorted({block.environment[name] for block in blocks}))
+        for name in (blocks[0].environment if blocks else ())
+    }
+    found |= {name: str(pair.subject[name]) for name in ("checkpoint", "anchors", "data")}
+    found |= {"protocol": cells.protocol(pair.suite, p), "seed": pair.suite.seed, "classes": pair.n_classes}
+    loss = cells.loss_used(p, pair.n_classes)
+    return found | ({} if loss is None else {"loss": loss}) | {"seconds": round(seconds, 3)}
+
+
+def _quiet(progress: Progress) -> None:
+    """No report."""
+
+
+def execute(plan: Plan, report: Callable[[Progress], None] = _quiet) -> list[Record]:
+    """Computes what the plan says is missing and records it; every block is saved as soon as it is there.
+
+    An attack or corruption that crashes or breaks its contract fails its cell: a record with an `error` and no counts.
+
+    Args:
+        report: called with the progress, at least twice a second.
+
+    Returns:
+        A record for every cell of the plan that is not skipped, in the plan's order.
+
+    Raises:
+        StoreError: the store can't be written. RLBenchError: a worker was killed. KeyboardInterrupt. Finished blocks
+        stay, and the same plan made again continues.
+    """
+    plan.store.prepare()
+    if plan.fresh:
+        keys = [key for pair in plan.pairs for key in pair.keys.values()]
+        plan.store.forget(keys, [cells.record_key(k, pair.n) for pair in plan.pairs for k in pair.keys.values()])
+    return _Run(plan, report).go()
+
+
+def run(
+    suite: str | Suite | Sequence[str | Suite],
+    model: str | Sequence[str],
+    *,
+    examples: int | None = None,
+    seed: int | None = None,
+    out: str | os.PathLike[str] = "rlbench-results",
+    batch_size: int = 64,
+    workers: int | None = None,
+    device: str = "auto",
+    fresh: bool = False,
+) -> list[Record]:
+    """Evaluates models on suites; what the store has already is not computed again.
+
+    Args:
+        suite: a name, a YAML file's path or a Suite, or several.
+        model: a name such as "rlbind" or "fare:mini", or a trained checkpoint's folder, or several.
+        examples: how many of each task (default: as its suite says). seed: of attacks and corruptions (likewise).
+        out: the store's folder.
+        batch_size: the most examples of a forward pass.
+        workers: processes (default: one a processor, one on a GPU); they change no number.
+        device: "auto", "cpu" or "cuda".
+        fresh: start over, for the cells of this run.
+
+    Returns:
+        One record a cell.
+
+    Raises: RLBenchError.
+    """
+    settings = {"examples": examples, "seed": seed, "batch_size": batch_size, "workers": workers}
+    return execute(plan(suite, model, store=out, device=device, fresh=fresh, **settings))  # type: ignore[arg-type]

@@ -1,0 +1,193 @@
+"""Jobs in processes of their own, which never outlive their parent and leave nothing behind when they are killed.
+
+A worker is a fresh interpreter (nothing is forked, and the caller's script is not run again). It takes jobs from a
+pipe and answers on it; its stdin is a pipe that the parent never writes to, whose end tells it that the parent is gone.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+import sys
+import threading
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from importlib import import_module
+from multiprocessing.connection import Connection, Pipe, wait
+from time import monotonic
+from types import TracebackType
+from typing import Any, Generic, TypeVar
+
+from rlbench.errors import RLBenchError
+
+J = TypeVar("J")
+R = TypeVar("R")
+PERIOD = 0.25  # seconds between two ticks
+
+
+class _Worker:
+    def __init__(self, perform: Callable[..., Any], shared: object) -> None:
+        self.pipe, theirs = Pipe()
+        with theirs:
+            # Modules are found where the parent finds them, whatever the working directory holds.
+            code = (
+                f"import sys; sys.path[:] = {sys.path!r}; from rlbench.workers import serve; serve({theirs.fileno()})"
+            )
+            self.process = subprocess.Popen(
+                [sys.executable, "-P", "-c", code],
+                stdin=subprocess.PIPE,
+                stdout=2,  # what a plugin prints must not end up in the parent's output
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,  # Ctrl-C is the parent's business
+            )
+        self.job: Any = None
+        self.send((perform.__module__, perform.__qualname__, shared))
+
+    def send(self, message: object) -> None:
+        try:
+            self.pipe.send(message)
+        except OSError:
+            raise self.death() from None
+
+    def death(self) -> RLBenchError:
+        self.process.kill()
+        code = self.process.wait()
+        how = f"by signal {-code}" if code < 0 else f"with status {code}"
+        kept = "finished blocks are kept, so running again continues; if memory ran out, use fewer workers"
+        return RLBenchError(f"worker process {self.process.pid} ended {how}; {kept}")
+
+    def close(self) -> None:
+        self.pipe.close()
+        self.process.kill()
+        self.process.wait()
+        if self.process.stdin is not None:
+            self.process.stdin.close()
+
+
+class Pool(Generic[J, R]):
+    """`workers` processes that call `perform(shared, job, on_pass)`; with one worker, this process does it itself.
+
+    Args:
+        perform: a function at the top of a module.
+        shared: sent once to each worker.
+        tick: called with the passes since the last call, at least every PERIOD seconds.
+    """
+
+    def __init__(
+        self,
+        perform: Callable[[Any, J, Callable[[int], None]], R],
+        shared: object,
+        workers: int,
+        tick: Callable[[int], None],
+    ) -> None:
+        self.perform, self.shared, self.size, self.tick = perform, shared, workers, tick
+        self.workers: list[_Worker] = []
+        self.active: list[J] = []
+
+    def __enter__(self) -> Pool[J, R]:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
+        for worker in self.workers:
+            worker.close()
+
+    def run(self, jobs: Sequence[J]) -> Iterator[tuple[J, R]]:
+        """(job, result) as they finish; jobs begin in their order.
+
+        Raises: whatever `perform` raised; RLBenchError when a worker was killed.
+        """
+        return self._apart(jobs) if self.size > 1 else self._here(jobs)
+
+    def _here(self, jobs: Sequence[J]) -> Iterator[tuple[J, R]]:
+        meter = _Throttle(self.tick)
+        for job in jobs:
+            self.active = [job]
+            yield job, self.perform(self.shared, job, meter)
+        self.active = []
+
+    def _apart(self, jobs: Sequence[J]) -> Iterator[tuple[J, R]]:
+        queue = deque(jobs)
+        while jobs and len(self.workers) < self.size:
+            self.workers.append(_Worker(self.perform, self.shared))
+        while True:
+            for worker in self.workers:
+                if worker.job is None and queue:
+                    worker.job = queue.popleft()
+                    worker.send(worker.job)
+            self.active = [worker.job for worker in self.workers if worker.job is not None]
+            if not self.active:
+                return
+            yield from self._answers()
+
+    def _answers(self) -> Iterator[tuple[J, R]]:
+        ready = wait([worker.pipe for worker in self.workers], PERIOD)
+        passes = 0
+        for worker in self.workers:
+            if worker.pipe not in ready:
+                continue
+            try:
+                kind, value = worker.pipe.recv()
+            except (EOFError, OSError):
+                raise worker.death() from None
+            if kind == "passes":
+                passes += value
+            elif kind == "error":
+                raise _raised(*value)
+            else:
+                job, worker.job = worker.job, None
+                yield job, value
+        self.tick(passes)
+
+
+def _raised(error: BaseException | None, text: str) -> BaseException:
+    if error is None:
+        return RuntimeError(f"a worker failed:\n{text}")
+    if not isinstance(error, RLBenchError):
+        error.add_note(f"in a worker:\n{text}")
+    return error
+
+
+class _Throttle:
+    """Passes on a count of passes at most every PERIOD seconds."""
+
+    def __init__(self, tick: Callable[[int], object]) -> None:
+        self.tick, self.passes, self.last = tick, 0, monotonic()
+
+    def __call__(self, passes: int) -> None:
+        self.passes += passes
+        if monotonic() - self.last >= PERIOD:
+            self.tick(self.passes)
+            self.passes, self.last = 0, monotonic()
+
+
+def _follow_parent() -> None:
+    while os.read(0, 1):
+        pass
+    os._exit(1)
+
+
+def serve(handle: int) -> None:
+    """The worker's life: jobs from the pipe `handle` until it closes."""
+    threading.Thread(target=_follow_parent, daemon=True).start()
+    pipe = Connection(handle)
+    meter = _Throttle(lambda passes: pipe.send(("passes", passes)))
+    try:
+        module, name, shared = pipe.recv()
+        perform = getattr(import_module(module), name)
+        while True:
+            job = pipe.recv()
+            pipe.send(("done", perform(shared, job, meter)))
+    except EOFError:
+        os._exit(1)
+    except Exception as error:
+        pipe.send(("error", (_sendable(error), traceback.format_exc())))
+
+
+def _sendable(error: Exception) -> Exception | None:
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return None
+    return error
