@@ -217,8 +217,9 @@ class ThermalWorld(World):
     """Sixteen things seen by a thermal camera, drawn as parts of their own heat.
 
     The sensor domain has more noise (NETD .03 instead of .01 of the range), column noise, more blur, less contrast,
-    parts whose heat varies more, more warm clutter, and black-hot polarity in a quarter of the pictures. Brightness alone does not tell the class:
-    surroundings, contrast and polarity are drawn without it. Boxes are (1, H, W), or (3, H, W) with equal channels.
+    parts whose heat varies more, more warm clutter, and black-hot polarity in a quarter of the pictures. Brightness
+    alone does not tell the class: surroundings, contrast and polarity are drawn without it. Boxes are (1, H, W), or
+    (3, H, W) with equal channels.
     """
 
     name: ClassVar[str] = "thermal-world"
