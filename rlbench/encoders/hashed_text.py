@@ -40,7 +40,7 @@ _KINDS = {
     "nature": "tree leaf flower cactus mountain hill rain wind thunder thunderstorm waves sea river water stream "
     "drops moon star sun cloud snow lightning",
     "fire": "campfire fire candle flame torch fireworks stove oven crackling",
-    "tool": "key hammer scissors umbrella anchor spoon fork knife wrench glasses hat shoe chair table",
+    "tool": "key hammer scissors umbrella anchor spoon fork knife wrench glasses hat shoe chair table ladder hourglass",
     "shape": "ball box ring cross circle square triangle heart diamond arrow spiral hexagon crescent cube",
     "signal": "siren alarm beep bell bells whistle horn doorbell ringing ring tone buzzer telephone chime",
     "music": "guitar piano drum flute violin trumpet chord",

@@ -37,6 +37,7 @@ class Recipe:
         roll, flip: augmentation: a random shift of up to that many pixels, and mirroring.
         logit_scale: S of the zero-shot logits.
         adversarial, consistency, distil, tau: weights of the `rlbind` objective and its temperature.
+        validation: examples to measure on after every epoch.
         seed: of the weights, the batches and the adversary's starts.
     """
 
@@ -62,11 +63,12 @@ class Recipe:
     consistency: float = 2.0
     distil: float = 1.0
     tau: float = 10.0
+    validation: int = 500
     seed: int = 0
 
     def __post_init__(self) -> None:
         parse_eps(self.eps, "recipe: eps")
-        for name in ("examples", "epochs", "batch", "attack_steps"):
+        for name in ("examples", "epochs", "batch", "attack_steps", "validation"):
             if getattr(self, name) < 1:
                 raise FieldError(f"recipe: {name} is {getattr(self, name)}; it must be at least 1")
         for name in ("lr", "logit_scale", "tau", "attack_step"):

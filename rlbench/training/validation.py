@@ -17,7 +17,7 @@ from rlbench.training.adversary import adversarial
 from rlbench.training.data import validation_task
 from rlbench.training.recipe import Recipe
 
-EXAMPLES, BATCH = 500, 128
+BATCH = 128
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,10 @@ def held(encoder: Encoder, modality: Modality, box: Box, suite: Suite | None, re
         if task is not None:
             head = zero_shot(encoder, modality, task.classes, task.templates)
             size = task.size("val")
-            parts[name] = head, task.load(box, 0, EXAMPLES if size is None else min(size, EXAMPLES), "val")
+            parts[name] = (
+                head,
+                task.load(box, 0, recipe.validation if size is None else min(size, recipe.validation), "val"),
+            )
     eps = parse_eps(recipe.eps) or Fraction(2 if modality == "video" else 4, 255)
     return Held(parts, ball_of(Threat("linf", eps), box))
 
