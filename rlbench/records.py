@@ -70,8 +70,9 @@ class Block:
     environment: Mapping[str, str]
 
     def digest(self) -> str:
-        """Of every column."""
-        digest = hashlib.sha256()
+        """Of all that it holds."""
+        facts = [self.seconds, sorted(self.environment.items())]
+        digest = hashlib.sha256(json.dumps(facts).encode())
         for name in _COLUMNS:
             column = getattr(self, name)
             digest.update("\0".join(column).encode() if name in ("id", "source") else column.tobytes())
@@ -110,7 +111,7 @@ def _parse(path: Path) -> tuple[list[Record], list[str]]:
     for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
         try:
             record = _from_line(line)
-        except (ValueError, FieldError) as error:
+        except (ValueError, RecursionError, FieldError) as error:
             problems.append(f"{path}, line {number}, is not a record ({error})")
         else:
             found[_identity(record)] = record

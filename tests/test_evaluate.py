@@ -1,0 +1,308 @@
+"""One work unit: clean errors stay errors, answers are verified, and what breaks its contract fails."""
+
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import ClassVar
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from rlbench import registry
+from rlbench.cells import Group, groups
+from rlbench.core import Adversarial, Box, Clean, Composed, Corrupted, Examples, Label, Suite, Threat, Worst
+from rlbench.errors import DataError, RLBenchError
+from rlbench.evaluate import Bench, Failure, check_frozen, corrupt, evaluate
+from rlbench.heads import ZeroShot
+from rlbench.metrics import margin
+from rlbench.records import Block
+from rlbench.seeds import ExampleStreams, generator
+
+N = 40
+
+
+class Affine:
+    """Embeds (1, 2, 2) inputs affinely; the norm is not one, which no test needs."""
+
+    traits = frozenset()
+    logit_scale = 10.0
+    sha256: ClassVar[dict] = {}
+
+    def __init__(self, box: Box) -> None:
+        self.boxes = {"image": box}
+        self.weights = torch.from_numpy(generator("affine").standard_normal((4, 4))).float()
+
+    def embed(self, x: Tensor, modality: str) -> Tensor:
+        box = self.boxes["image"]
+        return ((x - box.low) / (box.high - box.low) - 0.5).flatten(1) @ self.weights
+
+
+@dataclass(frozen=True)
+class Points:
+    """Random points that the classifier labels itself, but for every fifth."""
+
+    encoder: Affine
+    modality = "image"
+    classes = tuple(Label(str(k), str(k)) for k in range(4))
+    templates = ("{}",)
+
+    def size(self, split: str) -> int:
+        return N
+
+    def load(self, box: Box, start: int, stop: int, split: str = "test") -> Examples:
+        g = generator("points", start)
+        x = torch.from_numpy(g.random((stop - start, *box.shape))).float() * (box.high - box.low) + box.low
+        y = self.encoder.embed(x, "image").argmax(1)
+        i = torch.arange(len(y))
+        y = torch.where(i % 5 == 0, (y + 1 + i % 3) % 4, y)  # every fifth is a clean error
+        ids = tuple(f"p{i}" for i in range(start, stop))
+        return Examples(x, y, ids, ids)
+
+    def fingerprint(self) -> str:
+        return f"points {id(self.encoder)}"
+
+
+@registry.register("attack", "crash")
+@dataclass(frozen=True, kw_only=True)
+class Crash:
+    """Misbehaves as `how` says, at balls above a radius."""
+
+    how: str = "raise"
+    above: float = 0.0
+
+    def __call__(self, classifier, x, y, ball, streams):
+        if ball.radius <= self.above:
+            return x
+        if self.how == "raise":
+            raise ZeroDivisionError("planned")
+        if self.how == "inputs":
+            x += 1
+            y += 1
+        answers = {
+            "far": (x + 2 * ball.radius).clamp(ball.low, ball.high),
+            "box": x + ball.radius,
+            "nan": x.where(torch.rand_like(x) > 2, float("nan")),
+            "shape": x[:, 0],
+            "one": x[:1],
+            "dtype": x.double(),
+            "none": None,
+            "idle": x,
+            "inputs": x.clamp(ball.low, ball.high),
+        }
+        return answers[self.how]
+
+
+@registry.register("corruption", "shift")
+@dataclass(frozen=True, kw_only=True)
+class Shift:
+    """Adds a tenth of the severity, or misbehaves."""
+
+    how: str = "add"
+    modalities: ClassVar[frozenset] = frozenset({"image"})
+
+    def __call__(self, x: Tensor, severity: int, streams: ExampleStreams) -> Tensor:
+        assert x.min() >= 0 and x.max() <= 1
+        out = (x + 0.1 * severity).clamp(0, 1)
+        if self.how == "raise":
+            raise KeyError("planned")
+        return {"add": out, "box": out + 1, "nan": out / 0 * 0, "shape": out[:, 0], "dtype": out.double()}[self.how]
+
+
+@pytest.fixture(autouse=True)
+def registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = dict(registry.entries())
+    for kind, name, attribute in (("attack", "crash", "Crash"), ("corruption", "shift", "Shift")):
+        table[kind, name] = registry.Entry(kind, name, __name__, attribute, "")
+    monkeypatch.setattr(registry, "entries", lambda: table)
+
+
+def bench(batch_size: int = 64, box: Box | None = None) -> Bench:
+    encoder = Affine(box or Box(shape=(1, 2, 2)))
+    suite = Suite(
+        name="s",
+        version=1,
+        summary="",
+        modality="image",
+        task_name="points",
+        task=Points(encoder),
+        perturbations=(Clean(),),
+        examples=N,
+        seed=3,
+        path="",
+    )
+    head = ZeroShot(encoder, "image", torch.eye(4))
+    return Bench(suite, head, encoder.boxes["image"], suite.task.fingerprint(), "cpu", batch_size)
+
+
+def adversarial(attack: str, eps: str, *, norm: str = "linf", ladder: tuple[str, ...] = (), **fields) -> Adversarial:
+    return Adversarial(attack, Threat(norm, Fraction(eps)), tuple(sorted(fields.items())), tuple(map(Fraction, ladder)))
+
+
+def done(bench: Bench, *perturbations) -> list:
+    """The results of the last group of the perturbations."""
+    clean = evaluate(bench, Group(), 0, N, None, lambda rows: None)[0]
+    group = groups(perturbations)[-1]
+    return [clean] if group == Group() else evaluate(bench, group, 0, N, clean, lambda rows: None)
+
+
+def test_clean_is_the_classifier_itself() -> None:
+    b = bench(7)
+    block = done(b)[0]
+    examples = b.suite.task.load(b.box, 0, N)
+    logits = b.classifier(examples.x)
+    assert block.correct.sum() == N - N // 5
+    np.testing.assert_array_equal(block.prediction, logits.argmax(1))
+    np.testing.assert_array_equal(block.clean, block.prediction)
+    np.testing.assert_allclose(block.margin, margin(logits, examples.y), rtol=1e-4, atol=1e-5)
+    assert (block.forwards == 1).all() and (block.backwards == 0).all() and (block.distance == 0).all()
+
+
+@pytest.mark.parametrize("attack", ["fgsm", "pgd", "apgd-ce", "apgd-t"])
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_eps_zero_is_the_clean_accuracy(attack: str, norm: str) -> None:
+    b = bench()
+    clean, zero = done(b)[0], done(b, adversarial(attack, "0", norm=norm))[0]
+    assert isinstance(zero, Block)
+    np.testing.assert_array_equal(zero.correct, clean.correct)
+    np.testing.assert_array_equal(zero.prediction, clean.prediction)
+    assert (zero.distance == 0).all()
+
+
+def test_clean_errors_are_not_attacked_and_never_correct() -> None:
+    b = bench()
+    clean, block = done(b)[0], done(b, adversarial("pgd", "0.1"))[0]
+    wrong = ~clean.correct
+    assert wrong.sum() == N // 5
+    assert not block.correct[wrong].any() and (block.forwards[wrong] == 0).all() and (block.distance[wrong] == 0).all()
+    np.testing.assert_array_equal(block.prediction[wrong], clean.prediction[wrong])
+    assert (block.forwards[clean.correct] >= 2).all() and block.correct.sum() < clean.correct.sum()
+
+
+def test_broken_at_a_smaller_eps_is_carried_to_the_larger() -> None:
+    b = bench()
+    small, middle, large = done(b, adversarial("pgd", "0.2", ladder=("0.1", "0.05")))
+    for one, other in ((small, middle), (middle, large)):
+        broken = ~one.correct & (one.backwards > 0)
+        assert broken.any() and not other.correct[~one.correct].any()
+        assert (other.backwards[broken] == 0).all() and (other.forwards[broken] == 1).all()  # the judge's pass
+        np.testing.assert_array_equal(other.distance[broken], one.distance[broken])
+    alone = done(b, adversarial("pgd", "0.05"))[0]
+    np.testing.assert_array_equal(alone.correct, small.correct)
+
+
+@pytest.mark.parametrize("size", [1, 7])
+def test_batch_size_does_not_change_a_flag(size: int) -> None:
+    chain = adversarial("pgd", "0.1", ladder=("0.05",))
+    for one in (chain, adversarial("apgd-t", "0.07", steps=10), Composed(Corrupted("shift", 2), chain)):
+        for some, other in zip(done(bench(size), one), done(bench(64), one), strict=True):
+            np.testing.assert_array_equal(some.correct, other.correct)
+
+
+@pytest.mark.parametrize("how", ["raise", "far", "box", "nan", "shape", "one", "dtype", "none"])
+def test_a_bad_attack_fails_its_rung_and_the_larger_ones(how: str) -> None:
+    attack = adversarial("crash", "0.2", ladder=("0.05", "0.1"), how=how, above=0.07)
+    small, middle, large = done(bench(), attack)
+    assert isinstance(small, Block) and isinstance(middle, Failure) and isinstance(large, Failure)
+    assert "linf 0.1" in middle.reason and large == middle and "\n" not in middle.reason
+
+
+def test_an_attack_cannot_change_what_it_is_judged_on() -> None:
+    clean, idle = done(bench())[0], done(bench(), adversarial("crash", "0.1", how="idle"))[0]
+    np.testing.assert_array_equal(idle.correct, clean.correct)
+    inputs = done(bench(), adversarial("crash", "0.1", how="inputs"))[0]
+    assert isinstance(inputs, Failure)  # x + 1, clamped, is outside the ball about the true x
+
+
+@pytest.mark.parametrize("how", ["raise", "box", "nan", "shape", "dtype"])
+def test_a_bad_corruption_fails_its_cells(how: str) -> None:
+    bad = Corrupted("shift", 1, (("how", how),))
+    assert [type(r) for r in done(bench(), bad)] == [Failure]
+    composed = Composed(bad, adversarial("pgd", "0.1", ladder=("0.05",)))
+    assert [type(r) for r in done(bench(), composed)] == [Failure, Failure]
+
+
+def test_a_corruption_works_in_the_unit_box() -> None:
+    box, x = Box(shape=(1, 2, 2), low=-1.0, high=3.0), torch.full((2, 1, 2, 2), 1.0)
+    out = corrupt(x, Corrupted("shift", 2), box, ExampleStreams(0, ("a", "b")))
+    torch.testing.assert_close(out, torch.full_like(x, 1.8))
+    assert corrupt(x + 2, Corrupted("shift", 2), box, ExampleStreams(0, ("a", "b"))).max() == 3
+
+
+def test_corrupted_is_the_classifier_on_the_corrupted_input() -> None:
+    b = bench()
+    block = done(b, Corrupted("shift", 3))[0]
+    examples = b.suite.task.load(b.box, 0, N)
+    predicted = b.classifier((examples.x + 0.3).clamp(0, 1)).argmax(1)
+    np.testing.assert_array_equal(block.prediction, predicted)
+    np.testing.assert_array_equal(block.correct, predicted == examples.y)
+    np.testing.assert_array_equal(block.clean, done(b)[0].prediction)
+    assert np.isnan(block.distance).all()
+
+
+def test_composed_attacks_what_the_corruption_left_correct() -> None:
+    b = bench()
+    corrupted = done(b, Corrupted("shift", 5))[0]
+    zero, some = done(b, Composed(Corrupted("shift", 5), adversarial("pgd", "0.1", ladder=("0",))))
+    np.testing.assert_array_equal(zero.correct, corrupted.correct)
+    assert some.correct.sum() < corrupted.correct.sum() and not some.correct[~corrupted.correct].any()
+    assert corrupted.correct[~done(b)[0].correct].any()  # also those that only the corruption makes correct
+
+
+def test_a_wide_box_scales_eps() -> None:
+    wide = Box(shape=(1, 2, 2), low=-1.0, high=3.0)
+    narrow_block, wide_block = (done(bench(box=box), adversarial("pgd", "0.1"))[0] for box in (None, wide))
+    np.testing.assert_array_equal(narrow_block.correct, wide_block.correct)
+    assert 0.1 < wide_block.distance.max() <= 0.4 * (1 + 1e-6)
+
+
+@pytest.mark.parametrize("value", [1.5, -0.1, float("nan")])
+def test_inputs_outside_the_box_are_an_error(value: float) -> None:
+    b = bench()
+
+    class Outside(Points):
+        def load(self, box: Box, start: int, stop: int, split: str = "test") -> Examples:
+            examples = super().load(box, start, stop, split)
+            examples.x[1] = value
+            return examples
+
+    b = replace(b, suite=replace(b.suite, task=Outside(b.classifier.encoder)))
+    with pytest.raises(DataError, match="box"):
+        done(b)
+
+
+def test_an_encoder_must_be_frozen_and_in_evaluation_mode() -> None:
+    net = torch.nn.Linear(2, 2)
+    for encoder in (net, type("Holder", (), {})()):
+        if encoder is not net:
+            encoder.tower = net
+        net.train().requires_grad_(False)
+        with pytest.raises(RLBenchError, match="training mode"):
+            check_frozen(encoder, "m")
+        net.eval().requires_grad_(True)
+        with pytest.raises(RLBenchError, match="not frozen"):
+            check_frozen(encoder, "m")
+        net.eval().requires_grad_(False)
+        check_frozen(encoder, "m")
+
+
+def test_no_clean_correct_example_is_no_division_by_zero() -> None:
+    b = bench()
+    clean = evaluate(b, Group(), 0, N, None, lambda rows: None)[0]
+    none = replace(clean, correct=np.zeros(N, dtype=bool))
+    block = evaluate(b, groups([adversarial("apgd-t", "0.1")])[-1], 0, N, none, lambda rows: None)[0]
+    assert isinstance(block, Block) and not block.correct.any() and block.forwards.sum() == 0
+
+
+def test_groups_compute_a_rung_once() -> None:
+    ladder = [adversarial("pgd", e, ladder=rungs) for e, rungs in (("2", ()), ("4", ("2",)), ("8", ("2", "4")))]
+    alone, other = adversarial("pgd", "4", norm="l2"), adversarial("apgd-ce", "4")
+    found = groups([*ladder, alone, Corrupted("shift", 1), other, Worst(other.threat)])
+    assert found == [
+        Group(),
+        Group(None, tuple(ladder)),
+        Group(None, (alone,)),
+        Group(Corrupted("shift", 1)),
+        Group(None, (other,)),
+    ]
+    assert [str(m) for m in groups([ladder[2]])[1].members] == ["pgd linf 2", "pgd linf 4", "pgd linf 8"]

@@ -1,0 +1,187 @@
+"""The store: what is read is what was written, whole, or it is said to be damaged."""
+
+import os
+import subprocess
+import sys
+from dataclasses import fields, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rlbench.core import Record
+from rlbench.errors import StoreError
+from rlbench.records import Block, Store, read_records, timeless
+
+KEY = "0123456789abcdef"
+
+
+def block(n: int = 5, seed: int = 0) -> Block:
+    g = np.random.default_rng(seed)
+    whole = {name: g.integers(0, 9, n) for name in ("label", "clean", "prediction", "forwards", "backwards")}
+    return Block(
+        id=np.array([f"säugling/{i}" for i in range(n)], dtype=object),
+        source=np.array(["a", *["b"] * (n - 1)], dtype=object),
+        correct=g.random(n) > 0.5,
+        margin=g.standard_normal(n).astype(np.float32),
+        distance=np.where(np.arange(n) == 2, np.nan, g.random(n)),
+        seconds=1.25,
+        environment={"torch": "2.6", "device": "cpu"},
+        **whole,
+    )
+
+
+def record(i: int = 0, **changes: object) -> Record:
+    values = dict(suite="s", suite_version=1, task="t", modality="image", model="m:mini", backbone="mini")
+    counts = dict(perturbation=f"pgd linf {i}/255", n=10, n_correct=5, error=None, forwards=7, backwards=6)
+    return replace(Record(key=f"key{i}", provenance={"seconds": 1.0, "seed": 0}, **values, **counts), **changes)
+
+
+def test_a_block_comes_back_exactly(tmp_path: Path) -> None:
+    store, written = Store(tmp_path / "new" / "store"), block()
+    store.prepare()
+    assert store.block(KEY, 256, 261) is None
+    store.save(KEY, 256, 261, written)
+    read = store.block(KEY, 256, 261)
+    for name in (f.name for f in fields(Block)):
+        got, want = getattr(read, name), getattr(written, name)
+        if isinstance(want, np.ndarray):
+            np.testing.assert_array_equal(got, want)
+            assert got.dtype == want.dtype
+        else:
+            assert got == want
+    assert [p.name for p in store.path.iterdir() if p.name != ".lock"] == ["blocks"]  # no temporary files
+
+
+def test_any_altered_byte_or_cut_is_noticed(tmp_path: Path) -> None:
+    store, original = Store(tmp_path), block()
+    store.save(KEY, 0, 5, original)
+    path = tmp_path / "blocks" / KEY / "0-5.parquet"
+    data, g = path.read_bytes(), np.random.default_rng(1)
+    noticed = 0
+    for position in g.choice(len(data), 300, replace=False):
+        path.write_bytes(data[:position] + bytes([data[position] ^ 1 << g.integers(8)]) + data[position + 1 :])
+        try:
+            read = store.block(KEY, 0, 5)
+        except StoreError as error:
+            noticed += 1
+            assert "0-5.parquet is damaged" in str(error) and "\n" not in str(error)
+        else:
+            assert read is not None and read.digest() == original.digest()  # a byte that holds nothing
+    assert noticed > 200
+    for length in (0, 1, len(data) // 2, len(data) - 1):
+        path.write_bytes(data[:length])
+        with pytest.raises(StoreError, match="damaged"):
+            store.block(KEY, 0, 5)
+
+
+def test_a_block_in_anothers_place_is_not_trusted(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.save(KEY, 0, 5, block())
+    path = tmp_path / "blocks" / KEY / "0-5.parquet"
+    for key, start, stop in ((KEY, 5, 10), (KEY, 0, 6), ("f" * 16, 0, 5)):
+        other = tmp_path / "blocks" / key / f"{start}-{stop}.parquet"
+        other.parent.mkdir(exist_ok=True)
+        other.write_bytes(path.read_bytes())
+        with pytest.raises(StoreError, match="damaged"):
+            store.block(key, start, stop)
+
+
+def test_records_are_replaced_by_identity_and_survive_damage(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.append(record(1))
+    store.append(record(2))
+    store.append(record(1, n_correct=4))
+    store.append(record(1, model="other:mini"))
+    assert sorted((r.model, r.key, r.n_correct) for r in read_records([tmp_path])) == [
+        ("m:mini", "key1", 4),
+        ("m:mini", "key2", 5),
+        ("other:mini", "key1", 5),
+    ]
+    file = tmp_path / "records.jsonl"
+    file.write_text(file.read_text() + '{"key": "torn')
+    with pytest.raises(StoreError, match=r"records\.jsonl, line 4, is not a record"):
+        read_records([file])
+    records, problems = store.records()
+    assert len(records) == 3 and len(problems) == 1
+    store.append(records[0])  # any run puts the file right
+    assert len(read_records([tmp_path])) == 3
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["", "null", "[]", "{}", '{"provenance": {}}', "\udcff", "9" * 5000, "[" * 99999],
+    ids=["empty", "null", "list", "no fields", "no counts", "not text", "number", "deep"],
+)
+def test_a_line_that_is_no_record_is_reported(tmp_path: Path, line: str) -> None:
+    (tmp_path / "records.jsonl").write_bytes(line.encode(errors="surrogateescape") + b"\n")
+    assert len(Store(tmp_path).records()[1]) == 1
+
+
+def test_counts_that_cannot_be_are_not_a_record(tmp_path: Path) -> None:
+    for wrong in (dict(n_correct=11), dict(n_correct=-1), dict(n_correct=None), dict(error="crashed")):
+        store = Store(tmp_path / str(wrong))
+        store.append(record(1, **wrong))
+        assert store.records()[0] == []
+
+
+def test_a_missing_file_is_an_error_that_says_what_writes_it(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="rlbench run"):
+        read_records([tmp_path])
+
+
+def test_timeless_drops_seconds_alone() -> None:
+    assert dict(timeless(record()).provenance) == {"seed": 0}
+
+
+WRITER = """
+import sys; sys.path.insert(0, sys.argv[3])
+from test_records import record
+from rlbench.records import Store
+store = Store(sys.argv[1])
+for i in range(12):
+    store.append(record(100 * int(sys.argv[2]) + i))
+"""
+
+
+def test_concurrent_writers_lose_no_record(tmp_path: Path) -> None:
+    arguments = [sys.executable, "-c", WRITER, str(tmp_path)]
+    writers = [subprocess.Popen([*arguments, str(w), str(Path(__file__).parent)]) for w in range(3)]
+    assert [w.wait() for w in writers] == [0, 0, 0]
+    assert sorted(r.key for r in read_records([tmp_path])) == sorted(
+        f"key{100 * w + i}" for w in range(3) for i in range(12)
+    )
+
+
+def test_forget_removes_these_cells_and_no_others(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    for i in (1, 2):
+        store.append(record(i))
+        store.save(f"cell{i}", 0, 5, block())
+    store.forget(["cell1"], ["key1"])
+    assert [r.key for r in read_records([tmp_path])] == ["key2"]
+    assert store.block("cell1", 0, 5) is None and store.block("cell2", 0, 5) is not None
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "file", tmp_path / "file" / "below", Path("/proc/rlbench-results")):
+        with pytest.raises(StoreError, match="--out"):
+            Store(path).prepare()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_read_only_folder_is_found_before_any_work(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(StoreError, match="no permission"):
+        Store(tmp_path / "out").check()
+
+
+def test_what_killed_writers_left_is_cleared_and_a_living_ones_is_not(tmp_path: Path) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    for process in (gone.pid, os.getpid()):
+        (tmp_path / f".tmp-{process}-key-0-5.parquet").write_bytes(b"half")
+    Store(tmp_path).prepare()
+    assert [p.name.split("-")[1] for p in tmp_path.glob(".tmp-*")] == [str(os.getpid())]
