@@ -217,7 +217,7 @@ def _colours(g: np.random.Generator, hue: float, style: _Style) -> tuple[np.ndar
     ink = np.array(hsv_to_rgb(tone % 1 if typical else other, saturation, value))
     grounds = g.random((64, 3))
     off = np.abs(np.linalg.norm(grounds - ink, axis=1) - g.uniform(*style.contrast))
-    return ink.astype(np.float32)[:, None, None], grounds[off.argmin()].astype(np.float32)[:, None, None]
+    return ink[:, None, None], grounds[off.argmin()][:, None, None]
 
 
 def _background(g: np.random.Generator, ground: np.ndarray, hw: tuple[int, int], style: _Style) -> np.ndarray:
@@ -228,8 +228,8 @@ def _background(g: np.random.Generator, ground: np.ndarray, hw: tuple[int, int],
         (x, y), angle, reach = g.uniform(-1, 1, 2), g.uniform(0, np.pi), g.uniform(0.2, 0.6)
         dx, dy = reach * np.cos(angle), reach * np.sin(angle)
         bar = f.strokes(g.uniform(0.04, 0.1), (x - dx, y - dy, x + dx, y + dy))
-        colour = g.random(3).astype(np.float32)[:, None, None]
-        picture += np.float32(style.bar_strength) * f.cover(bar) * (colour - picture)
+        colour = g.random(3)[:, None, None]
+        picture += style.bar_strength * f.cover(bar) * (colour - picture)
     return picture
 
 
@@ -237,6 +237,6 @@ def _stripes(g: np.random.Generator, hw: tuple[int, int], style: _Style) -> np.n
     """Parallel waves of a drawn direction, length and amplitude, (H, W)."""
     x, y = grid(*hw)
     angle, waves, phase = g.uniform(0, np.pi), g.uniform(4, 12), g.uniform(0, 2 * np.pi)
-    along = np.float32(waves * np.cos(angle)) * x + np.float32(waves * np.sin(angle)) * y
-    wave: np.ndarray = np.sin(along + np.float32(phase))
-    return np.float32(g.uniform(0, style.stripes)) * wave
+    along = waves * (np.cos(angle) * x + np.sin(angle) * y)
+    wave: np.ndarray = np.sin(along + phase)
+    return g.uniform(0, style.stripes) * wave

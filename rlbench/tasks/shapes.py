@@ -1,7 +1,8 @@
 """Signed distances of simple shapes on a coordinate grid: what the picture worlds are drawn with.
 
 A distance is negative inside. x points right and y up, both in [-1, 1] over the picture, so that a scene does
-not depend on the number of pixels.
+not depend on the number of pixels. All of it is in float64: rounding errors of other machines then hardly ever
+reach an 8-bit level.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ Point = tuple[float, float]
 def grid(h: int, w: int) -> tuple[np.ndarray, np.ndarray]:
     """Coordinates x and y of the pixel centres, (h, w) each."""
     x, y = np.meshgrid((2 * np.arange(w) + 1) / w - 1, 1 - (2 * np.arange(h) + 1) / h)
-    return x.astype(np.float32), y.astype(np.float32)
+    return x, y
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class Frame:
 
     def strokes(self, width: float, *lines: tuple[float, float, float, float]) -> np.ndarray:
         """The union of segments (x0, y0, x1, y1) drawn with a round pen of half-width `width`."""
-        x0, y0, x1, y1 = np.array(lines, np.float32).T[:, :, None, None]
+        x0, y0, x1, y1 = np.array(lines).T[:, :, None, None]
         ux, uy, px, py = x1 - x0, y1 - y0, self.x - x0, self.y - y0
         along = np.clip((px * ux + py * uy) / (ux * ux + uy * uy), 0, 1)
         squared: np.ndarray = (px - along * ux) ** 2 + (py - along * uy) ** 2
@@ -66,7 +67,7 @@ class Frame:
 
     def convex(self, *corners: Point) -> np.ndarray:
         """A convex polygon, corners counter-clockwise: the largest distance from its sides' lines."""
-        c = np.array(corners, np.float32)
+        c = np.array(corners)
         side = np.roll(c, -1, axis=0) - c
         nx, ny = (np.stack([side[:, 1], -side[:, 0]]) / np.hypot(side[:, 0], side[:, 1]))[:, :, None, None]
         outside: np.ndarray = nx * (self.x - c[:, :1, None]) + ny * (self.y - c[:, 1:, None])
@@ -89,16 +90,16 @@ def pose(
     angle, size, wide = g.uniform(-turn, turn), g.uniform(*scale), np.exp(g.uniform(-stretch, stretch) / 2)
     dx, dy = g.uniform(-shift, shift, 2)
     mirror = 1 if g.random() < 0.5 else -1
-    cos, sin = np.float32(np.cos(angle) / size), np.float32(np.sin(angle) / size)
-    x, y = x - np.float32(dx), y - np.float32(dy)
-    u, v = (cos * x + sin * y) * np.float32(mirror / wide), (cos * y - sin * x) * np.float32(wide)
+    cos, sin = np.cos(angle) / size, np.sin(angle) / size
+    x, y = x - dx, y - dy
+    u, v = (cos * x + sin * y) * (mirror / wide), (cos * y - sin * x) * wide
     return Frame(u, v, 2 / min(hw) / size)
 
 
 def smooth(values: np.ndarray, hw: tuple[int, int]) -> np.ndarray:
     """Coarse values (..., n, m) at the corners of a mesh over the picture, interpolated linearly to (..., h, w)."""
     rows, columns = (_weights(n, size) for n, size in zip(values.shape[-2:], hw, strict=True))
-    fine: np.ndarray = rows @ values.astype(np.float32) @ columns.T
+    fine: np.ndarray = rows @ values @ columns.T
     return fine
 
 
@@ -106,7 +107,7 @@ def smooth(values: np.ndarray, hw: tuple[int, int]) -> np.ndarray:
 def _weights(n: int, size: int) -> np.ndarray:
     at = (np.arange(size) + 0.5) / size * (n - 1)
     near: np.ndarray = 1 - np.abs(at[:, None] - np.arange(n))
-    return near.clip(0, 1).astype(np.float32)
+    return near.clip(0, 1)
 
 
 def cells(values: np.ndarray, hw: tuple[int, int]) -> np.ndarray:
