@@ -53,7 +53,7 @@ class _Scene:
 
 _SCENES: dict[Domain, _Scene] = {
     "web": _Scene((0.55, 0.85), 0.05, 1, 0.05, 0.01),
-    "sensor": _Scene((0.35, 0.65), 0.12, 3, 0.15, 0.03),
+    "sensor": _Scene((0.2, 0.45), 0.12, 4, 0.2, 0.045),
 }
 
 
@@ -204,7 +204,7 @@ class VideoWorld(World):
     """
 
     name: ClassVar[str] = "video-world"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     world_modality: ClassVar[Modality] = "video"
     world_classes: ClassVar[tuple[Label, ...]] = tuple(Label(name.replace(" ", "_"), name) for name in ACTIONS)
     world_templates: ClassVar[tuple[str, ...]] = (

@@ -36,10 +36,8 @@ def held(encoder: Encoder, modality: Modality, box: Box, suite: Suite | None, re
         if task is not None:
             head = zero_shot(encoder, modality, task.classes, task.templates)
             size = task.size("val")
-            parts[name] = (
-                head,
-                task.load(box, 0, recipe.validation if size is None else min(size, recipe.validation), "val"),
-            )
+            n = recipe.validation if size is None else min(size, recipe.validation)
+            parts[name] = head, task.load(box, 0, n, "val")
     eps = parse_eps(recipe.eps) or Fraction(2 if modality == "video" else 4, 255)
     return Held(parts, ball_of(Threat("linf", eps), box))
 
