@@ -108,6 +108,7 @@ def scores(table: Table, out: Console) -> None:
     """One row a model; where that is wider than the terminal, one column a model."""
     upright = _scores(table)
     fits = out.measure(upright).maximum <= (out.width if out.is_terminal else FOLDED)
+    out.print(Text(_title(table), style="bold"))
     out.print(upright if fits else _turned(table))
     for line in table.failures:
         out.print(Text(f"failed: {line}", style="bold red"))
@@ -119,17 +120,13 @@ def _cell(score: Score | None) -> Text:
     return Text(str(score), style="bold red" if score.error is not None else "")
 
 
-def _empty(table: Table) -> RichTable:
-    return RichTable(box=SIMPLE_HEAD, title=_title(table), title_justify="left", title_style="bold", show_edge=False)
-
-
 def _title(table: Table) -> str:
     sizes = sorted({row.n for row in table.rows})
-    return f"{table.title}, n = {', '.join(map(str, sizes))}\naccuracy in % [Wilson 95% interval]"
+    return f"{table.title}, n = {', '.join(map(str, sizes))}; accuracy in % [Wilson 95% interval]"
 
 
 def _scores(table: Table) -> RichTable:
-    grid = _empty(table)
+    grid = RichTable(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
     grid.add_column("model", style="bold", no_wrap=True)
     for column in table.columns:
         grid.add_column(column, justify="right", no_wrap=True)
@@ -139,7 +136,7 @@ def _scores(table: Table) -> RichTable:
 
 
 def _turned(table: Table) -> RichTable:
-    grid = _empty(table)
+    grid = RichTable(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
     grid.add_column("", no_wrap=True)
     for row in table.rows:
         grid.add_column(_name(table, row.model, row.n), justify="right", min_width=7)
@@ -172,8 +169,6 @@ def results(records: Sequence[Record], out: Console) -> None:
 
 def plan(plan: Plan, out: Console) -> None:
     """One row a suite and model: its cells, what is recorded, and the most passes that the rest can take."""
-    from rlbench.planner import estimate
-
     rows: dict[tuple[str, str], list[PlannedCell]] = {}
     for cell in plan.cells:
         rows.setdefault((cell.suite, cell.model), []).append(cell)
@@ -193,7 +188,7 @@ def plan(plan: Plan, out: Console) -> None:
             out.print(Text(f"skipped: {suite} with {model}: {cells[0].skipped}", style="yellow"))
     for note in plan.notes:
         out.print(Text(f"note: {note}", style="yellow"))
-    time = f"at most {clock(estimate(plan))} left" if plan.units else "nothing left to compute"
+    time = f"at most {clock(plan.seconds)} left" if plan.units else "nothing left to compute"
     processes = f"{plan.workers} process{'es' * (plan.workers > 1)} on {plan.device}"
     out.print(
         f"{time}, {processes}; 95% intervals up to +-{100 * plan.half_width:.1f} points; store: {plan.store.path}"

@@ -1,0 +1,373 @@
+"""The command line as a stranger meets it: start-up, listings, results, and one clear line for every mistake."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner, Result
+
+from rlbench.cli import main
+
+SMOKE = Path(str(__import__("importlib.resources").resources.files("rlbench.suites"))) / "smoke.yaml"
+Call = Callable[..., Result]
+
+
+@pytest.fixture
+def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Call:
+    """Runs the command in an empty folder; a traceback fails the test."""
+    monkeypatch.chdir(tmp_path)
+    torch.set_num_threads(1)
+
+    def invoke(*arguments: object) -> Result:
+        result = CliRunner().invoke(main, [str(a) for a in arguments], prog_name="rlbench")
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return result
+
+    return invoke
+
+
+def fails(result: Result, *words: str, untouched: Path | None = None) -> None:
+    """Exit 2, one line on stderr that holds the words, nothing on stdout, no store."""
+    assert result.exit_code == 2, result.output
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 1 and lines[0].startswith("rlbench: "), result.stderr
+    for word in words:
+        assert word in lines[0], lines[0]
+    assert result.stdout == ""
+    assert untouched is None or not untouched.exists()
+
+
+# Start-up
+
+
+@pytest.mark.parametrize(
+    ("arguments", "seconds"),
+    [(["--help"], 0.5), (["--version"], 0.5), *((["list", kind], 1.0) for kind in ("suites", "models", "attacks"))],
+)
+def test_start_up_is_light(arguments: list[str], seconds: float) -> None:
+    heavy = "{'torch', 'transformers', 'pandas', 'matplotlib', 'scipy'} & set(sys.modules)"
+    code = f"import sys; from rlbench.cli import main\ntry: main({arguments})\nfinally: print(sorted({heavy}))"
+    taken = []
+    for _ in range(3):
+        begun = time.perf_counter()
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+        taken.append(time.perf_counter() - begun)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.strip().endswith("[]")
+        if taken[-1] < seconds:
+            break
+    assert min(taken) < 3 * seconds  # a busy machine is not the program's fault; its own time is under `seconds`
+
+
+def test_alone_it_prints_its_help(call: Call) -> None:
+    result = call()
+    assert "Usage: rlbench" in result.output and "leaderboard" in result.output
+
+
+def test_as_a_module() -> None:
+    done = subprocess.run([sys.executable, "-m", "rlbench", "--version"], capture_output=True, text=True)
+    assert re.fullmatch(r"rlbench \d+\.\d+\.\d+", done.stdout.strip())
+
+
+# Listings
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        ("suites", "thermal"),
+        ("models", "linear:oracle"),
+        ("attacks", "apgd-t"),
+        ("corruptions", "fog"),
+        ("tasks", "blobs"),
+    ],
+)
+def test_listings(call: Call, kind: str, name: str) -> None:
+    rows = json.loads(call("list", kind, "--json").stdout)
+    assert name in [row["name"] for row in rows]
+    assert all(row["summary"] for row in rows)
+    assert name in call("list", kind).stdout
+
+
+def test_models_say_where_they_come_from(call: Call) -> None:
+    for row in json.loads(call("list", "models", "--json").stdout):
+        assert {"backbone", "modalities", "source", "bytes", "sha256", "trained on"} <= set(row)
+        assert all(re.fullmatch("[0-9a-f]{64}", digest) for digest in row["sha256"].values())
+
+
+def test_an_unknown_listing(call: Call) -> None:
+    fails(call("list", "model"), "did you mean 'models'")
+
+
+# Runs
+
+RUN = ("run", "--model", "linear", "--workers", 1, "--examples", 16)
+
+
+def test_a_run_prints_its_plan_and_a_table_and_continues(call: Call, tmp_path: Path) -> None:
+    first = call(*RUN, "--suite", "smoke")
+    assert first.exit_code == 0, first.output
+    assert "0 of 16" in first.stdout and "worst linf 4/255" in first.stdout and "rlbench-results" in first.stdout
+    assert re.search(r"clean +\d+\.\d \[\d+\.\d, \d+\.\d\]", first.stdout)
+    second = call(*RUN, "--suite", "smoke")
+    assert "16 of 16" in second.stdout
+    assert first.stdout.split("smoke v1")[1] == second.stdout.split("smoke v1")[1]
+    assert (tmp_path / "rlbench-results" / "records.jsonl").exists()
+
+
+def test_json_is_the_records_alone(call: Call) -> None:
+    result = call(*RUN, "--suite", "smoke", "--json")
+    records = json.loads(result.stdout)
+    assert len(records) == 16 and {record["n"] for record in records} == {16}
+    assert records[0]["perturbation"] == "clean" and "0 of 16" in result.stderr
+    quiet = call(*RUN, "--suite", "smoke", "--json", "--quiet")
+    assert json.loads(quiet.stdout) == records and quiet.stderr == ""
+
+
+def test_a_dry_run_writes_nothing(call: Call, tmp_path: Path) -> None:
+    result = call(*RUN, "--suite", "smoke", "--dry-run")
+    assert result.exit_code == 0 and "0 of 16" in result.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failed_cell_is_shown_and_exits_1(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    from rlbench.attacks import fgsm
+
+    def breaks(self: object, classifier: object, x: torch.Tensor, *rest: object) -> torch.Tensor:
+        return x + 1
+
+    name = next(n for n, v in vars(fgsm).items() if isinstance(v, type) and v.__module__ == fgsm.__name__)
+    monkeypatch.setattr(getattr(fgsm, name), "__call__", breaks)
+    result = call(*RUN, "--suite", "smoke")
+    assert result.exit_code == 1
+    assert re.search(r"fgsm linf 4/255 +failed", result.stdout)
+    assert re.search(r"worst linf 4/255 +failed", result.stdout)
+    assert "failed: linear:oracle, fgsm linf 2/255: " in result.stdout
+
+
+def test_ctrl_c_says_how_to_continue(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    from rlbench import runner
+
+    def interrupted(*arguments: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runner, "execute", interrupted)
+    result = call(*RUN, "--suite", "smoke", "--quiet")
+    assert result.exit_code == 130
+    assert "the same command continues" in result.stderr and len(result.stderr.strip().splitlines()) == 1
+
+
+def test_a_bug_keeps_its_traceback(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    from rlbench import runner
+
+    def buggy(*arguments: object, **options: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(runner, "execute", buggy)
+    with pytest.raises(ZeroDivisionError):
+        call(*RUN, "--suite", "smoke")
+
+
+# Mistakes in names and suites
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--suite", "smok", "--model", "linear"], ["no suite", "'smok'", "did you mean 'smoke'"]),
+        (["--suite", "smoke", "--model", "liner"], ["no model named 'liner'", "did you mean 'linear"]),
+        (["--suite", "nowhere.yaml", "--model", "linear"], ["nowhere.yaml"]),
+        (["--suite", "smoke", "--model", "runs/none"], ["runs/none", "card.yaml"]),
+        (["--suite", "thermal", "--model", "linear"], ["linear", "no thermal", "image"]),
+        (["--suite", "smoke", "--model", "linear", "--device", "tpu"], ["'tpu'", "auto, cpu or cuda"]),
+    ],
+)
+def test_mistaken_names(call: Call, tmp_path: Path, arguments: list[str], words: list[str]) -> None:
+    fails(call("run", *arguments), *words, untouched=tmp_path / "rlbench-results")
+
+
+CHANGES = [
+    ("attack: [fgsm, pgd]", "attack: [fgsm, pdg]", ["'pdg'", "did you mean 'pgd'"]),
+    ("attack: pgd, norm: l2", "attack: pgd, step: 3, norm: l2", ["'step'", "did you mean 'steps'"]),
+    ("attack: pgd, norm: l2", "attack: pgd, steps: 0, norm: l2", ["steps"]),
+    ("attack: pgd, norm: l2", "attack: pgd, norm: l3", ["'l3'", "l2"]),
+    ("eps: 4/255", "eps: 4/0", ["'4/0'", "4/255"]),
+    ("eps: 4/255", "eps: -1", ["-1", "negative"]),
+    ("eps: 4/255", "eps: abc", ["'abc'", "4/255"]),
+    ("- clean", "- {corruption: fog, severity: 0}", ["0", "1", "5"]),
+    ("- clean", "- {corruption: fog, severity: 6}", ["6", "1", "5"]),
+    ("- clean", "- {corruption: fogg, severity: 3}", ["'fogg'", "did you mean 'fog'"]),
+    ("modality: image", "modality: imag", ["'imag'", "did you mean 'image'"]),
+    ("examples: 96", "exmaples: 96", ["exmaples", "did you mean 'examples'"]),
+    ("examples: 96", "examples: 0", ["examples", "0"]),
+    ("task: {name: blobs}", "task: {name: blob}", ["'blob'", "did you mean 'blobs'"]),
+    ("task: {name: blobs}", "task: {name: blobs, colour: red}", ["'colour'"]),
+    ("version: 1", "", ["'version'", "missing"]),
+    ("suite: smoke", "suite: [", ["smoke.yaml"]),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "words"), CHANGES, ids=[new or "a missing key" for _, new, _ in CHANGES])
+def test_mistakes_in_a_suite_name_file_and_line(
+    call: Call, tmp_path: Path, old: str, new: str, words: list[str]
+) -> None:
+    text = SMOKE.read_text()
+    assert old in text
+    (tmp_path / "smoke.yaml").write_text(text.replace(old, new, 1))
+    result = call("run", "--suite", "smoke.yaml", "--model", "linear")
+    fails(result, *words, untouched=tmp_path / "rlbench-results")
+    assert re.search(r"smoke\.yaml:\d+", result.stderr), result.stderr
+
+
+@pytest.mark.parametrize("out", ["file", "file/store", "/proc/store"])
+def test_a_store_that_can_not_be_written(call: Call, tmp_path: Path, out: str) -> None:
+    (tmp_path / "file").write_text("mine")
+    fails(call("run", "--suite", "smoke", "--model", "linear", "--quiet", "--out", out), out, "--out")
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize("option", [["--examples", "0"], ["--batch-size", "x"], ["--workers", "-1"], ["--sute", "a"]])
+def test_mistaken_options_exit_2(call: Call, option: list[str]) -> None:
+    result = call("run", "--suite", "smoke", "--model", "linear", *option)
+    assert result.exit_code == 2 and option[0] in result.stderr and "Traceback" not in result.stderr
+
+
+# Training
+
+MISTAKEN = [
+    (["languagebnd"], ["did you mean 'languagebind'"]),
+    (["languagebind", "--modality", "thermals"], ["did you mean 'thermal'"]),
+    (["languagebind", "--set", "epoch=1"], ["'epoch'", "did you mean 'epochs'"]),
+    (["languagebind", "--set", "epochs=many"], ["epochs", "'many'"]),
+    (["languagebind", "--set", "eps=4/0"], ["eps", "4/0"]),
+    (["rlbind", "--stage", "7"], ["stage 7"]),
+    (["languagebind", "--suite", "thermul"], ["did you mean 'thermal'"]),
+    (["languagebind", "--out", "/proc/here"], ["/proc/here"]),
+]
+
+
+@pytest.mark.parametrize(("arguments", "words"), MISTAKEN, ids=[" ".join(a) for a, _ in MISTAKEN])
+def test_mistakes_in_training(call: Call, tmp_path: Path, arguments: list[str], words: list[str]) -> None:
+    fails(call("train", *arguments, "--quiet"), *words)
+    assert list(tmp_path.iterdir()) == []
+
+
+# Checkpoints
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder as training leaves it, with random weights."""
+    import hashlib
+
+    import yaml
+
+    from rlbench.encoders.mini import BOXES, Tower, packed
+
+    folder = tmp_path_factory.mktemp("run")
+    data = packed(Tower(BOXES["thermal"]))
+    (folder / "t.safetensors").write_bytes(data)
+    entry = {"file": "t.safetensors", "sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+    card = {
+        "baseline": "mine",
+        "summary": "x",
+        "backbones": {"mini": {"family": "mini", "modalities": {"thermal": entry}}},
+    }
+    (folder / "card.yaml").write_text(yaml.safe_dump(card))
+    return folder
+
+
+def test_a_run_folder_works_as_a_model(call: Call, trained: Path) -> None:
+    assert call("run", "--suite", "thermal", "--model", trained, "--examples", 2, "--dry-run").exit_code == 0
+    result = call("run", "--suite", "image", "--model", trained)
+    fails(result, "no image", "thermal")
+
+
+@pytest.mark.parametrize("damage", ["truncated", "altered", "missing"])
+def test_damaged_weights(call: Call, trained: Path, tmp_path: Path, damage: str) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(trained, folder)
+    file = folder / "t.safetensors"
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data[:-100] if damage == "truncated" else data)
+    if damage == "missing":
+        file.unlink()
+    result = call("run", "--suite", "thermal", "--model", folder, "--examples", 2)
+    fails(result, "t.safetensors", untouched=tmp_path / "rlbench-results")
+
+
+# Sheets and leaderboards
+
+
+def test_show_writes_a_png(call: Call, tmp_path: Path) -> None:
+    result = call("show", "smoke", "--model", "linear", "--examples", 3, "--perturbation", "pgd linf 8/255")
+    assert result.exit_code == 0 and "wrote smoke.png" in result.stdout
+    assert (tmp_path / "smoke.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["smoke", "--perturbation", "pgd linf 3/255"], ["did you mean 'pgd linf"]),
+        (["smoke", "--perturbation", "worst linf 4/255"], ["worst linf 4/255", "choose one"]),
+        (["smok"], ["did you mean 'smoke'"]),
+        (["smoke", "--out", "/proc/nothing/x.png"], ["/proc/nothing"]),
+    ],
+)
+def test_mistakes_in_show(call: Call, arguments: list[str], words: list[str]) -> None:
+    fails(call("show", "--model", "linear", *arguments), *words)
+
+
+def test_from_a_run_to_a_board(call: Call, tmp_path: Path) -> None:
+    assert call(*RUN, "--suite", "smoke", "--quiet").exit_code == 0
+    shown = call("leaderboard", "--records", "rlbench-results")
+    assert shown.exit_code == 0 and "## smoke v1: image, backbone oracle, data blobs" in shown.stdout
+    frozen = call("leaderboard", "--records", "rlbench-results", "--freeze", "mine.jsonl")
+    assert frozen.exit_code == 0 and "wrote mine.jsonl" in frozen.stdout
+    again = call("leaderboard", "--records", "mine.jsonl", "--out", "mine.md")
+    assert again.exit_code == 0
+    assert (tmp_path / "mine.md").read_text().split("\n", 1)[1] == shown.stdout.split("\n", 1)[1]
+    assert "seconds" not in (tmp_path / "mine.jsonl").read_text()
+
+
+def test_the_boards_of_the_checkout_are_what_their_records_make(call: Call) -> None:
+    result = call("leaderboard", "--check")
+    assert result.exit_code == 0, result.stderr
+
+
+def test_a_stale_board_exits_1(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from rlbench import leaderboard
+
+    (tmp_path / "records").mkdir()
+    (tmp_path / "records" / "mine.jsonl").write_text("")
+    monkeypatch.setattr(leaderboard, "files", lambda package: tmp_path)
+    missing = call("leaderboard", "--check")
+    assert missing.exit_code == 1 and "mine.md" in missing.stderr
+    printed = call("leaderboard")  # no source tree: nothing is written beside the records
+    assert printed.stdout.startswith("# Leaderboard: mine") and not (tmp_path / "mine.md").exists()
+    (tmp_path / "mine.md").write_text(printed.stdout)
+    assert call("leaderboard", "--check").exit_code == 0
+    (tmp_path / "mine.md").write_text(printed.stdout.replace("No", "Some"))
+    assert call("leaderboard", "--check").exit_code == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [(["--records", "none"], ["none"]), (["--board", "mni"], ["no board named 'mni'"])],
+)
+def test_mistakes_in_leaderboard(call: Call, arguments: list[str], words: list[str]) -> None:
+    fails(call("leaderboard", *arguments), *words)
+
+
+def test_a_line_that_is_no_record_is_named(call: Call, tmp_path: Path) -> None:
+    (tmp_path / "r.jsonl").write_text('{"key": 1}\n')
+    fails(call("leaderboard", "--records", "r.jsonl"), "r.jsonl", "line 1")

@@ -1,0 +1,105 @@
+"""Sheets: what they show is what a run computes, and every modality has its picture."""
+
+from dataclasses import replace
+from fractions import Fraction
+from io import BytesIO
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from rlbench import sheets
+from rlbench.cells import groups
+from rlbench.core import Adversarial, Box, Clean, Composed, Corrupted, Modality, Threat
+from rlbench.errors import FieldError, UnknownName
+from rlbench.evaluate import evaluate, prepare
+from rlbench.sheets import Sheet, amplification, choose, collect, draw
+from rlbench.suite import load_suite
+
+SHAPES: list[tuple[Modality, tuple[int, ...], str]] = [
+    ("image", (3, 16, 16), "intensity"),
+    ("thermal", (1, 16, 16), "intensity"),
+    ("depth", (1, 16, 16), "intensity"),
+    ("audio", (1, 16, 24), "log-mel"),
+    ("audio", (1, 800), "waveform"),
+    ("video", (3, 4, 16, 16), "intensity"),
+]
+
+
+def sheet(modality: Modality, shape: tuple[int, ...], unit: str, n: int = 3) -> Sheet:
+    x = torch.rand(n, *shape, generator=torch.Generator().manual_seed(0))
+    names = ("a dog", "a very long name of a class that needs several lines", "cat")[:n]
+    return Sheet(
+        title="t",
+        modality=modality,
+        box=Box(shape=shape, unit=unit),
+        x=x,
+        x_adv=(x + 0.02).clamp(0, 1),
+        labels=names,
+        clean=names,
+        perturbed=names[::-1],
+    )
+
+
+@pytest.mark.parametrize(("modality", "shape", "unit"), SHAPES)
+def test_every_modality_draws_right_and_wrong_predictions(
+    modality: Modality, shape: tuple[int, ...], unit: str
+) -> None:
+    picture = np.asarray(Image.open(BytesIO(draw(sheet(modality, shape, unit)))).convert("RGB")).reshape(-1, 3)
+    colours = {tuple(int(c[i : i + 2], 16) for i in (1, 3, 5)) for c in (sheets.RIGHT, sheets.WRONG)}
+    assert colours <= set(map(tuple, picture.tolist()))
+
+
+def test_the_same_sheet_gives_the_same_bytes() -> None:
+    assert draw(sheet("thermal", (1, 16, 16), "intensity")) == draw(sheet("thermal", (1, 16, 16), "intensity"))
+
+
+@pytest.mark.parametrize(
+    ("top", "factor"), [(4 / 255, 20), (8 / 255, 10), (0.5, 1), (0.25, 2), (0.1, 5), (1.0, 0.5), (0.0, 1), (1e-3, 500)]
+)
+def test_the_difference_is_amplified_by_a_round_factor_that_fits(top: float, factor: float) -> None:
+    delta = np.array([[-top, top / 2]])
+    assert amplification(delta) == pytest.approx(factor)
+    assert abs(amplification(delta) * delta).max() <= 0.5 + 1e-9
+
+
+def test_choose() -> None:
+    suite = load_suite("smoke")
+    assert str(choose(suite)) == "fgsm linf 4/255"
+    assert str(choose(suite, "pgd l2 0.1")) == "pgd l2 0.1"
+    assert str(choose(load_suite("thermal"))) == "pgd linf 4/255"
+    with pytest.raises(UnknownName, match="did you mean 'pgd linf 8/255'"):
+        choose(suite, "pgd linf 8/25")
+    with pytest.raises(FieldError, match="choose one"):
+        choose(suite, "worst linf 4/255")
+
+
+@pytest.mark.parametrize("column", ["clean", "fgsm linf 8/255", "pgd linf 8/255", "apgd-t linf 4/255", "pgd l2 0.1"])
+def test_a_sheet_shows_what_a_run_computes(column: str) -> None:
+    torch.set_num_threads(1)
+    suite = load_suite("smoke")
+    one = choose(suite, column)
+    bench = prepare(suite, "linear")
+    [clean] = evaluate(bench, groups([Clean()])[0], 0, 12, None, lambda n: None)
+    names = [label.name for label in suite.task.classes]
+    shown = collect(suite, "linear", one, 12)
+    assert shown.clean == tuple(names[k] for k in clean.prediction)  # type: ignore[union-attr]
+    if column != "clean":
+        group = next(g for g in groups(suite.perturbations) if one in g.members)
+        block = evaluate(bench, group, 0, 12, clean, lambda n: None)[group.members.index(one)]  # type: ignore[arg-type]
+        assert shown.perturbed == tuple(names[k] for k in block.prediction)  # type: ignore[union-attr]
+
+
+def test_a_composition_is_corrupted_then_attacked() -> None:
+    torch.set_num_threads(1)
+    smoke = load_suite("smoke")
+    both = Composed(Corrupted("gaussian_noise", 1), Adversarial("pgd", Threat("linf", Fraction(4, 255))))
+    suite = replace(smoke, perturbations=(Clean(), both))
+    shown = collect(suite, "linear", choose(suite, str(both)), 12)
+    bench = prepare(suite, "linear")
+    plain, composed = groups(suite.perturbations)
+    [clean] = evaluate(bench, plain, 0, 12, None, lambda n: None)
+    [block] = evaluate(bench, composed, 0, 12, clean, lambda n: None)  # type: ignore[arg-type]
+    names = [label.name for label in suite.task.classes]
+    assert shown.perturbed == tuple(names[k] for k in block.prediction)  # type: ignore[union-attr]
