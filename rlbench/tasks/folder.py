@@ -1,0 +1,202 @@
+"""A folder of files: labels.csv, classes.csv, prompts.txt and images, recordings or clips."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain, zip_longest
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+
+from rlbench.core import Box, Examples, Label, Modality, Split
+from rlbench.errors import DataError, FieldError
+from rlbench.registry import register
+from rlbench.tasks.readers import read
+
+_VERSION = 1  # of the readers: raise it on any change of a value that they give
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of labels.csv: a file, its label, its split, and the recording or date that it comes from."""
+
+    path: str
+    label: str
+    split: str
+    source: str
+
+
+def _table(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
+    """The lines of a CSV file with their numbers; every one of `columns` is filled in."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file)
+            for line in reader:
+                for column in columns:
+                    if not (line.get(column) or "").strip():
+                        raise DataError(f"{path}:{reader.line_num}: no {column!r}; the columns are {','.join(columns)}")
+                yield reader.line_num, {column: line[column].strip() for column in columns}
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"can't read {path}: {getattr(error, 'strerror', None) or error}") from error
+
+
+def _rows(root: Path) -> list[Row]:
+    path, seen = root / "labels.csv", set()
+    rows = []
+    for number, line in _table(path, ("path", "label", "split", "source")):
+        if line["path"] in seen:
+            raise DataError(f"{path}:{number}: {line['path']!r} stands twice")
+        seen.add(line["path"])
+        rows.append(Row(**line))
+    missing = [row.path for row in rows if not (root / row.path).is_file()]
+    if missing:
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        raise DataError(f"{path} names files that are missing from {root}: {', '.join(missing[:3])}{more}")
+    return rows
+
+
+def _classes(root: Path, given: Mapping[str, str] | Sequence[str] | None) -> tuple[Label, ...]:
+    if given is None:
+        pairs = [(line["label"], line["name"]) for _, line in _table(root / "classes.csv", ("label", "name"))]
+    elif isinstance(given, Mapping):
+        pairs = list(given.items())
+    else:
+        pairs = [(label, label.replace("_", " ")) for label in given]
+    labels = [label for label, _ in pairs]
+    if len(labels) < 2 or len(set(labels)) < len(labels):
+        raise DataError(f"classes are {', '.join(labels) or 'none'}; there must be two or more, each once")
+    return tuple(Label(label, name) for label, name in pairs)
+
+
+def _templates(root: Path, given: Sequence[str] | None) -> tuple[str, ...]:
+    path = root / "prompts.txt"
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines() if given is None else given
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"can't read {path}: {error}; or give templates in the suite") from error
+    found = tuple(line.strip() for line in lines if line.strip())
+    for template in found or ("",):
+        if "{}" not in template and "{a}" not in template:
+            raise DataError(f"templates: {template!r} must hold {{}} for the class name, or {{a}} with its article")
+    return found
+
+
+def _mixed(rows: Sequence[Row], classes: Sequence[Label]) -> tuple[Row, ...]:
+    """A fixed order in which every prefix is as balanced as the classes allow: in turns, each class by hash of path."""
+
+    def of(label: str) -> list[Row]:
+        mine = [row for row in rows if row.label == label]
+        return sorted(mine, key=lambda row: hashlib.blake2b(row.path.encode()).digest())
+
+    turns = zip_longest(*(of(one.label) for one in classes))
+    return tuple(row for row in chain.from_iterable(turns) if row is not None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Folder:
+    """The task of a folder whose lists have been checked; `rows` by split, in their fixed order."""
+
+    root: Path
+    modality: Modality
+    classes: tuple[Label, ...]
+    templates: tuple[str, ...]
+    rows: Mapping[str, tuple[Row, ...]]
+    rate: int
+    seconds: float
+
+    def size(self, split: Split) -> int | None:
+        return len(self.rows[split])
+
+    def load(self, box: Box, start: int, stop: int, split: Split = "test") -> Examples:
+        """Rows start..stop-1 of the split, or as many as there are. Ids are paths.
+
+        Raises: DataError, naming the file that can't be read.
+        """
+        rows = self.rows[split][start:stop]
+        index = {one.label: k for k, one in enumerate(self.classes)}
+        arrays = [read(self.root / row.path, self.modality, box, rate=self.rate, seconds=self.seconds) for row in rows]
+        unit = torch.from_numpy(np.stack(arrays)) if arrays else torch.empty(0, *box.shape)
+        return Examples(
+            box.low + (box.high - box.low) * unit,
+            torch.tensor([index[row.label] for row in rows], dtype=torch.int64),
+            tuple(row.path for row in rows),
+            tuple(row.source for row in rows),
+        )
+
+    def fingerprint(self) -> str:
+        """A hash of the lists and of every file's bytes."""
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        labels = [one.label for one in self.classes]
+        digest = hashlib.sha256(f"folder {_VERSION} {self.modality} {self.rate} {self.seconds} {labels}".encode())
+        for row in chain.from_iterable(self.rows.values()):
+            try:
+                content = (self.root / row.path).read_bytes()
+            except OSError as error:
+                raise DataError(f"can't read {self.root / row.path}: {error.strerror}") from error
+            digest.update(f"{row} ".encode() + hashlib.sha256(content).digest())
+        return digest.hexdigest()[:16]
+
+
+@register("task", "folder")
+def folder(
+    *,
+    data: str,
+    modality: Literal["image", "thermal", "audio", "video"],
+    classes: Mapping[str, str] | tuple[str, ...] | None = None,
+    templates: tuple[str, ...] | None = None,
+    rate: int = 8000,
+    seconds: float = 1.0,
+) -> Folder:
+    """A folder of images, thermal images, recordings or clips with labels.csv.
+
+    Everything but the media themselves is checked here: the lists, that the files exist, that no split is odd.
+
+    Args:
+        data: the folder. labels.csv has path,label,split,source; paths are relative to the folder and may leave it
+            for a neighbour's files. Splits are train, val and test; lines of other splits are left out.
+        modality: of the files.
+        classes: name by label, or labels whose names are the same with spaces; without it, classes.csv
+            (label,name). The order is that of the logits.
+        templates: prompt templates; without it, the lines of prompts.txt.
+        rate: of audio, in Hz; recordings are resampled to it.
+        seconds: of audio for a log-mel box: the loudest window of that length, or the whole, centred in silence.
+
+    Raises:
+        DataError: a list or file is missing or wrong, a label has no class, or the test split is empty.
+        FieldError: rate or seconds are not positive.
+    """
+    if rate < 1 or not seconds > 0:
+        raise FieldError(
+            f"folder: {'rate' if rate < 1 else 'seconds'} is {rate if rate < 1 else seconds}; it must be positive"
+        )
+    root = Path(data)
+    if not root.is_dir():
+        raise DataError(f"data: there is no folder {data}")
+    rows, known = _rows(root), _classes(root, classes)
+    labels = {one.label for one in known}
+    orphan = next((row for row in rows if row.label not in labels), None)
+    if orphan is not None:
+        raise DataError(
+            f"classes has no {orphan.label!r}, the label of {orphan.path} in {root / 'labels.csv'}; add it to classes"
+        )
+    splits = {split: _mixed([row for row in rows if row.split == split], known) for split in get_args(Split)}
+    if not splits["test"]:
+        raise DataError(f"data: the test split of {root / 'labels.csv'} is empty")
+    return Folder(
+        root=root,
+        modality=modality,
+        classes=known,
+        templates=_templates(root, templates),
+        rows=splits,
+        rate=rate,
+        seconds=seconds,
+    )

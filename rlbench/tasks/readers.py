@@ -1,0 +1,121 @@
+"""Media files -> arrays in [0, 1] at an encoder's box; pictures and frames keep 8-bit values, in steps of 1/255."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import gcd
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps
+from scipy import signal
+
+from rlbench.core import Box, Modality
+from rlbench.errors import DataError
+from rlbench.tasks.mel import logmel
+
+_MODES = {1: "L", 3: "RGB"}
+_WIDE = ("I", "F")  # more than 8 bits: Pillow's conversion would clip them
+
+
+def _fitted(picture: Image.Image, channels: int, size: tuple[int, int], filter_: Image.Resampling) -> np.ndarray:
+    """(C, H, W) uint8: the largest centred part of the box's aspect, resized with antialiasing."""
+    rows, columns = size
+    fitted = ImageOps.fit(picture.convert(_MODES[channels]), (columns, rows), filter_)
+    return np.atleast_3d(np.asarray(fitted)).transpose(2, 0, 1)
+
+
+def image(path: Path, box: Box) -> np.ndarray:
+    """A picture: RGB for a box of three channels, grey for one; bicubic to the box's short side, centre crop.
+
+    Returns:
+        (C, H, W) float32 in [0, 1].
+    """
+    try:
+        with Image.open(path) as opened:
+            if opened.mode.startswith(_WIDE):
+                raise DataError(f"{path} has more than 8 bits a pixel ({opened.mode}); convert it to 8 bits")
+            upright = ImageOps.exif_transpose(opened)
+            fitted = _fitted(upright, box.shape[0], box.shape[1:], Image.Resampling.BICUBIC)  # type: ignore[arg-type]
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise DataError(f"can't read the image {path}: {error}") from error
+    return fitted.astype(np.float32) / 255
+
+
+def window(wave: np.ndarray, length: int) -> np.ndarray:
+    """The `length` samples of most energy; a shorter wave is centred in silence."""
+    if len(wave) <= length:
+        before = (length - len(wave)) // 2
+        return np.pad(wave, (before, length - len(wave) - before))
+    energy = np.concatenate([[0.0], np.cumsum(wave.astype(np.float64) ** 2)])
+    start = int(np.argmax(energy[length:] - energy[:-length]))
+    return wave[start : start + length]
+
+
+def audio(path: Path, box: Box, *, rate: int, seconds: float) -> np.ndarray:
+    """A recording: mean of its channels, resampled to `rate`, cut or padded by `window`.
+
+    A log-mel box gets the spectrogram of `seconds` of it; a waveform box as many samples as it has.
+
+    Returns:
+        (1, mels, frames) or (1, samples) float32 in [0, 1]; a waveform's zero is at 1/2.
+    """
+    import soundfile
+
+    try:
+        channels, own_rate = soundfile.read(path, dtype="float32", always_2d=True)
+    except (OSError, soundfile.SoundFileError) as error:
+        raise DataError(f"can't read the recording {path}: {error}") from error
+    wave = channels.mean(1)
+    if not wave.size or not np.isfinite(wave).all():
+        raise DataError(f"the recording {path} has no samples, or some that are not finite")
+    common = gcd(rate, own_rate)
+    if own_rate != rate:
+        wave = signal.resample_poly(wave, rate // common, own_rate // common)
+    if box.unit == "waveform":
+        return np.clip((window(wave, box.shape[-1])[None] + 1) / 2, 0, 1).astype(np.float32)
+    return logmel(window(wave, round(seconds * rate)), rate, box)
+
+
+def _frames(path: Path) -> Iterator[Any]:
+    """Decodes a clip, one PyAV frame at a time."""
+    import av
+
+    with av.open(str(path)) as container:
+        yield from container.decode(video=0)
+
+
+def video(path: Path, box: Box) -> np.ndarray:
+    """A clip: T frames evenly from its first to its last; bilinear to the box's short side, centre crop.
+
+    Returns:
+        (C, T, H, W) float32 in [0, 1].
+    """
+    import av
+
+    channels, frames, *size = box.shape
+    try:
+        # Twice, since the count in a file's header is often wrong and a long clip does not fit in memory.
+        count = sum(1 for _ in _frames(path))
+        if not count:
+            raise DataError(f"the clip {path} has no frames")
+        wanted = np.linspace(0, count - 1, frames).round().astype(int)
+        kept = {
+            i: _fitted(frame.to_image(), channels, (size[0], size[1]), Image.Resampling.BILINEAR)
+            for i, frame in enumerate(_frames(path))
+            if i in wanted
+        }
+    except (OSError, IndexError, av.FFmpegError) as error:
+        raise DataError(f"can't read the clip {path}: {error}") from error
+    return np.stack([kept[i] for i in wanted], axis=1).astype(np.float32) / 255
+
+
+def read(path: Path, modality: Modality, box: Box, *, rate: int, seconds: float) -> np.ndarray:
+    """A file of a modality at the box: float32 in [0, 1], shaped like the box.
+
+    Raises: DataError, naming the file.
+    """
+    if modality == "audio":
+        return audio(path, box, rate=rate, seconds=seconds)
+    return video(path, box) if modality == "video" else image(path, box)
