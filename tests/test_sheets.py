@@ -9,7 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from rlbench import sheets
+from rlbench import cells, sheets
+from rlbench import evaluate as evaluating
 from rlbench.cells import groups
 from rlbench.core import Adversarial, Box, Clean, Composed, Corrupted, Modality, Threat
 from rlbench.errors import FieldError, UnknownName
@@ -91,10 +92,13 @@ def test_a_sheet_shows_what_a_run_computes(column: str) -> None:
         assert shown.perturbed == tuple(names[k] for k in block.prediction)  # type: ignore[union-attr]
 
 
-def test_a_composition_is_corrupted_then_attacked() -> None:
+def test_a_composition_is_corrupted_then_attacked(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.set_num_threads(1)
+    made = cells.plugin
+    darker = lambda x, severity, streams: 0.9 * x  # noqa: E731
+    monkeypatch.setattr(evaluating, "plugin", lambda kind, *of: darker if kind == "corruption" else made(kind, *of))
     smoke = load_suite("smoke")
-    both = Composed(Corrupted("gaussian_noise", 1), Adversarial("pgd", Threat("linf", Fraction(4, 255))))
+    both = Composed(Corrupted("darker", 1), Adversarial("pgd", Threat("linf", Fraction(4, 255))))
     suite = replace(smoke, perturbations=(Clean(), both))
     shown = collect(suite, "linear", choose(suite, str(both)), 12)
     bench = prepare(suite, "linear")
