@@ -105,19 +105,22 @@ def as_json(rows: Iterable[object]) -> str:
 
 
 def scores(table: Table, out: Console) -> None:
-    """One row a model; where that is wider than the terminal, one column a model."""
-    upright = _scores(table)
-    fits = out.measure(upright).maximum <= (out.width if out.is_terminal else FOLDED)
+    """One row a model; where that is wider than the terminal, one column a model; the failures below."""
+    width = out.width if out.is_terminal else FOLDED
+    layouts = (_upright(table), _turned(table), _turned(table, folded=True))
+    whole = out.options.update(width=10 * WIDE)
+    fitting = [grid for grid in layouts if out.measure(grid, options=whole).maximum <= width]
     out.print(Text(_title(table), style="bold"))
-    out.print(upright if fits else _turned(table))
+    out.print(fitting[0] if fitting else layouts[-1])
     for line in table.failures:
         out.print(Text(f"failed: {line}", style="bold red"))
 
 
-def _cell(score: Score | None) -> Text:
+def _cell(score: Score | None, *, folded: bool = False) -> Text:
     if score is None:
         return Text("-", style="dim")
-    return Text(str(score), style="bold red" if score.error is not None else "")
+    text = str(score).replace(" ", "\n", 1) if folded else str(score)
+    return Text(text, style="bold red" if score.error is not None else "")
 
 
 def _title(table: Table) -> str:
@@ -125,7 +128,7 @@ def _title(table: Table) -> str:
     return f"{table.title}, n = {', '.join(map(str, sizes))}; accuracy in % [Wilson 95% interval]"
 
 
-def _scores(table: Table) -> RichTable:
+def _upright(table: Table) -> RichTable:
     grid = RichTable(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
     grid.add_column("model", style="bold", no_wrap=True)
     for column in table.columns:
@@ -135,14 +138,16 @@ def _scores(table: Table) -> RichTable:
     return grid
 
 
-def _turned(table: Table) -> RichTable:
+def _turned(table: Table, *, folded: bool = False) -> RichTable:
+    """One column a model; folded: a cell takes two lines."""
     grid = RichTable(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
     grid.add_column("", no_wrap=True)
     for row in table.rows:
-        grid.add_column(_name(table, row.model, row.n), justify="right", min_width=7)
+        name = _name(table, row.model, row.n)
+        grid.add_column(name.replace(":", ":\n") if folded else name, justify="right")
     for column in table.columns:
-        bold = "bold" if column.startswith("worst ") else ""
-        grid.add_row(Text(column), *(_cell(row.scores.get(column)) for row in table.rows), style=bold)
+        cells = (_cell(row.scores.get(column), folded=folded) for row in table.rows)
+        grid.add_row(Text(column), *cells, style="bold" if column.startswith("worst ") else "")
     return grid
 
 

@@ -33,9 +33,9 @@ MINI = (
 )
 READING = (
     "Accuracy in %, with its Wilson 95% interval. `worst` counts an example as correct only if it is correct under "
-    "every attack of that threat model. `k corruptions, severity s` is a mean; its interval takes n examples, not "
-    "k n, which is the cautious choice. Rows are in order of the mean of their `worst` columns; a cell that failed "
-    "counts as 0."
+    "every attack of that threat model. `k corruptions at s` is their mean at severity s; its interval takes n "
+    "examples, not k n, which is the cautious choice. Rows are in order of the mean of their `worst` columns; a cell "
+    "that failed counts as 0."
 )
 _THREAT = re.compile(r"^(?P<what>.*) (?P<norm>linf|l2) (?P<eps>[\d./]+)$")
 _CORRUPTED = re.compile(r"^(?P<what>[^+]*) (?P<severity>[1-5])$")
@@ -154,7 +154,7 @@ def _table(facts: dict[str, object], part: pd.DataFrame) -> Table:
         for severity, members in groups.items():
             there = [score for member in members if (score := scores.pop(member, None))]
             if there and len(members) > 1:
-                scores[f"{len(members)} corruptions, severity {severity}"] = _mean(there, len(members), n)
+                scores[f"{len(members)} corruptions at {severity}"] = _mean(there, len(members), n)
             elif there:
                 scores[members[0]] = there[0]
         rows.append(Row(f"{model} ({weights[:8]})" if twins else model, n, scores))

@@ -120,7 +120,7 @@ def test_corruptions_are_averaged_by_severity_with_a_cautious_interval() -> None
     records = [record("a:mini", f"{name} 3", k) for name, k in zip(names, [100, 120, 140, 80], strict=True)]
     [table] = tables(records)
     [score] = table.rows[0].scores.values()
-    assert table.columns == ("4 corruptions, severity 3",)
+    assert table.columns == ("4 corruptions at 3",)
     assert score.share == pytest.approx(110 / 200)
     alone = leaderboard.Score(110 / 200, *leaderboard.wilson(110, 200))
     assert (score.low, score.high) == pytest.approx((alone.low, alone.high))  # as wide as one cell of 200 examples
@@ -129,7 +129,7 @@ def test_corruptions_are_averaged_by_severity_with_a_cautious_interval() -> None
 def test_a_model_that_lacks_a_corruption_has_no_mean() -> None:
     both = [record("a:mini", "fog 3", 100), record("a:mini", "snow 3", 90)]
     [table] = tables([*both, record("b:mini", "fog 3", 199)])
-    score = {row.model: row.scores["2 corruptions, severity 3"] for row in table.rows}
+    score = {row.model: row.scores["2 corruptions at 3"] for row in table.rows}
     assert score["a:mini"].error is None and score["b:mini"].error == "1 of 2 corruptions were run"
 
 
