@@ -20,17 +20,22 @@ CHUNK = 512
 
 @dataclass(frozen=True)
 class Pool:
-    """Examples of a task's train split; x (N, *box.shape) uint8, 255 levels of the box; y (N,) int64."""
+    """Examples of a task's train split; x (N, *box.shape) uint8, 255 levels of the box; y (N,) int64.
+
+    `epoch` is how many examples an epoch has.
+    """
 
     task: Task
     box: Box
     x: Tensor
     y: Tensor
+    epoch: int
 
     def batches(self, size: int, g: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
-        """One shuffled epoch, without the last incomplete batch unless it is the only one."""
-        order = torch.randperm(len(self.y), generator=g)
-        for start in range(0, max(1, len(order) - size + 1), size):
+        """One epoch in random order: `epoch` examples, a small split several times over; the last rest is left out."""
+        rounds = range(-(-self.epoch // len(self.y)))
+        order = torch.cat([torch.randperm(len(self.y), generator=g) for _ in rounds])[: self.epoch]
+        for start in range(0, max(1, self.epoch - size + 1), size):
             rows = order[start : start + size]
             yield self.unit(self.x[rows]), self.y[rows]
 
@@ -54,7 +59,7 @@ def validation_task(modality: Modality, suite: Suite | None, subset: str = "seen
 
 
 def pool(task: Task, box: Box, examples: int) -> Pool:
-    """Renders or reads up to `examples` of the train split once.
+    """Renders or reads the train split once: `examples` of a world, or all of a fixed split.
 
     Raises:
         DataError: the split is empty.
@@ -69,7 +74,7 @@ def pool(task: Task, box: Box, examples: int) -> Pool:
         part = task.load(box, start, stop, "train")
         x[start:stop] = ((part.x - box.low) / (box.high - box.low) * 255).round().clamp(0, 255).to(torch.uint8)
         y[start:stop] = part.y
-    return Pool(task, box, x, y)
+    return Pool(task, box, x, y, max(n, examples))
 
 
 def classes_of(recipe: Recipe, task: Task) -> tuple[Label, ...]:

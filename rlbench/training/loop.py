@@ -57,7 +57,7 @@ class Run:
 
     @property
     def steps_per_epoch(self) -> int:
-        return max(1, len(self.data.y) // self.recipe.batch)
+        return max(1, self.data.epoch // self.recipe.batch)
 
     @property
     def steps(self) -> int:

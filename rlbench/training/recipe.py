@@ -30,7 +30,8 @@ class Recipe:
         objective: the loss, and what the adversary ascends.
         init: the model to start from; None: random weights.
         original: the frozen model whose embeddings or distributions the loss keeps.
-        domain, subset, examples: of the procedural world's train split; a suite's data replaces all three.
+        domain, subset, examples: of the procedural world's train split. A suite's split replaces them; an epoch
+            has `examples` of it, the same ones again where it is smaller, and all of it where it is larger.
         prompts: the class names that the loss compares with: those of the data's subset, or all of the world's.
         epochs, batch, lr, weight_decay, warmup: AdamW with a linear warm-up (a share of the steps) and a cosine to 0.
         eps, attack_steps, attack_step: the Linf adversary: PGD from a uniform start; the step is a share of eps.
