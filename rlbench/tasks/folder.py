@@ -98,6 +98,18 @@ def _mixed(rows: Sequence[Row], classes: Sequence[Label]) -> tuple[Row, ...]:
     return tuple(row for row in chain.from_iterable(turns) if row is not None)
 
 
+def _splits(root: Path, classes: Sequence[Label]) -> dict[str, tuple[Row, ...]]:
+    """The rows by split; every label has its class, and there is something to test."""
+    rows, known, path = _rows(root), {one.label for one in classes}, root / "labels.csv"
+    orphan = next((row for row in rows if row.label not in known), None)
+    if orphan is not None:
+        raise DataError(f"classes has no {orphan.label!r}, the label of {orphan.path} in {path}; add it to classes")
+    splits = {split: _mixed([row for row in rows if row.split == split], classes) for split in get_args(Split)}
+    if not splits["test"]:
+        raise DataError(f"data has nothing to test: no line of {path} has the split 'test'")
+    return splits
+
+
 @dataclass(frozen=True, kw_only=True)
 class Folder:
     """The task of a folder whose lists have been checked; `rows` by split, in their fixed order."""
@@ -158,7 +170,7 @@ def folder(
 ) -> Folder:
     """A folder of images, thermal images, recordings or clips with labels.csv.
 
-    Everything but the media themselves is checked here: the lists, that the files exist, that no split is odd.
+    Everything but the media themselves is checked here: the lists, that the files exist, that there is something to test.
 
     Args:
         data: the folder. labels.csv has path,label,split,source; paths are relative to the folder and may leave it
@@ -174,29 +186,19 @@ def folder(
         DataError: a list or file is missing or wrong, a label has no class, or the test split is empty.
         FieldError: rate or seconds are not positive.
     """
-    if rate < 1 or not seconds > 0:
-        raise FieldError(
-            f"folder: {'rate' if rate < 1 else 'seconds'} is {rate if rate < 1 else seconds}; it must be positive"
-        )
+    for name, value in (("rate", rate), ("seconds", seconds)):
+        if not 0 < value < float("inf"):
+            raise FieldError(f"folder: {name} is {value}; it must be positive")
     root = Path(data)
     if not root.is_dir():
-        raise DataError(f"data: there is no folder {data}")
-    rows, known = _rows(root), _classes(root, classes)
-    labels = {one.label for one in known}
-    orphan = next((row for row in rows if row.label not in labels), None)
-    if orphan is not None:
-        raise DataError(
-            f"classes has no {orphan.label!r}, the label of {orphan.path} in {root / 'labels.csv'}; add it to classes"
-        )
-    splits = {split: _mixed([row for row in rows if row.split == split], known) for split in get_args(Split)}
-    if not splits["test"]:
-        raise DataError(f"data: the test split of {root / 'labels.csv'} is empty")
+        raise DataError(f"data is {data!r}; there is no such folder")
+    known = _classes(root, classes)
     return Folder(
         root=root,
         modality=modality,
         classes=known,
         templates=_templates(root, templates),
-        rows=splits,
+        rows=_splits(root, known),
         rate=rate,
         seconds=seconds,
     )
