@@ -14,13 +14,19 @@ from rlbench.registry import register
 from rlbench.seeds import generator
 
 _CENTRES = {"top left": (2, 2), "top right": (2, 5), "bottom left": (5, 2), "bottom right": (5, 5)}
-_SIZE, _VERSION = 8, 1
+# The oracle then has minimal eps in groups, so that no eps of a suite is a close call.
+_CONTRASTS = (-0.02, 0.015, 0.04, 0.08, 0.15)
+_SIZE, _VERSION = 8, 2
 
 
 @register("task", "blobs")
 @dataclass(frozen=True, kw_only=True)
 class Blobs:
-    """A blob of light in a quarter of a small picture; intensities in [.3, .7], so that no small ball meets the box."""
+    """Two blobs of light in a small picture; the brighter one's quarter is the class.
+
+    Intensities are in [.3, .7], so that no small ball meets the box. The dimmer blob makes one class the rival by
+    far, which an untargeted attack then can't mistake: on the linear oracle every attack reaches the closed form.
+    """
 
     @property
     def modality(self) -> Modality:
@@ -49,10 +55,13 @@ class Blobs:
 
     def _picture(self, g: np.random.Generator, label: int) -> np.ndarray:
         rows, columns = np.mgrid[:_SIZE, :_SIZE]
-        r, c = list(_CENTRES.values())[label]
-        light = g.uniform(0.0, 0.12) * np.exp(-((rows - r) ** 2 + (columns - c) ** 2) / 4)
-        noisy = 0.47 + light + g.normal(0, 0.04, light.shape)
-        return np.asarray(np.clip(noisy, 0.3, 0.7)[None])
+        rival = (label + int(g.integers(1, len(_CENTRES)))) % len(_CENTRES)
+        light = {label: 0.2, rival: 0.2 - _CONTRASTS[int(g.integers(len(_CONTRASTS)))]}
+        centres = list(_CENTRES.values())
+        blobs = [
+            a * np.exp(-((rows - centres[k][0]) ** 2 + (columns - centres[k][1]) ** 2) / 4) for k, a in light.items()
+        ]
+        return np.asarray(np.clip(0.4 + sum(blobs) + g.normal(0, 0.003, rows.shape), 0.3, 0.7)[None])
 
     def fingerprint(self) -> str:
         return hashlib.sha256(f"blobs {_VERSION}".encode()).hexdigest()[:16]
