@@ -16,9 +16,8 @@ from torch import Tensor
 
 from rlbench.core import Encoder, Label, Modality
 
-_NO_ARTICLE = re.compile(
-    r"^(?!pair )(?:(?:an?|the|no|empty|some) |.*ing$|.*(?:[^sui]s|people|grass|water|sky|rain|snow|ground|traffic|noise|wind|fire)$)"
-)
+_MASS = "people|grass|water|sky|rain|snow|ground|traffic|noise|wind|fire"
+_NO_ARTICLE = re.compile(rf"^(?!pair )(?:(?:an?|the|no|empty|some) |.*ing$|.*(?:[^sui]s|{_MASS})$)")
 
 
 def with_article(name: str) -> str:

@@ -37,5 +37,6 @@ def test_a_plugin_suite_runs(environment, tmp_path) -> None:
     out = _run(environment, tmp_path, "run", "--suite", "corner-smoke", "--model", "linear", "--json")
     records = {record["perturbation"]: record for record in json.loads(out)}
     assert all(record["error"] is None and record["n"] == 40 for record in records.values())
-    survivors = [records[name]["n_correct"] for name in ("clean", "corner linf 2/255", "corner linf 8/255", "worst linf 8/255")]
+    columns = ("clean", "corner linf 2/255", "corner linf 8/255", "worst linf 8/255")
+    survivors = [records[column]["n_correct"] for column in columns]
     assert survivors == sorted(survivors, reverse=True) and survivors[0] > survivors[-1]
