@@ -18,7 +18,7 @@ from rlbench.threat import violation
 from rlbench.training.adversary import adversarial
 from rlbench.training.loop import Step, batch_of, loss_of, prepared, rate
 from rlbench.training.objectives import Batch, fare, infonce, kept, rlbind, rlbind_adversarial, tecoa
-from rlbench.training.recipe import Recipe, load_recipe, methods
+from rlbench.training.recipe import Recipe, described, load_recipe, methods
 from rlbench.training.run import train
 
 TINY = {"examples": 64, "epochs": 1, "batch": 32, "attack_steps": 1, "validation": 32}
@@ -181,7 +181,10 @@ def test_unknown_methods_and_stages() -> None:
 
 def test_a_run_is_reproducible_and_its_folder_is_a_model(tmp_path: Path) -> None:
     steps: list[Step] = []
-    first = train("languagebind", modalities=["thermal"], out=tmp_path / "a", overrides=TINY, report=steps.append)
+    lines: list[str] = []
+    common = {"modalities": ["thermal"], "overrides": TINY}
+    first = train("languagebind", out=tmp_path / "a", report=steps.append, announce=lines.append, **common)
+    assert lines == ["languagebind, thermal: from random weights, 1 epochs of 64 examples"]
     second = train("languagebind", modalities=["thermal"], out=tmp_path / "b", overrides=TINY)
     other = train("languagebind", modalities=["thermal"], out=tmp_path / "c", overrides={**TINY, "seed": 1})
     models = [resolve(str(path)) for path in (first, second, other)]
@@ -247,3 +250,10 @@ def test_a_suites_own_data_trains_a_backbone(tmp_path: Path) -> None:
     assert resolve(str(out)).data == "the train split of suite small"
     with pytest.raises(ModalityError, match="can't train audio"):
         train("languagebind", suite=suite, modalities=["audio"], out=tmp_path / "b", overrides=TINY)
+
+
+def test_a_run_says_where_it_starts() -> None:
+    """Stage 2 takes the bundled stage 1 unless it is told otherwise."""
+    text = described(load_recipe("rlbind", 2, modality="video"))
+    assert text == "from fare:mini (the bundled one), 2 epochs of 6000 examples, Linf 2/255 by PGD-3"
+    assert "bundled" not in described(load_recipe("rlbind", 2, modality="video", overrides={"init": "runs/fare"}))

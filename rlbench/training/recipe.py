@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
 import yaml
 
-from rlbench.checkpoints import DEFAULT_BACKBONE, folders
+from rlbench.checkpoints import DEFAULT_BACKBONE, default_name, folders, models
 from rlbench.core import Modality
 from rlbench.errors import FieldError, UnknownName
 from rlbench.fields import checked, parse_eps
@@ -147,6 +147,10 @@ def load_recipe(
     return Recipe(**cast(Any, checked(Recipe, values, f"recipe {path.parent.name}/{path.name}")))
 
 
-def dump(recipe: Recipe) -> str:
-    """The recipe as YAML that gives it back."""
-    return yaml.safe_dump(asdict(recipe), sort_keys=False)
+def described(recipe: Recipe) -> str:
+    """One line: where a run starts, how long it is, and its adversary."""
+    names = {model.name for model in models()}
+    start = f"from {recipe.init}" if recipe.init else "from random weights"
+    bundled = " (the bundled one)" if default_name(recipe.init or "") in names else ""
+    attack = f", Linf {recipe.eps} by PGD-{recipe.attack_steps}" if parse_eps(recipe.eps) else ""
+    return f"{start}{bundled}, {recipe.epochs} epochs of {recipe.examples} examples{attack}"

@@ -21,7 +21,7 @@ from rlbench.core import Modality, Suite
 from rlbench.encoders.mini import BOXES, packed
 from rlbench.errors import ModalityError, RLBenchError
 from rlbench.training.loop import Run, Step, fit, prepared
-from rlbench.training.recipe import load_recipe
+from rlbench.training.recipe import described, load_recipe
 
 SUMMARY = "Trained by rlbench train {method}."
 
@@ -35,6 +35,7 @@ def train(
     out: Path | str,
     overrides: Mapping[str, object] | None = None,
     report: Callable[[Step], None] = lambda step: None,
+    announce: Callable[[str], None] = lambda text: None,
 ) -> Path:
     """Trains a method for some modalities, one after the other.
 
@@ -46,6 +47,7 @@ def train(
         out: the run folder to make; it must not exist.
         overrides: fields of the recipe.
         report: called after every step.
+        announce: called with a line before each modality: what it starts from, and for how long it trains.
 
     Returns:
         `out`, with card.yaml, recipe.yaml, metrics.jsonl and one safetensors file a modality. It appears as a whole, at
@@ -63,6 +65,7 @@ def train(
         (folder / "recipe.yaml").write_text(yaml.safe_dump({m: asdict(r) for m, r in recipes.items()}, sort_keys=False))
         entries = {}
         for modality, recipe in recipes.items():
+            announce(f"{method}, {modality}: {described(recipe)}")
             began = time.monotonic()
             run = prepared(recipe, modality, suite)
             val = fit(run, _logged(folder / "metrics.jsonl", report))
