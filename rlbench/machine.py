@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -47,6 +49,14 @@ def settled(device: str) -> Iterator[None]:
 
 
 @cache
+def code() -> str:
+    """A hash of rlbench's own sources, to notice what was computed by others."""
+    root = Path(__file__).parent
+    sources = sorted((str(path.relative_to(root)), path.read_bytes()) for path in root.rglob("*.py"))
+    return hashlib.sha256(repr(sources).encode()).hexdigest()[:16]
+
+
+@cache
 def environment(device: str) -> Mapping[str, str]:
     """Versions, device and dtype: what a block was computed with."""
     name = torch.cuda.get_device_name(device) if device.startswith("cuda") else device
@@ -56,6 +66,7 @@ def environment(device: str) -> Mapping[str, str]:
         own = "unknown"
     return {
         "rlbench": own,
+        "code": code(),
         "torch": torch.__version__,
         "numpy": np.__version__,
         "python": platform.python_version(),

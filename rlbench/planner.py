@@ -18,7 +18,7 @@ from rlbench.checkpoints import resolve
 from rlbench.core import Perturbation, Suite, Worst
 from rlbench.errors import FieldError, ModalityError, StoreError
 from rlbench.evaluate import Bench, prepare
-from rlbench.machine import device_of, processors, settled
+from rlbench.machine import code, device_of, processors, settled
 from rlbench.metrics import wilson
 from rlbench.records import BLOCK, Store
 from rlbench.suite import load_suite
@@ -136,16 +136,21 @@ def _count(suite: Suite, asked: int | None) -> tuple[int, list[str]]:
 def _present(pair: Pair, store: Store, notes: list[str]) -> dict[Perturbation, set[tuple[int, int]]]:
     """The whole blocks of every perturbation in the store."""
     found: dict[Perturbation, set[tuple[int, int]]] = {p: set() for p in pair.keys}
-    for p, key in pair.keys.items():
-        for start, stop in pair.spans:
-            try:
-                if not isinstance(p, Worst) and store.block(key, start, stop) is not None:
-                    found[p].add((start, stop))
-            except StoreError as error:
-                notes.append(str(error))
-    for p in (p for p in pair.keys if isinstance(p, Worst)):
-        members = cells.worst_members(p, pair.suite.perturbations)
-        found[p] = set.intersection(*(found[cells.canonical(m)] for m in members))
+    others = 0
+    for p, span in ((p, span) for p in pair.keys for span in pair.spans if not isinstance(p, Worst)):
+        try:
+            block = store.block(pair.keys[p], *span)
+        except StoreError as error:
+            notes.append(str(error))
+            continue
+        if block is not None:
+            found[p].add(span)
+            others += block.environment.get("code") != code()
+    if others:
+        notes.append(f"{pair.suite.name}, {pair.model}: {others} blocks are from another rlbench; --fresh renews them")
+    for worst in (p for p in pair.keys if isinstance(p, Worst)):
+        members = cells.worst_members(worst, pair.suite.perturbations)
+        found[worst] = set.intersection(*(found[cells.canonical(m)] for m in members))
     return found
 
 

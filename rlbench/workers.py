@@ -28,7 +28,7 @@ PERIOD = 0.25  # seconds between two ticks
 
 
 class _Worker:
-    def __init__(self, perform: Callable[..., Any], shared: object) -> None:
+    def __init__(self) -> None:
         self.pipe, theirs = Pipe()
         with theirs:
             # Modules are found where the parent finds them, whatever the working directory holds.
@@ -43,7 +43,6 @@ class _Worker:
                 start_new_session=True,  # Ctrl-C is the parent's business
             )
         self.job: Any = None
-        self.send((perform.__module__, perform.__qualname__, shared))
 
     def send(self, message: object) -> None:
         try:
@@ -110,7 +109,8 @@ class Pool(Generic[J, R]):
     def _apart(self, jobs: Sequence[J]) -> Iterator[tuple[J, R]]:
         queue = deque(jobs)
         while jobs and len(self.workers) < self.size:
-            self.workers.append(_Worker(self.perform, self.shared))
+            self.workers.append(_Worker())
+            self.workers[-1].send((self.perform.__module__, self.perform.__qualname__, self.shared))
         while True:
             for worker in self.workers:
                 if worker.job is None and queue:
