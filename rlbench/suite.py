@@ -110,14 +110,15 @@ def _located(part: Part, data: str) -> str:
 
 
 def _task(part: Part, modality: Modality) -> tuple[str, Task]:
+    """The task, and the name that records and tables give it: with its folder's name where it reads one."""
     parts = part.items()
     if "name" not in parts:
         part.fail("the key 'name' is missing")
     name = parts.pop("name")
-    task: Task = _made("task", name, parts)[0]
+    task, values = _made("task", name, parts)
     if task.modality != modality:
         name.fail(f"task {name.text()!r} is {task.modality}; the suite's modality is {modality}")
-    return name.text(), task
+    return f"{name.text()}:{Path(values['data']).name}" if "data" in values else name.text(), task
 
 
 def _changed(kind: registry.Kind, name: str, values: Mapping[str, Any]) -> Fields:
