@@ -132,7 +132,8 @@ def run(
         with console.progress(quiet=quiet) as advance:
             records = runner.execute(plan, lambda p: advance(p.what, p.done, p.total, _rate(p)))
     except KeyboardInterrupt:
-        click.echo(f"rlbench: interrupted; {out} has the finished blocks: the same command continues", err=True)
+        again = "the same command without --fresh" if plan.fresh else "the same command"
+        click.echo(f"rlbench: interrupted; {out} has the finished blocks: {again} continues", err=True)
         raise click.exceptions.Exit(130) from None
     if as_json:
         click.echo(console.records_json(records))
@@ -146,6 +147,8 @@ def run(
 def _rate(progress: Progress) -> str:
     from rlbench.console import clock
 
+    if progress.left is None:
+        return "starting"
     return f"{progress.rate:,.0f} passes/s, at most {clock(progress.left)} left"
 
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -16,6 +17,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bar
+from rich.table import Column
 from rich.table import Table as RichTable
 from rich.text import Text
 
@@ -209,8 +211,9 @@ def progress(*, quiet: bool) -> Iterator[Advance]:
     if quiet:
         yield lambda what, done, total, remark: None
     elif sys.stderr.isatty():
-        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[remark]}"))
-        with Bar(*columns, console=console(sys.stderr), transient=True) as bar:
+        what = TextColumn("{task.description}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis"))
+        remark = TextColumn("{task.fields[remark]}", table_column=Column(no_wrap=True))
+        with Bar(what, BarColumn(16), remark, console=console(sys.stderr), transient=True, expand=True) as bar:
             task = bar.add_task("", total=None, remark="")
             yield lambda what, done, total, remark: bar.update(
                 task, description=what, completed=done, total=total, remark=remark
@@ -231,9 +234,10 @@ def _lines() -> Advance:
     return line
 
 
-def clock(seconds: float | None) -> str:
-    """`1:05`, or `-` if not known."""
-    return "-" if seconds is None else f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+def clock(seconds: float) -> str:
+    """`1:05`, rounded up."""
+    whole = ceil(seconds)
+    return f"{whole // 60}:{whole % 60:02d}"
 
 
 def check_writable(path: Path) -> None:

@@ -5,6 +5,7 @@ Stills stand in columns, clean over perturbed over difference; a video is a stri
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from io import BytesIO
 from textwrap import fill
@@ -153,18 +154,25 @@ def draw(sheet: Sheet) -> bytes:
     for panel in axes.flat:
         panel.set_visible(False)
     for k in range(examples):
-        top, column = 3 * (k // across), k % across
-        label, guesses = sheet.labels[k], (sheet.clean[k], sheet.perturbed[k])
-        for row, picture in enumerate((clean[k], perturbed[k])):
-            panel = _show(axes[top + row, column], picture, sheet)
-            _caption(panel, guesses[row], label, sheet, first=row == 0)
-        panel = _show(axes[top + 2, column], factor * (perturbed[k] - clean[k]), sheet, signed=True)
+        top = 3 * (k // across)
+        _example(list(axes[top : top + 3, k % across]), sheet, k, clean[k], perturbed[k], factor)
+    for top in range(0, 3 * lines, 3):
         for row, name in enumerate(("clean", "perturbed", f"difference x {factor:g}")):
-            if column == 0:
-                _name_row(axes[top + row, 0], name, sheet)
+            _name_row(axes[top + row, 0], name, sheet)
     unit = "" if size == 1 else f", box [{sheet.box.low:g}, {sheet.box.high:g}]"
     figure.suptitle(f"{sheet.title}{unit}", fontsize=10)
     return _png(figure)
+
+
+def _example(
+    panels: Sequence[Axes], sheet: Sheet, k: int, clean: NDArray[Any], perturbed: NDArray[Any], factor: float
+) -> None:
+    """Fills the three panels of example k."""
+    _caption(_show(panels[0], clean, sheet), sheet.clean[k], sheet.labels[k], sheet, first=True)
+    _caption(_show(panels[1], perturbed, sheet), sheet.perturbed[k], sheet.labels[k], sheet, first=False)
+    panel = _show(panels[2], factor * (perturbed - clean), sheet, signed=True)
+    if not (perturbed != clean).any():
+        panel.text(0.5, 0.5, "unchanged", transform=panel.transAxes, ha="center", va="center", fontsize=8)
 
 
 def amplification(delta: NDArray[Any]) -> float:

@@ -7,16 +7,34 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from io import StringIO
 from pathlib import Path
 
 import pytest
 import torch
 from click.testing import CliRunner, Result
 from PIL import Image
+from rich.console import Console
 
+from rlbench import console
 from rlbench.cli import main
+from rlbench.leaderboard import Row, Score, Table
 
-SMOKE = Path(str(__import__("importlib.resources").resources.files("rlbench.suites"))) / "smoke.yaml"
+MINE = """suite: mine
+version: 1
+summary: Blobs.
+modality: image
+task: {name: blobs}
+examples: 96
+seed: 0
+perturbations:
+  - clean
+  - {attack: [fgsm, pgd], norm: linf, eps: [2/255, 4/255, 8/255]}
+  - {attack: apgd-t, norm: linf, eps: 4/255}
+  - {attack: pgd, norm: l2, eps: 0.1}
+  - worst
+"""
+CELLS = 1 + 6 + 1 + 1 + 4
 Call = Callable[..., Result]
 
 
@@ -33,6 +51,14 @@ def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Call:
         return result
 
     return invoke
+
+
+@pytest.fixture
+def mine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A suite of blobs, which take no time, with four kinds of cells."""
+    file = tmp_path_factory.mktemp("suites") / "mine.yaml"
+    file.write_text(MINE)
+    return file
 
 
 def fails(result: Result, *words: str, untouched: Path | None = None) -> None:
@@ -113,33 +139,33 @@ def test_an_unknown_listing(call: Call) -> None:
 RUN = ("run", "--model", "linear", "--workers", 1, "--examples", 16)
 
 
-def test_a_run_prints_its_plan_and_a_table_and_continues(call: Call, tmp_path: Path) -> None:
-    first = call(*RUN, "--suite", "smoke")
+def test_a_run_prints_its_plan_and_a_table_and_continues(call: Call, mine: Path, tmp_path: Path) -> None:
+    first = call(*RUN, "--suite", mine)
     assert first.exit_code == 0, first.output
-    assert "0 of 16" in first.stdout and "worst linf 4/255" in first.stdout and "rlbench-results" in first.stdout
+    assert f"0 of {CELLS}" in first.stdout and "worst linf 4/255" in first.stdout and "rlbench-results" in first.stdout
     assert re.search(r"clean +\d+\.\d \[\d+\.\d, \d+\.\d\]", first.stdout)
-    second = call(*RUN, "--suite", "smoke")
-    assert "16 of 16" in second.stdout
-    assert first.stdout.split("smoke v1")[1] == second.stdout.split("smoke v1")[1]
+    second = call(*RUN, "--suite", mine)
+    assert f"{CELLS} of {CELLS}" in second.stdout
+    assert first.stdout.split("mine v1")[1] == second.stdout.split("mine v1")[1]
     assert (tmp_path / "rlbench-results" / "records.jsonl").exists()
 
 
-def test_json_is_the_records_alone(call: Call) -> None:
-    result = call(*RUN, "--suite", "smoke", "--json")
+def test_json_is_the_records_alone(call: Call, mine: Path) -> None:
+    result = call(*RUN, "--suite", mine, "--json")
     records = json.loads(result.stdout)
-    assert len(records) == 16 and {record["n"] for record in records} == {16}
-    assert records[0]["perturbation"] == "clean" and "0 of 16" in result.stderr
-    quiet = call(*RUN, "--suite", "smoke", "--json", "--quiet")
+    assert len(records) == CELLS and {record["n"] for record in records} == {16}
+    assert records[0]["perturbation"] == "clean" and f"0 of {CELLS}" in result.stderr
+    quiet = call(*RUN, "--suite", mine, "--json", "--quiet")
     assert json.loads(quiet.stdout) == records and quiet.stderr == ""
 
 
-def test_a_dry_run_writes_nothing(call: Call, tmp_path: Path) -> None:
-    result = call(*RUN, "--suite", "smoke", "--dry-run")
-    assert result.exit_code == 0 and "0 of 16" in result.stdout
+def test_a_dry_run_writes_nothing(call: Call, mine: Path, tmp_path: Path) -> None:
+    result = call(*RUN, "--suite", mine, "--dry-run")
+    assert result.exit_code == 0 and f"0 of {CELLS}" in result.stdout
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_failed_cell_is_shown_and_exits_1(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_cell_is_shown_and_exits_1(call: Call, mine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from rlbench.attacks import fgsm
 
     def breaks(self: object, classifier: object, x: torch.Tensor, *rest: object) -> torch.Tensor:
@@ -147,26 +173,26 @@ def test_a_failed_cell_is_shown_and_exits_1(call: Call, monkeypatch: pytest.Monk
 
     name = next(n for n, v in vars(fgsm).items() if isinstance(v, type) and v.__module__ == fgsm.__name__)
     monkeypatch.setattr(getattr(fgsm, name), "__call__", breaks)
-    result = call(*RUN, "--suite", "smoke")
+    result = call(*RUN, "--suite", mine)
     assert result.exit_code == 1
     assert re.search(r"fgsm linf 4/255 +failed", result.stdout)
     assert re.search(r"worst linf 4/255 +failed", result.stdout)
     assert "failed: linear:oracle, fgsm linf 2/255: " in result.stdout
 
 
-def test_ctrl_c_says_how_to_continue(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_says_how_to_continue(call: Call, mine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from rlbench import runner
 
     def interrupted(*arguments: object, **options: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(runner, "execute", interrupted)
-    result = call(*RUN, "--suite", "smoke", "--quiet")
+    result = call(*RUN, "--suite", mine, "--quiet")
     assert result.exit_code == 130
     assert "the same command continues" in result.stderr and len(result.stderr.strip().splitlines()) == 1
 
 
-def test_a_bug_keeps_its_traceback(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bug_keeps_its_traceback(call: Call, mine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from rlbench import runner
 
     def buggy(*arguments: object, **options: object) -> None:
@@ -174,7 +200,36 @@ def test_a_bug_keeps_its_traceback(call: Call, monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(runner, "execute", buggy)
     with pytest.raises(ZeroDivisionError):
-        call(*RUN, "--suite", "smoke")
+        call(*RUN, "--suite", mine)
+
+
+@pytest.mark.parametrize("width", [80, 100, 300])
+def test_tables_fit_the_terminal_and_lose_nothing(width: int) -> None:
+    models = ("rlbind:mini", "fare:mini", "tecoa:mini", "languagebind:mini")
+    columns = ("clean", "apgd-ce linf 4/255", "pgd linf 8/255", "pgd l2 0.5", "worst linf 4/255", "15 corruptions at 3")
+    rows = tuple(Row(m, 500, {c: Score(0.882, 0.851, 0.907) for c in columns}) for m in models)
+    facts = {"suite": "thermal", "suite_version": 1, "modality": "thermal", "backbone": "mini", "task": "thermal-world"}
+    out = Console(width=width, force_terminal=True, color_system=None, file=StringIO())
+    console.scores(Table(facts, columns, rows, ""), out)
+    text = out.file.getvalue()  # type: ignore[attr-defined]
+    assert max(map(len, text.splitlines())) <= width and "…" not in text
+    assert text.count("88.2") == text.count("[85.1, 90.7]") == 24
+    assert all(word in text for word in (*(m.split(":")[0] for m in models), *columns))
+
+
+def test_progress_is_plain_lines_where_there_is_no_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with console.progress(quiet=False) as advance:
+        advance("pgd", 1, 4, "soon")
+    assert capsys.readouterr().err == ""  # nothing in the first seconds
+    monkeypatch.setattr(console, "EVERY", 0.0)
+    with console.progress(quiet=False) as advance:
+        advance("pgd", 1, 4, "soon")
+    assert capsys.readouterr().err == " 25%  pgd  soon\n"
+    with console.progress(quiet=True) as advance:
+        advance("pgd", 1, 4, "soon")
+    assert capsys.readouterr().err == ""
 
 
 # Mistakes in names and suites
@@ -212,7 +267,7 @@ CHANGES = [
     ("task: {name: blobs}", "task: {name: blob}", ["'blob'", "did you mean 'blobs'"]),
     ("task: {name: blobs}", "task: {name: blobs, colour: red}", ["'colour'"]),
     ("version: 1", "", ["'version'", "missing"]),
-    ("suite: smoke", "suite: [", ["smoke.yaml"]),
+    ("suite: mine", "suite: [", ["mine.yaml"]),
 ]
 
 
@@ -220,12 +275,11 @@ CHANGES = [
 def test_mistakes_in_a_suite_name_file_and_line(
     call: Call, tmp_path: Path, old: str, new: str, words: list[str]
 ) -> None:
-    text = SMOKE.read_text()
-    assert old in text
-    (tmp_path / "smoke.yaml").write_text(text.replace(old, new, 1))
-    result = call("run", "--suite", "smoke.yaml", "--model", "linear")
+    assert old in MINE
+    (tmp_path / "mine.yaml").write_text(MINE.replace(old, new, 1))
+    result = call("run", "--suite", "mine.yaml", "--model", "linear")
     fails(result, *words, untouched=tmp_path / "rlbench-results")
-    assert re.search(r"smoke\.yaml:\d+", result.stderr), result.stderr
+    assert re.search(r"mine\.yaml:\d+", result.stderr), result.stderr
 
 
 @pytest.mark.parametrize("out", ["file", "file/store", "/proc/store"])
@@ -305,7 +359,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], list[str]]] = {
     ),
     "an empty split": (
         lambda pack: (pack / "labels.csv").write_text("path,label,split,source\n3.png,cat,train,a\n"),
-        ["test split", "empty"],
+        ["labels.csv", "test"],
     ),
     "no labels": (lambda pack: (pack / "labels.csv").unlink(), ["labels.csv"]),
     "no folder": (lambda pack: shutil.rmtree(pack), ["pack"]),
@@ -378,16 +432,16 @@ def test_damaged_weights(call: Call, trained: Path, tmp_path: Path, damage: str)
 # Sheets and leaderboards
 
 
-def test_show_writes_a_png(call: Call, tmp_path: Path) -> None:
-    result = call("show", "smoke", "--model", "linear", "--examples", 3, "--perturbation", "pgd linf 8/255")
-    assert result.exit_code == 0 and "wrote smoke.png" in result.stdout
-    assert (tmp_path / "smoke.png").read_bytes().startswith(b"\x89PNG")
+def test_show_writes_a_png(call: Call, mine: Path, tmp_path: Path) -> None:
+    result = call("show", mine, "--model", "linear", "--examples", 3, "--perturbation", "pgd linf 8/255")
+    assert result.exit_code == 0 and "wrote mine.png" in result.stdout
+    assert (tmp_path / "mine.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["smoke", "--perturbation", "pgd linf 3/255"], ["did you mean 'pgd linf"]),
+        (["smoke", "--perturbation", "pgd linf 4/25"], ["did you mean 'pgd linf 4/255'"]),
         (["smoke", "--perturbation", "worst linf 4/255"], ["worst linf 4/255", "choose one"]),
         (["smok"], ["did you mean 'smoke'"]),
         (["smoke", "--out", "/proc/nothing/x.png"], ["/proc/nothing"]),
@@ -397,10 +451,10 @@ def test_mistakes_in_show(call: Call, arguments: list[str], words: list[str]) ->
     fails(call("show", "--model", "linear", *arguments), *words)
 
 
-def test_from_a_run_to_a_board(call: Call, tmp_path: Path) -> None:
-    assert call(*RUN, "--suite", "smoke", "--quiet").exit_code == 0
+def test_from_a_run_to_a_board(call: Call, mine: Path, tmp_path: Path) -> None:
+    assert call(*RUN, "--suite", mine, "--quiet").exit_code == 0
     shown = call("leaderboard", "--records", "rlbench-results")
-    assert shown.exit_code == 0 and "## smoke v1: image, backbone oracle, data blobs" in shown.stdout
+    assert shown.exit_code == 0 and "## mine v1: image, backbone oracle, data blobs" in shown.stdout
     frozen = call("leaderboard", "--records", "rlbench-results", "--freeze", "mine.jsonl")
     assert frozen.exit_code == 0 and "wrote mine.jsonl" in frozen.stdout
     again = call("leaderboard", "--records", "mine.jsonl", "--out", "mine.md")

@@ -66,20 +66,28 @@ def test_the_difference_is_amplified_by_a_round_factor_that_fits(top: float, fac
 
 
 def test_choose() -> None:
-    suite = load_suite("smoke")
-    assert str(choose(suite)) == "fgsm linf 4/255"
-    assert str(choose(suite, "pgd l2 0.1")) == "pgd l2 0.1"
-    assert str(choose(load_suite("thermal"))) == "pgd linf 4/255"
+    suite = load_suite("thermal")
+    assert str(choose(suite)) == "pgd linf 4/255"
+    assert str(choose(suite, "pgd l2 0.5")) == "pgd l2 0.5"
     with pytest.raises(UnknownName, match="did you mean 'pgd linf 8/255'"):
         choose(suite, "pgd linf 8/25")
     with pytest.raises(FieldError, match="choose one"):
         choose(suite, "worst linf 4/255")
 
 
-@pytest.mark.parametrize("column", ["clean", "fgsm linf 8/255", "pgd linf 8/255", "apgd-t linf 4/255", "pgd l2 0.1"])
+LINF = (Fraction(2, 255), Fraction(4, 255), Fraction(8, 255))
+ATTACKS = [
+    Adversarial("fgsm", Threat("linf", LINF[2]), ladder=LINF[:2]),
+    Adversarial("pgd", Threat("linf", LINF[2]), ladder=LINF[:2]),
+    Adversarial("apgd-t", Threat("linf", LINF[1])),
+    Adversarial("pgd", Threat("l2", Fraction(1, 10))),
+]
+
+
+@pytest.mark.parametrize("column", ["clean", *map(str, ATTACKS)])
 def test_a_sheet_shows_what_a_run_computes(column: str) -> None:
     torch.set_num_threads(1)
-    suite = load_suite("smoke")
+    suite = replace(load_suite("smoke"), perturbations=(Clean(), *ATTACKS))
     one = choose(suite, column)
     bench = prepare(suite, "linear")
     [clean] = evaluate(bench, groups([Clean()])[0], 0, 12, None, lambda n: None)
