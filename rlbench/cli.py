@@ -89,9 +89,9 @@ def show(suite: str, model: str, perturbation: str | None, examples: int, device
     column = sheets.choose(chosen, perturbation)
     sheet = sheets.collect(chosen, model, column, examples, device=device)
     console.write(out, sheets.draw(sheet))
-    flips = sum(a == b != c for a, b, c in zip(sheet.labels, sheet.clean, sheet.perturbed, strict=True))
-    right = sum(a == b for a, b in zip(sheet.labels, sheet.clean, strict=True))
-    click.echo(f"{sheet.title}: {right} of {len(sheet.labels)} right when clean, {flips} of them broken; wrote {out}")
+    right = sum(guess.correct for guess in sheet.clean)
+    kept = sum(guess.correct for guess in sheet.perturbed)
+    click.echo(f"{sheet.title}: {right} of {len(sheet.labels)} right when clean, {kept} when perturbed; wrote {out}")
 
 
 @main.command(short_help="Run suites on models and show the robustness table.")

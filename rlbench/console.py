@@ -171,7 +171,7 @@ def results(records: Sequence[Record], out: Console) -> None:
         out.print()
         scores(table, out)
     if any(record.backbone == "mini" for record in records):
-        out.print("mini is a model organism on procedural worlds: its numbers are not LanguageBind's.", style="dim")
+        out.print("mini is a small model organism: its numbers are not LanguageBind's.", style="dim")
 
 
 def plan(plan: Plan, out: Console) -> None:

@@ -28,8 +28,8 @@ from rlbench.records import read_records, timeless
 COMPARABLE = ("modality", "suite", "suite_version", "task", "backbone", "data", "anchors", "seed")
 ROW = ("model", "n", "checkpoint")
 MINI = (
-    "Backbone `mini` is a model organism: a small encoder trained on procedural worlds, to compare methods on a "
-    "laptop. Its numbers are not LanguageBind's."
+    "Backbone `mini` is a model organism: a small encoder that a laptop trains in minutes, to compare methods with. "
+    "Its numbers are not LanguageBind's."
 )
 READING = (
     "Accuracy in %, with its Wilson 95% interval. `worst` counts an example as correct only if it is correct under "

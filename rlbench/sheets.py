@@ -35,6 +35,14 @@ PER_LINE: dict[Modality, int] = {"audio": 4, "video": 2}  # examples side by sid
 COLOURS: dict[Modality, str] = {"thermal": "inferno", "audio": "magma", "depth": "viridis"}
 
 
+@dataclass(frozen=True)
+class Guess:
+    """A predicted class name, and whether it is correct: a tie with another class is not."""
+
+    name: str
+    correct: bool
+
+
 @dataclass(frozen=True, kw_only=True)
 class Sheet:
     """Examples of one task under one perturbation.
@@ -44,7 +52,7 @@ class Sheet:
         modality, box: of the examples.
         x, x_adv: (B, *box.shape) in the box, clean and perturbed.
         labels: the B true class names.
-        clean, perturbed: the B predicted class names.
+        clean, perturbed: the B predictions.
     """
 
     title: str
@@ -53,8 +61,8 @@ class Sheet:
     x: Tensor
     x_adv: Tensor
     labels: tuple[str, ...]
-    clean: tuple[str, ...]
-    perturbed: tuple[str, ...]
+    clean: tuple[Guess, ...]
+    perturbed: tuple[Guess, ...]
 
 
 def choose(suite: Suite, text: str | None = None) -> Perturbation:
@@ -102,9 +110,15 @@ def collect(
         x=x,
         x_adv=found,
         labels=tuple(names[k] for k in batch.y.tolist()),
-        clean=tuple(names[k] for k in _logits(bench, x).argmax(1).tolist()),
-        perturbed=tuple(names[k] for k in _logits(bench, found).argmax(1).tolist()),
+        clean=_guesses(bench, x, y, names),
+        perturbed=_guesses(bench, found, y, names),
     )
+
+
+def _guesses(bench: Bench, x: Tensor, y: Tensor, names: Sequence[str]) -> tuple[Guess, ...]:
+    logits = _logits(bench, x)
+    correct = (margin(logits, y) > 0).tolist()
+    return tuple(Guess(names[k], right) for k, right in zip(logits.argmax(1).tolist(), correct, strict=True))
 
 
 def _logits(bench: Bench, x: Tensor) -> Tensor:
@@ -232,11 +246,11 @@ def _ticks(panel: Axes, sheet: Sheet) -> None:
     panel.set_ylabel("mel band", fontsize=7)
 
 
-def _caption(panel: Axes, guess: str, label: str, sheet: Sheet, *, first: bool) -> None:
-    right = guess == label
+def _caption(panel: Axes, guess: Guess, label: str, sheet: Sheet, *, first: bool) -> None:
     letters = int(14 * _panel(sheet)[0])
-    text = fill(f"{'✓' if right else '✗'} {guess}", letters)
-    panel.set_title(text, fontsize=8, color=RIGHT if right else WRONG, pad=3)
+    tie = " (tie)" if guess.name == label and not guess.correct else ""
+    text = fill(f"{'✓' if guess.correct else '✗'} {guess.name}{tie}", letters)
+    panel.set_title(text, fontsize=8, color=RIGHT if guess.correct else WRONG, pad=3)
     if first:
         above = 5 + 11 * (text.count("\n") + 1)
         name = fill(label, letters)

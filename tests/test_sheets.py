@@ -14,8 +14,9 @@ from rlbench import evaluate as evaluating
 from rlbench.cells import groups
 from rlbench.core import Adversarial, Box, Clean, Composed, Corrupted, Modality, Threat
 from rlbench.errors import FieldError, UnknownName
-from rlbench.evaluate import evaluate, prepare
-from rlbench.sheets import Sheet, amplification, choose, collect, draw
+from rlbench.evaluate import Result, evaluate, prepare
+from rlbench.records import Block
+from rlbench.sheets import Guess, Sheet, amplification, choose, collect, draw
 from rlbench.suite import load_suite
 
 SHAPES: list[tuple[Modality, tuple[int, ...], str]] = [
@@ -38,8 +39,8 @@ def sheet(modality: Modality, shape: tuple[int, ...], unit: str, n: int = 3) -> 
         x=x,
         x_adv=(x + 0.02).clamp(0, 1),
         labels=names,
-        clean=names,
-        perturbed=names[::-1],
+        clean=tuple(Guess(name, True) for name in names),
+        perturbed=tuple(Guess(name, False) for name in names),
     )
 
 
@@ -63,6 +64,21 @@ def test_the_difference_is_amplified_by_a_round_factor_that_fits(top: float, fac
     delta = np.array([[-top, top / 2]])
     assert amplification(delta) == pytest.approx(factor)
     assert abs(amplification(delta) * delta).max() <= 0.5 + 1e-9
+
+
+def guesses(block: Result, names: list[str]) -> tuple[Guess, ...]:
+    assert isinstance(block, Block)
+    return tuple(Guess(names[k], bool(c)) for k, c in zip(block.prediction, block.correct, strict=True))
+
+
+def test_a_tie_is_wrong_as_in_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    suite = load_suite("smoke")
+    bench = prepare(suite, "linear")
+    same = replace(bench.classifier, anchors=bench.classifier.anchors[[0, 0, 2, 3]])  # two classes of one anchor
+    monkeypatch.setattr(sheets, "prepare", lambda *of, **options: replace(bench, classifier=same))
+    shown = collect(suite, "linear", Clean(), 12)
+    assert any(guess.name == label for guess, label in zip(shown.clean, shown.labels, strict=True) if "top" in label)
+    assert not any(g.correct for g, label in zip(shown.clean, shown.labels, strict=True) if "top" in label)
 
 
 def test_choose() -> None:
@@ -93,11 +109,11 @@ def test_a_sheet_shows_what_a_run_computes(column: str) -> None:
     [clean] = evaluate(bench, groups([Clean()])[0], 0, 12, None, lambda n: None)
     names = [label.name for label in suite.task.classes]
     shown = collect(suite, "linear", one, 12)
-    assert shown.clean == tuple(names[k] for k in clean.prediction)  # type: ignore[union-attr]
+    assert shown.clean == guesses(clean, names)
     if column != "clean":
         group = next(g for g in groups(suite.perturbations) if one in g.members)
         block = evaluate(bench, group, 0, 12, clean, lambda n: None)[group.members.index(one)]  # type: ignore[arg-type]
-        assert shown.perturbed == tuple(names[k] for k in block.prediction)  # type: ignore[union-attr]
+        assert shown.perturbed == guesses(block, names)
 
 
 def test_a_composition_is_corrupted_then_attacked(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,4 +130,4 @@ def test_a_composition_is_corrupted_then_attacked(monkeypatch: pytest.MonkeyPatc
     [clean] = evaluate(bench, plain, 0, 12, None, lambda n: None)
     [block] = evaluate(bench, composed, 0, 12, clean, lambda n: None)  # type: ignore[arg-type]
     names = [label.name for label in suite.task.classes]
-    assert shown.perturbed == tuple(names[k] for k in block.prediction)  # type: ignore[union-attr]
+    assert shown.perturbed == guesses(block, names)
