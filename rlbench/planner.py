@@ -16,7 +16,7 @@ from rlbench import cells
 from rlbench.cells import Group
 from rlbench.checkpoints import resolve
 from rlbench.core import Perturbation, Suite, Worst
-from rlbench.errors import FieldError, ModalityError, StoreError
+from rlbench.errors import DataError, FieldError, ModalityError, StoreError
 from rlbench.evaluate import Bench, prepare
 from rlbench.machine import code, device_of, processors, settled
 from rlbench.metrics import wilson
@@ -126,8 +126,10 @@ def _processes(asked: int | None, device: str, units: Sequence[Unit]) -> int:
 
 
 def _count(suite: Suite, asked: int | None) -> tuple[int, list[str]]:
-    """The number of examples, and a note if the task has fewer than were asked for."""
+    """The number of examples, and a note if the task has fewer than were asked for. Raises: DataError for none."""
     n, size = asked or suite.examples, suite.task.size("test")
+    if size == 0:
+        raise DataError(f"{suite.name}: the test split of {suite.task_name} is empty")
     if size is None or n <= size:
         return n, []
     return size, [f"{suite.name}: {n} examples were asked for; its test split has {size}"]
@@ -242,7 +244,9 @@ def plan(
     store = store if isinstance(store, Store) else Store(store)
     store.check()
     loaded = [one if isinstance(one, Suite) else load_suite(str(one)) for one in _several(suites)]
-    loaded = [one if seed is None else replace(one, seed=seed) for one in loaded]
+    loaded = [
+        one if seed is None else replace(one, seed=seed) for one in {(s.path, s.name): s for s in loaded}.values()
+    ]
     names = list(dict.fromkeys(resolve(str(one)).name for one in _several(models)))
     chosen = device_of(device)
     notes = store.records()[1]

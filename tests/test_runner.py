@@ -14,7 +14,7 @@ import pytest
 
 from rlbench import cells, registry
 from rlbench.core import Adversarial, Record, Worst
-from rlbench.errors import FieldError, ModalityError, RLBenchError, StoreError, UnknownName
+from rlbench.errors import DataError, FieldError, ModalityError, RLBenchError, StoreError, UnknownName
 from rlbench.evaluate import prepare
 from rlbench.judge import attack
 from rlbench.records import Store, read_records, timeless
@@ -104,6 +104,30 @@ def test_numbers_do_not_depend_on_workers_or_batches(
     if "workers" in options:
         assert same(records) == same(whole)
     assert counts(records) == counts(whole)
+
+
+NETWORK = """
+suite: network
+version: 1
+summary: A little of the thermal world.
+modality: thermal
+task: {name: thermal-world}
+examples: 260
+perturbations:
+  - clean
+  - {attack: pgd, norm: linf, eps: [2/255, 4/255], steps: 4}
+"""
+
+
+@pytest.mark.parametrize("options", [{"workers": 2}, {"batch_size": 7}], ids=str)
+def test_nor_do_those_of_a_network(options: dict[str, int], tmp_path: Path) -> None:
+    (tmp_path / "network.yaml").write_text(NETWORK)
+    one, other = (
+        run(str(tmp_path / "network.yaml"), "rlbind", out=tmp_path / str(i), **{"workers": 1, **o})
+        for i, o in enumerate(({}, options))
+    )
+    assert counts(one) == counts(other) and 0 < one[2].n_correct < one[0].n_correct
+    assert same(one) == same(other) or "workers" not in options
 
 
 def test_interrupted_anywhere_and_continued_is_the_same(tmp_path: Path, whole: list[Record]) -> None:
@@ -325,6 +349,19 @@ def test_what_cannot_run_is_said_before_any_work(tmp_path: Path) -> None:
         with pytest.raises(error, match=text):
             plan(**{"suites": "smoke", "models": "linear", "store": out, **wrong})
     assert not out.exists()
+
+
+def test_an_empty_split_is_an_error_and_a_suite_named_twice_runs_once(tmp_path: Path) -> None:
+    suite = load_suite(suite_file(tmp_path))
+
+    class Empty(type(suite.task)):
+        def size(self, split: str) -> int:
+            return 0
+
+    with pytest.raises(DataError, match="empty"):
+        plan(replace(suite, task=Empty()), "linear", store=tmp_path / "out")
+    twice = plan([suite.path, suite.path], ["linear", "linear:oracle"], store=tmp_path / "out")
+    assert len(twice.cells) == len(suite.perturbations)
 
 
 def test_of_several_models_one_that_cannot_run_is_skipped(tmp_path: Path) -> None:
