@@ -244,7 +244,7 @@ def check_writable(path: Path) -> None:
     """Raises: StoreError."""
     folder = path.absolute().parent
     if not folder.is_dir() or not os.access(folder, os.W_OK) or path.is_dir():
-        raise StoreError(f"can't write {path}: {folder} is no folder that can be written to; choose another --out")
+        raise StoreError(f"can't write {path}: {folder} is no folder that can be written to; choose another path")
 
 
 def write(path: Path, data: bytes) -> None:
@@ -256,4 +256,4 @@ def write(path: Path, data: bytes) -> None:
         os.replace(temporary, path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise StoreError(f"can't write {path}: {error.strerror}; choose another --out") from None
+        raise StoreError(f"can't write {path}: {error.strerror}; choose another path") from None

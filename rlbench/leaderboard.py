@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from hashlib import sha256
 from importlib.resources import files
@@ -73,17 +73,25 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """Cells that can be compared. `facts` holds their common values; `made_with` the versions they came from."""
+    """Cells that can be compared.
+
+    Attributes:
+        facts: the values of COMPARABLE that they share.
+        made_with: the versions and devices that they came from.
+        apart: the facts, if any, that keep this table from being one with another of the same suite and backbone.
+    """
 
     facts: Mapping[str, object]
     columns: tuple[str, ...]
     rows: tuple[Row, ...]
     made_with: str
+    apart: tuple[str, ...] = ()
 
     @property
     def title(self) -> str:
         f = self.facts
-        return f"{f['suite']} v{f['suite_version']}: {f['modality']}, backbone {f['backbone']}, data {f['task']}"
+        apart = "".join(f", {name} {f[name]}" for name in self.apart)
+        return f"{f['suite']} v{f['suite_version']}: {f['modality']}, backbone {f['backbone']}, data {f['task']}{apart}"
 
     @property
     def failures(self) -> list[str]:
@@ -139,7 +147,13 @@ def tables(cells: pd.DataFrame) -> list[Table]:
     known = known.where(known.notna(), None)
     parts = known.groupby(list(COMPARABLE), sort=False, dropna=False)
     found = [_table(dict(zip(COMPARABLE, facts, strict=True)), part) for facts, part in parts]
-    return sorted(found, key=lambda table: [str(value) for value in table.facts.values()])
+    found.sort(key=lambda table: [str(value) for value in table.facts.values()])
+    return [replace(table, apart=_apart(table, found)) for table in found]
+
+
+def _apart(table: Table, others: Sequence[Table]) -> tuple[str, ...]:
+    alike = [other.facts for other in others if other.title == table.title]
+    return tuple(name for name in COMPARABLE if len({str(facts[name]) for facts in alike}) > 1)
 
 
 def _table(facts: dict[str, object], part: pd.DataFrame) -> Table:
