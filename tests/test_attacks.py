@@ -98,7 +98,7 @@ def test_the_loss_in_use_is_told() -> None:
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 @pytest.mark.parametrize("name", ATTACKS)
 def test_flags_depend_on_neither_batch_size_nor_order(name: str, norm: Norm) -> None:
-    n, net = 64, _net()
+    n, net = 32, _net()
     x, streams = _inputs(n), _streams(n)
     y, ball = net(x).argmax(1), Ball(norm, 0.05 if norm == "linf" else 0.12, 0.0, 1.0)
     order = torch.randperm(n, generator=torch.Generator().manual_seed(2))
@@ -219,6 +219,44 @@ def test_losses_rise_towards_an_error(name: str) -> None:
 def test_checkpoints_are_the_published_ones() -> None:
     at = checkpoints(100).nonzero()[:, 0].tolist()
     assert at == [22, 41, 57, 70, 80, 87, 93, 99]  # 100 p_j of Croce & Hein, 2020, section 3: p_1 = .22, p_2 = .41 ...
+
+
+def _halvings(name: str, rises: list[bool]) -> float:
+    """log2 of the first step over the step after losses that rise or fall, from -1000 on."""
+    attack, x = APGD(name=name), torch.zeros(1, 4)  # type: ignore[arg-type]
+    ball, loss = Ball("linf", 1.0, -9.0, 9.0), torch.tensor([-1000.0])
+    state = {"x": x, "x_adv": x, "low": x - 1, "high": x + 1, **attack.begin(x, x, ball)}
+    for i, rise in enumerate([True, *rises]):
+        loss = loss + (1.0 if rise else -0.01)
+        state["i"] = torch.tensor([i])
+        attack.advance(state, loss, x, ball)
+    return float(torch.log2(2.0 / state["step"]).item())
+
+
+@pytest.mark.parametrize(
+    ("name", "rises", "halved"), [("apgd-dlr", 16, 1), ("apgd-dlr", 17, 0), ("apgd-ce", 15, 1), ("apgd-ce", 16, 0)]
+)
+def test_the_first_checkpoint_wants_three_in_four_ascents(name: str, rises: int, halved: int) -> None:
+    # 16.5 of 22; the first step is an ascent for cross-entropy, which is above 0, and none for a negative DLR
+    assert _halvings(name, [True] * (rises + 1) + [False] * (21 - rises)) == halved
+
+
+@pytest.mark.parametrize(("rises", "halved"), [(12, 1), (13, 0)])
+def test_exactly_three_in_four_ascents_are_too_few(rises: int, halved: int) -> None:
+    assert _halvings("apgd-dlr", [True] * 41 + [True] * rises + [False] * (16 - rises)) == halved
+
+
+def test_a_step_that_was_kept_without_a_better_point_halves() -> None:
+    fall_and_rise = [False] + [True] * 18  # 18 ascents of .0001 each would be enough, but the best point stays
+    attack, x = APGD(name="apgd-dlr"), torch.zeros(1, 4)
+    ball = Ball("linf", 1.0, -9.0, 9.0)
+    state = {"x": x, "x_adv": x, "low": x - 1, "high": x + 1, **attack.begin(x, x, ball)}
+    loss = -1000.0
+    for i, rise in enumerate([True] * 23 + fall_and_rise):
+        loss += (1.0 if i < 23 else 0.01) if rise else -5.0
+        state["i"] = torch.tensor([i])
+        attack.advance(state, torch.tensor([loss]), x, ball)
+    assert state["step"].item() == 1.0
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from fractions import Fraction
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from rlbench.attacks.apgd import APGD, surface
-from rlbench.core import Ball, Norm, Streams
+from rlbench.checkpoints import load_encoder
+from rlbench.core import Ball, Norm, Streams, Threat
+from rlbench.errors import CheckpointError, ModalityError, UnknownName
+from rlbench.heads import zero_shot
 from rlbench.judge import Meter, judge
 from rlbench.seeds import ExampleStreams
+from rlbench.suite import load_suite
+from rlbench.threat import ball_of
 
 autopgd = pytest.importorskip("pyautoattack.autopgd_base")
 Classify = Callable[[Tensor], Tensor]
@@ -42,22 +48,41 @@ def _matched(base: type, x: Tensor, ball: Ball, streams: Streams, name: str) -> 
 
 
 def peer(
-    name: str, classify: Classify, x: Tensor, y: Tensor, ball: Ball, streams: Streams | None, steps: int
+    name: str,
+    classify: Classify,
+    x: Tensor,
+    y: Tensor,
+    ball: Ball,
+    streams: Streams | None,
+    steps: int,
+    targets: int = 9,
 ) -> Tensor:
     """(N,) correct under the original, from our starts (or, without streams, from its own)."""
     base = autopgd.APGDAttack_targeted if name == "apgd-t" else autopgd.APGDAttack
     kind = base if streams is None else _matched(base, x, ball, streams, name)
-    fields = {"n_target_classes": min(9, classify(x[:1]).shape[1] - 1)} if name == "apgd-t" else {"loss": name[5:]}
+    fields = (
+        {"n_target_classes": min(targets, classify(x[:1]).shape[1] - 1)} if name == "apgd-t" else {"loss": name[5:]}
+    )
     norm = {"linf": "Linf", "l2": "L2"}[ball.norm]
     attack = kind(classify, n_iter=steps, norm=norm, eps=ball.radius, seed=1, device="cpu", **fields)
     with torch.no_grad():
         return classify(attack.perturb(x, y)).argmax(1) == y
 
 
-def own(name: str, classify: Classify, x: Tensor, y: Tensor, ball: Ball, streams: Streams, steps: int) -> Tensor:
+def own(
+    name: str,
+    classify: Classify,
+    x: Tensor,
+    y: Tensor,
+    ball: Ball,
+    streams: Streams,
+    steps: int,
+    targets: int = 9,
+    batch_size: int = 64,
+) -> Tensor:
     """(N,) correct under ours."""
-    meter = Meter(classify, len(x))
-    x_adv = APGD(name=name, steps=steps)(meter, x, y, ball, streams)  # type: ignore[arg-type]
+    meter = Meter(classify, len(x), batch_size=batch_size)
+    x_adv = APGD(name=name, steps=steps, targets=targets)(meter, x, y, ball, streams)  # type: ignore[arg-type]
     return judge(meter, x_adv, x, y, ball).correct
 
 
@@ -97,6 +122,42 @@ def test_same_starts_give_the_same_flags(name: str, norm: Norm, eps: float) -> N
         assert ours.sum() <= peer(name, net, x, y, ball, None, 25).sum() + 1
 
 
+def _bundled(model: str, n: int) -> tuple[Classify, Tensor, Tensor, ExampleStreams, Ball]:
+    """Clean-correct examples of the thermal world under a bundled encoder, in its suite's ball."""
+    suite = load_suite("thermal")
+    try:
+        encoder = load_encoder(model, suite.modality)
+    except (CheckpointError, ModalityError, UnknownName) as missing:
+        pytest.skip(str(missing))
+    box = encoder.boxes[suite.modality]
+    found = suite.task.load(box, 0, n)
+    classify = zero_shot(encoder, suite.modality, suite.task.classes, suite.task.templates)
+    right = (classify(found.x).argmax(1) == found.y).nonzero()[:, 0]
+    streams = ExampleStreams(0, found.ids, "bundled").take(right.tolist())
+    return classify, found.x[right], found.y[right], streams, ball_of(Threat("linf", Fraction(4, 255)), box)
+
+
+@pytest.mark.parametrize("model", ["languagebind", "rlbind"])
+@pytest.mark.parametrize("name", ["apgd-ce", "apgd-t"])
+def test_same_flags_on_bundled_encoders(model: str, name: str) -> None:
+    """A short form of compare_autoattack.py, which has 200 examples and 100 iterations."""
+    classify, x, y, streams, ball = _bundled(model, 24)
+    theirs = peer(name, classify, x, y, ball, streams, 15, 3)
+    assert 0 < theirs.sum() < len(x)
+    assert torch.equal(own(name, classify, x, y, ball, streams, 15, 3), theirs)
+
+
+@pytest.mark.parametrize("model", ["languagebind", "rlbind"])
+def test_flags_on_bundled_encoders_depend_on_neither_batch_size_nor_order(model: str) -> None:
+    classify, x, y, streams, ball = _bundled(model, 20)
+    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))
+    expected = own("apgd-ce", classify, x, y, ball, streams, 10)
+    for batch_size in (1, 7):
+        assert torch.equal(own("apgd-ce", classify, x, y, ball, streams, 10, batch_size=batch_size), expected)
+    shuffled = own("apgd-ce", classify, x[order], y[order], ball, streams.take(order.tolist()), 10, batch_size=7)
+    assert torch.equal(shuffled, expected[order])
+
+
 class _Path:
     """A classifier that keeps the points it is asked about while gradients are on."""
 
@@ -109,17 +170,29 @@ class _Path:
         return self.net(x)  # type: ignore[no-any-return]
 
 
-@pytest.mark.parametrize(("name", "norm", "eps"), [(name, norm, eps / 8) for name, norm, eps in CASES])
+class _Wave(nn.Module):
+    """A rough surface on which steps oscillate, and class 0 so far ahead that no attack ends early."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        g = torch.Generator().manual_seed(0)
+        self.a, self.b = torch.randn(64, 32, generator=g), 0.1 * torch.randn(32, 10, generator=g)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x.flatten(1) @ self.a).sin() @ self.b + 4 * torch.eye(10)[0]
+
+
+@pytest.mark.parametrize(("norm", "eps"), [("linf", 0.08), ("l2", 0.5)])
+@pytest.mark.parametrize("name", ["apgd-ce", "apgd-dlr", "apgd-t"])
 def test_same_starts_take_the_same_path(name: str, norm: Norm, eps: float) -> None:
-    net = _net(0)
-    x, y, streams = _data(net, 60)
-    safest = net(x).topk(2).values.diff()[:, 0].argsort()[:20]
-    x, y, streams = x[safest], y[safest], streams.take(safest.tolist())
-    ball = Ball(norm, eps, 0.0, 1.0)
-    ours, theirs = _Path(net), _Path(net)
-    assert own(name, ours, x, y, ball, streams, 60).all()
-    peer(name, theirs, x, y, ball, streams, 60)
-    pairs = zip(ours.points[:60], theirs.points, strict=False)
+    """Every rule of the step: momentum, both reasons to halve, the return to the best point with its gradient."""
+    x = torch.rand(20, 1, 8, 8, generator=torch.Generator().manual_seed(4))
+    y, streams, ball = torch.zeros(20, dtype=torch.int64), _data(_net(0), 20)[2], Ball(norm, eps, 0.0, 1.0)
+    ours, theirs = _Path(_Wave()), _Path(_Wave())
+    assert own(name, ours, x, y, ball, streams, 100, 1).all()
+    peer(name, theirs, x, y, ball, streams, 100, 1)
+    # Later on coordinates have converged, and rounding decides the sign of their gradient.
+    pairs = zip(ours.points[:80], theirs.points, strict=False)
     gaps = torch.stack([(a - b).abs().flatten(1).amax(1) for a, b in pairs])
-    assert gaps.shape == (60, 20)
-    assert (gaps < 1e-2 * eps).float().mean() > 0.95
+    assert gaps.shape == (80, 20)
+    assert (gaps < 1e-2 * eps).all(0).float().mean() > 0.9

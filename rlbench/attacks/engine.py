@@ -23,7 +23,7 @@ from rlbench.threat import per_row, project, rows_norm
 State = dict[str, Tensor]  # one row per slot; "x_adv" (B, *shape), "x" its centre, "i" the steps taken
 Start = Callable[[Tensor, Ball, Streams], Tensor]
 BROKEN = 1e-4  # a job ends at a margin below -BROKEN * max|logit|: a judge's other batch may move logits by 1e-6
-ALONGSIDE = 16  # below this batch size, further jobs of a running example are cheaper than an emptier batch
+ALONGSIDE = 32  # below this batch size, further jobs of a running example are cheaper than an emptier batch
 
 
 class Rule(Protocol):
