@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from rlbench.cells import Group, plugin, source_hash
-from rlbench.checkpoints import load_encoder
+from rlbench.checkpoints import load_encoder, resolve
 from rlbench.core import Adversarial, Ball, Box, Corrupted, Encoder, Examples, Modality, Suite, Task
 from rlbench.errors import AttackError, DataError, RLBenchError
 from rlbench.heads import ZeroShot, zero_shot
@@ -72,7 +72,7 @@ def check_frozen(encoder: Encoder, model: str) -> None:
 
 
 @lru_cache(maxsize=2)
-def _encoder(model: str, modality: Modality, device: str) -> Encoder:
+def _encoder(model: str, modality: Modality, device: str, sha256: str) -> Encoder:
     encoder = load_encoder(model, modality, device)
     check_frozen(encoder, model)
     return encoder
@@ -83,7 +83,8 @@ def prepare(suite: Suite, model: str, *, device: str = "cpu", batch_size: int = 
 
     Raises: UnknownName, CheckpointError, ModalityError, DataError; RLBenchError where the encoder is not frozen.
     """
-    encoder = _encoder(model, suite.modality, device)
+    weights = resolve(model).sha256.get(suite.modality, "")  # a path's may have been trained anew
+    encoder = _encoder(model, suite.modality, device, weights)
     head = zero_shot(encoder, suite.modality, suite.task.classes, suite.task.templates)
     head = replace(head, anchors=head.anchors.to(device))
     return Bench(suite, head, encoder.boxes[suite.modality], suite.task.fingerprint(), device, batch_size)

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from rlbench import cells, registry
+from rlbench.checkpoints import resolve
 from rlbench.core import Adversarial, Record, Worst
 from rlbench.errors import DataError, FieldError, ModalityError, RLBenchError, StoreError, UnknownName
 from rlbench.evaluate import prepare
@@ -349,6 +350,15 @@ def test_what_cannot_run_is_said_before_any_work(tmp_path: Path) -> None:
         with pytest.raises(error, match=text):
             plan(**{"suites": "smoke", "models": "linear", "store": out, **wrong})
     assert not out.exists()
+
+
+def test_a_checkpoint_that_was_trained_anew_is_loaded_anew(tmp_path: Path) -> None:
+    suite, found = load_suite("thermal"), []
+    for baseline in ("languagebind", "fare"):
+        shutil.copytree(resolve(baseline).folder, tmp_path / "model", dirs_exist_ok=True)
+        found.append(prepare(suite, str(tmp_path / "model")).subject()["checkpoint"])
+    assert found == [resolve(baseline).sha256["thermal"] for baseline in ("languagebind", "fare")]
+    assert found[0] != found[1]
 
 
 def test_an_empty_split_is_an_error_and_a_suite_named_twice_runs_once(tmp_path: Path) -> None:
