@@ -84,11 +84,11 @@ def show(suite: str, model: str, perturbation: str | None, examples: int, device
     chosen = load_suite(suite)
     out = out or Path(f"{chosen.name}.png")
     console.check_writable(out)
-    from rlbench import sheets
+    from rlbench import drawing, sheets
 
     column = sheets.choose(chosen, perturbation)
     sheet = sheets.collect(chosen, model, column, examples, device=device)
-    console.write(out, sheets.draw(sheet))
+    console.write(out, drawing.draw(sheet))
     right = sum(guess.correct for guess in sheet.clean)
     kept = sum(guess.correct for guess in sheet.perturbed)
     click.echo(f"{sheet.title}: {right} of {len(sheet.labels)} right when clean, {kept} when perturbed; wrote {out}")

@@ -26,8 +26,8 @@ from rlbench.errors import StoreError
 if TYPE_CHECKING:
     from rlbench.checkpoints import Model
     from rlbench.core import Record
-    from rlbench.leaderboard import Score, Table
     from rlbench.planner import Plan, PlannedCell
+    from rlbench.tables import Score, Table
 
 EVERY = 5.0  # seconds between two plain lines
 WIDE = 400  # columns of a console that is no terminal, so that no line is folded in a log
@@ -164,7 +164,7 @@ def records_json(records: Iterable[Record]) -> str:
 
 def results(records: Sequence[Record], out: Console) -> None:
     """The tables of these records, one for each suite and backbone."""
-    from rlbench.leaderboard import frame, tables
+    from rlbench.tables import frame, tables
 
     found = tables(frame(records)) if records else []
     for table in found:

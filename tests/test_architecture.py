@@ -16,6 +16,7 @@ LAYERS = [
     "evaluate audit",
     "planner",
     "runner training",
+    "drawing tables",
     "leaderboard sheets",
     "console",
     "cli",

@@ -18,7 +18,7 @@ from rich.console import Console
 
 from rlbench import console
 from rlbench.cli import main
-from rlbench.leaderboard import Row, Score, Table
+from rlbench.tables import Row, Score, Table
 
 MINE = """suite: mine
 version: 1
@@ -454,7 +454,7 @@ def test_mistakes_in_show(call: Call, arguments: list[str], words: list[str]) ->
 def test_from_a_run_to_a_board(call: Call, mine: Path, tmp_path: Path) -> None:
     assert call(*RUN, "--suite", mine, "--quiet").exit_code == 0
     shown = call("leaderboard", "--records", "rlbench-results")
-    assert shown.exit_code == 0 and "## mine v1: image, backbone oracle, data blobs" in shown.stdout
+    assert shown.exit_code == 0 and "## mine v1: image, backbone oracle on blobs" in shown.stdout
     frozen = call("leaderboard", "--records", "rlbench-results", "--freeze", "mine.jsonl")
     assert frozen.exit_code == 0 and "wrote mine.jsonl" in frozen.stdout
     again = call("leaderboard", "--records", "mine.jsonl", "--out", "mine.md")

@@ -11,7 +11,10 @@ import pytest
 from rlbench import leaderboard
 from rlbench.core import Record
 from rlbench.errors import StoreError
+from rlbench.metrics import wilson
 from rlbench.records import read_records
+from rlbench.tables import Table, frame
+from rlbench.tables import tables as comparable
 
 COLUMNS = ["clean", "apgd-ce linf 4/255", "pgd linf 4/255", "pgd linf 8/255", "pgd l2 0.5", "worst linf 4/255"]
 
@@ -41,12 +44,12 @@ def board(model: str, worst: int = 60) -> list[Record]:
     return [record(model, c, k) for c, k in zip(COLUMNS, counts, strict=True)]
 
 
-def tables(records: list[Record]) -> list[leaderboard.Table]:
-    return leaderboard.tables(leaderboard.frame(records))
+def tables(records: list[Record]) -> list[Table]:
+    return comparable(frame(records))
 
 
 def test_a_cell_is_the_share_with_its_wilson_interval() -> None:
-    text = leaderboard.render(leaderboard.frame([record("fare:mini", "clean", 180)]), "t")
+    text = leaderboard.render(frame([record("fare:mini", "clean", 180)]), "t")
     # 180 of 200: Wilson 95% by the score equation's roots, 0.8506 and 0.9343 (R: prop.test(180, 200, correct=FALSE))
     assert "| fare:mini | 200 | 90.0 [85.1, 93.4] |" in text
 
@@ -59,10 +62,10 @@ def test_columns_are_in_reading_order_and_rows_by_worst_case() -> None:
 
 def test_same_records_same_bytes_in_any_order() -> None:
     records = board("a:mini") + board("b:mini")
-    text = leaderboard.render(leaderboard.frame(records), "t")
+    text = leaderboard.render(frame(records), "t")
     frozen = leaderboard.freeze(records)
     random.Random(0).shuffle(records)
-    assert leaderboard.render(leaderboard.frame(records), "t") == text
+    assert leaderboard.render(frame(records), "t") == text
     assert leaderboard.freeze(records) == frozen
 
 
@@ -70,7 +73,7 @@ def test_a_failed_cell_is_failed_with_its_reason_and_ranks_last() -> None:
     broken = [record("a:mini", c, None if c.startswith("worst") else 190) for c in COLUMNS]
     [table] = tables(broken + board("b:mini", 1))
     assert [row.model for row in table.rows] == ["b:mini", "a:mini"]
-    text = leaderboard.render(leaderboard.frame(broken), "t")
+    text = leaderboard.render(frame(broken), "t")
     assert "| failed" in text and "- failed: a:mini, worst linf 4/255: the linf norm is 0.02" in text
 
 
@@ -79,7 +82,7 @@ def test_what_can_not_be_compared_gets_a_table_of_its_own(field: str) -> None:
     other = [replace(r, provenance={**r.provenance, field: "other"}) for r in board("b:mini")]
     found = tables(board("a:mini") + other)
     assert len(found) == 2 and all(len(table.rows) == 1 for table in found)
-    text = leaderboard.render(leaderboard.frame(board("a:mini") + other), "t")
+    text = leaderboard.render(frame(board("a:mini") + other), "t")
     assert re.search(rf"^## .*, {field} other$", text, re.MULTILINE)  # the heading says what keeps them apart
 
 
@@ -123,8 +126,8 @@ def test_corruptions_are_averaged_by_severity_with_a_cautious_interval() -> None
     [score] = table.rows[0].scores.values()
     assert table.columns == ("4 corruptions at 3",)
     assert score.share == pytest.approx(110 / 200)
-    alone = leaderboard.Score(110 / 200, *leaderboard.wilson(110, 200))
-    assert (score.low, score.high) == pytest.approx((alone.low, alone.high))  # as wide as one cell of 200 examples
+    alone = wilson(110, 200)
+    assert (score.low, score.high) == pytest.approx(alone)  # as wide as one cell of 200 examples
 
 
 def test_a_model_that_lacks_a_corruption_has_no_mean() -> None:
@@ -136,17 +139,15 @@ def test_a_model_that_lacks_a_corruption_has_no_mean() -> None:
 
 def test_mini_boards_say_that_they_are_a_model_organism() -> None:
     mini, full = board("a:mini"), [replace(r, backbone="vit-l-14") for r in board("a")]
-    assert "model organism" in leaderboard.render(leaderboard.frame(mini), "t")
-    assert "model organism" not in leaderboard.render(leaderboard.frame(full), "t")
+    assert "model organism" in leaderboard.render(frame(mini), "t")
+    assert "model organism" not in leaderboard.render(frame(full), "t")
 
 
 def test_frozen_records_render_like_the_store_and_hold_no_times(tmp_path: Path) -> None:
     file = tmp_path / "mini.jsonl"
     file.write_text(leaderboard.freeze(board("a:mini")))
     assert "seconds" not in file.read_text()
-    assert leaderboard.render(leaderboard.load(file), "t") == leaderboard.render(
-        leaderboard.frame(board("a:mini")), "t"
-    )
+    assert leaderboard.render(leaderboard.load(file), "t") == leaderboard.render(frame(board("a:mini")), "t")
     assert leaderboard.freeze(read_records([file])) == file.read_text()
 
 
@@ -156,7 +157,7 @@ def test_freezing_refuses_models_of_this_machine() -> None:
 
 
 def test_the_frame_is_tidy() -> None:
-    cells = leaderboard.frame([*board("a:mini"), record("b:mini", "clean", None)])
+    cells = frame([*board("a:mini"), record("b:mini", "clean", None)])
     assert isinstance(cells, pd.DataFrame) and len(cells) == 7
     assert {"suite", "model", "perturbation", "n", "n_correct", "accuracy", "low", "high", "protocol", "seed"} <= set(
         cells
@@ -165,4 +166,4 @@ def test_the_frame_is_tidy() -> None:
 
 
 def test_no_records_is_an_empty_board() -> None:
-    assert "No records" in leaderboard.render(leaderboard.frame([]), "t")
+    assert "No records" in leaderboard.render(frame([]), "t")

@@ -13,10 +13,11 @@ from rlbench import cells, sheets
 from rlbench import evaluate as evaluating
 from rlbench.cells import groups
 from rlbench.core import Adversarial, Box, Clean, Composed, Corrupted, Modality, Threat
+from rlbench.drawing import RIGHT, WRONG, Guess, Sheet, amplification, draw
 from rlbench.errors import FieldError, UnknownName
 from rlbench.evaluate import Result, evaluate, prepare
 from rlbench.records import Block
-from rlbench.sheets import Guess, Sheet, amplification, choose, collect, draw
+from rlbench.sheets import choose, collect
 from rlbench.suite import load_suite
 
 SHAPES: list[tuple[Modality, tuple[int, ...], str]] = [
@@ -49,7 +50,7 @@ def test_every_modality_draws_right_and_wrong_predictions(
     modality: Modality, shape: tuple[int, ...], unit: str
 ) -> None:
     picture = np.asarray(Image.open(BytesIO(draw(sheet(modality, shape, unit)))).convert("RGB")).reshape(-1, 3)
-    colours = {tuple(int(c[i : i + 2], 16) for i in (1, 3, 5)) for c in (sheets.RIGHT, sheets.WRONG)}
+    colours = {tuple(int(c[i : i + 2], 16) for i in (1, 3, 5)) for c in (RIGHT, WRONG)}
     assert colours <= set(map(tuple, picture.tolist()))
 
 
