@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 from rlbench import cells, registry
 from rlbench.checkpoints import resolve
@@ -375,7 +376,15 @@ def test_an_empty_split_is_an_error_and_a_suite_named_twice_runs_once(tmp_path: 
 
 
 def test_of_several_models_one_that_cannot_run_is_skipped(tmp_path: Path) -> None:
-    made = plan("smoke", ["linear", "languagebind"], store=tmp_path / "out", examples=8)
+    folder = tmp_path / "thermal-only"
+    shutil.copytree(resolve("fare").folder, folder)
+    card = yaml.safe_load((folder / "card.yaml").read_text())
+    towers = card["backbones"]["mini"]["modalities"]
+    card["backbones"]["mini"]["modalities"] = {"thermal": towers["thermal"]}
+    (folder / "card.yaml").write_text(yaml.safe_dump(card))
+    made = plan("smoke", ["linear", str(folder)], store=tmp_path / "out", examples=8)
     skipped = [cell for cell in made.cells if cell.skipped]
-    assert {cell.model for cell in skipped} == {"languagebind:mini"} and "image" in str(skipped[0].skipped)
+    assert {cell.model for cell in skipped} == {str(folder)} and "image" in str(skipped[0].skipped)
     assert {cell.model for cell in made.cells if not cell.skipped} == {"linear:oracle"}
+    with pytest.raises(ModalityError):
+        plan("smoke", str(folder), store=tmp_path / "out")
