@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import asdict
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,9 +39,14 @@ class Tool(click.Group):
             ctx.exit(130)
 
 
-@click.group(cls=Tool, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=Tool,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.version_option(package_name="rlbind-bench", message="rlbench %(version)s")
-def main() -> None:
+@click.pass_context
+def main(ctx: click.Context) -> None:
     """Robustness of language-anchored multi-modal encoders: clean, attacked, corrupted.
 
     \b
@@ -48,6 +54,8 @@ def main() -> None:
     rlbench run --suite thermal --model rlbind    a robustness table
     rlbench show thermal                          a picture of the examples
     """
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
 
 
 KINDS = ("suites", "models", "attacks", "corruptions", "tasks")
@@ -98,12 +106,14 @@ def show(suite: str, model: str, perturbation: str | None, examples: int, device
 @click.option("--suite", "suites", multiple=True, required=True, metavar="NAME|FILE.yaml", help="Several are allowed.")
 @click.option("--model", "models", multiple=True, required=True, metavar="NAME|FOLDER", help="Several are allowed.")
 @click.option("--examples", type=click.IntRange(1), metavar="N", help="Per cell [default: the suite's].")
-@click.option("--seed", type=click.IntRange(0), help="Of the attacks and corruptions [default: the suite's].")
+@click.option(
+    "--seed", type=click.IntRange(0), metavar="N", help="Of the attacks and corruptions [default: the suite's]."
+)
 @click.option("--out", type=click.Path(path_type=Path), default="rlbench-results", show_default=True, help="Store.")
 @click.option("--fresh", is_flag=True, help="Forget what the store has of these cells and start over.")
-@click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True)
-@click.option("--workers", type=click.IntRange(1), help="Processes [default: one a CPU core].")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+@click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True, metavar="N")
+@click.option("--workers", type=click.IntRange(1), metavar="N", help="Processes [default: one a CPU core].")
+@click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda")
 @click.option("--dry-run", is_flag=True, help="Check everything, show the plan, and stop.")
 @click.option("--quiet", is_flag=True, help="Only the result.")
 @click.option("--json", "as_json", is_flag=True, help="Records as a JSON array on stdout, the rest on stderr.")
@@ -127,6 +137,8 @@ def run(
     if not quiet or dry_run:
         console.plan(plan, terminal)
     if dry_run:
+        if as_json:
+            click.echo(console.as_json(asdict(cell) for cell in plan.cells))
         return
     try:
         with console.progress(quiet=quiet) as advance:
@@ -154,8 +166,8 @@ def _rate(progress: Progress) -> str:
 
 @main.command(short_help="Train a method by its recipe; the run folder is a model name.")
 @click.argument("method")
-@click.option("--stage", type=click.IntRange(1), help="Of a method with stages [default: the last].")
-@click.option("--modality", "modalities", multiple=True, help="Several are allowed [default: all].")
+@click.option("--stage", type=click.IntRange(1), metavar="N", help="Of a method with stages [default: the last].")
+@click.option("--modality", "modalities", multiple=True, metavar="NAME", help="Several are allowed [default: all].")
 @click.option("--suite", metavar="NAME|FILE.yaml", help="Train on the train split of this suite's data.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A field of the recipe, such as epochs=1.")
 @click.option("--out", type=click.Path(path_type=Path), help="The folder to make [default: rlbench-runs/METHOD-k].")
@@ -238,55 +250,42 @@ def leaderboard(
     if freeze and not records:
         raise click.UsageError("--freeze needs --records: what is to become reference records")
     if records:
-        _render_records(records, freeze, out)
-    elif not _render_boards(board, check, out):
-        raise click.exceptions.Exit(1)
+        _from_records(records, freeze, out)
+    else:
+        _from_boards(board, check, out)
 
 
-def _render_records(paths: tuple[Path, ...], freeze: Path | None, out: Path | None) -> None:
+def _from_records(paths: tuple[Path, ...], freeze: Path | None, out: Path | None) -> None:
     from rlbench import console
     from rlbench.leaderboard import freeze as frozen
     from rlbench.leaderboard import load, render
     from rlbench.records import read_records
 
     if freeze:
-        console.write(freeze, frozen(read_records(paths)).encode())
+        console.write(freeze, frozen(read_records(paths)))
         click.echo(f"wrote {freeze}; `rlbench leaderboard` renders it")
     if out or not freeze:
-        text = render(load(paths), f"Results: {', '.join(path.name or str(path) for path in paths)}")
-        _write_text(out, text)
+        console.emit(out, render(load(paths), f"Results: {', '.join(path.name or str(path) for path in paths)}"))
 
 
-def _render_boards(name: str | None, check: bool, out: Path | None) -> bool:
-    """Whether every board is (now) what its records make."""
+def _from_boards(name: str | None, check: bool, out: Path | None) -> None:
     from rlbench import console
     from rlbench.leaderboard import boards, is_checkout
 
     found = {board.name: board for board in boards()}
     if name is not None and name not in found:
         raise UnknownName("board", name, found)
-    chosen = [board for board in found.values() if name in (None, board.name)]
-    if out and not check and len(chosen) != 1:
-        raise click.UsageError(f"--out takes one board; choose it with --board: {', '.join(found) or 'there is none'}")
-    stale = [board for board in chosen if check and board.stale()]
-    for board in chosen if not check else stale:
-        if check:
+    chosen = [found[name]] if name else list(found.values())
+    if not chosen:
+        click.echo("there are no boards: leaderboards/records has no .jsonl file; --records with --freeze makes one")
+    elif check:
+        stale = [board for board in chosen if board.stale()]
+        for board in stale:
             click.echo(f"{board.page} is not what {board.records} makes; run `rlbench leaderboard`", err=True)
-        elif out or not is_checkout(board):
-            _write_text(out, board.text())
-        else:
-            console.write(board.page, board.text().encode())
-            click.echo(f"wrote {board.page}")
-    if check or not chosen:
         click.echo(f"{len(chosen) - len(stale)} of {len(chosen)} boards are up to date")
-    return not stale
-
-
-def _write_text(out: Path | None, text: str) -> None:
-    from rlbench import console
-
-    if out is None:
-        click.echo(text, nl=False)
+        raise click.exceptions.Exit(1 if stale else 0)
+    elif out and len(chosen) > 1:
+        raise click.UsageError(f"--out takes one board; choose it with --board: {', '.join(found)}")
     else:
-        console.write(out, text.encode())
-        click.echo(f"wrote {out}")
+        for board in chosen:
+            console.emit(out or (board.page if is_checkout(board) else None), board.text())

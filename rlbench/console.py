@@ -247,13 +247,22 @@ def check_writable(path: Path) -> None:
         raise StoreError(f"can't write {path}: {folder} is no folder that can be written to; choose another path")
 
 
-def write(path: Path, data: bytes) -> None:
+def write(path: Path, data: bytes | str) -> None:
     """Writes the file whole or not at all. Raises: StoreError."""
     check_writable(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        temporary.write_bytes(data)
+        temporary.write_bytes(data.encode() if isinstance(data, str) else data)
         os.replace(temporary, path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise StoreError(f"can't write {path}: {error.strerror}; choose another path") from None
+
+
+def emit(path: Path | None, text: str) -> None:
+    """Writes the text to the file and says so, or prints it."""
+    if path is None:
+        sys.stdout.write(text)
+    else:
+        write(path, text)
+        sys.stdout.write(f"wrote {path}\n")

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from rlbench import registry
+from rlbench.checkpoints import resolve
 from rlbench.core import Adversarial, Clean, Composed, Corrupted, Perturbation, Suite, Worst
 from rlbench.drawing import Guess, Sheet
 from rlbench.errors import DataError, FieldError, UnknownName
@@ -58,7 +59,7 @@ def collect(
     names = [label.name for label in suite.task.classes]
     found = _perturbed(bench, perturbation, x, y, batch.ids)
     return Sheet(
-        title=f"{suite.name} v{suite.version} · {model} · {perturbation}",
+        title=f"{suite.name} v{suite.version} · {resolve(model).name} · {perturbation}",
         modality=suite.modality,
         box=bench.box,
         x=x,

@@ -96,7 +96,7 @@ def test_start_up_is_light(arguments: list[str], seconds: float) -> None:
 
 def test_alone_it_prints_its_help(call: Call) -> None:
     result = call()
-    assert "Usage: rlbench" in result.output and "leaderboard" in result.output
+    assert result.exit_code == 0 and "Usage: rlbench" in result.stdout and "leaderboard" in result.stdout
 
 
 def test_as_a_module() -> None:
@@ -162,6 +162,8 @@ def test_json_is_the_records_alone(call: Call, mine: Path) -> None:
 def test_a_dry_run_writes_nothing(call: Call, mine: Path, tmp_path: Path) -> None:
     result = call(*RUN, "--suite", mine, "--dry-run")
     assert result.exit_code == 0 and f"0 of {CELLS}" in result.stdout
+    planned = json.loads(call(*RUN, "--suite", mine, "--dry-run", "--json").stdout)
+    assert len(planned) == CELLS and {cell["done"] for cell in planned} == {0}
     assert list(tmp_path.iterdir()) == []
 
 
