@@ -186,8 +186,8 @@ class AudioWorld(World):
     """Procedural sounds of 16 kinds: 1 s at 8 kHz, as log-mel or waveform.
 
     Synthesis is at 8 kHz whatever the box: a waveform box of n samples hears the clip at n Hz, a log-mel box by
-    `rlbench.tasks.mel.logmel`. Web: signal-to-noise ratio -4 to 14 dB, second event at gain 0 to 0.2. Sensor: -12 to
-    6 dB, gain 0 to 0.4.
+    `rlbench.tasks.mel.logmel`. Web: signal-to-noise ratio -4 to 14 dB, second event at gain 0 to 0.2. Sensor: -15 to
+    3 dB, gain 0 to 0.5.
     """
 
     name: ClassVar[str] = "audio-world"
@@ -207,7 +207,7 @@ class AudioWorld(World):
     def clip(self, g: Rng, label: int) -> Wave:
         """(8000,) in [-1, 1]: the sound, another class's sound more softly, and noise with a random slope."""
         web = self.domain == "web"
-        snr, gain = g.uniform(*((-4, 14) if web else (-12, 6))), g.uniform(0, 0.2 if web else 0.4)
+        snr, gain = g.uniform(*((-4, 14) if web else (-15, 3))), g.uniform(0, 0.2 if web else 0.5)
         other = (label + g.integers(1, len(SOUNDS))) % len(SOUNDS)
         wave = _sound(g, label) + gain * _sound(g, int(other))
         wave += 10 ** (-snr / 20) * _noise(g, slope=g.uniform(0, 1.2))

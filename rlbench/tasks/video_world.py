@@ -53,7 +53,7 @@ class _Scene:
 
 _SCENES: dict[Domain, _Scene] = {
     "web": _Scene((0.55, 0.85), 0.05, 1, 0.05, 0.01),
-    "sensor": _Scene((0.2, 0.45), 0.12, 4, 0.2, 0.045),
+    "sensor": _Scene((0.2, 0.45), 0.12, 4, 0.2, 0.035),
 }
 
 
