@@ -51,10 +51,11 @@ class Row:
     n: int
     scores: Mapping[str, Score]
 
-    def rank(self) -> tuple[float, float]:
-        """The mean worst case, then the mean of all columns; a failed cell counts as 0."""
-        worst = [score.share for column, score in self.scores.items() if column.startswith("worst ")]
-        return fmean(worst or [0.0]), fmean(score.share for score in self.scores.values())
+    def rank(self, columns: Sequence[str]) -> tuple[float, float]:
+        """The mean worst case, then the mean of all columns; a cell that failed or is missing counts as 0."""
+        shares = {column: self.scores[column].share if column in self.scores else 0.0 for column in columns}
+        worst = [share for column, share in shares.items() if column.startswith("worst ")]
+        return fmean(worst or [0.0]), fmean(shares.values())
 
 
 @dataclass(frozen=True)
@@ -158,7 +159,7 @@ def _table(facts: dict[str, object], part: pd.DataFrame) -> Table:
                 scores[members[0]] = there[0]
         rows.append(Row(f"{model} ({weights[:8]})" if twins else model, n, scores))
     columns = sorted({c for row in rows for c in row.scores}, key=column_order)
-    rows.sort(key=lambda row: (*(-r for r in row.rank()), row.model, row.n))
+    rows.sort(key=lambda row: (*(-r for r in row.rank(columns)), row.model, row.n))
     return Table(facts, tuple(columns), tuple(rows), _made_with(part))
 
 

@@ -77,6 +77,17 @@ def test_a_failed_cell_is_failed_with_its_reason_and_ranks_last() -> None:
     assert "| failed" in text and "- failed: a:mini, worst linf 4/255: the linf norm is 0.02" in text
 
 
+def test_what_was_not_run_is_no_advantage() -> None:
+    def both(model: str, four: int, eight: int | None) -> list[Record]:
+        found = [record(model, "clean", 180), record(model, "worst linf 4/255", four)]
+        return found if eight is None else [*found, record(model, "worst linf 8/255", eight)]
+
+    [table] = tables(both("whole:mini", 100, 60) + both("part:mini", 110, None))
+    assert [row.model for row in table.rows] == ["whole:mini", "part:mini"]
+    text = leaderboard.render(frame(both("whole:mini", 1, 1) + both("part:mini", 1, None)), "t")
+    assert re.search(r"part:mini .*\| - +\|", text)
+
+
 @pytest.mark.parametrize("field", ["data", "anchors", "seed"])
 def test_what_can_not_be_compared_gets_a_table_of_its_own(field: str) -> None:
     other = [replace(r, provenance={**r.provenance, field: "other"}) for r in board("b:mini")]
