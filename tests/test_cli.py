@@ -2,10 +2,10 @@
 
 import json
 import re
+import resource
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
@@ -82,16 +82,13 @@ def fails(result: Result, *words: str, untouched: Path | None = None) -> None:
 def test_start_up_is_light(arguments: list[str], seconds: float) -> None:
     heavy = "{'torch', 'transformers', 'pandas', 'matplotlib', 'scipy'} & set(sys.modules)"
     code = f"import sys; from rlbench.cli import main\ntry: main({arguments})\nfinally: print(sorted({heavy}))"
-    taken = []
-    for _ in range(3):
-        begun = time.perf_counter()
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-        taken.append(time.perf_counter() - begun)
-        assert done.returncode == 0, done.stderr
-        assert done.stdout.strip().endswith("[]")
-        if taken[-1] < seconds:
-            break
-    assert min(taken) < 3 * seconds  # a busy machine is not the program's fault; its own time is under `seconds`
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip().endswith("[]")
+    # Processor time, since a busy machine is not the program's fault.
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < seconds
 
 
 def test_alone_it_prints_its_help(call: Call) -> None:
