@@ -255,5 +255,5 @@ def test_a_suites_own_data_trains_a_backbone(tmp_path: Path) -> None:
 def test_a_run_says_where_it_starts() -> None:
     """Stage 2 takes the bundled stage 1 unless it is told otherwise."""
     text = described(load_recipe("rlbind", 2, modality="video"))
-    assert text == "from fare:mini (the bundled one), 2 epochs of 6000 examples, Linf 2/255 by PGD-3"
+    assert text == "from fare:mini (the bundled one), 3 epochs of 6000 examples, Linf 2/255 by PGD-3"
     assert "bundled" not in described(load_recipe("rlbind", 2, modality="video", overrides={"init": "runs/fare"}))
