@@ -204,6 +204,7 @@ def train(
             report=lambda s: advance(
                 f"{method} {s.modality}", s.step, s.steps, f"step {s.step} of {s.steps}, loss {s.loss:.3f}"
             ),
+            announce=lambda line: None if quiet else click.echo(line, err=True),
         )
     shown = suite or (modalities or ("thermal",))[0]
     click.echo(f"trained {folder}; next: rlbench run --suite {shown} --model {folder}")
