@@ -49,6 +49,12 @@ class ZeroShot:
         rounded = (self.anchors.double().cpu() * 1e5).round().to(torch.int64).contiguous()
         return hashlib.sha256(rounded.numpy().tobytes()).hexdigest()[:16]
 
+    def twins(self) -> tuple[int, int] | None:
+        """Two classes with the same anchor, which the text tower can't tell apart, so that neither is ever correct."""
+        cos = (self.anchors @ self.anchors.T).triu(1)
+        best = int(cos.argmax())
+        return divmod(best, len(cos)) if float(cos.flatten()[best]) > 1 - 1e-6 else None
+
 
 def zero_shot(encoder: Encoder, modality: Modality, classes: Sequence[Label], templates: Sequence[str]) -> ZeroShot:
     """Embeds the classes' prompt ensembles once. Classes x templates -> a classifier."""

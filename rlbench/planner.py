@@ -210,7 +210,10 @@ class _Draft:
 
     def _pair(self, suite: Suite, model: str, n: int) -> Pair:
         bench = prepare(suite, model, device=self.device, batch_size=self.batch_size)
-        subject = bench.subject()
+        subject, twins = bench.subject(), bench.classifier.twins()
+        if twins is not None:
+            one, other = (suite.task.classes[k].name for k in twins)
+            self.notes.append(f"{suite.name}, {model}: {one!r} and {other!r} have one anchor, so both are always wrong")
         members = [m for group in cells.groups(suite.perturbations) for m in group.members]
         listed = [cells.canonical(p) for p in suite.perturbations]
         keys = {p: cells.cell_key(subject, suite, p) for p in dict.fromkeys([*members, *listed])}

@@ -119,9 +119,9 @@ def _parse(path: Path) -> tuple[list[Record], list[str]]:
 
 
 def read_records(paths: Iterable[str | Path]) -> list[Record]:
-    """The records of JSON lines files or store folders; of the same cell the last one.
+    """The records of JSON lines files or store folders, merged.
 
-    Raises: StoreError for a missing file or an unusable line.
+    Raises: StoreError for a missing file, an unusable line, or two stores with other counts of the same cell.
     """
     found: dict[tuple[str, int, str, str], Record] = {}
     for path in map(Path, paths):
@@ -132,7 +132,11 @@ def read_records(paths: Iterable[str | Path]) -> list[Record]:
             raise StoreError(f"can't read records from {file}: {error.strerror}; `rlbench run` writes them") from None
         if problems:
             raise StoreError(f"{problems[0]}; run the same command again to compute it again, or remove the line")
-        found |= {_identity(record): record for record in records}
+        for record in records:
+            other = found.setdefault(_identity(record), record)
+            if (other.n_correct, other.error) != (record.n_correct, record.error):
+                cell = f"{record.suite}, {record.model}, {record.perturbation}"
+                raise StoreError(f"{file} contradicts another store on one cell ({cell}); render one store at a time")
     return list(found.values())
 
 

@@ -185,3 +185,27 @@ def test_what_killed_writers_left_is_cleared_and_a_living_ones_is_not(tmp_path: 
         (tmp_path / f".tmp-{process}-key-0-5.parquet").write_bytes(b"half")
     Store(tmp_path).prepare()
     assert [p.name.split("-")[1] for p in tmp_path.glob(".tmp-*")] == [str(os.getpid())]
+
+
+def test_stores_that_contradict_each_other_are_not_merged(tmp_path: Path) -> None:
+    record = Record(
+        key="k",
+        suite="s",
+        suite_version=1,
+        task="t",
+        modality="image",
+        model="m:mini",
+        backbone="mini",
+        perturbation="clean",
+        n=10,
+        n_correct=7,
+        error=None,
+        forwards=10,
+        backwards=0,
+    )
+    Store(tmp_path / "a").append(record)
+    Store(tmp_path / "b").append(replace(record, provenance={"device": "cuda"}))
+    Store(tmp_path / "c").append(replace(record, n_correct=8))
+    assert read_records([tmp_path / "a", tmp_path / "b"]) == [record]
+    with pytest.raises(StoreError, match="contradicts another store on one cell \\(s, m:mini, clean\\)"):
+        read_records([tmp_path / "a", tmp_path / "c"])

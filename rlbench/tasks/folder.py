@@ -170,7 +170,7 @@ def folder(
 ) -> Folder:
     """A folder of images, thermal images, recordings or clips with labels.csv.
 
-    Everything but the media themselves is checked here: the lists, that the files exist, that there is something to test.
+    Everything but the media themselves is checked here: the lists, and that the files exist and the split is not empty.
 
     Args:
         data: the folder. labels.csv has path,label,split,source; paths are relative to the folder and may leave it
