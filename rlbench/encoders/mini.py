@@ -16,7 +16,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
-from torch.nn.functional import normalize, relu
+from torch.nn.functional import normalize, relu, unfold
 
 from rlbench.core import Box, Modality, Trait
 from rlbench.encoders.hashed_text import HashedText
@@ -44,10 +44,22 @@ class Block(nn.Module):
     def forward(self, h: Tensor) -> Tensor:
         """(B, N, D) -> (B, N, D)."""
         b, n, d = h.shape
-        q, k, v = self.qkv(self.norm1(h)).view(b, n, 3, HEADS, d // HEADS).permute(2, 0, 3, 1, 4)
-        attention = (q @ k.transpose(-2, -1) * (d // HEADS) ** -0.5).softmax(-1)
-        h = h + self.out((attention @ v).transpose(1, 2).reshape(b, n, d))
+        heads = self.qkv(self.norm1(h)).view(b, n, 3, HEADS, d // HEADS).permute(2, 0, 3, 1, 4)
+        q, k, v = heads.reshape(3, b * HEADS, n, d // HEADS).unbind(0)  # one copy, in place of one each
+        attention = (torch.bmm(q, k.transpose(1, 2)) * (d // HEADS) ** -0.5).softmax(-1)
+        h = h + self.out(torch.bmm(attention, v).view(b, HEADS, n, -1).transpose(1, 2).reshape(b, n, d))
         return h + cast(Tensor, self.down(relu(self.up(self.norm2(h)))))
+
+
+class OneChannelConv(nn.Conv2d):
+    """A convolution of one channel as a matrix product of its patches, for which its gradient is twice as fast."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, 1, H, W) -> (B, C, H / stride, W / stride)."""
+        columns = unfold(x, self.kernel_size, padding=cast("tuple[int, int]", self.padding), stride=self.stride)
+        assert self.bias is not None
+        h = torch.baddbmm(self.bias[:, None], self.weight.flatten(1).expand(len(x), -1, -1), columns)
+        return h.view(len(x), -1, x.shape[-2] // self.stride[0], x.shape[-1] // self.stride[1])
 
 
 def _stem(box: Box) -> nn.Sequential:
@@ -58,7 +70,8 @@ def _stem(box: Box) -> nn.Sequential:
     kernel, stride = (3, 2) if box.shape[-1] == 32 else (7, 4)
     layers: list[nn.Module] = []
     for width in (24, 48, WIDTH):
-        layers += [nn.Conv2d(channels, width, kernel, stride, kernel // 2), nn.GroupNorm(GROUPS, width), nn.ReLU()]
+        conv = OneChannelConv if channels == 1 else nn.Conv2d
+        layers += [conv(channels, width, kernel, stride, kernel // 2), nn.GroupNorm(GROUPS, width), nn.ReLU()]
         channels, kernel, stride = width, 3, 2
     return nn.Sequential(*layers)
 
