@@ -201,9 +201,7 @@ def train(
             suite=data,
             out=folder,
             overrides=overrides,
-            report=lambda s: advance(
-                f"{method} {s.modality}", s.step, s.steps, f"step {s.step} of {s.steps}, loss {s.loss:.3f}"
-            ),
+            report=lambda s: advance(f"{method} {s.modality}", s.step, s.steps, console.remark(s)),
             announce=lambda line: None if quiet else click.echo(line, err=True),
         )
     shown = suite or (modalities or ("thermal",))[0]

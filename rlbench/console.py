@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from rlbench.core import Record
     from rlbench.planner import Plan, PlannedCell
     from rlbench.tables import Score, Table
+    from rlbench.training.loop import Step
 
 EVERY = 5.0  # seconds between two plain lines
 WIDE = 400  # columns of a console that is no terminal, so that no line is folded in a log
@@ -220,6 +221,12 @@ def progress(*, quiet: bool) -> Iterator[Advance]:
             )
     else:
         yield _lines()
+
+
+def remark(step: Step) -> str:
+    """`step 3 of 10, loss 0.523`, or `example 512 of 6000` while they are rendered."""
+    loss = "" if step.loss is None else f", loss {step.loss:.3f}"
+    return f"{step.what} {step.step} of {step.steps}{loss}"
 
 
 def _lines() -> Advance:

@@ -184,16 +184,14 @@ def test_a_run_is_reproducible_and_its_folder_is_a_model(tmp_path: Path) -> None
     lines: list[str] = []
     common = {"modalities": ["thermal"], "overrides": TINY}
     first = train("languagebind", out=tmp_path / "a", report=steps.append, announce=lines.append, **common)
-    assert lines == ["languagebind, thermal: from random weights, 1 epochs of 64 examples"]
+    assert lines == ["languagebind, thermal: from random weights, 1 epochs of up to 64 examples"]
     second = train("languagebind", modalities=["thermal"], out=tmp_path / "b", overrides=TINY)
     other = train("languagebind", modalities=["thermal"], out=tmp_path / "c", overrides={**TINY, "seed": 1})
     models = [resolve(str(path)) for path in (first, second, other)]
     assert models[0].sha256 == models[1].sha256 != models[2].sha256
-    assert [(s.step, s.steps) for s in steps] == [(1, 2), (2, 2)] and set(steps[-1].val) == {
-        "clean",
-        "robust",
-        "unseen",
-    }
+    shown = [(s.what, s.step, s.steps) for s in steps]
+    assert shown == [("example", 64, 64), ("step", 1, 2), ("step", 2, 2)]
+    assert set(steps[-1].val) == {"clean", "robust", "unseen"}
     assert [json.loads(line)["step"] for line in (first / "metrics.jsonl").read_text().splitlines()] == [1, 2]
     encoder = load_encoder(str(first), "thermal")
     x = torch.rand(2, 1, 32, 32)
@@ -255,5 +253,5 @@ def test_a_suites_own_data_trains_a_backbone(tmp_path: Path) -> None:
 def test_a_run_says_where_it_starts() -> None:
     """Stage 2 takes the bundled stage 1 unless it is told otherwise."""
     text = described(load_recipe("rlbind", 2, modality="video"))
-    assert text == "from fare:mini (the bundled one), 3 epochs of 6000 examples, Linf 2/255 by PGD-3"
+    assert text == "from fare:mini (the bundled one), 3 epochs of up to 6000 examples, Linf 2/255 by PGD-3"
     assert "bundled" not in described(load_recipe("rlbind", 2, modality="video", overrides={"init": "runs/fare"}))

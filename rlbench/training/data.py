@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import cast
 
@@ -16,6 +16,7 @@ from rlbench.heads import prompts, zero_shot
 from rlbench.training.recipe import Recipe
 
 CHUNK = 512
+PASSES = 16  # over a small split, at most, in an epoch
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,10 @@ def validation_task(modality: Modality, suite: Suite | None, subset: str = "seen
     return suite.task if subset == "seen" and suite.task.size("val") else None
 
 
-def pool(task: Task, box: Box, examples: int) -> Pool:
+def pool(task: Task, box: Box, examples: int, *, read: Callable[[int, int], None]) -> Pool:
     """Renders or reads the train split once: `examples` of a world, or all of a fixed split.
+
+    `read` is told how many of how many are there.
 
     Raises:
         DataError: the split is empty.
@@ -74,7 +77,8 @@ def pool(task: Task, box: Box, examples: int) -> Pool:
         part = task.load(box, start, stop, "train")
         x[start:stop] = ((part.x - box.low) / (box.high - box.low) * 255).round().clamp(0, 255).to(torch.uint8)
         y[start:stop] = part.y
-    return Pool(task, box, x, y, max(n, examples))
+        read(stop, n)
+    return Pool(task, box, x, y, max(n, examples if size is None else min(examples, PASSES * n)))
 
 
 def classes_of(recipe: Recipe, task: Task) -> tuple[Label, ...]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -25,13 +26,17 @@ from rlbench.training.validation import held, validated
 
 @dataclass(frozen=True)
 class Step:
-    """What a run reports: the finished step of how many, the loss, and at an epoch's end the validation's shares."""
+    """What a run reports: the finished step of how many, the loss, and at an epoch's end the validation's shares.
+
+    Before the first step: how many examples of how many are there (`what` is "example"), without a loss.
+    """
 
     modality: Modality
     step: int
     steps: int
-    loss: float
-    val: Mapping[str, float]
+    loss: float | None = None
+    val: Mapping[str, float] = field(default_factory=dict)
+    what: Literal["step", "example"] = "step"
 
 
 @dataclass(frozen=True)
@@ -80,8 +85,10 @@ def _initial(recipe: Recipe, modality: Modality) -> Mini:
         return Mini({modality: Tower(BOXES[modality])}, {})
 
 
-def prepared(recipe: Recipe, modality: Modality, suite: Suite | None = None) -> Run:
-    """Loads and renders what a run needs.
+def prepared(
+    recipe: Recipe, modality: Modality, suite: Suite | None = None, report: Callable[[Step], None] = lambda step: None
+) -> Run:
+    """Loads and renders what a run needs, and reports the examples.
 
     Raises:
         ModalityError: the backbone lacks it. UnknownName, CheckpointError: of init or original. DataError: no examples.
@@ -90,13 +97,17 @@ def prepared(recipe: Recipe, modality: Modality, suite: Suite | None = None) -> 
         raise ModalityError(f"mini has no {modality}; it has {', '.join(BOXES)}")
     encoder = _initial(recipe, modality)
     task = task_of(recipe, modality, suite)
+
+    def read(done: int, of: int) -> None:
+        report(Step(modality, done, of, what="example"))
+
     return Run(
         recipe=recipe,
         modality=modality,
         suite=suite,
         encoder=encoder.requires_grad_(True),
         original=_loaded(recipe.original, modality) if recipe.original else None,
-        data=pool(task, encoder.boxes[modality], recipe.examples),
+        data=pool(task, encoder.boxes[modality], recipe.examples, read=read),
         anchors=anchors(encoder, recipe, task, modality),
         captions=captions(encoder, task),
     )

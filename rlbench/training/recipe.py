@@ -31,7 +31,8 @@ class Recipe:
         init: the model to start from; None: random weights.
         original: the frozen model whose embeddings or distributions the loss keeps.
         domain, subset, examples: of the procedural world's train split. A suite's split replaces them; an epoch
-            has `examples` of it, the same ones again where it is smaller, and all of it where it is larger.
+            then has `examples` of it, the same ones again up to 16 times where it is smaller, and all of it where
+            it is larger.
         prompts: the class names that the loss compares with: those of the data's subset, or all of the world's.
         epochs, batch, lr, weight_decay, warmup: AdamW with a linear warm-up (a share of the steps) and a cosine to 0.
         eps, attack_steps, attack_step: the Linf adversary: PGD from a uniform start; the step is a share of eps.
@@ -153,4 +154,4 @@ def described(recipe: Recipe) -> str:
     start = f"from {recipe.init}" if recipe.init else "from random weights"
     bundled = " (the bundled one)" if default_name(recipe.init or "") in names else ""
     attack = f", Linf {recipe.eps} by PGD-{recipe.attack_steps}" if parse_eps(recipe.eps) else ""
-    return f"{start}{bundled}, {recipe.epochs} epochs of {recipe.examples} examples{attack}"
+    return f"{start}{bundled}, {recipe.epochs} epochs of up to {recipe.examples} examples{attack}"

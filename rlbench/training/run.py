@@ -46,7 +46,7 @@ def train(
         suite: train on its task's train split instead of the modality's procedural world.
         out: the run folder to make; it must not exist.
         overrides: fields of the recipe.
-        report: called after every step.
+        report: called after every step, and before the first one with the examples that are there.
         announce: called with a line before each modality: what it starts from, and for how long it trains.
 
     Returns:
@@ -67,7 +67,7 @@ def train(
         for modality, recipe in recipes.items():
             announce(f"{method}, {modality}: {described(recipe)}")
             began = time.monotonic()
-            run = prepared(recipe, modality, suite)
+            run = prepared(recipe, modality, suite, report)
             val = fit(run, _logged(folder / "metrics.jsonl", report))
             entries[modality] = _saved(run, val, folder, time.monotonic() - began)
         (folder / "card.yaml").write_text(yaml.safe_dump(_card(method, suite, entries), sort_keys=False))
