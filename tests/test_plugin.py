@@ -28,13 +28,17 @@ def _run(environment, cwd, *arguments: str) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize(("kind", "name"), [("attacks", "corner"), ("corruptions", "dim"), ("suites", "corner-smoke")])
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [("attacks", "corner"), ("corruptions", "dim"), ("suites", "corner-smoke"), ("models", "quarters")],
+)
 def test_plugins_are_listed(environment, tmp_path, kind, name) -> None:
     assert name in _run(environment, tmp_path, "list", kind)
 
 
-def test_a_plugin_suite_runs(environment, tmp_path) -> None:
-    out = _run(environment, tmp_path, "run", "--suite", "corner-smoke", "--model", "linear", "--json")
+@pytest.mark.parametrize("model", ["linear", "quarters"])
+def test_a_plugin_suite_runs(environment, tmp_path, model) -> None:
+    out = _run(environment, tmp_path, "run", "--suite", "corner-smoke", "--model", model, "--json")
     records = {record["perturbation"]: record for record in json.loads(out)}
     assert all(record["error"] is None and record["n"] == 40 for record in records.values())
     columns = ("clean", "corner linf 2/255", "corner linf 8/255", "worst linf 8/255")

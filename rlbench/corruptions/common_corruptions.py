@@ -38,7 +38,13 @@ def _library_state(seed: int) -> Iterator[None]:
 
 def _functions() -> dict[str, Callable[..., object]]:
     # Here, since the package takes a second to import (numba, scikit-image, OpenCV).
-    from imagecorruptions import corruption_dict
+    try:
+        from imagecorruptions import corruption_dict
+    except ImportError as error:
+        message = (
+            f"imagecorruptions can't be imported ({error}); OpenCV may need the system packages libgl1, libglib2.0-0"
+        )
+        raise DataError(message) from error
 
     return dict(corruption_dict)
 
