@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from torch import Tensor, nn
@@ -21,14 +19,6 @@ from rlbench.threat import sample, violation
 ATTACKS = registry.names("attack")
 GRADIENT = ["apgd-ce", "apgd-dlr", "apgd-t", "fgsm", "pgd"]
 BOXES = [(0.0, 1.0), (-1.0, 1.0), (-1.3, 1.5)]
-
-
-@pytest.fixture(autouse=True)
-def _threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def _make(name: str) -> Attack:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from fractions import Fraction
 
 import pytest
@@ -21,14 +21,6 @@ from rlbench.threat import ball_of
 
 autopgd = pytest.importorskip("pyautoattack.autopgd_base")
 Classify = Callable[[Tensor], Tensor]
-
-
-@pytest.fixture(autouse=True)
-def _threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def _matched(base: type, x: Tensor, ball: Ball, streams: Streams, name: str) -> type:

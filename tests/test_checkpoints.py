@@ -20,14 +20,6 @@ from rlbench.errors import CheckpointError, FieldError, ModalityError, RLBenchEr
 BUNDLED = [(m, modality) for m in models() if m.backbone == "mini" for modality in m.modalities]
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def test_the_bundled_models_are_complete_and_small() -> None:
     mini = {model.baseline: model for model in models() if model.backbone == "mini"}
     assert {"languagebind", "fare", "tecoa", "rlbind"} <= set(mini)

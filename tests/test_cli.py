@@ -42,7 +42,6 @@ Call = Callable[..., Result]
 def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Call:
     """Runs the command in an empty folder; a traceback fails the test."""
     monkeypatch.chdir(tmp_path)
-    torch.set_num_threads(1)
 
     def invoke(*arguments: object) -> Result:
         result = CliRunner().invoke(main, [str(a) for a in arguments], prog_name="rlbench")

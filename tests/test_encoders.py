@@ -18,14 +18,6 @@ from rlbench.metrics import margin
 from rlbench.tasks.blobs import Blobs
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def minimal_eps(x: torch.Tensor, y: torch.Tensor, dual: int) -> torch.Tensor:
     """The smallest eps that changes the oracle's answer, written from W alone."""
     w = weights()

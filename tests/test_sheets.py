@@ -103,7 +103,6 @@ ATTACKS = [
 
 @pytest.mark.parametrize("column", ["clean", *map(str, ATTACKS)])
 def test_a_sheet_shows_what_a_run_computes(column: str) -> None:
-    torch.set_num_threads(1)
     suite = replace(load_suite("smoke"), perturbations=(Clean(), *ATTACKS))
     one = choose(suite, column)
     bench = prepare(suite, "linear")
@@ -118,7 +117,6 @@ def test_a_sheet_shows_what_a_run_computes(column: str) -> None:
 
 
 def test_a_composition_is_corrupted_then_attacked(monkeypatch: pytest.MonkeyPatch) -> None:
-    torch.set_num_threads(1)
     made = cells.plugin
     darker = lambda x, severity, streams: 0.9 * x  # noqa: E731
     monkeypatch.setattr(evaluating, "plugin", lambda kind, *of: darker if kind == "corruption" else made(kind, *of))

@@ -27,14 +27,6 @@ A = torch.eye(2, dtype=torch.float64)
 Y = torch.tensor([0, 1])
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def gradient(loss, f: Tensor) -> Tensor:
     f = f.clone().requires_grad_()
     return torch.autograd.grad(loss(f).sum(), f)[0]
