@@ -106,7 +106,9 @@ class Pool(Generic[J, R]):
         meter = _Throttle(self.tick)
         for job in jobs:
             self.active = [job]
-            yield job, self.perform(self.shared, job, meter)
+            result = self.perform(self.shared, job, meter)
+            meter.flush()
+            yield job, result
         self.active = []
 
     def _apart(self, jobs: Sequence[J]) -> Iterator[tuple[J, R]]:
@@ -161,8 +163,11 @@ class _Throttle:
     def __call__(self, passes: int) -> None:
         self.passes += passes
         if monotonic() - self.last >= PERIOD:
-            self.tick(self.passes)
-            self.passes, self.last = 0, monotonic()
+            self.flush()
+
+    def flush(self) -> None:
+        self.tick(self.passes)
+        self.passes, self.last = 0, monotonic()
 
 
 def _follow_parent() -> None:
@@ -181,7 +186,9 @@ def serve(handle: int) -> None:
         perform = getattr(import_module(module), name)
         while True:
             job = pipe.recv()
-            pipe.send(("done", perform(shared, job, meter)))
+            result = perform(shared, job, meter)
+            meter.flush()
+            pipe.send(("done", result))
     except EOFError:
         os._exit(1)
     except Exception as error:
