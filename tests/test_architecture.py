@@ -11,7 +11,7 @@ ROOT = Path(rlbench.__file__).parent
 LAYERS = [
     "errors core",
     "fields machine registry located threat seeds metrics",
-    "encoders attacks corruptions tasks",
+    "encoders attacks corruptions objectives tasks",
     "cells checkpoints heads judge suite records workers",
     "evaluate audit",
     "planner",

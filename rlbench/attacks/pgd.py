@@ -76,7 +76,14 @@ class PGD:
 
 
 def ascend(
-    loss: Callable[[Tensor], Tensor], x: Tensor, ball: Ball, start: Tensor, *, steps: int, step: float
+    loss: Callable[[Tensor], Tensor],
+    x: Tensor,
+    ball: Ball,
+    start: Tensor,
+    *,
+    steps: int,
+    step: float,
+    momentum: float = 0.0,
 ) -> Tensor:
     """Plain ascent of any loss per example, for adversarial training; the last iterate.
 
@@ -88,14 +95,16 @@ def ascend(
         start: the first iterate, in the balls.
         steps: number of gradient steps.
         step: length of a step in the ball's norm, in box units.
+        momentum: share of the last direction that is added to a gradient's own, as FARE's adversary does.
 
     Returns:
         (B, *shape) in the balls, without a graph.
     """
-    x_adv = start.detach()
+    x_adv, velocity = start.detach(), torch.zeros_like(start)
     for _ in range(steps):
         x_adv = x_adv.requires_grad_()
         with torch.enable_grad():
             gradient = torch.autograd.grad(loss(x_adv).sum(), x_adv)[0]
-        x_adv = project(x_adv.detach() + step * direction(gradient, ball), x, ball)
+        velocity = direction(momentum * velocity + direction(gradient, ball), ball)
+        x_adv = project(x_adv.detach() + step * velocity, x, ball)
     return x_adv

@@ -1,0 +1,1 @@
+"""Training objectives: what a method lowers, and what its adversary raises; one file per method."""
