@@ -99,10 +99,12 @@ def plugin(kind: registry.Kind, name: str, fields: Sequence[tuple[str, Field]]) 
     return registry.make(kind, name, dict(fields))
 
 
-def _values(kind: registry.Kind, name: str, fields: Sequence[tuple[str, Field]]) -> dict[str, object]:
+def plugin_values(kind: registry.Kind, name: str, fields: Sequence[tuple[str, Field]]) -> dict[str, object]:
+    """What a plugin's numbers depend on: all its fields, the `version` that it may have, and a foreign one's source."""
     made = plugin(kind, name, fields)
     values = asdict(made) if is_dataclass(made) and not isinstance(made, type) else dict(fields)
-    return {"name": name, "values": values, "source": source_hash(type(made).__module__)}
+    facts = {"name": name, "values": values, "source": source_hash(type(made).__module__)}
+    return facts | ({"version": made.version} if hasattr(made, "version") else {})
 
 
 def protocol(suite: Suite, perturbation: Perturbation) -> str:
@@ -119,10 +121,10 @@ def _protocol(suite: Suite, perturbation: Perturbation) -> dict[str, object]:
     if perturbation != Clean():
         facts["seed"] = suite.seed
     if group.corrupted:
-        facts["corruption"] = _values("corruption", group.corrupted.corruption, group.corrupted.fields)
+        facts["corruption"] = plugin_values("corruption", group.corrupted.corruption, group.corrupted.fields)
     if group.attacks:
         top = group.attacks[-1]
-        facts["attack"] = _values("attack", top.attack, top.fields)
+        facts["attack"] = plugin_values("attack", top.attack, top.fields)
         facts["ladder"] = [str(a.threat) for a in group.attacks]
     return facts
 

@@ -144,7 +144,11 @@ class Attack(Protocol):
 
 
 class Corruption(Protocol):
-    """Perturbs x at severity 1..5; never sees the classifier."""
+    """Perturbs x at severity 1..5; never sees the classifier.
+
+    An optional `acts_on` is the unit of the only box that it acts on, "waveform" or "log-mel". One that acts on
+    waveforms gets those of the task (`inputs.Recorded`), even where the encoder's box is log-mel; a field `rate` is set.
+    """
 
     modalities: ClassVar[frozenset[Modality]]
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from pathlib import Path
 from time import perf_counter
 
 import numpy as np
@@ -18,9 +19,10 @@ from torch import Tensor
 
 from rlbench.cells import Group, plugin, source_hash
 from rlbench.checkpoints import load_encoder, resolve
-from rlbench.core import Adversarial, Ball, Box, Corrupted, Encoder, Examples, Modality, Suite, Task
-from rlbench.errors import AttackError, DataError, RLBenchError
+from rlbench.core import Adversarial, Ball, Box, Encoder, Examples, Modality, Suite
+from rlbench.errors import AttackError, RLBenchError
 from rlbench.heads import ZeroShot, zero_shot
+from rlbench.inputs import Inputs
 from rlbench.judge import Meter, Verdict, judge, run_attack
 from rlbench.machine import environment
 from rlbench.metrics import margin
@@ -33,7 +35,10 @@ OnPass = Callable[[int], None]
 
 @dataclass(frozen=True)
 class Bench:
-    """An encoder on a suite's task, ready to be evaluated; `data` is the task's fingerprint."""
+    """An encoder on a suite's task, ready to be evaluated.
+
+    `data` is the task's fingerprint; `kept` the folder of corrupted inputs (see `inputs`).
+    """
 
     suite: Suite
     classifier: ZeroShot
@@ -41,6 +46,12 @@ class Bench:
     data: str
     device: str
     batch_size: int
+    kept: Path | None = None
+
+    @property
+    def inputs(self) -> Inputs:
+        """The task's examples, clean and corrupted."""
+        return Inputs(self.suite.task, self.data, self.box, self.suite.seed, self.kept)
 
     @property
     def n_classes(self) -> int:
@@ -78,7 +89,7 @@ def _encoder(model: str, modality: Modality, device: str, sha256: str) -> Encode
     return encoder
 
 
-def prepare(suite: Suite, model: str, *, device: str = "cpu", batch_size: int = 64) -> Bench:
+def prepare(suite: Suite, model: str, *, device: str = "cpu", batch_size: int = 64, kept: Path | None = None) -> Bench:
     """Loads the encoder (kept for the next call) and embeds the anchors.
 
     Raises: UnknownName, CheckpointError, ModalityError, DataError; RLBenchError where the encoder is not frozen.
@@ -87,50 +98,7 @@ def prepare(suite: Suite, model: str, *, device: str = "cpu", batch_size: int = 
     encoder = _encoder(model, suite.modality, device, weights)
     head = zero_shot(encoder, suite.modality, suite.task.classes, suite.task.templates)
     head = replace(head, anchors=head.anchors.to(device))
-    return Bench(suite, head, encoder.boxes[suite.modality], suite.task.fingerprint(), device, batch_size)
-
-
-def load(bench: Bench, start: int, stop: int) -> Examples:
-    """The task's test examples start..stop-1, on the CPU. Raises: DataError, also for inputs outside the box."""
-    return _load(bench.suite.task, bench.data, bench.box, start, stop)
-
-
-_HELD: dict[tuple[object, ...], Examples] = {}  # the last few blocks of this process
-
-
-def _load(task: Task, fingerprint: str, box: Box, start: int, stop: int) -> Examples:
-    name = (type(task).__name__, fingerprint, box, start, stop)
-    if name not in _HELD:
-        examples = task.load(box, start, stop)
-        x = examples.x
-        if x.shape != (stop - start, *box.shape) or len(examples.ids) != stop - start:
-            raise DataError(f"the task gave {tuple(x.shape)} for examples {start} to {stop} of {box.shape}")
-        if not (torch.isfinite(x).all() and x.min() >= box.low and x.max() <= box.high):
-            raise DataError(f"inputs {start} to {stop} leave the box [{box.low}, {box.high}] or are not finite")
-        while len(_HELD) >= 4:
-            del _HELD[next(iter(_HELD))]
-        _HELD[name] = examples
-    return _HELD[name]
-
-
-def corrupt(x: Tensor, corrupted: Corrupted, box: Box, streams: ExampleStreams) -> Tensor:
-    """x (B, *shape) in the box, perturbed in the unit box and mapped back.
-
-    Raises: AttackError when the corruption crashes or leaves its contract, so that its cell is failed.
-    """
-    corruption = plugin("corruption", corrupted.corruption, corrupted.fields)
-    span = box.high - box.low
-    unit = ((x - box.low) / span).clamp(0, 1)
-    try:
-        out = corruption(unit.clone(), corrupted.severity, streams)
-    except Exception as error:
-        raise AttackError(f"{corrupted.corruption} crashed: {type(error).__name__}: {error}") from error
-    if not isinstance(out, Tensor) or out.shape != x.shape or out.dtype != x.dtype:
-        shape = f"{tuple(out.shape)} {out.dtype}" if isinstance(out, Tensor) else type(out).__name__
-        raise AttackError(f"{corrupted.corruption} returned {shape}; x is {tuple(x.shape)} {x.dtype}")
-    if not torch.isfinite(out).all() or out.min() < 0 or out.max() > 1:
-        raise AttackError(f"{corrupted.corruption} left the box or is not finite")
-    return (box.low + span * out).clamp(box.low, box.high)
+    return Bench(suite, head, encoder.boxes[suite.modality], suite.task.fingerprint(), device, batch_size, kept)
 
 
 @dataclass(frozen=True)
@@ -150,7 +118,7 @@ def evaluate(bench: Bench, group: Group, start: int, stop: int, clean: Block | N
         clean: the same examples' clean block; None for the clean group itself.
         on_pass: called with the number of examples of every forward pass.
     """
-    examples = load(bench, start, stop)
+    examples = bench.inputs.load(start, stop)
     x, y = examples.x.to(bench.device), examples.y.to(bench.device)
     unit = _Unit(bench, examples, clean, on_pass, y)
     if group.corrupted is None and not group.attacks:
@@ -159,8 +127,7 @@ def evaluate(bench: Bench, group: Group, start: int, stop: int, clean: Block | N
         assert clean is not None
         return list(unit.ladder(group, x, clean))
     try:
-        streams = ExampleStreams(bench.suite.seed, examples.ids, str(group.corrupted))
-        x = corrupt(examples.x, group.corrupted, bench.box, streams).to(bench.device)
+        x = bench.inputs.corrupted(group.corrupted, start, stop).to(bench.device)
         base = unit.plain(x, distance=float("nan"))
     except AttackError as error:
         return [Failure(str(error))] * len(group.members)

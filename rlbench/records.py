@@ -171,6 +171,7 @@ class Store:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
+        self.inputs = self.path / "inputs"  # corrupted inputs, for the next model; may be removed at any time
 
     def check(self) -> None:
         """Raises StoreError where the folder could not be written; writes nothing."""

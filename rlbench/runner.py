@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from time import perf_counter
 
 import numpy as np
@@ -54,6 +55,7 @@ class _Shared:
     pairs: tuple[tuple[Suite, str], ...]
     device: str
     batch_size: int
+    kept: Path
     benches: dict[int, Bench] = field(default_factory=dict)
 
 
@@ -64,7 +66,9 @@ def perform(shared: _Shared, job: tuple[Unit, Block | None], on_pass: OnPass) ->
         suite, model = shared.pairs[unit.pair]
         while len(shared.benches) >= 2:
             del shared.benches[next(iter(shared.benches))]
-        shared.benches[unit.pair] = prepare(suite, model, device=shared.device, batch_size=shared.batch_size)
+        shared.benches[unit.pair] = prepare(
+            suite, model, device=shared.device, batch_size=shared.batch_size, kept=shared.kept
+        )
     with settled(shared.device):
         return evaluate(shared.benches[unit.pair], unit.group, unit.start, unit.stop, clean, on_pass)
 
@@ -89,7 +93,8 @@ class _Run:
 
     def go(self) -> list[Record]:
         self._record_finished()
-        shared = _Shared(tuple((p.suite, p.model) for p in self.plan.pairs), self.plan.device, self.plan.batch_size)
+        pairs = tuple((p.suite, p.model) for p in self.plan.pairs)
+        shared = _Shared(pairs, self.plan.device, self.plan.batch_size, self.plan.store.inputs)
         with Pool(perform, shared, self.plan.workers, self._tick) as pool:
             self.pool = pool
             for jobs in self._phases():

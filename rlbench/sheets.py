@@ -13,7 +13,7 @@ from rlbench.checkpoints import resolve
 from rlbench.core import Adversarial, Clean, Composed, Corrupted, Perturbation, Suite, Worst
 from rlbench.drawing import Guess, Sheet
 from rlbench.errors import DataError, FieldError, UnknownName
-from rlbench.evaluate import Bench, corrupt, load, prepare
+from rlbench.evaluate import Bench, prepare
 from rlbench.judge import Meter, judge, run_attack
 from rlbench.metrics import margin
 from rlbench.seeds import ExampleStreams
@@ -54,7 +54,7 @@ def collect(
             f"suite {suite.name} has {size} test examples and {examples} were asked for; it takes 1 or more"
         )
     bench = prepare(suite, model, device=device, batch_size=batch_size)
-    batch = load(bench, 0, examples if size is None else min(examples, size))
+    batch = bench.inputs.load(0, examples if size is None else min(examples, size))
     x, y = batch.x.to(device), batch.y.to(device)
     names = [label.name for label in suite.task.classes]
     found = _perturbed(bench, perturbation, x, y, batch.ids)
@@ -85,8 +85,7 @@ def _perturbed(bench: Bench, perturbation: Perturbation, x: Tensor, y: Tensor, i
     corrupted = perturbation.corrupted if isinstance(perturbation, Composed) else perturbation
     attack = perturbation.adversarial if isinstance(perturbation, Composed) else perturbation
     if isinstance(corrupted, Corrupted):
-        streams = ExampleStreams(bench.suite.seed, ids, str(corrupted))
-        x = corrupt(x.cpu(), corrupted, bench.box, streams).to(bench.device)
+        x = bench.inputs.corrupted(corrupted, 0, len(x)).to(bench.device)
     return _attacked(bench, attack, perturbation, x, y, ids) if isinstance(attack, Adversarial) else x
 
 

@@ -10,15 +10,17 @@ import rlbench
 ROOT = Path(rlbench.__file__).parent
 LAYERS = [
     "errors core",
-    "fields machine registry located threat seeds metrics",
+    "fbank fields hub machine registry located threat seeds metrics",
     "encoders attacks corruptions objectives tasks",
     "cells checkpoints heads judge suite records workers",
+    "inputs",
     "evaluate audit",
     "planner",
     "runner training",
     "drawing tables",
     "leaderboard sheets",
     "console",
+    "cli_train",
     "cli",
     "__main__ __init__",
 ]

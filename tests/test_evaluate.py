@@ -13,8 +13,9 @@ from rlbench import registry
 from rlbench.cells import Group, groups
 from rlbench.core import Adversarial, Box, Clean, Composed, Corrupted, Examples, Label, Suite, Threat, Worst
 from rlbench.errors import DataError, RLBenchError
-from rlbench.evaluate import Bench, Failure, check_frozen, corrupt, evaluate
+from rlbench.evaluate import Bench, Failure, check_frozen, evaluate
 from rlbench.heads import ZeroShot
+from rlbench.inputs import corrupt
 from rlbench.metrics import margin
 from rlbench.records import Block
 from rlbench.seeds import ExampleStreams, generator

@@ -9,8 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from rlbench import cells, sheets
-from rlbench import evaluate as evaluating
+from rlbench import inputs, sheets
 from rlbench.cells import groups
 from rlbench.core import Adversarial, Box, Clean, Composed, Corrupted, Modality, Threat
 from rlbench.drawing import RIGHT, WRONG, Guess, Sheet, amplification, draw
@@ -117,9 +116,8 @@ def test_a_sheet_shows_what_a_run_computes(column: str) -> None:
 
 
 def test_a_composition_is_corrupted_then_attacked(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = cells.plugin
     darker = lambda x, severity, streams: 0.9 * x  # noqa: E731
-    monkeypatch.setattr(evaluating, "plugin", lambda kind, *of: darker if kind == "corruption" else made(kind, *of))
+    monkeypatch.setattr(inputs, "plugin", lambda kind, *of: darker)
     smoke = load_suite("smoke")
     both = Composed(Corrupted("darker", 1), Adversarial("pgd", Threat("linf", Fraction(4, 255))))
     suite = replace(smoke, perturbations=(Clean(), both))

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
 from scipy import fft, signal
+from torch import Tensor
 
-from rlbench.core import Box, Label, Modality
+from rlbench.core import Box, Label, Modality, Split
 from rlbench.errors import ModalityError
 from rlbench.registry import register
 from rlbench.tasks.mel import logmel
@@ -186,8 +188,8 @@ class AudioWorld(World):
     """Procedural sounds of 16 kinds: 1 s at 8 kHz, as log-mel or waveform.
 
     Synthesis is at 8 kHz whatever the box: a waveform box of n samples hears the clip at n Hz, a log-mel box by
-    `rlbench.tasks.mel.logmel`. Web: signal-to-noise ratio -4 to 14 dB, second event at gain 0 to 0.2. Sensor: -15 to
-    3 dB, gain 0 to 0.5.
+    `rlbench.tasks.mel.logmel`; the clips are at hand for corruptions of the sound (`inputs.Recorded`). Web:
+    signal-to-noise ratio -4 to 14 dB, second event at gain 0 to 0.2. Sensor: -15 to 3 dB, gain 0 to 0.5.
     """
 
     name: ClassVar[str] = "audio-world"
@@ -218,12 +220,40 @@ class AudioWorld(World):
 
         Raises: ModalityError for a box of another unit or shape.
         """
-        if (box.unit, len(box.shape)) not in (("log-mel", 3), ("waveform", 2)) or box.shape[0] != 1:
-            allowed = "log-mel (1, mels, frames) or waveform (1, samples)"
-            raise ModalityError(f"audio-world draws {allowed}, not a box of {box.unit} {box.shape}")
-        wave = self.clip(g, label)
+        _check(box)
+        return _heard(self.clip(g, label), box)
+
+    def rate(self, box: Box) -> int:
+        """Samples a second of `waves`."""
+        return RATE if box.unit == "log-mel" else box.shape[1]
+
+    def waves(self, box: Box, start: int, stop: int, split: Split = "test") -> Tensor:
+        """(B, 1, samples) float64 in [0, 1]: the clips before the front end. Raises: ModalityError."""
+        _check(box)
+        if box.unit == "waveform":
+            return (self.load(box, start, stop, split).x.double() - box.low) / (box.high - box.low)
+        clips = [self.clip(g, label) for g, label in self.draws(start, stop, split)]
+        return torch.from_numpy((np.stack(clips)[:, None] + 1) / 2) if clips else torch.empty(0, 1, RATE).double()
+
+    def hear(self, waves: Tensor, box: Box) -> Tensor:
+        """(B, 1, samples) in [0, 1] -> (B, *box.shape) in the box, float32, as `load` makes it of its clips."""
+        unit = waves
         if box.unit == "log-mel":
-            return logmel(wave, RATE, box)
-        if box.shape[1] != RATE:
-            wave = np.clip(signal.resample(wave, box.shape[1]), -1, 1)
-        return np.asarray(np.round((wave[None] + 1) / 2 * 65535) / 65535)
+            heard = [_heard(wave, box) for wave in 2 * waves[:, 0].numpy() - 1]
+            unit = torch.from_numpy(np.stack(heard)) if heard else torch.empty(0, *box.shape)
+        return box.low + (box.high - box.low) * unit.float()
+
+
+def _check(box: Box) -> None:
+    if (box.unit, len(box.shape)) not in (("log-mel", 3), ("waveform", 2)) or box.shape[0] != 1:
+        allowed = "log-mel (1, mels, frames) or waveform (1, samples)"
+        raise ModalityError(f"audio-world draws {allowed}, not a box of {box.unit} {box.shape}")
+
+
+def _heard(wave: Wave, box: Box) -> np.ndarray:
+    """A clip of a second at the box, in [0, 1]."""
+    if box.unit == "log-mel":
+        return logmel(wave, RATE, box)
+    if box.shape[1] != RATE:
+        wave = np.clip(signal.resample(wave, box.shape[1]), -1, 1)
+    return np.asarray(np.round((wave[None] + 1) / 2 * 65535) / 65535)

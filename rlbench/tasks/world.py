@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -70,14 +71,19 @@ class World(ABC):
 
     def load(self, box: Box, start: int, stop: int, split: Split = "test") -> Examples:
         """Examples start..stop-1; classes alternate, so that every prefix is balanced."""
-        ids = tuple(f"{self.name}/{self.domain}/{self.subset}/{split}/{i}" for i in range(start, stop))
-        y = np.arange(start, stop) % len(self.labels)
-        pictures = [
-            self.render(generator(self.version, example), self.labels[k], box)
-            for example, k in zip(ids, y, strict=True)
-        ]
+        ids, y = self.ids(start, stop, split), np.arange(start, stop) % len(self.labels)
+        pictures = [self.render(g, label, box) for g, label in self.draws(start, stop, split)]
         unit = torch.from_numpy(np.stack(pictures).astype(np.float32)) if pictures else torch.empty(0, *box.shape)
         return Examples(box.low + (box.high - box.low) * unit, torch.from_numpy(y), ids, ids)
+
+    def ids(self, start: int, stop: int, split: Split) -> tuple[str, ...]:
+        """What the examples' seeds are made of."""
+        return tuple(f"{self.name}/{self.domain}/{self.subset}/{split}/{i}" for i in range(start, stop))
+
+    def draws(self, start: int, stop: int, split: Split) -> Iterator[tuple[np.random.Generator, int]]:
+        """Each example's randomness and label, 0 to 15."""
+        for i, example in zip(range(start, stop), self.ids(start, stop, split), strict=True):
+            yield generator(self.version, example), self.labels[i % len(self.labels)]
 
     def fingerprint(self) -> str:
         text = f"{self.name} {self.version} {self.domain} {self.subset}"

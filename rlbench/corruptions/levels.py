@@ -1,0 +1,67 @@
+"""What the corruptions of rlbench's own share: a level for every severity, and one example at a time."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rlbench.core import Modality, Streams
+from rlbench.errors import DataError, FieldError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Levelled(ABC):
+    """A corruption whose severity stands for one physical number.
+
+    Attributes:
+        modalities: those that it is for.
+        acts_on: the unit of the only box that it acts on, such as "waveform"; "" for any box of its modalities.
+        levels: the number at severity 1 to 5.
+        unit: of the levels, such as "dB".
+        steps: values that an example's coordinates can take, less one: 255 for 8 bits.
+    """
+
+    modalities: ClassVar[frozenset[Modality]]
+    acts_on: ClassVar[str] = ""
+    levels: ClassVar[tuple[float, float, float, float, float]]
+    unit: ClassVar[str]
+    steps: ClassVar[int] = 255
+    dimensions: ClassVar[tuple[int, ...]]
+
+    @abstractmethod
+    def one(self, x: np.ndarray, level: float, g: np.random.Generator) -> np.ndarray:
+        """One example, float64 in [0, 1], must not be changed -> the same shape; what leaves [0, 1] is cut off."""
+
+    def __call__(self, x: Tensor, severity: int, streams: Streams) -> Tensor:
+        """x (B, *shape) in [0, 1] -> the same shape and dtype, in [0, 1], rounded to `steps`.
+
+        Raises:
+            FieldError: severity is not 1..5. DataError: x is of another shape.
+        """
+        name = type(self).__name__
+        if severity not in range(1, 6):
+            raise FieldError(f"{name}: severity is {severity!r}; it must be 1 to 5")
+        if x.dim() - 1 not in self.dimensions or not x.dtype.is_floating_point:
+            raise DataError(f"{name} needs a batch of {self.shapes()} floats; x is {tuple(x.shape)} {x.dtype}")
+        examples = x.detach().cpu().double().numpy()
+        examples.setflags(write=False)
+        level = self.levels[severity - 1]
+        rows = [self.one(example, level, g) for example, g in zip(examples, streams.generators(), strict=True)]
+        if not rows:
+            return x.clone()
+        out = np.round(np.clip(np.stack(rows), 0, 1) * self.steps) / self.steps
+        return torch.from_numpy(out).to(x.device, x.dtype)
+
+    def shapes(self) -> str:
+        """The shapes of an example, in words."""
+        words = {2: "(1, samples)", 3: "(C, H, W)", 4: "(C, T, H, W)"}
+        return " or ".join(words[n] for n in self.dimensions)
+
+    def level(self, severity: int) -> str:
+        """What a severity stands for: `20 dB`."""
+        return f"{self.levels[severity - 1]:g} {self.unit}"

@@ -1,0 +1,249 @@
+"""Thermal images: what detector, electronics, optics and atmosphere do to them, in the sensor's terms.
+
+Values are temperatures in parts of the displayed scene range; lengths are parts of the picture's height, so that any
+size shows the same. Faults are named and explained in Vollmer and Moellmann, Infrared Thermal Imaging, 2018,
+https://doi.org/10.1002/9783527693306. No published set for classification was found; the levels are this project's:
+severity 1 is a camera in need of service, severity 5 leaves the object recognisable to a person.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from PIL import Image
+from scipy.ndimage import gaussian_filter, map_coordinates, shift
+
+from rlbench.core import Modality
+from rlbench.corruptions.levels import Levelled
+from rlbench.registry import register
+
+Rng = np.random.Generator
+
+
+class Thermal(Levelled):
+    """Of (C, H, W) pictures whose channels are one camera's: each gets the same disturbance."""
+
+    modalities: ClassVar[frozenset[Modality]] = frozenset({"thermal"})
+    dimensions = (3,)
+
+
+def _radius(h: int, w: int, y: float = 0.5, x: float = 0.5) -> np.ndarray:
+    """(H, W) distances from a point (parts of height and width), in heights."""
+    rows, columns = (np.arange(h) + 0.5) / h - y, ((np.arange(w) + 0.5) / w - x) * w / h
+    return np.asarray(np.hypot(rows[:, None], columns[None]))
+
+
+@register("corruption", "netd")
+@dataclass(frozen=True, kw_only=True)
+class Netd(Thermal):
+    """Thermal: temporal noise, by its noise-equivalent temperature difference.
+
+    White gaussian noise of each pixel: sigma_TVH of the three-dimensional noise model (D'Agostino and Webb, 1991,
+    Proc. SPIE 1488, 110-121).
+    """
+
+    levels = (0.03, 0.06, 0.1, 0.15, 0.22)
+    unit = "of range"
+
+    def one(self, x: np.ndarray, level: float, g: Rng) -> np.ndarray:
+        return x + level * g.standard_normal(x.shape[1:])
+
+
+@register("corruption", "fixed_pattern_noise")
+@dataclass(frozen=True, kw_only=True)
+class FixedPattern(Thermal):
+    """Thermal: column stripes, and row stripes of half their size, from detector read-out.
+
+    sigma_H and sigma_V of the three-dimensional noise model (D'Agostino and Webb, 1991, Proc. SPIE 1488, 110-121).
+    """
+
+    levels = (0.03, 0.06, 0.09, 0.13, 0.18)
+    unit = "of range"
+
+    def one(self, x: np.ndarray, level: float, g: Rng) -> np.ndarray:
+        columns, rows = g.standard_normal((1, x.shape[2])), g.standard_normal((x.shape[1], 1))
+        return x + level * (columns + rows / 2)
+
+
+@register("corruption", "dead_pixels")
+@dataclass(frozen=True, kw_only=True)
+class DeadPixels(Thermal):
+    """Thermal: pixels that are stuck, half of them black (dead) and half white (hot).
+
+    Makers guarantee an operability of 99 to 99.9%; bad pixels are usually filled in, here they are not (Vollmer and
+    Moellmann, 2018, https://doi.org/10.1002/9783527693306).
+    """
+
+    levels = (0.01, 0.02, 0.04, 0.08, 0.15)
+    unit = "of pixels"
+
+    def one(self, x: np.ndarray, level: float, g: Rng) -> np.ndarray:
+        h, w = x.shape[1:]
+        stuck = g.permutation(h * w).reshape(h, w) < max(1, round(level * h * w))
+        return np.where(stuck, g.random((h, w)) < 0.5, x)
+
+
+@register("corruption", "narrow_range")
+@dataclass(frozen=True, kw_only=True)
+class NarrowRange(Thermal):
+    """Thermal: low contrast: the scene takes up a part of the displayed range, about its mean.
+
+    As at thermal crossover or in rain, when surroundings and object are equally warm, with a fixed span (Vollmer and
+    Moellmann, 2018, https://doi.org/10.1002/9783527693306).
+    """
+
+    levels = (0.5, 0.35, 0.25, 0.16, 0.1)
+    unit = "of contrast"
+
+    def one(self, x: np.ndarray, level: float, g: Rng) -> np.ndarray:
+        mean = x.mean((1, 2), keepdims=True)
+        return np.asarray(mean + level * (x - mean))
+
+
+@register("corruption", "agc_shift")
+@dataclass(frozen=True, kw_only=True)
+class AgcShift(Thermal):
+    """Thermal: automatic gain control at the wrong level, up or down; at severity 5, the other polarity.
+
+    White-hot becomes black-hot there, as operators switch it (Vollmer and Moellmann, 2018,
+    https://doi.org/10.1002/9783527693306).
+    """
+
+    levels = (0.1, 0.18, 0.26, 0.34, 1.0)
+    unit = "of range"
+
+    def one(self, x: np.ndarray, level: float, g: Rng) -> np.ndarray:
+        return 1 - x if level == 1 else x + level * g.choice((-1, 1))
+
+    def level(self, severity: int) -> str:
+        return "inverted" if severity == 5 else super().level(severity)
+
+
+@register("corruption", "lens_defocus")
+@dataclass(frozen=True, kw_only=True)
+class LensDefocus(Thermal):
+    """Thermal: defocus, as a germanium lens has when it warms up; gaussian blur.
+
+    Its focus drifts with temperature, since germanium's refractive index does (Vollmer and Moellmann, 2018,
+    https://doi.org/10.1002/9783527693306).
+    """
+
+    levels = (0.02, 0.035, 0.05, 0.07, 0.095)
+    unit = "of height"
+
+    def one(self, x: np.ndarray, level: float, g: Rng) -> np.ndarray:
+        sigma = level * x.shape[1]
+        return np.asarray(gaussian_filter(x, (0, sigma, sigma), mode="nearest"))
+
+
+@register("corruption", "platform_motion")
+@dataclass(frozen=True, kw_only=True)
+class PlatformMotion(Thermal):
+    """Thermal: motion of the platform while a microbolometer settles: a smear with an exponential tail.
+
+    The detector answers a step in 8 to 15 ms, 1 - exp(-t / tau) (Vollmer and Moellmann, 2018,
+    https://doi.org/10.1002/9783527693306); the level is the motion during tau, in a random direction.
+    """
+
+    levels = (0.04, 0.07, 0.11, 0.16, 0.23)
+    unit = "of height"
+
+    def one(self, x: np.ndarray, level: float, g: Rng) -> np.ndarray:
+        angle, tau = g.uniform(0, 2 * np.pi), level * x.shape[1]
+        lags = np.linspace(0, 3, max(4, int(np.ceil(6 * tau))))  # in tau, so that copies are half a pixel apart
+        weights = np.exp(-lags) / np.exp(-lags).sum()
+        moves = np.outer(lags * tau, (np.sin(angle), np.cos(angle)))
+        copies = (w * shift(x, (0, *move), order=1, mode="nearest") for w, move in zip(weights, moves, strict=True))
+        return np.asarray(sum(copies))
+
+
+@register("corruption", "lens_heating")
+@dataclass(frozen=True, kw_only=True)
+class LensHeating(Thermal):
+    """Thermal: vignetting: the warm barrel of the lens shines on the corners; quadratic, its level in the corner.
+
+    What a shutterless or long uncorrected camera shows (Vollmer and Moellmann, 2018,
+    https://doi.org/10.1002/9783527693306).
+    """
+
+    levels = (0.2, 0.35, 0.5, 0.7, 0.95)
+    unit = "of range"
+
+    def one(self, x: np.ndarray, level: float, g: Rng) -> np.ndarray:
+        r = _radius(*x.shape[1:], *g.uniform(0.4, 0.6, 2))
+        return np.asarray(x + level * (r / r.max()) ** 2)
+
+
+@register("corruption", "hot_source")
+@dataclass(frozen=True, kw_only=True)
+class HotSource(Thermal):
+    """Thermal: a hot source in view: a saturated spot with glare, and a gain control that dims the rest.
+
+    The spot has the level as its radius; the rest keeps 1 - 2.5 x level of its contrast with the coldest pixel (Vollmer
+    and Moellmann, 2018, https://doi.org/10.1002/9783527693306).
+    """
+
+    levels = (0.05, 0.09, 0.13, 0.18, 0.24)
+    unit = "of height"
+
+    def one(self, x: np.ndarray, level: float, g: Rng) -> np.ndarray:
+        r = _radius(*x.shape[1:], *g.uniform(0.1, 0.9, 2))
+        coldest = x.min(axis=(1, 2), keepdims=True)
+        dimmed = coldest + (1 - 2.5 * level) * (x - coldest)
+        return np.asarray(dimmed + 2 * np.exp(-((r / level) ** 2) * np.log(2)))
+
+
+@register("corruption", "turbulence")
+@dataclass(frozen=True, kw_only=True)
+class Turbulence(Thermal):
+    """Thermal: atmospheric turbulence over hot ground: a small random warp; the level is its standard deviation.
+
+    Tilts are smooth over 0.08 of the height, with a blur of a third of them: the two terms of anisoplanatic turbulence
+    (Chimitt and Chan, 2020, https://arxiv.org/abs/2004.11210), here as gaussian fields rather than Zernike modes.
+    """
+
+    levels = (0.015, 0.025, 0.037, 0.05, 0.07)
+    unit = "of height"
+
+    def one(self, x: np.ndarray, level: float, g: Rng) -> np.ndarray:
+        h, w = x.shape[1:]
+        reach, sigma = 0.08 * h, level * h / 3
+        tilts = gaussian_filter(g.standard_normal((2, h, w)), (0, reach, reach), mode="wrap")
+        tilts *= level * h / tilts.std()
+        places = np.indices((h, w)) + tilts
+        soft = gaussian_filter(x, (0, sigma, sigma), mode="nearest")
+        return np.stack([map_coordinates(channel, places, order=1, mode="nearest") for channel in soft])
+
+
+@register("corruption", "bit_depth")
+@dataclass(frozen=True, kw_only=True)
+class BitDepth(Thermal):
+    """Thermal: requantisation to few bits, as a 14-bit detector's wide span leaves to a narrow scene (banding)."""
+
+    levels = (6, 5, 4, 3, 2)
+    unit = "bits"
+
+    def one(self, x: np.ndarray, level: float, g: Rng) -> np.ndarray:
+        top = 2**level - 1
+        return np.asarray(np.round(x * top) / top)
+
+
+@register("corruption", "jpeg_stream")
+@dataclass(frozen=True, kw_only=True)
+class JpegStream(Thermal):
+    """Thermal: JPEG of a video link, by Pillow; the qualities of ImageNet-C (https://arxiv.org/abs/1903.12261)."""
+
+    levels = (25, 18, 15, 10, 7)
+    unit = "quality"
+
+    def one(self, x: np.ndarray, level: float, g: Rng) -> np.ndarray:
+        return np.stack([_jpeg(channel, int(level)) for channel in x])
+
+
+def _jpeg(channel: np.ndarray, quality: int) -> np.ndarray:
+    file = io.BytesIO()
+    Image.fromarray(np.round(channel * 255).astype(np.uint8)).save(file, "JPEG", quality=quality)
+    return np.asarray(Image.open(file)) / 255

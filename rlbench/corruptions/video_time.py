@@ -1,0 +1,116 @@
+"""Clips: frames that are lost, late, or out of order.
+
+After the temporal corruptions of Yi et al., 2021, https://arxiv.org/abs/2110.06513 (frame rate, frame drop), and of
+Schiappa et al., 2022, https://arxiv.org/abs/2207.02159 (freeze, shuffled segments, reversal). Levels are shares of the
+clip, so that they mean the same for any number of frames; of one frame, nothing can be changed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from rlbench.core import Modality
+from rlbench.corruptions.levels import Levelled
+from rlbench.registry import register
+
+Rng = np.random.Generator
+
+
+class Clip(Levelled):
+    """Of (C, T, H, W)."""
+
+    modalities: ClassVar[frozenset[Modality]] = frozenset({"video"})
+    dimensions = (4,)
+
+
+def _count(share: float, frames: int, least: int) -> int:
+    """A share of the frames, at least `least`, at most all."""
+    return min(frames, max(least, round(share * frames)))
+
+
+@register("corruption", "frame_drop")
+@dataclass(frozen=True, kw_only=True)
+class FrameDrop(Clip):
+    """Video: frames are missing and stay black."""
+
+    levels = (0.125, 0.25, 0.375, 0.5, 0.625)
+    unit = "of frames"
+
+    def one(self, x: np.ndarray, level: float, g: Rng) -> np.ndarray:
+        frames = x.shape[1]
+        lost = g.permutation(frames) < _count(level, frames, 1)
+        return np.where(lost[:, None, None], 0.0, x)
+
+
+@register("corruption", "freeze")
+@dataclass(frozen=True, kw_only=True)
+class Freeze(Clip):
+    """Video: the picture stands still for a while, then jumps to where it should be."""
+
+    levels = (0.25, 0.375, 0.5, 0.625, 0.75)
+    unit = "of frames"
+
+    def one(self, x: np.ndarray, level: float, g: Rng) -> np.ndarray:
+        frames = x.shape[1]
+        length = min(_count(level, frames, 1), frames - 1)
+        start = g.integers(0, frames - length)
+        t = np.arange(frames)
+        return x[:, np.where((start < t) & (t <= start + length), start, t)]
+
+
+@register("corruption", "frame_shuffle")
+@dataclass(frozen=True, kw_only=True)
+class FrameShuffle(Clip):
+    """Video: frames arrive out of order, shuffled within segments of the level's length."""
+
+    levels = (0.25, 0.375, 0.5, 0.75, 1.0)
+    unit = "of the clip"
+
+    def one(self, x: np.ndarray, level: float, g: Rng) -> np.ndarray:
+        frames = x.shape[1]
+        length = _count(level, frames, 2)
+        segments = [np.arange(start, min(start + length, frames)) for start in range(0, frames, length)]
+        # Not one stays in order: a rotation first, by at least one place.
+        turned = [np.roll(s, g.integers(1, max(2, len(s)))) for s in segments]
+        return x[:, np.concatenate([np.concatenate([s[:1], g.permutation(s[1:])]) for s in turned])]
+
+
+@register("corruption", "reverse")
+@dataclass(frozen=True, kw_only=True)
+class Reverse(Clip):
+    """Video: a stretch plays backwards, as from a ring buffer that is read while it is written.
+
+    Where classes are directions (left or right, growing or shrinking), the label itself is in doubt at high severity.
+    """
+
+    levels = (0.25, 0.375, 0.5, 0.625, 0.75)
+    unit = "of the clip"
+
+    def one(self, x: np.ndarray, level: float, g: Rng) -> np.ndarray:
+        frames = x.shape[1]
+        length = _count(level, frames, 2)
+        start = g.integers(0, frames - length + 1)
+        order = np.arange(frames)
+        order[start : start + length] = order[start : start + length][::-1]
+        return x[:, order]
+
+
+@register("corruption", "frame_rate")
+@dataclass(frozen=True, kw_only=True)
+class FrameRate(Clip):
+    """Video: a low frame rate: each frame is held until the next that arrives; 1/2 to 1/32.
+
+    A clip of T < 32 frames is slowed by T ** (severity / 5) instead, so that severity 5 is a still, as it is with 32.
+    """
+
+    levels = (2, 4, 8, 16, 32)
+    unit = "times slower"
+
+    def one(self, x: np.ndarray, level: float, g: Rng) -> np.ndarray:
+        frames = x.shape[1]
+        hold = level if frames >= 32 else frames ** (np.log2(level) / 5)
+        t = np.arange(frames)
+        return x[:, (np.floor(t / hold + 1e-9) * hold + 1e-9).astype(int)]

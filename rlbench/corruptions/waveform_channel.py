@@ -1,0 +1,165 @@
+"""Waveforms: what room, microphone, converter and link do to a recording."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from math import gcd
+
+import numpy as np
+from scipy import signal
+
+from rlbench.corruptions.waveform_noise import Waveform
+from rlbench.registry import register
+
+Rng = np.random.Generator
+Wave = np.ndarray
+CHUNK = 0.05  # seconds that are lost at once
+CONVERTER = 2**11  # steps up to full scale of a 12-bit converter
+
+
+def _filtered(wave: Wave, hertz: float, rate: int, kind: str) -> Wave:
+    """A sixth-order Butterworth filter."""
+    return np.asarray(signal.sosfilt(signal.butter(6, hertz, kind, fs=rate, output="sos"), wave))
+
+
+@register("corruption", "low_pass")
+@dataclass(frozen=True, kw_only=True)
+class LowPass(Waveform):
+    """Audio: high frequencies are lost, as behind a wall or a wet microphone; sixth-order Butterworth.
+
+    The cut-offs are for rates of 17.8 kHz or more. At lower ones they shrink so that severity 1 is at 0.9 of the
+    Nyquist frequency: a filter at or above it does nothing, or can't be made.
+    """
+
+    levels = (8000, 6000, 4000, 2000, 1000)
+    unit = "Hz"
+
+    def heard(self, wave: Wave, level: float, g: Rng) -> Wave:
+        return _filtered(wave, level * min(1, 0.9 * self.rate / 2 / self.levels[0]), self.rate, "lowpass")
+
+
+@register("corruption", "high_pass")
+@dataclass(frozen=True, kw_only=True)
+class HighPass(Waveform):
+    """Audio: low frequencies are lost, as with a tiny microphone or a wind filter; sixth-order Butterworth.
+
+    The cut-offs are for rates of 8 kHz or more; at lower ones they shrink with the rate.
+    """
+
+    levels = (150, 300, 600, 1000, 1600)
+    unit = "Hz"
+
+    def heard(self, wave: Wave, level: float, g: Rng) -> Wave:
+        return _filtered(wave, level * min(1, self.rate / 8000), self.rate, "highpass")
+
+
+@register("corruption", "clipping")
+@dataclass(frozen=True, kw_only=True)
+class Clipping(Waveform):
+    """Audio: overdriven: everything beyond a part of the peak is cut off."""
+
+    levels = (0.9, 0.7, 0.5, 0.3, 0.15)
+    unit = "of peak"
+
+    def heard(self, wave: Wave, level: float, g: Rng) -> Wave:
+        top = level * np.abs(wave).max(initial=0)
+        return np.asarray(np.clip(wave, -top, top))
+
+
+@register("corruption", "low_gain")
+@dataclass(frozen=True, kw_only=True)
+class LowGain(Waveform):
+    """Audio: recorded far too softly for a 12-bit converter, so that little but its steps is left.
+
+    Bennett, 1948, https://doi.org/10.1002/j.1538-7305.1948.tb01340.x, on the noise of such steps. The recording stays
+    soft; front ends that ignore the gain hear the steps alone.
+    """
+
+    levels = (-20, -30, -40, -48, -54)
+    unit = "dB"
+
+    def heard(self, wave: Wave, level: float, g: Rng) -> Wave:
+        return np.asarray(np.round(wave * 10 ** (level / 20) * CONVERTER) / CONVERTER)
+
+
+@register("corruption", "reverberation")
+@dataclass(frozen=True, kw_only=True)
+class Reverberation(Waveform):
+    """Audio: a reverberant room: exponentially decaying noise follows the direct sound; the level is its RT60.
+
+    Moorer, 1979, https://doi.org/10.2307/3680280. The reverberant energy grows with RT60, as in one room with fewer
+    absorbers; it equals the direct sound's at 0.4 s. The power of the recording is kept.
+    """
+
+    levels = (0.2, 0.4, 0.7, 1.1, 1.6)
+    unit = "s RT60"
+
+    def heard(self, wave: Wave, level: float, g: Rng) -> Wave:
+        seconds = np.arange(1, max(2, int(level * self.rate))) / self.rate
+        tail = g.standard_normal(len(seconds)) * 10 ** (-3 * seconds / level)
+        tail *= np.sqrt(level / 0.4 / np.sum(tail**2))
+        room = signal.fftconvolve(wave, np.concatenate([[1.0], tail]))[: len(wave)]
+        room *= np.sqrt(np.mean(wave**2) / max(np.mean(room**2), 1e-20))
+        return np.asarray(room / max(1.0, np.abs(room).max(initial=0)))
+
+
+@register("corruption", "dropout")
+@dataclass(frozen=True, kw_only=True)
+class Dropout(Waveform):
+    """Audio: lost packets: chunks of 50 ms are silent, exactly the level's share of them (to the nearest chunk)."""
+
+    levels = (0.1, 0.2, 0.3, 0.4, 0.5)
+    unit = "of time"
+
+    def heard(self, wave: Wave, level: float, g: Rng) -> Wave:
+        length = max(1, round(CHUNK * self.rate))
+        chunks = -(-len(wave) // length)
+        lost = g.permutation(chunks) < max(1, round(level * chunks))
+        return np.where(np.repeat(lost, length)[: len(wave)], 0.0, wave)
+
+
+@register("corruption", "speed")
+@dataclass(frozen=True, kw_only=True)
+class Speed(Waveform):
+    """Audio: played too fast, so that pitch and tempo rise; what is missing at the end is filled from the start.
+
+    Ko et al., 2015, https://www.isca-archive.org/interspeech_2015/ko15_interspeech.html, who use 0.9 to 1.1.
+    """
+
+    levels = (1.05, 1.1, 1.15, 1.2, 1.25)
+    unit = "x"
+
+    def heard(self, wave: Wave, level: float, g: Rng) -> Wave:
+        fast = signal.resample(wave, max(1, round(len(wave) / level)))
+        return np.resize(fast, len(wave))
+
+
+@register("corruption", "telephone")
+@dataclass(frozen=True, kw_only=True)
+class Telephone(Waveform):
+    """Audio: a narrow link: resampled to a low rate, 8-bit mu-law, and back.
+
+    ITU-T G.711, 1988, https://www.itu.int/rec/T-REC-G.711, by libsndfile; resampling by scipy. A rate that is higher
+    than the recording's leaves it at its own.
+    """
+
+    levels = (8000, 6000, 4000, 3000, 2000)
+    unit = "Hz"
+
+    def heard(self, wave: Wave, level: float, g: Rng) -> Wave:
+        rate = min(int(level), self.rate)
+        common = gcd(rate, self.rate)
+        up, down = rate // common, self.rate // common
+        narrow = _mu_law(signal.resample_poly(wave, up, down) if up != down else wave, rate)
+        back = signal.resample_poly(narrow, down, up) if up != down else narrow
+        return np.pad(back, (0, max(0, len(wave) - len(back))))[: len(wave)]
+
+
+def _mu_law(wave: Wave, rate: int) -> Wave:
+    import soundfile
+
+    file = io.BytesIO()
+    soundfile.write(file, np.clip(wave, -1, 1), rate, "ULAW", format="WAV")
+    file.seek(0)
+    return np.asarray(soundfile.read(file)[0])

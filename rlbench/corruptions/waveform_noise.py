@@ -1,0 +1,123 @@
+"""Waveforms: noise that is added to a recording, by its signal-to-noise ratio.
+
+The signal's power is the whole recording's, with the noise that it has already. A silent recording stays silent.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from scipy import fft, signal
+
+from rlbench.core import Modality
+from rlbench.corruptions.levels import Levelled
+from rlbench.errors import FieldError
+from rlbench.registry import register
+
+Rng = np.random.Generator
+Wave = np.ndarray
+TALKERS = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Waveform(Levelled):
+    """Of (1, samples) in [0, 1], silence at 1/2, 16 bits. The harness knows a task's rate and sets it.
+
+    Attributes:
+        rate: samples a second, at least 1000.
+    """
+
+    rate: int = 16000
+
+    modalities: ClassVar[frozenset[Modality]] = frozenset({"audio"})
+    acts_on: ClassVar[str] = "waveform"
+    steps: ClassVar[int] = 65535
+    dimensions = (2,)
+
+    def __post_init__(self) -> None:
+        if self.rate < 1000:
+            raise FieldError(f"{type(self).__name__}: rate is {self.rate}; it must be 1000 Hz or more")
+
+    def one(self, x: np.ndarray, level: float, g: Rng) -> np.ndarray:
+        return np.asarray((np.stack([self.heard(channel, level, g) for channel in 2 * x - 1]) + 1) / 2)
+
+    def heard(self, wave: Wave, level: float, g: Rng) -> Wave:
+        """(samples,) in [-1, 1] -> the same; what leaves [-1, 1] is cut off."""
+        raise NotImplementedError
+
+
+class AddedNoise(Waveform):
+    """Noise of a signal-to-noise ratio. The recording is turned down where the sum would clip."""
+
+    levels = (40, 30, 20, 10, 0)
+    unit = "dB SNR"
+
+    def heard(self, wave: Wave, level: float, g: Rng) -> Wave:
+        noise, power = self.noise(len(wave), g), np.mean(wave**2)
+        sum_ = wave + noise * np.sqrt(power / max(np.mean(noise**2), 1e-20)) * 10 ** (-level / 20)
+        return np.asarray(sum_ / max(1.0, np.abs(sum_).max(initial=0)))
+
+    def noise(self, n: int, g: Rng) -> Wave:
+        """(n,) of any power."""
+        raise NotImplementedError
+
+    def shaped(self, n: int, g: Rng, corner: float, slope: float) -> Wave:
+        """Gaussian noise, flat up to `corner` Hz, its amplitude falling as f ** -slope above."""
+        gain = np.maximum(fft.rfftfreq(n, 1 / self.rate), corner) ** -slope
+        return np.asarray(fft.irfft(fft.rfft(g.standard_normal(n)) * gain, n))
+
+
+@register("corruption", "white_noise")
+@dataclass(frozen=True, kw_only=True)
+class WhiteNoise(AddedNoise):
+    """Audio: gaussian noise of equal power at all frequencies, as of a hot amplifier."""
+
+    def noise(self, n: int, g: Rng) -> Wave:
+        return g.standard_normal(n)
+
+
+@register("corruption", "pink_noise")
+@dataclass(frozen=True, kw_only=True)
+class PinkNoise(AddedNoise):
+    """Audio: gaussian noise of equal power in every octave, as of rooms, traffic and most surroundings.
+
+    Voss and Clarke, 1975, https://doi.org/10.1038/258317a0; flat below 20 Hz.
+    """
+
+    def noise(self, n: int, g: Rng) -> Wave:
+        return self.shaped(n, g, 20, 0.5)
+
+
+@register("corruption", "babble_noise")
+@dataclass(frozen=True, kw_only=True)
+class BabbleNoise(AddedNoise):
+    """Audio: babble-like: eight talkers, each noise in the long-term spectrum of speech that swells with syllables.
+
+    The spectrum is flat to 500 Hz and falls by 9 dB an octave above (about that of Byrne et al., 1994,
+    https://doi.org/10.1121/1.410152); syllables come 3 to 6 times a second. Recorded babble is a sum of talkers too
+    (MUSAN: Snyder et al., 2015, https://arxiv.org/abs/1510.08484); this is free of any recording.
+    """
+
+    def noise(self, n: int, g: Rng) -> Wave:
+        seconds = np.arange(n) / self.rate
+        syllables, phases = g.uniform(3, 6, (TALKERS, 1)), g.uniform(0, np.pi, (TALKERS, 1))
+        swells = np.sin(np.pi * syllables * seconds + phases) ** 2
+        return np.asarray(sum(swell * self.shaped(n, g, 500, 1.5) for swell in swells))
+
+
+@register("corruption", "click_noise")
+@dataclass(frozen=True, kw_only=True)
+class ClickNoise(AddedNoise):
+    """Audio: impulse noise: 30 clicks a second of random size, each ringing for about a millisecond.
+
+    Impulsive interference as a sparse process of heavy-tailed sizes (Middleton, 1977,
+    https://doi.org/10.1109/TEMC.1977.303527), here with laplacian sizes.
+    """
+
+    def noise(self, n: int, g: Rng) -> Wave:
+        clicks = np.zeros(n)
+        at = g.integers(0, n, max(1, round(30 * n / self.rate)))
+        clicks[at] = g.laplace(size=len(at))
+        return np.asarray(signal.lfilter([1, -1], [1, -np.exp(-1 / (0.0005 * self.rate))], clicks))
