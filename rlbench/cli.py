@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import asdict
-from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from rlbench.cli_train import campaign, train
 from rlbench.errors import RLBenchError, UnknownName
 
 if TYPE_CHECKING:
@@ -164,61 +163,6 @@ def _rate(progress: Progress) -> str:
     return f"{progress.rate:,.0f} passes/s, at most {clock(progress.left)} left"
 
 
-@main.command(short_help="Train a method by its recipe; the run folder is a model name.")
-@click.argument("method")
-@click.option("--stage", type=click.IntRange(1), metavar="N", help="Of a method with stages [default: the last].")
-@click.option("--modality", "modalities", multiple=True, metavar="NAME", help="Several are allowed [default: all].")
-@click.option("--suite", metavar="NAME|FILE.yaml", help="Train on the train split of this suite's data.")
-@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A field of the recipe, such as epochs=1.")
-@click.option("--out", type=click.Path(path_type=Path), help="The folder to make [default: rlbench-runs/METHOD-k].")
-@click.option("--quiet", is_flag=True, help="No progress.")
-def train(
-    method: str,
-    stage: int | None,
-    modalities: tuple[Any, ...],
-    suite: str | None,
-    settings: tuple[str, ...],
-    out: Path | None,
-    quiet: bool,
-) -> None:
-    """Train METHOD (languagebind, fare, tecoa, rlbind, ...) by its recipe.
-
-    The run folder that this makes works wherever a model's name does.
-    """
-    from rlbench import console
-    from rlbench.suite import load_suite
-    from rlbench.training import run as training
-
-    overrides = dict(_setting(text) for text in settings)
-    data = load_suite(suite) if suite else None
-    free = (Path("rlbench-runs", f"{method}-{k}") for k in count(1))
-    folder = out or next(path for path in free if not path.exists())
-    with console.progress(quiet=quiet) as advance:
-        training.train(
-            method,
-            modalities=modalities or None,
-            stage=stage,
-            suite=data,
-            out=folder,
-            overrides=overrides,
-            report=lambda s: advance(f"{method} {s.modality}", s.step, s.steps, console.remark(s)),
-            announce=lambda line: None if quiet else click.echo(line, err=True),
-        )
-    shown = suite or (modalities or ("thermal",))[0]
-    click.echo(f"trained {folder}; next: rlbench run --suite {shown} --model {folder}")
-
-
-def _setting(text: str) -> tuple[str, object]:
-    """`epochs=1` -> ("epochs", 1); what is no JSON value is a string, such as 4/255."""
-    key, sign, value = text.partition("=")
-    if not sign or not key:
-        raise click.UsageError(f"--set {text}: it must be KEY=VALUE, such as --set epochs=1")
-    try:
-        return key, json.loads(value)
-    except ValueError:
-        return key, value
-
-
 @main.command()
 @click.option(
     "--records",
@@ -288,3 +232,7 @@ def _from_boards(name: str | None, check: bool, out: Path | None) -> None:
     else:
         for board in chosen:
             console.emit(out or (board.page if is_checkout(board) else None), board.text())
+
+
+main.add_command(train)
+main.add_command(campaign)

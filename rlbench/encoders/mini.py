@@ -121,6 +121,14 @@ class Mini(nn.Module):
             raise ModalityError(f"this encoder has no {modality}; it has {', '.join(self.towers)}")
         return cast(Tensor, self.towers[modality](x))
 
+    def tower(self, modality: Modality) -> nn.Module:
+        """The module whose parameters are trained."""
+        return self.towers[modality]
+
+    def save(self, modality: Modality, path: Path) -> None:
+        """Writes the tower in half precision."""
+        path.write_bytes(packed(cast(Tower, self.towers[modality])))
+
     def embed(self, x: Tensor, modality: Modality) -> Tensor:
         """(B, *box.shape) in the box -> (B, D), unit norm."""
         return normalize(self.features(x, modality), dim=-1)
@@ -154,9 +162,23 @@ def unpacked(data: bytes, modality: Modality, source: str) -> Tower:
 
 
 @register("encoder", "mini")
-def mini(*, files: Mapping[Modality, Path]) -> Mini:
-    """Small transformer towers for image, thermal, audio and video; hashed text; trained on procedural worlds."""
-    data = {modality: path.read_bytes() for modality, path in files.items()}
-    towers = {m: unpacked(raw, m, str(files[m])) for m, raw in data.items()}
+def mini(*, files: Mapping[Modality, Path] | None = None, fresh: tuple[Modality, ...] = (), seed: int = 0) -> Mini:
+    """Small transformer towers for image, thermal, audio and video; hashed text; trained on procedural worlds.
+
+    Args:
+        files: trained towers by modality.
+        fresh: modalities whose towers get random weights from `seed` instead.
+
+    Raises:
+        CheckpointError: a file holds no such tower. ModalityError: no such tower to draw.
+    """
+    data = {modality: path.read_bytes() for modality, path in (files or {}).items()}
+    towers = {m: unpacked(raw, m, str((files or {})[m])) for m, raw in data.items()}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for modality in fresh:
+            if modality not in BOXES:
+                raise ModalityError(f"mini has no {modality}; it has {', '.join(BOXES)}")
+            towers[modality] = Tower(BOXES[modality])
     encoder = Mini(towers, {m: hashlib.sha256(raw).hexdigest() for m, raw in data.items()})
     return encoder.eval().requires_grad_(False)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
 from torch import Tensor
 
 from rlbench.attacks.pgd import ascend
@@ -13,17 +12,25 @@ from rlbench.threat import project
 
 
 def adversarial(
-    x: Tensor, loss: Callable[[Tensor], Tensor], ball: Ball, *, steps: int, step: float, g: torch.Generator
+    x: Tensor,
+    loss: Callable[[Tensor], Tensor],
+    ball: Ball,
+    *,
+    noise: Tensor,
+    steps: int,
+    step: float,
+    momentum: float = 0.0,
 ) -> Tensor:
-    """x' of a batch by PGD (Madry et al., 2018, https://arxiv.org/abs/1706.06083) from a uniform start.
+    """x' of a batch by PGD (Madry et al., 2018, https://arxiv.org/abs/1706.06083) from a given start.
 
     Args:
         x: (B, *shape) in the box.
         loss: (B, *shape) -> (B,), ascended.
         ball: Linf.
+        noise: (B, *shape) in [-1, 1]; the start is x + radius noise.
         steps: number of steps.
         step: their length, as a share of the radius.
-        g: of the start.
+        momentum: on the sign.
     """
-    start = project(x + ball.radius * (2 * torch.rand(x.shape, generator=g) - 1), x, ball)
-    return ascend(loss, x, ball, start, steps=steps, step=step * ball.radius)
+    start = project(x + ball.radius * noise, x, ball)
+    return ascend(loss, x, ball, start, steps=steps, step=step * ball.radius, momentum=momentum)

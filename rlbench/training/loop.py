@@ -1,32 +1,40 @@
-"""One loop for every method: batches, an adversary that ascends the method's own loss, AdamW."""
+"""One loop for every method: batches, an adversary that raises the method's own loss, an optimiser.
+
+A step depends on the weights, the recipe and its number alone, so that a run that was killed ends where an undisturbed
+one does, and several processes compute what one does.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from torch import Tensor
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.data import DataLoader
 
-from rlbench.checkpoints import load_encoder
-from rlbench.core import Ball, Modality, Suite, Threat
-from rlbench.encoders.mini import BOXES, Mini, Tower
-from rlbench.errors import CheckpointError, ModalityError, RLBenchError
+from rlbench.core import Ball, Batch, Label, Modality, Objective, Suite, Threat, Trainable
+from rlbench.errors import FieldError, RLBenchError
 from rlbench.fields import parse_eps
 from rlbench.threat import ball_of
 from rlbench.training.adversary import adversarial
-from rlbench.training.data import Pool, anchors, augmented, captions, pool, task_of
-from rlbench.training.objectives import Batch, Objective, objective
+from rlbench.training.data import Batches, Part, Pool
+from rlbench.training.means import Means
 from rlbench.training.recipe import Recipe
-from rlbench.training.validation import held, validated
+
+if TYPE_CHECKING:
+    from torch.optim import Optimizer
 
 
 @dataclass(frozen=True)
 class Step:
-    """What a run reports: the finished step of how many, the loss, and at an epoch's end the validation's shares.
+    """What a run reports: the finished step of how many, the loss, and where it was measured the validation's shares.
 
     Before the first step: how many examples of how many are there (`what` is "example"), without a loss.
     """
@@ -40,77 +48,41 @@ class Step:
 
 
 @dataclass(frozen=True)
+class Stream:
+    """A kind of a batch's rows: their examples, their loss, and its weight; anchors (C, D), captions (C, P, D)."""
+
+    data: Pool
+    size: int
+    objective: Objective
+    weight: float
+    classes: tuple[Label, ...]
+    anchors: Tensor
+    captions: Tensor
+    name: str = "labelled"
+
+
+@dataclass(frozen=True)
 class Run:
-    """Everything that one modality's training holds; `anchors` (C, D), `captions` (C, P, D)."""
+    """Everything that one modality's training holds; `streams` are the kinds of rows of a batch."""
 
     recipe: Recipe
     modality: Modality
     suite: Suite | None
-    encoder: Mini
-    original: Mini | None
-    data: Pool
-    anchors: Tensor
-    captions: Tensor
-
-    @cached_property
-    def objective(self) -> Objective:
-        return objective(self.recipe)
+    encoder: Trainable
+    original: Trainable | None
+    streams: tuple[Stream, ...]
 
     @cached_property
     def ball(self) -> Ball:
-        return ball_of(Threat("linf", parse_eps(self.recipe.eps)), self.data.box)
+        return ball_of(Threat("linf", parse_eps(self.recipe.eps)), self.streams[0].data.box)
 
     @property
     def steps_per_epoch(self) -> int:
-        return max(1, self.data.epoch // self.recipe.batch)
+        return max(1, self.streams[0].data.epoch // self.streams[0].size)
 
     @property
     def steps(self) -> int:
-        return self.recipe.epochs * self.steps_per_epoch
-
-
-def _loaded(name: str, modality: Modality) -> Mini:
-    encoder = load_encoder(name, modality)
-    if not isinstance(encoder, Mini):
-        raise CheckpointError(f"{name} is not a mini encoder; mini recipes start from one")
-    return encoder
-
-
-def _initial(recipe: Recipe, modality: Modality) -> Mini:
-    """The encoder that a run starts from: a model's, or random weights from the recipe's seed."""
-    if recipe.init is not None:
-        return _loaded(recipe.init, modality)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(recipe.seed)
-        return Mini({modality: Tower(BOXES[modality])}, {})
-
-
-def prepared(
-    recipe: Recipe, modality: Modality, suite: Suite | None = None, report: Callable[[Step], None] = lambda step: None
-) -> Run:
-    """Loads and renders what a run needs, and reports the examples.
-
-    Raises:
-        ModalityError: the backbone lacks it. UnknownName, CheckpointError: of init or original. DataError: no examples.
-    """
-    if modality not in BOXES:
-        raise ModalityError(f"mini has no {modality}; it has {', '.join(BOXES)}")
-    encoder = _initial(recipe, modality)
-    task = task_of(recipe, modality, suite)
-
-    def read(done: int, of: int) -> None:
-        report(Step(modality, done, of, what="example"))
-
-    return Run(
-        recipe=recipe,
-        modality=modality,
-        suite=suite,
-        encoder=encoder.requires_grad_(True),
-        original=_loaded(recipe.original, modality) if recipe.original else None,
-        data=pool(task, encoder.boxes[modality], recipe.examples, read=read),
-        anchors=anchors(encoder, recipe, task, modality),
-        captions=captions(encoder, task),
-    )
+        return self.recipe.steps or self.recipe.epochs * self.steps_per_epoch
 
 
 def rate(step: int, steps: int, warmup: float) -> float:
@@ -121,51 +93,168 @@ def rate(step: int, steps: int, warmup: float) -> float:
     return (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise))) / 2
 
 
-def batch_of(run: Run, x: Tensor, y: Tensor, g: torch.Generator) -> Batch:
-    """The fixed part of a batch's loss: f0, and for each example a caption in a random template."""
-    template = torch.randint(0, run.captions.shape[1], y.shape, generator=g)
-    with torch.no_grad():
-        f0 = run.original.features(x, run.modality) if run.original else torch.zeros(len(y), run.anchors.shape[1])
-    return Batch(y, run.anchors, run.captions[y, template], f0)
+class Trainer:
+    """A run's tower, optimiser and average; `step(k)` is the k-th step.
 
-
-def loss_of(run: Run, x: Tensor, y: Tensor, g: torch.Generator) -> Tensor:
-    """The method's loss of a batch; x' is made on the way, by ascending that loss."""
-    method, batch = run.objective, batch_of(run, x, y, g)
-    f = run.encoder.features(x, run.modality) if method.clean else batch.f0
-    if method.ascended is None:
-        return method.loss(f, f, batch)
-    ascended, fixed, recipe = method.ascended, f.detach(), run.recipe
-
-    def raised(v: Tensor) -> Tensor:
-        return ascended(run.encoder.features(v, run.modality), fixed, batch)
-
-    x_adv = adversarial(x, raised, run.ball, steps=recipe.attack_steps, step=recipe.attack_step, g=g)
-    return method.loss(f, run.encoder.features(x_adv, run.modality), batch)
-
-
-def fit(run: Run, report: Callable[[Step], None]) -> dict[str, float]:
-    """Trains run.encoder in place, in eval mode throughout (no layer differs); returns the last validation.
-
-    Raises:
-        RLBenchError: the loss is not finite.
+    Args:
+        accelerator: of Hugging Face accelerate: devices, processes, precision.
+        means: the classes' means, shared by the modalities that are trained together.
     """
-    recipe, g, encoder = run.recipe, torch.Generator().manual_seed(run.recipe.seed), run.encoder.eval()
-    optimiser = torch.optim.AdamW(encoder.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: rate(step, run.steps, recipe.warmup))
-    data = held(encoder, run.modality, run.data.box, run.suite, recipe)
-    val: dict[str, float] = {}
-    done = 0
-    for _ in range(recipe.epochs):
-        for x, y in run.data.batches(recipe.batch, g):
-            loss = loss_of(run, augmented(x, recipe, run.modality, g), y, g)
-            if not bool(loss.isfinite()):
-                raise RLBenchError(f"the loss is {loss.item()} at step {done + 1} of {run.steps}; try a smaller lr")
-            optimiser.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimiser.step()
-            schedule.step()
-            done += 1
-            val = validated(data) if done % run.steps_per_epoch == 0 else {}
-            report(Step(run.modality, done, run.steps, loss.item(), val))
-    return val
+
+    def __init__(self, run: Run, accelerator: Accelerator, means: Means) -> None:
+        self.run, self.accelerator, self.means = run, accelerator, means
+        for stream in run.streams:
+            if stream.size % (run.recipe.accumulate * accelerator.num_processes):
+                raise FieldError(
+                    f"recipe: {stream.size} {stream.name} examples of a batch can't be shared equally by "
+                    f"{accelerator.num_processes} processes in {run.recipe.accumulate} parts"
+                )
+        self.tower = run.encoder.tower(run.modality).to(accelerator.device).eval()
+        parameters = [p for p in self.tower.parameters() if p.requires_grad]
+        self.model, self.optimiser = accelerator.prepare(self.tower, _optimiser(run.recipe, parameters))
+        self.average: AveragedModel | None = None
+        if run.recipe.ema:
+            self.average = AveragedModel(self.tower, multi_avg_fn=get_ema_multi_avg_fn(run.recipe.ema))
+        self.loaders: list[Iterator[list[Part]]] = []
+
+    def start(self, step: int) -> None:
+        """Makes `step` the next one."""
+        share = self.accelerator.process_index, self.accelerator.num_processes
+        self.loaders = []
+        for s in self.run.streams:
+            data = Batches(s.data, self.run.recipe, self.run.modality, s.size, share, s.name)
+            steps, workers = range(step, self.run.steps), self.run.recipe.loaders
+            self.loaders.append(iter(DataLoader(data, batch_size=None, sampler=steps, num_workers=workers)))
+
+    def step(self, k: int) -> float:
+        """One step of the optimiser; returns the loss of the whole batch.
+
+        Raises:
+            RLBenchError: it is not finite.
+        """
+        recipe = self.run.recipe
+        for group in self.optimiser.param_groups:
+            group["lr"] = recipe.lr * rate(k, self.run.steps, recipe.warmup)
+        batches, total = [next(loader) for loader in self.loaders], torch.zeros((), device=self.accelerator.device)
+        for j in range(recipe.accumulate):
+            last = j == recipe.accumulate - 1
+            with nullcontext() if last else self.accelerator.no_sync(self.model):
+                loss = self.loss([parts[j] for parts in batches]) / recipe.accumulate
+                self.accelerator.backward(loss)
+            total += loss.detach()
+        value = float(self.accelerator.reduce(total, reduction="mean"))
+        if not math.isfinite(value):
+            raise RLBenchError(f"the loss is {value} at step {k + 1} of {self.run.steps}; try a smaller lr")
+        self.optimiser.step()
+        self.optimiser.zero_grad()
+        if self.average is not None:
+            self.average.update_parameters(self.tower)
+        return value
+
+    def loss(self, parts: list[Part]) -> Tensor:
+        """The mean loss of a part of the batch, over its labelled rows and those that are replayed."""
+        rows = sum(len(part.y) for part in parts)
+        losses = [s.weight * self.losses(s, part).sum() for s, part in zip(self.run.streams, parts, strict=True)]
+        return torch.stack(losses).sum() / rows
+
+    def losses(self, stream: Stream, part: Part) -> Tensor:
+        """(B,): the method's loss of some rows; x' is made on the way, by raising that loss."""
+        objective, device = stream.objective, self.accelerator.device
+        x, needs = stream.data.unit(part.x.to(device)), objective.needs
+        batch = self.batch(stream, part, x)
+        f = self.features(self.model, x) if "f" in needs else batch.captions
+        if "means" in needs:
+            self.means.update(self.run.modality, stream.classes, batch.everywhere(f), batch.everywhere(batch.y))
+            batch = _with(batch, means=self.means.of(stream.classes, batch.anchors))
+        if "f_adv" not in needs:
+            return objective.loss(f, f, batch)
+        fixed, recipe = f.detach(), self.run.recipe
+
+        def raised(v: Tensor) -> Tensor:
+            return objective.ascended(self.features(self.tower, v), fixed, batch)
+
+        x_adv = adversarial(
+            x,
+            raised,
+            self.run.ball,
+            noise=part.noise.to(device),
+            steps=recipe.attack_steps,
+            step=recipe.attack_step,
+            momentum=recipe.attack_momentum,
+        )
+        if "f0_adv" in needs:
+            batch = _with(batch, f0_adv=self.originals(x_adv))
+        return objective.loss(f, self.features(self.model, x_adv), batch)
+
+    def batch(self, stream: Stream, part: Part, x: Tensor) -> Batch:
+        """What the loss knows before there is an x': f0, and for each example a caption in a random template."""
+        device = self.accelerator.device
+        y, captions = part.y.to(device), stream.captions.to(device)
+        template = (part.template.to(device) * captions.shape[1]).long()
+        return Batch(
+            y=y,
+            anchors=stream.anchors.to(device),
+            captions=captions[y, template],
+            f0=self.originals(x) if "f0" in stream.objective.needs else None,
+            everywhere=self.everywhere,
+        )
+
+    def features(self, model: nn.Module, x: Tensor) -> Tensor:
+        """The tower's features of x in the recipe's precision, as float32 (B, D)."""
+        with self.accelerator.autocast():
+            f: Tensor = model(x)
+        return f.float()
+
+    def originals(self, x: Tensor) -> Tensor:
+        """The frozen original's features of x, (B, D)."""
+        assert self.run.original is not None, "a recipe whose objective needs it has an original"
+        with torch.no_grad():
+            return self.features(self.run.original.tower(self.run.modality), x)
+
+    def everywhere(self, rows: Tensor) -> Tensor:
+        """The rows of all processes, in their order; gradients flow back."""
+        if self.accelerator.num_processes == 1:
+            return rows
+        from torch.distributed.nn.functional import all_gather
+
+        return torch.cat(all_gather(rows.contiguous()))  # type: ignore[no-untyped-call]
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """The tower with its average's weights, if there is one: what is measured and saved."""
+        if self.average is None:
+            yield
+            return
+        own = {name: value.clone() for name, value in self.tower.state_dict().items()}
+        self.tower.load_state_dict(self.average.module.state_dict())
+        try:
+            yield
+        finally:
+            self.tower.load_state_dict(own)
+
+    def state(self) -> dict[str, Any]:
+        """All that the next step depends on."""
+        return {
+            "tower": self.tower.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "average": self.average.state_dict() if self.average is not None else None,
+            "means": self.means.rows,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Takes over `state()`."""
+        self.tower.load_state_dict(state["tower"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
+        self.means.rows = state["means"]
+
+
+def _optimiser(recipe: Recipe, parameters: list[nn.Parameter]) -> Optimizer:
+    if recipe.optimiser == "sgd":
+        return torch.optim.SGD(parameters, lr=recipe.lr, momentum=0.9, weight_decay=recipe.weight_decay)
+    return torch.optim.AdamW(parameters, lr=recipe.lr, weight_decay=recipe.weight_decay)
+
+
+def _with(batch: Batch, **fields: Tensor) -> Batch:
+    return Batch(**{**vars(batch), **fields})

@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
-from importlib.metadata import version
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import yaml
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 
-from rlbench.checkpoints import DEFAULT_BACKBONE
 from rlbench.core import Modality, Suite
-from rlbench.encoders.mini import BOXES, packed
-from rlbench.errors import ModalityError, RLBenchError
-from rlbench.training.loop import Run, Step, fit, prepared
-from rlbench.training.recipe import described, load_recipe
+from rlbench.encoders.mini import BOXES
+from rlbench.errors import ModalityError
+from rlbench.training.folder import RunFolder, provenance
+from rlbench.training.loop import Run, Step, Trainer
+from rlbench.training.means import Means
+from rlbench.training.prepare import prepared
+from rlbench.training.recipe import Recipe, described, load_recipe
+from rlbench.training.state import read_state, write_state
+from rlbench.training.validation import Held, held, validated
 
-SUMMARY = "Trained by rlbench train {method}."
+Report = Callable[[Step], None]
 
 
 def train(
@@ -31,95 +32,209 @@ def train(
     *,
     modalities: Sequence[Modality] | None = None,
     stage: int | None = None,
+    backbone: str = "mini",
     suite: Suite | None = None,
     out: Path | str,
     overrides: Mapping[str, object] | None = None,
-    report: Callable[[Step], None] = lambda step: None,
+    together: bool = False,
+    device: str = "auto",
+    report: Report = lambda step: None,
     announce: Callable[[str], None] = lambda text: None,
 ) -> Path:
-    """Trains a method for some modalities, one after the other.
+    """Trains a method for some modalities; under `accelerate launch`, in all its processes.
 
     Args:
         method: a folder of recipes in baselines/, such as "rlbind".
-        modalities: None: the suite's, or all that the backbone has.
+        modalities: None: the suite's, or all that the mini backbone has.
         stage: of a method of several stages; None: the last.
+        backbone: "mini" or "vit-l-14".
         suite: train on its task's train split instead of the modality's procedural world.
-        out: the run folder to make; it must not exist.
-        overrides: fields of the recipe.
+        out: the run folder. One that is not finished, of the same recipes, goes on where it was.
+        overrides: fields of the recipe; "objective.tau" is a field of its objective.
+        together: all modalities step by step, sharing their classes' means, and not one after the other.
+        device: "auto", "cpu" or "cuda".
         report: called after every step, and before the first one with the examples that are there.
         announce: called with a line before each modality: what it starts from, and for how long it trains.
 
     Returns:
-        `out`, with card.yaml, recipe.yaml, metrics.jsonl and one safetensors file a modality. It appears as a whole, at
-        the end.
+        `out`, with card.yaml (last of all), recipe.yaml, metrics.jsonl, curves.png, one safetensors file a modality, and
+        `best`, a model of the weights that were most robust in validation.
 
     Raises:
-        UnknownName, FieldError, CheckpointError, ModalityError, DataError; RLBenchError: `out` exists or can't be
-        written, or the loss is not finite.
+        UnknownName, FieldError, CheckpointError, ModalityError, DataError; RLBenchError: `out` is another run's or can't
+        be written, or the loss is not finite.
     """
     chosen = tuple(modalities or ([suite.modality] if suite else BOXES))
-    if suite and chosen != (suite.modality,):
-        raise ModalityError(f"suite {suite.name!r} is {suite.modality}; it can't train {', '.join(chosen)}")
-    recipes = {m: load_recipe(method, stage, modality=m, overrides=overrides) for m in chosen}
-    with _folder(Path(out)) as folder:
-        (folder / "recipe.yaml").write_text(yaml.safe_dump({m: asdict(r) for m, r in recipes.items()}, sort_keys=False))
-        entries = {}
-        for modality, recipe in recipes.items():
-            announce(f"{method}, {modality}: {described(recipe)}")
+    if suite and set(chosen) != {suite.modality}:
+        raise ModalityError(f"suite {suite.name} is {suite.modality}; it can't train {', '.join(chosen)}")
+    recipes = {m: load_recipe(method, stage, modality=m, backbone=backbone, overrides=overrides) for m in chosen}
+    first = recipes[chosen[0]]
+    accelerator = Accelerator(cpu=device == "cpu", mixed_precision="bf16" if first.precision == "bf16" else "no")
+    path = Path(broadcast_object_list([str(out)])[0])
+    data = f"the train split of suite {suite.name}" if suite else "procedural worlds"
+    folder = RunFolder(path, method, recipes, data)
+    if folder.check() and accelerator.is_main_process:
+        announce(f"{path} is not finished: going on where it was")
+    groups = [recipes] if together else [{modality: recipe} for modality, recipe in recipes.items()]
+    main = accelerator.is_main_process
+    with _threads(first):
+        done = [_trained(g, suite, folder, accelerator, *((report, announce) if main else _MUTE)) for g in groups]
+    if main:
+        last, best = ({m: entry[k] for group in done for m, entry in group.items()} for k in range(2))
+        folder.finish(last, best)
+    accelerator.wait_for_everyone()
+    return path
+
+
+def rehearse(
+    method: str,
+    *,
+    modalities: Sequence[Modality] | None = None,
+    stage: int | None = None,
+    backbone: str = "mini",
+    suite: Suite | None = None,
+    overrides: Mapping[str, object] | None = None,
+    device: str = "auto",
+    announce: Callable[[str], None] = lambda text: None,
+) -> list[str]:
+    """What `train` would do: a line a modality, with its steps, passes and time, estimated by steps of a small batch.
+
+    Raises: what `train` raises before its first step.
+    """
+    lines = []
+    for modality in tuple(modalities or ([suite.modality] if suite else BOXES)):
+        recipe = load_recipe(method, stage, modality=modality, backbone=backbone, overrides=overrides)
+        small = replace(recipe, batch=min(recipe.batch, 8 * recipe.accumulate), examples=64, replay=0.0)
+        accelerator = Accelerator(cpu=device == "cpu", mixed_precision="bf16" if recipe.precision == "bf16" else "no")
+        with _threads(recipe):
+            run = prepared(small, modality, suite)
+            trainer = Trainer(run, accelerator, Means())
+            trainer.start(0)
+            trainer.step(0)
             began = time.monotonic()
-            run = prepared(recipe, modality, suite, report)
-            val = fit(run, _logged(folder / "metrics.jsonl", report))
-            entries[modality] = _saved(run, val, folder, time.monotonic() - began)
-        (folder / "card.yaml").write_text(yaml.safe_dump(_card(method, suite, entries), sort_keys=False))
-    return Path(out)
+            trainer.step(1)
+            seconds = (time.monotonic() - began) / small.batch
+        size = suite.task.size("train") if suite else None
+        epoch = recipe.examples if size is None else run.streams[0].data.epoch
+        steps = recipe.steps or recipe.epochs * max(1, epoch // (recipe.batch - round(recipe.replay * recipe.batch)))
+        forwards, backwards = (n * steps * recipe.batch for n in recipe.passes())
+        lines.append(
+            f"{method}, {modality}: {described(recipe)}; {steps:,} steps of {recipe.batch}, {forwards:,} forward and "
+            f"{backwards:,} backward passes, about {steps * recipe.batch * seconds / 60:.1f} min, and the validation"
+        )
+    return lines
+
+
+_MUTE: tuple[Report, Callable[[str], None]] = (lambda step: None, lambda text: None)
+Entries = dict[Modality, tuple[dict[str, Any], dict[str, Any]]]  # what the cards say of the last and of the best
 
 
 @contextmanager
-def _folder(out: Path) -> Iterator[Path]:
-    """A folder that takes the name `out` once it is complete, and leaves nothing behind otherwise."""
-    if out.exists():
-        raise RLBenchError(f"{out} exists; name another run folder with --out")
+def _threads(recipe: Recipe) -> Iterator[None]:
+    """The recipe's number of CPU threads."""
+    before = torch.get_num_threads()
+    if recipe.threads:
+        torch.set_num_threads(recipe.threads)
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    except OSError as error:
-        raise RLBenchError(f"{out} can't be written: {error.strerror}; name another run folder with --out") from error
-    try:
-        yield partial
-        partial.chmod(0o755)
-        partial.rename(out)
+        yield
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        torch.set_num_threads(before)
 
 
-def _logged(path: Path, report: Callable[[Step], None]) -> Callable[[Step], None]:
-    def both(step: Step) -> None:
-        with path.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(asdict(step)) + "\n")
-        report(step)
+def _trained(
+    recipes: Mapping[Modality, Recipe],
+    suite: Suite | None,
+    folder: RunFolder,
+    accelerator: Accelerator,
+    report: Report,
+    announce: Callable[[str], None],
+) -> Entries:
+    """Trains modalities step by step together; their entries in the cards."""
+    state = read_state(folder.state(recipes))
+    if state is not None and "entries" in state:
+        return dict(state["entries"])
+    runs = []
+    for modality, recipe in recipes.items():
+        announce(f"{folder.method}, {modality}: {described(recipe)}")
+        runs.append(prepared(recipe, modality, suite, _reader(modality, report)))
+    means = Means()
+    trainings = {run.modality: _Training(run, Trainer(run, accelerator, means), folder, report) for run in runs}
+    if accelerator.is_main_process:
+        folder.create()
+    accelerator.wait_for_everyone()
+    begin = 0
+    if state is not None:
+        begin = int(state["step"])
+        for modality, training in trainings.items():
+            training.restore(state[modality], begin)
+    for training in trainings.values():
+        training.trainer.start(begin)
+    for k in range(begin, max(run.steps for run in runs)):
+        measured = [training.step(k) for training in trainings.values() if k < training.run.steps]
+        if any(measured) and accelerator.is_main_process:
+            write_state(folder.state(recipes), {"step": k + 1, **{m: t.state() for m, t in trainings.items()}})
+    entries = {modality: training.entries() for modality, training in trainings.items()}
+    if accelerator.is_main_process:
+        write_state(folder.state(recipes), {"entries": entries})
+    return entries
 
-    return both
+
+def _reader(modality: Modality, report: Report) -> Callable[[int, int], None]:
+    return lambda done, of: report(Step(modality, done, of, what="example"))
 
 
-def _saved(run: Run, val: Mapping[str, float], folder: Path, seconds: float) -> dict[str, Any]:
-    """Writes the tower; returns its entry in the card."""
-    tower = run.encoder.towers[run.modality]
-    data = packed(tower)  # type: ignore[arg-type]
-    path = folder / f"{DEFAULT_BACKBONE}-{run.modality}.safetensors"
-    path.write_bytes(data)
-    trained = {
-        "seed": run.recipe.seed,
-        "init": run.recipe.init,
-        "data": run.data.task.fingerprint(),
-        "examples": len(run.data.y),
-        "validation": {name: round(share, 4) for name, share in val.items()},
-        "seconds": round(seconds),
-        "torch": version("torch"),
-    }
-    return {"file": path.name, "sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data), "trained": trained}
+class _Training:
+    """One modality's run: its trainer, what it is measured on, the best weights so far."""
 
+    def __init__(self, run: Run, trainer: Trainer, folder: RunFolder, report: Report) -> None:
+        self.run, self.trainer, self.folder, self.report = run, trainer, folder, report
+        self.main = trainer.accelerator.is_main_process
+        self.began, self.before = time.monotonic(), 0.0
+        self.data: Held | None = None
+        self.val: dict[str, float] = {}
+        self.best: dict[str, Any] = {}
 
-def _card(method: str, suite: Suite | None, entries: Mapping[Modality, Any]) -> dict[str, Any]:
-    data = f"the train split of suite {suite.name}" if suite else "procedural worlds"
-    backbone = {"family": "mini", "data": data, "modalities": dict(entries)}
-    return {"baseline": method, "summary": SUMMARY.format(method=method), "backbones": {DEFAULT_BACKBONE: backbone}}
+    def step(self, k: int) -> bool:
+        """A step; whether the run was measured after it."""
+        loss, every = self.trainer.step(k), self.run.recipe.validate or self.run.steps_per_epoch
+        due = (k + 1) % every == 0 or k + 1 == self.run.steps
+        if due and self.main:
+            self.measure(k + 1)
+        if self.main:
+            step = Step(self.run.modality, k + 1, self.run.steps, loss, self.val if due else {})
+            self.folder.log(step)
+            self.report(step)
+        return due
+
+    def measure(self, step: int) -> None:
+        """Validates the weights that would be the result, and keeps the most robust ones."""
+        run = self.run
+        if self.data is None:
+            self.data = held(run.encoder, run.modality, run.suite, run.recipe)
+        with self.trainer.averaged():
+            self.val = validated(self.data, self.trainer.accelerator.device)
+            if not self.best or self.val.get("robust", 0.0) > self.best["trained"]["validation"].get("robust", 0.0):
+                written = self.folder.write(run.encoder, run.modality, best=True)
+                self.best = {**written, "trained": self.provenance(step)}
+
+    def provenance(self, step: int) -> dict[str, Any]:
+        seconds = self.before + time.monotonic() - self.began
+        return provenance(self.run, step, self.val, seconds, self.trainer.accelerator.num_processes)
+
+    def entries(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Writes the last weights; what the cards say of them and of the best."""
+        if not self.main:
+            return {}, {}
+        with self.trainer.averaged():
+            written = self.folder.write(self.run.encoder, self.run.modality)
+        return {**written, "trained": self.provenance(self.run.steps)}, self.best
+
+    def state(self) -> dict[str, Any]:
+        seconds = self.before + time.monotonic() - self.began
+        return {"trainer": self.trainer.state(), "best": self.best, "val": self.val, "seconds": seconds}
+
+    def restore(self, state: dict[str, Any], step: int) -> None:
+        self.trainer.restore(state["trainer"])
+        self.best, self.val, self.before = state["best"], state["val"], state["seconds"]
+        if self.main:
+            self.folder.forget(self.run.modality, step)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import torch
 from torch import Tensor
 
-from rlbench.core import Ball, Box, Encoder, Examples, Modality, Suite, Threat
+from rlbench.core import Ball, Encoder, Examples, Modality, Suite, Threat
 from rlbench.fields import parse_eps
 from rlbench.heads import ZeroShot, zero_shot
 from rlbench.metrics import margin
@@ -28,9 +28,9 @@ class Held:
     ball: Ball
 
 
-def held(encoder: Encoder, modality: Modality, box: Box, suite: Suite | None, recipe: Recipe) -> Held:
+def held(encoder: Encoder, modality: Modality, suite: Suite | None, recipe: Recipe) -> Held:
     """Renders the validation examples once. The ball is the recipe's, or 4/255 (video 2/255) if it has none."""
-    parts = {}
+    parts, box = {}, encoder.boxes[modality]
     for subset, name in (("seen", "clean"), ("unseen", "unseen")):
         task = validation_task(modality, suite, subset)
         if task is not None:
@@ -42,11 +42,12 @@ def held(encoder: Encoder, modality: Modality, box: Box, suite: Suite | None, re
     return Held(parts, ball_of(Threat("linf", eps), box))
 
 
-def validated(data: Held) -> dict[str, float]:
+def validated(data: Held, device: torch.device) -> dict[str, float]:
     """Shares correct: "clean" and "unseen" without a perturbation, "robust" of the clean part under PGD-10."""
     found = {}
     for name, (head, part) in data.parts.items():
-        flags = [_correct(head, x, y, data.ball, name == "clean") for x, y in _batches(part)]
+        head = replace(head, anchors=head.anchors.to(device))
+        flags = [_correct(head, x.to(device), y.to(device), data.ball, name == "clean") for x, y in _batches(part)]
         clean, robust = (torch.cat(column).float().mean().item() for column in zip(*flags, strict=True))
         found.update({name: clean, "robust": robust} if name == "clean" else {name: clean})
     return found
@@ -63,7 +64,7 @@ def _correct(head: ZeroShot, x: Tensor, y: Tensor, ball: Ball, attack: bool) -> 
         clean = margin(head(x), y) > 0
     if not attack:
         return clean, clean
-    g = torch.Generator().manual_seed(0)
-    x_adv = adversarial(x, lambda v: -margin(head(v), y), ball, steps=10, step=0.25, g=g)
+    noise = 2 * torch.rand(x.shape, generator=torch.Generator().manual_seed(0)) - 1
+    x_adv = adversarial(x, lambda v: -margin(head(v), y), ball, noise=noise.to(x), steps=10, step=0.25)
     with torch.no_grad():
         return clean, clean & (margin(head(x_adv), y) > 0)

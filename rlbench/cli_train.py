@@ -1,0 +1,105 @@
+"""The commands that train: `rlbench train`, `rlbench campaign`."""
+
+from __future__ import annotations
+
+import json
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import click
+
+
+@click.command(short_help="Train a method by its recipe; the run folder is a model name.")
+@click.argument("method", metavar="METHOD[:BACKBONE]")
+@click.option("--stage", type=click.IntRange(1), metavar="N", help="Of a method with stages [default: the last].")
+@click.option("--modality", "modalities", multiple=True, metavar="NAME", help="Several are allowed [default: all].")
+@click.option("--suite", metavar="NAME|FILE.yaml", help="Train on the train split of this suite's data.")
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A field of the recipe, such as epochs=1.")
+@click.option("--together", is_flag=True, help="All modalities step by step, sharing their classes' means.")
+@click.option("--out", type=click.Path(path_type=Path), help="The run folder [default: rlbench-runs/METHOD-k].")
+@click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda")
+@click.option("--dry-run", is_flag=True, help="Check everything, show steps, passes and estimated time, and stop.")
+@click.option("--quiet", is_flag=True, help="No progress.")
+def train(
+    method: str,
+    stage: int | None,
+    modalities: tuple[Any, ...],
+    suite: str | None,
+    settings: tuple[str, ...],
+    out: Path | None,
+    dry_run: bool,
+    quiet: bool,
+    **options: Any,
+) -> None:
+    """Train METHOD (languagebind, fare, tecoa, rlbind, ...) by its recipe.
+
+    The run folder that this makes works wherever a model's name does. With --out, a run that was interrupted goes on
+    where it was. Several processes: accelerate launch -m rlbench train METHOD ...
+    """
+    from rlbench import console
+    from rlbench.suite import load_suite
+    from rlbench.training import run as training
+
+    name, _, backbone = method.partition(":")
+    free = (Path("rlbench-runs", f"{name}-{k}") for k in count(1))
+    folder = out or next(path for path in free if not path.exists())
+    asked: dict[str, Any] = {
+        "modalities": modalities or None,
+        "stage": stage,
+        "backbone": backbone or "mini",
+        "suite": load_suite(suite) if suite else None,
+        "overrides": dict(_setting(text) for text in settings),
+        "announce": lambda line: None if quiet else click.echo(line, err=True),
+        **options,
+    }
+    if dry_run:
+        asked.pop("together")
+        for line in training.rehearse(name, **{**asked, "announce": lambda line: None}):
+            click.echo(line)
+        return
+    try:
+        with console.progress(quiet=quiet) as advance:
+            made = training.train(
+                name,
+                out=folder,
+                report=lambda s: advance(f"{name} {s.modality}", s.step, s.steps, console.remark(s)),
+                **asked,
+            )
+    except KeyboardInterrupt:
+        click.echo(f"rlbench: interrupted; the same command with --out {folder} goes on where it was", err=True)
+        raise click.exceptions.Exit(130) from None
+    if made is not None:
+        shown = suite or (modalities or ("thermal",))[0]
+        click.echo(f"trained {made}; next: rlbench run --suite {shown} --model {made}")
+
+
+def _setting(text: str) -> tuple[str, object]:
+    """`epochs=1` -> ("epochs", 1); what is no JSON value is a string, such as 4/255."""
+    key, sign, value = text.partition("=")
+    if not sign or not key:
+        raise click.UsageError(f"--set {text}: it must be KEY=VALUE, such as --set epochs=1")
+    try:
+        return key, json.loads(value)
+    except ValueError:
+        return key, value
+
+
+@click.command(short_help="Train all runs of a file, side by side.")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="The folder of the runs' folders.")
+@click.option("--workers", type=click.IntRange(1), metavar="N", help="Processes [default: one a CPU core].")
+@click.option("--dry-run", is_flag=True, help="Show the runs and stop.")
+def campaign(file: Path, out: Path, workers: int | None, dry_run: bool) -> None:
+    """Train all runs of FILE, such as baselines/campaigns/bundle.yaml, side by side; again: what is missing."""
+    from rlbench import console
+    from rlbench.training.campaign import read_campaign, run_campaign
+
+    tasks = read_campaign(file, out)
+    if dry_run:
+        for task in tasks:
+            click.echo(f"{task.name}: rlbench train {' '.join(task.arguments(out))}")
+        return
+    with console.progress(quiet=False) as advance:
+        run_campaign(tasks, out, workers=workers, report=lambda name, done, of: advance("campaign", done, of, name))
+    click.echo(f"{len(tasks)} runs are in {out}")

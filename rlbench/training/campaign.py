@@ -1,0 +1,162 @@
+"""Many runs from one file, side by side: a search for settings, all bundled checkpoints, an experiment of several seeds.
+
+    rlbench campaign baselines/campaigns/tuning.yaml --out runs/tuning
+
+    modalities: [thermal, audio]            # every job is done for each of them
+    rounds: {"0": {seed: 0}, "1": {seed: 1}}   # and for each of these, with these settings
+    set: {validation: 1000}                 # settings of all jobs
+    jobs:
+      backbone: {method: languagebind}
+      fare: {method: fare, set: {init: "@backbone", original: "@backbone"}}
+      rlbind: {method: rlbind, stage: 2, set: {init: "@fare", original: "@0/backbone"}}
+
+A job's folder is OUT/ROUND/MODALITY/JOB. "@job" in a setting is the folder of that job in the same round and modality,
+"@round/job" of another round; the job waits for it. `rounds` and `modalities` of a job narrow it down; `suite` trains on
+a suite's data. Running again continues: finished jobs are kept, interrupted ones go on.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import yaml
+
+from rlbench.core import Modality
+from rlbench.errors import FieldError, RLBenchError
+from rlbench.fields import checked
+from rlbench.machine import processors
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Job:
+    method: str
+    stage: int | None = None
+    suite: str | None = None
+    set: dict = field(default_factory=dict)  # type: ignore[type-arg]
+    rounds: tuple[str, ...] | None = None
+    modalities: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _File:
+    modalities: tuple[str, ...]
+    jobs: dict  # type: ignore[type-arg]
+    rounds: dict = field(default_factory=lambda: {"0": {}})  # type: ignore[type-arg]
+    set: dict = field(default_factory=dict)  # type: ignore[type-arg]
+
+
+@dataclass(frozen=True)
+class Task:
+    """One training run: `name` is ROUND/MODALITY/JOB; `after`: the names that it waits for."""
+
+    name: str
+    method: str
+    stage: int | None
+    modality: Modality
+    suite: str | None
+    settings: Mapping[str, object]
+    after: frozenset[str]
+
+    def arguments(self, out: Path) -> list[str]:
+        """What `rlbench train` is called with."""
+        told = [self.method, "--modality", self.modality, "--out", str(out / self.name), "--quiet"]
+        if self.stage is not None:
+            told += ["--stage", str(self.stage)]
+        if self.suite is not None:
+            told += ["--suite", self.suite]
+        for key, value in self.settings.items():
+            told += ["--set", f"{key}={value if isinstance(value, str) else json.dumps(value)}"]
+        return told
+
+
+def read_campaign(path: Path, out: Path) -> list[Task]:
+    """The runs of a campaign's file, in its order, rounds first.
+
+    Raises:
+        FieldError: the file can't be read, or a key, value or job's name is wrong.
+    """
+    try:
+        raw: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise FieldError(f"{path} can't be read as a campaign: {error}".replace("\n", " ")) from error
+    if not isinstance(raw, dict):
+        raise FieldError(f"{path} must be a mapping of modalities, rounds, set and jobs")
+    file = _File(**cast(Any, checked(_File, raw, str(path))))
+    jobs = {name: _Job(**cast(Any, checked(_Job, job, f"{path}: job {name}"))) for name, job in file.jobs.items()}
+    tasks = []
+    for turn, common in file.rounds.items():
+        for modality in file.modalities:
+            for name, job in jobs.items():
+                if turn in (job.rounds or file.rounds) and modality in (job.modalities or file.modalities):
+                    settings = {**file.set, **(common or {}), **job.set}
+                    tasks.append(_task(name, job, str(turn), cast(Modality, modality), settings, out))
+    known = {task.name for task in tasks}
+    for task in tasks:
+        if task.after - known:
+            raise FieldError(f"{path}: {task.name} starts from {min(task.after - known)}, which is no job of it")
+    return tasks
+
+
+def _task(name: str, job: _Job, turn: str, modality: Modality, settings: Mapping[str, object], out: Path) -> Task:
+    after = {}
+    for key, value in settings.items():
+        if isinstance(value, str) and value.startswith("@"):
+            before, _, other = value[1:].rpartition("/")
+            after[key] = f"{before or turn}/{modality}/{other}"
+    paths = {key: str((out / of).absolute()) for key, of in after.items()}
+    return Task(
+        f"{turn}/{modality}/{name}",
+        job.method,
+        job.stage,
+        modality,
+        job.suite,
+        {**settings, **paths},
+        frozenset(after.values()),
+    )
+
+
+def run_campaign(
+    tasks: Sequence[Task], out: Path, *, workers: int | None = None, report: Callable[[str, int, int], None]
+) -> None:
+    """Trains what is not trained yet, in processes of one thread; `report` gets a name, how many are done, of how many.
+
+    Raises:
+        RLBenchError: a run failed; the others that do not wait for it are finished first.
+    """
+    done = {task.name for task in tasks if (out / task.name / "card.yaml").is_file()}
+    left = [task for task in tasks if task.name not in done]
+    running: dict[Future[None], Task] = {}
+    failed: list[str] = []
+    with ThreadPoolExecutor(workers or processors()) as pool:
+        while left or running:
+            ready = [task for task in left if task.after <= done]
+            for task in ready[: pool._max_workers - len(running)]:
+                left.remove(task)
+                running[pool.submit(_train, task, out)] = task
+            if not running:
+                break  # the rest waits for what failed
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                task, error = running.pop(future), future.exception()
+                if error is None:
+                    done.add(task.name)
+                else:
+                    failed.append(f"{task.name}: {error}")
+                report(task.name, len(done), len(tasks))
+    if failed:
+        raise RLBenchError("; ".join(failed))
+
+
+def _train(task: Task, out: Path) -> None:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "rlbench", "train", *task.arguments(out)]
+    made = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if made.returncode:
+        raise RLBenchError((made.stderr.strip().splitlines() or ["it was killed"])[-1].removeprefix("rlbench: "))
