@@ -14,7 +14,9 @@ without a card is a model by itself when its factory needs no files.
         data: procedural worlds
         modalities:
           thermal: {file: mini-thermal.safetensors, sha256: ..., bytes: 571000, trained: {...}}
-          image: {}                   # no weights
+          audio: {hub: LanguageBind/LanguageBind_Audio_FT, revision: ...}
+          depth: {file: LanguageBind_Depth}     # a folder: a copy of such a checkpoint
+          image: {}                             # no weights
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ from typing import TYPE_CHECKING, Any, cast, get_args
 
 import yaml
 
-from rlbench import registry
+from rlbench import hub, registry
 from rlbench.core import Modality
 from rlbench.errors import CheckpointError, ModalityError, UnknownName
 from rlbench.fields import checked
@@ -44,9 +46,17 @@ DEFAULT_BACKBONE = "mini"
 
 @dataclass(frozen=True, kw_only=True)
 class Weights:
-    """One modality's file, relative to the card, and how it was trained."""
+    """One modality's weights, and how they were trained.
+
+    Attributes:
+        file: relative to the card; a folder is a published checkpoint's.
+        hub, revision: a published checkpoint of the Hugging Face hub instead; without a revision, its newest.
+        sha256, bytes: of the file.
+    """
 
     file: str | None = None
+    hub: str | None = None
+    revision: str | None = None
     sha256: str = ""
     bytes: int = 0
     trained: Mapping[str, Any] = field(default_factory=dict)
@@ -204,13 +214,17 @@ def _with_modalities(model: Model) -> Model:
 
 
 def read_weights(model: Model, modality: Modality) -> Path:
-    """The path of a modality's file, after its size and sha256 were checked.
+    """The path of a modality's file, after its size and sha256 were checked; or of a published checkpoint's folder.
 
     Raises:
-        CheckpointError: missing, truncated or altered.
+        CheckpointError: missing, truncated or altered; the hub can't be reached.
     """
     weights = model.weights[modality]
+    if weights.hub:
+        return hub.fetched(weights.hub, weights.revision)
     path = model.folder / str(weights.file)
+    if path.is_dir():
+        return path
     if not path.is_file():
         raise CheckpointError(f"{model.name} needs {path}, which is missing")
     if path.stat().st_size != weights.bytes:
@@ -225,7 +239,7 @@ def read_weights(model: Model, modality: Modality) -> Path:
 
 
 def _made(model: Model, modality: Modality | None) -> Encoder:
-    wanted = [m for m, w in model.weights.items() if w.file and modality in (None, m)]
+    wanted = [m for m, w in model.weights.items() if (w.file or w.hub) and modality in (None, m)]
     paths = {m: read_weights(model, m) for m in wanted}
     arguments = {**model.fields, "files": paths} if paths else dict(model.fields)
     return cast("Encoder", registry.make("encoder", model.family, arguments))

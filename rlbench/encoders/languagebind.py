@@ -1,0 +1,195 @@
+"""LanguageBind: a visual tower per modality, each bound to one frozen text tower; published, trained or random weights.
+
+Zhu et al., 2023, https://arxiv.org/abs/2310.01852; the published weights are https://huggingface.co/LanguageBind.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from rlbench import seeds
+from rlbench.core import Box, Modality, Trait
+from rlbench.encoders.clip_fronts import BoxOptions, Front, front_of
+from rlbench.encoders.clip_saved import read_tower, write_tower
+from rlbench.encoders.clip_text import HashedTokens, Text
+from rlbench.encoders.clip_towers import (
+    Attention,
+    TextSizes,
+    VisionSizes,
+    VisionTower,
+    random_weights,
+    text_tower,
+    vision_tower,
+)
+from rlbench.errors import CheckpointError, ModalityError
+from rlbench.registry import register
+
+Size = Literal["vit-l-14", "tiny"]
+_TINY = VisionSizes(hidden=64, mlp=96, layers=2, heads=4, patch=7, height=28, width=28, projection=24)
+_TINY_TEXT = TextSizes(hidden=32, mlp=64, layers=2, heads=4, vocabulary=4096, positions=32, projection=24)
+
+
+class ModalityTower(nn.Module):
+    """What is trained of a modality: (B, *box.shape) in the box -> (B, D), not normalised."""
+
+    def __init__(self, front: Front, vision: VisionTower) -> None:
+        super().__init__()
+        self.front, self.vision = front, vision
+
+    def gradient_checkpointing_enable(self) -> None:
+        """See VisionTower."""
+        self.vision.gradient_checkpointing_enable()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return cast(Tensor, self.vision(self.front(x)))
+
+
+class LanguageBind(nn.Module):
+    """Visual towers of some modalities and their text tower, as an Encoder that can be trained."""
+
+    traits: frozenset[Trait] = frozenset()
+    logit_scale = 100.0  # of the published zero-shot evaluations, which ignore the learned scale
+
+    def __init__(self, towers: Mapping[Modality, ModalityTower], text: Text, sha256: Mapping[Modality, str]) -> None:
+        super().__init__()
+        self.towers = nn.ModuleDict({str(modality): tower for modality, tower in towers.items()})
+        self.text = text
+        self._sha256 = dict(sha256)
+
+    @property
+    def boxes(self) -> Mapping[Modality, Box]:
+        return {cast(Modality, m): cast(ModalityTower, tower).front.box for m, tower in self.towers.items()}
+
+    @property
+    def sha256(self) -> Mapping[Modality, str]:
+        return self._sha256
+
+    def tower(self, modality: Modality) -> ModalityTower:
+        """The module whose parameters are trained: (B, *box.shape) -> (B, D)."""
+        if modality not in self.towers:
+            raise ModalityError(f"this encoder has no {modality}; it has {', '.join(self.towers)}")
+        return cast(ModalityTower, self.towers[modality])
+
+    def features(self, x: Tensor, modality: Modality) -> Tensor:
+        """(B, *box.shape) in the box -> (B, D), not normalised, differentiable in x and in the tower's parameters."""
+        return cast(Tensor, self.tower(modality)(x))
+
+    def embed(self, x: Tensor, modality: Modality) -> Tensor:
+        """(B, *box.shape) in the box -> (B, D), unit norm."""
+        return normalize(self.features(x, modality), dim=-1)
+
+    def embed_text(self, prompts: Sequence[str]) -> Tensor:
+        """(P,) -> (P, D), unit norm."""
+        return cast(Tensor, self.text(prompts))
+
+    def save(self, modality: Modality, path: Path) -> None:
+        """Writes the tower as safetensors with its architecture; `files` reads it again. The text tower is left out."""
+        vision = self.tower(modality).vision
+        write_tower(vision, path, modality=modality, text=self.text.source, text_sha256=self.text.sha256())
+
+
+def _generator(*parts: object) -> torch.Generator:
+    return torch.Generator().manual_seed(int(seeds.generator("languagebind", *parts).integers(2**63)))
+
+
+def _sizes(size: Size, modality: Modality) -> VisionSizes:
+    """The published architecture of a modality, or a tiny one of the same kind."""
+    full = size == "vit-l-14"
+    sizes = VisionSizes() if full else _TINY
+    if modality == "audio":
+        return replace(sizes, height=112 if full else 28, width=1036 if full else 70)
+    return replace(sizes, frames=8 if full else 4) if modality == "video" else sizes
+
+
+def _fresh_vision(size: Size, seed: int, modality: Modality, attention: Attention) -> VisionTower:
+    sizes = _sizes(size, modality)
+    return vision_tower(random_weights(sizes, _generator(size, seed, modality)), sizes, attention)
+
+
+def _fresh_text(size: Size, seed: int, attention: Attention) -> Text:
+    sizes = TextSizes() if size == "vit-l-14" else _TINY_TEXT
+    tower = text_tower(random_weights(sizes, _generator(size, seed, "text")), sizes, attention)
+    return Text(tower, HashedTokens(sizes.vocabulary, sizes.positions), f"fresh {size} {seed}")
+
+
+@dataclass
+class _Parts:
+    """What the factory gathers: towers with their boxes, and the text tower that they share."""
+
+    options: BoxOptions
+    attention: Attention
+    towers: dict[Modality, ModalityTower] = field(default_factory=dict)
+    sha256: dict[Modality, str] = field(default_factory=dict)
+    text: Text | None = None
+
+    def add(self, modality: Modality, vision: VisionTower, sha256: str) -> None:
+        self.towers[modality] = ModalityTower(front_of(modality, vision.sizes, self.options), vision)
+        self.sha256[modality] = sha256
+
+    def draw(self, modality: Modality, size: Size, seed: int) -> None:
+        name = f"fresh {size} {seed}"
+        self.add(
+            modality, _fresh_vision(size, seed, modality, self.attention), hashlib.sha256(name.encode()).hexdigest()
+        )
+        self.text = self.text or _text(name, self.attention)
+
+    def read(self, modality: Modality, path: Path) -> None:
+        """Raises: CheckpointError, also where the file is bound to another text tower than the others."""
+        saved = read_tower(path, modality, self.attention)
+        self.text = self.text or _text(saved.text, self.attention)
+        if saved.text_sha256 != self.text.sha256():
+            raise CheckpointError(f"{path} is bound to another text tower ({saved.text}) than {self.text.source}")
+        self.add(modality, saved.vision, saved.sha256)
+
+
+def _text(source: str, attention: Attention) -> Text:
+    """The text tower of a source, "fresh SIZE SEED"."""
+    _, size, seed = source.split()
+    return _fresh_text(cast(Size, size), int(seed), attention)
+
+
+@register("encoder", "languagebind")
+def languagebind(
+    *,
+    files: Mapping[Modality, Path] | None = None,
+    fresh: tuple[Modality, ...] = (),
+    seed: int = 0,
+    size: Literal["vit-l-14", "tiny"] = "vit-l-14",
+    thermal: Literal[1, 3] = 1,
+    audio: Literal["log-mel", "waveform"] = "log-mel",
+    pieces: Literal[1, 3] = 1,
+    seconds: float = 10.375,
+    attention: Literal["sdpa", "eager"] = "sdpa",
+) -> LanguageBind:
+    """LanguageBind's ViT-L/14 towers for image, thermal, depth, audio and video, and their text tower.
+
+    Args:
+        files: by modality, a published checkpoint's folder, or a file that `save` wrote.
+        fresh: modalities that get a random tower from `seed` instead; their text tower is random too, and knows words
+            only by a hash.
+        size: of random towers; "tiny" is for tests.
+        thermal, audio, pieces, seconds: the boxes, see BoxOptions.
+        attention: transformers' implementation.
+
+    Raises:
+        CheckpointError: a file is missing, faulty, of another modality, or bound to another text tower.
+        ModalityError: neither files nor fresh names a modality. FieldError: seconds.
+    """
+    options = BoxOptions(thermal=thermal, audio=audio, pieces=pieces, seconds=seconds)
+    parts = _Parts(options, attention)
+    for modality, path in (files or {}).items():
+        parts.read(modality, path)
+    for modality in fresh:
+        if modality not in parts.towers:
+            parts.draw(modality, size, seed)
+    if parts.text is None:
+        raise ModalityError("a languagebind encoder needs a modality, by files or fresh")
+    return LanguageBind(parts.towers, parts.text, parts.sha256).eval().requires_grad_(False)

@@ -1,0 +1,47 @@
+"""Published checkpoints of the Hugging Face hub, as folders of its cache."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rlbench.errors import CheckpointError
+
+WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+_FILES = ["config.json", *WEIGHTS, "vocab.json", "merges.txt", "tokenizer.json", "tokenizer_config.json"]
+
+
+def _whole(folder: Path) -> bool:
+    """Files appear in a snapshot once they are downloaded as a whole."""
+    return (folder / "config.json").is_file() and any((folder / name).is_file() for name in WEIGHTS)
+
+
+def fetched(repo: str, revision: str | None = None) -> Path:
+    """The folder of a checkpoint such as "LanguageBind/LanguageBind_Thermal": from the cache, or downloaded into it.
+
+    A download that was interrupted goes on where it was; the hub's client checks what it has downloaded.
+
+    Raises:
+        CheckpointError: it is not in the cache, and the hub can't be reached or does not have it.
+    """
+    from huggingface_hub import snapshot_download
+
+    try:
+        kept = Path(snapshot_download(repo, revision=revision, allow_patterns=_FILES, local_files_only=True))
+        if _whole(kept):
+            return kept
+    except OSError:
+        pass  # not in the cache
+    except ValueError as error:
+        raise CheckpointError(f"{repo!r} is no name of a checkpoint on the hub: {_first_line(error)}") from error
+    try:
+        return Path(snapshot_download(repo, revision=revision, allow_patterns=_FILES))
+    except OSError as error:
+        at = f" --revision {revision}" if revision else ""
+        raise CheckpointError(
+            f"{repo} is not in the hub's cache and can't be downloaded ({_first_line(error)}); where there is network, "
+            f"run: hf download {repo}{at}; then copy the cache (HF_HOME, by default ~/.cache/huggingface) here"
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
