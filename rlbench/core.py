@@ -147,7 +147,7 @@ class Corruption(Protocol):
     """Perturbs x at severity 1..5; never sees the classifier.
 
     An optional `acts_on` is the unit of the only box that it acts on, "waveform" or "log-mel". One that acts on
-    waveforms gets those of the task (`inputs.Recorded`), even where the encoder's box is log-mel; a field `rate` is set.
+    waveforms gets the task's (`inputs.Recorded`), even where the encoder's box is log-mel, and its rate as a field.
     """
 
     modalities: ClassVar[frozenset[Modality]]

@@ -1,4 +1,4 @@
-"""The 19 common corruptions of pictures, by the imagecorruptions package."""
+"""The 19 common corruptions of pictures, by the imagecorruptions package; of clips, with one draw a clip."""
 
 from __future__ import annotations
 
@@ -14,11 +14,14 @@ import torch
 from torch import Tensor
 
 from rlbench.core import Modality, Streams
+from rlbench.corruptions.batched import BATCHED, batched
 from rlbench.errors import DataError, FieldError
 from rlbench.registry import register
 
 _GLOBALS = Lock()  # the library draws from numpy's global state, which threads share
 _OWN_SEED = ("glass_blur", "impulse_noise")  # these draw from generators of their own
+_EVERY_FRAME = ("gaussian_noise", "shot_noise", "impulse_noise", "speckle_noise")
+_UNORDERED = ("glass_blur", "frost", "saturate")
 _DRAWS = 20
 _SMALLEST = 32
 
@@ -73,51 +76,69 @@ def _functions() -> dict[str, Callable[..., object]]:
 )
 @dataclass(frozen=True, kw_only=True)
 class CommonCorruption:
-    """A common corruption of ImageNet-C, by the imagecorruptions package.
+    """A common corruption of ImageNet-C, by the imagecorruptions package; of clips too.
 
     Hendrycks and Dietterich, 2019, https://arxiv.org/abs/1903.12261; code and severities: Michaelis et al.,
-    2019, https://arxiv.org/abs/1907.07484. Values are 8-bit, cut off rather than rounded, as there.
+    2019, https://arxiv.org/abs/1907.07484. Values are 8-bit, cut off rather than rounded, as there. A clip has one draw
+    for all its frames; noise is drawn for every frame.
 
-    Two deviations. A draw whose result is not a number is drawn again: spatter without a drop, one in fifty at 32
-    pixels and severity 1, which the package turns black. A single channel is corrupted as a grey picture, of
-    which the green channel is kept.
+    The published severities of glass_blur, frost and saturate are not ordered by distortion (`ordered` says so): a step
+    changes two parameters at once, or takes colour out first and puts it in later. They are kept, for comparability.
+
+    Deviations. A draw whose result is not a number is drawn again: spatter without a drop, one in fifty at 32 pixels
+    and severity 1, which the package turns black. A single channel is corrupted as a grey picture, of which the green
+    channel is kept. zoom_blur, brightness and saturate are this project's (`batched`), within 1/255 of the package's.
     """
 
     name: str
 
-    modalities: ClassVar[frozenset[Modality]] = frozenset({"image"})
+    modalities: ClassVar[frozenset[Modality]] = frozenset({"image", "video"})
+    version: ClassVar[int] = 2
+
+    @property
+    def ordered(self) -> bool:
+        """Whether the published parameters distort more with every severity."""
+        return self.name not in _UNORDERED
 
     def __call__(self, x: Tensor, severity: int, streams: Streams) -> Tensor:
-        """x (B, 3 or 1, H, W) in [0, 1], H and W at least 32 -> the same shape and dtype, in steps of 1/255.
+        """x (B, 3 or 1, H, W) or (B, 3 or 1, T, H, W) in [0, 1], H and W at least 32 -> the same, in steps of 1/255.
 
         Raises:
             FieldError: severity is not 1..5.
-            DataError: x is not a batch of such pictures.
+            DataError: x is not a batch of such pictures or clips.
         """
         if severity not in range(1, 6):
             raise FieldError(f"{self.name}: severity is {severity!r}; it must be 1 to 5")
-        if x.dim() != 4 or x.shape[1] not in (1, 3) or min(x.shape[2:]) < _SMALLEST:
+        if x.dim() not in (4, 5) or x.shape[1] not in (1, 3) or min(x.shape[-2:]) < _SMALLEST:
             raise DataError(f"{self.name} needs (B, 3, H, W) pictures of 32 x 32 or more; x is {tuple(x.shape)}")
-        pictures = (x.detach().cpu().float() * 255).round().clamp(0, 255).byte().expand(-1, 3, -1, -1)
-        rows = [
-            self._picture(picture.permute(1, 2, 0).numpy(), severity, g)
-            for picture, g in zip(pictures, streams.generators(), strict=True)
-        ]
-        if not rows:
+        if not len(x):
             return x.clone()
-        out = torch.from_numpy(np.stack(rows)).permute(0, 3, 1, 2).to(x.device, x.dtype) / 255
-        return (out if x.shape[1] == 3 else out[:, 1:2]).contiguous()
+        levels = (x.detach().cpu().float() * 255).round().clamp(0, 255).byte()
+        clips = levels if x.dim() == 5 else levels[:, :, None]
+        frames = clips.transpose(1, 2).expand(-1, -1, 3, -1, -1)  # (B, T, 3, H, W)
+        if self.name in BATCHED:
+            out = batched(self.name, frames.flatten(0, 1), severity).view(frames.shape)
+        else:
+            found = [self._clip(clip, severity, g) for clip, g in zip(frames, streams.generators(), strict=True)]
+            out = torch.stack(found)
+        kept = out.transpose(1, 2) if x.shape[1] == 3 else out.transpose(1, 2)[:, 1:2]
+        return (kept.to(x.device, x.dtype) / 255).reshape(x.shape)
 
-    def _picture(self, picture: np.ndarray, severity: int, g: np.random.Generator) -> np.ndarray:
-        """(H, W, 3) uint8 -> the same."""
-        from PIL import Image
-
-        function = _functions()[self.name]
+    def _clip(self, clip: Tensor, severity: int, g: np.random.Generator) -> Tensor:
+        """(T, 3, H, W) uint8 -> the same."""
+        each = self.name in _EVERY_FRAME
         for _ in range(_DRAWS):
             seed = int(g.integers(2**32))
-            with _library_state(seed):
-                own = {"seed": seed} if self.name in _OWN_SEED else {}
-                corrupted = np.asarray(function(Image.fromarray(picture), severity, **own))
-            if np.isfinite(corrupted).all():
-                return corrupted.astype(np.uint8)
+            rows = [self._picture(x, severity, (seed + each * t) % 2**32) for t, x in enumerate(clip)]
+            if all(np.isfinite(row).all() for row in rows):
+                return torch.from_numpy(np.stack(rows).astype(np.uint8)).permute(0, 3, 1, 2)
         raise DataError(f"{self.name} at severity {severity} gave no finite picture in {_DRAWS} draws")
+
+    def _picture(self, picture: Tensor, severity: int, seed: int) -> np.ndarray:
+        """(3, H, W) uint8 -> (H, W, 3) in [0, 255], as the package answers."""
+        from PIL import Image
+
+        with _library_state(seed):
+            own = {"seed": seed} if self.name in _OWN_SEED else {}
+            image = Image.fromarray(np.ascontiguousarray(picture.permute(1, 2, 0)))
+            return np.asarray(_functions()[self.name](image, severity, **own))

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain
+from typing import Any
 
 import numpy as np
 
@@ -49,7 +50,7 @@ def _coded(frames: np.ndarray, crf: int) -> np.ndarray:
     decoder = av.CodecContext.create("h264", "r")
     decoder.thread_count = 1
 
-    def packets() -> Iterator[av.Packet]:
+    def packets() -> Iterator[Any]:
         for k, frame in enumerate(frames):
             picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
             picture.pts = k

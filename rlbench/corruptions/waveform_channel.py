@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass
 from math import gcd
+from typing import Literal
 
 import numpy as np
 from scipy import signal
@@ -18,7 +19,7 @@ CHUNK = 0.05  # seconds that are lost at once
 CONVERTER = 2**11  # steps up to full scale of a 12-bit converter
 
 
-def _filtered(wave: Wave, hertz: float, rate: int, kind: str) -> Wave:
+def _filtered(wave: Wave, hertz: float, rate: int, kind: Literal["low", "high"]) -> Wave:
     """A sixth-order Butterworth filter."""
     return np.asarray(signal.sosfilt(signal.butter(6, hertz, kind, fs=rate, output="sos"), wave))
 
@@ -36,7 +37,7 @@ class LowPass(Waveform):
     unit = "Hz"
 
     def heard(self, wave: Wave, level: float, g: Rng) -> Wave:
-        return _filtered(wave, level * min(1, 0.9 * self.rate / 2 / self.levels[0]), self.rate, "lowpass")
+        return _filtered(wave, level * min(1, 0.9 * self.rate / 2 / self.levels[0]), self.rate, "low")
 
 
 @register("corruption", "high_pass")
@@ -51,7 +52,7 @@ class HighPass(Waveform):
     unit = "Hz"
 
     def heard(self, wave: Wave, level: float, g: Rng) -> Wave:
-        return _filtered(wave, level * min(1, self.rate / 8000), self.rate, "highpass")
+        return _filtered(wave, level * min(1, self.rate / 8000), self.rate, "high")
 
 
 @register("corruption", "clipping")

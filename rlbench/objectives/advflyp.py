@@ -17,8 +17,8 @@ class AdvFLYP:
     """Contrast of adversarial examples with captions, near the original and near the clean ones.
 
     InfoNCE(x') + features [d(f', f0') + d(f', f)] + predictions [KL(p(f0') || p(f')) + KL(p(f) || p(f'))] with
-    d(a, b) = |n(a) - n(b)|^2 and x' raising the InfoNCE: AdvFLYP, 2026, https://arxiv.org/abs/2604.11576. The weights and
-    the KLs' directions are this project's.
+    d(a, b) = |n(a) - n(b)|^2 and x' raising the InfoNCE: AdvFLYP, 2026, https://arxiv.org/abs/2604.11576. The weights
+    and the KLs' directions are this project's.
 
     Attributes:
         scale: s of the logits.

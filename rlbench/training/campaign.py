@@ -1,4 +1,4 @@
-"""Many runs from one file, side by side: a search for settings, all bundled checkpoints, an experiment of several seeds.
+"""Many runs from one file, side by side: a search for settings, the bundled checkpoints, an experiment of many seeds.
 
     rlbench campaign baselines/campaigns/tuning.yaml --out runs/tuning
 
@@ -10,9 +10,9 @@
       fare: {method: fare, set: {init: "@backbone", original: "@backbone"}}
       rlbind: {method: rlbind, stage: 2, set: {init: "@fare", original: "@0/backbone"}}
 
-A job's folder is OUT/ROUND/MODALITY/JOB. "@job" in a setting is the folder of that job in the same round and modality,
-"@round/job" of another round; the job waits for it. `rounds` and `modalities` of a job narrow it down; `suite` trains on
-a suite's data. Running again continues: finished jobs are kept, interrupted ones go on.
+A job's folder is OUT/ROUND/MODALITY/JOB. "@job" in a setting is the folder of that job in the same round and
+modality, "@round/job" of another round; the job waits for it. `rounds` and `modalities` of a job narrow it down; `suite`
+trains on a suite's data. Running again continues: finished jobs are kept, interrupted ones go on.
 """
 
 from __future__ import annotations

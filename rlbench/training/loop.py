@@ -114,7 +114,8 @@ class Trainer:
         self.model, self.optimiser = accelerator.prepare(self.tower, _optimiser(run.recipe, parameters))
         self.average: AveragedModel | None = None
         if run.recipe.ema:
-            self.average = AveragedModel(self.tower, multi_avg_fn=get_ema_multi_avg_fn(run.recipe.ema))
+            mean = get_ema_multi_avg_fn(run.recipe.ema)  # type: ignore[no-untyped-call]
+            self.average = AveragedModel(self.tower, multi_avg_fn=mean)
         self.loaders: list[Iterator[list[Part]]] = []
 
     def start(self, step: int) -> None:

@@ -35,7 +35,7 @@ class Recipe:
         objective: a registered objective's name, or a mapping of its `name` and its fields.
         backbone: the size of the encoder; the file's name gives it.
         init: the model to start from, or "random".
-        original: the frozen model whose embeddings or distributions the loss keeps; with random weights, a copy of them.
+        original: the frozen model whose embeddings or distributions the loss keeps; of random weights, a copy of them.
         domain, subset, examples: of the procedural world's train split. A suite's split replaces them; an epoch
             then has `examples` of it, the same ones again up to 16 times where it is smaller, and all of it where
             it is larger.

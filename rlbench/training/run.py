@@ -57,12 +57,12 @@ def train(
         announce: called with a line before each modality: what it starts from, and for how long it trains.
 
     Returns:
-        `out`, with card.yaml (last of all), recipe.yaml, metrics.jsonl, curves.png, one safetensors file a modality, and
-        `best`, a model of the weights that were most robust in validation.
+        `out`, with card.yaml (last of all), recipe.yaml, metrics.jsonl, curves.png, one safetensors file a modality,
+        and `best`, a model of the weights that were most robust in validation.
 
     Raises:
-        UnknownName, FieldError, CheckpointError, ModalityError, DataError; RLBenchError: `out` is another run's or can't
-        be written, or the loss is not finite.
+        UnknownName, FieldError, CheckpointError, ModalityError, DataError; RLBenchError: `out` is another run's or
+        can't be written, or the loss is not finite.
     """
     chosen = tuple(modalities or ([suite.modality] if suite else BOXES))
     if suite and set(chosen) != {suite.modality}:
@@ -104,13 +104,14 @@ def rehearse(
     lines = []
     for modality in tuple(modalities or ([suite.modality] if suite else BOXES)):
         recipe = load_recipe(method, stage, modality=modality, backbone=backbone, overrides=overrides)
-        small = replace(recipe, batch=min(recipe.batch, 8 * recipe.accumulate), examples=64, replay=0.0)
+        batch = recipe.batch if backbone == "mini" else min(recipe.batch, 2 * recipe.accumulate)
+        small = replace(recipe, batch=batch, examples=batch, replay=0.0, epochs=3, steps=0)
         accelerator = Accelerator(cpu=device == "cpu", mixed_precision="bf16" if recipe.precision == "bf16" else "no")
         with _threads(recipe):
             run = prepared(small, modality, suite)
             trainer = Trainer(run, accelerator, Means())
             trainer.start(0)
-            trainer.step(0)
+            trainer.step(0)  # the first one is slower
             began = time.monotonic()
             trainer.step(1)
             seconds = (time.monotonic() - began) / small.batch
