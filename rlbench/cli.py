@@ -108,6 +108,7 @@ def show(suite: str, model: str, perturbation: str | None, examples: int, device
 @click.option(
     "--seed", type=click.IntRange(0), metavar="N", help="Of the attacks and corruptions [default: the suite's]."
 )
+@click.option("--series", type=click.IntRange(0), metavar="N", help="Other test examples of a procedural world.")
 @click.option("--out", type=click.Path(path_type=Path), default="rlbench-results", show_default=True, help="Store.")
 @click.option("--fresh", is_flag=True, help="Forget what the store has of these cells and start over.")
 @click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True, metavar="N")

@@ -6,23 +6,19 @@ log-mel audio is (1, mels, frames), waveforms are (1, samples), video is (C, T, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import numpy as np
     from torch import Tensor
-    from torch.nn import Module
 
 Modality = Literal["image", "video", "audio", "thermal", "depth"]
 Norm = Literal["linf", "l2"]
 Split = Literal["train", "val", "test"]
 Trait = Literal["randomised", "dynamic", "non_differentiable", "purifies_input"]
-Need = Literal["f", "f_adv", "f0", "f0_adv", "means"]
 Field = str | int | float | bool | None
 Fields = tuple[tuple[str, Field], ...]  # sorted (name, value) pairs that differ from a plugin's defaults
 
@@ -156,64 +152,6 @@ class Corruption(Protocol):
         """(B, *shape) in the unit box [0, 1] -> the same shape and dtype, in the box; x is not changed."""
 
 
-def _same(rows: Tensor) -> Tensor:
-    return rows
-
-
-@dataclass(frozen=True)
-class Batch:
-    """What a training objective knows of a batch besides its features.
-
-    Attributes:
-        y: (B,) int64 labels.
-        anchors: (C, D) unit rows, the classes' prompt ensembles.
-        captions: (B, D) unit rows, a caption of each example.
-        f0, f0_adv: (B, D) features of x and of x' by the frozen original; None where the objective does not need them.
-        means: (C, D) the classes' mean unit features over all modalities that have them; None where not needed.
-        everywhere: joins the rows of all processes, for losses that compare the rows of a batch; differentiable.
-    """
-
-    y: Tensor
-    anchors: Tensor
-    captions: Tensor
-    f0: Tensor | None = None
-    f0_adv: Tensor | None = None
-    means: Tensor | None = None
-    everywhere: Callable[[Tensor], Tensor] = _same
-
-
-class Objective(Protocol):
-    """A training method's loss; a plugin is a frozen keyword-only dataclass.
-
-    f, f_adv are the features of x and of its adversarial x', both (B, D) float32 and not normalised.
-
-    Attributes:
-        needs: of "f" (features of x), "f_adv" (without it there is no adversary), "f0", "f0_adv", "means".
-    """
-
-    @property
-    def needs(self) -> frozenset[Need]: ...
-
-    def loss(self, f: Tensor, f_adv: Tensor, batch: Batch) -> Tensor:
-        """(B,): what training lowers. A row that is not needed is not looked at."""
-
-    def ascended(self, f_adv: Tensor, f: Tensor, batch: Batch) -> Tensor:
-        """(B,): what the adversary raises; f has no graph, and neither `f0_adv` nor a label of x' is at hand."""
-
-
-class Trainable(Encoder, Protocol):
-    """An encoder whose towers can be trained, against its frozen text tower."""
-
-    def features(self, x: Tensor, modality: Modality) -> Tensor:
-        """(B, *box.shape) in the box -> (B, D), not normalised, differentiable in x and in the tower's parameters."""
-
-    def tower(self, modality: Modality) -> Module:
-        """The module whose parameters are trained: (B, *box.shape) -> (B, D)."""
-
-    def save(self, modality: Modality, path: Path) -> None:
-        """Writes the tower as safetensors, which the family's factory reads again through `files`."""
-
-
 @dataclass(frozen=True)
 class Label:
     """A class of a task: its label in the data, and its name in plain English for the prompts."""
@@ -342,7 +280,7 @@ class Record:
     """Counts and provenance of one finished cell (encoder x task x perturbation).
 
     `key` is the content hash of everything that the numbers depend on, n included. A failed cell has
-    `error` and no counts: it is never robust.
+    `error` and no counts: it is never robust. `flags`: which examples are correct, n bits in whole bytes, hexadecimal.
     """
 
     key: str
@@ -358,4 +296,5 @@ class Record:
     error: str | None
     forwards: int
     backwards: int
+    flags: str | None = None
     provenance: Mapping[str, Field] = field(default_factory=dict)

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from time import perf_counter
+from typing import Any, cast
 
 import torch
 
@@ -223,6 +224,16 @@ class _Draft:
         return Pair(suite, found.name, found.backbone, n, bench.n_classes, subject, keys, pace)
 
 
+def _varied(suite: Suite, seed: int | None, series: int | None) -> Suite:
+    """The suite with another seed, or other examples. Raises: FieldError where there are no others."""
+    task = cast(Any, suite.task)
+    if series is not None:
+        if not is_dataclass(task) or "series" not in {f.name for f in fields(task)}:
+            raise FieldError(f"{suite.name} has one set of test examples; series is for procedural worlds")
+        task = replace(cast(Any, task), series=series)
+    return replace(suite, task=task, seed=suite.seed if seed is None else seed)
+
+
 def plan(
     suites: str | Suite | Sequence[str | Suite],
     models: str | Sequence[str],
@@ -230,6 +241,7 @@ def plan(
     store: Store | str | os.PathLike[str],
     examples: int | None = None,
     seed: int | None = None,
+    series: int | None = None,
     batch_size: int = 64,
     workers: int | None = None,
     device: str = "auto",
@@ -247,9 +259,7 @@ def plan(
     store = store if isinstance(store, Store) else Store(store)
     store.check()
     loaded = [one if isinstance(one, Suite) else load_suite(str(one)) for one in _several(suites)]
-    loaded = [
-        one if seed is None else replace(one, seed=seed) for one in {(s.path, s.name): s for s in loaded}.values()
-    ]
+    loaded = [_varied(one, seed, series) for one in {(s.path, s.name): s for s in loaded}.values()]
     names = list(dict.fromkeys(resolve(str(one)).name for one in _several(models)))
     chosen = device_of(device)
     notes = store.records()[1]

@@ -155,7 +155,7 @@ class _Run:
         blocks = [[self._whole(index, m, span) for span in pair.spans] for m in members]
         kept = [block for row in blocks for block in row if block is not None]
         own = kept if members == [p] else []
-        correct = None if error else sum(int(_all_correct(rows).sum()) for rows in zip(*blocks, strict=True))
+        correct = None if error else np.concatenate([_all_correct(rows) for rows in zip(*blocks, strict=True)])
         return Record(
             key=cells.record_key(pair.keys[p], pair.n),
             suite=pair.suite.name,
@@ -166,10 +166,11 @@ class _Run:
             backbone=pair.backbone,
             perturbation=str(p),
             n=pair.n,
-            n_correct=correct,
+            n_correct=None if correct is None else int(correct.sum()),
             error=error,
             forwards=sum(int(block.forwards.sum()) for block in own),
             backwards=sum(int(block.backwards.sum()) for block in own),
+            flags=None if correct is None else np.packbits(correct).tobytes().hex(),
             provenance=_provenance(pair, p, kept, sum(block.seconds for block in own)),
         )
 
@@ -211,7 +212,8 @@ def _provenance(pair: Pair, p: Perturbation, blocks: Sequence[Block], seconds: f
     }
     found |= {name: str(pair.subject[name]) for name in ("checkpoint", "anchors", "data")}
     found |= {"protocol": cells.protocol(pair.suite, p), "seed": pair.suite.seed, "classes": pair.n_classes}
-    loss = cells.loss_used(p, pair.n_classes)
+    loss, series = cells.loss_used(p, pair.n_classes), getattr(pair.suite.task, "series", 0)
+    found |= {"series": series} if series else {}
     return found | ({} if loss is None else {"loss": loss}) | {"seconds": round(seconds, 3)}
 
 
@@ -247,6 +249,7 @@ def run(
     *,
     examples: int | None = None,
     seed: int | None = None,
+    series: int | None = None,
     out: str | os.PathLike[str] = "rlbench-results",
     batch_size: int = 64,
     workers: int | None = None,
@@ -259,6 +262,7 @@ def run(
         suite: a name, a YAML file's path or a Suite, or several.
         model: a name such as "rlbind" or "fare:mini", or a trained checkpoint's folder, or several.
         examples: how many of each task (default: as its suite says). seed: of attacks and corruptions (likewise).
+        series: another set of a procedural world's test examples (default: as the suite says, which is 0).
         out: the store's folder.
         batch_size: the most examples of a forward pass.
         workers: processes (default: one a processor, one on a GPU); they change no number.

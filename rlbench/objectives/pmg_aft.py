@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from rlbench.core import Batch, Need
+from rlbench.learning import Batch, Need
 from rlbench.objectives.terms import ce, kl, log_p, not_negative, positive, there
 from rlbench.registry import register
 

@@ -8,7 +8,7 @@ from typing import Literal
 from torch import Tensor
 from torch.nn.functional import log_softmax, normalize
 
-from rlbench.core import Batch, Need
+from rlbench.learning import Batch, Need
 from rlbench.objectives.terms import ce, kept, kl, log_p, not_negative, positive, there
 from rlbench.registry import register
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, log_softmax, normalize
 
-from rlbench.core import Batch
 from rlbench.errors import FieldError
+from rlbench.learning import Batch
 
 
 def logits(f: Tensor, anchors: Tensor, s: float) -> Tensor:

@@ -30,11 +30,13 @@ class World(ABC):
     Attributes:
         domain: "web" (broad, cleaner) or "sensor" (shifted; what the tasks use).
         subset: which of the 16 classes.
+        series: which of many independent sets of examples; 0 is the suites' own.
         version: of the generator; part of every seed and of the fingerprint: raise it on any change of a pixel.
     """
 
     domain: Domain = "sensor"
     subset: Subset = "seen"
+    series: int = 0
 
     name: ClassVar[str]
     version: ClassVar[int]
@@ -78,7 +80,8 @@ class World(ABC):
 
     def ids(self, start: int, stop: int, split: Split) -> tuple[str, ...]:
         """What the examples' seeds are made of."""
-        return tuple(f"{self.name}/{self.domain}/{self.subset}/{split}/{i}" for i in range(start, stop))
+        parts = [self.name, self.domain, self.subset, split, *([f"series {self.series}"] if self.series else [])]
+        return tuple("/".join([*parts, str(i)]) for i in range(start, stop))
 
     def draws(self, start: int, stop: int, split: Split) -> Iterator[tuple[np.random.Generator, int]]:
         """Each example's randomness and label, 0 to 15."""
@@ -86,5 +89,5 @@ class World(ABC):
             yield generator(self.version, example), self.labels[i % len(self.labels)]
 
     def fingerprint(self) -> str:
-        text = f"{self.name} {self.version} {self.domain} {self.subset}"
+        text = f"{self.name} {self.version} {self.domain} {self.subset}{f' {self.series}' if self.series else ''}"
         return hashlib.sha256(text.encode()).hexdigest()[:16]

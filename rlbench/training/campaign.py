@@ -11,8 +11,8 @@
       rlbind: {method: rlbind, stage: 2, set: {init: "@fare", original: "@0/backbone"}}
 
 A job's folder is OUT/ROUND/MODALITY/JOB. "@job" in a setting is the folder of that job in the same round and
-modality, "@round/job" of another round; the job waits for it. `rounds` and `modalities` of a job narrow it down; `suite`
-trains on a suite's data. Running again continues: finished jobs are kept, interrupted ones go on.
+modality, "@round/job" of another round; the job waits for it. `rounds` and `modalities` of a job narrow it down;
+`suite` trains on a suite's data. Running again continues: finished jobs are kept, interrupted ones go on.
 """
 
 from __future__ import annotations

@@ -13,8 +13,9 @@ from typing import Any
 import yaml
 
 from rlbench.checkpoints import resolve
-from rlbench.core import Modality, Trainable
+from rlbench.core import Modality
 from rlbench.errors import RLBenchError
+from rlbench.learning import Trainable
 from rlbench.training.curves import draw_curves
 from rlbench.training.loop import Run, Step
 from rlbench.training.recipe import RANDOM, Recipe

@@ -19,9 +19,10 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
-from rlbench.core import Ball, Batch, Label, Modality, Objective, Suite, Threat, Trainable
+from rlbench.core import Ball, Label, Modality, Suite, Threat
 from rlbench.errors import FieldError, RLBenchError
 from rlbench.fields import parse_eps
+from rlbench.learning import Batch, Objective, Trainable
 from rlbench.threat import ball_of
 from rlbench.training.adversary import adversarial
 from rlbench.training.data import Batches, Part, Pool

@@ -8,8 +8,9 @@ from typing import cast
 
 from rlbench import registry
 from rlbench.checkpoints import load_encoder, models
-from rlbench.core import Label, Modality, Suite, Task, Trainable
+from rlbench.core import Label, Modality, Suite, Task
 from rlbench.errors import CheckpointError, FieldError, ModalityError
+from rlbench.learning import Trainable
 from rlbench.training.data import Pool, anchors, captions, classes_of, pool, replay_task, task_of
 from rlbench.training.loop import Run, Stream
 from rlbench.training.recipe import RANDOM, Recipe

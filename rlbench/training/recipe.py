@@ -22,7 +22,7 @@ from rlbench.errors import FieldError, UnknownName
 from rlbench.fields import checked, parse_eps
 
 if TYPE_CHECKING:
-    from rlbench.core import Objective
+    from rlbench.learning import Objective
 
 RANDOM = "random"
 
