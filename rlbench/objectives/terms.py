@@ -31,7 +31,7 @@ def log_p(f: Tensor, anchors: Tensor, s: float) -> Tensor:
 
 def kl(log_target: Tensor, log_other: Tensor) -> Tensor:
     """KL(target || other) per row of log-probabilities: (B, C), (B, C) -> (B,)."""
-    return (log_target.exp() * (log_target - log_other)).nan_to_num(0.0).sum(1)
+    return (log_target.exp() * (log_target - log_other)).sum(1)
 
 
 def log_q(f: Tensor, anchors: Tensor, y: Tensor, tau: float) -> Tensor:
