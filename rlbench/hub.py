@@ -45,3 +45,11 @@ def fetched(repo: str, revision: str | None = None) -> Path:
 
 def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
+def named(folder: Path) -> tuple[str, str] | None:
+    """The checkpoint and revision that a folder of the cache holds; None for a folder elsewhere."""
+    *_, repo, snapshots, revision = ("", "", *folder.absolute().parts)
+    if snapshots != "snapshots" or not repo.startswith("models--"):
+        return None
+    return repo.removeprefix("models--").replace("--", "/"), revision

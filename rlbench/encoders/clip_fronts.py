@@ -18,7 +18,7 @@ from rlbench.errors import FieldError
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)  # CLIP's, of RGB in [0, 1]
 STD = (0.26862954, 0.26130258, 0.27577711)
-FRAMES = 8  # of a video tower without attention over time
+FRAMES = 8  # where a video tower takes any number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +100,6 @@ def front_of(modality: Modality, sizes: VisionSizes, options: BoxOptions) -> Fro
     if modality == "audio":
         return LogMel(Box(shape=(options.pieces, *size), low=fbank.LOW, high=fbank.HIGH, unit="fbank"))
     if modality == "video":
-        return Pixels(Box(shape=(3, sizes.frames or FRAMES, *size)))
+        return Pixels(Box(shape=(3, sizes.clip or FRAMES, *size)))
     channels = {"thermal": options.thermal, "depth": 1}.get(modality, 3)
     return Pixels(Box(shape=(channels, *size)))

@@ -77,7 +77,7 @@ class Text(nn.Module):
     """A frozen text tower with its tokens.
 
     Attributes:
-        source: where it is from: a folder, or "fresh SIZE SEED".
+        source: where it is from: "hub REPOSITORY REVISION", "folder PATH" or "fresh SIZE SEED".
     """
 
     def __init__(self, tower: TextTower, tokens: Tokens, source: str) -> None:
@@ -94,9 +94,10 @@ class Text(nn.Module):
                 rows.append(normalize(self.tower(ids.to(device), mask.to(device)), dim=-1))
         return torch.cat(rows) if rows else torch.empty(0, self.tower.sizes.projection, device=device)
 
-    def sha256(self) -> str:
-        """Of the weights, in float32."""
-        digest = hashlib.sha256()
-        for name, value in sorted(self.tower.state_dict().items()):
-            digest.update(name.encode() + value.float().cpu().contiguous().numpy().tobytes())
-        return digest.hexdigest()
+
+def digest(tower: TextTower) -> str:
+    """The sha256 of a tower's weights in float32: one text tower serves every modality."""
+    found = hashlib.sha256()
+    for name, value in sorted(tower.state_dict().items()):
+        found.update(name.encode() + value.float().cpu().contiguous().numpy().tobytes())
+    return found.hexdigest()

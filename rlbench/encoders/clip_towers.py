@@ -29,7 +29,7 @@ class VisionSizes:
         height, width: of the input; rows and columns of patches that do not fill a patch are left out.
         projection: size of the embedding.
         frames: of the attention over time; 0: there is none.
-        frame_classes: the class token differs by frame.
+        frame_classes: class tokens, one a frame; 0: one for all.
         activation, eps: of the MLP and of the layer norms.
     """
 
@@ -43,7 +43,7 @@ class VisionSizes:
     width: int = 224
     projection: int = 768
     frames: int = 0
-    frame_classes: bool = False
+    frame_classes: int = 0
     activation: str = "gelu"
     eps: float = 1e-5
 
@@ -51,6 +51,11 @@ class VisionSizes:
     def positions(self) -> int:
         """Patches and the class token."""
         return (self.height // self.patch) * (self.width // self.patch) + 1
+
+    @property
+    def clip(self) -> int:
+        """Frames that the input must have; 0: any number."""
+        return self.frames or self.frame_classes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +78,7 @@ class _Embeddings(nn.Module):
 
     def __init__(self, sizes: VisionSizes) -> None:
         super().__init__()
-        shape = (sizes.frames, sizes.hidden) if sizes.frame_classes else (sizes.hidden,)
+        shape = (sizes.frame_classes, sizes.hidden) if sizes.frame_classes else (sizes.hidden,)
         self.class_embedding = nn.Parameter(torch.empty(shape))
         self.patch_embedding = nn.Conv2d(sizes.channels, sizes.hidden, sizes.patch, sizes.patch, bias=False)
         self.position_embedding = nn.Embedding(sizes.positions, sizes.hidden)
@@ -165,7 +170,7 @@ class VisionTower(nn.Module):
         """(B, C, H, W) or (B, C, T, H, W), normalised -> (B, P); the mean over the frames."""
         x = pixel_values
         frames = x.shape[2] if x.dim() == 5 else 1
-        if self.sizes.frames not in (0, frames) or x.shape[-2:] != (self.sizes.height, self.sizes.width):
+        if self.sizes.clip not in (0, frames) or x.shape[-2:] != (self.sizes.height, self.sizes.width):
             raise ValueError(f"pixel values of shape {tuple(x.shape)} do not fit {self.sizes}")
         if x.dim() == 5:
             x = x.transpose(1, 2).flatten(0, 1)

@@ -15,11 +15,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from rlbench import seeds
+from rlbench import hub, seeds
 from rlbench.core import Box, Modality, Trait
+from rlbench.encoders.clip_checkpoint import Checkpoint, load_checkpoint
 from rlbench.encoders.clip_fronts import BoxOptions, Front, front_of
 from rlbench.encoders.clip_saved import read_tower, write_tower
-from rlbench.encoders.clip_text import HashedTokens, Text
+from rlbench.encoders.clip_text import ClipTokens, HashedTokens, Text, digest
 from rlbench.encoders.clip_towers import (
     Attention,
     TextSizes,
@@ -32,6 +33,7 @@ from rlbench.encoders.clip_towers import (
 from rlbench.errors import CheckpointError, ModalityError
 from rlbench.registry import register
 
+__all__ = ["Checkpoint", "LanguageBind", "languagebind", "load_checkpoint"]
 Size = Literal["vit-l-14", "tiny"]
 _TINY = VisionSizes(hidden=64, mlp=96, layers=2, heads=4, patch=7, height=28, width=28, projection=24)
 _TINY_TEXT = TextSizes(hidden=32, mlp=64, layers=2, heads=4, vocabulary=4096, positions=32, projection=24)
@@ -93,7 +95,7 @@ class LanguageBind(nn.Module):
     def save(self, modality: Modality, path: Path) -> None:
         """Writes the tower as safetensors with its architecture; `files` reads it again. The text tower is left out."""
         vision = self.tower(modality).vision
-        write_tower(vision, path, modality=modality, text=self.text.source, text_sha256=self.text.sha256())
+        write_tower(vision, path, modality=modality, text=self.text.source, text_sha256=digest(self.text.tower))
 
 
 def _generator(*parts: object) -> torch.Generator:
@@ -120,40 +122,59 @@ def _fresh_text(size: Size, seed: int, attention: Attention) -> Text:
     return Text(tower, HashedTokens(sizes.vocabulary, sizes.positions), f"fresh {size} {seed}")
 
 
+def _published_text(found: Checkpoint, folder: Path) -> Text:
+    sizes = found.text.sizes
+    name = hub.named(folder)
+    source = f"hub {' '.join(name)}" if name else f"folder {folder.absolute()}"
+    return Text(found.text, ClipTokens(folder, sizes.vocabulary, sizes.positions), source)
+
+
+def _text(source: str, attention: Attention) -> Text:
+    """The text tower of "fresh SIZE SEED", "hub REPOSITORY REVISION" or "folder PATH". Raises: CheckpointError."""
+    kind, _, rest = source.partition(" ")
+    if kind == "fresh":
+        size, seed = rest.split()
+        return _fresh_text(cast(Size, size), int(seed), attention)
+    folder = hub.fetched(*rest.split()) if kind == "hub" else Path(rest)
+    return _published_text(load_checkpoint(folder, attention=attention), folder)
+
+
 @dataclass
 class _Parts:
-    """What the factory gathers: towers with their boxes, and the text tower that they share."""
+    """What the factory gathers: towers with their fronts, and the text tower that they share."""
 
     options: BoxOptions
     attention: Attention
+    text: Text | None
     towers: dict[Modality, ModalityTower] = field(default_factory=dict)
     sha256: dict[Modality, str] = field(default_factory=dict)
-    text: Text | None = None
 
     def add(self, modality: Modality, vision: VisionTower, sha256: str) -> None:
         self.towers[modality] = ModalityTower(front_of(modality, vision.sizes, self.options), vision)
         self.sha256[modality] = sha256
 
     def draw(self, modality: Modality, size: Size, seed: int) -> None:
-        name = f"fresh {size} {seed}"
-        self.add(
-            modality, _fresh_vision(size, seed, modality, self.attention), hashlib.sha256(name.encode()).hexdigest()
-        )
+        name, vision = f"fresh {size} {seed}", _fresh_vision(size, seed, modality, self.attention)
+        self.add(modality, vision, hashlib.sha256(name.encode()).hexdigest())
         self.text = self.text or _text(name, self.attention)
 
     def read(self, modality: Modality, path: Path) -> None:
-        """Raises: CheckpointError, also where the file is bound to another text tower than the others."""
-        saved = read_tower(path, modality, self.attention)
-        self.text = self.text or _text(saved.text, self.attention)
-        if saved.text_sha256 != self.text.sha256():
-            raise CheckpointError(f"{path} is bound to another text tower ({saved.text}) than {self.text.source}")
-        self.add(modality, saved.vision, saved.sha256)
+        """A published checkpoint's folder, or a saved tower.
 
-
-def _text(source: str, attention: Attention) -> Text:
-    """The text tower of a source, "fresh SIZE SEED"."""
-    _, size, seed = source.split()
-    return _fresh_text(cast(Size, size), int(seed), attention)
+        Raises: CheckpointError, also where it is bound to another text tower than the others.
+        """
+        if path.is_dir():
+            found = load_checkpoint(path, modality=modality, attention=self.attention)
+            bound = digest(found.text)
+            self.text = self.text or _published_text(found, path)
+            self.add(modality, found.vision, found.sha256)
+        else:
+            saved = read_tower(path, modality, self.attention)
+            bound = saved.text_sha256
+            self.text = self.text or _text(saved.text, self.attention)
+            self.add(modality, saved.vision, saved.sha256)
+        if bound != digest(self.text.tower):
+            raise CheckpointError(f"{path} is bound to another text tower than that of {self.text.source}")
 
 
 @register("encoder", "languagebind")
@@ -167,6 +188,7 @@ def languagebind(
     audio: Literal["log-mel", "waveform"] = "log-mel",
     pieces: Literal[1, 3] = 1,
     seconds: float = 10.375,
+    text: str | None = None,
     attention: Literal["sdpa", "eager"] = "sdpa",
 ) -> LanguageBind:
     """LanguageBind's ViT-L/14 towers for image, thermal, depth, audio and video, and their text tower.
@@ -177,6 +199,7 @@ def languagebind(
             only by a hash.
         size: of random towers; "tiny" is for tests.
         thermal, audio, pieces, seconds: the boxes, see BoxOptions.
+        text: the folder of a published checkpoint, where a saved tower's own is no longer where it was.
         attention: transformers' implementation.
 
     Raises:
@@ -184,7 +207,7 @@ def languagebind(
         ModalityError: neither files nor fresh names a modality. FieldError: seconds.
     """
     options = BoxOptions(thermal=thermal, audio=audio, pieces=pieces, seconds=seconds)
-    parts = _Parts(options, attention)
+    parts = _Parts(options, attention, _text(f"folder {text}", attention) if text else None)
     for modality, path in (files or {}).items():
         parts.read(modality, path)
     for modality in fresh:

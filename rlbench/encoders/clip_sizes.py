@@ -1,0 +1,192 @@
+"""The architecture of a published checkpoint, from its tensors and, where they do not tell it, from its config.json.
+
+config.json can be wrong: where it has `vision_config_dict`, the original code writes that over `vision_config`, and its
+own defaults over the rest. So a section counts only if it agrees with the tensors in all that they tell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import isqrt
+from typing import Any
+
+from torch import Tensor
+
+from rlbench.core import Modality
+from rlbench.encoders.clip_towers import TextSizes, VisionSizes
+from rlbench.errors import CheckpointError
+
+_MODALITIES: tuple[Modality, ...] = ("image", "thermal", "depth", "audio", "video")
+_HEAD = 64  # the width of an attention head where nothing is said
+_DEFAULT_RANK = 2  # of the original code, where it writes its defaults over the config
+
+
+@dataclass(frozen=True)
+class Tensors:
+    """The weights of a checkpoint under CLIP's names, and where they are from."""
+
+    weights: Mapping[str, Tensor]
+    source: str
+
+    def shape(self, name: str, *dims: int) -> tuple[int, ...]:
+        """Raises: CheckpointError: missing, or none of the numbers of dimensions."""
+        if name not in self.weights:
+            raise CheckpointError(f"{self.source} lacks {name}")
+        found = tuple(self.weights[name].shape)
+        if len(found) not in dims:
+            raise CheckpointError(f"{self.source}: {name} has the shape {found}")
+        return found
+
+    def layers(self, model: str) -> int:
+        """The number of layers of "vision_model" or "text_model"."""
+        prefix = f"{model}.encoder.layers."
+        found = {name.removeprefix(prefix).split(".")[0] for name in self.weights if name.startswith(prefix)}
+        return 1 + max((int(number) for number in found if number.isdigit()), default=-1)
+
+
+@dataclass(frozen=True)
+class Told:
+    """What config.json says of a tower, by the sections that agree with the tensors; and where it is."""
+
+    sections: tuple[Mapping[str, Any], ...]
+    overwritten: bool
+    source: str
+
+    def values(self, key: str) -> list[Any]:
+        """What the sections say, without nothing and 0."""
+        return [section[key] for section in self.sections if section.get(key)]
+
+    def first(self, key: str, default: Any) -> Any:
+        return next(iter(self.values(key)), default)
+
+    def heads(self, hidden: int) -> int:
+        """Raises: CheckpointError: nothing is said, and the hidden size is no multiple of 64."""
+        fitting = [heads for heads in self.values("num_attention_heads") if hidden % heads == 0]
+        if not fitting and hidden % _HEAD:
+            raise CheckpointError(f"{self.source} must say num_attention_heads for the hidden size {hidden}")
+        return int(fitting[0]) if fitting else hidden // _HEAD
+
+    def check_rank(self, rank: int) -> None:
+        """Raises: CheckpointError: the sections say another rank of LoRA than the tensors have (0: no LoRA)."""
+        said = {section["lora_r"] for section in self.sections if section.get("lora_r") is not None}
+        if not said or rank in said or (self.overwritten and rank in (0, _DEFAULT_RANK)):
+            return
+        found = f"LoRA factors of rank {rank}" if rank else "no LoRA factors"
+        raise CheckpointError(f"{self.source} says lora_r {max(said)}; the weights have {found}")
+
+
+def told(config: Mapping[str, Any], tower: str, facts: Mapping[str, int], source: str) -> Told:
+    """What the config says of "vision" or "text"; `facts` by the config's keys.
+
+    Raises:
+        CheckpointError: no section agrees with the facts.
+    """
+    found = [config.get(f"{tower}_config"), config.get(f"{tower}_config_dict")]
+    sections = [section for section in found if isinstance(section, dict) and section]
+    wrong = [{k: v for k, v in facts.items() if s.get(k) not in (None, v)} for s in sections]
+    agreeing = tuple(s for s, differing in zip(sections, wrong, strict=True) if not differing)
+    if sections and not agreeing:
+        key, value = next(iter(wrong[0].items()))
+        raise CheckpointError(
+            f"{source} describes another {tower} tower: {key} {sections[0][key]}, the weights' {value}"
+        )
+    return Told(agreeing, isinstance(found[1], dict), source)
+
+
+def declared(config: Mapping[str, Any]) -> Modality | None:
+    """The modality that a config is for, by its class such as "LanguageBindThermal"; None: it does not say."""
+    names = config.get("architectures") or []
+    text = " ".join(map(str, [*(names if isinstance(names, list) else [names]), config.get("model_type")])).lower()
+    return next((modality for modality in _MODALITIES if f"languagebind{modality}" in text), None)
+
+
+def vision_sizes(tensors: Tensors, config: Mapping[str, Any], rank: int, source: str) -> tuple[VisionSizes, float]:
+    """The visual tower's architecture, and the alpha of its LoRA factors, which have this rank (0: there are none).
+
+    Raises:
+        CheckpointError: a tensor that tells it is missing; the config contradicts the tensors, or says too little.
+    """
+    embeddings, layer = "vision_model.embeddings", "vision_model.encoder.layers.0"
+    hidden, channels, *kernel = tensors.shape(f"{embeddings}.patch_embedding.weight", 4, 5)
+    if kernel[-1] != kernel[-2] or kernel[:-2] not in ([], [1]):
+        raise CheckpointError(f"{tensors.source} has patches of {kernel}; they must be squares of one frame")
+    positions, _ = tensors.shape(f"{embeddings}.position_embedding.weight", 2)
+    mlp, _ = tensors.shape(f"{layer}.mlp.fc1.weight", 2)
+    projection, _ = tensors.shape("visual_projection.weight", 2)
+    classes = tensors.shape(f"{embeddings}.class_embedding", 1, 2)
+    time = f"{layer}.temporal_embedding"
+    facts = {"hidden_size": hidden, "intermediate_size": mlp, "patch_size": kernel[-1], "num_channels": channels}
+    said = told(config, "vision", facts | {"num_hidden_layers": tensors.layers("vision_model")}, source)
+    said.check_rank(rank)
+    modality = declared(config)
+    height, width = _input(said, modality, positions, kernel[-1])
+    sizes = VisionSizes(
+        hidden=hidden,
+        mlp=mlp,
+        layers=tensors.layers("vision_model"),
+        heads=said.heads(hidden),
+        patch=kernel[-1],
+        channels=channels,
+        height=height,
+        width=width,
+        projection=projection,
+        frames=tensors.shape(time, 3)[1] if time in tensors.weights else 0,
+        frame_classes=classes[0] if len(classes) == 2 else 0,
+        activation=said.first("hidden_act", "gelu"),
+        eps=said.first("layer_norm_eps", 1e-5),
+    )
+    _check_frames(said, modality, sizes)
+    return sizes, float(said.first("lora_alpha", 16))
+
+
+def _input(said: Told, modality: Modality | None, positions: int, patch: int) -> tuple[int, int]:
+    """Height and width: mel bins and frames as the config says, or a square."""
+    bins = [(int(s["num_mel_bins"]), int(s.get("target_length") or 0)) for s in said.sections if s.get("num_mel_bins")]
+    if modality == "audio" or (modality is None and bins):
+        for height, width in bins:
+            if (height // patch) * (width // patch) + 1 == positions:
+                return height, width
+        named = " or ".join(f"{height} x {width}" for height, width in bins) or "no"
+        raise CheckpointError(
+            f"{said.source} says {named} mel bins x frames, which do not make the weights' {positions} positions "
+            f"of {patch} x {patch} patches"
+        )
+    side = isqrt(positions - 1)
+    if side * side != positions - 1:
+        raise CheckpointError(f"{said.source} is not for audio, but the weights' {positions - 1} patches are no square")
+    return side * patch, side * patch
+
+
+def _check_frames(said: Told, modality: Modality | None, sizes: VisionSizes) -> None:
+    if sizes.clip and modality not in (None, "video"):
+        raise CheckpointError(f"{said.source} is for {modality}, but the weights are a video tower's")
+    if sizes.frames and sizes.frame_classes not in (0, sizes.frames):
+        raise CheckpointError(f"the weights have {sizes.frame_classes} class tokens for {sizes.frames} frames")
+    if not sizes.frames and said.values("add_time_attn"):
+        raise CheckpointError(f"{said.source} says add_time_attn; the weights have no attention over time")
+    frames = [n for n in said.values("num_frames") if n > 1]
+    if sizes.clip and frames and sizes.clip not in frames:
+        raise CheckpointError(f"{said.source} says num_frames {frames[0]}; the weights are for {sizes.clip} frames")
+
+
+def text_sizes(tensors: Tensors, config: Mapping[str, Any], source: str) -> TextSizes:
+    """The text tower's architecture. Raises: CheckpointError, as `vision_sizes`."""
+    vocabulary, hidden = tensors.shape("text_model.embeddings.token_embedding.weight", 2)
+    positions, _ = tensors.shape("text_model.embeddings.position_embedding.weight", 2)
+    mlp, _ = tensors.shape("text_model.encoder.layers.0.mlp.fc1.weight", 2)
+    projection, _ = tensors.shape("text_projection.weight", 2)
+    facts = {"hidden_size": hidden, "intermediate_size": mlp, "vocab_size": vocabulary}
+    facts |= {"max_position_embeddings": positions, "num_hidden_layers": tensors.layers("text_model")}
+    said = told(config, "text", facts, source)
+    return TextSizes(
+        hidden=hidden,
+        mlp=mlp,
+        layers=tensors.layers("text_model"),
+        heads=said.heads(hidden),
+        vocabulary=vocabulary,
+        positions=positions,
+        projection=projection,
+        activation=said.first("hidden_act", "gelu"),
+        eps=said.first("layer_norm_eps", 1e-5),
+    )

@@ -1,0 +1,147 @@
+"""A published checkpoint's files -> tensors under CLIP's names, with the LoRA factors apart; read safely.
+
+LoRA: Hu et al., 2021, https://arxiv.org/abs/2106.09685.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from rlbench.errors import CheckpointError
+from rlbench.hub import WEIGHTS
+
+_FACTOR = re.compile(r"(?P<module>.+)\.lora_(?P<factor>[AB])(?:\.[^.]+)?\.weight")
+_WRAPPED = ".base_model.model."  # PEFT's prefix
+_LAYER = re.compile(r"\.layers\.\d+\.")
+
+
+@dataclass(frozen=True)
+class Factors:
+    """The LoRA of a module: a (r, inputs), b (outputs, r)."""
+
+    a: Tensor
+    b: Tensor
+
+    @property
+    def rank(self) -> int:
+        return len(self.a)
+
+
+def weights_file(folder: Path) -> Path:
+    """Raises: CheckpointError: there is no folder, or no weights in it."""
+    if not folder.is_dir():
+        raise CheckpointError(f"there is no checkpoint's folder {folder}")
+    for name in WEIGHTS:
+        if (folder / name).is_file():
+            return folder / name
+    raise CheckpointError(f"{folder} has no weights; there must be {' or '.join(WEIGHTS)}")
+
+
+def sha256_of(path: Path) -> str:
+    """Of a file's bytes."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """config.json. Raises: CheckpointError: missing, or no JSON object."""
+    path = folder / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} can't be read: {error}") from error
+    if not isinstance(config, dict):
+        raise CheckpointError(f"{path} must hold a JSON object")
+    return config
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """All tensors of a file, in float32, without the `position_ids` that no one learns.
+
+    Raises:
+        CheckpointError: truncated, no such file, code in a pickle, or values that are not finite.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            found = load_file(path)
+        else:
+            found = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(f"{path} is refused: it holds more than tensors, or is truncated") from error
+    except (OSError, EOFError, RuntimeError, ValueError, SafetensorError) as error:
+        raise CheckpointError(f"{path} can't be read, or is truncated: {str(error).splitlines()[0]}") from error
+    if not isinstance(found, Mapping) or not all(isinstance(value, Tensor) for value in found.values()):
+        raise CheckpointError(f"{path} must hold tensors by name and nothing else")
+    kept = {str(name): value.float() for name, value in found.items() if not str(name).endswith("position_ids")}
+    for name, value in kept.items():
+        if not bool(value.isfinite().all()):
+            raise CheckpointError(f"{path} holds values that are not finite: {name}")
+    return kept
+
+
+def parted(weights: Mapping[str, Tensor], source: str) -> tuple[dict[str, Tensor], dict[str, Factors]]:
+    """The weights under CLIP's own names, and the LoRA factors by module.
+
+    PEFT writes a module's own weight as `<module>.weight`, or as `<module>.base_layer.weight` in newer releases.
+
+    Raises:
+        CheckpointError: a factor or what it adds to is missing, shapes or ranks do not agree, or one layer has other
+            factors than the others.
+    """
+    plain: dict[str, Tensor] = {}
+    factors: dict[str, dict[str, Tensor]] = {}
+    for name, value in weights.items():
+        own = name.replace(_WRAPPED, ".").replace(".base_layer.", ".")
+        found = _FACTOR.fullmatch(own)
+        table, key = (factors.setdefault(found["module"], {}), found["factor"]) if found else (plain, own)
+        if key in table:
+            raise CheckpointError(f"{source} holds {own} twice, under two names")
+        table[key] = value
+    if not factors and any(_WRAPPED in name for name in weights):
+        raise CheckpointError(f"{source} was tuned by LoRA, but has no factors (lora_A, lora_B)")
+    pairs = {module: _pair(module, plain, pair, source) for module, pair in factors.items()}
+    _check_alike(plain, pairs, source)
+    return plain, pairs
+
+
+def _pair(module: str, plain: Mapping[str, Tensor], pair: Mapping[str, Tensor], source: str) -> Factors:
+    for factor in "AB":
+        if factor not in pair:
+            raise CheckpointError(f"{source} lacks {module}.lora_{factor}")
+    if f"{module}.weight" not in plain:
+        raise CheckpointError(f"{source} lacks {module}.weight, which its LoRA factors add to")
+    a, b, w = pair["A"], pair["B"], plain[f"{module}.weight"]
+    if a.dim() != 2 or b.dim() != 2 or len(a) != b.shape[1] or (len(b), a.shape[1]) != tuple(w.shape):
+        sizes = f"lora_A {tuple(a.shape)}, lora_B {tuple(b.shape)}, weight {tuple(w.shape)}"
+        raise CheckpointError(f"{source}: the shapes of {module} do not agree: {sizes}")
+    return Factors(a, b)
+
+
+def _check_alike(plain: Mapping[str, Tensor], pairs: Mapping[str, Factors], source: str) -> None:
+    ranks = {pair.rank: module for module, pair in pairs.items()}
+    if len(ranks) > 1:
+        told = ", ".join(f"{rank} of {module}" for rank, module in ranks.items())
+        raise CheckpointError(f"{source} has LoRA factors of several ranks: {told}")
+    layers = {found[0] for name in plain if name.startswith("vision_model.") and (found := _LAYER.search(name))}
+    for module in pairs:
+        for layer in sorted(layers):
+            if (other := _LAYER.sub(layer, module)) not in pairs:
+                raise CheckpointError(f"{source} lacks {other}.lora_A and lora_B, which {module} has")
+
+
+def fold(plain: dict[str, Tensor], factors: Mapping[str, Factors], alpha: float) -> None:
+    """W += alpha / r B A, in place."""
+    for module, pair in factors.items():
+        plain[f"{module}.weight"] += alpha / pair.rank * pair.b @ pair.a
