@@ -175,9 +175,15 @@ def _rate(progress: Progress) -> str:
 @click.option("--board", metavar="NAME", help="Only this board.")
 @click.option("--check", is_flag=True, help="Write nothing; exit 1 if a board is not what its records make.")
 @click.option("--freeze", type=click.Path(path_type=Path), metavar="FILE", help="Make --records reference records.")
+@click.option("--runs", type=click.Path(path_type=Path), metavar="DIR", help="A campaign's folder, for --freeze.")
 @click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Write the markdown there.")
 def leaderboard(
-    records: tuple[Path, ...], board: str | None, check: bool, freeze: Path | None, out: Path | None
+    records: tuple[Path, ...],
+    board: str | None,
+    check: bool,
+    freeze: Path | None,
+    runs: Path | None,
+    out: Path | None,
 ) -> None:
     """Render records as markdown tables.
 
@@ -191,22 +197,24 @@ def leaderboard(
     """
     if records and (check or board):
         raise click.UsageError("--check and --board are about the boards in leaderboards/; leave --records out")
+    if runs and not freeze:
+        raise click.UsageError("--runs is for --freeze: its records are named by a campaign's jobs")
     if freeze and not records:
         raise click.UsageError("--freeze needs --records: what is to become reference records")
     if records:
-        _from_records(records, freeze, out)
+        _from_records(records, freeze, runs, out)
     else:
         _from_boards(board, check, out)
 
 
-def _from_records(paths: tuple[Path, ...], freeze: Path | None, out: Path | None) -> None:
+def _from_records(paths: tuple[Path, ...], freeze: Path | None, runs: Path | None, out: Path | None) -> None:
     from rlbench import console
     from rlbench.leaderboard import freeze as frozen
     from rlbench.leaderboard import load, render
     from rlbench.records import read_records
 
     if freeze:
-        console.write(freeze, frozen(read_records(paths)))
+        console.write(freeze, frozen(read_records(paths), runs))
         click.echo(f"wrote {freeze}; `rlbench leaderboard` renders it")
     if out or not freeze:
         console.emit(out, render(load(paths), f"Results: {', '.join(path.name or str(path) for path in paths)}"))

@@ -37,13 +37,10 @@ def train(
     The run folder that this makes works wherever a model's name does. With --out, a run that was interrupted goes on
     where it was. Several processes: accelerate launch -m rlbench train METHOD ...
     """
-    from rlbench import console
     from rlbench.suite import load_suite
-    from rlbench.training import run as training
+    from rlbench.training.run import rehearse
 
     name, _, backbone = method.partition(":")
-    free = (Path("rlbench-runs", f"{name}-{k}") for k in count(1))
-    folder = out or next(path for path in free if not path.exists())
     asked: dict[str, Any] = {
         "modalities": modalities or None,
         "stage": stage,
@@ -54,13 +51,25 @@ def train(
         **options,
     }
     if dry_run:
-        asked.pop("together")
-        for line in training.rehearse(name, **{**asked, "announce": lambda line: None}):
+        for line in rehearse(
+            name, **{key: value for key, value in asked.items() if key not in ("together", "announce")}
+        ):
             click.echo(line)
         return
+    free = (Path("rlbench-runs", f"{name}-{k}") for k in count(1))
+    folder = _trained(name, out or next(path for path in free if not path.exists()), quiet, asked)
+    shown = suite or (modalities or ("thermal",))[0]
+    click.echo(f"trained {folder}; next: rlbench run --suite {shown} --model {folder}")
+
+
+def _trained(name: str, folder: Path, quiet: bool, asked: dict[str, Any]) -> Path:
+    """Trains with a progress bar; an interrupt says how to go on."""
+    from rlbench import console
+    from rlbench.training.run import train as trained
+
     try:
         with console.progress(quiet=quiet) as advance:
-            made = training.train(
+            return trained(
                 name,
                 out=folder,
                 report=lambda s: advance(f"{name} {s.modality}", s.step, s.steps, console.remark(s)),
@@ -69,9 +78,6 @@ def train(
     except KeyboardInterrupt:
         click.echo(f"rlbench: interrupted; the same command with --out {folder} goes on where it was", err=True)
         raise click.exceptions.Exit(130) from None
-    if made is not None:
-        shown = suite or (modalities or ("thermal",))[0]
-        click.echo(f"trained {made}; next: rlbench run --suite {shown} --model {made}")
 
 
 def _setting(text: str) -> tuple[str, object]:

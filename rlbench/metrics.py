@@ -1,4 +1,4 @@
-"""Measures as pure functions: accuracy with its interval, margins."""
+"""Measures as pure functions: accuracy with its interval, margins, paired tests."""
 
 from __future__ import annotations
 
@@ -33,3 +33,40 @@ def wilson(n_correct: float, n: int, z: float = 1.959963984540054) -> tuple[floa
 def worst_case(correct: Sequence[Tensor]) -> Tensor:
     """Per example: correct under every attack; k x (B,) bool -> (B,) bool. Mean of min, never min of means."""
     return reduce(and_, correct)
+
+
+def mcnemar(b: int, c: int) -> float:
+    """The two-sided p of McNemar's exact test (McNemar, 1947, https://doi.org/10.1007/BF02295996).
+
+    Args:
+        b, c: examples that only the one, and only the other, gets right.
+    """
+    from scipy.stats import binomtest
+
+    return float(binomtest(b, b + c).pvalue) if b + c else 1.0
+
+
+def holm(ps: Sequence[float]) -> list[float]:
+    """p-values adjusted for their number (Holm, 1979, https://www.jstor.org/stable/4615733), in the order given."""
+    adjusted, most = [0.0] * len(ps), 0.0
+    for rank, i in enumerate(sorted(range(len(ps)), key=lambda i: ps[i])):
+        most = max(most, min(1.0, (len(ps) - rank) * ps[i]))
+        adjusted[i] = most
+    return adjusted
+
+
+def clustered(correct: Sequence[bool], clusters: Sequence[str], *, draws: int = 2000) -> tuple[float, float]:
+    """The 95% percentile interval of a share by a bootstrap over clusters, in [0, 1]; the same every time.
+
+    Examples of one recording or speaker are alike, so that whole clusters are drawn with replacement (Field and Welsh,
+    2007, https://doi.org/10.1111/j.1467-9868.2007.00593.x).
+    """
+    import numpy as np
+
+    names, at = np.unique(np.asarray(clusters), return_inverse=True)
+    right = np.bincount(at, weights=np.asarray(correct, dtype=float), minlength=len(names))
+    size = np.bincount(at, minlength=len(names))
+    rows = np.random.default_rng(0).integers(len(names), size=(draws, len(names)))
+    shares = right[rows].sum(1) / size[rows].sum(1)
+    low, high = np.quantile(shares, [0.025, 0.975])
+    return float(low), float(high)

@@ -48,17 +48,15 @@ def train(
         modalities: None: the suite's, or all that the mini backbone has.
         stage: of a method of several stages; None: the last.
         backbone: "mini" or "vit-l-14".
-        suite: train on its task's train split instead of the modality's procedural world.
+        suite: train on its train split instead of the modality's procedural world.
         out: the run folder. One that is not finished, of the same recipes, goes on where it was.
         overrides: fields of the recipe; "objective.tau" is a field of its objective.
         together: all modalities step by step, sharing their classes' means, and not one after the other.
-        device: "auto", "cpu" or "cuda".
         report: called after every step, and before the first one with the examples that are there.
         announce: called with a line before each modality: what it starts from, and for how long it trains.
 
     Returns:
-        `out`, with card.yaml (last of all), recipe.yaml, metrics.jsonl, curves.png, one safetensors file a modality,
-        and `best`, a model of the weights that were most robust in validation.
+        `out`, a model; `out/best` is another one, of the weights that were most robust in validation.
 
     Raises:
         UnknownName, FieldError, CheckpointError, ModalityError, DataError; RLBenchError: `out` is another run's or
@@ -70,20 +68,19 @@ def train(
     recipes = {m: load_recipe(method, stage, modality=m, backbone=backbone, overrides=overrides) for m in chosen}
     first = recipes[chosen[0]]
     accelerator = Accelerator(cpu=device == "cpu", mixed_precision="bf16" if first.precision == "bf16" else "no")
-    path = Path(broadcast_object_list([str(out)])[0])
     data = f"the train split of suite {suite.name}" if suite else "procedural worlds"
-    folder = RunFolder(path, method, recipes, data)
-    if folder.check() and accelerator.is_main_process:
-        announce(f"{path} is not finished: going on where it was")
-    groups = [recipes] if together else [{modality: recipe} for modality, recipe in recipes.items()]
+    folder = RunFolder(Path(broadcast_object_list([str(out)])[0]), method, recipes, data)
     main = accelerator.is_main_process
+    if folder.check() and main:
+        announce(f"{folder.path} is not finished: going on where it was")
+    groups = [recipes] if together else [{modality: recipe} for modality, recipe in recipes.items()]
     with _threads(first):
         done = [_trained(g, suite, folder, accelerator, *((report, announce) if main else _MUTE)) for g in groups]
     if main:
         last, best = ({m: entry[k] for group in done for m, entry in group.items()} for k in range(2))
         folder.finish(last, best)
     accelerator.wait_for_everyone()
-    return path
+    return folder.path
 
 
 def rehearse(
