@@ -17,12 +17,12 @@ import torch
 from rlbench.core import Box, Examples, Label, Modality, Split
 from rlbench.errors import DataError, FieldError
 from rlbench.registry import register
-from rlbench.tasks.readers import read
+from rlbench.tasks.readers import picture, planes, read
 
 _VERSION = 1  # of the readers: raise it on any change of a value that they give
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Row:
     """A line of labels.csv: a file, its label, its split, and the recording or date that it comes from."""
 
@@ -61,7 +61,8 @@ def _rows(root: Path) -> list[Row]:
     return rows
 
 
-def _classes(root: Path, given: Mapping[str, str] | Sequence[str] | None) -> tuple[Label, ...]:
+def classes_of(root: Path, given: Mapping[str, str] | Sequence[str] | None) -> tuple[Label, ...]:
+    """The classes that are given, or the lines of classes.csv. Raises: DataError."""
     if given is None:
         pairs = [(line["label"], line["name"]) for _, line in _table(root / "classes.csv", ("label", "name"))]
     elif isinstance(given, Mapping):
@@ -74,7 +75,8 @@ def _classes(root: Path, given: Mapping[str, str] | Sequence[str] | None) -> tup
     return tuple(Label(label, name) for label, name in pairs)
 
 
-def _templates(root: Path, given: Sequence[str] | None) -> tuple[str, ...]:
+def templates_of(root: Path, given: Sequence[str] | None) -> tuple[str, ...]:
+    """The prompt templates that are given, or the lines of prompts.txt. Raises: DataError."""
     path = root / "prompts.txt"
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines() if given is None else given
@@ -87,14 +89,12 @@ def _templates(root: Path, given: Sequence[str] | None) -> tuple[str, ...]:
     return found
 
 
-def _mixed(rows: Sequence[Row], classes: Sequence[Label]) -> tuple[Row, ...]:
+def mixed(rows: Sequence[Row], classes: Sequence[Label]) -> tuple[Row, ...]:
     """A fixed order in which every prefix is as balanced as the classes allow: in turns, each class by hash of path."""
-
-    def of(label: str) -> list[Row]:
-        mine = [row for row in rows if row.label == label]
-        return sorted(mine, key=lambda row: hashlib.blake2b(row.path.encode()).digest())
-
-    turns = zip_longest(*(of(one.label) for one in classes))
+    of: dict[str, list[Row]] = {one.label: [] for one in classes}
+    for row in sorted(rows, key=lambda row: hashlib.blake2b(row.path.encode()).digest()):
+        of[row.label].append(row)
+    turns = zip_longest(*of.values())
     return tuple(row for row in chain.from_iterable(turns) if row is not None)
 
 
@@ -104,7 +104,7 @@ def _splits(root: Path, classes: Sequence[Label]) -> dict[str, tuple[Row, ...]]:
     orphan = next((row for row in rows if row.label not in known), None)
     if orphan is not None:
         raise DataError(f"classes has no {orphan.label!r}, the label of {orphan.path} in {path}; add it to classes")
-    splits = {split: _mixed([row for row in rows if row.split == split], classes) for split in get_args(Split)}
+    splits = {split: mixed([row for row in rows if row.split == split], classes) for split in get_args(Split)}
     if not splits["test"]:
         raise DataError(f"data has nothing to test: no line of {path} has the split 'test'")
     return splits
@@ -140,6 +140,15 @@ class Folder:
             tuple(row.path for row in rows),
             tuple(row.source for row in rows),
         )
+
+    def picture(self, i: int, channels: int, split: Split = "train") -> tuple[np.ndarray, int]:
+        """A whole picture, (C, H, W) uint8 in its own size, and its class; of images alone.
+
+        Raises: DataError, naming the file that can't be read.
+        """
+        row = self.rows[split][i]
+        label = next(k for k, one in enumerate(self.classes) if one.label == row.label)
+        return planes(picture(self.root / row.path, channels)), label
 
     def fingerprint(self) -> str:
         """A hash of the lists and of every file's bytes."""
@@ -192,12 +201,12 @@ def folder(
     root = Path(data)
     if not root.is_dir():
         raise DataError(f"data is {data!r}; there is no such folder")
-    known = _classes(root, classes)
+    known = classes_of(root, classes)
     return Folder(
         root=root,
         modality=modality,
         classes=known,
-        templates=_templates(root, templates),
+        templates=templates_of(root, templates),
         rows=_splits(root, known),
         rate=rate,
         seconds=seconds,

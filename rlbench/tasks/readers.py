@@ -22,8 +22,23 @@ _WIDE = ("I", "F")  # more than 8 bits: Pillow's conversion would clip them
 def _fitted(picture: Image.Image, channels: int, size: tuple[int, int], filter_: Image.Resampling) -> np.ndarray:
     """(C, H, W) uint8: the largest centred part of the box's aspect, resized with antialiasing."""
     rows, columns = size
-    fitted = ImageOps.fit(picture.convert(_MODES[channels]), (columns, rows), filter_)
-    return np.atleast_3d(np.asarray(fitted)).transpose(2, 0, 1)
+    return planes(ImageOps.fit(picture.convert(_MODES[channels]), (columns, rows), filter_))
+
+
+def planes(picture: Image.Image) -> np.ndarray:
+    """(C, H, W) uint8."""
+    return np.atleast_3d(np.asarray(picture)).transpose(2, 0, 1)
+
+
+def picture(path: Path, channels: int) -> Image.Image:
+    """A whole picture, upright, in 8 bits: RGB for three channels, grey for one. Raises: DataError."""
+    try:
+        with Image.open(path) as opened:
+            if opened.mode.startswith(_WIDE):
+                raise DataError(f"{path} has more than 8 bits a pixel ({opened.mode}); convert it to 8 bits")
+            return ImageOps.exif_transpose(opened).convert(_MODES[channels])
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise DataError(f"can't read the image {path}: {error}") from error
 
 
 def image(path: Path, box: Box) -> np.ndarray:
@@ -32,14 +47,8 @@ def image(path: Path, box: Box) -> np.ndarray:
     Returns:
         (C, H, W) float32 in [0, 1].
     """
-    try:
-        with Image.open(path) as opened:
-            if opened.mode.startswith(_WIDE):
-                raise DataError(f"{path} has more than 8 bits a pixel ({opened.mode}); convert it to 8 bits")
-            upright = ImageOps.exif_transpose(opened)
-            fitted = _fitted(upright, box.shape[0], box.shape[1:], Image.Resampling.BICUBIC)  # type: ignore[arg-type]
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"can't read the image {path}: {error}") from error
+    channels, *size = box.shape
+    fitted = _fitted(picture(path, channels), channels, (size[0], size[1]), Image.Resampling.BICUBIC)
     return fitted.astype(np.float32) / 255
 
 
