@@ -61,10 +61,11 @@ def _rows(root: Path) -> list[Row]:
     return rows
 
 
-def classes_of(root: Path, given: Mapping[str, str] | Sequence[str] | None) -> tuple[Label, ...]:
-    """The classes that are given, or the lines of classes.csv. Raises: DataError."""
-    if given is None:
-        pairs = [(line["label"], line["name"]) for _, line in _table(root / "classes.csv", ("label", "name"))]
+def classes_of(root: Path, given: str | Mapping[str, str] | Sequence[str] | None) -> tuple[Label, ...]:
+    """The classes that are given, or the lines of a CSV file, without a name classes.csv. Raises: DataError."""
+    if given is None or isinstance(given, str):
+        lines = _table(root / (given or "classes.csv"), ("label", "name"))
+        pairs = [(line["label"], line["name"]) for _, line in lines]
     elif isinstance(given, Mapping):
         pairs = list(given.items())
     else:

@@ -1,0 +1,118 @@
+"""A tree of pictures, one folder a class, as ImageNet is kept: train/<class>/..., and val/... or test/<class>/..."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from math import ceil
+from pathlib import Path
+from typing import Literal
+
+from rlbench.core import Label, Split
+from rlbench.errors import DataError, FieldError
+from rlbench.registry import register
+from rlbench.tasks.folder import Folder, Row, classes_of, mixed, templates_of
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageFolder(Folder):
+    """The task of a tree; every picture is a source of its own."""
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        """Of the splits' paths and sizes, in place of the bytes of what may be a million files."""
+        digest = hashlib.sha256(f"image-folder {self.modality} {[one.label for one in self.classes]}".encode())
+        for rows in self.rows.values():
+            for row in rows:
+                try:
+                    size = (self.root / row.path).stat().st_size
+                except OSError as error:
+                    raise DataError(f"can't read {self.root / row.path}: {error.strerror}") from error
+                digest.update(f"{row.path} {row.split} {size}\n".encode())
+        return digest.hexdigest()[:16]
+
+
+def _pictures(root: Path, folder: Path) -> Iterator[str]:
+    """Paths under root of the pictures of a class, in subfolders too; what begins with a dot is left out."""
+    for place, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in names:
+            if name.lower().endswith(SUFFIXES) and not name.startswith("."):
+                yield (Path(place) / name).relative_to(root).as_posix()
+
+
+def _rows(root: Path, name: str, classes: tuple[Label, ...]) -> tuple[Row, ...]:
+    """The pictures of root/<name>, in the fixed order; none where there is no such folder."""
+    folder = root / name
+    if not folder.is_dir():
+        return ()
+    labels = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    if not labels:
+        raise DataError(f"{folder} has no folders; its pictures must be in one folder a class, {name}/<class>/*.jpg")
+    known = {one.label for one in classes}
+    for label in labels:
+        if label not in known:
+            raise DataError(f"classes has no {label!r}, a folder of {folder}; add it to classes")
+    rows = {label: [Row(path, label, name, path) for path in _pictures(root, folder / label)] for label in labels}
+    for label, found in rows.items():
+        if not found:
+            raise DataError(f"{folder / label} has no pictures ({', '.join(SUFFIXES)})")
+    return mixed([row for found in rows.values() for row in found], classes)
+
+
+def _splits(root: Path, classes: tuple[Label, ...], holdout: float) -> dict[Split, tuple[Row, ...]]:
+    train, val, test = (_rows(root, name, classes) for name in ("train", "val", "test"))
+    if not val and not test:
+        raise DataError(f"data has nothing to test: {root} has neither a folder 'test' nor 'val'")
+    if not val or not test:
+        kept = ceil(holdout * len(train))
+        return {"train": train[kept:], "val": train[:kept], "test": val or test}
+    return {"train": train, "val": val, "test": test}
+
+
+@register("task", "image-folder")
+def image_folder(
+    *,
+    data: str,
+    modality: Literal["image", "thermal", "depth"] = "image",
+    classes: str | Mapping[str, str] | tuple[str, ...] | None = None,
+    templates: tuple[str, ...] | None = None,
+    holdout: float = 0.01,
+) -> ImageFolder:
+    """A tree of pictures in ImageNet's layout: one folder a class in train, and in val or test.
+
+    Deng et al., 2009, https://doi.org/10.1109/CVPR.2009.5206848. The fingerprint knows every path and size, and not
+    the bytes. Pictures may lie in subfolders of a class's folder.
+
+    Args:
+        data: the folder that has train, val and test, or some of them. Without test, val is the test split.
+        modality: of the pictures; grey for a box of one channel.
+        classes: a CSV file of the columns label,name, where a label is a class's folder; or names by label; or labels
+            whose names are the same with spaces. Without it, classes.csv in `data`. The order is that of the logits.
+        templates: prompt templates; without it, the lines of prompts.txt in `data`.
+        holdout: share of train that is the validation split, where the tree has no val beside its test.
+
+    Raises:
+        DataError: a folder is missing, empty or of no class, a list can't be read, or there is nothing to test.
+        FieldError: holdout is no share below 1.
+    """
+    if not 0 <= holdout < 1:
+        raise FieldError(f"image-folder: holdout is {holdout}; it must be a share, at least 0 and below 1")
+    root = Path(data)
+    if not root.is_dir():
+        raise DataError(f"data is {data!r}; there is no such folder")
+    known = classes_of(root, classes)
+    return ImageFolder(
+        root=root,
+        modality=modality,
+        classes=known,
+        templates=templates_of(root, templates),
+        rows=_splits(root, known, holdout),
+        rate=1,
+        seconds=1.0,
+    )
