@@ -59,3 +59,8 @@ class StoreError(RLBenchError):
 
 class AttackError(RLBenchError):
     """An attack broke its contract (shape, dtype, finite, box, ball) or crashed."""
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, cut to its first line, without a full stop; its type where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

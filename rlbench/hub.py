@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rlbench.errors import CheckpointError
+from rlbench.errors import CheckpointError, first_line
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 _FILES = ["config.json", *WEIGHTS, "vocab.json", "merges.txt", "tokenizer.json", "tokenizer_config.json"]
@@ -32,19 +32,15 @@ def fetched(repo: str, revision: str | None = None) -> Path:
     except OSError:
         pass  # not in the cache
     except ValueError as error:
-        raise CheckpointError(f"{repo!r} is no name of a checkpoint on the hub: {_first_line(error)}") from error
+        raise CheckpointError(f"{repo!r} is no name of a checkpoint on the hub: {first_line(error)}") from error
     try:
         return Path(snapshot_download(repo, revision=revision, allow_patterns=_FILES))
     except OSError as error:
         at = f" --revision {revision}" if revision else ""
         raise CheckpointError(
-            f"{repo} is not in the hub's cache and can't be downloaded ({_first_line(error)}); where there is network, "
+            f"{repo} is not in the hub's cache and can't be downloaded ({first_line(error)}); where there is network, "
             f"run: hf download {repo}{at}; then copy the cache (HF_HOME, by default ~/.cache/huggingface) here"
         ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 def named(folder: Path) -> tuple[str, str] | None:

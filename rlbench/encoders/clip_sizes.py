@@ -89,7 +89,7 @@ def told(config: Mapping[str, Any], tower: str, facts: Mapping[str, int], source
     if sections and not agreeing:
         key, value = next(iter(wrong[0].items()))
         raise CheckpointError(
-            f"{source} describes another {tower} tower: {key} {sections[0][key]}, the weights' {value}"
+            f"{source} describes another {tower} tower: its {key} is {sections[0][key]}, the weights' {value}"
         )
     return Told(agreeing, isinstance(found[1], dict), source)
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from rlbench.encoders.clip_towers import TextTower
-from rlbench.errors import CheckpointError
+from rlbench.errors import CheckpointError, first_line
 
 _VOCABULARIES = ("vocab.json", "tokenizer.json")
 _BATCH = 256  # prompts at a time
@@ -62,7 +62,7 @@ class ClipTokens:
         try:
             self._tokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
         except (OSError, ValueError, KeyError) as error:
-            raise CheckpointError(f"the tokenizer of {folder} can't be read: {str(error).splitlines()[0]}") from error
+            raise CheckpointError(f"the tokenizer of {folder} can't be read: {first_line(error)}") from error
         if len(self._tokenizer) != vocabulary:
             raise CheckpointError(f"{folder}: {len(self._tokenizer)} tokens for a text tower of {vocabulary}")
         self._positions = positions

@@ -9,6 +9,7 @@ import hashlib
 import json
 import pickle
 import re
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from rlbench.errors import CheckpointError
+from rlbench.errors import CheckpointError, first_line
 from rlbench.hub import WEIGHTS
 
 _FACTOR = re.compile(r"(?P<module>.+)\.lora_(?P<factor>[AB])(?:\.[^.]+)?\.weight")
@@ -77,11 +78,13 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             found = load_file(path)
         else:
-            found = torch.load(path, map_location="cpu", weights_only=True)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # of a pickle that is then refused anyway
+                found = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(f"{path} is refused: it holds more than tensors, or is truncated") from error
     except (OSError, EOFError, RuntimeError, ValueError, SafetensorError) as error:
-        raise CheckpointError(f"{path} can't be read, or is truncated: {str(error).splitlines()[0]}") from error
+        raise CheckpointError(f"{path} can't be read, or is truncated: {first_line(error)}") from error
     if not isinstance(found, Mapping) or not all(isinstance(value, Tensor) for value in found.values()):
         raise CheckpointError(f"{path} must hold tensors by name and nothing else")
     kept = {str(name): value.float() for name, value in found.items() if not str(name).endswith("position_ids")}
