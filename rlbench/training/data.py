@@ -1,4 +1,4 @@
-"""What a run learns from: examples in memory, the batch of every step, the anchors and captions of its classes.
+"""What a run learns from: the batch of every step, the anchors and captions of its classes.
 
 A batch depends on the recipe's seed and the step alone: a process of several takes its rows of it, and a resumed run
 goes on where it was.
@@ -6,7 +6,6 @@ goes on where it was.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import cast
 
@@ -15,14 +14,11 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from rlbench import registry
-from rlbench.core import Box, Encoder, Label, Modality, Suite, Task
-from rlbench.errors import DataError
+from rlbench.core import Encoder, Label, Modality, Suite, Task
 from rlbench.heads import prompts, zero_shot
 from rlbench.seeds import generator
+from rlbench.training.pool import Pool
 from rlbench.training.recipe import Recipe
-
-CHUNK = 512
-PASSES = 16  # over a small split, at most, in an epoch
 
 
 def drawn(*parts: object) -> torch.Generator:
@@ -31,26 +27,8 @@ def drawn(*parts: object) -> torch.Generator:
 
 
 @dataclass(frozen=True)
-class Pool:
-    """Examples of a task's train split; x (N, *box.shape) uint8, 255 levels of the box; y (N,) int64.
-
-    `epoch` is how many examples an epoch has.
-    """
-
-    task: Task
-    box: Box
-    x: Tensor
-    y: Tensor
-    epoch: int
-
-    def unit(self, x: Tensor) -> Tensor:
-        """uint8 levels -> float32 in the box."""
-        return self.box.low + (self.box.high - self.box.low) * (x.float() / 255)
-
-
-@dataclass(frozen=True)
 class Part:
-    """What a process has of a batch: rows start..stop-1 of `of`; x (B, *shape) uint8, y (B,) int64.
+    """Some rows of a batch: x (B, *shape) as its pool gives it, y (B,) int64.
 
     noise: (B, *shape) in [-1, 1], the adversary's start. template: (B,) in [0, 1), which caption.
     """
@@ -62,10 +40,31 @@ class Part:
 
 
 @dataclass(frozen=True)
+class _Draws:
+    """What is drawn for a whole batch, row by row, before any example is read.
+
+    rows: (B,) which examples. shift: (B, 2), the same for all. mirrored: (B,) bool. noise, template: see Part.
+    crop: (B, 4) in [0, 1).
+    """
+
+    rows: Tensor
+    shift: Tensor
+    mirrored: Tensor
+    noise: Tensor
+    template: Tensor
+    crop: Tensor
+
+    def share(self, k: int, of: int) -> _Draws:
+        """The k-th of equal parts."""
+        size = len(self.rows) // of
+        return replace(self, **{name: value[k * size : (k + 1) * size] for name, value in vars(self).items()})
+
+
+@dataclass(frozen=True)
 class Batches(Dataset[list[Part]]):
     """The batches of one process, by step: as many parts as the recipe accumulates.
 
-    `share`: which process of how many. `name`: of the pool, part of its random draws.
+    `share`: which process of how many; it reads its own rows alone. `name`: of the pool, part of its random draws.
     """
 
     pool: Pool
@@ -85,40 +84,40 @@ class Batches(Dataset[list[Part]]):
         epoch, at = divmod(step, self.steps_per_epoch)
         if epoch not in self.order:
             self.order.clear()
-            n = len(self.pool.y)
-            g = drawn(self.recipe.seed, self.name, "order", epoch)
-            rounds = range(-(-self.pool.epoch // n))
-            self.order[epoch] = torch.cat([torch.randperm(n, generator=g) for _ in rounds])[: self.pool.epoch]
+            g, n, length = drawn(self.recipe.seed, self.name, "order", epoch), self.pool.size, self.pool.epoch
+            length = max(length, self.size)
+            rounds = range(-(-length // n))
+            self.order[epoch] = torch.cat([torch.randperm(n, generator=g) for _ in rounds])[:length]
         return self.order[epoch][at * self.size : (at + 1) * self.size]
 
     def __getitem__(self, step: int) -> list[Part]:
-        rows, g = self.rows(step), drawn(self.recipe.seed, self.name, "step", step)
-        x = augmented(self.pool.x[rows], self.recipe, self.modality, g)
-        whole = Part(
-            x=x,
-            y=self.pool.y[rows],
-            noise=2 * torch.rand(x.shape, generator=g) - 1,
-            template=torch.rand(len(rows), generator=g),
+        draws, (process, processes), parts = self.draws(step), self.share, self.recipe.accumulate
+        return [self.part(draws.share(j * processes + process, parts * processes)) for j in range(parts)]
+
+    def draws(self, step: int) -> _Draws:
+        """All that is random about a step."""
+        recipe, rows, g = self.recipe, self.rows(step), drawn(self.recipe.seed, self.name, "step", step)
+        shift = (
+            torch.randint(-recipe.roll, recipe.roll + 1, (2,), generator=g) if recipe.roll else torch.zeros(2).long()
         )
-        parts = self.recipe.accumulate
-        return [_rows(whole, j * self.share[1] + self.share[0], parts * self.share[1]) for j in range(parts)]
+        n = len(rows)
+        return _Draws(
+            rows=rows,
+            shift=shift.expand(n, 2),
+            mirrored=torch.rand(n, generator=g) < 0.5 if recipe.flip else torch.zeros(n, dtype=torch.bool),
+            noise=2 * torch.rand((n, *self.pool.box.shape), generator=g) - 1,
+            template=torch.rand(n, generator=g),
+            crop=torch.rand((n, 4), generator=g),
+        )
 
-
-def _rows(whole: Part, k: int, of: int) -> Part:
-    """The k-th of equal parts."""
-    size = len(whole.y) // of
-    return replace(whole, **{name: value[k * size : (k + 1) * size] for name, value in vars(whole).items()})
-
-
-def augmented(x: Tensor, recipe: Recipe, modality: Modality, g: torch.Generator) -> Tensor:
-    """x shifted by one random offset (audio: in time alone) and, where the recipe allows it, mirrored."""
-    if recipe.roll:
-        rows, columns = torch.randint(-recipe.roll, recipe.roll + 1, (2,), generator=g).tolist()
-        x = x.roll((0 if modality == "audio" else rows, columns), (-2, -1))
-    if recipe.flip:
-        mirrored = torch.rand(len(x), generator=g) < 0.5
-        x = torch.where(mirrored.view(-1, *[1] * (x.dim() - 1)), x.flip(-1), x)
-    return x
+    def part(self, draws: _Draws) -> Part:
+        """Reads some rows: a crop where the recipe has one, shifted (audio: in time alone), and mirrored."""
+        share = self.recipe.crop
+        x, y = self.pool.crops(draws.rows, share, draws.crop) if share else self.pool.take(draws.rows)
+        down, across = draws.shift[0].tolist()
+        x = x.roll((0 if self.modality == "audio" else down, across), (-2, -1))
+        x = torch.where(draws.mirrored.view(-1, *[1] * (x.dim() - 1)), x.flip(-1), x)
+        return Part(x, y, draws.noise, draws.template)
 
 
 def task_of(recipe: Recipe, modality: Modality, suite: Suite | None) -> Task:
@@ -138,28 +137,6 @@ def validation_task(modality: Modality, suite: Suite | None, subset: str = "seen
     if suite is None:
         return cast(Task, registry.make("task", f"{modality}-world", {"subset": subset}))
     return suite.task if subset == "seen" and suite.task.size("val") else None
-
-
-def pool(task: Task, box: Box, examples: int, *, read: Callable[[int, int], None]) -> Pool:
-    """Renders or reads the train split once: `examples` of a world, or all of a fixed split.
-
-    `read` is told how many of how many are there.
-
-    Raises:
-        DataError: the split is empty.
-    """
-    size = task.size("train")
-    n = examples if size is None else size
-    if n < 1:
-        raise DataError("there is nothing to train on: the train split is empty")
-    x, y = torch.empty(n, *box.shape, dtype=torch.uint8), torch.empty(n, dtype=torch.int64)
-    for start in range(0, n, CHUNK):
-        stop = min(n, start + CHUNK)
-        part = task.load(box, start, stop, "train")
-        x[start:stop] = ((part.x - box.low) / (box.high - box.low) * 255).round().clamp(0, 255).to(torch.uint8)
-        y[start:stop] = part.y
-        read(stop, n)
-    return Pool(task, box, x, y, max(n, examples if size is None else min(examples, PASSES * n)))
 
 
 def classes_of(recipe: Recipe, task: Task) -> tuple[Label, ...]:

@@ -118,7 +118,7 @@ def provenance(run: Run, step: int, val: Mapping[str, float], seconds: float, pr
         "seed": recipe.seed,
         "init": recipe.init,
         "data": run.streams[0].data.task.fingerprint(),
-        "examples": len(run.streams[0].data.y),
+        "examples": run.streams[0].data.size,
         "sees": _seen(run) + [text for text in before.get("sees", []) if text not in _seen(run)],
         "step": step,
         "passes": dict(zip(PASSES, own, strict=True)),

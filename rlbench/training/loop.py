@@ -25,8 +25,9 @@ from rlbench.fields import parse_eps
 from rlbench.learning import Batch, Objective, Trainable
 from rlbench.threat import ball_of
 from rlbench.training.adversary import adversarial
-from rlbench.training.data import Batches, Part, Pool
+from rlbench.training.data import Batches, Part
 from rlbench.training.means import Means
+from rlbench.training.pool import Pool
 from rlbench.training.recipe import Recipe
 
 if TYPE_CHECKING:

@@ -11,8 +11,9 @@ from rlbench.checkpoints import load_encoder, models
 from rlbench.core import Label, Modality, Suite, Task
 from rlbench.errors import CheckpointError, FieldError, ModalityError
 from rlbench.learning import Trainable
-from rlbench.training.data import Pool, anchors, captions, classes_of, pool, replay_task, task_of
+from rlbench.training.data import anchors, captions, classes_of, replay_task, task_of
 from rlbench.training.loop import Run, Stream
+from rlbench.training.pool import Pool, pool
 from rlbench.training.recipe import RANDOM, Recipe
 
 READ = Callable[[int, int], None]
@@ -33,7 +34,7 @@ def prepared(recipe: Recipe, modality: Modality, suite: Suite | None = None, rea
         raise FieldError("recipe: replay needs a procedural world; a suite's data has no unlabelled part")
     original = _original(recipe, encoder, modality)
     task = task_of(recipe, modality, suite)
-    data = pool(task, encoder.boxes[modality], recipe.examples, read=read)
+    data = pool(task, encoder.boxes[modality], recipe.examples, whole=recipe.crop > 0, read=read)
     streams = [_labelled(recipe, encoder, modality, task, data, recipe.batch - replayed)]
     if replayed:
         streams.append(_replayed(recipe, encoder, modality, replayed, read))
