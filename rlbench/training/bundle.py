@@ -1,6 +1,6 @@
-"""Puts a run's weights into a baseline's folder: how the bundled checkpoints come from their recipes.
+"""Puts a campaign's weights into the baselines' folders: how the bundled checkpoints come from their recipes.
 
-python -m rlbench.training.bundle RUN_FOLDER baselines/fare
+python -m rlbench.training.bundle RUNS/1 baselines
 """
 
 from __future__ import annotations
@@ -12,14 +12,36 @@ from typing import Any
 
 import yaml
 
+from rlbench.errors import CheckpointError
 
-def bundle(run: Path, baseline: Path) -> None:
-    """Copies the run's files over the baseline's and takes their entries into its card."""
+
+def bundle(rounds: Path, baselines: Path) -> list[str]:
+    """Copies the runs ROUND/MODALITY/JOB over the baselines that are called like the jobs; returns what was copied.
+
+    Raises:
+        CheckpointError: there is no finished run.
+    """
+    copied = []
+    for card in sorted(rounds.glob("*/*/card.yaml")):
+        baseline = baselines / card.parent.name
+        if (baseline / "card.yaml").is_file():
+            _copy(card.parent, baseline)
+            copied.append(f"{card.parent.parent.name} {baseline.name}")
+    if not copied:
+        raise CheckpointError(f"{rounds} has no finished runs of a baseline, as MODALITY/METHOD/card.yaml")
+    return copied
+
+
+def _copy(run: Path, baseline: Path) -> None:
+    """One run's files and their entries in the card; a start that is another run is named by its baseline."""
     card: dict[str, Any] = yaml.safe_load((baseline / "card.yaml").read_text(encoding="utf-8"))
     new: dict[str, Any] = yaml.safe_load((run / "card.yaml").read_text(encoding="utf-8"))
     for name, backbone in new["backbones"].items():
         entries = card["backbones"][name]["modalities"]
         for modality, entry in backbone["modalities"].items():
+            start = Path(entry["trained"]["init"])
+            if start.is_absolute():
+                entry["trained"]["init"] = f"{start.name}:{name}"
             shutil.copyfile(run / entry["file"], baseline / entry["file"])
             entries[modality] = entry
     (baseline / "card.yaml").write_text(yaml.safe_dump(card, sort_keys=False, width=120), encoding="utf-8")
