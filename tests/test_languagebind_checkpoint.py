@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import pickle
 import shutil
 from collections.abc import Callable, Mapping
@@ -24,14 +23,6 @@ TEXT = TextSizes(hidden=32, mlp=64, layers=2, heads=4, vocabulary=64, positions=
 VISION = VisionSizes(hidden=64, mlp=96, layers=2, heads=4, patch=7, height=28, width=28, projection=24)
 LAYERS = "vision_model.encoder.layers"
 WRAPPED = "vision_model.encoder.base_model.model.layers"
-
-
-@pytest.fixture
-def originals() -> Path:
-    root = Path(os.environ.get("RLBENCH_FIXTURES") or Path(__file__).parents[2] / "shared" / "fixtures")
-    if not (root / "languagebind").is_dir():
-        pytest.skip("no outputs of the original code: set RLBENCH_FIXTURES")
-    return root / "languagebind"
 
 
 def outputs(found: Checkpoint, io: Mapping[str, Tensor]) -> dict[str, Tensor]:

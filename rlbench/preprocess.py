@@ -1,0 +1,89 @@
+"""From decoded media to a box, as LanguageBind prepares them: deterministic, in torch, differentiable.
+
+Zhu et al., 2023, https://arxiv.org/abs/2310.01852. The original draws crops of sound and flips of clips even when it
+evaluates; here nothing is drawn. Normalisation is no part of it: it belongs to the encoder.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from math import ceil, gcd, pi
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn.functional import conv1d, interpolate, pad
+
+DEPTH = (0.01, 10.0)  # metres: nearest and farthest
+_ZEROS, _ROLLOFF = 6, 0.99  # of the low-pass filter: zero crossings to each side, and the edge below Nyquist's
+
+
+def _cropped(x: Tensor, height: int, width: int) -> Tensor:
+    """The centre of (..., H, W)."""
+    top, left = round((x.shape[-2] - height) / 2), round((x.shape[-1] - width) / 2)
+    return x[..., top : top + height, left : left + width]
+
+
+def _resized(x: Tensor, side: int, mode: Literal["bicubic", "bilinear"], *, antialias: bool) -> Tensor:
+    """(B, C, H, W) -> its short side has `side` pixels, its long side is rounded down."""
+    height, width = x.shape[-2:]
+    short = min(height, width)
+    size = (int(side * height / short), int(side * width / short))
+    return interpolate(x, size=size, mode=mode, align_corners=False, antialias=antialias)
+
+
+def picture(x: Tensor, side: int = 224, *, antialias: bool = True) -> Tensor:
+    """A picture or thermal image: bicubic to the short side, centre crop.
+
+    Args:
+        x: (C, H, W) in [0, 1].
+        antialias: the original resizes tensors, which newer releases of torchvision smooth and older ones do not.
+
+    Returns:
+        (C, side, side), clamped to [0, 1], which bicubic weights overshoot.
+    """
+    return _cropped(_resized(x[None], side, "bicubic", antialias=antialias)[0], side, side).clamp(0, 1)
+
+
+def depth(x: Tensor, side: int = 224, *, antialias: bool = True) -> Tensor:
+    """(H, W) millimetres -> (1, side, side) in [0, 1]: what is 10 m away, or farther, is at 1."""
+    near, far = DEPTH
+    return picture((x.float() / 1000).clamp(near, far)[None] / far, side, antialias=antialias)
+
+
+def clip(x: Tensor, side: int = 224) -> Tensor:
+    """(C, T, H, W) frames in [0, 1] -> (C, T, side, side): bilinear to the short side, centre crop."""
+    frames = _resized(x.transpose(0, 1), side, "bilinear", antialias=False)
+    return _cropped(frames, side, side).transpose(0, 1)
+
+
+def frame_numbers(count: int, frames: int = 8) -> list[int]:
+    """Which of a clip's frames are taken: evenly from the first to the last, rounded down."""
+    return [int(i) for i in torch.linspace(0, count - 1, frames, dtype=torch.float64)]
+
+
+@cache
+def _lowpass(old: int, new: int) -> tuple[Tensor, int]:
+    """(new, 1, taps) windowed sincs, one for each phase, and how many samples they reach back."""
+    edge = min(old, new) * _ROLLOFF
+    width = ceil(_ZEROS * old / edge)
+    taps = torch.arange(-width, width + old, dtype=torch.float64) / old
+    t = (taps - torch.arange(new, dtype=torch.float64)[:, None] / new) * edge
+    t = t.clamp(-_ZEROS, _ZEROS)
+    window = torch.cos(t * pi / _ZEROS / 2).square()
+    return (torch.sinc(t) * window * edge / old).float()[:, None], width
+
+
+def resampled(wave: Tensor, old: int, new: int) -> Tensor:
+    """(B, samples) at `old` Hz -> (B, ceil(samples * new / old)) at `new` Hz.
+
+    A sinc under a Hann window (Smith, 2002, https://ccrma.stanford.edu/~jos/resample/), as torchaudio has it.
+    """
+    common = gcd(old, new)
+    old, new = old // common, new // common
+    if old == new:
+        return wave
+    kernel, width = _lowpass(old, new)
+    padded = pad(wave, (width, width + old))[:, None]
+    phases = conv1d(padded, kernel.to(wave), stride=old)
+    return phases.transpose(1, 2).flatten(1)[:, : ceil(new * wave.shape[-1] / old)]

@@ -1,0 +1,147 @@
+"""Preprocessing against the outputs of LanguageBind's original processors, and its gradients."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from rlbench import fbank, preprocess
+from rlbench.encoders.clip_fronts import MEAN, STD, BoxOptions, front_of
+from rlbench.encoders.clip_towers import VisionSizes
+from rlbench.errors import FieldError
+
+AUDIO = VisionSizes(height=112, width=1036)
+
+
+def wave(seconds: float) -> Tensor:
+    t = np.arange(int(seconds * 16000)) / 16000
+    x = 0.5 * np.sin(2 * np.pi * (200 * t + 300 * t**2)) + 0.1 * np.sin(2 * np.pi * 50 * t) + 0.05
+    return torch.from_numpy(x.astype(np.float32))[None]
+
+
+def centred(x: Tensor) -> Tensor:
+    """Without its mean as numpy sums it: the last bit of the original's depended on its threads."""
+    return x - x.numpy().mean()
+
+
+def intensity(normalised: Tensor) -> Tensor:
+    shape = (3, *[1] * (normalised.dim() - 1))
+    return normalised * torch.tensor(STD).view(shape) + torch.tensor(MEAN).view(shape)
+
+
+@pytest.fixture
+def expected(originals) -> dict[str, Tensor]:
+    return load_file(originals / "preproc" / "expected.safetensors")
+
+
+def test_the_filter_bank(expected) -> None:
+    mel = fbank.fbank(centred(wave(3)), 112)
+    assert mel.shape == (1, 298, 112)
+    torch.testing.assert_close(mel[0, ::20, ::4], expected["audio_mel_3s"], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(("seconds", "name"), [(3, "3s"), (5, "5s"), (12, "12s_firststarts")])
+def test_sounds_are_tiled_or_cut_in_thirds(expected, originals, seconds, name) -> None:
+    mel = fbank.fbank(centred(wave(seconds)), 112)
+    x = (fbank.fitted(mel, 1036).transpose(2, 3) - fbank.MEAN) / (2 * fbank.STD)
+    torch.testing.assert_close(x[0, :, ::8, ::37], expected[f"audio_pixel_{name}"], atol=1e-5, rtol=0)
+    frames = json.loads((originals / "preproc" / "meta.json").read_text())["audio_frames"]
+    for length, count in frames.items():
+        assert fbank.fbank(wave(float(length)), 8).shape[1] == count
+
+
+def test_the_fronts_give_what_the_processor_gives(expected) -> None:
+    heard = front_of("audio", AUDIO, BoxOptions(audio="waveform", seconds=3))
+    assert heard.box.shape == (1, 48000) and (heard.box.low, heard.box.high) == (-1, 1)
+    x = heard(wave(3)[None])
+    torch.testing.assert_close(x[0, :, ::8, ::37], expected["audio_pixel_3s"], atol=1e-5, rtol=0)
+    seen = front_of("audio", AUDIO, BoxOptions())
+    mel = fbank.fitted(fbank.fbank(centred(wave(3)), 112), 1036)[:, :1].transpose(2, 3)
+    assert seen.box.shape == mel.shape[1:] and seen.box.low < mel.min() and mel.max() < seen.box.high
+    torch.testing.assert_close(seen(mel), x, atol=1e-5, rtol=0)
+    assert front_of("audio", AUDIO, BoxOptions(pieces=3)).box.shape == (3, 112, 1036)
+    with pytest.raises(FieldError, match=r"seconds is 0\.01; a waveform must have 0\.025 or more"):
+        BoxOptions(seconds=0.01)
+
+
+@pytest.mark.parametrize("antialias", [True, False])
+def test_pictures(expected, antialias) -> None:
+    """Equal where bicubic weights stay in [0, 1], and clamped to it elsewhere."""
+    y, x = np.mgrid[:300, :400].astype(np.int64)
+    rgb = np.stack([(3 * x + 5 * y) % 256, (x * y // 7) % 256, (x * x // 50 + y) % 256]).astype(np.uint8)
+    found = preprocess.picture(torch.from_numpy(rgb).float() / 255, antialias=antialias)
+    assert found.shape == (3, 224, 224) and found.min() >= 0 and found.max() <= 1
+    original = intensity(expected[f"image_antialias_{str(antialias).lower()}"])
+    assert original.min() < 0 and original.max() > 1
+    torch.testing.assert_close(found[:, ::16, ::16], original.clamp(0, 1), atol=1e-5, rtol=0)
+    front = front_of("image", VisionSizes(), BoxOptions())
+    torch.testing.assert_close(intensity(front(found[None])[0]), found, atol=1e-6, rtol=0)
+
+
+def test_depth(expected) -> None:
+    y, x = np.mgrid[:300, :400]
+    found = preprocess.depth(torch.from_numpy(200 + 37 * x + 11 * y))
+    front = front_of("depth", VisionSizes(), BoxOptions())
+    assert found.shape == front.box.shape == (1, 224, 224) and found.max() == 1
+    original = intensity(expected["depth_maxdepth10"])
+    assert original.max() - 1 < 1e-4
+    torch.testing.assert_close(intensity(front(found[None])[0])[:, ::16, ::16], original.clamp(0, 1), atol=1e-5, rtol=0)
+
+
+def test_clips(expected, originals) -> None:
+    t, y, x = np.mgrid[:20, :120, :160].astype(np.int64)
+    rgb = np.stack([(3 * x + 5 * y + 7 * t) % 256, (x * y // 7 + 11 * t) % 256, (x * x // 50 + y + 3 * t) % 256])
+    meta = json.loads((originals / "preproc" / "meta.json").read_text())
+    assert preprocess.frame_numbers(300) == meta["video_idx_300_to_8"]
+    frames = preprocess.frame_numbers(20)
+    assert frames == meta["video_idx_20_to_8"]
+    found = preprocess.clip(torch.from_numpy(rgb[:, frames].astype(np.uint8)).float() / 255)
+    x = front_of("video", VisionSizes(frames=8), BoxOptions())(found[None])[0]
+    torch.testing.assert_close(x[:, :, ::32, ::32], expected["video_noflip"], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(("rate", "sweep", "tone"), [(44100, 3000, 0.2), (8000, 1000, 0.0)])
+def test_resampling(expected, rate, sweep, tone) -> None:
+    t = np.arange(rate // 2) / rate
+    x = 0.5 * np.sin(2 * np.pi * (200 * t + sweep * t**2)) + tone * np.sin(2 * np.pi * 9000 * t)
+    found = preprocess.resampled(torch.from_numpy(x.astype(np.float32))[None], rate, 16000)
+    assert found.shape == (1, 8000)
+    torch.testing.assert_close(found[:, ::20], expected[f"resample_{rate}_16000"], atol=1e-5, rtol=0)
+    assert preprocess.resampled(found, 16000, 16000) is found
+
+
+def test_no_wave_leaves_the_box_of_log_mel() -> None:
+    """The bound of a band's power over all waves in [-1, 1]: 400 times its largest eigenvalue."""
+    unit = torch.eye(400, dtype=torch.float64)
+    unit = unit - unit.mean(1, keepdim=True)
+    unit = unit - 0.97 * torch.cat([unit[:, :1], unit[:, :-1]], 1)
+    spectrum = torch.fft.rfft(unit * torch.hann_window(400, periodic=False, dtype=torch.float64), 512)
+    for mels in (112, 126):
+        most = 0.0
+        for band in fbank.bank(mels).double():
+            part = (spectrum * band.sqrt())[:, band > 0]
+            rows = torch.cat([part.real, part.imag], 1)
+            most = max(most, 400 * float(torch.linalg.matrix_norm(rows, 2)) ** 2)
+        assert fbank.HIGH - 1 < math.log(most) < fbank.HIGH
+    assert fbank.fbank(torch.zeros(1, 800), 112).min() > fbank.LOW
+
+
+def test_gradients_of_the_fronts() -> None:
+    """In float64 against finite differences; a wave with silence has finite ones, that are 0 there."""
+    g = torch.Generator().manual_seed(0)
+    x = (0.1 * torch.randn(1, 720, generator=g, dtype=torch.float64)).requires_grad_()
+    assert torch.autograd.gradcheck(lambda v: fbank.fitted(fbank.fbank(v, 8), 5), (x,))
+    assert torch.autograd.gradcheck(lambda v: preprocess.resampled(v, 3, 2), (x[:, :40],))
+    picture = (0.2 + 0.6 * torch.rand(1, 6, 9, generator=g, dtype=torch.float64)).requires_grad_()
+    assert torch.autograd.gradcheck(lambda v: preprocess.picture(v, 4), (picture,))
+    clip = torch.rand(1, 2, 6, 9, generator=g, dtype=torch.float64).requires_grad_()
+    assert torch.autograd.gradcheck(lambda v: preprocess.clip(v, 4), (clip,))
+    quiet = torch.cat([torch.zeros(1, 800), 1e-4 * torch.randn(1, 800, generator=g)], 1).requires_grad_()
+    (gradient,) = torch.autograd.grad(fbank.fbank(quiet, 112).sum(), quiet)
+    assert gradient.isfinite().all() and (gradient[:, :480] == 0).all() and gradient.abs().max() > 1
