@@ -95,11 +95,12 @@ def _setting(text: str) -> tuple[str, object]:
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The folder of the runs' folders.")
 @click.option("--workers", type=click.IntRange(1), metavar="N", help="Processes [default: one a CPU core].")
+@click.option("--table", type=click.Path(path_type=Path), metavar="FILE.md", help="Write the runs' validation there.")
 @click.option("--dry-run", is_flag=True, help="Show the runs and stop.")
-def campaign(file: Path, out: Path, workers: int | None, dry_run: bool) -> None:
+def campaign(file: Path, out: Path, workers: int | None, table: Path | None, dry_run: bool) -> None:
     """Train all runs of FILE, such as baselines/campaigns/bundle.yaml, side by side; again: what is missing."""
     from rlbench import console
-    from rlbench.training.campaign import read_campaign, run_campaign
+    from rlbench.training.campaign import read_campaign, results, run_campaign
 
     tasks = read_campaign(file, out)
     if dry_run:
@@ -109,3 +110,6 @@ def campaign(file: Path, out: Path, workers: int | None, dry_run: bool) -> None:
     with console.progress(quiet=False) as advance:
         run_campaign(tasks, out, workers=workers, report=lambda name, done, of: advance("campaign", done, of, name))
     click.echo(f"{len(tasks)} runs are in {out}")
+    if table is not None:
+        comment = [line[2:] for line in file.read_text(encoding="utf-8").splitlines() if line.startswith("# ")]
+        console.write(table, "\n".join([f"# {file.stem}", "", *comment, "", results(tasks, out), ""]))

@@ -27,8 +27,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
+import pandas as pd
 import yaml
 
+from rlbench.checkpoints import resolve
 from rlbench.core import Modality
 from rlbench.errors import FieldError, RLBenchError
 from rlbench.fields import checked
@@ -160,3 +162,23 @@ def _train(task: Task, out: Path) -> None:
     made = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if made.returncode:
         raise RLBenchError((made.stderr.strip().splitlines() or ["it was killed"])[-1].removeprefix("rlbench: "))
+
+
+def results(tasks: Sequence[Task], out: Path, *, columns: Sequence[str] = ("clean", "robust", "unseen")) -> str:
+    """A markdown table of the finished runs: settings, validation in %, passes since the backbone, what they saw."""
+    rows = []
+    for task in tasks:
+        if not (out / task.name / "card.yaml").is_file():
+            continue
+        trained = resolve(str(out / task.name)).weights[task.modality].trained
+        shares = {name: trained["validation"].get(name) for name in columns}
+        passes = trained.get("since") or trained["passes"]
+        told = [f"{key}={value}" for key, value in task.settings.items() if key not in _TOLD]
+        row: dict[str, object] = {"run": task.name, "method": task.method, "settings": ", ".join(told) or "-"}
+        row |= {name: "-" if share is None else f"{100 * share:.1f}" for name, share in shares.items()}
+        row["passes"] = f"{passes['forwards'] / 1000:.0f}k f, {passes['backwards'] / 1000:.0f}k b"
+        rows.append({**row, "sees": ", ".join(trained.get("sees", [])) or "-"})
+    return str(pd.DataFrame(rows).to_markdown(index=False, disable_numparse=True))
+
+
+_TOLD = ("init", "original", "validation", "validate")  # the same for all trials of a method
