@@ -11,7 +11,7 @@ from math import ceil
 from pathlib import Path
 from typing import Literal
 
-from rlbench.core import Label, Split
+from rlbench.core import Label
 from rlbench.errors import DataError, FieldError
 from rlbench.registry import register
 from rlbench.tasks.folder import Folder, Row, classes_of, mixed, templates_of
@@ -65,7 +65,7 @@ def _rows(root: Path, name: str, classes: tuple[Label, ...]) -> tuple[Row, ...]:
     return mixed([row for found in rows.values() for row in found], classes)
 
 
-def _splits(root: Path, classes: tuple[Label, ...], holdout: float) -> dict[Split, tuple[Row, ...]]:
+def _splits(root: Path, classes: tuple[Label, ...], holdout: float) -> dict[str, tuple[Row, ...]]:
     train, val, test = (_rows(root, name, classes) for name in ("train", "val", "test"))
     if not val and not test:
         raise DataError(f"data has nothing to test: {root} has neither a folder 'test' nor 'val'")

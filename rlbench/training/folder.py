@@ -104,7 +104,10 @@ class RunFolder:
 
 
 def _is_later(line: str, modality: Modality, after: int) -> bool:
-    step = json.loads(line)
+    try:
+        step = json.loads(line)
+    except ValueError:
+        return True  # the run was killed while it wrote the line
     return bool(step["modality"] == modality and step["step"] > after)
 
 

@@ -26,6 +26,7 @@ from rlbench.learning import Batch, Objective, Trainable
 from rlbench.threat import ball_of
 from rlbench.training.adversary import adversarial
 from rlbench.training.data import Batches, Part
+from rlbench.training.lora import merged
 from rlbench.training.means import Means
 from rlbench.training.pool import Pool
 from rlbench.training.recipe import Recipe
@@ -223,17 +224,17 @@ class Trainer:
         return torch.cat(all_gather(rows.contiguous()))  # type: ignore[no-untyped-call]
 
     @contextmanager
-    def averaged(self) -> Iterator[None]:
-        """The tower with its average's weights, if there is one: what is measured and saved."""
-        if self.average is None:
-            yield
-            return
-        own = {name: value.clone() for name, value in self.tower.state_dict().items()}
-        self.tower.load_state_dict(self.average.module.state_dict())
+    def result(self) -> Iterator[None]:
+        """The tower as it is measured and saved: with its average's weights, if there is one, and without adapters."""
+        own = {name: value.clone() for name, value in self.tower.state_dict().items()} if self.average else {}
+        if self.average is not None:
+            self.tower.load_state_dict(self.average.module.state_dict())
         try:
-            yield
+            with merged(self.tower) if self.run.recipe.lora else nullcontext():
+                yield
         finally:
-            self.tower.load_state_dict(own)
+            if self.average is not None:
+                self.tower.load_state_dict(own)
 
     def state(self) -> dict[str, Any]:
         """All that the next step depends on."""
@@ -250,7 +251,9 @@ class Trainer:
         self.optimiser.load_state_dict(state["optimiser"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])
-        self.means.rows = state["means"]
+        device = self.accelerator.device
+        of = {name: {m: mean.to(device) for m, mean in means.items()} for name, means in state["means"].items()}
+        self.means.rows = of
 
 
 def _optimiser(recipe: Recipe, parameters: list[nn.Parameter]) -> Optimizer:

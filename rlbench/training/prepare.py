@@ -13,6 +13,7 @@ from rlbench.errors import CheckpointError, FieldError, ModalityError
 from rlbench.learning import Trainable
 from rlbench.training.data import anchors, captions, classes_of, replay_task, task_of
 from rlbench.training.loop import Run, Stream
+from rlbench.training.lora import inject
 from rlbench.training.pool import Pool, pool
 from rlbench.training.recipe import RANDOM, Recipe
 
@@ -24,12 +25,17 @@ def prepared(recipe: Recipe, modality: Modality, suite: Suite | None = None, rea
 
     Raises:
         ModalityError: the backbone lacks it. UnknownName, CheckpointError: of init or original. DataError: no examples.
-        FieldError: a replayed share that is no whole example, or of a suite that is no world.
+        FieldError: a replayed share of no example or of all, or of a suite; crops of audio; checkpointing or lora of a
+            tower that can't.
     """
     encoder = _initial(recipe, modality)
     if modality not in encoder.boxes:
         raise ModalityError(f"{recipe.backbone} has no {modality}; it has {', '.join(encoder.boxes)}")
+    if recipe.crop and modality == "audio":
+        raise FieldError("recipe: crop is for pictures and clips, audio is not cropped; leave it out")
     replayed = round(recipe.replay * recipe.batch)
+    if recipe.replay and not 0 < replayed < recipe.batch:
+        raise FieldError(f"recipe: a replay of {recipe.replay} of {recipe.batch} examples leaves a part of them empty")
     if replayed and suite is not None:
         raise FieldError("recipe: replay needs a procedural world; a suite's data has no unlabelled part")
     original = _original(recipe, encoder, modality)
@@ -41,8 +47,9 @@ def prepared(recipe: Recipe, modality: Modality, suite: Suite | None = None, rea
     tower = encoder.tower(modality)
     if recipe.checkpointing:
         _checkpointed(tower, recipe)
-    if not recipe.lora:
-        tower.requires_grad_(True)
+    tower.requires_grad_(True)
+    if recipe.lora:
+        inject(tower, recipe.lora, seed=recipe.seed, name=recipe.backbone)
     return Run(recipe, modality, suite, encoder, original, tuple(streams))
 
 

@@ -113,7 +113,8 @@ class Recipe:
                 raise FieldError(f"recipe: {name} is 1; it must be below 1")
         if self.batch % self.accumulate:
             raise FieldError(f"recipe: a batch of {self.batch} can't be taken in {self.accumulate} equal parts")
-        if self.original is None and (self.replay or self.made.needs & {"f0", "f0_adv"}):
+        needs = self.made.needs
+        if self.original is None and (self.replay or needs & {"f0", "f0_adv"}):
             raise FieldError(f"recipe: {self.objective_name} needs `original`, the model whose outputs it keeps")
 
     @property

@@ -16,6 +16,7 @@ from accelerate.utils import broadcast_object_list
 from rlbench.core import Modality, Suite
 from rlbench.encoders.mini import BOXES
 from rlbench.errors import ModalityError
+from rlbench.machine import peak_memory
 from rlbench.training.folder import RunFolder, provenance
 from rlbench.training.loop import Run, Step, Trainer
 from rlbench.training.means import Means
@@ -53,7 +54,8 @@ def train(
         overrides: fields of the recipe; "objective.tau" is a field of its objective.
         together: all modalities step by step, sharing their classes' means, and not one after the other.
         report: called after every step, and before the first one with the examples that are there.
-        announce: called with a line before each modality: what it starts from, and for how long it trains.
+        announce: called with a line before each modality: what it starts from, and for how long it trains; and with
+            one after it: the seconds and the memory that it took.
 
     Returns:
         `out`, a model; `out/best` is another one, of the weights that were most robust in validation.
@@ -160,18 +162,17 @@ def _trained(
     if accelerator.is_main_process:
         folder.create()
     accelerator.wait_for_everyone()
-    begin = 0
-    if state is not None:
-        begin = int(state["step"])
-        for modality, training in trainings.items():
-            training.restore(state[modality], begin)
-    for training in trainings.values():
-        training.trainer.start(begin)
+    begin = 0 if state is None else int(state["step"])
+    for modality, training in trainings.items():
+        training.start(begin, None if state is None else state[modality])
     for k in range(begin, max(run.steps for run in runs)):
         measured = [training.step(k) for training in trainings.values() if k < training.run.steps]
         if any(measured) and accelerator.is_main_process:
             write_state(folder.state(recipes), {"step": k + 1, **{m: t.state() for m, t in trainings.items()}})
     entries = {modality: training.entries() for modality, training in trainings.items()}
+    for modality, training in trainings.items():
+        memory = peak_memory(accelerator.device.type) / 1e9
+        announce(f"{folder.method}, {modality}: {training.seconds():.0f} s, at most {memory:.1f} GB of memory")
     if accelerator.is_main_process:
         write_state(folder.state(recipes), {"entries": entries})
     return entries
@@ -209,30 +210,35 @@ class _Training:
         run = self.run
         if self.data is None:
             self.data = held(run.encoder, run.modality, run.suite, run.recipe)
-        with self.trainer.averaged():
+        with self.trainer.result():
             self.val = validated(self.data, self.trainer.accelerator.device)
             if not self.best or self.val.get("robust", 0.0) > self.best["trained"]["validation"].get("robust", 0.0):
                 written = self.folder.write(run.encoder, run.modality, best=True)
                 self.best = {**written, "trained": self.provenance(step)}
 
+    def seconds(self) -> float:
+        """How long it took, before an interruption too."""
+        return self.before + time.monotonic() - self.began
+
     def provenance(self, step: int) -> dict[str, Any]:
-        seconds = self.before + time.monotonic() - self.began
-        return provenance(self.run, step, self.val, seconds, self.trainer.accelerator.num_processes)
+        return provenance(self.run, step, self.val, self.seconds(), self.trainer.accelerator.num_processes)
 
     def entries(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Writes the last weights; what the cards say of them and of the best."""
         if not self.main:
             return {}, {}
-        with self.trainer.averaged():
+        with self.trainer.result():
             written = self.folder.write(self.run.encoder, self.run.modality)
         return {**written, "trained": self.provenance(self.run.steps)}, self.best
 
     def state(self) -> dict[str, Any]:
-        seconds = self.before + time.monotonic() - self.began
-        return {"trainer": self.trainer.state(), "best": self.best, "val": self.val, "seconds": seconds}
+        return {"trainer": self.trainer.state(), "best": self.best, "val": self.val, "seconds": self.seconds()}
 
-    def restore(self, state: dict[str, Any], step: int) -> None:
-        self.trainer.restore(state["trainer"])
-        self.best, self.val, self.before = state["best"], state["val"], state["seconds"]
+    def start(self, step: int, state: dict[str, Any] | None) -> None:
+        """Makes `step` the next one, with the state before it if there is one."""
+        if state is not None:
+            self.trainer.restore(state["trainer"])
+            self.best, self.val, self.before = state["best"], state["val"], state["seconds"]
         if self.main:
             self.folder.forget(self.run.modality, step)
+        self.trainer.start(step)

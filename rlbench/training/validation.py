@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
@@ -17,7 +18,7 @@ from rlbench.training.adversary import adversarial
 from rlbench.training.data import validation_task
 from rlbench.training.recipe import Recipe
 
-BATCH = 128
+CHUNK = 128  # examples that the adversary's starts are drawn for at once
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class Held:
 
     parts: dict[str, tuple[ZeroShot, Examples]]
     ball: Ball
+    batch: int  # no larger than a part of a step's, which is known to fit in memory
 
 
 def held(encoder: Encoder, modality: Modality, suite: Suite | None, recipe: Recipe) -> Held:
@@ -39,7 +41,7 @@ def held(encoder: Encoder, modality: Modality, suite: Suite | None, recipe: Reci
             n = recipe.validation if size is None else min(size, recipe.validation)
             parts[name] = head, task.load(box, 0, n, "val")
     eps = parse_eps(recipe.eps) or Fraction(2 if modality == "video" else 4, 255)
-    return Held(parts, ball_of(Threat("linf", eps), box))
+    return Held(parts, ball_of(Threat("linf", eps), box), min(CHUNK, recipe.batch // recipe.accumulate))
 
 
 def validated(data: Held, device: torch.device) -> dict[str, float]:
@@ -47,24 +49,27 @@ def validated(data: Held, device: torch.device) -> dict[str, float]:
     found = {}
     for name, (head, part) in data.parts.items():
         head = replace(head, anchors=head.anchors.to(device))
-        flags = [_correct(head, x.to(device), y.to(device), data.ball, name == "clean") for x, y in _batches(part)]
+        batches = _batches(part, data.batch, device)
+        flags = [_correct(head, x, y, data.ball, noise if name == "clean" else None) for x, y, noise in batches]
         clean, robust = (torch.cat(column).float().mean().item() for column in zip(*flags, strict=True))
         found.update({name: clean, "robust": robust} if name == "clean" else {name: clean})
     return found
 
 
-def _batches(part: Examples) -> list[tuple[Tensor, Tensor]]:
-    starts = range(0, len(part.y), BATCH)
-    return [(part.x[i : i + BATCH], part.y[i : i + BATCH]) for i in starts]
+def _batches(part: Examples, size: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """x, y, and the adversary's starts in [-1, 1], which are the same for any size."""
+    for x, y in zip(torch.split(part.x, CHUNK), torch.split(part.y, CHUNK), strict=True):
+        noise = 2 * torch.rand(x.shape, generator=torch.Generator().manual_seed(0)) - 1
+        for some in zip(*(torch.split(rows.to(device), size) for rows in (x, y, noise)), strict=True):
+            yield some[0], some[1], some[2]
 
 
-def _correct(head: ZeroShot, x: Tensor, y: Tensor, ball: Ball, attack: bool) -> tuple[Tensor, Tensor]:
-    """(B,) correct clean, (B,) correct clean and under attack."""
+def _correct(head: ZeroShot, x: Tensor, y: Tensor, ball: Ball, noise: Tensor | None) -> tuple[Tensor, Tensor]:
+    """(B,) correct clean, (B,) correct clean and, with the noise that it starts from, under attack."""
     with torch.no_grad():
         clean = margin(head(x), y) > 0
-    if not attack:
+    if noise is None:
         return clean, clean
-    noise = 2 * torch.rand(x.shape, generator=torch.Generator().manual_seed(0)) - 1
-    x_adv = adversarial(x, lambda v: -margin(head(v), y), ball, noise=noise.to(x), steps=10, step=0.25)
+    x_adv = adversarial(x, lambda v: -margin(head(v), y), ball, noise=noise, steps=10, step=0.25)
     with torch.no_grad():
         return clean, clean & (margin(head(x_adv), y) > 0)
