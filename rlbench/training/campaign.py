@@ -172,7 +172,7 @@ def results(tasks: Sequence[Task], out: Path, *, columns: Sequence[str] = ("clea
             continue
         trained = resolve(str(out / task.name)).weights[task.modality].trained
         shares = {name: trained["validation"].get(name) for name in columns}
-        passes = trained.get("since") or trained["passes"]
+        passes = trained.get("since") or trained.get("passes") or {"forwards": 0, "backwards": 0}
         told = [f"{key}={value}" for key, value in task.settings.items() if key not in _TOLD]
         row: dict[str, object] = {"run": task.name, "method": task.method, "settings": ", ".join(told) or "-"}
         row |= {name: "-" if share is None else f"{100 * share:.1f}" for name, share in shares.items()}
