@@ -30,7 +30,7 @@ class Box:
     Attributes:
         shape: one example's shape, without the batch.
         low, high: range of every coordinate.
-        unit: what a coordinate is: "intensity", "log-mel" or "waveform".
+        unit: what a coordinate is: "intensity", "log-mel" (of its peak), "fbank" (log-mel in nats) or "waveform".
     """
 
     shape: tuple[int, ...]

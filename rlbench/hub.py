@@ -36,10 +36,10 @@ def fetched(repo: str, revision: str | None = None) -> Path:
     try:
         return Path(snapshot_download(repo, revision=revision, allow_patterns=_FILES))
     except OSError as error:
-        at = f" --revision {revision}" if revision else ""
+        at, why = f" --revision {revision}" if revision else "", first_line(error.__cause__ or error)
         raise CheckpointError(
-            f"{repo} is not in the hub's cache and can't be downloaded ({first_line(error)}); where there is network, "
-            f"run: hf download {repo}{at}; then copy the cache (HF_HOME, by default ~/.cache/huggingface) here"
+            f"{repo} is not in the hub's cache and can't be downloaded ({why}); where there is network, run: hf download "
+            f"{repo}{at}; then copy the cache (HF_HOME, by default ~/.cache/huggingface) here"
         ) from error
 
 

@@ -14,6 +14,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv1d, interpolate, pad
 
+from rlbench import fbank
+from rlbench.core import Box
+
 DEPTH = (0.01, 10.0)  # metres: nearest and farthest
 _ZEROS, _ROLLOFF = 6, 0.99  # of the low-pass filter: zero crossings to each side, and the edge below Nyquist's
 
@@ -87,3 +90,15 @@ def resampled(wave: Tensor, old: int, new: int) -> Tensor:
     padded = pad(wave, (width, width + old))[:, None]
     phases = conv1d(padded, kernel.to(wave), stride=old)
     return phases.transpose(1, 2).flatten(1)[:, : ceil(new * wave.shape[-1] / old)]
+
+
+def heard(wave: Tensor, rate: int, box: Box) -> Tensor:
+    """(B, samples) in [-1, 1] at `rate` Hz -> (B, *box.shape) in a box of unit "fbank", of one or three pieces.
+
+    A single piece is the first of a longer clip.
+    """
+    pieces, mels, frames = box.shape
+    wave = resampled(wave, rate, fbank.RATE)
+    wave = wave - wave.double().mean(1, keepdim=True).to(wave.dtype)
+    mel = fbank.fitted(fbank.fbank(wave, mels), frames)[:, :pieces]
+    return mel.transpose(2, 3).clamp(box.low, box.high)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from huggingface_hub import constants
 from safetensors.torch import save_file
 from torch.nn.functional import cross_entropy, normalize
 
@@ -236,12 +235,19 @@ def test_a_card_names_a_folder_or_the_hub(tmp_path, monkeypatch) -> None:
     assert torch.equal(again.embed_text(["a cat"]), encoder.embed_text(["a cat"]))
 
 
-def test_without_the_files_there_is_one_clear_line(tmp_path) -> None:
+def test_without_the_files_there_is_one_clear_line(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     model = resolve("languagebind:vit-l-14")
     assert set(model.modalities) == set(MODALITIES) and model.size == 0
-    command = [sys.executable, "-m", "rlbench", "run", "--suite", "thermal", "--model", model.name]
-    environment = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path), "PATH": "/usr/bin:/bin"}
-    done = subprocess.run([*command, "--out", str(tmp_path / "out")], capture_output=True, text=True, env=environment)
-    assert done.returncode == 2 and "Traceback" not in done.stderr
-    assert "hf download LanguageBind/LanguageBind_Thermal" in done.stderr.replace("\n", " ")
-    assert len(done.stderr.strip().splitlines()) == 1
+    with pytest.raises(CheckpointError) as caught:
+        load_encoder(model.name, "thermal")
+    assert "; where there is network, run: hf download LanguageBind/LanguageBind_Thermal;" in str(caught.value)
+    assert "\n" not in str(caught.value) and "offline mode" in str(caught.value).lower()
+    with pytest.raises(CheckpointError, match="'no name at all' is no name of a checkpoint on the hub"):
+        hub.fetched("no name at all")
+    cached = tmp_path / "models--LanguageBind--LanguageBind_Depth"
+    published(cached / "snapshots" / "abc123", "depth")
+    (cached / "refs").mkdir()
+    (cached / "refs" / "main").write_text("abc123")
+    assert list(load_encoder(model.name, "depth").boxes) == ["depth"]

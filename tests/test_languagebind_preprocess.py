@@ -7,6 +7,7 @@ import math
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
@@ -14,7 +15,9 @@ from torch import Tensor
 from rlbench import fbank, preprocess
 from rlbench.encoders.clip_fronts import MEAN, STD, BoxOptions, front_of
 from rlbench.encoders.clip_towers import VisionSizes
-from rlbench.errors import FieldError
+from rlbench.errors import DataError, FieldError
+from rlbench.tasks import readers
+from rlbench.tasks.audio_world import AudioWorld
 
 AUDIO = VisionSizes(height=112, width=1036)
 
@@ -68,6 +71,26 @@ def test_the_fronts_give_what_the_processor_gives(expected) -> None:
     assert front_of("audio", AUDIO, BoxOptions(pieces=3)).box.shape == (3, 112, 1036)
     with pytest.raises(FieldError, match=r"seconds is 0\.01; a waveform must have 0\.025 or more"):
         BoxOptions(seconds=0.01)
+
+
+def test_recordings_and_the_audio_world_are_heard_the_same_way(tmp_path) -> None:
+    box = front_of("audio", AUDIO, BoxOptions()).box
+    t = np.arange(44100) / 44100
+    both = np.stack([0.5 * np.sin(2 * np.pi * 440 * t), 0.1 * np.cos(9000 * t)], 1).astype(np.float32)
+    soundfile.write(tmp_path / "a.wav", both, 44100, subtype="FLOAT")
+    unit = readers.audio(tmp_path / "a.wav", box, rate=8000, seconds=1.0)
+    mel = preprocess.heard(torch.from_numpy(both[None, :, 0]), 44100, box)
+    assert mel.shape == (1, 1, 112, 1036) and unit.min() >= 0 and unit.max() <= 1
+    torch.testing.assert_close(box.low + (box.high - box.low) * torch.from_numpy(unit), mel[0], atol=1e-5, rtol=0)
+    bands = 1127 * np.log1p(np.array([20, 440, 8000]) / 700)
+    assert mel[0, 0].mean(1).argmax() == pytest.approx((bands[1] - bands[0]) / (bands[2] - bands[0]) * 113 - 1, abs=1)
+    world = AudioWorld()
+    x = world.load(box, 0, 2).x
+    assert torch.equal(world.hear(world.waves(box, 0, 2), box), x)
+    torch.testing.assert_close(x[..., :98], x[..., 98:196])  # a second is 98 frames, and tiled
+    soundfile.write(tmp_path / "a.wav", both[:1000], 44100)
+    with pytest.raises(DataError, match="shorter than 25 ms"):
+        readers.audio(tmp_path / "a.wav", box, rate=8000, seconds=1.0)
 
 
 @pytest.mark.parametrize("antialias", [True, False])

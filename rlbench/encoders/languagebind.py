@@ -165,13 +165,11 @@ class _Parts:
         """
         if path.is_dir():
             found = load_checkpoint(path, modality=modality, attention=self.attention)
-            bound = digest(found.text)
-            self.text = self.text or _published_text(found, path)
+            self.text, bound = self.text or _published_text(found, path), digest(found.text)
             self.add(modality, found.vision, found.sha256)
         else:
             saved = read_tower(path, modality, self.attention)
-            bound = saved.text_sha256
-            self.text = self.text or _text(saved.text, self.attention)
+            self.text, bound = self.text or _text(saved.text, self.attention), saved.text_sha256
             self.add(modality, saved.vision, saved.sha256)
         if bound != digest(self.text.tower):
             raise CheckpointError(f"{path} is bound to another text tower than that of {self.text.source}")

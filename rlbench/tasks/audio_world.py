@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import fft, signal
 from torch import Tensor
 
+from rlbench import preprocess
 from rlbench.core import Box, Label, Modality, Split
 from rlbench.errors import ModalityError
 from rlbench.registry import register
@@ -188,8 +189,9 @@ class AudioWorld(World):
     """Procedural sounds of 16 kinds: 1 s at 8 kHz, as log-mel or waveform.
 
     Synthesis is at 8 kHz whatever the box: a waveform box of n samples hears the clip at n Hz, a log-mel box by
-    `rlbench.tasks.mel.logmel`; the clips are at hand for corruptions of the sound (`inputs.Recorded`). Web:
-    signal-to-noise ratio -4 to 14 dB, second event at gain 0 to 0.2. Sensor: -15 to 3 dB, gain 0 to 0.5.
+    `rlbench.tasks.mel.logmel`, an fbank box by `rlbench.preprocess.heard`; the clips are at hand for corruptions of the
+    sound (`inputs.Recorded`). Web: signal-to-noise ratio -4 to 14 dB, second event at gain 0 to 0.2. Sensor: -15 to 3
+    dB, gain 0 to 0.5.
     """
 
     name: ClassVar[str] = "audio-world"
@@ -225,7 +227,7 @@ class AudioWorld(World):
 
     def rate(self, box: Box) -> int:
         """Samples a second of `waves`."""
-        return RATE if box.unit == "log-mel" else box.shape[1]
+        return box.shape[1] if box.unit == "waveform" else RATE
 
     def waves(self, box: Box, start: int, stop: int, split: Split = "test") -> Tensor:
         """(B, 1, samples) float64 in [0, 1]: the clips before the front end. Raises: ModalityError."""
@@ -238,15 +240,15 @@ class AudioWorld(World):
     def hear(self, waves: Tensor, box: Box) -> Tensor:
         """(B, 1, samples) in [0, 1] -> (B, *box.shape) in the box, float32, as `load` makes it of its clips."""
         unit = waves
-        if box.unit == "log-mel":
+        if box.unit != "waveform":
             heard = [_heard(wave, box) for wave in 2 * waves[:, 0].numpy() - 1]
             unit = torch.from_numpy(np.stack(heard)) if heard else torch.empty(0, *box.shape)
         return box.low + (box.high - box.low) * unit.float()
 
 
 def _check(box: Box) -> None:
-    if (box.unit, len(box.shape)) not in (("log-mel", 3), ("waveform", 2)) or box.shape[0] != 1:
-        allowed = "log-mel (1, mels, frames) or waveform (1, samples)"
+    if (box.unit, len(box.shape)) not in (("log-mel", 3), ("fbank", 3), ("waveform", 2)) or box.shape[0] != 1:
+        allowed = "log-mel or fbank (1, mels, frames) or waveform (1, samples)"
         raise ModalityError(f"audio-world draws {allowed}, not a box of {box.unit} {box.shape}")
 
 
@@ -254,6 +256,9 @@ def _heard(wave: Wave, box: Box) -> np.ndarray:
     """A clip of a second at the box, in [0, 1]."""
     if box.unit == "log-mel":
         return logmel(wave, RATE, box)
+    if box.unit == "fbank":
+        mel = preprocess.heard(torch.from_numpy(wave[None]).float(), RATE, box)[0].numpy()
+        return np.asarray((mel - box.low) / (box.high - box.low))
     if box.shape[1] != RATE:
         wave = np.clip(signal.resample(wave, box.shape[1]), -1, 1)
     return np.asarray(np.round((wave[None] + 1) / 2 * 65535) / 65535)

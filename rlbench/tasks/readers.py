@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image, ImageOps
 from scipy import signal
 
+from rlbench import preprocess
 from rlbench.core import Box, Modality
 from rlbench.errors import DataError
 from rlbench.tasks.mel import logmel
@@ -65,7 +67,8 @@ def window(wave: np.ndarray, length: int) -> np.ndarray:
 def audio(path: Path, box: Box, *, rate: int, seconds: float) -> np.ndarray:
     """A recording: mean of its channels, resampled to `rate`, cut or padded by `window`.
 
-    A log-mel box gets the spectrogram of `seconds` of it; a waveform box as many samples as it has.
+    A log-mel box gets the spectrogram of `seconds` of it; a waveform box as many samples as it has; a box of unit
+    "fbank" what LanguageBind hears (`preprocess.heard`): its first channel, as a whole.
 
     Returns:
         (1, mels, frames) or (1, samples) float32 in [0, 1]; a waveform's zero is at 1/2.
@@ -79,6 +82,11 @@ def audio(path: Path, box: Box, *, rate: int, seconds: float) -> np.ndarray:
     wave = channels.mean(1)
     if not wave.size or not np.isfinite(wave).all():
         raise DataError(f"the recording {path} has no samples, or some that are not finite")
+    if box.unit == "fbank":
+        if len(wave) < 0.025 * own_rate:
+            raise DataError(f"the recording {path} is shorter than 25 ms")
+        mel = preprocess.heard(torch.from_numpy(channels[None, :, 0]), own_rate, box)[0].numpy()
+        return np.asarray((mel - box.low) / (box.high - box.low))
     common = gcd(rate, own_rate)
     if own_rate != rate:
         wave = signal.resample_poly(wave, rate // common, own_rate // common)
