@@ -38,8 +38,8 @@ def fetched(repo: str, revision: str | None = None) -> Path:
     except OSError as error:
         at, why = f" --revision {revision}" if revision else "", first_line(error.__cause__ or error)
         raise CheckpointError(
-            f"{repo} is not in the hub's cache and can't be downloaded ({why}); where there is network, run: hf download "
-            f"{repo}{at}; then copy the cache (HF_HOME, by default ~/.cache/huggingface) here"
+            f"{repo} is not in the hub's cache and can't be downloaded ({why}); where there is network, run: "
+            f"hf download {repo}{at}; then copy the cache (HF_HOME, by default ~/.cache/huggingface) here"
         ) from error
 
 
