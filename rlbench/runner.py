@@ -20,6 +20,7 @@ from rlbench.core import Clean, Field, Perturbation, Record, Suite, Worst
 from rlbench.errors import StoreError
 from rlbench.evaluate import Bench, Failure, OnPass, Result, evaluate, prepare
 from rlbench.machine import settled
+from rlbench.metrics import clustered
 from rlbench.planner import Pair, Plan, PlannedCell, Unit, plan
 from rlbench.records import Block
 from rlbench.workers import PERIOD, Pool
@@ -171,7 +172,7 @@ class _Run:
             forwards=sum(int(block.forwards.sum()) for block in own),
             backwards=sum(int(block.backwards.sum()) for block in own),
             flags=None if correct is None else np.packbits(correct).tobytes().hex(),
-            provenance=_provenance(pair, p, kept, sum(block.seconds for block in own)),
+            provenance=_provenance(pair, p, kept, sum(block.seconds for block in own)) | _clusters(correct, blocks),
         )
 
     def _whole(self, pair: int, p: Perturbation, span: Span) -> Block | None:
@@ -215,6 +216,17 @@ def _provenance(pair: Pair, p: Perturbation, blocks: Sequence[Block], seconds: f
     loss, series = cells.loss_used(p, pair.n_classes), getattr(pair.suite.task, "series", 0)
     found |= {"series": series} if series else {}
     return found | ({} if loss is None else {"loss": loss}) | {"seconds": round(seconds, 3)}
+
+
+def _clusters(correct: np.ndarray | None, blocks: Sequence[Sequence[Block | None]]) -> dict[str, Field]:
+    """The number of sources, and the interval by a bootstrap over them, where examples share sources."""
+    if correct is None:
+        return {}
+    sources = np.concatenate([block.source for block in blocks[0] if block is not None])
+    if (n := len(set(sources))) == len(sources):
+        return {}
+    low, high = clustered(correct, sources)
+    return {"sources": n, "clustered_low": round(low, 6), "clustered_high": round(high, 6)}
 
 
 def _quiet(progress: Progress) -> None:

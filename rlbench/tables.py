@@ -105,10 +105,19 @@ def frame(records: Iterable[Record]) -> pd.DataFrame:
         own = {k: v for k, v in asdict(record).items() if k != "provenance"}
         scores = {"accuracy": float("nan"), "low": 0.0, "high": 1.0}
         if record.n_correct is not None:
-            low, high = wilson(record.n_correct, record.n)
+            low, high = _interval(record)
             scores = {"accuracy": record.n_correct / max(record.n, 1), "low": low, "high": high}
         cells.append({**record.provenance, **own, **scores})
     return pd.DataFrame(cells)
+
+
+def _interval(record: Record) -> tuple[float, float]:
+    """By a bootstrap over the sources, where examples share them; else Wilson's. The wider of both: never too sure."""
+    low, high = wilson(record.n_correct or 0, record.n)
+    clusters = record.provenance.get("clustered_low"), record.provenance.get("clustered_high")
+    if clusters[0] is None or clusters[1] is None:
+        return low, high
+    return min(low, float(clusters[0])), max(high, float(clusters[1]))
 
 
 def reading_order(record: Record) -> tuple[Any, ...]:

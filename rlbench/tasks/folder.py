@@ -46,14 +46,16 @@ def _table(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, 
         raise DataError(f"can't read {path}: {getattr(error, 'strerror', None) or error}") from error
 
 
-def _rows(root: Path) -> list[Row]:
+def _rows(root: Path, where: Mapping[str, str]) -> list[Row]:
+    """The lines of labels.csv whose columns have the values of `where`."""
     path, seen = root / "labels.csv", set()
     rows = []
-    for number, line in _table(path, ("path", "label", "split", "source")):
+    for number, line in _table(path, ("path", "label", "split", "source", *where)):
         if line["path"] in seen:
             raise DataError(f"{path}:{number}: {line['path']!r} stands twice")
         seen.add(line["path"])
-        rows.append(Row(**line))
+        if all(line[column] == value for column, value in where.items()):
+            rows.append(Row(line["path"], line["label"], line["split"], line["source"]))
     missing = [row.path for row in rows if not (root / row.path).is_file()]
     if missing:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
@@ -99,9 +101,9 @@ def mixed(rows: Sequence[Row], classes: Sequence[Label]) -> tuple[Row, ...]:
     return tuple(row for row in chain.from_iterable(turns) if row is not None)
 
 
-def _splits(root: Path, classes: Sequence[Label]) -> dict[str, tuple[Row, ...]]:
+def _splits(root: Path, rows: Sequence[Row], classes: Sequence[Label]) -> dict[str, tuple[Row, ...]]:
     """The rows by split; every label has its class, and there is something to test."""
-    rows, known, path = _rows(root), {one.label for one in classes}, root / "labels.csv"
+    known, path = {one.label for one in classes}, root / "labels.csv"
     orphan = next((row for row in rows if row.label not in known), None)
     if orphan is not None:
         raise DataError(f"classes has no {orphan.label!r}, the label of {orphan.path} in {path}; add it to classes")
@@ -175,6 +177,7 @@ def folder(
     modality: Literal["image", "thermal", "audio", "video"],
     classes: Mapping[str, str] | tuple[str, ...] | None = None,
     templates: tuple[str, ...] | None = None,
+    where: Mapping[str, str] | None = None,
     rate: int = 8000,
     seconds: float = 1.0,
 ) -> Folder:
@@ -189,6 +192,8 @@ def folder(
         classes: name by label, or labels whose names are the same with spaces; without it, classes.csv
             (label,name). The order is that of the logits.
         templates: prompt templates; without it, the lines of prompts.txt.
+        where: keeps the lines of labels.csv that have these values in these columns, and of classes.csv the classes
+            that these lines have.
         rate: of audio, in Hz; recordings are resampled to it.
         seconds: of audio for a log-mel box: the loudest window of that length, or the whole, centred in silence.
 
@@ -202,13 +207,15 @@ def folder(
     root = Path(data)
     if not root.is_dir():
         raise DataError(f"data is {data!r}; there is no such folder")
-    known = classes_of(root, classes)
+    rows, known = _rows(root, where or {}), classes_of(root, classes)
+    if where and classes is None:
+        known = tuple(one for one in known if one.label in {row.label for row in rows})
     return Folder(
         root=root,
         modality=modality,
         classes=known,
         templates=templates_of(root, templates),
-        rows=_splits(root, known),
+        rows=_splits(root, rows, known),
         rate=rate,
         seconds=seconds,
     )

@@ -12,7 +12,7 @@
 
 A job's folder is OUT/ROUND/MODALITY/JOB. "@job" in a setting is the folder of that job in the same round and
 modality, "@round/job" of another round; the job waits for it. `rounds` and `modalities` of a job narrow it down;
-`suite` trains on a suite's data. Running again continues: finished jobs are kept, interrupted ones go on.
+`suite`, of a job or a round, trains on a suite's data; `modalities` of a round replaces the file's. Running again continues: finished jobs are kept, interrupted ones go on.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -95,10 +95,13 @@ def read_campaign(path: Path, out: Path) -> list[Task]:
     jobs = {name: _Job(**cast(Any, checked(_Job, job, f"{path}: job {name}"))) for name, job in file.jobs.items()}
     tasks = []
     for turn, common in file.rounds.items():
-        for modality in file.modalities:
+        own = dict(common or {})
+        modalities, suite = own.pop("modalities", file.modalities), own.pop("suite", None)
+        for modality in modalities:
             for name, job in jobs.items():
-                if turn in (job.rounds or file.rounds) and modality in (job.modalities or file.modalities):
-                    settings = {**file.set, **(common or {}), **job.set}
+                if turn in (job.rounds or file.rounds) and modality in (job.modalities or modalities):
+                    settings = {**file.set, **own, **job.set}
+                    job = replace(job, suite=job.suite or suite)
                     tasks.append(_task(name, job, str(turn), cast(Modality, modality), settings, out))
     known = {task.name for task in tasks}
     for task in tasks:
