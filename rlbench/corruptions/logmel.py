@@ -36,7 +36,7 @@ def _masked(size: int, share: float, g: Rng) -> np.ndarray:
 class TimeMask(LogMel):
     """Log-mel: two stretches of time are silent. Park et al. (SpecAugment), 2019, https://arxiv.org/abs/1904.08779."""
 
-    levels = (0.1, 0.2, 0.3, 0.4, 0.5)
+    levels = (0.05, 0.1, 0.15, 0.22, 0.3)
     unit = "of time"
 
     def one(self, x: np.ndarray, level: float, g: Rng) -> np.ndarray:
@@ -48,7 +48,7 @@ class TimeMask(LogMel):
 class FrequencyMask(LogMel):
     """Log-mel: two stretches of bands are silent. Park et al. (SpecAugment), 2019, https://arxiv.org/abs/1904.08779."""
 
-    levels = (0.1, 0.2, 0.3, 0.4, 0.5)
+    levels = (0.05, 0.1, 0.15, 0.22, 0.3)
     unit = "of bands"
 
     def one(self, x: np.ndarray, level: float, g: Rng) -> np.ndarray:
@@ -60,7 +60,7 @@ class FrequencyMask(LogMel):
 class LogMelNoise(LogMel):
     """Log-mel: gaussian noise of every cell; the level is its standard deviation in the box (1 is the whole range)."""
 
-    levels = (0.04, 0.08, 0.13, 0.19, 0.26)
+    levels = (0.05, 0.09, 0.14, 0.2, 0.27)
     unit = "of range"
 
     def one(self, x: np.ndarray, level: float, g: Rng) -> np.ndarray:

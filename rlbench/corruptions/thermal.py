@@ -45,7 +45,7 @@ class Netd(Thermal):
     Proc. SPIE 1488, 110-121).
     """
 
-    levels = (0.03, 0.06, 0.1, 0.15, 0.22)
+    levels = (0.03, 0.05, 0.075, 0.105, 0.14)
     unit = "of range"
 
     def one(self, x: np.ndarray, level: float, g: Rng) -> np.ndarray:
@@ -77,7 +77,7 @@ class DeadPixels(Thermal):
     Moellmann, 2018, https://doi.org/10.1002/9783527693306).
     """
 
-    levels = (0.01, 0.02, 0.04, 0.08, 0.15)
+    levels = (0.005, 0.01, 0.02, 0.04, 0.08)
     unit = "of pixels"
 
     def one(self, x: np.ndarray, level: float, g: Rng) -> np.ndarray:
@@ -95,7 +95,7 @@ class NarrowRange(Thermal):
     Moellmann, 2018, https://doi.org/10.1002/9783527693306).
     """
 
-    levels = (0.5, 0.35, 0.25, 0.16, 0.1)
+    levels = (0.65, 0.5, 0.38, 0.27, 0.18)
     unit = "of contrast"
 
     def one(self, x: np.ndarray, level: float, g: Rng) -> np.ndarray:
@@ -106,20 +106,20 @@ class NarrowRange(Thermal):
 @register("corruption", "agc_shift")
 @dataclass(frozen=True, kw_only=True)
 class AgcShift(Thermal):
-    """Thermal: automatic gain control at the wrong level, up or down; at severity 5, the other polarity.
+    """Thermal: automatic gain control at the wrong level, up or down; at severity 5, in the other polarity too.
 
     White-hot becomes black-hot there, as operators switch it (Vollmer and Moellmann, 2018,
     https://doi.org/10.1002/9783527693306).
     """
 
-    levels = (0.1, 0.18, 0.26, 0.34, 1.0)
+    levels = (0.1, 0.16, 0.22, 0.28, 0.45)
     unit = "of range"
 
     def one(self, x: np.ndarray, level: float, g: Rng) -> np.ndarray:
-        return 1 - x if level == 1 else x + level * g.choice((-1, 1))
+        return (1 - x if level == self.levels[-1] else x) + level * g.choice((-1, 1))
 
     def level(self, severity: int) -> str:
-        return "inverted" if severity == 5 else super().level(severity)
+        return super().level(severity) + (", inverted" if severity == 5 else "")
 
 
 @register("corruption", "lens_defocus")
@@ -186,7 +186,7 @@ class HotSource(Thermal):
     and Moellmann, 2018, https://doi.org/10.1002/9783527693306).
     """
 
-    levels = (0.05, 0.09, 0.13, 0.18, 0.24)
+    levels = (0.03, 0.055, 0.085, 0.12, 0.17)
     unit = "of height"
 
     def one(self, x: np.ndarray, level: float, g: Rng) -> np.ndarray:
@@ -234,9 +234,13 @@ class BitDepth(Thermal):
 @register("corruption", "jpeg_stream")
 @dataclass(frozen=True, kw_only=True)
 class JpegStream(Thermal):
-    """Thermal: JPEG of a video link, by Pillow; the qualities of ImageNet-C (https://arxiv.org/abs/1903.12261)."""
+    """Thermal: JPEG of a narrow video link, by Pillow: qualities below ImageNet-C's 25 to 7.
 
-    levels = (25, 18, 15, 10, 7)
+    Thermal pictures hold fewer details; at 25 to 15 nothing is seen on the bundled world (Wallace, 1992,
+    https://doi.org/10.1109/30.125072).
+    """
+
+    levels = (12, 9, 7, 5, 3)
     unit = "quality"
 
     def one(self, x: np.ndarray, level: float, g: Rng) -> np.ndarray:

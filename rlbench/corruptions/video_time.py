@@ -1,7 +1,7 @@
 """Clips: frames that are lost, late, or out of order.
 
 After the temporal corruptions of Yi et al., 2021, https://arxiv.org/abs/2110.06513 (frame rate, frame drop), and of
-Schiappa et al., 2022, https://arxiv.org/abs/2207.02159 (freeze, shuffled segments, reversal). Levels are shares of the
+Schiappa et al., 2022, https://arxiv.org/abs/2207.02159 (freeze, shuffling, reversal). Levels are shares of the
 clip, so that they mean the same for any number of frames; of one frame, nothing can be changed.
 """
 
@@ -34,15 +34,17 @@ def _count(share: float, frames: int, least: int) -> int:
 @register("corruption", "frame_drop")
 @dataclass(frozen=True, kw_only=True)
 class FrameDrop(Clip):
-    """Video: frames are missing and stay black."""
+    """Video: random frames do not arrive; the one before is shown again. The first one always arrives."""
 
-    levels = (0.125, 0.25, 0.375, 0.5, 0.625)
+    levels = (0.25, 0.375, 0.5, 0.625, 0.75)
     unit = "of frames"
 
     def one(self, x: np.ndarray, level: float, g: Rng) -> np.ndarray:
         frames = x.shape[1]
-        lost = g.permutation(frames) < _count(level, frames, 1)
-        return np.where(lost[:, None, None], 0.0, x)
+        lost = 1 + g.permutation(frames - 1)[: _count(level, frames, 1)]
+        shown = np.arange(frames)
+        shown[lost] = 0
+        return x[:, np.maximum.accumulate(shown)]
 
 
 @register("corruption", "freeze")
@@ -64,18 +66,19 @@ class Freeze(Clip):
 @register("corruption", "frame_shuffle")
 @dataclass(frozen=True, kw_only=True)
 class FrameShuffle(Clip):
-    """Video: frames arrive out of order, shuffled within segments of the level's length."""
+    """Video: the frames of a stretch arrive out of order."""
 
     levels = (0.25, 0.375, 0.5, 0.75, 1.0)
     unit = "of the clip"
 
     def one(self, x: np.ndarray, level: float, g: Rng) -> np.ndarray:
-        frames = x.shape[1]
-        length = _count(level, frames, 2)
-        segments = [np.arange(start, min(start + length, frames)) for start in range(0, frames, length)]
-        # Not one stays in order: a rotation first, by at least one place.
-        turned = [np.roll(s, g.integers(1, max(2, len(s)))) for s in segments]
-        return x[:, np.concatenate([np.concatenate([s[:1], g.permutation(s[1:])]) for s in turned])]
+        order = np.arange(x.shape[1])
+        length = _count(level, len(order), 2)
+        start = g.integers(0, len(order) - length + 1)
+        stretch = order[start : start + length]
+        while length > 1 and (np.diff(stretch) == 1).all():
+            stretch[:] = g.permutation(stretch)
+        return x[:, order]
 
 
 @register("corruption", "reverse")

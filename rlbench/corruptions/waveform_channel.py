@@ -15,7 +15,7 @@ from rlbench.registry import register
 
 Rng = np.random.Generator
 Wave = np.ndarray
-CHUNK = 0.05  # seconds that are lost at once
+CHUNK = 0.1  # seconds that are lost at once
 CONVERTER = 2**11  # steps up to full scale of a 12-bit converter
 
 
@@ -48,7 +48,7 @@ class HighPass(Waveform):
     The cut-offs are for rates of 8 kHz or more; at lower ones they shrink with the rate.
     """
 
-    levels = (150, 300, 600, 1000, 1600)
+    levels = (100, 200, 400, 800, 1600)
     unit = "Hz"
 
     def heard(self, wave: Wave, level: float, g: Rng) -> Wave:
@@ -60,7 +60,7 @@ class HighPass(Waveform):
 class Clipping(Waveform):
     """Audio: overdriven: everything beyond a part of the peak is cut off."""
 
-    levels = (0.9, 0.7, 0.5, 0.3, 0.15)
+    levels = (0.5, 0.35, 0.22, 0.14, 0.08)
     unit = "of peak"
 
     def heard(self, wave: Wave, level: float, g: Rng) -> Wave:
@@ -77,7 +77,7 @@ class LowGain(Waveform):
     soft; front ends that ignore the gain hear the steps alone.
     """
 
-    levels = (-20, -30, -40, -48, -54)
+    levels = (-42, -47, -51, -55, -59)
     unit = "dB"
 
     def heard(self, wave: Wave, level: float, g: Rng) -> Wave:
@@ -108,7 +108,7 @@ class Reverberation(Waveform):
 @register("corruption", "dropout")
 @dataclass(frozen=True, kw_only=True)
 class Dropout(Waveform):
-    """Audio: lost packets: chunks of 50 ms are silent, exactly the level's share of them (to the nearest chunk)."""
+    """Audio: lost packets: chunks of 100 ms are silent, exactly the level's share of them (to the nearest chunk)."""
 
     levels = (0.1, 0.2, 0.3, 0.4, 0.5)
     unit = "of time"
@@ -141,19 +141,18 @@ class Speed(Waveform):
 class Telephone(Waveform):
     """Audio: a narrow link: resampled to a low rate, 8-bit mu-law, and back.
 
-    ITU-T G.711, 1988, https://www.itu.int/rec/T-REC-G.711, by libsndfile; resampling by scipy. A rate that is higher
-    than the recording's leaves it at its own.
+    ITU-T G.711, 1988, https://www.itu.int/rec/T-REC-G.711, by libsndfile; resampling by scipy. The rates are for
+    recordings of 10 kHz or more; at lower ones they shrink so that severity 1 is at 0.8 of the recording's own.
     """
 
     levels = (8000, 6000, 4000, 3000, 2000)
     unit = "Hz"
 
     def heard(self, wave: Wave, level: float, g: Rng) -> Wave:
-        rate = min(int(level), self.rate)
+        rate = round(level * min(1, 0.8 * self.rate / self.levels[0]))
         common = gcd(rate, self.rate)
         up, down = rate // common, self.rate // common
-        narrow = _mu_law(signal.resample_poly(wave, up, down) if up != down else wave, rate)
-        back = signal.resample_poly(narrow, down, up) if up != down else narrow
+        back = signal.resample_poly(_mu_law(signal.resample_poly(wave, up, down), rate), down, up)
         return np.pad(back, (0, max(0, len(wave) - len(back))))[: len(wave)]
 
 
