@@ -1,145 +1,71 @@
-"""Losses against values worked out by hand, the inner attack, recipes, and run folders."""
-
-from __future__ import annotations
+"""Recipes, the loop and its adversary, and run folders, on mini towers."""
 
 import json
-import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from accelerate import Accelerator
 from torch import Tensor
+from torch.nn.functional import normalize
 
-from rlbench import registry
-from rlbench.checkpoints import load_encoder, resolve
-from rlbench.core import Ball
-from rlbench.errors import CheckpointError, FieldError, ModalityError, RLBenchError, UnknownName
+from rlbench.checkpoints import load_encoder
+from rlbench.core import Ball, Label
+from rlbench.errors import FieldError, UnknownName
 from rlbench.threat import violation
+from rlbench.training import loop
 from rlbench.training.adversary import adversarial
-from rlbench.training.loop import Step, batch_of, loss_of, prepared, rate
-from rlbench.training.objectives import Batch, fare, infonce, kept, rlbind, rlbind_adversarial, tecoa
-from rlbench.training.recipe import Recipe, described, load_recipe, methods
-from rlbench.training.run import train
+from rlbench.training.loop import Trainer, rate
+from rlbench.training.means import Means
+from rlbench.training.prepare import prepared
+from rlbench.training.recipe import described, load_recipe, methods
 
 TINY = {"examples": 64, "epochs": 1, "batch": 32, "attack_steps": 1, "validation": 32}
-F = torch.tensor([[3.0, 4.0], [0.0, 2.0]], dtype=torch.float64)  # n(F) = (.6, .8), (0, 1)
-A = torch.eye(2, dtype=torch.float64)
-Y = torch.tensor([0, 1])
+MODALITIES = ("image", "thermal", "audio", "video")
+STAGES = [(method, stage) for method, stages in methods().items() for stage in stages or (None,)]
 
 
-def gradient(loss, f: Tensor) -> Tensor:
-    f = f.clone().requires_grad_()
-    return torch.autograd.grad(loss(f).sum(), f)[0]
+def _trainer(method: str, stage: int | None = None, modality: str = "thermal", **overrides: object) -> Trainer:
+    given = {**TINY, "init": "fare:mini", **overrides}
+    if method == "languagebind":
+        given["init"] = "random"
+    run = prepared(load_recipe(method, stage, modality=modality, overrides=given), modality)
+    trainer = Trainer(run, Accelerator(cpu=True), Means())
+    trainer.start(0)
+    return trainer
 
 
-def test_fare_by_hand() -> None:
-    """|(3,4) - (1,1)|^2 = 13 and |(0,2) - (0,0)|^2 = 4: sums over dimensions of features that are not normalised."""
-    f0 = torch.tensor([[1.0, 1.0], [0.0, 0.0]], dtype=torch.float64)
-    assert fare(F, f0).tolist() == [13.0, 4.0]
-    assert gradient(lambda f: fare(f, f0), F).tolist() == [[4.0, 6.0], [0.0, 4.0]]
+def _weights(trainer: Trainer) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in trainer.tower.state_dict().items()}
 
 
-def test_tecoa_by_hand() -> None:
-    """Logits 10 (.6, .8) and 10 (0, 1): the losses are log(1 + e^2) and log(1 + e^-10).
-
-    The gradient by the chain rule, with p = softmax: s/|f| (I - n n^T) (p - e_y).
-    """
-    expected = [math.log1p(math.exp(2)), math.log1p(math.exp(-10))]
-    assert torch.allclose(tecoa(F, A, Y, 10.0), torch.tensor(expected, dtype=torch.float64))
-    p = 1 / (1 + math.exp(-2))
-    first = 10 / 5 * p * (torch.eye(2) - torch.tensor([[0.36, 0.48], [0.48, 0.64]])) @ torch.tensor([-1.0, 1.0])
-    q = 1 / (1 + math.exp(10))
-    second = 10 / 2 * q * (torch.eye(2) - torch.tensor([[0.0, 0.0], [0.0, 1.0]])) @ torch.tensor([1.0, -1.0])
-    assert torch.allclose(gradient(lambda f: tecoa(f, A, Y, 10.0), F).float(), torch.stack([first, second]), atol=1e-6)
+def _metrics(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_infonce_by_hand() -> None:
-    """Captions (1,0), (0,1); the two directions of logits 10 [[.6, .8], [0, 1]]."""
-    there = (math.log1p(math.exp(2)) + math.log1p(math.exp(-10))) / 2
-    back = (math.log1p(math.exp(-6)) + math.log1p(math.exp(-2))) / 2
-    assert infonce(F, A, Y, 10.0).item() == pytest.approx((there + back) / 2)
-    same = infonce(F, A, torch.tensor([1, 1]), 10.0)  # both captions are positives of both
-    z = 10 * torch.tensor([[0.6, 0.8], [0.0, 1.0]], dtype=torch.float64)
-    rows, columns = -z.log_softmax(1).mean(1), -z.log_softmax(0).mean(0)
-    assert same.item() == pytest.approx(float((rows.mean() + columns.mean()) / 2))
+@pytest.mark.parametrize(("method", "stage"), STAGES)
+def test_every_recipe_loads_for_every_modality(method: str, stage: int | None) -> None:
+    recipes = {m: load_recipe(method, stage, modality=m) for m in MODALITIES}
+    assert all(recipe.made.needs and recipe.backbone == "mini" for recipe in recipes.values())
+    if "f_adv" in recipes["image"].made.needs:
+        assert (recipes["image"].eps, recipes["video"].eps) == ("4/255", "2/255")
 
 
-def test_rlbind_by_hand() -> None:
-    """Three anchors, so that the classes other than y have a distribution; every term from its definition."""
-    anchors = torch.eye(3, dtype=torch.float64)
-    f = torch.tensor([[2.0, 0.0, 0.0]], dtype=torch.float64)
-    f_adv = torch.tensor([[3.0, 4.0, 0.0]], dtype=torch.float64)
-    f0 = torch.tensor([[0.0, 0.0, 5.0]], dtype=torch.float64)
-    recipe = Recipe(
-        objective="rlbind", original="x", logit_scale=2.0, tau=1.0, adversarial=3.0, consistency=5.0, distil=7.0
-    )
-    batch = Batch(torch.tensor([0]), anchors, anchors[:1], f0)
-    p = torch.tensor([2.0, 0.0, 0.0], dtype=torch.float64).softmax(0)
-    p_adv = torch.tensor([1.2, 1.6, 0.0], dtype=torch.float64).softmax(0)
-    q0 = torch.tensor([0.0, 1.0], dtype=torch.float64).softmax(0)
-    q, q_adv = torch.tensor([0.5, 0.5]).double(), torch.tensor([0.8, 0.0], dtype=torch.float64).softmax(0)
-    kl = lambda a, b: float((a * (a / b).log()).sum())  # noqa: E731
-    above = 3 * -math.log(p_adv[0]) + 5 * kl(p, p_adv) + 7 * kl(q0, q_adv)
-    assert rlbind_adversarial(f_adv, f, batch, recipe).item() == pytest.approx(above)
-    assert kept(f, batch, recipe).item() == pytest.approx(kl(q0, q))
-    assert rlbind(f, f_adv, batch, recipe).item() == pytest.approx(-math.log(p[0]) + 7 * kl(q0, q) + above)
+def test_the_last_stage_is_the_default_and_all_methods_are_as_long() -> None:
+    assert methods()["rlbind"] == (1, 2) and methods()["fare"] == ()
+    two, one = (load_recipe("rlbind", stage, modality="image") for stage in (2, 1))
+    assert load_recipe("rlbind", modality="image") == two
+    for method in ("fare", "tecoa", "pmg-aft", "agft", "advflyp"):
+        other = load_recipe(method, modality="image")
+        assert (one.epochs + two.epochs, two.examples) == (other.epochs, other.examples)
 
 
-def test_the_rate_warms_up_and_ends_near_0() -> None:
-    rates = [rate(step, 100, 0.1) for step in range(100)]
-    assert rates[0] == pytest.approx(0.1) and rates[9] == 1.0 and max(rates) == 1.0
-    assert rates[10:] == sorted(rates[10:], reverse=True) and 0 < rates[-1] < 0.001
-    assert rates[55] == pytest.approx(0.5)
-
-
-def test_the_adversary_ascends_within_the_ball() -> None:
-    g = torch.Generator().manual_seed(0)
-    x, centre = torch.rand(8, 1, 8, 8, generator=g), torch.rand(8, 1, 8, 8, generator=g)
-    ball = Ball("linf", 8 / 255, 0.0, 1.0)
-
-    def loss(v: Tensor) -> Tensor:
-        return (v - centre).square().flatten(1).sum(1)
-
-    near, far = (adversarial(x, loss, ball, steps=k, step=0.5, g=torch.Generator().manual_seed(1)) for k in (1, 6))
-    assert violation(far, x, ball) is None and not far.requires_grad
-    assert (loss(far) > loss(near)).all() and (loss(near) > loss(x)).all()
-    best = loss((x + 8 / 255 * (x - centre).sign()).clamp(0, 1))
-    assert torch.allclose(loss(far), best, rtol=1e-3)
-
-
-@pytest.mark.parametrize(("method", "stage"), [("fare", None), ("tecoa", None), ("rlbind", 2)])
-def test_the_inner_attack_ascends_the_methods_own_loss(method: str, stage: int | None) -> None:
-    """Loss after > loss before, for the bundled starting points; step by step on the same batch."""
-    recipe = load_recipe(method, stage, modality="thermal", overrides={"examples": 64, "batch": 32})
-    run = prepared(recipe, "thermal")
-    x, y = run.data.unit(run.data.x[:32]), run.data.y[:32]
-    batch = batch_of(run, x, y, torch.Generator().manual_seed(0))
-    f = run.encoder.features(x, "thermal").detach()
-
-    def loss(v: Tensor) -> Tensor:
-        return run.objective.ascended(run.encoder.features(v, "thermal"), f, batch)
-
-    means = []
-    for steps in (0, 1, 2, 3):
-        g = torch.Generator().manual_seed(0)
-        x_adv = adversarial(x, loss, run.ball, steps=steps, step=0.5, g=g)
-        assert violation(x_adv, x, run.ball) is None
-        means.append(loss(x_adv).mean().item())
-    assert means == sorted(means) and means[-1] > 1.2 * means[0]
-    assert loss_of(run, x, y, torch.Generator().manual_seed(0)).requires_grad
-
-
-def test_every_method_has_recipes_for_every_modality() -> None:
-    assert {"languagebind": (), "fare": (), "tecoa": (), "rlbind": (1, 2)}.items() <= methods().items()
-    for method, stages in methods().items():
-        for stage in stages or (None,):
-            for modality in ("image", "thermal", "audio", "video"):
-                load_recipe(method, stage, modality=modality)
-    assert load_recipe("rlbind", 1, modality="audio") == load_recipe("fare", modality="audio")
-    assert load_recipe("rlbind", modality="audio") == load_recipe("rlbind", 2, modality="audio")
-    assert load_recipe("fare", modality="video").eps == "2/255"
-    two, one = load_recipe("rlbind", 2, modality="image"), load_recipe("rlbind", 1, modality="image")
-    assert one.epochs + two.epochs == load_recipe("tecoa", modality="image").epochs
+def test_overrides_reach_the_recipe_and_its_objective() -> None:
+    recipe = load_recipe("rlbind", 2, modality="audio", overrides={"lr": 1, "objective.tau": 3, "objective.clean": 0})
+    assert recipe.lr == 1 and (recipe.made.tau, recipe.made.clean) == (3, 0)
+    assert load_recipe("tecoa", modality="audio", overrides={"objective.scale": 7}).made.scale == 7
+    assert load_recipe("tecoa", modality="audio", overrides={"objective": "infonce"}).made.needs == {"f"}
 
 
 @pytest.mark.parametrize(
@@ -151,10 +77,15 @@ def test_every_method_has_recipes_for_every_modality() -> None:
         ({"lr": float("nan")}, "above 0"),
         ({"epochs": 0}, "at least 1"),
         ({"warmup": 2.0}, "share"),
+        ({"ema": 1.0}, "below 1"),
         ({"eps": "4/0"}, "eps"),
-        ({"objective": "far"}, "one of infonce"),
+        ({"lora": -1}, "negative"),
+        ({"accumulate": 7}, "equal parts"),
+        ({"precision": "fp16"}, "one of fp32, bf16"),
+        ({"objective.tua": 1}, "did you mean 'tau'"),
+        ({"objective.tau": -1}, "tau is -1"),
+        ({"optimiser.lr": 1}, "only `objective` has fields"),
         ({"original": None}, "needs `original`"),
-        ({"tau": -1.0}, "tau"),
     ],
 )
 def test_recipe_fields_are_checked(values: dict, text: str) -> None:
@@ -162,88 +93,128 @@ def test_recipe_fields_are_checked(values: dict, text: str) -> None:
         load_recipe("rlbind", modality="thermal", overrides=values)
 
 
-def test_unknown_methods_and_stages() -> None:
+def test_unknown_methods_stages_modalities_and_objectives() -> None:
     with pytest.raises(UnknownName, match="did you mean 'tecoa'"):
         load_recipe("tecao", modality="thermal")
     with pytest.raises(FieldError, match="no stage 3"):
         load_recipe("rlbind", 3, modality="thermal")
+    with pytest.raises(FieldError, match="for tiny"):
+        load_recipe("rlbind", backbone="tiny", modality="thermal")
     with pytest.raises(UnknownName, match="modality"):
         load_recipe("rlbind", modality="thermic")
-
-
-def test_a_run_is_reproducible_and_its_folder_is_a_model(tmp_path: Path) -> None:
-    steps: list[Step] = []
-    lines: list[str] = []
-    common = {"modalities": ["thermal"], "overrides": TINY}
-    first = train("languagebind", out=tmp_path / "a", report=steps.append, announce=lines.append, **common)
-    assert lines == ["languagebind, thermal: from random weights, 1 epochs of up to 64 examples"]
-    second = train("languagebind", modalities=["thermal"], out=tmp_path / "b", overrides=TINY)
-    other = train("languagebind", modalities=["thermal"], out=tmp_path / "c", overrides={**TINY, "seed": 1})
-    models = [resolve(str(path)) for path in (first, second, other)]
-    assert models[0].sha256 == models[1].sha256 != models[2].sha256
-    shown = [(s.what, s.step, s.steps) for s in steps]
-    assert shown == [("example", 64, 64), ("step", 1, 2), ("step", 2, 2)]
-    assert set(steps[-1].val) == {"clean", "robust", "unseen"}
-    assert [json.loads(line)["step"] for line in (first / "metrics.jsonl").read_text().splitlines()] == [1, 2]
-    encoder = load_encoder(str(first), "thermal")
-    x = torch.rand(2, 1, 32, 32)
-    assert torch.allclose(encoder.embed(x, "thermal").norm(dim=1), torch.ones(2), atol=1e-5)
-    tuned = train(
-        "fare",
-        modalities=["thermal"],
-        out=tmp_path / "d",
-        overrides={**TINY, "init": str(first), "original": str(first)},
-    )
-    assert resolve(str(tuned)).sha256 != models[0].sha256
-    with pytest.raises(RLBenchError, match="exists"):
-        train("fare", modalities=["thermal"], out=first, overrides=TINY)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b", "c", "d"]
-
-
-def test_a_failed_run_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(RLBenchError, match="loss is nan at step"):
-        train("languagebind", modalities=["thermal"], out=tmp_path / "a", overrides={**TINY, "lr": 1e30, "epochs": 8})
-    with pytest.raises(UnknownName):
-        train("fare", modalities=["thermal"], out=tmp_path / "a", overrides={**TINY, "init": "nothing"})
-    with pytest.raises(CheckpointError, match="not a mini encoder"):
-        train("languagebind", modalities=["image"], out=tmp_path / "a", overrides={**TINY, "init": "linear"})
-    with pytest.raises(ModalityError, match="no depth"):
-        train("languagebind", modalities=["depth"], out=tmp_path / "a", overrides=TINY)
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_suites_own_data_trains_a_backbone(tmp_path: Path) -> None:
-    """A task with a fixed train split of 40 and no unseen classes: epochs of 64 go round it."""
-    from rlbench.core import Suite
-
-    world = registry.make("task", "thermal-world", {})
-
-    class Small(type(world)):
-        def size(self, split):
-            return {"train": 40, "val": 16, "test": 0}[split]
-
-    suite = Suite(
-        name="small",
-        version=1,
-        summary="",
-        modality="thermal",
-        task_name="small",
-        task=Small(),
-        perturbations=(),
-        examples=1,
-        seed=0,
-        path="",
-    )
-    steps: list[Step] = []
-    out = train("languagebind", suite=suite, out=tmp_path / "a", overrides={**TINY, "epochs": 2}, report=steps.append)
-    assert steps[-1].steps == 4 and set(steps[-1].val) == {"clean", "robust"}
-    assert resolve(str(out)).data == "the train split of suite small"
-    with pytest.raises(ModalityError, match="can't train audio"):
-        train("languagebind", suite=suite, modalities=["audio"], out=tmp_path / "b", overrides=TINY)
+    with pytest.raises(UnknownName, match="did you mean 'fare'"):
+        load_recipe("rlbind", modality="thermal", overrides={"objective": "fares"})
 
 
 def test_a_run_says_where_it_starts() -> None:
-    """Stage 2 takes the bundled stage 1 unless it is told otherwise."""
-    text = described(load_recipe("rlbind", 2, modality="video"))
-    assert text == "from fare:mini (the bundled one), 3 epochs of up to 6000 examples, Linf 2/255 by PGD-3"
+    start = {"init": "fare:mini", "epochs": 2, "attack_steps": 3}
+    text = described(load_recipe("rlbind", 2, modality="video", overrides=start))
+    assert text == "from fare:mini (the bundled one), 2 epochs of up to 6000 examples, Linf 2/255 by PGD-3"
     assert "bundled" not in described(load_recipe("rlbind", 2, modality="video", overrides={"init": "runs/fare"}))
+    text = described(load_recipe("languagebind", modality="video", overrides={"steps": 7}))
+    assert text == "from random weights, 7 steps"
+
+
+def test_the_rate_warms_up_and_ends_near_0() -> None:
+    rates = [rate(step, 100, 0.1) for step in range(100)]
+    assert rates[0] == pytest.approx(0.1) and rates[9] == 1.0 and max(rates) == 1.0
+    assert rates[10:] == sorted(rates[10:], reverse=True) and 0 < rates[-1] < 0.001
+    assert rates[55] == pytest.approx(0.5)
+
+
+def test_the_adversary_ascends_within_the_ball_to_its_corner() -> None:
+    g = torch.Generator().manual_seed(0)
+    x, centre, noise = (torch.rand(8, 1, 8, 8, generator=g) for _ in range(3))
+    ball = Ball("linf", 8 / 255, 0.0, 1.0)
+
+    def loss(v: Tensor) -> Tensor:
+        return (v - centre).square().flatten(1).sum(1)
+
+    near, far = (adversarial(x, loss, ball, noise=2 * noise - 1, steps=k, step=0.5) for k in (1, 6))
+    assert violation(far, x, ball) is None and not far.requires_grad
+    assert (loss(far) > loss(near)).all() and (loss(near) > loss(x)).all()
+    assert torch.allclose(loss(far), loss((x + 8 / 255 * (x - centre).sign()).clamp(0, 1)), rtol=1e-3)
+
+
+ASCENTS = [(*pair, "thermal") for pair in STAGES if pair[0] != "languagebind"]
+ASCENTS += [("rlbind", 2, modality) for modality in ("image", "audio", "video")]
+
+
+@pytest.mark.parametrize(("method", "stage", "modality"), ASCENTS)
+def test_the_inner_attack_ascends_its_own_loss_at_every_step(method, stage, modality, monkeypatch) -> None:
+    """In the loop itself, from the bundled towers: the loss after each step, by PGD-3 and as the recipe says."""
+    means: list[float] = []
+
+    def watched(x: Tensor, raised, ball: Ball, *, steps: int, **rest) -> Tensor:
+        for k in range(steps + 1):
+            x_adv = adversarial(x, raised, ball, steps=k, **rest)
+            assert violation(x_adv, x, ball) is None and (x_adv - x).abs().max() > 0.4 * ball.radius
+            means.append(raised(x_adv).mean().item())
+        return x_adv
+
+    monkeypatch.setattr(loop, "adversarial", watched)
+    own = load_recipe(method, stage, modality=modality)
+    for steps, length in ((3, 0.5), (own.attack_steps, own.attack_step)):
+        means.clear()
+        _trainer(method, stage, modality, attack_steps=steps, attack_step=length).step(0)
+        assert len(means) == steps + 1 and means == sorted(means) and means[-1] > 1.1 * means[0] > 0
+
+
+def test_the_average_is_one_worked_out_by_hand() -> None:
+    trainer = _trainer("fare", ema=0.8, epochs=2)
+    own = []
+    for k in range(4):
+        trainer.step(k)
+        own.append(_weights(trainer))
+    with trainer.result():
+        result = _weights(trainer)
+    for name, last in trainer.tower.state_dict().items():
+        by_hand = own[0][name]
+        for after in own[1:]:
+            by_hand = 0.8 * by_hand + 0.2 * after[name]
+        assert torch.allclose(result[name], by_hand, atol=1e-6) and torch.equal(last, own[-1][name])
+    assert any(not torch.allclose(result[name], own[-1][name], atol=1e-4) for name in result)
+
+
+@pytest.mark.parametrize("method", ["fare", "tecoa"])
+def test_accumulated_parts_give_the_weights_of_the_whole(method: str) -> None:
+    """A mean over examples is the mean of its halves; SGD, since AdamW makes signs of rounding errors."""
+    found = []
+    for parts in (1, 2):
+        trainer = _trainer(method, accumulate=parts, optimiser="sgd", lr=0.01)
+        losses = [trainer.step(k) for k in range(2)]
+        found.append((losses, _weights(trainer)))
+    assert found[0][0] == pytest.approx(found[1][0], rel=1e-5)
+    before = load_encoder("fare:mini", "thermal").tower("thermal").state_dict()
+    moved = max(float((found[0][1][name] - before[name]).abs().max()) for name in before)
+    apart = max(float((found[0][1][name] - found[1][1][name]).abs().max()) for name in before)
+    assert apart < 1e-3 * moved
+
+
+def test_replayed_examples_have_no_labels_and_their_own_weight() -> None:
+    """A quarter of the batch from the clean domain, all its classes, with the original's distribution kept."""
+    trainer = _trainer("tecoa", replay=0.25, replay_weight=5.0, original="languagebind:mini", prompts="subset")
+    own, replayed = trainer.run.streams
+    assert (own.size, replayed.size, len(own.classes), len(replayed.classes)) == (24, 8, 10, 16)
+    assert replayed.data.task.domain == "web" and replayed.data.y.max() > own.data.y.max()
+    parts = [next(loader)[0] for loader in trainer.loaders]
+    losses = trainer.losses(own, parts[0]), trainer.losses(replayed, parts[1])
+    assert [len(values) for values in losses] == [24, 8]
+    expected = (losses[0].sum() + 5 * losses[1].sum()) / 32
+    assert trainer.loss(parts).item() == pytest.approx(expected.item(), rel=1e-5)
+    other = replace(parts[1], y=(parts[1].y + 3) % 16)
+    assert torch.equal(trainer.losses(replayed, other), losses[1])
+    with pytest.raises(FieldError, match="leaves a part of them empty"):
+        _trainer("tecoa", replay=0.01, original="languagebind:mini")
+
+
+def test_means_join_classes_by_name() -> None:
+    """Two modalities that share a class; a class that none has seen keeps its anchor."""
+    means, anchors = Means(), torch.eye(3)
+    dog, cat, owl = (Label(name, name) for name in ("dog", "cat", "owl"))
+    means.update("image", [dog, cat], torch.tensor([[3.0, 4.0, 0.0], [0.0, 0.0, 2.0]]), torch.tensor([0, 1]))
+    means.update("audio", [owl, dog], torch.tensor([[0.0, 5.0, 0.0]]), torch.tensor([1]))
+    expected = normalize(torch.tensor([[0.3, 0.9, 0.0], [0.0, 0.0, 1.0], [0.0, 0.0, 1.0]]), dim=1)
+    assert torch.allclose(means.of([dog, cat, owl], anchors), expected)
+    means.update("image", [dog], torch.tensor([[0.0, 0.0, 1.0]]), torch.tensor([0]))
+    assert torch.allclose(means.rows["dog"]["image"], torch.tensor([0.54, 0.72, 0.1]))

@@ -137,12 +137,13 @@ class Recipe:
 
 
 def recipe_paths() -> dict[tuple[str, str, int | None], Path]:
-    """The installed recipes by (method, backbone, stage)."""
+    """The installed recipes by (method, backbone, stage); a backbone is one that some card has."""
     found: dict[tuple[str, str, int | None], Path] = {}
+    backbones = {model.backbone for model in models()}
     for folder in folders():
         for path in sorted(folder.glob("*.yaml")):
             match = re.fullmatch(r"(.+?)(?:-stage(\d+))?", path.stem)
-            if path.name != "card.yaml" and match:
+            if match and match[1] in backbones:
                 found[folder.name, match[1], int(match[2]) if match[2] else None] = path
     return found
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from accelerate.utils import broadcast_object_list
 
 from rlbench.core import Modality, Suite
@@ -54,8 +55,7 @@ def train(
         overrides: fields of the recipe; "objective.tau" is a field of its objective.
         together: all modalities step by step, sharing their classes' means, and not one after the other.
         report: called after every step, and before the first one with the examples that are there.
-        announce: called with a line before each modality: what it starts from, and for how long it trains; and with
-            one after it: the seconds and the memory that it took.
+        announce: called with a line before each modality, where it starts and for how long, and after it, what it took.
 
     Returns:
         `out`, a model; `out/best` is another one, of the weights that were most robust in validation.
@@ -68,8 +68,7 @@ def train(
     if suite and set(chosen) != {suite.modality}:
         raise ModalityError(f"suite {suite.name} is {suite.modality}; it can't train {', '.join(chosen)}")
     recipes = {m: load_recipe(method, stage, modality=m, backbone=backbone, overrides=overrides) for m in chosen}
-    first = recipes[chosen[0]]
-    accelerator = Accelerator(cpu=device == "cpu", mixed_precision="bf16" if first.precision == "bf16" else "no")
+    accelerator = _accelerator(device, first := recipes[chosen[0]])
     data = f"the train split of suite {suite.name}" if suite else "procedural worlds"
     folder = RunFolder(Path(broadcast_object_list([str(out)])[0]), method, recipes, data)
     main = accelerator.is_main_process
@@ -105,7 +104,7 @@ def rehearse(
         recipe = load_recipe(method, stage, modality=modality, backbone=backbone, overrides=overrides)
         batch = recipe.batch if backbone == "mini" else min(recipe.batch, 2 * recipe.accumulate)
         small = replace(recipe, batch=batch, examples=batch, replay=0.0, epochs=3, steps=0)
-        accelerator = Accelerator(cpu=device == "cpu", mixed_precision="bf16" if recipe.precision == "bf16" else "no")
+        accelerator = _accelerator(device, recipe)
         with _threads(recipe):
             run = prepared(small, modality, suite)
             trainer = Trainer(run, accelerator, Means())
@@ -127,6 +126,11 @@ def rehearse(
 
 _MUTE: tuple[Report, Callable[[str], None]] = (lambda step: None, lambda text: None)
 Entries = dict[Modality, tuple[dict[str, Any], dict[str, Any]]]  # what the cards say of the last and of the best
+
+
+def _accelerator(device: str, recipe: Recipe) -> Accelerator:
+    AcceleratorState._reset_state()  # or an earlier run in this process would fix the precision
+    return Accelerator(cpu=device == "cpu", mixed_precision="bf16" if recipe.precision == "bf16" else "no")
 
 
 @contextmanager

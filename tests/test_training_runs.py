@@ -1,0 +1,211 @@
+"""Run folders: models, reproducible, resumable, and the errors of what can't be trained."""
+
+import json
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+import torch
+import yaml
+from PIL import Image
+from safetensors.torch import load_file
+
+from rlbench import registry
+from rlbench.checkpoints import load_encoder, resolve
+from rlbench.core import Suite
+from rlbench.errors import CheckpointError, DataError, FieldError, ModalityError, RLBenchError, UnknownName
+from rlbench.training import run as training
+from rlbench.training.loop import Step
+from rlbench.training.run import rehearse, train
+
+TINY = {"examples": 64, "epochs": 1, "batch": 32, "attack_steps": 1, "validation": 32}
+THERMAL = {"modalities": ["thermal"]}
+
+
+def _metrics(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def _suite(task, modality: str = "thermal") -> Suite:
+    return Suite(
+        name="small",
+        version=1,
+        summary="",
+        modality=modality,
+        task_name="small",
+        task=task,
+        perturbations=(),
+        examples=1,
+        seed=0,
+        path="",
+    )
+
+
+def test_a_run_is_reproducible_and_its_folder_is_a_model(tmp_path) -> None:
+    steps: list[Step] = []
+    lines: list[str] = []
+    first = train(
+        "languagebind", out=tmp_path / "a", overrides=TINY, report=steps.append, announce=lines.append, **THERMAL
+    )
+    assert lines[0] == "languagebind, thermal: from random weights, 1 epochs of up to 64 examples"
+    assert lines[1].startswith("languagebind, thermal: ") and lines[1].endswith(" GB of memory") and len(lines) == 2
+    second = train("languagebind", out=tmp_path / "b", overrides=TINY, **THERMAL)
+    other = train("languagebind", out=tmp_path / "c", overrides={**TINY, "seed": 1}, **THERMAL)
+    models = [resolve(str(path)) for path in (first, second, other)]
+    assert models[0].sha256 == models[1].sha256 != models[2].sha256
+    assert [(s.what, s.step, s.steps) for s in steps] == [("example", 64, 64), ("step", 1, 2), ("step", 2, 2)]
+    assert set(steps[-1].val) == {"clean", "robust", "unseen"} and not steps[-2].val
+    assert [step["step"] for step in _metrics(first)] == [1, 2]
+    encoder = load_encoder(str(first), "thermal")
+    assert torch.allclose(encoder.embed(torch.rand(2, 1, 32, 32), "thermal").norm(dim=1), torch.ones(2), atol=1e-5)
+    names = {"best", "card.yaml", "curves.png", "metrics.jsonl", "mini-thermal.safetensors", "recipe.yaml"}
+    assert {path.name for path in first.iterdir()} == names
+    with Image.open(first / "curves.png") as curves:
+        assert curves.size[0] > 600 and len(curves.convert("L").getcolors()) > 10
+    tuned = train("fare", out=tmp_path / "d", overrides={**TINY, "init": str(first), "original": str(first)}, **THERMAL)
+    card = yaml.safe_load((tuned / "card.yaml").read_text())["backbones"]["mini"]["modalities"]["thermal"]["trained"]
+    assert card["init"] == str(first) and card["step"] == 2 and card["passes"] == {"forwards": 192, "backwards": 128}
+    assert card["data"] == registry.make("task", "thermal-world", {}).fingerprint()
+    with pytest.raises(RLBenchError, match="exists"):
+        train("fare", out=first, overrides=TINY, **THERMAL)
+
+
+def test_the_best_weights_are_beside_the_last(tmp_path, monkeypatch) -> None:
+    """By robust validation accuracy, the first one of equals; both are models."""
+    shares = iter([0.1, 0.3, 0.3, 0.2])
+    monkeypatch.setattr(training, "validated", lambda data, device: {"clean": 0.5, "robust": next(shares)})
+    out = train("fare", out=tmp_path / "a", overrides={**TINY, "epochs": 2, "validate": 1}, **THERMAL)
+    last, best = (resolve(str(path)).weights["thermal"] for path in (out, out / "best"))
+    assert (last.trained["step"], last.trained["validation"]["robust"]) == (4, 0.2)
+    assert (best.trained["step"], best.trained["validation"]["robust"]) == (2, 0.3)
+    assert last.sha256 != best.sha256 and load_encoder(str(out / "best"), "thermal").boxes
+    assert [step["val"].get("robust") for step in _metrics(out)] == [0.1, 0.3, 0.3, 0.2]
+
+
+def test_the_average_is_what_is_saved(tmp_path) -> None:
+    plain = train("fare", out=tmp_path / "a", overrides=TINY, **THERMAL)
+    averaged = train("fare", out=tmp_path / "b", overrides={**TINY, "ema": 0.5}, **THERMAL)
+    files = [load_file(path / "mini-thermal.safetensors") for path in (plain, averaged)]
+    assert any(not torch.equal(files[0][name], files[1][name]) for name in files[0])
+    assert [step["loss"] for step in _metrics(plain)] == [step["loss"] for step in _metrics(averaged)]
+
+
+def test_modalities_together_go_step_by_step(tmp_path) -> None:
+    given = {**TINY, "init": "fare:mini", "objective.means": 1.0}
+    together = {"modalities": ["thermal", "video"], "overrides": given, "together": True}
+    out = train("rlbind", out=tmp_path / "a", **together)
+    metrics = [(step["modality"], step["step"]) for step in _metrics(out)]
+    assert metrics == [("thermal", 1), ("video", 1), ("thermal", 2), ("video", 2)]
+    assert set(resolve(str(out)).modalities) == {"thermal", "video"}
+    again = train("rlbind", out=tmp_path / "b", **together)
+    assert resolve(str(out)).sha256 == resolve(str(again)).sha256
+
+
+def test_an_interrupted_run_goes_on_to_the_same_weights(tmp_path) -> None:
+    """Stopped after a step that was logged and not saved: its line is made again, once."""
+    given = {**TINY, "epochs": 4, "validate": 3, "ema": 0.9, "replay": 0.25, "original": "languagebind:mini"}
+    whole = train("fare", out=tmp_path / "a", overrides=given, **THERMAL)
+
+    def stop(step: Step) -> None:
+        if step.what == "step" and step.step in (2, 5, 7) and step.step not in stops:
+            stops.append(step.step)
+            raise KeyboardInterrupt
+
+    stops: list[int] = []
+    for _ in range(3):
+        with pytest.raises(KeyboardInterrupt):
+            train("fare", out=tmp_path / "b", overrides=given, report=stop, **THERMAL)
+    with (tmp_path / "b" / "metrics.jsonl").open("a") as stream:
+        stream.write('{"modality": "ther')  # as a kill in the middle of writing leaves it
+    lines: list[str] = []
+    out = train("fare", out=tmp_path / "b", overrides=given, report=stop, announce=lines.append, **THERMAL)
+    assert stops == [2, 5, 7] and "not finished: going on" in lines[0]
+    for name in ("", "best"):
+        files = [(path / name / "mini-thermal.safetensors").read_bytes() for path in (whole, out)]
+        assert files[0] == files[1]
+    assert _metrics(whole) == _metrics(out) and not list(out.glob("state*"))
+
+
+def test_an_unfinished_run_of_another_recipe_is_refused(tmp_path) -> None:
+    def stop(step: Step) -> None:
+        if step.what == "step":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train("fare", out=tmp_path / "a", overrides=TINY, report=stop, **THERMAL)
+    with pytest.raises(RLBenchError, match="another recipe"):
+        train("fare", out=tmp_path / "a", overrides={**TINY, "lr": 0.5}, **THERMAL)
+    (tmp_path / "b").mkdir()
+    with pytest.raises(RLBenchError, match="b exists"):
+        train("fare", out=tmp_path / "b", overrides=TINY, **THERMAL)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RLBenchError, match="can't be written"):
+        train("fare", out=tmp_path / "file" / "c", overrides=TINY, **THERMAL)
+
+
+@pytest.mark.parametrize(
+    ("method", "modality", "overrides", "error", "text"),
+    [
+        ("languagebind", "thermal", {"lr": 1e30, "epochs": 8}, RLBenchError, "the loss is nan at step"),
+        ("rlbind", "thermal", {"init": "nothing"}, UnknownName, "no model named 'nothing'"),
+        ("rlbind", "thermal", {"init": "runs/stage1"}, CheckpointError, "runs/stage1 is not a trained model"),
+        ("fare", "thermal", {"original": "runs/original"}, CheckpointError, "runs/original is not a trained model"),
+        ("languagebind", "image", {"init": "linear"}, CheckpointError, "no towers that can be trained"),
+        ("languagebind", "depth", {}, ModalityError, "no depth"),
+        ("fare", "audio", {"crop": 0.5}, FieldError, "audio is not cropped"),
+        ("fare", "thermal", {"checkpointing": True}, FieldError, "checkpointing is of no use to mini"),
+        ("fare", "thermal", {"accumulate": 2, "replay": 0.1}, FieldError, "can't be shared equally"),
+    ],
+)
+def test_what_cant_be_trained(tmp_path, method, modality, overrides, error, text) -> None:
+    with pytest.raises(error, match=text):
+        train(method, modalities=[modality], out=tmp_path / "a", overrides={**TINY, **overrides})
+    assert not (tmp_path / "a" / "card.yaml").exists()
+
+
+class _Small(type(registry.make("task", "thermal-world", {}))):
+    """The thermal world with fixed splits."""
+
+    sizes: ClassVar = {"train": 40, "val": 16, "test": 0}
+
+    def size(self, split):
+        return self.sizes[split]
+
+
+def test_a_suites_own_data(tmp_path) -> None:
+    """A train split of 40 and no unseen classes: epochs of 64 go round it."""
+    steps: list[Step] = []
+    out = train(
+        "languagebind", suite=_suite(_Small()), out=tmp_path / "a", overrides={**TINY, "epochs": 2}, report=steps.append
+    )
+    assert steps[-1].steps == 4 and set(steps[-1].val) == {"clean", "robust"}
+    assert resolve(str(out)).data == "the train split of suite small"
+    with pytest.raises(ModalityError, match="can't train audio"):
+        train("languagebind", suite=_suite(_Small()), modalities=["audio"], out=tmp_path / "b", overrides=TINY)
+    with pytest.raises(FieldError, match="replay needs a procedural world"):
+        train("fare", suite=_suite(_Small()), out=tmp_path / "b", overrides={**TINY, "replay": 0.5})
+
+
+def test_no_data_is_an_error(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(_Small, "sizes", {"train": 0, "val": 0, "test": 9})
+    with pytest.raises(DataError, match="nothing to train on"):
+        train("languagebind", suite=_suite(_Small()), out=tmp_path / "a", overrides=TINY)
+
+
+def test_precision_can_change_between_runs(tmp_path) -> None:
+    """bf16 in the tower alone: losses are near those of float32, and not the same."""
+    found = []
+    for precision in ("fp32", "bf16", "fp32"):
+        steps: list[Step] = []
+        given = {**TINY, "precision": precision}
+        train("fare", out=tmp_path / str(len(found)), overrides=given, report=steps.append, **THERMAL)
+        found.append(steps[1].loss)
+    assert found[0] == found[2] != found[1] == pytest.approx(found[0], rel=0.05)
+
+
+def test_a_rehearsal_says_steps_passes_and_time() -> None:
+    (line,) = rehearse("rlbind", overrides={**TINY, "init": "fare:mini", "attack_steps": 3, "epochs": 5}, **THERMAL)
+    assert line.startswith("rlbind, thermal: from fare:mini (the bundled one), 5 epochs of up to 64 examples")
+    assert "10 steps of 32, 1,920 forward and 1,600 backward passes, about " in line
+    with pytest.raises(UnknownName):
+        rehearse("rlbind", overrides={"init": "nothing"}, **THERMAL)
