@@ -225,7 +225,7 @@ def _clusters(correct: np.ndarray | None, blocks: Sequence[Sequence[Block | None
     sources = np.concatenate([block.source for block in blocks[0] if block is not None])
     if (n := len(set(sources))) == len(sources):
         return {}
-    low, high = clustered(correct, sources)
+    low, high = clustered(correct.tolist(), sources.tolist())
     return {"sources": n, "clustered_low": round(low, 6), "clustered_high": round(high, 6)}
 
 

@@ -12,7 +12,8 @@
 
 A job's folder is OUT/ROUND/MODALITY/JOB. "@job" in a setting is the folder of that job in the same round and
 modality, "@round/job" of another round; the job waits for it. `rounds` and `modalities` of a job narrow it down;
-`suite`, of a job or a round, trains on a suite's data; `modalities` of a round replaces the file's. Running again continues: finished jobs are kept, interrupted ones go on.
+`suite`, of a job or a round, trains on a suite's data; `modalities` of a round replaces the file's. Running again
+continues: finished jobs are kept, interrupted ones go on.
 """
 
 from __future__ import annotations
