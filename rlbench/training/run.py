@@ -64,9 +64,7 @@ def train(
         UnknownName, FieldError, CheckpointError, ModalityError, DataError; RLBenchError: `out` is another run's or
         can't be written, or the loss is not finite.
     """
-    chosen = tuple(modalities or ([suite.modality] if suite else BOXES))
-    if suite and set(chosen) != {suite.modality}:
-        raise ModalityError(f"suite {suite.name} is {suite.modality}; it can't train {', '.join(chosen)}")
+    chosen = _chosen(modalities, suite)
     recipes = {m: load_recipe(method, stage, modality=m, backbone=backbone, overrides=overrides) for m in chosen}
     accelerator = _accelerator(device, first := recipes[chosen[0]])
     data = f"the train split of suite {suite.name}" if suite else "procedural worlds"
@@ -82,6 +80,13 @@ def train(
         folder.finish(last, best)
     accelerator.wait_for_everyone()
     return folder.path
+
+
+def _chosen(modalities: Sequence[Modality] | None, suite: Suite | None) -> tuple[Modality, ...]:
+    chosen = tuple(modalities or ([suite.modality] if suite else BOXES))
+    if suite and set(chosen) != {suite.modality}:
+        raise ModalityError(f"suite {suite.name} is {suite.modality}; it can't train {', '.join(chosen)}")
+    return chosen
 
 
 def rehearse(
@@ -100,7 +105,7 @@ def rehearse(
     Raises: what `train` raises before its first step.
     """
     lines = []
-    for modality in tuple(modalities or ([suite.modality] if suite else BOXES)):
+    for modality in _chosen(modalities, suite):
         recipe = load_recipe(method, stage, modality=modality, backbone=backbone, overrides=overrides)
         batch = recipe.batch if backbone == "mini" else min(recipe.batch, 2 * recipe.accumulate)
         small = replace(recipe, batch=batch, examples=batch, replay=0.0, epochs=3, steps=0)
