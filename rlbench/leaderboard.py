@@ -24,8 +24,8 @@ MINI = (
 )
 READING = (
     "Accuracy in %, with its Wilson 95% interval, or that of a bootstrap over sources (recordings, speakers) where "
-    "examples share them and it is wider. `worst` counts an example as correct only if it is correct under every attack "
-    "of that threat model. `k corruptions at s` is their mean at severity s; its interval takes n examples, not k n, "
+    "examples share them and it is wider. `worst` counts an example as correct only if it is correct under every "
+    "attack of that threat model. `k corruptions at s` is their mean at severity s; its interval takes n examples, not k n, "
     "which is the cautious choice. Rows are in order of the mean of their `worst` columns; a cell that failed or is "
     "missing counts as 0."
 )
@@ -35,7 +35,7 @@ ROUNDS = (
     "Accuracy in %, pooled over rounds, with its Wilson 95% interval (and the lowest and highest round). `robust` is "
     "the worst case per example over the attacks; `unseen` are the classes left out of fine-tuning. `passes`: forward "
     "and backward passes of training since the backbone, in thousands of examples. `sees`: what training saw of the "
-    "unseen classes; rows that saw their examples are no strict hold-out, and can't be compared with the others on them."
+    "unseen classes; rows that saw their examples are no strict hold-out, and not comparable with the others on them."
 )
 
 

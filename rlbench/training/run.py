@@ -60,9 +60,7 @@ def train(
     Returns:
         `out`, a model; `out/best` is another one, of the weights that were most robust in validation.
 
-    Raises:
-        UnknownName, FieldError, CheckpointError, ModalityError, DataError; RLBenchError: `out` is another run's or
-        can't be written, or the loss is not finite.
+    Raises: RLBenchError: also for an `out` of another run, or a loss that is not finite.
     """
     chosen = _chosen(modalities, suite)
     recipes = {m: load_recipe(method, stage, modality=m, backbone=backbone, overrides=overrides) for m in chosen}
