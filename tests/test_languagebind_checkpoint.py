@@ -122,15 +122,22 @@ def test_a_class_token_per_frame_and_patches_in_three_dimensions(tmp_path) -> No
 def test_defaults_that_were_written_over_the_config_are_seen_through(tmp_path) -> None:
     """Where there is `vision_config_dict`, one of the sections may describe another tower: tensors decide."""
     weights, x = weights_of(VISION), torch.randn(2, 3, 28, 28, generator=torch.Generator().manual_seed(2))
-    true = load_checkpoint(written(tmp_path / "true", weights, config_of("image", VISION))).image_features(x)
+    right = config_of("image", VISION)
+    true = load_checkpoint(written(tmp_path / "true", weights, right)).image_features(x)
     wrong = {"hidden_size": 768, "patch_size": 32, "num_attention_heads": 8, "hidden_act": "quick_gelu", "lora_r": 2}
-    right = config_of("image", VISION)["vision_config"]
-    for first, second in ((wrong, right), (right, wrong)):
-        config = {**config_of("image", VISION), "vision_config": first, "vision_config_dict": second}
-        found = load_checkpoint(written(tmp_path / "trap", weights, config))
+    half = {"hidden_size": 64, "patch_size": 32, "num_attention_heads": 4, "hidden_act": "quick_gelu", "lora_r": 2}
+    sections = right["vision_config"]
+    for first, second in ((wrong, sections), (sections, wrong), (half, {}), (half, {"lora_alpha": 16}), (wrong, half)):
+        found = load_checkpoint(
+            written(tmp_path / "trap", weights, {**right, "vision_config": first, "vision_config_dict": second})
+        )
         torch.testing.assert_close(found.image_features(x), true)
+    lora = with_lora(weights, 4)
+    true = load_checkpoint(written(tmp_path / "lora", lora, config_of("image", VISION, lora_r=4))).image_features(x)
+    trap = {**right, "vision_config": half, "vision_config_dict": {}}
+    torch.testing.assert_close(load_checkpoint(written(tmp_path / "lora", lora, trap)).image_features(x), true)
     with pytest.raises(CheckpointError, match="another vision tower: its hidden_size is 768, the weights' 64"):
-        load_checkpoint(written(tmp_path / "trap", weights, {**config, "vision_config": wrong}))
+        load_checkpoint(written(tmp_path / "trap", weights, {**right, "vision_config": wrong}))
 
 
 def _without(part: str) -> Callable[[dict, dict], None]:
@@ -165,7 +172,7 @@ def _set(part: str, change: Callable[[Tensor], Tensor]) -> Callable[[dict, dict]
         (lambda w, c: c["vision_config"].update(lora_r=8), "says lora_r 8; the weights have LoRA factors of rank 4"),
         (lambda w, c: c["vision_config"].update(lora_r=0), "says lora_r 0; the weights have LoRA factors of rank 4"),
         (lambda w, c: c["vision_config"].update(hidden_size=32), "another vision tower: its hidden_size is 32"),
-        (lambda w, c: c["text_config"].update(num_hidden_layers=3), "another text tower: its num_hidden_layers is 3"),
+        (lambda w, c: c["text_config"].update(hidden_size=48), "another text tower: its hidden_size is 48"),
         (lambda w, c: c["vision_config"].update(add_time_attn=True), "no attention over time"),
         (lambda w, c: c.update(architectures=["LanguageBindAudio"]), "no mel bins x frames.* 17 positions"),
     ],

@@ -1,7 +1,8 @@
 """The architecture of a published checkpoint, from its tensors and, where they do not tell it, from its config.json.
 
 config.json can be wrong: where it has `vision_config_dict`, the original code writes that over `vision_config`, and its
-own defaults over the rest. So a section counts only if it agrees with the tensors in all that they tell.
+own defaults over the rest. So sizes are the tensors' alone, and a section of another hidden size does not count; one
+that is wrong elsewhere counts for heads and mel bins, which can be checked.
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ from rlbench.errors import CheckpointError
 
 _MODALITIES: tuple[Modality, ...] = ("image", "thermal", "depth", "audio", "video")
 _HEAD = 64  # the width of an attention head where nothing is said
-_DEFAULT_RANK = 2  # of the original code, where it writes its defaults over the config
 
 
 @dataclass(frozen=True)
@@ -47,51 +47,59 @@ class Tensors:
 
 @dataclass(frozen=True)
 class Told:
-    """What config.json says of a tower, by the sections that agree with the tensors; and where it is."""
+    """What config.json says of a tower.
+
+    Attributes:
+        sections: those of the right hidden size; the ones that agree with the tensors in all else come first.
+        agreeing: how many of them, from the first, are believed in what tensors do not tell.
+        overwritten: whether the original code writes over it.
+        source: where it is.
+    """
 
     sections: tuple[Mapping[str, Any], ...]
+    agreeing: int
     overwritten: bool
     source: str
 
-    def values(self, key: str) -> list[Any]:
-        """What the sections say, without nothing and 0."""
-        return [section[key] for section in self.sections if section.get(key)]
-
     def first(self, key: str, default: Any) -> Any:
-        return next(iter(self.values(key)), default)
+        """Of the sections that agree, without nothing and 0."""
+        return next((section[key] for section in self.sections[: self.agreeing] if section.get(key)), default)
 
     def heads(self, hidden: int) -> int:
-        """Raises: CheckpointError: nothing is said, and the hidden size is no multiple of 64."""
-        fitting = [heads for heads in self.values("num_attention_heads") if hidden % heads == 0]
+        """Raises: CheckpointError: nothing is said that fits, and the hidden size is no multiple of 64."""
+        said = [int(section["num_attention_heads"]) for section in self.sections if section.get("num_attention_heads")]
+        fitting = [heads for heads in said if hidden % heads == 0]
         if not fitting and hidden % _HEAD:
             raise CheckpointError(f"{self.source} must say num_attention_heads for the hidden size {hidden}")
-        return int(fitting[0]) if fitting else hidden // _HEAD
+        return fitting[0] if fitting else hidden // _HEAD
 
     def check_rank(self, rank: int) -> None:
         """Raises: CheckpointError: the sections say another rank of LoRA than the tensors have (0: no LoRA)."""
         said = {section["lora_r"] for section in self.sections if section.get("lora_r") is not None}
-        if not said or rank in said or (self.overwritten and rank in (0, _DEFAULT_RANK)):
-            return
-        found = f"LoRA factors of rank {rank}" if rank else "no LoRA factors"
-        raise CheckpointError(f"{self.source} says lora_r {max(said)}; the weights have {found}")
+        if said and rank not in said and not self.overwritten:
+            found = f"LoRA factors of rank {rank}" if rank else "no LoRA factors"
+            raise CheckpointError(f"{self.source} says lora_r {max(said)}; the weights have {found}")
 
 
 def told(config: Mapping[str, Any], tower: str, facts: Mapping[str, int], source: str) -> Told:
     """What the config says of "vision" or "text"; `facts` by the config's keys.
 
     Raises:
-        CheckpointError: no section agrees with the facts.
+        CheckpointError: there are sections, and all are of another hidden size.
     """
     found = [config.get(f"{tower}_config"), config.get(f"{tower}_config_dict")]
-    sections = [section for section in found if isinstance(section, dict) and section]
-    wrong = [{k: v for k, v in facts.items() if s.get(k) not in (None, v)} for s in sections]
-    agreeing = tuple(s for s, differing in zip(sections, wrong, strict=True) if not differing)
-    if sections and not agreeing:
-        key, value = next(iter(wrong[0].items()))
+    given = [section for section in found if isinstance(section, dict) and section]
+    sections = [section for section in given if section.get("hidden_size") in (None, facts["hidden_size"])]
+    if given and not sections:
+        said, are = given[0]["hidden_size"], facts["hidden_size"]
         raise CheckpointError(
-            f"{source} describes another {tower} tower: its {key} is {sections[0][key]}, the weights' {value}"
+            f"{source} describes another {tower} tower: its hidden_size is {said}, the weights' {are}"
         )
-    return Told(agreeing, isinstance(found[1], dict), source)
+    wrong = [any(section.get(key) not in (None, value) for key, value in facts.items()) for section in sections]
+    ordered = sorted(zip(wrong, range(len(sections)), strict=True))
+    overwritten = isinstance(found[1], dict)
+    agreeing = wrong.count(False) if overwritten else len(sections)
+    return Told(tuple(sections[i] for _, i in ordered), agreeing, overwritten, source)
 
 
 def declared(config: Mapping[str, Any]) -> Modality | None:
@@ -163,11 +171,11 @@ def _check_frames(said: Told, modality: Modality | None, sizes: VisionSizes) -> 
         raise CheckpointError(f"{said.source} is for {modality}, but the weights are a video tower's")
     if sizes.frames and sizes.frame_classes not in (0, sizes.frames):
         raise CheckpointError(f"the weights have {sizes.frame_classes} class tokens for {sizes.frames} frames")
-    if not sizes.frames and said.values("add_time_attn"):
+    if not sizes.frames and said.first("add_time_attn", False):
         raise CheckpointError(f"{said.source} says add_time_attn; the weights have no attention over time")
-    frames = [n for n in said.values("num_frames") if n > 1]
-    if sizes.clip and frames and sizes.clip not in frames:
-        raise CheckpointError(f"{said.source} says num_frames {frames[0]}; the weights are for {sizes.clip} frames")
+    frames = said.first("num_frames", 1)
+    if sizes.clip and frames > 1 and sizes.clip != frames and not said.overwritten:
+        raise CheckpointError(f"{said.source} says num_frames {frames}; the weights are for {sizes.clip} frames")
 
 
 def text_sizes(tensors: Tensors, config: Mapping[str, Any], source: str) -> TextSizes:
