@@ -22,7 +22,7 @@ from rlbench.evaluate import Bench, prepare
 from rlbench.machine import code, device_of, processors, settled
 from rlbench.metrics import wilson
 from rlbench.records import BLOCK, Store
-from rlbench.suite import load_suite
+from rlbench.suite import load_suites
 
 STARTING = 5.0  # seconds that a process takes to start, at most
 
@@ -258,8 +258,8 @@ def plan(
             raise FieldError(f"{name} is {value}; it must be at least 1")
     store = store if isinstance(store, Store) else Store(store)
     store.check()
-    loaded = [one if isinstance(one, Suite) else load_suite(str(one)) for one in _several(suites)]
-    loaded = [_varied(one, seed, series) for one in {(s.path, s.name): s for s in loaded}.values()]
+    loaded = [s for one in _several(suites) for s in ([one] if isinstance(one, Suite) else load_suites(str(one)))]
+    loaded = [_varied(one, seed, series) for one in {(s.path, s.name, s.modality): s for s in loaded}.values()]
     names = list(dict.fromkeys(resolve(str(one)).name for one in _several(models)))
     chosen = device_of(device)
     notes = store.records()[1]

@@ -10,7 +10,7 @@ import rlbench
 ROOT = Path(rlbench.__file__).parent
 LAYERS = [
     "errors core",
-    "learning fbank fields hub machine preprocess registry located threat seeds metrics",
+    "learning fbank fields hub machine preprocess registry located columns threat seeds metrics",
     "encoders attacks corruptions objectives tasks",
     "cells checkpoints heads judge suite records workers",
     "inputs",

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from rlbench import registry
+from rlbench.corruptions.batched import BATCHED
 from rlbench.errors import DataError, FieldError
 from rlbench.seeds import ExampleStreams
 
@@ -63,7 +64,9 @@ def test_equal_to_the_package(name) -> None:
     for severity in range(1, 6):
         theirs = imagecorruptions.corrupt(picture, severity, name)
         ours = registry.make("corruption", name)(x, severity, _streams(1))
-        np.testing.assert_array_equal((ours[0].permute(1, 2, 0) * 255).round().byte().numpy(), theirs)
+        levels = (ours[0].permute(1, 2, 0) * 255).round().numpy()
+        off = np.abs(levels - theirs.astype(np.float64))
+        assert off.max() <= (name in BATCHED) and (off > 0).mean() < 0.1
 
 
 @pytest.mark.parametrize(("name", "deviation"), [("gaussian_noise", 0.08), ("speckle_noise", 0.15 * 0.5)])

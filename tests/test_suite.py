@@ -160,7 +160,7 @@ def test_worst_needs_an_attack_and_the_list_an_entry(tmp_path) -> None:
 
 def test_a_corruption_of_another_modality(tmp_path) -> None:
     text = GOOD.replace("modality: image", "modality: audio").replace("name: blobs", "name: audio-world")
-    with pytest.raises(SuiteError, match=r":12: corruption: corruption 'fog' is for image; the suite's modality is a"):
+    with pytest.raises(SuiteError, match=r":12: corruption: corruption 'fog' is for image, video; the suite's modality is a"):
         load_suite(_file(tmp_path, text))
 
 
