@@ -25,6 +25,7 @@ from rlbench.records import BLOCK, Store
 from rlbench.suite import load_suites
 
 STARTING = 5.0  # seconds that a process takes to start, at most
+CORRUPTING = 0.005  # seconds that a corruption takes of an example of 32 pixels, about
 
 
 @dataclass(frozen=True)
@@ -167,7 +168,8 @@ def _plan_pair(
         for start, stop in pair.spans:
             if any((start, stop) not in present[m] for m in group.members):
                 cost = passes * (stop - start)
-                units.append(Unit(index, group, start, stop, cost, cost * pair.pace))
+                corrupting = CORRUPTING * (stop - start) * (group.corrupted is not None)
+                units.append(Unit(index, group, start, stop, cost, cost * pair.pace + corrupting))
     planned = []
     for p in pair.suite.perturbations:
         done = present[cells.canonical(p)]
