@@ -28,8 +28,7 @@ class Box:
     """The space where an attack lives; normalisation, channel replication and resizing are inside the encoder.
 
     Attributes:
-        shape: one example's shape, without the batch.
-        low, high: range of every coordinate.
+        shape: of one example; low, high: range of every coordinate; rate: samples a second of a waveform (0: any).
         unit: what a coordinate is: "intensity", "log-mel" (of its peak), "fbank" (log-mel in nats) or "waveform".
     """
 
@@ -37,6 +36,7 @@ class Box:
     low: float = 0.0
     high: float = 1.0
     unit: str = "intensity"
+    rate: int = 0
 
 
 @dataclass(frozen=True)

@@ -95,7 +95,8 @@ def front_of(modality: Modality, sizes: VisionSizes, options: BoxOptions) -> Fro
     """The front of a modality's tower, whose box has the size that the tower takes."""
     size = (sizes.height, sizes.width)
     if modality == "audio" and options.audio == "waveform":
-        box = Box(shape=(1, round(options.seconds * fbank.RATE)), low=-1.0, high=1.0, unit="waveform")
+        samples = round(options.seconds * fbank.RATE)
+        box = Box(shape=(1, samples), low=-1.0, high=1.0, unit="waveform", rate=fbank.RATE)
         return Waveform(box, *size)
     if modality == "audio":
         return LogMel(Box(shape=(options.pieces, *size), low=fbank.LOW, high=fbank.HIGH, unit="fbank"))

@@ -17,6 +17,7 @@ from rlbench.core import Box, Label, Modality, Split
 from rlbench.errors import ModalityError
 from rlbench.registry import register
 from rlbench.tasks.mel import logmel
+from rlbench.tasks.readers import window
 from rlbench.tasks.world import World
 
 RATE = 8000
@@ -188,10 +189,10 @@ def _sound(g: Rng, label: int) -> Wave:
 class AudioWorld(World):
     """Procedural sounds of 16 kinds: 1 s at 8 kHz, as log-mel or waveform.
 
-    Synthesis is at 8 kHz whatever the box: a waveform box of n samples hears the clip at n Hz, a log-mel box by
-    `rlbench.tasks.mel.logmel`, an fbank box by `rlbench.preprocess.heard`; the clips are at hand for corruptions of the
-    sound (`inputs.Recorded`). Web: signal-to-noise ratio -4 to 14 dB, second event at gain 0 to 0.2. Sensor: -15 to 3
-    dB, gain 0 to 0.5.
+    Synthesis is at 8 kHz whatever the box: a waveform box of n samples hears the clip at n Hz (or at its own rate, cut,
+    or centred in silence), a log-mel box by `rlbench.tasks.mel.logmel`, an fbank box by `rlbench.preprocess.heard`; the
+    clips are at hand for corruptions of the sound (`inputs.Recorded`). Web: signal-to-noise ratio -4 to 14 dB, second
+    event at gain 0 to 0.2. Sensor: -15 to 3 dB, gain 0 to 0.5.
     """
 
     name: ClassVar[str] = "audio-world"
@@ -227,7 +228,7 @@ class AudioWorld(World):
 
     def rate(self, box: Box) -> int:
         """Samples a second of `waves`."""
-        return box.shape[1] if box.unit == "waveform" else RATE
+        return (box.rate or box.shape[1]) if box.unit == "waveform" else RATE
 
     def waves(self, box: Box, start: int, stop: int, split: Split = "test") -> Tensor:
         """(B, 1, samples) float64 in [0, 1]: the clips before the front end. Raises: ModalityError."""
@@ -259,6 +260,9 @@ def _heard(wave: Wave, box: Box) -> np.ndarray:
     if box.unit == "fbank":
         mel = preprocess.heard(torch.from_numpy(wave[None]).float(), RATE, box)[0].numpy()
         return np.asarray((mel - box.low) / (box.high - box.low))
-    if box.shape[1] != RATE:
-        wave = np.clip(signal.resample(wave, box.shape[1]), -1, 1)
+    rate = box.rate or box.shape[1]
+    if rate != RATE:
+        wave = np.clip(signal.resample(wave, rate), -1, 1)
+    if rate != box.shape[1]:
+        wave = window(wave, box.shape[1])
     return np.asarray(np.round((wave[None] + 1) / 2 * 65535) / 65535)

@@ -67,8 +67,8 @@ def window(wave: np.ndarray, length: int) -> np.ndarray:
 def audio(path: Path, box: Box, *, rate: int, seconds: float) -> np.ndarray:
     """A recording: mean of its channels, resampled to `rate`, cut or padded by `window`.
 
-    A log-mel box gets the spectrogram of `seconds` of it; a waveform box as many samples as it has; a box of unit
-    "fbank" what LanguageBind hears (`preprocess.heard`): its first channel, as a whole.
+    A log-mel box gets the spectrogram of `seconds` of it; a waveform box as many samples as it has, at its own rate if
+    it has one; a box of unit "fbank" what LanguageBind hears (`preprocess.heard`): its first channel, as a whole.
 
     Returns:
         (1, mels, frames) or (1, samples) float32 in [0, 1]; a waveform's zero is at 1/2.
@@ -87,6 +87,7 @@ def audio(path: Path, box: Box, *, rate: int, seconds: float) -> np.ndarray:
             raise DataError(f"the recording {path} is shorter than 25 ms")
         mel = preprocess.heard(torch.from_numpy(channels[None, :, 0]), own_rate, box)[0].numpy()
         return np.asarray((mel - box.low) / (box.high - box.low))
+    rate = box.rate or rate
     common = gcd(rate, own_rate)
     if own_rate != rate:
         wave = signal.resample_poly(wave, rate // common, own_rate // common)
