@@ -16,7 +16,7 @@ from torch.nn.functional import normalize
 
 from rlbench.encoders.clip_towers import TextSizes, VisionSizes, random_weights
 from rlbench.encoders.languagebind import Checkpoint, load_checkpoint
-from rlbench.errors import CheckpointError
+from rlbench.errors import CheckpointError, DataError
 
 CASES = ["image", "thermal_lora", "audio_ft", "video_ft", "video_lora"]
 TEXT = TextSizes(hidden=32, mlp=64, layers=2, heads=4, vocabulary=64, positions=16, projection=24)
@@ -213,6 +213,8 @@ def test_mel_bins_make_the_positions(tmp_path) -> None:
     found = load_checkpoint(written(tmp_path, weights, config))
     assert (found.vision.sizes.height, found.vision.sizes.width) == (16, 71)
     assert found.image_features(torch.randn(1, 3, 16, 71)).shape == (1, 24)
+    with pytest.raises(DataError, match=r"\(1, 3, 14, 71\) do not fit a tower for 16 x 71"):
+        found.image_features(torch.randn(1, 3, 14, 71))
     config["vision_config"]["num_mel_bins"] = 21
     with pytest.raises(CheckpointError, match="says 21 x 71 mel bins x frames, which do not make the weights' 21 pos"):
         load_checkpoint(written(tmp_path, weights, config))

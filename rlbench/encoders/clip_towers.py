@@ -16,6 +16,8 @@ from torch.utils.checkpoint import checkpoint
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPVisionConfig
 from transformers.models.clip.modeling_clip import CLIPEncoderLayer
 
+from rlbench.errors import DataError
+
 Attention = Literal["sdpa", "eager"]
 
 
@@ -167,11 +169,15 @@ class VisionTower(nn.Module):
         self.checkpointing = True
 
     def forward(self, pixel_values: Tensor) -> Tensor:
-        """(B, C, H, W) or (B, C, T, H, W), normalised -> (B, P); the mean over the frames."""
+        """(B, C, H, W) or (B, C, T, H, W), normalised -> (B, P); the mean over the frames.
+
+        Raises: DataError: another height, width or number of frames than the tower's.
+        """
         x = pixel_values
         frames = x.shape[2] if x.dim() == 5 else 1
         if self.sizes.clip not in (0, frames) or x.shape[-2:] != (self.sizes.height, self.sizes.width):
-            raise ValueError(f"pixel values of shape {tuple(x.shape)} do not fit {self.sizes}")
+            size = f"{self.sizes.height} x {self.sizes.width}, {self.sizes.clip or 'any number of'} frames"
+            raise DataError(f"pixel values of shape {tuple(x.shape)} do not fit a tower for {size}")
         if x.dim() == 5:
             x = x.transpose(1, 2).flatten(0, 1)
         model = self.vision_model
