@@ -1,0 +1,89 @@
+"""Campaigns: many runs from one file, and checkpoints put into the baselines' folders."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from rlbench.checkpoints import read_card, resolve
+from rlbench.errors import CheckpointError, FieldError, RLBenchError
+from rlbench.training.bundle import bundle
+from rlbench.training.campaign import Task, read_campaign, results, run_campaign
+
+SMALL = "examples: 64, batch: 32, validation: 16, epochs: 1, attack_steps: 1"
+FILE = f"""
+modalities: [thermal]
+rounds: {{"1": {{seed: 0}}, "2": {{seed: 1}}}}
+set: {{{SMALL}}}
+jobs:
+  languagebind: {{method: languagebind, rounds: ["1"]}}
+  fare: {{method: fare, set: {{init: "@1/languagebind", original: "@1/languagebind"}}}}
+"""
+
+
+def campaign(tmp_path: Path, text: str = FILE) -> list[Task]:
+    (tmp_path / "c.yaml").write_text(text)
+    return read_campaign(tmp_path / "c.yaml", tmp_path / "out")
+
+
+def test_a_file_becomes_runs_that_wait_for_others(tmp_path: Path) -> None:
+    first, fare, again = campaign(tmp_path)
+    assert [task.name for task in (first, fare, again)] == [
+        "1/thermal/languagebind",
+        "1/thermal/fare",
+        "2/thermal/fare",
+    ]
+    assert first.after == frozenset() and fare.after == again.after == {"1/thermal/languagebind"}
+    told = again.arguments(tmp_path / "out")
+    start = str((tmp_path / "out" / "1/thermal/languagebind").absolute())
+    assert told[:3] == ["fare", "--modality", "thermal"] and f"init={start}" in told and "seed=1" in told
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("[]", "must be a mapping"),
+        (FILE.replace("jobs:", "job:"), "did you mean 'jobs'"),
+        (FILE.replace("method: fare", "methods: fare"), "did you mean 'method'"),
+        (FILE.replace('"@1/languagebind", original', '"@1/languagebnd", original'), "which is no job of it"),
+    ],
+)
+def test_mistakes_in_a_file(text: str, error: str, tmp_path: Path) -> None:
+    with pytest.raises(FieldError, match=error):
+        campaign(tmp_path, text)
+
+
+def test_runs_are_made_once_tabled_and_bundled(tmp_path: Path) -> None:
+    out, seen = tmp_path / "out", []
+    tasks = campaign(tmp_path)
+    run_campaign(tasks, out, workers=2, report=lambda name, done, of: seen.append((name, done, of)))
+    assert sorted(seen)[-1][1:] == (3, 3) and {name for name, _, _ in seen} == {task.name for task in tasks}
+    stamp = (out / "2/thermal/fare/card.yaml").stat().st_mtime_ns
+    run_campaign(tasks, out, report=lambda *_: pytest.fail("nothing is left"))
+    assert (out / "2/thermal/fare/card.yaml").stat().st_mtime_ns == stamp
+
+    table = results(tasks, out).splitlines()
+    assert len(table) == 2 + 3 and "seed=1" in table[-1] and "clean" in table[0]
+
+    for name in ("fare", "other"):
+        (tmp_path / "baselines" / name).mkdir(parents=True)
+        card = {"baseline": name, "summary": "x", "backbones": {"mini": {"family": "mini", "modalities": {}}}}
+        (tmp_path / "baselines" / name / "card.yaml").write_text(yaml.safe_dump(card))
+    assert bundle(out / "1", tmp_path / "baselines") == ["thermal fare"]
+    (model,) = read_card(tmp_path / "baselines" / "fare" / "card.yaml")
+    run = resolve(str(out / "1/thermal/fare"))
+    assert model.sha256 == run.sha256 and model.weights["thermal"].trained["init"] == "languagebind:mini"
+    assert (tmp_path / "baselines/fare/mini-thermal.safetensors").is_file()
+    with pytest.raises(CheckpointError, match="no finished runs"):
+        bundle(tmp_path, tmp_path / "baselines")
+
+
+def test_a_failed_run_is_named_and_the_others_are_made(tmp_path: Path) -> None:
+    text = FILE.replace("{method: languagebind, rounds", "{method: languagebind, set: {lr: 1.0e+30, epochs: 8}, rounds")
+    text += f"  alone: {{method: languagebind, set: {{{SMALL}}}, rounds: ['2']}}\n"
+    tasks, out = campaign(tmp_path, text), tmp_path / "out"
+    with pytest.raises(RLBenchError, match="1/thermal/languagebind: the loss is"):
+        run_campaign(tasks, out, workers=1, report=lambda *_: None)
+    assert (out / "2/thermal/alone/card.yaml").is_file() and not (out / "1/thermal/fare").exists()

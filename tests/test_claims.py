@@ -1,0 +1,113 @@
+"""Methods compared over rounds: pooling, paired tests, and sentences that say no more than the tests do."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from rlbench.claims import COLUMNS, compared, methods, report
+from rlbench.core import Record
+from rlbench.errors import StoreError
+from rlbench.leaderboard import render_rounds
+
+CLEAN, ROBUST, UNSEEN, UNSEEN_ROBUST = COLUMNS
+
+
+def record(model: str, turn: str, perturbation: str, bits: list[int], *, suite: str = "toy", **told: object) -> Record:
+    flags = np.packbits(np.array(bits, dtype=bool)).tobytes().hex()
+    same = {"data": f"d{turn}", "anchors": "a", "protocol": perturbation, "seed": 0, "round": turn}
+    return Record(
+        key=f"{model} {turn} {perturbation} {suite}",
+        suite=suite,
+        suite_version=1,
+        task="thermal-world",
+        modality="thermal",
+        model=f"{model}:mini",
+        backbone="mini",
+        perturbation=perturbation,
+        n=len(bits),
+        n_correct=sum(bits),
+        error=None,
+        forwards=0,
+        backwards=0,
+        flags=flags,
+        provenance={**same, "training_forwards": 8000, "training_backwards": 4000, **told},
+    )
+
+
+def rounds(model: str, *, clean: list[int], robust: list[int], turns: str = "12", **told: object) -> list[Record]:
+    return [
+        record(model, turn, name, bits, **told)
+        for turn in turns
+        for name, bits in (("clean", clean), ("worst linf 4/255", robust))
+    ]
+
+
+def test_flags_are_pooled_over_rounds_and_paired() -> None:
+    """30 pairs a round: 12 that only the one gets right, 3 that only the other does; p from the binomial by hand."""
+    own = rounds("rlbind", clean=[1] * 30, robust=[1] * 12 + [0] * 3 + [1] * 15)
+    other = rounds("tecoa", clean=[1] * 30, robust=[0] * 12 + [1] * 3 + [1] * 15)
+    first, second = methods([*other, *own], "thermal")
+    assert (first.name, second.name) == ("rlbind:mini", "tecoa:mini")
+    (one,) = compared(first, [second], ROBUST)
+    assert (one.only_own, one.only_other, one.points) == (24, 6, 100 * 18 / 60)
+    from math import comb
+
+    assert one.p == pytest.approx(2 * sum(comb(30, k) for k in range(7)) / 2**30)
+    assert one.verdict == "above" and compared(second, [first], ROBUST)[0].verdict == "below"
+    (tie,) = compared(first, [second], CLEAN)
+    assert (tie.p, tie.points, tie.verdict) == (1.0, 0.0, "level")
+    assert first.score(ROBUST).startswith("90.0 [79.9, 95.3] (90.0 to 90.0)")
+
+
+def test_only_rounds_that_both_have_are_compared() -> None:
+    own = rounds("rlbind", clean=[1] * 8, robust=[1] * 8, turns="123")
+    other = rounds("fare", clean=[1] * 8, robust=[0] * 8, turns="1")
+    found = {method.name: method for method in methods([*own, *other], "thermal")}
+    (one,) = compared(found["rlbind:mini"], [found["fare:mini"]], ROBUST)
+    assert one.only_own == 8 and one.p == pytest.approx(2 / 2**8)
+
+
+def test_a_tie_is_said_to_be_a_tie_and_many_comparisons_are_adjusted_for() -> None:
+    own = rounds("rlbind", clean=[1] * 40, robust=[1] * 6 + [0] * 34, turns="1")
+    weak = rounds("languagebind", clean=[1] * 40, robust=[0] * 40, turns="1")
+    one = report([*own, *weak], subject="rlbind")
+    assert "**robust**: rlbind is above languagebind (thermal)." in one  # 6:0, p = .031
+    assert "more robust than every other method on every modality holds" in one
+    several = [r for name in ("fare", "tecoa") for r in rounds(name, clean=[1] * 40, robust=[0] * 40, turns="1")]
+    three = report([*own, *weak, *several], subject="rlbind")
+    assert "**robust**: rlbind is level with" in three  # 3 x .031 is not below .05
+    assert "does not hold as a whole" in three and "is above" not in three
+
+
+def test_rows_say_what_training_cost_and_saw() -> None:
+    text = report(rounds("rlbind", clean=[1], robust=[1], sees="names of unseen classes"), subject="rlbind")
+    assert "8k f, 4k b" in text and "names of unseen classes" in text
+
+
+def test_unseen_classes_are_columns_of_their_own() -> None:
+    seen = rounds("rlbind", clean=[1, 1], robust=[1, 0], turns="1")
+    unseen = [replace(r, suite="toy-unseen", n_correct=1, flags="80") for r in seen]
+    (method,) = methods([*seen, *unseen], "thermal")
+    assert method.score(CLEAN).startswith("100.0") and method.score(UNSEEN).startswith("50.0")
+
+
+def test_what_can_not_be_compared_is_refused() -> None:
+    own = rounds("rlbind", clean=[1], robust=[1], turns="1")
+    other = [
+        replace(r, provenance={**r.provenance, "data": "else"})
+        for r in rounds("fare", clean=[1], robust=[1], turns="1")
+    ]
+    with pytest.raises(StoreError, match="tested in another way"):
+        methods([*own, *other], "thermal")
+    failed = [replace(r, flags=None, n_correct=None, error="crash") for r in own]
+    with pytest.raises(StoreError, match="crash"):
+        methods(failed, "thermal")
+
+
+def test_the_page_is_the_same_in_any_order_and_says_what_it_is() -> None:
+    records = [*rounds("rlbind", clean=[1], robust=[1]), *rounds("fare", clean=[1], robust=[0])]
+    page = render_rounds(records, "Board")
+    assert page == render_rounds(records[::-1], "Board") and "not LanguageBind's" in page
