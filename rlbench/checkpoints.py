@@ -51,7 +51,7 @@ class Weights:
     Attributes:
         file: relative to the card; a folder is a published checkpoint's.
         hub, revision: a published checkpoint of the Hugging Face hub instead; without a revision, its newest.
-        sha256, bytes: of the file.
+        sha256, bytes: of the file; of a folder's or the hub's weights, the sha256 alone, if it is known.
     """
 
     file: str | None = None
@@ -214,28 +214,32 @@ def _with_modalities(model: Model) -> Model:
 
 
 def read_weights(model: Model, modality: Modality) -> Path:
-    """The path of a modality's file, after its size and sha256 were checked; or of a published checkpoint's folder.
+    """The path of a modality's file, or of a published checkpoint's folder, checked against its card.
+
+    A file must have the card's size and sha256; of a folder, the weights are checked where the card has their sha256.
 
     Raises:
         CheckpointError: missing, truncated or altered; the hub can't be reached.
     """
     weights = model.weights[modality]
-    if weights.hub:
-        return hub.fetched(weights.hub, weights.revision)
-    path = model.folder / str(weights.file)
+    path = hub.fetched(weights.hub, weights.revision) if weights.hub else model.folder / str(weights.file)
     if path.is_dir():
+        if weights.sha256:
+            _check(hub.weights_file(path), weights.sha256)
         return path
     if not path.is_file():
         raise CheckpointError(f"{model.name} needs {path}, which is missing")
     if path.stat().st_size != weights.bytes:
         raise CheckpointError(f"{path} has {path.stat().st_size} bytes; the card says {weights.bytes}: fetch it again")
+    _check(path, weights.sha256)
+    return path
+
+
+def _check(path: Path, sha256: str) -> None:
     with path.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    if digest != weights.sha256:
-        raise CheckpointError(
-            f"{path} was altered: its sha256 is {digest[:12]}..., the card says {weights.sha256[:12]}..."
-        )
-    return path
+    if digest != sha256:
+        raise CheckpointError(f"{path} was altered: its sha256 is {digest[:12]}..., the card says {sha256[:12]}...")
 
 
 def _made(model: Model, modality: Modality | None) -> Encoder:

@@ -6,13 +6,13 @@ from pathlib import Path
 
 from rlbench.errors import CheckpointError, first_line
 
-WEIGHTS = ("model.safetensors", "pytorch_model.bin")
-_FILES = ["config.json", *WEIGHTS, "vocab.json", "merges.txt", "tokenizer.json", "tokenizer_config.json"]
+_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+_FILES = ["config.json", *_WEIGHTS, "vocab.json", "merges.txt", "tokenizer.json", "tokenizer_config.json"]
 
 
 def _whole(folder: Path) -> bool:
     """Files appear in a snapshot once they are downloaded as a whole."""
-    return (folder / "config.json").is_file() and any((folder / name).is_file() for name in WEIGHTS)
+    return (folder / "config.json").is_file() and any((folder / name).is_file() for name in _WEIGHTS)
 
 
 def fetched(repo: str, revision: str | None = None) -> Path:
@@ -49,3 +49,13 @@ def named(folder: Path) -> tuple[str, str] | None:
     if snapshots != "snapshots" or not repo.startswith("models--"):
         return None
     return repo.removeprefix("models--").replace("--", "/"), revision
+
+
+def weights_file(folder: Path) -> Path:
+    """The weights of a checkpoint's folder. Raises: CheckpointError: there is no folder, or no weights in it."""
+    if not folder.is_dir():
+        raise CheckpointError(f"there is no checkpoint's folder {folder}")
+    for name in _WEIGHTS:
+        if (folder / name).is_file():
+            return folder / name
+    raise CheckpointError(f"{folder} has no weights; there must be {' or '.join(_WEIGHTS)}")

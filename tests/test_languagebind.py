@@ -222,6 +222,13 @@ def test_a_card_names_a_folder_or_the_hub(tmp_path, monkeypatch) -> None:
     (tmp_path / "card.yaml").write_text(yaml.safe_dump(card))
     encoder = load_encoder(str(tmp_path), "thermal")
     assert list(encoder.boxes) == ["thermal"] and len(encoder.sha256["thermal"]) == 64
+    backbone["modalities"]["thermal"]["sha256"] = encoder.sha256["thermal"]
+    (tmp_path / "card.yaml").write_text(yaml.safe_dump(card))
+    assert load_encoder(str(tmp_path), "thermal").sha256 == encoder.sha256
+    backbone["modalities"]["thermal"]["sha256"] = 64 * "0"
+    (tmp_path / "card.yaml").write_text(yaml.safe_dump(card))
+    with pytest.raises(CheckpointError, match=r"model\.safetensors was altered"):
+        load_encoder(str(tmp_path), "thermal")
     cached = tmp_path / "models--LanguageBind--LanguageBind_Thermal" / "snapshots" / "abc123"
     published(cached, "thermal")
     monkeypatch.setattr(hub, "fetched", lambda repo, revision=None: cached)

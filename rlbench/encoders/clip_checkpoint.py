@@ -20,8 +20,9 @@ from rlbench.encoders.clip_towers import (
     text_tower,
     vision_tower,
 )
-from rlbench.encoders.clip_weights import fold, parted, read_config, read_weights, sha256_of, weights_file
+from rlbench.encoders.clip_weights import fold, parted, read_config, read_weights, sha256_of
 from rlbench.errors import CheckpointError
+from rlbench.hub import weights_file
 
 _VISION, _TEXT = ("vision_model.", "visual_projection."), ("text_model.", "text_projection.")
 _PATCHES = "vision_model.embeddings.patch_embedding.weight"

@@ -5,7 +5,6 @@ The weights are float32 under the names of transformers' CLIPModel; the metadata
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from rlbench.core import Modality
 from rlbench.encoders.clip_towers import Attention, VisionSizes, VisionTower, vision_tower
+from rlbench.encoders.clip_weights import sha256_of
 from rlbench.errors import CheckpointError
 
 _KEY = "rlbench"  # of the metadata: a single one, since several have no fixed order
@@ -56,9 +56,7 @@ def read_tower(path: Path, modality: Modality, attention: Attention = "sdpa") ->
     for name, value in weights.items():
         if not bool(value.isfinite().all()):
             raise CheckpointError(f"{path} holds weights that are not finite: {name}")
-    with path.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    return Saved(vision, str(about.get("text", "")), str(about.get("text_sha256", "")), digest)
+    return Saved(vision, str(about.get("text", "")), str(about.get("text_sha256", "")), sha256_of(path))
 
 
 def _opened(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -21,7 +21,6 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from rlbench.errors import CheckpointError, first_line
-from rlbench.hub import WEIGHTS
 
 _FACTOR = re.compile(r"(?P<module>.+)\.lora_(?P<factor>[AB])(?:\.[^.]+)?\.weight")
 _WRAPPED = ".base_model.model."  # PEFT's prefix
@@ -38,16 +37,6 @@ class Factors:
     @property
     def rank(self) -> int:
         return len(self.a)
-
-
-def weights_file(folder: Path) -> Path:
-    """Raises: CheckpointError: there is no folder, or no weights in it."""
-    if not folder.is_dir():
-        raise CheckpointError(f"there is no checkpoint's folder {folder}")
-    for name in WEIGHTS:
-        if (folder / name).is_file():
-            return folder / name
-    raise CheckpointError(f"{folder} has no weights; there must be {' or '.join(WEIGHTS)}")
 
 
 def sha256_of(path: Path) -> str:
