@@ -80,11 +80,17 @@ def list_(kind: str, as_json: bool) -> None:
 @click.argument("suite", metavar="SUITE")
 @click.option("--model", default="rlbind", show_default=True, help="Whose predictions, and whom the attack attacks.")
 @click.option("--perturbation", metavar="COLUMN", help="A column of the suite, such as 'pgd linf 4/255'.")
+@click.option("--corruptions", is_flag=True, help="One example under all corruptions; of sounds, WAV files too.")
 @click.option("--examples", type=click.IntRange(1, 64), default=8, show_default=True)
 @click.option("--device", default="cpu", show_default=True)
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="The PNG to write [default: SUITE.png].")
-def show(suite: str, model: str, perturbation: str | None, examples: int, device: str, out: Path | None) -> None:
-    """Draw a sheet of a suite's examples: clean, perturbed, difference, with labels and predictions."""
+def show(
+    suite: str, model: str, perturbation: str | None, corruptions: bool, examples: int, device: str, out: Path | None
+) -> None:
+    """Draw a sheet of a suite's examples: clean, perturbed, difference, with labels and predictions.
+
+    With --corruptions, and for a suite that has nothing else, a sheet of corruptions by severity.
+    """
     from rlbench import console
     from rlbench.suite import load_suite
 
@@ -93,6 +99,13 @@ def show(suite: str, model: str, perturbation: str | None, examples: int, device
     console.check_writable(out)
     from rlbench import drawing, sheets
 
+    if corruptions or (perturbation is None and sheets.only_corruptions(chosen)):
+        drawn = sheets.matrix(chosen, model, device=device)
+        console.write(out, drawing.draw_matrix(drawn))
+        console.write_all(out.with_suffix(""), {f"{name}.wav": sound for name, sound in drawn.sounds.items()})
+        heard = f" and {len(drawn.sounds)} sounds in {out.with_suffix('')}/" if drawn.sounds else ""
+        click.echo(f"{drawn.title}: {len(drawn.rows)} corruptions; wrote {out}{heard}")
+        return
     column = sheets.choose(chosen, perturbation)
     sheet = sheets.collect(chosen, model, column, examples, device=device)
     console.write(out, drawing.draw(sheet))

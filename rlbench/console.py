@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from math import ceil
 from pathlib import Path
@@ -264,6 +264,15 @@ def write(path: Path, data: bytes | str) -> None:
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise StoreError(f"can't write {path}: {error.strerror}; choose another path") from None
+
+
+def write_all(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Writes files into a folder, which is made if there are any. Raises: StoreError."""
+    with suppress(OSError):  # the first file says what is wrong
+        if files:
+            folder.mkdir(exist_ok=True)
+    for name, data in files.items():
+        write(folder / name, data)
 
 
 def emit(path: Path | None, text: str) -> None:

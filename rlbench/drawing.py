@@ -5,8 +5,8 @@ Stills stand in columns, clean over perturbed over difference; a video is a stri
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from io import BytesIO
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
@@ -55,6 +55,64 @@ class Sheet:
     labels: tuple[str, ...]
     clean: tuple[Guess, ...]
     perturbed: tuple[Guess, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One corruption of a matrix: by severity the example (*box.shape), its prediction, and what the severity means."""
+
+    name: str
+    pictures: Mapping[int, Tensor]
+    guesses: Mapping[int, Guess]
+    levels: Mapping[int, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Matrix:
+    """One example under all corruptions of a suite; `clean` and `guess` without any.
+
+    Attributes:
+        title: what is shown: suite, model, class.
+        sounds: WAV files to listen to, by name.
+    """
+
+    title: str
+    modality: Modality
+    box: Box
+    clean: Tensor
+    guess: Guess
+    rows: tuple[Row, ...]
+    note: str = ""
+    sounds: Mapping[str, bytes] = field(default_factory=dict)
+
+
+def draw_matrix(matrix: Matrix) -> bytes:
+    """Corruptions x severities as a PNG, the clean example on the left of every row."""
+    severities = sorted({severity for row in matrix.rows for severity in row.pictures})
+    width, height = {"audio": (1.5, 1.5), "video": (3.2, 0.75)}.get(matrix.modality, (1.15, 1.45))
+    across, down = 1 + len(severities), len(matrix.rows)
+    size = (across * width + 1.3, down * height + 0.9)
+    figure = Figure(figsize=size, dpi=100)
+    axes = figure.subplots(down, across, squeeze=False)
+    top = 1 - 0.75 / size[1]
+    figure.subplots_adjust(1.2 / size[0], 0.1 / size[1], 1 - 0.1 / size[0], top, 0.05, 0.3 / (height - 0.3))
+    for panels, row in zip(axes, matrix.rows, strict=True):
+        _cell(panels[0], matrix.clean, matrix, matrix.guess, "clean")
+        panels[0].set_ylabel(row.name.replace("_", "\n"), fontsize=8, rotation=0, ha="right", va="center")
+        for panel, severity in zip(panels[1:], severities, strict=True):
+            panel.set_visible(severity in row.pictures)
+            if severity in row.pictures:
+                what = f"{severity}: {row.levels[severity]}" if row.levels[severity] else f"severity {severity}"
+                _cell(panel, row.pictures[severity], matrix, row.guesses[severity], what)
+    figure.suptitle("\n".join(filter(None, (matrix.title, matrix.note))), fontsize=10, y=1 - 0.1 / size[1], va="top")
+    return _png(figure)
+
+
+def _cell(panel: Axes, x: Tensor, matrix: Matrix, guess: Guess, what: str) -> None:
+    _picture(panel, _unit(x, matrix.box), matrix.modality, matrix.box.unit)
+    panel.set(xticks=[], yticks=[], xlabel="", ylabel="")
+    text = f"{what}\n{'✓' if guess.correct else '✗'} {guess.name}"
+    panel.set_title(text, fontsize=6, color=RIGHT if guess.correct else WRONG, pad=2)
 
 
 def draw(sheet: Sheet) -> bytes:
@@ -116,20 +174,26 @@ def _unit(x: Tensor, box: Box) -> NDArray[Any]:
 
 def _show(panel: Axes, picture: NDArray[Any], sheet: Sheet, *, signed: bool = False) -> Axes:
     panel.set_visible(True)
-    if sheet.box.unit == "waveform":
+    _picture(panel, picture, sheet.modality, sheet.box.unit, signed=signed)
+    if sheet.box.unit != "waveform":
+        _ticks(panel, sheet)
+    return panel
+
+
+def _picture(panel: Axes, picture: NDArray[Any], modality: Modality, unit: str, *, signed: bool = False) -> None:
+    """One example in [0, 1], or a difference about 0."""
+    if unit == "waveform":
         panel.plot(np.arange(picture.shape[-1]), picture[0], linewidth=0.5)
         panel.set_xlabel("sample", fontsize=7)
-        return panel
-    still = _strip(picture) if sheet.modality == "video" else picture
+        return
+    still = _strip(picture) if modality == "video" else picture
     if still.shape[0] == 1:
-        colours, low = ("RdBu_r", -0.5) if signed else (COLOURS.get(sheet.modality, "gray"), 0.0)
-        up, shape = ("lower", "auto") if sheet.modality == "audio" else ("upper", "equal")
+        colours, low = ("RdBu_r", -0.5) if signed else (COLOURS.get(modality, "gray"), 0.0)
+        up, shape = ("lower", "auto") if modality == "audio" else ("upper", "equal")
         panel.imshow(still[0], cmap=colours, vmin=low, vmax=low + 1.0, origin=up, aspect=shape)  # type: ignore[arg-type]
     else:
         shown = np.clip(still + (0.5 if signed else 0.0), 0.0, 1.0)
         panel.imshow(shown.transpose(1, 2, 0))
-    _ticks(panel, sheet)
-    return panel
 
 
 def _strip(clip: NDArray[Any]) -> NDArray[Any]:

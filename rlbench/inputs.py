@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -21,7 +22,6 @@ from torch import Tensor
 from rlbench.cells import plugin, plugin_values
 from rlbench.core import Box, Corrupted, Examples, Split, Streams, Task
 from rlbench.errors import AttackError, DataError
-from rlbench.machine import code
 from rlbench.seeds import ExampleStreams
 
 LIMIT = 2 << 30  # bytes of the folder: beyond, the oldest files go
@@ -90,28 +90,39 @@ class Inputs:
     def _key(self, corrupted: Corrupted, start: int, stop: int) -> str:
         made = plugin_values("corruption", corrupted.corruption, corrupted.fields)
         box = [list(self.box.shape), self.box.low, self.box.high, self.box.unit]
-        facts = [type(self.task).__name__, self.data, box, start, stop, made, corrupted.severity, self.seed, code()]
+        facts = [type(self.task).__name__, self.data, box, start, stop, made, corrupted.severity, self.seed, _sources()]
         return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:32]
 
-    def _corrupted(self, corrupted: Corrupted, start: int, stop: int) -> Tensor:
-        examples = self.load(start, stop)
-        streams = ExampleStreams(self.seed, examples.ids, str(corrupted))
-        corruption = plugin("corruption", corrupted.corruption, corrupted.fields)
-        acts_on = getattr(corruption, "acts_on", "") or self.box.unit
-        if acts_on == "waveform":
-            return self._sounding(corruption, corrupted, start, stop, streams)
-        if acts_on != self.box.unit:
-            raise AttackError(f"{corrupted.corruption} acts on {acts_on}; the encoder's box is {self.box.unit}")
-        return corrupt(examples.x, corrupted, self.box, streams)
+    def sounds(self, corrupted: Corrupted, start: int, stop: int) -> tuple[Tensor, int] | None:
+        """The corrupted waveforms, (B, 1, samples) in [0, 1], and their rate; None where it acts on the box.
 
-    def _sounding(self, corruption: Any, corrupted: Corrupted, start: int, stop: int, streams: Streams) -> Tensor:
-        """The waveforms corrupted, then heard by the task's own front end."""
-        task: object = self.task
+        Raises: AttackError.
+        """
+        corruption, task = self.made(corrupted), self.task
+        if getattr(corruption, "acts_on", "") != "waveform":
+            return None
         if not isinstance(task, Recorded):
             raise AttackError(f"{corrupted.corruption} acts on waveforms, which {type(task).__name__} does not have")
-        if any(field.name == "rate" for field in fields(corruption)):
-            corruption = replace(corruption, rate=task.rate(self.box))
-        heard = task.hear(_unit(corruption, corrupted, task.waves(self.box, start, stop), streams), self.box)
+        waves = task.waves(self.box, start, stop)
+        return _unit(corruption, corrupted, waves, self._streams(corrupted, start, stop)), task.rate(self.box)
+
+    def made(self, corrupted: Corrupted) -> Any:
+        """The corruption, at the rate of the task's waveforms where it has one."""
+        corruption = plugin("corruption", corrupted.corruption, corrupted.fields)
+        rated = is_dataclass(corruption) and any(field.name == "rate" for field in fields(corruption))
+        if not rated or not isinstance(self.task, Recorded):
+            return corruption
+        return replace(corruption, rate=self.task.rate(self.box))  # type: ignore[type-var]
+
+    def _streams(self, corrupted: Corrupted, start: int, stop: int) -> Streams:
+        return ExampleStreams(self.seed, self.load(start, stop).ids, str(corrupted))
+
+    def _corrupted(self, corrupted: Corrupted, start: int, stop: int) -> Tensor:
+        sounds, task = self.sounds(corrupted, start, stop), self.task
+        if sounds is None:
+            return corrupt(self.load(start, stop).x, corrupted, self.box, self._streams(corrupted, start, stop))
+        assert isinstance(task, Recorded)
+        heard = task.hear(sounds[0], self.box)
         _check(replace(self.load(start, stop), x=heard), self.box, start, stop)
         return heard
 
@@ -119,6 +130,9 @@ class Inputs:
 def corrupt(x: Tensor, corrupted: Corrupted, box: Box, streams: Streams) -> Tensor:
     """x (B, *shape) in the box, perturbed in the unit box and mapped back. Raises: AttackError."""
     corruption = plugin("corruption", corrupted.corruption, corrupted.fields)
+    acts_on = getattr(corruption, "acts_on", "") or box.unit
+    if acts_on != box.unit:
+        raise AttackError(f"{corrupted.corruption} acts on {acts_on}; the encoder's box is {box.unit}")
     span = box.high - box.low
     out = _unit(corruption, corrupted, ((x - box.low) / span).clamp(0, 1), streams)
     return (box.low + span * out).clamp(box.low, box.high)
@@ -145,6 +159,14 @@ def _check(examples: Examples, box: Box, start: int, stop: int) -> None:
         raise DataError(f"the task gave {tuple(x.shape)} for examples {start} to {stop} of {box.shape}")
     if not (torch.isfinite(x).all() and x.min() >= box.low and x.max() <= box.high):
         raise DataError(f"inputs {start} to {stop} leave the box [{box.low}, {box.high}] or are not finite")
+
+
+@cache
+def _sources() -> str:
+    """A hash of rlbench's corruptions and tasks, so that edited ones are computed again."""
+    root = Path(__file__).parent
+    files = sorted(path for part in ("corruptions", "tasks") for path in (root / part).glob("*.py"))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:16]
 
 
 def _eighths(levels: np.ndarray, box: Box) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from io import BytesIO
 
 import torch
 from torch import Tensor
@@ -11,13 +12,16 @@ from torch import Tensor
 from rlbench import registry
 from rlbench.checkpoints import resolve
 from rlbench.core import Adversarial, Clean, Composed, Corrupted, Perturbation, Suite, Worst
-from rlbench.drawing import Guess, Sheet
+from rlbench.drawing import Guess, Matrix, Row, Sheet
 from rlbench.errors import DataError, FieldError, UnknownName
 from rlbench.evaluate import Bench, prepare
+from rlbench.inputs import Recorded
 from rlbench.judge import Meter, judge, run_attack
 from rlbench.metrics import margin
 from rlbench.seeds import ExampleStreams
 from rlbench.threat import ball_of
+
+_FIRST = 16  # examples that a matrix chooses from
 
 
 def choose(suite: Suite, text: str | None = None) -> Perturbation:
@@ -38,6 +42,86 @@ def choose(suite: Suite, text: str | None = None) -> Perturbation:
     same = [one for one in attacks if (one.attack, one.threat.norm) == (attacks[0].attack, attacks[0].threat.norm)]
     corrupted = [one for one in suite.perturbations if isinstance(one, Corrupted)]
     return same[len(same) // 2] if same else corrupted[0] if corrupted else Clean()
+
+
+def corruptions(suite: Suite) -> dict[str, list[Corrupted]]:
+    """The suite's corruptions, by name with their fields: what `matrix` shows."""
+    found: dict[str, list[Corrupted]] = {}
+    for one in suite.perturbations:
+        if isinstance(one, Corrupted):
+            found.setdefault(str(one).removesuffix(f" {one.severity}"), []).append(one)
+    return found
+
+
+def only_corruptions(suite: Suite) -> bool:
+    """The suite has corruptions and no attack."""
+    return bool(corruptions(suite)) and all(isinstance(one, Clean | Corrupted) for one in suite.perturbations)
+
+
+def matrix(suite: Suite, model: str, *, device: str = "cpu", batch_size: int = 64) -> Matrix:
+    """Of the suite's first 16 test examples, the one that the model is surest of, under all corruptions of the suite.
+
+    Raises:
+        RLBenchError: as `evaluate.prepare`; FieldError: the suite has no corruption;
+        AttackError: a corruption broke its contract.
+    """
+    if not corruptions(suite):
+        raise FieldError(f"suite {suite.name} has no corruption alone; choose a --perturbation to show")
+    bench = prepare(suite, model, device=device, batch_size=batch_size)
+    batch = bench.inputs.load(0, min(_FIRST, suite.task.size("test") or _FIRST))
+    names = [label.name for label in suite.task.classes]
+    clean = _guesses(bench, batch.x.to(device), batch.y.to(device), names)
+    k = int(margin(_logits(bench, batch.x.to(device)), batch.y.to(device)).argmax())
+    rows, sounds, unordered = [], {}, False
+    for name, severities in corruptions(suite).items():
+        plugin = bench.inputs.made(severities[0])
+        unordered |= not getattr(plugin, "ordered", True)
+        rows.append(_row(bench, name, severities, k, batch.y[k : k + 1].to(device), plugin))
+        sounds |= {f"{name}-{one.severity}": wav for one in severities if (wav := _wav(bench, one, k))}
+    return Matrix(
+        title=f"{suite.name} v{suite.version} · {resolve(model).name} · {names[int(batch.y[k])]}",
+        modality=suite.modality,
+        box=bench.box,
+        clean=batch.x[k],
+        guess=clean[k],
+        rows=tuple(rows),
+        note="* the published severities are not ordered by distortion" if unordered else "",
+        sounds=({"clean": _heard(*_recording(bench, k))} if sounds else {}) | sounds,
+    )
+
+
+def _row(bench: Bench, name: str, severities: Sequence[Corrupted], k: int, y: Tensor, plugin: object) -> Row:
+    names = [label.name for label in bench.suite.task.classes]
+    pictures = {one.severity: bench.inputs.corrupted(one, k, k + 1) for one in severities}
+    guesses = {s: _guesses(bench, x.to(bench.device), y, names)[0] for s, x in pictures.items()}
+    meaning = getattr(plugin, "level", lambda severity: "")
+    return Row(
+        name=name if getattr(plugin, "ordered", True) else f"{name} *",
+        pictures={s: x[0] for s, x in pictures.items()},
+        guesses=guesses,
+        levels={s: meaning(s) for s in pictures},
+    )
+
+
+def _wav(bench: Bench, corrupted: Corrupted, k: int) -> bytes | None:
+    """The corrupted sound as a WAV file, where the corruption acts on waveforms."""
+    found = bench.inputs.sounds(corrupted, k, k + 1)
+    return None if found is None else _heard(*found)
+
+
+def _recording(bench: Bench, k: int) -> tuple[Tensor, int]:
+    task: object = bench.suite.task
+    assert isinstance(task, Recorded)  # since it has corrupted sounds
+    return task.waves(bench.box, k, k + 1), task.rate(bench.box)
+
+
+def _heard(waves: Tensor, rate: int) -> bytes:
+    """(1, 1, samples) in [0, 1] as a WAV file of 16 bits."""
+    import soundfile
+
+    file = BytesIO()
+    soundfile.write(file, (2 * waves[0, 0] - 1).numpy(), rate, "PCM_16", format="WAV")
+    return file.getvalue()
 
 
 def collect(

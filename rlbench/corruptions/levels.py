@@ -33,6 +33,11 @@ class Levelled(ABC):
     steps: ClassVar[int] = 255
     dimensions: ClassVar[tuple[int, ...]]
 
+    @property
+    def version(self) -> str:
+        """A part of every cell's key."""
+        return f"1 {self.levels}"
+
     @abstractmethod
     def one(self, x: np.ndarray, level: float, g: np.random.Generator) -> np.ndarray:
         """One example, float64 in [0, 1], must not be changed -> the same shape; what leaves [0, 1] is cut off."""

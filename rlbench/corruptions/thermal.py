@@ -60,7 +60,7 @@ class FixedPattern(Thermal):
     sigma_H and sigma_V of the three-dimensional noise model (D'Agostino and Webb, 1991, Proc. SPIE 1488, 110-121).
     """
 
-    levels = (0.03, 0.06, 0.09, 0.13, 0.18)
+    levels = (0.03, 0.055, 0.08, 0.11, 0.14)
     unit = "of range"
 
     def one(self, x: np.ndarray, level: float, g: Rng) -> np.ndarray:
@@ -112,7 +112,7 @@ class AgcShift(Thermal):
     https://doi.org/10.1002/9783527693306).
     """
 
-    levels = (0.1, 0.16, 0.22, 0.28, 0.45)
+    levels = (0.1, 0.16, 0.22, 0.28, 0.36)
     unit = "of range"
 
     def one(self, x: np.ndarray, level: float, g: Rng) -> np.ndarray:
@@ -131,7 +131,7 @@ class LensDefocus(Thermal):
     https://doi.org/10.1002/9783527693306).
     """
 
-    levels = (0.02, 0.035, 0.05, 0.07, 0.095)
+    levels = (0.02, 0.035, 0.048, 0.062, 0.078)
     unit = "of height"
 
     def one(self, x: np.ndarray, level: float, g: Rng) -> np.ndarray:
@@ -148,7 +148,7 @@ class PlatformMotion(Thermal):
     https://doi.org/10.1002/9783527693306); the level is the motion during tau, in a random direction.
     """
 
-    levels = (0.04, 0.07, 0.11, 0.16, 0.23)
+    levels = (0.04, 0.07, 0.1, 0.14, 0.18)
     unit = "of height"
 
     def one(self, x: np.ndarray, level: float, g: Rng) -> np.ndarray:
@@ -205,7 +205,7 @@ class Turbulence(Thermal):
     (Chimitt and Chan, 2020, https://arxiv.org/abs/2004.11210), here as gaussian fields rather than Zernike modes.
     """
 
-    levels = (0.015, 0.025, 0.037, 0.05, 0.07)
+    levels = (0.012, 0.022, 0.033, 0.044, 0.056)
     unit = "of height"
 
     def one(self, x: np.ndarray, level: float, g: Rng) -> np.ndarray:

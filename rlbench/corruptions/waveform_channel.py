@@ -37,7 +37,10 @@ class LowPass(Waveform):
     unit = "Hz"
 
     def heard(self, wave: Wave, level: float, g: Rng) -> Wave:
-        return _filtered(wave, level * min(1, 0.9 * self.rate / 2 / self.levels[0]), self.rate, "low")
+        return _filtered(wave, self.scaled(level), self.rate, "low")
+
+    def scaled(self, level: float) -> float:
+        return level * min(1, 0.9 * self.rate / 2 / self.levels[0])
 
 
 @register("corruption", "high_pass")
@@ -52,7 +55,10 @@ class HighPass(Waveform):
     unit = "Hz"
 
     def heard(self, wave: Wave, level: float, g: Rng) -> Wave:
-        return _filtered(wave, level * min(1, self.rate / 8000), self.rate, "high")
+        return _filtered(wave, self.scaled(level), self.rate, "high")
+
+    def scaled(self, level: float) -> float:
+        return level * min(1, self.rate / 8000)
 
 
 @register("corruption", "clipping")
@@ -149,11 +155,14 @@ class Telephone(Waveform):
     unit = "Hz"
 
     def heard(self, wave: Wave, level: float, g: Rng) -> Wave:
-        rate = round(level * min(1, 0.8 * self.rate / self.levels[0]))
+        rate = round(self.scaled(level))
         common = gcd(rate, self.rate)
         up, down = rate // common, self.rate // common
         back = signal.resample_poly(_mu_law(signal.resample_poly(wave, up, down), rate), down, up)
         return np.pad(back, (0, max(0, len(wave) - len(back))))[: len(wave)]
+
+    def scaled(self, level: float) -> float:
+        return level * min(1, 0.8 * self.rate / self.levels[0])
 
 
 def _mu_law(wave: Wave, rate: int) -> Wave:

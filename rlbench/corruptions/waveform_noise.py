@@ -48,6 +48,13 @@ class Waveform(Levelled):
         """(samples,) in [-1, 1] -> the same; what leaves [-1, 1] is cut off."""
         raise NotImplementedError
 
+    def scaled(self, level: float) -> float:
+        """The level at this rate."""
+        return level
+
+    def level(self, severity: int) -> str:
+        return f"{self.scaled(self.levels[severity - 1]):g} {self.unit}"
+
 
 class AddedNoise(Waveform):
     """Noise of a signal-to-noise ratio. The recording is turned down where the sum would clip."""
