@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,8 @@ def train(
     free = (Path("rlbench-runs", f"{name}-{k}") for k in count(1))
     folder = _trained(name, out or next(path for path in free if not path.exists()), quiet, asked)
     shown = suite or (modalities or ("thermal",))[0]
-    click.echo(f"trained {folder}; next: rlbench run --suite {shown} --model {folder}")
+    if os.environ.get("RANK", "0") == "0":  # of several processes, one speaks
+        click.echo(f"trained {folder}; next: rlbench run --suite {shown} --model {folder}")
 
 
 def _trained(name: str, folder: Path, quiet: bool, asked: dict[str, Any]) -> Path:

@@ -38,7 +38,8 @@ def _draw(steps: list[dict[str, Any]], left: Axes, right: Axes) -> None:
         if points:
             right.plot(*zip(*points, strict=True), marker="o", markersize=3, label=label)
     right.set_ylim(0, 100)
-    right.legend(frameon=False, fontsize="small")
+    if measured:
+        right.legend(frameon=False, fontsize="small")
     for axes in (left, right):
         axes.set_xlabel("step")
         axes.grid(alpha=0.2)

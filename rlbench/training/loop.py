@@ -26,6 +26,7 @@ from rlbench.learning import Batch, Objective, Trainable
 from rlbench.threat import ball_of
 from rlbench.training.adversary import adversarial
 from rlbench.training.data import Batches, Part
+from rlbench.training.gather import gathered
 from rlbench.training.lora import merged
 from rlbench.training.means import Means
 from rlbench.training.pool import Pool
@@ -217,11 +218,7 @@ class Trainer:
 
     def everywhere(self, rows: Tensor) -> Tensor:
         """The rows of all processes, in their order; gradients flow back."""
-        if self.accelerator.num_processes == 1:
-            return rows
-        from torch.distributed.nn.functional import all_gather
-
-        return torch.cat(all_gather(rows.contiguous()))  # type: ignore[no-untyped-call]
+        return rows if self.accelerator.num_processes == 1 else gathered(rows)
 
     @contextmanager
     def result(self) -> Iterator[None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -64,7 +65,7 @@ def train(
     """
     chosen = _chosen(modalities, suite)
     recipes = {m: load_recipe(method, stage, modality=m, backbone=backbone, overrides=overrides) for m in chosen}
-    accelerator = _accelerator(device, first := recipes[chosen[0]])
+    accelerator = _accelerator(device, first := recipes[chosen[0]], announce)
     data = f"the train split of suite {suite.name}" if suite else "procedural worlds"
     folder = RunFolder(Path(broadcast_object_list([str(out)])[0]), method, recipes, data)
     main = accelerator.is_main_process
@@ -107,7 +108,7 @@ def rehearse(
         recipe = load_recipe(method, stage, modality=modality, backbone=backbone, overrides=overrides)
         batch = recipe.batch if backbone == "mini" else min(recipe.batch, 2 * recipe.accumulate)
         small = replace(recipe, batch=batch, examples=batch, replay=0.0, epochs=3, steps=0)
-        accelerator = _accelerator(device, recipe)
+        accelerator = _accelerator(device, recipe, announce)
         with _threads(recipe):
             run = prepared(small, modality, suite)
             trainer = Trainer(run, accelerator, Means())
@@ -131,8 +132,11 @@ _MUTE: tuple[Report, Callable[[str], None]] = (lambda step: None, lambda text: N
 Entries = dict[Modality, tuple[dict[str, Any], dict[str, Any]]]  # what the cards say of the last and of the best
 
 
-def _accelerator(device: str, recipe: Recipe) -> Accelerator:
+def _accelerator(device: str, recipe: Recipe, announce: Callable[[str], None]) -> Accelerator:
     AcceleratorState._reset_state()  # or an earlier run in this process would fix the precision
+    if {"ACCELERATE_MIXED_PRECISION", "MASTER_ADDR"} <= set(os.environ) and "WORLD_SIZE" not in os.environ:
+        # what `accelerate launch --cpu --num_processes 2` makes, without a word
+        announce("one process, not several: accelerate launch starts more with --multi_gpu alone, on CPUs too")
     return Accelerator(cpu=device == "cpu", mixed_precision="bf16" if recipe.precision == "bf16" else "no")
 
 

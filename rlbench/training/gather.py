@@ -1,0 +1,29 @@
+"""The rows of all processes of a distributed run, for losses that compare the rows of a batch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, distributed
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor) -> Tensor:
+        every = [torch.empty_like(rows) for _ in range(distributed.get_world_size())]
+        distributed.all_gather(every, rows.contiguous())
+        return torch.cat(every)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        """Every process's loss has the rows in it, so their gradients add up."""
+        total = gradients[0].clone()
+        distributed.all_reduce(total)
+        return total.chunk(distributed.get_world_size())[distributed.get_rank()]
+
+
+def gathered(rows: Tensor) -> Tensor:
+    """(B, ...) of each of P processes -> (P B, ...) in their order; gradients flow back to each."""
+    every: Tensor = _Gather.apply(rows)  # type: ignore[no-untyped-call]
+    return every
