@@ -132,6 +132,9 @@ def test_a_trained_tower_is_saved_and_read_again(tmp_path) -> None:
     data = path.read_bytes()
     again.save("video", path)
     assert path.read_bytes() == data
+    made(fresh=["thermal"], thermal=3).save("thermal", tmp_path / "thermal")
+    assert made(files={"thermal": tmp_path / "thermal"}).boxes["thermal"].shape[0] == 3
+    assert made(files={"thermal": tmp_path / "thermal"}, thermal=1).boxes["thermal"].shape[0] == 1
     with pytest.raises(CheckpointError, match="is a tower of video; image was asked for"):
         made(files={"image": path})
     with pytest.raises(CheckpointError, match="is bound to another text tower than that of fresh tiny 3"):

@@ -6,6 +6,7 @@ The weights are float32 under the names of transformers' CLIPModel; the metadata
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,19 +25,20 @@ _KEY = "rlbench"  # of the metadata: a single one, since several have no fixed o
 
 @dataclass(frozen=True)
 class Saved:
-    """A file's tower, and which text tower it is bound to: where that is from, and its sha256."""
+    """A file's tower, the options of its box, and the text tower that it is bound to: its source and sha256."""
 
     vision: VisionTower
+    box: dict[str, Any]
     text: str
     text_sha256: str
     sha256: str
 
 
-def write_tower(tower: VisionTower, path: Path, *, modality: Modality, text: str, text_sha256: str) -> None:
-    """Writes a tower; the same weights give the same bytes."""
-    about = {"modality": modality, "text": text, "text_sha256": text_sha256, "sizes": asdict(tower.sizes)}
+def write_tower(tower: VisionTower, path: Path, about: Mapping[str, object]) -> None:
+    """Writes a tower with its sizes, its "modality", "box", "text" and "text_sha256"; the same gives the same bytes."""
+    text = json.dumps({**about, "sizes": asdict(tower.sizes)}, sort_keys=True)
     weights = {name: value.detach().float().cpu().contiguous() for name, value in sorted(tower.state_dict().items())}
-    save_file(weights, path, metadata={_KEY: json.dumps(about, sort_keys=True)})
+    save_file(weights, path, metadata={_KEY: text})
 
 
 def read_tower(path: Path, modality: Modality, attention: Attention = "sdpa") -> Saved:
@@ -50,13 +52,14 @@ def read_tower(path: Path, modality: Modality, attention: Attention = "sdpa") ->
         raise CheckpointError(f"{path} is a tower of {about.get('modality')}; {modality} was asked for")
     try:
         vision = vision_tower(weights, VisionSizes(**about["sizes"]), attention)
+        box, text, bound = about["box"], about["text"], about["text_sha256"]
     except (KeyError, TypeError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[-1].strip()
         raise CheckpointError(f"{path} does not hold the tower that it describes: {reason}") from error
     for name, value in weights.items():
         if not bool(value.isfinite().all()):
             raise CheckpointError(f"{path} holds weights that are not finite: {name}")
-    return Saved(vision, str(about.get("text", "")), str(about.get("text_sha256", "")), sha256_of(path))
+    return Saved(vision, box, text, bound, sha256_of(path))
 
 
 def _opened(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

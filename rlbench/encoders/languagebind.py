@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -42,9 +42,10 @@ _TINY_TEXT = TextSizes(hidden=32, mlp=64, layers=2, heads=4, vocabulary=4096, po
 class ModalityTower(nn.Module):
     """What is trained of a modality: (B, *box.shape) in the box -> (B, D), not normalised."""
 
-    def __init__(self, front: Front, vision: VisionTower) -> None:
+    def __init__(self, modality: Modality, vision: VisionTower, options: BoxOptions) -> None:
         super().__init__()
-        self.front, self.vision = front, vision
+        self.front: Front = front_of(modality, vision.sizes, options)
+        self.vision, self.options = vision, options
 
     def gradient_checkpointing_enable(self) -> None:
         """See VisionTower."""
@@ -94,8 +95,9 @@ class LanguageBind(nn.Module):
 
     def save(self, modality: Modality, path: Path) -> None:
         """Writes the tower as safetensors with its architecture; `files` reads it again. The text tower is left out."""
-        vision = self.tower(modality).vision
-        write_tower(vision, path, modality=modality, text=self.text.source, text_sha256=digest(self.text.tower))
+        tower, bound = self.tower(modality), digest(self.text.tower)
+        about = {"modality": modality, "box": asdict(tower.options), "text": self.text.source, "text_sha256": bound}
+        write_tower(tower.vision, path, about)
 
 
 def _generator(*parts: object) -> torch.Generator:
@@ -141,16 +143,20 @@ def _text(source: str, attention: Attention) -> Text:
 
 @dataclass
 class _Parts:
-    """What the factory gathers: towers with their fronts, and the text tower that they share."""
+    """What the factory gathers: towers with their fronts, and the text tower that they share.
 
-    options: BoxOptions
+    Attributes:
+        options: the fields of BoxOptions that were asked for; the others are a saved tower's own, or the defaults.
+    """
+
+    options: dict[str, Any]
     attention: Attention
     text: Text | None
     towers: dict[Modality, ModalityTower] = field(default_factory=dict)
     sha256: dict[Modality, str] = field(default_factory=dict)
 
-    def add(self, modality: Modality, vision: VisionTower, sha256: str) -> None:
-        self.towers[modality] = ModalityTower(front_of(modality, vision.sizes, self.options), vision)
+    def add(self, modality: Modality, vision: VisionTower, sha256: str, box: Mapping[str, Any] | None = None) -> None:
+        self.towers[modality] = ModalityTower(modality, vision, BoxOptions(**{**(box or {}), **self.options}))
         self.sha256[modality] = sha256
 
     def draw(self, modality: Modality, size: Size, seed: int) -> None:
@@ -170,7 +176,7 @@ class _Parts:
         else:
             saved = read_tower(path, modality, self.attention)
             self.text, bound = self.text or _text(saved.text, self.attention), saved.text_sha256
-            self.add(modality, saved.vision, saved.sha256)
+            self.add(modality, saved.vision, saved.sha256, saved.box)
         if bound != digest(self.text.tower):
             raise CheckpointError(f"{path} is bound to another text tower than that of {self.text.source}")
 
@@ -182,10 +188,10 @@ def languagebind(
     fresh: tuple[Modality, ...] = (),
     seed: int = 0,
     size: Literal["vit-l-14", "tiny"] = "vit-l-14",
-    thermal: Literal[1, 3] = 1,
-    audio: Literal["log-mel", "waveform"] = "log-mel",
-    pieces: Literal[1, 3] = 1,
-    seconds: float = 10.375,
+    thermal: Literal[1, 3] | None = None,
+    audio: Literal["log-mel", "waveform"] | None = None,
+    pieces: Literal[1, 3] | None = None,
+    seconds: float | None = None,
     text: str | None = None,
     attention: Literal["sdpa", "eager"] = "sdpa",
 ) -> LanguageBind:
@@ -196,7 +202,7 @@ def languagebind(
         fresh: modalities that get a random tower from `seed` instead; their text tower is random too, and knows words
             only by a hash.
         size: of random towers; "tiny" is for tests.
-        thermal, audio, pieces, seconds: the boxes, see BoxOptions.
+        thermal, audio, pieces, seconds: the boxes, see BoxOptions; by default, those that a saved tower was trained in.
         text: the folder of a published checkpoint, where a saved tower's own is no longer where it was.
         attention: transformers' implementation.
 
@@ -204,7 +210,8 @@ def languagebind(
         CheckpointError: a file is missing, faulty, of another modality, or bound to another text tower.
         ModalityError: neither files nor fresh names a modality. FieldError: seconds.
     """
-    options = BoxOptions(thermal=thermal, audio=audio, pieces=pieces, seconds=seconds)
+    asked = {"thermal": thermal, "audio": audio, "pieces": pieces, "seconds": seconds}
+    options = {name: value for name, value in asked.items() if value is not None}
     parts = _Parts(options, attention, _text(f"folder {text}", attention) if text else None)
     for modality, path in (files or {}).items():
         parts.read(modality, path)
