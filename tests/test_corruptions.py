@@ -13,8 +13,6 @@ from rlbench.seeds import ExampleStreams
 NAMES = imagecorruptions.get_corruption_names("all")
 DRAWN = {"gaussian_noise", "shot_noise", "impulse_noise", "speckle_noise", "glass_blur", "motion_blur", "snow", "frost"}
 DRAWN |= {"fog", "spatter", "elastic_transform"}
-# Their published parameters are not ordered by distortion: a weaker step changes two parameters at once.
-UNORDERED = {"fog", "frost", "glass_blur", "saturate", "snow", "spatter"}
 
 
 def _pictures(n: int, rows: int = 32, columns: int = 32) -> torch.Tensor:
@@ -77,16 +75,6 @@ def test_noise_has_its_published_deviation(name, deviation) -> None:
     assert noise.mean().item() == pytest.approx(-0.5 / 255, abs=0.002), "the package cuts off, so half a step is lost"
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_distortion_grows_with_severity(name) -> None:
-    x, corruption = _pictures(6), registry.make("corruption", name)
-    far = [(corruption(x, s, _streams(6)) - x).abs().mean().item() for s in range(1, 6)]
-    if name not in UNORDERED:
-        assert far == sorted(far) and far[0] > 0
-    elif name != "saturate":  # whose first two severities take colour out, and the last three put it in
-        assert far[-1] > far[0]
-
-
 def test_spatter_never_turns_a_picture_black() -> None:
     x = _pictures(1).expand(150, -1, -1, -1)  # about three of these draw no drop at first
     out = registry.make("corruption", "spatter")(x, 1, _streams(150))
@@ -104,6 +92,6 @@ def test_bad_input() -> None:
     for severity in (0, 6):
         with pytest.raises(FieldError, match=f"severity is {severity}; it must be 1 to 5"):
             fog(_pictures(1), severity, _streams(1))
-    for shape in ((1, 3, 31, 32), (1, 2, 32, 32), (3, 32, 32)):
+    for shape in ((1, 3, 31, 32), (1, 2, 32, 32), (3, 32, 32), (1, 2, 4, 32, 32)):
         with pytest.raises(DataError, match="32 x 32 or more"):
             fog(torch.zeros(shape), 1, _streams(1))
