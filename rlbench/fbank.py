@@ -50,7 +50,8 @@ def fbank(wave: Tensor, mels: int) -> Tensor:
     window = torch.hann_window(LENGTH, periodic=False, dtype=wave.dtype, device=wave.device)
     spectrum = torch.fft.rfft((frames - PREEMPHASIS * before) * window, POINTS)
     power = spectrum.real.square() + spectrum.imag.square()
-    return torch.log((power @ bank(mels).to(power).T).clamp_min(EPS))
+    with torch.autocast(wave.device.type, enabled=False):  # bfloat16 has too few digits for a logarithm
+        return torch.log((power @ bank(mels).to(power).T).clamp_min(EPS))
 
 
 def fitted(mel: Tensor, frames: int) -> Tensor:

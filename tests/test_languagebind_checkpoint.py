@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import random
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -257,6 +258,15 @@ def test_files_that_are_no_weights_are_refused(tmp_path, capsys) -> None:
     for faulty in (data[: len(data) // 2], data[:100], b"", pickle.dumps(Code()), pickle.dumps({"a": Code()})):
         path.write_bytes(faulty)
         with pytest.raises(CheckpointError, match=r"pytorch_model\.bin"):
+            load_checkpoint(folder)
+    torch.save(weights_of(VISION), path, _use_new_zipfile_serialization=False)
+    data, g = path.read_bytes(), random.Random(0)
+    for _ in range(40):  # the unpickler raises anything at damaged bytes
+        damaged = bytearray(data)
+        for _ in range(20):
+            damaged[g.randrange(600)] = g.randrange(256)
+        path.write_bytes(damaged)
+        with pytest.raises(CheckpointError):
             load_checkpoint(folder)
     torch.save({"a": Code()}, path)
     with pytest.raises(CheckpointError, match="refused: it holds more than tensors"):

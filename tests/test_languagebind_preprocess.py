@@ -48,6 +48,8 @@ def test_the_filter_bank(expected) -> None:
     mel = fbank.fbank(centred(wave(3)), 112)
     assert mel.shape == (1, 298, 112)
     torch.testing.assert_close(mel[0, ::20, ::4], expected["audio_mel_3s"], atol=1e-5, rtol=0)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(fbank.fbank(centred(wave(3)), 112), mel)
 
 
 @pytest.mark.parametrize(("seconds", "name"), [(3, "3s"), (5, "5s"), (12, "12s_firststarts")])

@@ -63,17 +63,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     Raises:
         CheckpointError: truncated, no such file, code in a pickle, or values that are not finite.
     """
-    try:
-        if path.suffix == ".safetensors":
-            found = load_file(path)
-        else:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", UserWarning)  # of a pickle that is then refused anyway
-                found = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(f"{path} is refused: it holds more than tensors, or is truncated") from error
-    except (OSError, EOFError, RuntimeError, ValueError, SafetensorError) as error:
-        raise CheckpointError(f"{path} can't be read, or is truncated: {first_line(error)}") from error
+    found = _unpickled(path) if path.suffix == ".bin" else _loaded(path)
     if not isinstance(found, Mapping) or not all(isinstance(value, Tensor) for value in found.values()):
         raise CheckpointError(f"{path} must hold tensors by name and nothing else")
     kept = {str(name): value.float() for name, value in found.items() if not str(name).endswith("position_ids")}
@@ -81,6 +71,25 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         if not bool(value.isfinite().all()):
             raise CheckpointError(f"{path} holds values that are not finite: {name}")
     return kept
+
+
+def _loaded(path: Path) -> object:
+    try:
+        return load_file(path)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise CheckpointError(f"{path} can't be read, or is truncated: {first_line(error)}") from error
+
+
+def _unpickled(path: Path) -> object:
+    """What torch's unpickler of tensors alone makes of a file, of which damaged bytes make it raise almost anything."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of a pickle that is then refused anyway
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError as error:
+            raise CheckpointError(f"{path} is refused: it holds more than tensors, or is truncated") from error
+        except Exception as error:
+            raise CheckpointError(f"{path} can't be read, or is truncated: {first_line(error)}") from error
 
 
 def parted(weights: Mapping[str, Tensor], source: str) -> tuple[dict[str, Tensor], dict[str, Factors]]:
