@@ -84,8 +84,8 @@ class Batches(Dataset[list[Part]]):
         epoch, at = divmod(step, self.steps_per_epoch)
         if epoch not in self.order:
             self.order.clear()
-            g, n, length = drawn(self.recipe.seed, self.name, "order", epoch), self.pool.size, self.pool.epoch
-            length = max(length, self.size)
+            g, n = drawn(self.recipe.seed, self.name, "order", epoch), self.pool.size
+            length = max(self.pool.epoch, self.size)
             rounds = range(-(-length // n))
             self.order[epoch] = torch.cat([torch.randperm(n, generator=g) for _ in rounds])[:length]
         return self.order[epoch][at * self.size : (at + 1) * self.size]
@@ -97,10 +97,9 @@ class Batches(Dataset[list[Part]]):
     def draws(self, step: int) -> _Draws:
         """All that is random about a step."""
         recipe, rows, g = self.recipe, self.rows(step), drawn(self.recipe.seed, self.name, "step", step)
-        shift = (
-            torch.randint(-recipe.roll, recipe.roll + 1, (2,), generator=g) if recipe.roll else torch.zeros(2).long()
-        )
-        n = len(rows)
+        n, shift = len(rows), torch.zeros(2, dtype=torch.int64)
+        if recipe.roll:
+            shift = torch.randint(-recipe.roll, recipe.roll + 1, (2,), generator=g)
         return _Draws(
             rows=rows,
             shift=shift.expand(n, 2),

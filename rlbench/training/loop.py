@@ -114,6 +114,8 @@ class Trainer:
                     f"{accelerator.num_processes} processes in {run.recipe.accumulate} parts"
                 )
         self.tower = run.encoder.tower(run.modality).to(accelerator.device).eval()
+        if run.original is not None:
+            run.original.tower(run.modality).to(accelerator.device)
         parameters = [p for p in self.tower.parameters() if p.requires_grad]
         self.model, self.optimiser = accelerator.prepare(self.tower, _optimiser(run.recipe, parameters))
         self.average: AveragedModel | None = None
