@@ -70,3 +70,21 @@ def clustered(correct: Sequence[bool], clusters: Sequence[str], *, draws: int = 
     shares = right[rows].sum(1) / size[rows].sum(1)
     low, high = np.quantile(shares, [0.025, 0.975])
     return float(low), float(high)
+
+
+def relative_accuracy(corrupted: Sequence[float], clean: float) -> float:
+    """The mean of accuracies under corruption over the clean accuracy; NaN where that is 0."""
+    return sum(corrupted) / len(corrupted) / clean if clean else float("nan")
+
+
+def mean_corruption_error(errors: Sequence[Sequence[float]], baseline: Sequence[Sequence[float]]) -> float:
+    """mCE: the mean over corruptions of sum_s E_s / sum_s E_s of the baseline; 1 is the baseline.
+
+    Args:
+        errors, baseline: one row a corruption, an error rate in [0, 1] a severity.
+
+    Hendrycks and Dietterich, 2019, https://arxiv.org/abs/1903.12261, section 4 (there in %); NaN where the baseline
+    makes no error.
+    """
+    pairs = [(sum(own), sum(other)) for own, other in zip(errors, baseline, strict=True)]
+    return sum(own / other if other else float("nan") for own, other in pairs) / len(pairs)

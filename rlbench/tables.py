@@ -24,7 +24,7 @@ from rlbench.metrics import wilson
 COMPARABLE = ("modality", "suite", "suite_version", "task", "backbone", "data", "anchors", "seed")
 ROW = ("model", "n", "checkpoint")
 _THREAT = re.compile(r"^(?P<what>.*) (?P<norm>linf|l2) (?P<eps>[\d./]+)$")
-_CORRUPTED = re.compile(r"^(?P<what>[^+]*) (?P<severity>[1-5])$")
+CORRUPTED = re.compile(r"^(?P<what>[^+]*) (?P<severity>[1-5])$")
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ def _apart(table: Table, others: Sequence[Table]) -> tuple[str, ...]:
 
 def _table(facts: dict[str, object], part: pd.DataFrame) -> Table:
     part = part.assign(column=_columns(part))
-    corrupted = {c for c in part["column"] if _CORRUPTED.match(c) and not _THREAT.match(c)}
+    corrupted = {c for c in part["column"] if CORRUPTED.match(c) and not _THREAT.match(c)}
     groups = {s: sorted(c for c in corrupted if c.endswith(s)) for s in "12345"}
     rows = []
     for _, cells in part.groupby(list(ROW), sort=True, dropna=False):

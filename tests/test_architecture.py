@@ -18,6 +18,7 @@ LAYERS = [
     "planner",
     "runner training",
     "claims drawing tables",
+    "natural",
     "leaderboard sheets",
     "console",
     "cli_train",

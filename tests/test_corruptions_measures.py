@@ -1,0 +1,83 @@
+"""mCE and relative accuracy against published numbers; what a board says of corruptions."""
+
+from dataclasses import replace
+
+import pytest
+
+from rlbench.core import Record
+from rlbench.leaderboard import render
+from rlbench.metrics import mean_corruption_error, relative_accuracy
+from rlbench.natural import collect
+from rlbench.tables import frame
+
+# Hendrycks and Dietterich, 2019, tables 1 and 4: AlexNet's mean errors, and ResNet-50's corruption errors, in %.
+ALEXNET = (88.6, 89.4, 92.3, 82.0, 82.6, 78.6, 79.8, 86.7, 82.7, 81.9, 56.5, 85.3, 64.6, 71.8, 60.7)
+RESNET50 = (80, 82, 83, 75, 89, 78, 80, 78, 75, 66, 57, 71, 85, 77, 77)
+
+
+def test_mce_is_the_published_one() -> None:
+    alexnet = [[error / 100] * 5 for error in ALEXNET]
+    resnet = [[error / 100 * share / 100] * 5 for error, share in zip(ALEXNET, RESNET50, strict=True)]
+    assert mean_corruption_error(alexnet, alexnet) == pytest.approx(1)
+    assert mean_corruption_error(resnet, alexnet) == pytest.approx(0.767, abs=0.005)  # of rounded errors
+
+
+def test_mce_sums_over_severities_before_it_divides() -> None:
+    assert mean_corruption_error([[0.1, 0.5], [0.2, 0.2]], [[0.2, 0.4], [0.1, 0.3]]) == pytest.approx(1.0)
+    assert relative_accuracy([0.4, 0.6], 0.8) == pytest.approx(0.625)
+    assert mean_corruption_error([[0.1]], [[0.0]]) != mean_corruption_error([[0.1]], [[0.0]])  # not a number
+
+
+def record(model: str, column: str, correct: int) -> Record:
+    return Record(
+        key=f"{model} {column}",
+        suite="thermal-c",
+        suite_version=1,
+        task="thermal-world",
+        modality="thermal",
+        model=model,
+        backbone="mini",
+        perturbation=column,
+        n=100,
+        n_correct=correct,
+        error=None,
+        forwards=100,
+        backwards=0,
+        provenance={"checkpoint": model, "data": "d", "anchors": "a", "seed": 0, "protocol": column},
+    )
+
+
+def records(model: str, clean: int, *rows: tuple[str, tuple[int, ...]]) -> list[Record]:
+    cells = [record(model, f"{name} {s}", n) for name, row in rows for s, n in enumerate(row, 1)]
+    return [record(model, "clean", clean), *cells]
+
+
+BASE = records("languagebind:mini", 80, ("netd", (70, 60, 50, 40, 30)), ("turbulence", (80, 80, 80, 80, 80)))
+OURS = records("rlbind:mini", 90, ("netd", (80, 80, 80, 80, 80)), ("turbulence", (70, 70, 70, 70, 70)))
+
+
+def test_a_board_shows_mean_relative_and_mce() -> None:
+    text = render(frame([*BASE, *OURS]), "t")
+    assert "## thermal-c v1: natural robustness, 2 corruptions" in text
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| ")]
+    ours = next(line for line in lines if line[0] == "rlbind:mini" and len(line) == 11)
+    assert ours[2] == "90.0" and ours[3].startswith("75.0 [") and ours[4] == "83.3"
+    assert ours[5] == "95.0"  # (100 / 250 + 150 / 100) / 2
+    assert ours[6:] == ["75.0"] * 5
+    assert ["netd", "80.0", "50.0"] in lines  # the best mean first
+
+
+def test_what_one_model_lacks_or_failed_is_left_out_for_all() -> None:
+    cut = [one for one in OURS if one.perturbation != "netd 3"]
+    assert collect(frame([*BASE, *cut])) == []
+    failed = [replace(one, n_correct=None, error="crashed") if one.perturbation == "netd 3" else one for one in OURS]
+    assert collect(frame([*BASE, *failed])) == []
+    third = ("hot_source", (60, 50, 40, 30, 20))
+    more = [*BASE, *records("languagebind:mini", 80, third)[1:], *failed, *records("rlbind:mini", 90, third)[1:]]
+    [(_, models)] = collect(frame(more))
+    assert {name for model in models for name in model.accuracy} == {"hot_source", "turbulence"}
+
+
+def test_without_the_baseline_there_is_no_mce() -> None:
+    assert "| - " in render(frame(OURS), "t")
+    assert "natural robustness" not in render(frame(OURS[:3]), "t")
