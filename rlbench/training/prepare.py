@@ -18,6 +18,7 @@ from rlbench.training.pool import Pool, pool
 from rlbench.training.recipe import RANDOM, Recipe
 
 READ = Callable[[int, int], None]
+STAGE1 = "rlbind-stage1:"  # what the recipes of a second stage start from
 
 
 def prepared(recipe: Recipe, modality: Modality, suite: Suite | None = None, read: READ = lambda done, of: None) -> Run:
@@ -70,6 +71,11 @@ def _original(recipe: Recipe, encoder: Trainable, modality: Modality) -> Trainab
 
 def _initial(recipe: Recipe, modality: Modality) -> Trainable:
     """The encoder that a run starts from: a model's, or random weights from the recipe's seed."""
+    if recipe.init.startswith(STAGE1) and recipe.init not in {m.name for m in models()}:
+        raise CheckpointError(
+            f"stage 2 starts from {recipe.init}, which is not here: rlbench train rlbind:{recipe.backbone} --stage 1 "
+            f"--modality {modality} makes it; then --set init=ITS_FOLDER"
+        )
     if recipe.init != RANDOM:
         return loaded(recipe.init, modality)
     model = next((m for m in models() if m.backbone == recipe.backbone and m.baseline == "languagebind"), None)
