@@ -57,14 +57,14 @@ def main(ctx: click.Context) -> None:
         click.echo(ctx.get_help())
 
 
-KINDS = ("suites", "models", "attacks", "corruptions", "tasks")
+KINDS = ("suites", "models", "attacks", "corruptions", "objectives", "tasks")
 
 
 @main.command("list", short_help="What is installed: suites, models, attacks, ...")
 @click.argument("kind", metavar="|".join(KINDS))
 @click.option("--json", "as_json", is_flag=True, help="A JSON array on stdout, with every field.")
 def list_(kind: str, as_json: bool) -> None:
-    """What is installed: suites, models, attacks, corruptions or tasks."""
+    """What is installed: suites, models, attacks, corruptions, objectives or tasks."""
     from rlbench import console
 
     if kind not in KINDS:
