@@ -20,7 +20,7 @@ from torch.nn.functional import normalize, relu, unfold
 
 from rlbench.core import Box, Modality, Trait
 from rlbench.encoders.hashed_text import HashedText
-from rlbench.errors import CheckpointError, ModalityError
+from rlbench.errors import CheckpointError, FieldError, ModalityError
 from rlbench.registry import register
 
 WIDTH, DEPTH, HEADS, EMBEDDING, GROUPS = 96, 3, 4, 64, 8
@@ -170,8 +170,10 @@ def mini(*, files: Mapping[Modality, Path] | None = None, fresh: tuple[Modality,
         fresh: modalities whose towers get random weights from `seed` instead.
 
     Raises:
-        CheckpointError: a file holds no such tower. ModalityError: no such tower to draw.
+        FieldError: neither. CheckpointError: a file holds no such tower. ModalityError: no such tower to draw.
     """
+    if not files and not fresh:
+        raise FieldError("encoder 'mini' needs the field 'files', trained towers, or 'fresh', modalities to draw")
     data = {modality: path.read_bytes() for modality, path in (files or {}).items()}
     towers = {m: unpacked(raw, m, str((files or {})[m])) for m, raw in data.items()}
     with torch.random.fork_rng(devices=[]):
