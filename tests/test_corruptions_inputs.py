@@ -1,0 +1,166 @@
+"""Corrupted inputs: sounds before the front end, kept for the next model; in suites with attacks, and in sheets."""
+
+from dataclasses import replace
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from PIL import Image
+
+from rlbench import inputs as module
+from rlbench import registry
+from rlbench.core import Box, Composed, Corrupted
+from rlbench.drawing import draw_matrix
+from rlbench.encoders.mini import BOXES
+from rlbench.errors import AttackError, SuiteError, UnknownName
+from rlbench.inputs import Inputs
+from rlbench.planner import plan
+from rlbench.runner import run
+from rlbench.seeds import ExampleStreams
+from rlbench.sheets import matrix, only_corruptions
+from rlbench.suite import load_suite, load_suites
+
+WAVE = Box(shape=(1, 8000), low=-1.0, unit="waveform")
+HISS = Corrupted("white_noise", 4)
+
+
+def inputs(name: str = "thermal-world", box: Box | None = None, folder: Path | None = None, seed: int = 0) -> Inputs:
+    task = registry.make("task", name)
+    return Inputs(task, task.fingerprint(), box or BOXES[task.modality], seed, folder)
+
+
+@pytest.mark.parametrize("box", [BOXES["audio"], Box(shape=(1, 40, 33), unit="log-mel"), WAVE])
+def test_the_front_end_makes_of_the_waveforms_what_the_task_loads(box) -> None:
+    world = registry.make("task", "audio-world")
+    assert torch.equal(world.hear(world.waves(box, 3, 20), box), world.load(box, 3, 20).x)
+    assert world.rate(box) == 8000
+
+
+def test_a_corruption_of_waveforms_comes_before_the_front_end() -> None:
+    of, world = inputs("audio-world"), registry.make("task", "audio-world")
+    streams = ExampleStreams(0, world.load(of.box, 0, 4).ids, "white_noise 4")
+    noisy = registry.make("corruption", "white_noise", {"rate": 8000})(world.waves(of.box, 0, 4), 4, streams)
+    assert torch.equal(of.corrupted(HISS, 0, 4), world.hear(noisy, of.box))
+    raw = inputs("audio-world", WAVE).corrupted(HISS, 0, 4)
+    assert raw.shape == (4, *WAVE.shape) and raw.min() < -0.1
+    assert of.made(Corrupted("low_pass", 1)).level(1) == "3600 Hz"
+
+
+def test_what_can_not_act_fails_its_cell_and_never_passes_clean_inputs_on() -> None:
+    with pytest.raises(AttackError, match="time_mask acts on log-mel; the encoder's box is waveform"):
+        inputs("audio-world", WAVE).corrupted(Corrupted("time_mask", 1), 0, 2)
+    with pytest.raises(AttackError, match="white_noise acts on waveforms, which ThermalWorld does not have"):
+        inputs().corrupted(HISS, 0, 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "box", "corruption"), [("thermal-world", None, "netd"), ("audio-world", WAVE, "speed")]
+)
+def test_corrupted_inputs_are_kept_bit_for_bit(name, box, corruption, tmp_path, monkeypatch) -> None:
+    one, of = Corrupted(corruption, 2), inputs(name, box, tmp_path)
+    first = of.corrupted(one, 0, 3)
+    assert torch.equal(first, inputs(name, box).corrupted(one, 0, 3))
+    [file] = tmp_path.iterdir()
+    before = file.read_bytes()
+    monkeypatch.setattr(module, "_unit", lambda *of: pytest.fail("computed again"))
+    assert torch.equal(of.corrupted(one, 0, 3), first)
+    monkeypatch.undo()
+    for damaged in (before[:-9], b"", before[:40] + bytes([before[40] ^ 1]) + before[41:]):
+        file.write_bytes(damaged)
+        assert torch.equal(of.corrupted(one, 0, 3), first) and file.read_bytes() == before
+    others = [inputs(name, box, tmp_path, seed=1).corrupted(one, 0, 3), of.corrupted(replace(one, severity=3), 0, 3)]
+    others += [of.corrupted(one, 3, 6)]
+    assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_the_oldest_go_when_there_is_no_room(tmp_path, monkeypatch) -> None:
+    of = inputs(folder=tmp_path)
+    of.corrupted(Corrupted("netd", 1), 0, 2)
+    [first] = tmp_path.iterdir()
+    monkeypatch.setattr(module, "LIMIT", 3 * first.stat().st_size // 2)
+    of.corrupted(Corrupted("netd", 2), 0, 2)
+    assert [path != first for path in tmp_path.iterdir()] == [True]
+
+
+HEAD = "suite: s\nversion: 1\nsummary: S.\nexamples: 8\n"
+THERMAL = "modality: thermal\ntask: {name: thermal-world}\nperturbations:\n"
+BOTH = "  - {corruption: netd, severity: [1, 3], then: {attack: fgsm, norm: linf, eps: [4/255, 2/255]}}\n"
+
+
+def suite(folder: Path, text: str) -> Path:
+    (folder / "s.yaml").write_text(text)
+    return folder / "s.yaml"
+
+
+def test_a_corruption_then_an_attack_from_yaml_to_records(tmp_path) -> None:
+    path = suite(tmp_path, f"{HEAD}{THERMAL}{BOTH}  - {{corruption: netd, severity: 3}}\n")
+    loaded = load_suite(path)
+    columns = [str(one) for one in loaded.perturbations]
+    assert columns[1:5] == [f"netd {s} + fgsm linf {e}/255" for s in (1, 3) for e in (4, 2)]
+    tops = [one for one in loaded.perturbations if isinstance(one, Composed) and str(one).endswith("4/255")]
+    assert [[str(e) for e in one.adversarial.ladder] for one in tops] == [["2/255"]] * 2
+    records = {record.perturbation: record for record in run(loaded, "rlbind", out=tmp_path / "store", workers=1)}
+    assert set(records) == set(columns) and all(record.error is None for record in records.values())
+    counts = [records[name].n_correct for name in ("netd 3", "netd 3 + fgsm linf 2/255", "netd 3 + fgsm linf 4/255")]
+    assert counts[0] >= counts[1] >= counts[2]
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        ("{corruption: netd, severity: 1, then: {norm: linf, eps: 1}}", "the key 'attack' is missing"),
+        ("{corruption: netd, severity: 1, then: {attack: pgd, eps: 1}}", "attack 'pgd' needs the key 'norm'"),
+        ("{corruption: netd, severity: 1, then: {attack: pgq, norm: linf, eps: 1}}", "did you mean 'pgd'"),
+        ("{corruption: netd, severity: 1, attack: pgd, norm: linf, eps: 1}", "which may have then"),
+        ("{corruption: white_noise, severity: 1}", "is for audio; the suite's modality is thermal"),
+    ],
+)
+def test_mistakes_in_compositions(tmp_path, entry, said) -> None:
+    with pytest.raises(SuiteError, match=said):
+        load_suite(suite(tmp_path, f"{HEAD}{THERMAL}  - {entry}\n"))
+
+
+def test_a_suite_of_several_parts(tmp_path) -> None:
+    parts = load_suites("robot")
+    assert [one.modality for one in parts] == ["image", "thermal", "audio", "video"]
+    assert {one.name for one in parts} == {"robot"} and load_suite("robot:audio").modality == "audio"
+    with pytest.raises(SuiteError, match="choose one: robot:image, robot:thermal"):
+        load_suite("robot")
+    with pytest.raises(UnknownName, match="did you mean 'thermal'"):
+        load_suites("robot:thermol")
+    planned = plan("robot", "rlbind", store=tmp_path / "store", examples=4)
+    assert len(planned.pairs) == 4 and len({cell.perturbation for cell in planned.cells}) > 13
+
+
+def test_parts_are_checked(tmp_path) -> None:
+    body = "  - modality: thermal\n    task: {name: thermal-world}\n    perturbations: [clean]\n"
+    with pytest.raises(SuiteError, match=r":9: .*'thermal' stands twice"):
+        load_suites(suite(tmp_path, f"{HEAD}parts:\n{body}{body}"))
+    with pytest.raises(SuiteError, match="modality"):
+        load_suites(suite(tmp_path, f"{HEAD}modality: thermal\nparts:\n{body}"))
+
+
+def test_a_matrix_of_sounds_with_its_wav_files() -> None:
+    few = ("clean", "speed 1", "speed 5", "time_mask 5")
+    whole = load_suite("audio-c")
+    small = replace(whole, perturbations=tuple(one for one in whole.perturbations if str(one) in few))
+    assert only_corruptions(small) and not only_corruptions(load_suite("audio"))
+    shown = matrix(small, "rlbind")
+    assert [row.name for row in shown.rows] == ["speed", "time_mask"] and shown.rows[0].levels == {
+        1: "1.05 x",
+        5: "1.25 x",
+    }
+    assert sorted(shown.sounds) == ["clean", "speed-1", "speed-5"]
+    wave, rate = soundfile.read(BytesIO(shown.sounds["speed-5"]))
+    assert rate == 8000 and len(wave) == 8000 and np.abs(wave).max() > 0.1
+    assert Image.open(BytesIO(draw_matrix(shown))).size[0] > 300
+
+
+def test_a_matrix_marks_what_is_not_ordered() -> None:
+    whole = load_suite("image-c")
+    small = replace(whole, perturbations=tuple(one for one in whole.perturbations if str(one)[:4] in ("clea", "satu")))
+    shown = matrix(small, "rlbind")
+    assert [row.name for row in shown.rows] == ["saturate *"] and "not ordered" in shown.note and not shown.sounds
