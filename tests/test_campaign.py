@@ -74,7 +74,8 @@ def test_runs_are_made_once_tabled_and_bundled(tmp_path: Path) -> None:
     assert bundle(out / "1", tmp_path / "baselines") == ["thermal fare"]
     (model,) = read_card(tmp_path / "baselines" / "fare" / "card.yaml")
     run = resolve(str(out / "1/thermal/fare"))
-    assert model.sha256 == run.sha256 and model.weights["thermal"].trained["init"] == "languagebind:mini"
+    assert model.weights["thermal"].trained["init"] == "languagebind:mini"
+    assert model.size < 0.6 * run.size
     assert (tmp_path / "baselines/fare/mini-thermal.safetensors").is_file()
     with pytest.raises(CheckpointError, match="no finished runs"):
         bundle(tmp_path, tmp_path / "baselines")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import cast
+from typing import Literal, cast
 
 import torch
 from safetensors import SafetensorError
@@ -24,6 +24,7 @@ from rlbench.errors import CheckpointError, FieldError, ModalityError
 from rlbench.registry import register
 
 WIDTH, DEPTH, HEADS, EMBEDDING, GROUPS = 96, 3, 4, 64, 8
+SCALE = ".scale"  # after the name of weights that are kept in 8 bits
 BOXES: dict[Modality, Box] = {
     "image": Box(shape=(3, 32, 32)),
     "thermal": Box(shape=(1, 32, 32)),
@@ -138,9 +139,35 @@ class Mini(nn.Module):
         return self.text(prompts).to(next(self.parameters()).device)
 
 
-def packed(tower: Tower) -> bytes:
-    """A tower as safetensors in half precision; the same weights give the same bytes."""
-    return save({name: value.detach().cpu().half().contiguous() for name, value in sorted(tower.state_dict().items())})
+def packed(tower: Tower, *, rows: Literal["half", "int8"] = "half") -> bytes:
+    """A tower as safetensors; the same weights give the same bytes.
+
+    Args:
+        rows: of matrices and convolutions: half precision, or 8 bits with one scale a row, which is half as large.
+    """
+    kept: dict[str, Tensor] = {}
+    for name, value in sorted(tower.state_dict().items()):
+        value = value.detach().cpu()
+        if rows == "half" or value.dim() < 2 or len(value) == 1:
+            kept[name] = value.half().contiguous()
+            continue
+        flat = value.flatten(1)
+        scale = (flat.abs().amax(1) / 127).clamp_min(1e-8)
+        kept[name + SCALE] = scale
+        kept[name] = (flat / scale[:, None]).round().to(torch.int8).view_as(value).contiguous()
+    return save(kept)
+
+
+def _full(kept: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The float32 weights of what `packed` keeps. Raises: RuntimeError for a scale that does not fit its rows."""
+    weights = {}
+    for name, value in kept.items():
+        scale = kept.get(name + SCALE)
+        if not name.endswith(SCALE):
+            weights[name] = (
+                value.float() if scale is None else (value.flatten(1).float() * scale[:, None]).view_as(value)
+            )
+    return weights
 
 
 def unpacked(data: bytes, modality: Modality, source: str) -> Tower:
@@ -151,7 +178,7 @@ def unpacked(data: bytes, modality: Modality, source: str) -> Tower:
     """
     tower = Tower(BOXES[modality])
     try:
-        weights = {name: value.float() for name, value in load(data).items()}
+        weights = _full(load(data))
         tower.load_state_dict(weights, strict=True)
     except (SafetensorError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[-1].strip()
