@@ -36,7 +36,7 @@ def train(
     """Train METHOD (languagebind, fare, tecoa, rlbind, ...) by its recipe.
 
     The run folder that this makes works wherever a model's name does. With --out, a run that was interrupted goes on
-    where it was. Several processes: accelerate launch -m rlbench train METHOD ...
+    where it was. Several processes: accelerate launch --multi_gpu -m rlbench train METHOD ...
     """
     from rlbench.suite import load_suite
     from rlbench.training.run import rehearse
