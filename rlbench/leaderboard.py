@@ -26,8 +26,8 @@ MINI = (
 READING = (
     "Accuracy in %, with its Wilson 95% interval, or that of a bootstrap over sources (recordings, speakers) where "
     "examples share them and it is wider. `worst` counts an example as correct only if it is correct under every "
-    "attack of that threat model. `k corruptions at s` is their mean at severity s; its interval takes n examples, not k n, "
-    "which is the cautious choice. Rows are in order of the mean of their `worst` columns; a cell that failed or is "
+    "attack of that threat model. `k corruptions at s` is their mean at severity s; its interval takes n examples, not "
+    "k n, which is the cautious choice. Rows are in order of the mean of their `worst` columns; a cell that failed or is "
     "missing counts as 0."
 )
 
