@@ -112,7 +112,7 @@ class Inputs:
         rated = is_dataclass(corruption) and any(field.name == "rate" for field in fields(corruption))
         if not rated or not isinstance(self.task, Recorded):
             return corruption
-        return replace(corruption, rate=self.task.rate(self.box))  # type: ignore[type-var]
+        return replace(corruption, rate=self.task.rate(self.box))
 
     def _streams(self, corrupted: Corrupted, start: int, stop: int) -> Streams:
         return ExampleStreams(self.seed, self.load(start, stop).ids, str(corrupted))

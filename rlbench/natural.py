@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 
@@ -65,8 +65,8 @@ def collect(cells: pd.DataFrame) -> list[tuple[dict[str, object], list[Natural]]
     known = cells.assign(**{name: "" for name in (*COMPARABLE, *ROW) if name not in cells}).astype(object)
     known = known.where(known.notna(), None)
     for facts, part in known.groupby(list(COMPARABLE), sort=True, dropna=False) if len(known) else []:
-        models = [_natural(row) for _, row in part.groupby(list(ROW), sort=True, dropna=False)]
-        models = [model for model in models if model is not None]
+        rows = [_natural(row) for _, row in part.groupby(list(ROW), sort=True, dropna=False)]
+        models = [model for model in rows if model is not None]
         shared = set.intersection(*(set(model.accuracy) for model in models)) if models else set()
         if len(shared) > 1:
             cut = [Natural(m.model, m.n, m.clean, {k: v for k, v in m.accuracy.items() if k in shared}) for m in models]
@@ -103,7 +103,22 @@ def _section(facts: Mapping[str, object], models: list[Natural], baseline: str) 
     title = f"## {facts['suite']} v{facts['suite_version']}: natural robustness, {len(names)} corruptions"
     rows = [_row(m.of(names), reference and reference.of(names)) for m in models]
     each = [{"corruption": k} | {m.model: _percent(fmean(m.accuracy[k])) for m in models} for k in models[0].accuracy]
-    return [title, *(str(pd.DataFrame(t).to_markdown(index=False, disable_numparse=True)) for t in (rows, each))]
+    tables = [str(pd.DataFrame(t).to_markdown(index=False, disable_numparse=True)) for t in (rows, each)]
+    others = [m.of(names) for m in models if m is not reference]
+    said = [_against(reference.of(names), others)] if reference and others else []
+    return [title, *said, *tables]
+
+
+def _against(reference: Natural, others: Sequence[Natural]) -> str:
+    """One sentence: whether the mean under corruption is another than the baseline's, beyond both intervals."""
+    ranges = {m.model: wilson(fmean(m.every) * m.n, m.n) for m in (reference, *others)}
+    low, high = ranges[reference.model]
+    words = []
+    for m in others:
+        apart = ranges[m.model][0] > high or ranges[m.model][1] < low
+        gain = f"{100 * (fmean(m.every) - fmean(reference.every)):+.1f}"
+        words.append(f"{m.model} {gain} ({'apart' if apart else 'intervals overlap'})")
+    return f"Points of mean accuracy under corruption against {reference.model}: {', '.join(words)}."
 
 
 def _row(m: Natural, reference: Natural | None) -> dict[str, str]:

@@ -72,7 +72,9 @@ def matrix(suite: Suite, model: str, *, device: str = "cpu", batch_size: int = 6
     names = [label.name for label in suite.task.classes]
     clean = _guesses(bench, batch.x.to(device), batch.y.to(device), names)
     k = int(margin(_logits(bench, batch.x.to(device)), batch.y.to(device)).argmax())
-    rows, sounds, unordered = [], {}, False
+    rows: list[Row] = []
+    sounds: dict[str, bytes] = {}
+    unordered = False
     for name, severities in corruptions(suite).items():
         plugin = bench.inputs.made(severities[0])
         unordered |= not getattr(plugin, "ordered", True)

@@ -64,6 +64,7 @@ def test_a_board_shows_mean_relative_and_mce() -> None:
     assert ours[2] == "90.0" and ours[3].startswith("75.0 [") and ours[4] == "83.3"
     assert ours[5] == "95.0"  # (100 / 250 + 150 / 100) / 2
     assert ours[6:] == ["75.0"] * 5
+    assert "against languagebind:mini: rlbind:mini +10.0 (intervals overlap)." in text  # 75 of 100 and 65 of 100
     assert ["netd", "80.0", "50.0"] in lines  # the best mean first
 
 

@@ -28,7 +28,7 @@ def _masked(size: int, share: float, g: Rng) -> np.ndarray:
     first = total // 2
     a, b = np.sort(g.integers(0, size - total + 1, 2))
     places = np.arange(size)
-    return ((a <= places) & (places < a + first)) | ((b + first <= places) & (places < b + total))
+    return np.asarray(((a <= places) & (places < a + first)) | ((b + first <= places) & (places < b + total)))
 
 
 @register("corruption", "time_mask")
@@ -77,4 +77,4 @@ class SpectralTilt(LogMel):
 
     def one(self, x: np.ndarray, level: float, g: Rng) -> np.ndarray:
         slope = np.linspace(-level / 2, level / 2, x.shape[1])
-        return x + g.choice((-1, 1)) * slope[:, None]
+        return np.asarray(x + g.choice((-1, 1)) * slope[:, None])

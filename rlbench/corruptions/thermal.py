@@ -116,7 +116,7 @@ class AgcShift(Thermal):
     unit = "of range"
 
     def one(self, x: np.ndarray, level: float, g: Rng) -> np.ndarray:
-        return (1 - x if level == self.levels[-1] else x) + level * g.choice((-1, 1))
+        return np.asarray((1 - x if level == self.levels[-1] else x) + level * g.choice((-1, 1)))
 
     def level(self, severity: int) -> str:
         return super().level(severity) + (", inverted" if severity == 5 else "")
@@ -190,7 +190,8 @@ class HotSource(Thermal):
     unit = "of height"
 
     def one(self, x: np.ndarray, level: float, g: Rng) -> np.ndarray:
-        r = _radius(*x.shape[1:], *g.uniform(0.1, 0.9, 2))
+        angle, far = g.uniform(0, 2 * np.pi), g.uniform(0.3, 0.5)  # off the centre, so that the object is not covered
+        r = _radius(*x.shape[1:], 0.5 + far * np.sin(angle), 0.5 + far * np.cos(angle))
         coldest = x.min(axis=(1, 2), keepdims=True)
         dimmed = coldest + (1 - 2.5 * level) * (x - coldest)
         return np.asarray(dimmed + 2 * np.exp(-((r / level) ** 2) * np.log(2)))
