@@ -173,7 +173,9 @@ class LensHeating(Thermal):
     unit = "of range"
 
     def one(self, x: np.ndarray, level: float, g: Rng) -> np.ndarray:
-        r = _radius(*x.shape[1:], *g.uniform(0.4, 0.6, 2))
+        y, x0 = g.uniform(0.4, 0.6, 2)
+        h, w = x.shape[1:]
+        r = _radius(h, w, y, x0)
         return np.asarray(x + level * (r / r.max()) ** 2)
 
 
@@ -191,7 +193,8 @@ class HotSource(Thermal):
 
     def one(self, x: np.ndarray, level: float, g: Rng) -> np.ndarray:
         angle, far = g.uniform(0, 2 * np.pi), g.uniform(0.3, 0.5)  # off the centre, so that the object is not covered
-        r = _radius(*x.shape[1:], 0.5 + far * np.sin(angle), 0.5 + far * np.cos(angle))
+        h, w = x.shape[1:]
+        r = _radius(h, w, 0.5 + far * np.sin(angle), 0.5 + far * np.cos(angle))
         coldest = x.min(axis=(1, 2), keepdims=True)
         dimmed = coldest + (1 - 2.5 * level) * (x - coldest)
         return np.asarray(dimmed + 2 * np.exp(-((r / level) ** 2) * np.log(2)))
