@@ -145,7 +145,7 @@ def report(records: Iterable[Record], *, subject: str) -> str:
         own = next((method for method in found if method.name.split(":")[0] == subject), None)
         parts += [f"## {modality}", _scores(found)]
         if own is not None:
-            others = [method for method in found if method is not own]
+            others = [method for method in found if not method.name.startswith(subject)]  # not its ablations
             verdicts[str(modality)] = {column: compared(own, others, column) for column in COLUMNS}
             parts.append(_differences(own, verdicts[str(modality)]))
     return "\n\n".join([*_holds(subject, verdicts), *parts])

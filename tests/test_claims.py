@@ -82,6 +82,14 @@ def test_a_tie_is_said_to_be_a_tie_and_many_comparisons_are_adjusted_for() -> No
     assert "does not hold as a whole" in three and "is above" not in three
 
 
+def test_an_ablation_has_a_row_and_is_no_rival() -> None:
+    own = rounds("rlbind", clean=[1] * 40, robust=[1] * 6 + [0] * 34, turns="1")
+    ablated = rounds("rlbind-no-distil", clean=[1] * 40, robust=[0] * 40, turns="1")
+    weak = rounds("fare", clean=[1] * 40, robust=[0] * 40, turns="1")
+    text = report([*own, *ablated, *weak], subject="rlbind")
+    assert "| rlbind-no-distil:mini |" in text and "rlbind is above fare (thermal)." in text  # .031, for one rival
+
+
 def test_rows_say_what_training_cost_and_saw() -> None:
     text = report(rounds("rlbind", clean=[1], robust=[1], sees="names of unseen classes"), subject="rlbind")
     assert "8k f, 4k b" in text and "names of unseen classes" in text
