@@ -78,7 +78,7 @@ def test_runs_are_made_once_tabled_and_bundled(tmp_path: Path) -> None:
     assert model.size < 0.6 * run.size
     assert (tmp_path / "baselines/fare/mini-thermal.safetensors").is_file()
     with pytest.raises(CheckpointError, match="no finished runs"):
-        bundle(tmp_path, tmp_path / "baselines")
+        bundle(out / "3", tmp_path / "baselines")
 
 
 def test_a_failed_run_is_named_and_the_others_are_made(tmp_path: Path) -> None:
