@@ -24,11 +24,11 @@ MINI = (
     "Its numbers are not LanguageBind's."
 )
 READING = (
-    "Accuracy in %, with its Wilson 95% interval, or that of a bootstrap over sources (recordings, speakers) where "
-    "examples share them and it is wider. `worst` counts an example as correct only if it is correct under every "
-    "attack of that threat model. `k corruptions at s` is their mean at severity s; its interval takes n examples, not "
-    "k n, which is the cautious choice. Rows are in order of the mean of their `worst` columns; a cell that failed or is "
-    "missing counts as 0."
+    "Accuracy in %, with its Wilson 95% interval, or that of a bootstrap over sources (recordings, speakers) "
+    "where examples share them and it is wider. `worst` counts an example as correct only if it is correct under "
+    "every attack of that threat model. `k corruptions at s` is their mean at severity s; its interval takes n "
+    "examples, not k n, which is the cautious choice. Rows are in order of the mean of their `worst` columns; a "
+    "cell that failed or is missing counts as 0."
 )
 
 ROUNDS = (
@@ -103,12 +103,13 @@ def freeze(records: Iterable[Record], runs: Path | None = None) -> str:
 def of_run(record: Record, runs: Path) -> Record:
     """A record of a campaign's run, named by its job; with its round, what its training cost and what it saw."""
     try:
-        turn, modality, job = Path(record.model).resolve().relative_to(runs.resolve()).parts
+        _, modality, job = Path(record.model).resolve().relative_to(runs.resolve()).parts
     except ValueError:
         return record
     trained = resolve(record.model).weights[cast(Modality, modality)].trained
-    turn = str(record.provenance.get("series", turn))  # the test examples make the pairs
-    told: dict[str, Field] = {"round": turn, "training_seed": trained.get("seed")}
+    told: dict[str, Field] = {"training_seed": trained.get("seed")}
+    if "series" in record.provenance:  # test examples of its own make a round; on the same ones runs are no pairs
+        told["round"] = str(record.provenance["series"])
     passes = trained.get("since") or {}
     told |= {f"training_{name}": passes.get(name, 0) for name in ("forwards", "backwards")}
     told |= {"sees": "; ".join(trained.get("sees", []))}

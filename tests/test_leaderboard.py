@@ -1,5 +1,6 @@
 """Tables and boards: every number is recounted from the records, and no two protocols share a column."""
 
+import json
 import random
 import re
 from dataclasses import replace
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import yaml
 
 from rlbench import leaderboard
 from rlbench.core import Record
@@ -178,3 +180,21 @@ def test_the_frame_is_tidy() -> None:
 
 def test_no_records_is_an_empty_board() -> None:
     assert "No records" in leaderboard.render(frame([]), "t")
+
+
+def test_a_campaigns_runs_are_named_by_their_jobs(tmp_path: Path) -> None:
+    """Round, cost and what training saw come from the card; with a series of examples it is a round."""
+    run = tmp_path / "1" / "thermal" / "fare"
+    run.mkdir(parents=True)
+    trained = {"seed": 7, "sees": ["names of unseen classes"], "since": {"forwards": 30, "backwards": 20}}
+    entry = {"file": "x", "sha256": "", "bytes": 1, "trained": trained}
+    backbones = {"mini": {"family": "mini", "modalities": {"thermal": entry}}}
+    (run / "card.yaml").write_text(yaml.safe_dump({"baseline": "fare", "summary": "s", "backbones": backbones}))
+    plain = record(str(run), "clean", 150)
+    series = replace(plain, key="other", provenance={**plain.provenance, "series": 2, "data": "d2"})
+    lines = [json.loads(line) for line in leaderboard.freeze([plain, series], tmp_path).splitlines()]
+    assert {line["model"] for line in lines} == {"fare:mini"}
+    assert [line["provenance"].get("round") for line in lines] == [None, "2"]
+    assert all(line["provenance"]["training_forwards"] == 30 for line in lines)
+    with pytest.raises(StoreError, match="a path of this machine"):
+        leaderboard.freeze([plain])
