@@ -355,10 +355,10 @@ def test_what_cannot_run_is_said_before_any_work(tmp_path: Path) -> None:
 
 def test_a_checkpoint_that_was_trained_anew_is_loaded_anew(tmp_path: Path) -> None:
     suite, found = load_suite("thermal"), []
-    for baseline in ("languagebind", "fare"):
+    for baseline in ("tecoa", "fare"):
         shutil.copytree(resolve(baseline).folder, tmp_path / "model", dirs_exist_ok=True)
         found.append(prepare(suite, str(tmp_path / "model")).subject()["checkpoint"])
-    assert found == [resolve(baseline).sha256["thermal"] for baseline in ("languagebind", "fare")]
+    assert found == [resolve(baseline).sha256["thermal"] for baseline in ("tecoa", "fare")]
     assert found[0] != found[1]
 
 
