@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from typing import Literal
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from rlbench.attacks.engine import Search, Start, State, direction, inside
 from rlbench.attacks.losses import MIN_CLASSES, LossName, defined
+from rlbench.attacks.pool import alone, clean_logits
 from rlbench.core import Ball, Classifier, Streams
 from rlbench.errors import FieldError
 from rlbench.registry import register
@@ -131,13 +133,19 @@ class APGD:
         s["x_adv"] = inside(torch.lerp(x_adv, z, a).addcmul_(1 - a, x_adv - s["x_old"]), s, ball)
         s["x_old"] = x_adv
 
-    def __call__(
-        self, classifier: Classifier, x: Tensor, y: Tensor, ball: Ball, streams: Streams, *, start: Start = surface
-    ) -> Tensor:
-        """x (B, *shape) in the box, y (B,) int64 -> x_adv like x; `start` gives each run's first point."""
-        jobs, targets = self._jobs(classifier, x, y) if ball.radius > 0 else ([], y[:, None])
+    def search(
+        self,
+        x: Tensor,
+        y: Tensor,
+        ball: Ball,
+        streams: Streams,
+        logits: Callable[[], Tensor],
+        *,
+        start: Start = surface,
+    ) -> Search:
+        """Its jobs, for the pool; `start` gives each run's first point."""
+        jobs, targets = self._jobs(y, logits) if ball.radius > 0 else ([], y[:, None])
         return Search(
-            classifier=classifier,
             x=x,
             y=y,
             ball=ball,
@@ -147,14 +155,19 @@ class APGD:
             start=start,
             jobs=jobs,
             targets=targets,
-        ).run()
+        )
 
-    def _jobs(self, classifier: Classifier, x: Tensor, y: Tensor) -> tuple[list[str], Tensor]:
+    def __call__(
+        self, classifier: Classifier, x: Tensor, y: Tensor, ball: Ball, streams: Streams, *, start: Start = surface
+    ) -> Tensor:
+        """x (B, *shape) in the box, y (B,) int64 -> x_adv like x."""
+        return alone(classifier, self.search(x, y, ball, streams, lambda: clean_logits(classifier, x), start=start))
+
+    def _jobs(self, y: Tensor, logits: Callable[[], Tensor]) -> tuple[list[str], Tensor]:
         runs = [f"restart {r}" for r in range(self.restarts)]
         if self.name != "apgd-t":
             return runs, y[:, None].expand(-1, len(runs))
-        with torch.no_grad():
-            others = classifier(x).scatter(1, y[:, None], float("-inf"))
+        others = logits().scatter(1, y[:, None], float("-inf"))
         ranked = others.topk(min(self.targets, others.shape[1] - 1), dim=1).indices
         jobs = [f"target {t}/{run}" for t in range(ranked.shape[1]) for run in runs]
         return jobs, ranked.repeat_interleave(len(runs), dim=1)

@@ -1,8 +1,7 @@
-"""One loop for every gradient attack: a pool of jobs (example, target, restart) that keeps the batch full.
+"""The jobs of a gradient attack in one ball: (example, target, restart), each a rule that moves a point.
 
-Each round is one forward pass of the batch and one gradient; then every job moves by its rule. An example
-leaves with all its jobs at the step where it is broken, and other jobs take their slots. A job's numbers
-depend on its example, target and restart alone, so that batch size and order do not change which examples break.
+An example leaves with all its jobs at the step where it is broken. A job's numbers depend on its example, target and
+restart alone, so that batch size, order and company do not change which examples break. The loop is in `pool`.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import torch
 from torch import Tensor
 
 from rlbench.attacks.losses import LOSSES, LossName, defined
-from rlbench.core import Ball, Classifier, Streams
+from rlbench.core import Ball, Streams
 from rlbench.errors import AttackError
 from rlbench.metrics import margin
 from rlbench.threat import per_row, project, rows_norm
@@ -23,7 +22,6 @@ from rlbench.threat import per_row, project, rows_norm
 State = dict[str, Tensor]  # one row per slot; "x_adv" (B, *shape), "x" its centre, "i" the steps taken
 Start = Callable[[Tensor, Ball, Streams], Tensor]
 BROKEN = 1e-4  # a job ends at a margin below -BROKEN * max|logit|: a judge's other batch may move logits by 1e-6
-ALONGSIDE = 32  # below this batch size, further jobs of a running example are cheaper than an emptier batch
 
 
 class Rule(Protocol):
@@ -53,18 +51,20 @@ def inside(point: Tensor, state: State, ball: Ball) -> Tensor:
     return project(point, state["x"], ball)
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, eq=False)
 class Search:
-    """The pool and the best point of every example.
+    """The jobs of one cell and the best point of every example.
 
     Attributes:
         jobs: names of the random streams of an example's jobs, in the order of their turns.
         targets: (N, len(jobs)) target classes.
+        rows: (N,) what the classifier is told that an example is (default: its index).
+        open: (N,) bool, which examples may run; a search alone runs all.
         best, best_margin: per example the point with the smallest margin so far.
+        alive: (N,) bool, not broken yet.
         slots, parked: the running jobs, and jobs whose last point still needs its forward pass, without a gradient.
     """
 
-    classifier: Classifier
     x: Tensor
     y: Tensor
     ball: Ball
@@ -74,6 +74,7 @@ class Search:
     start: Start
     jobs: Sequence[str]
     targets: Tensor
+    rows: Tensor = field(init=False)
     best: Tensor = field(init=False)
     best_margin: Tensor = field(init=False)
     slots: State = field(init=False, default_factory=dict)
@@ -81,46 +82,31 @@ class Search:
 
     def __post_init__(self) -> None:
         n = len(self.x)
+        self.rows = torch.arange(n)
         self.best = self.x.clone()
         self.best_margin = torch.full((n,), float("inf"))
-        self.alive = torch.ones(n, dtype=torch.bool)
-        self.turn = torch.zeros(n, dtype=torch.int64)
-        self.running = torch.zeros(n, dtype=torch.int64)
+        self.alive, self.open = torch.ones(n, dtype=torch.bool), torch.ones(n, dtype=torch.bool)
+        self.turn = torch.zeros(n, dtype=torch.int64)  # of the next job
+        self.running = torch.zeros(n, dtype=torch.int64)  # jobs in slots
+        self.left = torch.full((n,), len(self.jobs) if self.ball.radius > 0 else 0)  # jobs that have not ended
+        self.told = torch.zeros(n, dtype=torch.bool)
 
-    def run(self) -> Tensor:
-        """(N, *shape) per example the point with the smallest margin of all its jobs."""
-        if self.ball.radius > 0:
-            while self._fill():
-                self._step()
-        return self.best
+    def waiting(self) -> Tensor:
+        """(N,) bool, examples that have a job to begin."""
+        return self.open & self.alive & (self.turn < len(self.jobs)) & (self.left > 0)
 
-    def _fill(self) -> bool:
-        """Admits jobs. Parked points are judged once they fill a batch, or when jobs or the end wait for them."""
-        self._admit()
-        while self.parked:
-            active = _size(self.slots)
-            waits = active < self.classifier.batch_size and bool((self.alive & (self.turn < len(self.jobs))).any())
-            if active and not waits and _size(self.parked) < self.classifier.batch_size:
-                break
-            self._judge_parked()
-            self._admit()
-        return bool(self.slots)
-
-    def _admit(self) -> None:
-        while (room := self.classifier.batch_size - _size(self.slots)) > 0:
-            ready = self.alive & (self.turn < len(self.jobs)) & (self.running == 0)
-            if not ready.any():
-                room = min(room, ALONGSIDE - _size(self.slots))
-                ready = self.alive & (self.turn < len(self.jobs))
-            found = ready.nonzero()[:, 0]
-            order = torch.argsort(self.turn[found] + len(self.jobs) * self.running[found], stable=True)
-            rows = found[order[: max(room, 0)]]
-            if not len(rows):
-                return
-            for turn in sorted(set(self.turn[rows].tolist())):
-                self._begin(rows[self.turn[rows] == turn], turn)
-            self.turn[rows] += 1
-            self.running[rows] += 1
+    def admit(self, room: int, *, alongside: bool) -> None:
+        """Begins at most `room` jobs: of examples that run none, or `alongside` also further ones of those that do."""
+        ready = self.waiting() if alongside else self.waiting() & (self.running == 0)
+        found = ready.nonzero()[:, 0]
+        if not len(found) or room <= 0:
+            return
+        order = torch.argsort(self.turn[found] + len(self.jobs) * self.running[found], stable=True)
+        rows = found[order[:room]]
+        for turn in sorted(set(self.turn[rows].tolist())):
+            self._begin(rows[self.turn[rows] == turn], turn)
+        self.turn[rows] += 1
+        self.running[rows] += 1
 
     def _begin(self, rows: Tensor, turn: int) -> None:
         x, device = self.x[rows], self.x.device
@@ -133,43 +119,40 @@ class Search:
             new |= {"low": project(x - reach, x, self.ball), "high": project(x + reach, x, self.ball)}
         self.slots = _join(self.slots, new | self.rule.begin(x, x_adv, self.ball))
 
-    def _step(self) -> None:
+    def ascended(self, logits: Tensor) -> Tensor:
+        """(B,) loss of the slots' logits."""
+        return LOSSES[defined(self.loss, logits.shape[1])](logits, self.slots["y"], self.slots["target"])
+
+    def advance(self, loss: Tensor, gradient: Tensor) -> None:
+        """Every slot moves. Raises: AttackError for a gradient that is not finite, where the example is alive."""
+        _check_finite(gradient, self.alive[self.slots["example"]])
+        self.rule.advance(self.slots, loss, gradient, self.ball)
+
+    def leave(self) -> None:
+        """After a step: broken examples leave with all their jobs, jobs that took their last gradient park."""
         s = self.slots
-        x_adv = s["x_adv"].detach().requires_grad_()
-        with torch.enable_grad():
-            logits = self.classifier(x_adv, rows=s["example"])
-            name = defined(self.loss, logits.shape[1])
-            loss = LOSSES[name](logits, s["y"], s["target"])
-        s["x_adv"] = x_adv.detach()
-        self._record(s, logits.detach())
-        alive = self.alive[s["example"]]
-        if alive.any():
-            gradient = torch.autograd.grad(loss.sum(), x_adv)[0]
-            _check_finite(gradient, alive)
-            self.rule.advance(s, loss.detach(), gradient, self.ball)
         s["i"] = s["i"] + 1
-        last = (s["i"] == self.rule.steps).cpu()
-        if last.any() or not alive.all():
-            self._leave(alive, last)
+        alive, last = self.alive[s["example"]], (s["i"] == self.rule.steps).cpu()
+        if not last.any() and alive.all():
+            return
+        self.parked = _join(self.parked, take({k: s[k] for k in ("example", "x_adv", "y")}, alive & last))
+        self.slots = take(s, alive & ~last)
+        self._count()
 
-    def _leave(self, alive: Tensor, last: Tensor) -> None:
-        s = self.slots
-        self.running.index_add_(0, s["example"][~alive], torch.full((int((~alive).sum()),), -1))
-        kept = ("example", "x_adv", "y")
-        self.parked = _join(self.parked, _take({k: s[k] for k in kept}, alive & last))
-        self.slots = _take(s, alive & ~last)
-
-    def _judge_parked(self) -> None:
+    def settle(self, logits: Tensor) -> None:
+        """Ends the parked jobs, given their logits."""
         parked, self.parked = self.parked, {}
-        parked = _take(parked, self.alive[parked["example"]])
-        if parked:
-            with torch.no_grad():
-                self._record(parked, self.classifier(parked["x_adv"], rows=parked["example"]))
-        self.running.zero_()
-        if self.slots:
-            self.running.index_add_(0, self.slots["example"], torch.ones_like(self.slots["example"]))
+        self.record(parked, logits)
+        self.left.index_add_(0, parked["example"], torch.full_like(parked["example"], -1))
+        self._count()
 
-    def _record(self, s: State, logits: Tensor) -> None:
+    def _count(self) -> None:
+        self.running.zero_()
+        for state in (self.slots, self.parked):
+            if state:
+                self.running.index_add_(0, state["example"], torch.ones_like(state["example"]))
+
+    def record(self, s: State, logits: Tensor) -> None:
         """Keeps the point of the smallest margin. NaN logits are the classifier's error: they count as broken."""
         scale = logits.abs().amax(1).nan_to_num(0.0)
         m = margin(logits, s["y"]).nan_to_num(float("-inf"), float("inf"), float("-inf")).float()
@@ -181,6 +164,12 @@ class Search:
         self.best[example[better]] = s["x_adv"][better]
         self.alive[example[ended]] = False
 
+    def ended(self) -> Tensor:
+        """The open examples that ended, broken or not, since this was asked last."""
+        new = self.open & ~self.told & (~self.alive | (self.left == 0))
+        self.told |= new
+        return new.nonzero()[:, 0]
+
 
 def _check_finite(gradient: Tensor, alive: Tensor) -> None:
     """torch.sign(nan) is 0: without this check an example with such a gradient would stand still and look robust."""
@@ -191,7 +180,7 @@ def _check_finite(gradient: Tensor, alive: Tensor) -> None:
         )
 
 
-def _size(state: State) -> int:
+def size(state: State) -> int:
     return len(state["example"]) if state else 0
 
 
@@ -199,7 +188,7 @@ def _join(old: State, new: State) -> State:
     return {k: torch.cat([old[k], v]) for k, v in new.items()} if old and new else (old or new)
 
 
-def _take(state: State, mask: Tensor) -> State:
+def take(state: State, mask: Tensor) -> State:
     """The rows of a mask; {} when there are none."""
     rows = mask.nonzero()[:, 0]
     return {k: v[rows] for k, v in state.items()} if len(rows) else {}

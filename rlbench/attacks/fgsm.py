@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from torch import Tensor
 
+from rlbench.attacks.engine import Search
 from rlbench.attacks.pgd import PGD
+from rlbench.attacks.pool import alone, clean_logits
 from rlbench.core import Ball, Classifier, Streams
 from rlbench.registry import register
 
@@ -30,7 +33,11 @@ class FGSM:
         """The name of the loss that is ascended with this number of classes."""
         return self.loss
 
+    def search(self, x: Tensor, y: Tensor, ball: Ball, streams: Streams, logits: Callable[[], Tensor]) -> Search:
+        """Its jobs, for the pool."""
+        one_step = PGD(steps=1, rel_step=1.0, loss=self.loss)
+        return one_step.search(x, y, ball, streams, logits, start=lambda x, ball, streams: x)
+
     def __call__(self, classifier: Classifier, x: Tensor, y: Tensor, ball: Ball, streams: Streams) -> Tensor:
         """x (B, *shape) in the box, y (B,) int64 -> x_adv like x."""
-        one_step = PGD(steps=1, rel_step=1.0, loss=self.loss)
-        return one_step(classifier, x, y, ball, streams, start=lambda x, ball, streams: x)
+        return alone(classifier, self.search(x, y, ball, streams, lambda: clean_logits(classifier, x)))

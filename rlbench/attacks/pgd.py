@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from rlbench.attacks.engine import Search, Start, State, direction, inside
+from rlbench.attacks.pool import alone, clean_logits
 from rlbench.core import Ball, Classifier, Streams
 from rlbench.errors import FieldError
 from rlbench.registry import register
@@ -56,13 +57,19 @@ class PGD:
         step = ball.radius * (self.rel_step or 2.5 / self.steps)
         state["x_adv"] = inside(state["x_adv"] + step * direction(gradient, ball), state, ball)
 
-    def __call__(
-        self, classifier: Classifier, x: Tensor, y: Tensor, ball: Ball, streams: Streams, *, start: Start = sample
-    ) -> Tensor:
-        """x (B, *shape) in the box, y (B,) int64 -> x_adv like x; `start` gives each run's first point."""
+    def search(
+        self,
+        x: Tensor,
+        y: Tensor,
+        ball: Ball,
+        streams: Streams,
+        logits: Callable[[], Tensor],
+        *,
+        start: Start = sample,
+    ) -> Search:
+        """Its jobs, for the pool; `start` gives each run's first point."""
         jobs = [f"restart {r}" for r in range(self.restarts)]
         return Search(
-            classifier=classifier,
             x=x,
             y=y,
             ball=ball,
@@ -72,7 +79,13 @@ class PGD:
             start=start,
             jobs=jobs,
             targets=y[:, None].expand(-1, len(jobs)),
-        ).run()
+        )
+
+    def __call__(
+        self, classifier: Classifier, x: Tensor, y: Tensor, ball: Ball, streams: Streams, *, start: Start = sample
+    ) -> Tensor:
+        """x (B, *shape) in the box, y (B,) int64 -> x_adv like x."""
+        return alone(classifier, self.search(x, y, ball, streams, lambda: clean_logits(classifier, x), start=start))
 
 
 def ascend(
