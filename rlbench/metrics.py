@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import reduce
 from operator import and_
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from torch import Tensor
 
 
@@ -70,6 +71,52 @@ def clustered(correct: Sequence[bool], clusters: Sequence[str], *, draws: int = 
     shares = right[rows].sum(1) / size[rows].sum(1)
     low, high = np.quantile(shares, [0.025, 0.975])
     return float(low), float(high)
+
+
+def sign_flip(differences: Sequence[int]) -> float:
+    """The two-sided p of the exact paired randomisation test: how often |sum| is as large under random signs.
+
+    Args:
+        differences: one integer a pair, such as under how many of k attacks the one and not the other is right. For
+            differences of -1, 0 and 1 it is McNemar's exact test.
+
+    Fisher, 1935, The Design of Experiments, section 21.
+    """
+    import numpy as np
+    from scipy.signal import fftconvolve
+    from scipy.stats import binom
+
+    sizes, counts = np.unique(np.abs(np.asarray(differences, dtype=np.int64)), return_counts=True)
+    sizes, counts = sizes[sizes > 0], counts[sizes > 0]
+    total = abs(int(np.sum(differences)))
+    if total == 0:
+        return 1.0
+    density = np.ones(1)  # of the sum of the sizes with a plus
+    for size, count in zip(sizes.tolist(), counts.tolist(), strict=True):
+        steps = np.zeros(size * count + 1)
+        steps[::size] = binom.pmf(np.arange(count + 1), count, 0.5)
+        density = fftconvolve(density, steps) if len(density) > 1 else steps
+    tail = density[: (int(sizes @ counts) - total) // 2 + 1].sum()  # by symmetry, of sums at or below -total
+    return float(min(1.0, max(0.0, 2 * tail)))
+
+
+def resampled(
+    values: Sequence[float], clusters: Sequence[str] | None = None, *, draws: int = 2000, seed: int = 0
+) -> NDArray[Any]:
+    """(draws,) bootstrap means of one stratum: over its examples, or over whole clusters of them; the same every time.
+
+    Efron, 1979, https://doi.org/10.1214/aos/1176344552; of clusters as `clustered`.
+    """
+    import numpy as np
+
+    data = np.asarray(values, dtype=float)
+    names, at = np.unique(np.asarray(data if clusters is None else clusters), return_inverse=True)
+    rng = np.random.default_rng(seed)
+    if clusters is None:  # of examples of equal value it only matters how many are drawn
+        drawn = rng.multinomial(len(data), np.bincount(at) / len(data), size=draws)
+        return np.asarray(drawn @ names / len(data))
+    drawn = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=draws)
+    return np.asarray((drawn @ np.bincount(at, weights=data)) / (drawn @ np.bincount(at)))
 
 
 def relative_accuracy(corrupted: Sequence[float], clean: float) -> float:
