@@ -81,6 +81,12 @@ class APGD:
         """The name of the loss that is ascended with this number of classes."""
         return defined(LOSS[self.name], n_classes)
 
+    def passes(self, n_classes: int) -> tuple[int, int]:
+        """The most forward and backward passes of an example; a run's last point has no gradient."""
+        targeted = self.name == "apgd-t"
+        jobs = self.restarts * (min(self.targets, n_classes - 1) if targeted else 1)
+        return jobs * (self.steps + 1) + targeted, jobs * self.steps
+
     def begin(self, x: Tensor, x_adv: Tensor, ball: Ball) -> State:
         """Momentum, the best point with its gradient and loss, and the counters of the current interval."""
         zero = x.new_zeros(len(x))

@@ -1,0 +1,162 @@
+"""Square Attack: random search, without gradients."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rlbench.attacks.best import Best
+from rlbench.attacks.windows import bump, place, sides, tiles, window
+from rlbench.core import Ball, Classifier, Streams
+from rlbench.errors import FieldError
+from rlbench.registry import register
+from rlbench.threat import per_row, project, rows_norm
+
+HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # queries of 10,000 after which the share p halves
+AHEAD = 50  # queries whose random numbers an example draws at once
+
+
+@register("attack", "square")
+@dataclass(frozen=True, kw_only=True)
+class Square:
+    """Square Attack: random windows that lower the margin; needs no gradient.
+
+    Andriushchenko et al., 2020, https://arxiv.org/abs/1912.00049; compared with pyautoattack. Each query changes a window
+    with a share p of every channel's coordinates, to +eps or -eps per channel (Linf), or by moving another window's
+    part of the norm to a bump there (L2), and is kept if the margin falls. The window has the box's own proportions:
+    a square of a square picture, a rectangle of a spectrogram, a segment of a waveform, a block of frames and pixels
+    of a clip. As in AutoAttack, the schedule of p is that of 10,000 queries unless `rescale` fits it to `queries`.
+
+    Attributes:
+        queries: forward passes after the first one.
+        p_init: share of the coordinates at the start.
+        rescale: whether the schedule of p is stretched over `queries`.
+    """
+
+    queries: int = 5000
+    p_init: float = 0.8
+    rescale: bool = False
+    min_classes: ClassVar[int] = 2
+
+    def __post_init__(self) -> None:
+        if self.queries < 1:
+            raise FieldError(f"square: queries is {self.queries}; it must be at least 1")
+        if not 0 < self.p_init <= 1:
+            raise FieldError(f"square: p_init is {self.p_init}; it must be above 0 and at most 1")
+
+    def loss_used(self, n_classes: int) -> str:
+        """What decides between queries."""
+        return "margin"
+
+    def passes(self, n_classes: int) -> tuple[int, int]:
+        """The most forward and backward passes of an example."""
+        return self.queries + 1, 0
+
+    def share(self, query: Tensor) -> Tensor:
+        """(R,) int64 query, from 0 -> (R,) p."""
+        at = query * 10_000 // self.queries if self.rescale else query
+        return self.p_init / 2 ** (at[:, None] > torch.tensor(HALVINGS, device=query.device)).sum(1)
+
+    def __call__(self, classifier: Classifier, x: Tensor, y: Tensor, ball: Ball, streams: Streams) -> Tensor:
+        """x (B, *shape) in the box, y (B,) int64 -> x_adv like x."""
+        best, numbers = Best(classifier, x, y), _Numbers(streams, x)
+        if ball.radius == 0 or not len(x):
+            return x
+        start, step = (_stripes, _paint) if ball.norm == "linf" else (_grid, _move)
+        best.offer(best.rows, project(x + start(numbers, x, ball.radius), x, ball))
+        query = torch.zeros_like(y)
+        # Examples that leave make room for others, so that the batch stays full.
+        while len(rows := (best.alive & (query < self.queries)).nonzero()[:, 0][: classifier.batch_size]):
+            delta = best.x_adv[rows] - x[rows]
+            p, u = self.share(query[rows]), numbers.take(rows, query[rows])
+            moved = step(_with_channels(delta), p, u, ball.radius).view_as(delta)
+            best.offer(rows, project(x[rows] + moved, x[rows], ball))
+            query[rows] += 1
+        return best.x_adv
+
+
+class _Numbers:
+    """Uniform numbers in [0, 1) of each example's own generator: (R, 2k + 1 + C) a query."""
+
+    def __init__(self, streams: Streams, x: Tensor) -> None:
+        shape = _with_channels(x).shape
+        self.generators = streams.generators()
+        self.kept = torch.empty(len(x), AHEAD, 2 * (len(shape) - 2) + 1 + shape[1], device=x.device)
+
+    def draw(self, shape: tuple[int, ...], rows: list[int]) -> Tensor:
+        drawn = [self.generators[row].random(shape, dtype=np.float32) for row in rows]
+        return torch.from_numpy(np.stack(drawn)).to(self.kept)
+
+    def take(self, rows: Tensor, query: Tensor) -> Tensor:
+        if len(due := rows[query % AHEAD == 0]):
+            self.kept[due] = self.draw(tuple(self.kept.shape[1:]), due.tolist())
+        return self.kept[rows, query % AHEAD]
+
+
+def _with_channels(x: Tensor) -> Tensor:
+    """(B, C, n_1, ...): a box of one axis gets a channel."""
+    return x if x.dim() > 2 else x[:, None]
+
+
+def _signs(u: Tensor) -> Tensor:
+    return 2.0 * (u >= 0.5) - 1
+
+
+def _stripes(numbers: _Numbers, x: Tensor, eps: float) -> Tensor:
+    """Linf's start: +eps or -eps per channel and coordinate of the last axis (columns, frames, samples)."""
+    shape = _with_channels(x).shape[1:]
+    u = numbers.draw((shape[0], *[1] * (len(shape) - 2), shape[-1]), list(range(len(x))))
+    return (eps * _signs(u)).expand(-1, *shape).reshape(x.shape)
+
+
+def _paint(delta: Tensor, p: Tensor, u: Tensor, eps: float) -> Tensor:
+    """Linf's step: a window becomes +eps or -eps, per channel."""
+    sizes, channels = tuple(delta.shape[2:]), delta.shape[1]
+    k, lengths = len(sizes), sides(p, sizes)
+    inside = window(place(u[:, :k], lengths, sizes), lengths, sizes)
+    colour = eps * _signs(u[:, -channels:]).view(*delta.shape[:2], *[1] * k)
+    return torch.where(inside, colour, delta)
+
+
+def _grid(numbers: _Numbers, x: Tensor, eps: float) -> Tensor:
+    """L2's start: tiles of bumps with random signs and splits, of norm eps."""
+    delta = torch.zeros_like(_with_channels(x))
+    sizes, channels = tuple(delta.shape[2:]), delta.shape[1]
+    starts, lengths = tiles(sizes)
+    u = numbers.draw((len(starts), channels + 1), list(range(len(x))))
+    here = [torch.tensor([one], device=x.device).expand(len(x), -1) for one in (*starts, lengths)]
+    for tile, first in enumerate(here[:-1]):
+        split = (u[:, tile, -1] * len(sizes)).long()
+        sign = _signs(u[:, tile, :channels]).view(*delta.shape[:2], *[1] * len(sizes))
+        delta += sign * bump(first, here[-1], split, sizes)
+    return (delta * per_row(eps / rows_norm(delta, "l2").clamp_min(1e-20), delta)).view_as(x)
+
+
+def _move(delta: Tensor, p: Tensor, u: Tensor, eps: float) -> Tensor:
+    """L2's step, algorithm 3: a window's part of the norm, and what is unused, goes to a bump in another one."""
+    sizes, channels = tuple(delta.shape[2:]), delta.shape[1]
+    k, lengths = len(sizes), sides(p, sizes, least=3)
+    first = place(u[:, :k], lengths, sizes)
+    one = window(first, lengths, sizes)
+    other = window(place(u[:, k : 2 * k], lengths, sizes), lengths, sizes)
+    sign = _signs(u[:, -channels:]).view(*delta.shape[:2], *[1] * k)
+    eta = sign * bump(first, lengths, (u[:, 2 * k] * k).long(), sizes)
+    temporary = eta + _unit(delta * one)
+    unused = per_row((eps**2 - rows_norm(delta, "l2") ** 2).clamp_min(0.0), delta) / channels
+    available = (_channel_norm(delta * (one | other)) ** 2 + unused).sqrt()
+    delta = torch.where(one, _unit(temporary) * available, torch.where(other, 0.0, delta))
+    return delta * per_row(eps / rows_norm(delta, "l2").clamp_min(1e-20), delta)
+
+
+def _channel_norm(delta: Tensor) -> Tensor:
+    """(R, C, 1, ..., 1) L2 norm of every channel."""
+    return delta.flatten(2).norm(dim=2).view(*delta.shape[:2], *[1] * (delta.dim() - 2))
+
+
+def _unit(delta: Tensor) -> Tensor:
+    """Every channel over its norm; a channel of zeros stays one."""
+    return delta / _channel_norm(delta).clamp_min(1e-12)
