@@ -48,14 +48,17 @@ def _plugin(kind: registry.Kind, name: Part, fields: Mapping[str, Part]) -> tupl
     values = {key: part.plain() for key, part in fields.items()}
     plugin = made(kind, name, fields, values)
     known = inspect.signature(registry.factory(kind, name.text())).parameters
-    return plugin, tuple(sorted((key, value) for key, value in values.items() if value != known[key].default))
+    own = {key: value for key, value in values.items() if key not in known or value != known[key].default}
+    return plugin, tuple(sorted(own.items()))
 
 
 def _attacks(parts: dict[str, Part]) -> Iterator[tuple[Part, Adversarial]]:
     names, norm, eps = (parts.pop(key) for key in ("attack", "norm", "eps"))
     kind: Any = norm.one_of("norm", get_args(Norm))
     for name in names.each():
-        _, fields = _plugin("attack", name, parts)
+        plugin, fields = _plugin("attack", name, parts)
+        if kind not in getattr(plugin, "norms", (kind,)):
+            norm.fail(f"attack {name.text()!r} is for {', '.join(sorted(plugin.norms))}; choose another")
         for each in eps.each():
             try:
                 threat = Threat(kind, parse_eps(each.value()))

@@ -41,17 +41,20 @@ def _allowed(hint: object) -> str:
 
 
 def checked(target: Callable[..., object], values: Mapping[str, object], what: str) -> dict[str, object]:
-    """`values` as keyword arguments of `target`; lists become tuples.
+    """`values` as keyword arguments of `target`; lists become tuples. What `**fields` takes, `target` checks itself.
 
     Raises:
         FieldError: an unknown or missing name ("did you mean"), or a value of another type.
     """
     base = getattr(target, "func", target)
     bound = set(getattr(target, "keywords", {}))
-    known = {n: p for n, p in inspect.signature(base).parameters.items() if n not in bound}
+    taken = {n: p for n, p in inspect.signature(base).parameters.items() if n not in bound}
+    known = {n: p for n, p in taken.items() if p.kind is not inspect.Parameter.VAR_KEYWORD}
     # a dataclass's own hints: those of an inherited field are written in the names of the parent's module
     hints = get_type_hints(base if inspect.isfunction(base) or is_dataclass(base) else base.__init__)
     for name, value in values.items():
+        if name not in known and known != taken:
+            continue
         if name not in known:
             near = get_close_matches(name, known, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"allowed: {', '.join(known) or 'none'}"

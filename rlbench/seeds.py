@@ -7,7 +7,9 @@ hash, and stateless: the same call gives the same numbers.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +21,26 @@ def generator(*parts: object) -> np.random.Generator:
     """A numpy generator that depends on the text of `parts` alone."""
     digest = hashlib.blake2b("\x1f".join(map(str, parts)).encode(), digest_size=16).digest()
     return np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little")))
+
+
+@contextmanager
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """For code of others that draws from the global generators of torch, numpy or Python: seeds and restores them.
+
+    Args:
+        seed: 0 <= seed < 2^32.
+        device: where that code computes; its generator is seeded, too.
+    """
+    python, legacy = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        random.seed(seed)
+        np.random.seed(seed)
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(legacy)
 
 
 @dataclass(frozen=True)
