@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from rlbench.threat import per_row, rows_norm
+
 
 def sides(share: Tensor, sizes: tuple[int, ...], *, least: int = 1) -> Tensor:
     """(R,) share of a channel's coordinates -> (R, k) lengths of a window with the box's proportions.
@@ -35,7 +37,7 @@ def window(first: Tensor, lengths: Tensor, sizes: tuple[int, ...]) -> Tensor:
 
 
 def bump(first: Tensor, lengths: Tensor, split: Tensor, sizes: tuple[int, ...]) -> Tensor:
-    """(R, 1, *sizes) with unit L2 norm: two pyramids of opposite sign, the halves of the window along `split` (R,).
+    """(R, 1, *sizes) of unit L2 norm: pyramids of opposite sign and equal norm, the window's halves along `split` (R,).
 
     Andriushchenko et al., 2020, https://arxiv.org/abs/1912.00049, eq. 2: a pyramid is sum_{i >= d} 1 / (i + 1)^2 at the
     distance d from its centre, counted in the largest of the axes' distances.
@@ -51,10 +53,11 @@ def bump(first: Tensor, lengths: Tensor, split: Tensor, sizes: tuple[int, ...]) 
         d = torch.maximum(d, _along((r - size // 2).abs(), axis, k))
         top = torch.maximum(top, _along(size // 2 + 1, axis, k))
         sign = sign + _along(here * torch.where(second, -1.0, 1.0), axis, k)
-    sums = torch.cumsum(1 / torch.arange(1, 2 * max(sizes) + 3, device=device) ** 2, 0)
+    squares = torch.arange(2 * max(sizes) + 2, device=device).clamp_min(1) ** 2
+    sums = torch.cumsum(1 / squares, 0) - 1  # of 1 / i^2 for i = 1..., from 0 on
     height = (sums[top.long()] - sums[d.long()]).clamp_min(0.0)
     filled = height * sign * window(first, lengths, sizes)
-    return filled / filled.flatten(1).norm(dim=1).clamp_min(1e-20).view(-1, *[1] * (k + 1))
+    return _unit(_unit(filled.clamp_min(0.0)) - _unit(filled.clamp_max(0.0).abs()))
 
 
 def tiles(sizes: tuple[int, ...]) -> tuple[list[tuple[int, ...]], tuple[int, ...]]:
@@ -63,6 +66,11 @@ def tiles(sizes: tuple[int, ...]) -> tuple[list[tuple[int, ...]], tuple[int, ...
     starts = [range(max(n - 5 * t, 0) // 2, n - t + 1, t) for n, t in zip(sizes, lengths, strict=True)]
     grid = torch.cartesian_prod(*[torch.tensor(list(axis)) for axis in starts]).view(-1, len(sizes))
     return [tuple(row) for row in grid.tolist()], lengths
+
+
+def _unit(rows: Tensor) -> Tensor:
+    """Every row over its L2 norm; a row of zeros stays one."""
+    return rows / per_row(rows_norm(rows, "l2"), rows).clamp_min(1e-20)
 
 
 def _offsets(first: Tensor, sizes: tuple[int, ...]) -> list[Tensor]:
