@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -18,7 +19,58 @@ from rlbench.errors import AttackError, FieldError, RLBenchError
 from rlbench.fields import parse_eps
 from rlbench.metrics import margin
 from rlbench.seeds import ExampleStreams
+from rlbench.soundness import SUMS
 from rlbench.threat import ball_of, distance, violation
+
+CLEAR = 1e-4  # a margin below -CLEAR * max|logit| is an error whatever a batch does to the last bits
+GLANCE = 512  # coordinates of a gradient that are looked at first: nearly always one is not 0
+PASS = SUMS[: SUMS.index("not_finite")]
+ROWS = ("not_finite", "probabilities", "constant")
+
+
+class Watch:
+    """Keeps count of what is strange in the passes and gradients of a run, and changes nothing.
+
+    Attributes:
+        counts: (N, 8) of each example, SUMS up to "constant"; broken: (N,) bool, clearly misclassified at some point.
+    """
+
+    def __init__(self, y: Tensor) -> None:
+        self.y = y
+        self.counts = torch.zeros(len(y), len(PASS) + len(ROWS), dtype=torch.int32, device=y.device)
+        self.broken = torch.zeros(len(y), dtype=torch.bool, device=y.device)
+
+    def see(self, x: Tensor, logits: Tensor, rows: Tensor) -> None:
+        """Takes a forward pass of x (B, *shape), the examples `rows`, and its gradient if there will be one."""
+        rows = rows.to(self.y.device)
+        y, z = self.y[rows], logits.detach()
+        m, one = margin(z, y), torch.ones_like(rows, dtype=torch.bool)
+        correct, finite = m > 0, z.isfinite().all(1)
+        low, high = z.aminmax(dim=1)
+        zero = torch.nn.functional.cross_entropy(z, y, reduction="none") == 0
+        alike = (low >= 0) & (high <= 1) & ((z.sum(1) - 1).abs() < 1e-3)
+        none = torch.zeros_like(one)
+        told = (one, correct, correct & zero, none, none, ~finite, alike & (low < high), finite & (low == high))
+        self.counts.index_add_(0, rows, torch.stack(told, dim=1).int())
+        self.broken[rows[m < -CLEAR * torch.maximum(high, -low)]] = True
+        if x.requires_grad:
+            x.register_hook(partial(self._gradient, rows=rows, correct=correct))  # type: ignore[no-untyped-call]
+
+    def _gradient(self, gradient: Tensor, *, rows: Tensor, correct: Tensor) -> None:
+        flat = gradient.detach().flatten(1)
+        zero = flat[:, :GLANCE].abs().amax(1) == 0
+        if zero.any():
+            zero = flat.abs().amax(1) == 0
+        at = PASS.index("gradients")
+        self.counts[:, at : at + 2].index_add_(0, rows, torch.stack((correct, correct & zero), dim=1).int())
+
+    def sums(self, correct: Tensor, rows: Tensor | None = None) -> dict[str, int]:
+        """SUMS over the examples `rows` (default: all), of which the judge calls `correct` (B,) so."""
+        rows = torch.arange(len(self.y)) if rows is None else rows
+        at = rows.to(self.y.device)
+        names = zip((*PASS, *ROWS), self.counts[at].sum(0).tolist(), strict=True)
+        lost = int((self.broken[at].cpu() & correct.cpu()).sum())
+        return dict(names) | {"examples": len(rows), "lost": lost, "undefended": 0}
 
 
 class Meter:
@@ -28,6 +80,7 @@ class Meter:
 
     Attributes:
         forwards, backwards: (N,) int64 passes of each of the n examples.
+        watch: what is told of every pass.
     """
 
     def __init__(
@@ -37,10 +90,11 @@ class Meter:
         *,
         batch_size: int = 64,
         on_pass: Callable[[int], None] | None = None,
+        watch: Watch | None = None,
     ) -> None:
         if batch_size < 1:
             raise FieldError(f"batch_size is {batch_size}; it must be at least 1")
-        self.classify, self.on_pass = classify, on_pass
+        self.classify, self.on_pass, self.watch = classify, on_pass, watch
         self.batch_size = batch_size
         self.forwards = torch.zeros(n, dtype=torch.int64)
         self.backwards = torch.zeros(n, dtype=torch.int64)
@@ -54,6 +108,7 @@ class Meter:
         return torch.cat([self._call(x[part], rows[part]) for part in parts])
 
     def _call(self, x: Tensor, rows: Tensor) -> Tensor:
+        x = x.view_as(x) if self.watch else x  # its own hook, where an attack asks for gradients of one leaf twice
         logits = self.classify(x).float()
         if logits.dim() != 2 or len(logits) != len(x) or logits.shape[1] < 2:
             raise RLBenchError(
@@ -67,6 +122,8 @@ class Meter:
                 self.backwards.index_add_(0, rows, one)
 
             logits.register_hook(count)  # type: ignore[no-untyped-call]  # torch's own gap
+        if self.watch is not None:
+            self.watch.see(x, logits, rows)
         if self.on_pass is not None:
             self.on_pass(len(x))
         return logits
@@ -183,7 +240,7 @@ def attack(
     meter = Meter(classifier, len(x), batch_size=batch_size)
     clean = judge(meter, x, x, y, ball).correct
     rows = clean.nonzero()[:, 0]
-    part = _Part(meter, rows)
+    part = Part(meter, rows)
     x_adv, far, broken = x.clone(), torch.zeros(len(x), dtype=torch.float64), ~clean
     if len(rows):
         found = run_attack(method, part, x[rows], y[rows], ball, streams.take(rows.tolist()))
@@ -193,10 +250,10 @@ def attack(
 
 
 @dataclass(frozen=True)
-class _Part:
-    """A meter seen by an attack on some of its examples."""
+class Part:
+    """A classifier seen by an attack on some of its examples."""
 
-    meter: Meter
+    meter: Classifier
     examples: Tensor
 
     @property

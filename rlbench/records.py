@@ -16,7 +16,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,7 @@ class Block:
         distance: float64, in box units and the threat's norm; 0 where nothing was perturbed, NaN for a corruption.
         forwards, backwards: passes spent on the example.
         seconds: wall time. environment: versions, device and dtype.
+        evidence: sums of `soundness.SUMS`; empty where nothing was watched.
     """
 
     id: np.ndarray
@@ -68,10 +69,11 @@ class Block:
     backwards: np.ndarray
     seconds: float
     environment: Mapping[str, str]
+    evidence: Mapping[str, int] = field(default_factory=dict)
 
     def digest(self) -> str:
         """Of all that it holds."""
-        facts = [self.seconds, sorted(self.environment.items())]
+        facts = [self.seconds, sorted(self.environment.items()), *sorted(self.evidence.items())]
         digest = hashlib.sha256(json.dumps(facts).encode())
         for name in _COLUMNS:
             column = getattr(self, name)
@@ -147,6 +149,7 @@ def _to_bytes(block: Block, key: str, start: int) -> bytes:
         "digest": block.digest(),
         "seconds": block.seconds,
         "environment": dict(block.environment),
+        "evidence": dict(block.evidence),
     }
     table = pa.table({name: getattr(block, name) for name in _COLUMNS})
     sink = pa.BufferOutputStream()
@@ -160,7 +163,8 @@ def _from_bytes(data: bytes, key: str, start: int, stop: int) -> Block:
     facts = json.loads(table.schema.metadata[b"rlbench"])
     strings = {name: np.array(table[name].to_pylist(), dtype=object) for name in ("id", "source")}
     numbers = {name: table[name].to_numpy().astype(dtype, casting="equiv") for name, dtype in _DTYPES.items()}
-    block = Block(**strings, **numbers, seconds=facts["seconds"], environment=facts["environment"])
+    kept = {"environment": facts["environment"], "evidence": facts.get("evidence", {})}
+    block = Block(**strings, **numbers, seconds=facts["seconds"], **kept)
     if (facts["key"], facts["start"], len(block.id)) != (key, start, stop - start) or facts["digest"] != block.digest():
         raise ValueError("its contents are not what its digest says")
     return block

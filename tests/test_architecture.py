@@ -10,12 +10,12 @@ import rlbench
 ROOT = Path(rlbench.__file__).parent
 LAYERS = [
     "errors core",
-    "learning fbank fields hub machine preprocess registry located columns threat seeds metrics",
+    "learning fbank fields hub machine preprocess registry located columns threat seeds metrics checks soundness",
     "encoders attacks corruptions objectives tasks",
     "cells checkpoints heads judge suite records workers",
     "inputs",
-    "evaluate audit",
-    "planner",
+    "evaluate",
+    "audit planner",
     "runner training",
     "claims drawing tables",
     "natural",
