@@ -9,17 +9,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
 from hashlib import sha256
 from statistics import fmean
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
 from rlbench.core import Record
 from rlbench.errors import StoreError
 from rlbench.metrics import wilson
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 COMPARABLE = ("modality", "suite", "suite_version", "task", "backbone", "data", "anchors", "seed")
 ROW = ("model", "n", "checkpoint")
@@ -29,12 +33,22 @@ CORRUPTED = re.compile(r"^(?P<what>[^+]*) (?P<severity>[1-5])$")
 
 @dataclass(frozen=True)
 class Score:
-    """A share of correct examples in [0, 1] with its interval, or why there is none."""
+    """A share of correct examples in [0, 1] with its interval, or why there is none.
+
+    Attributes:
+        hits: (n,) int, under how many of `of` cells each example is correct; None where the record doesn't say.
+        deff: the variance over that of as many independent examples; above 1 where examples share sources.
+        soundness: what the audit of the encoder's gradients said, if there was one.
+    """
 
     share: float
     low: float
     high: float
     error: str | None = None
+    hits: NDArray[Any] | None = field(default=None, compare=False, repr=False)
+    of: int = 1
+    deff: float = 1.0
+    soundness: str = ""
 
     def __str__(self) -> str:
         """In %: `88.2 [85.1, 90.7]`, or `failed`."""
@@ -188,9 +202,25 @@ def _scores(cells: pd.DataFrame, model: str) -> dict[str, Score]:
                 "protocol (another device or version?); render one store at a time"
             )
         error = cell["error"] or (None if cell["n_correct"] is not None else "no counts")
-        share = 0.0 if error else float(cell["accuracy"])
-        scores[cell["column"]] = Score(share, float(cell["low"]), float(cell["high"]), error)
+        share, low, high = 0.0 if error else float(cell["accuracy"]), float(cell["low"]), float(cell["high"])
+        own = wilson(cell["n_correct"] or 0, cell["n"])
+        scores[cell["column"]] = Score(
+            share,
+            low,
+            high,
+            error,
+            hits=_bits(cell),
+            deff=1.0 if error else ((high - low) / (own[1] - own[0])) ** 2,
+            soundness=str(cell.get("soundness") or ""),
+        )
     return scores
+
+
+def _bits(cell: Mapping[str, Any]) -> NDArray[Any] | None:
+    """A record's flags, (n,) of 0 and 1."""
+    if not cell.get("flags"):
+        return None
+    return np.unpackbits(np.frombuffer(bytes.fromhex(cell["flags"]), dtype=np.uint8))[: cell["n"]].astype(np.int64)
 
 
 def _mean(scores: Sequence[Score], wanted: int, n: int) -> Score:
@@ -200,8 +230,17 @@ def _mean(scores: Sequence[Score], wanted: int, n: int) -> Score:
         errors.append(f"{len(scores)} of {wanted} corruptions were run")
     if errors:
         return Score(0.0, 0.0, 1.0, errors[0])
-    share = fmean(score.share for score in scores)
-    return Score(share, *wilson(share * n, n))
+    share, deff = fmean(score.share for score in scores), max(score.deff for score in scores)
+    known = [score.hits for score in scores if score.hits is not None]
+    apart = max(1, round(n / deff))  # as many independent examples say as much
+    return Score(
+        share,
+        *wilson(share * apart, apart),
+        hits=np.sum(known, axis=0) if len(known) == wanted else None,
+        of=wanted,
+        deff=deff,
+        soundness="; ".join(sorted({score.soundness for score in scores} - {""})),
+    )
 
 
 def _made_with(part: pd.DataFrame) -> str:
