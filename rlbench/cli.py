@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from rlbench.cli_board import leaderboard
+from rlbench.cli_check import check, compare, entry, verify
 from rlbench.cli_train import campaign, train
 from rlbench.errors import RLBenchError, UnknownName
 
@@ -177,84 +179,5 @@ def _rate(progress: Progress) -> str:
     return f"{progress.rate:,.0f} passes/s, at most {clock(progress.left)} left"
 
 
-@main.command()
-@click.option(
-    "--records",
-    multiple=True,
-    type=click.Path(path_type=Path),
-    metavar="PATH",
-    help="A result store or a .jsonl file; several are merged. Without it: the boards in leaderboards/.",
-)
-@click.option("--board", metavar="NAME", help="Only this board.")
-@click.option("--check", is_flag=True, help="Write nothing; exit 1 if a board is not what its records make.")
-@click.option("--freeze", type=click.Path(path_type=Path), metavar="FILE", help="Make --records reference records.")
-@click.option("--runs", type=click.Path(path_type=Path), metavar="DIR", help="A campaign's folder, for --freeze.")
-@click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Write the markdown there.")
-def leaderboard(
-    records: tuple[Path, ...],
-    board: str | None,
-    check: bool,
-    freeze: Path | None,
-    runs: Path | None,
-    out: Path | None,
-) -> None:
-    """Render records as markdown tables.
-
-    \b
-    From a run to a board:
-      rlbench run --suite thermal --model rlbind --model fare
-      rlbench leaderboard --records rlbench-results            look at it
-      rlbench leaderboard --records rlbench-results --freeze leaderboards/records/mine.jsonl
-      rlbench leaderboard                                      writes leaderboards/*.md
-      rlbench leaderboard --check                              exit 1 if one is out of date
-    """
-    if records and (check or board):
-        raise click.UsageError("--check and --board are about the boards in leaderboards/; leave --records out")
-    if runs and not freeze:
-        raise click.UsageError("--runs is for --freeze: its records are named by a campaign's jobs")
-    if freeze and not records:
-        raise click.UsageError("--freeze needs --records: what is to become reference records")
-    if records:
-        _from_records(records, freeze, runs, out)
-    else:
-        _from_boards(board, check, out)
-
-
-def _from_records(paths: tuple[Path, ...], freeze: Path | None, runs: Path | None, out: Path | None) -> None:
-    from rlbench import console
-    from rlbench.leaderboard import freeze as frozen
-    from rlbench.leaderboard import load, render
-    from rlbench.records import read_records
-
-    if freeze:
-        console.write(freeze, frozen(read_records(paths), runs))
-        click.echo(f"wrote {freeze}; `rlbench leaderboard` renders it")
-    if out or not freeze:
-        console.emit(out, render(load(paths), f"Results: {', '.join(path.name or str(path) for path in paths)}"))
-
-
-def _from_boards(name: str | None, check: bool, out: Path | None) -> None:
-    from rlbench import console
-    from rlbench.leaderboard import boards, is_checkout
-
-    found = {board.name: board for board in boards()}
-    if name is not None and name not in found:
-        raise UnknownName("board", name, found)
-    chosen = [found[name]] if name else list(found.values())
-    if not chosen:
-        click.echo("there are no boards: leaderboards/records has no .jsonl file; --records with --freeze makes one")
-    elif check:
-        stale = [board for board in chosen if board.stale()]
-        for board in stale:
-            click.echo(f"{board.page} is not what {board.records} makes; run `rlbench leaderboard`", err=True)
-        click.echo(f"{len(chosen) - len(stale)} of {len(chosen)} boards are up to date")
-        raise click.exceptions.Exit(1 if stale else 0)
-    elif out and len(chosen) > 1:
-        raise click.UsageError(f"--out takes one board; choose it with --board: {', '.join(found)}")
-    else:
-        for board in chosen:
-            console.emit(out or (board.page if is_checkout(board) else None), board.text())
-
-
-main.add_command(train)
-main.add_command(campaign)
+for command in (train, campaign, leaderboard, check, compare, entry, verify):
+    main.add_command(command)
