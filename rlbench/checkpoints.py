@@ -1,156 +1,35 @@
-"""Model names to encoders: a card says what a baseline's checkpoints are, where they came from and their checksums.
+"""Model names to encoders: by the cards of baselines and training runs, by a form such as `hf:ID`, or random.
 
-A card is `<folder>/card.yaml`. Installed cards live in the packages of the entry-point group `rlbench.baselines`, one
-folder a baseline; a training run's folder has the same card, so that its path is a model name too. An encoder family
-without a card is a model by itself when its factory needs no files.
-
-    baseline: rlbind
-    summary: One line.
-    source: https://arxiv.org/abs/2509.14383
-    backbones:
-      mini:
-        family: mini                  # a registered encoder; called with files={modality: path} if there are any
-        fields: {}                    # further arguments of it
-        data: procedural worlds
-        modalities:
-          thermal: {file: mini-thermal.safetensors, sha256: ..., bytes: 571000, trained: {...}}
-          audio: {hub: LanguageBind/LanguageBind_Audio_FT, revision: ...}
-          depth: {file: LanguageBind_Depth}     # a folder: a copy of such a checkpoint
-          image: {}                             # no weights
+Installed cards live in the packages of the entry-point group `rlbench.baselines`, one folder a baseline; a training
+run's folder has the same card, so that its path is a model name too. An encoder family without a card is a model by
+itself when its factory needs no files. One whose registered name has a colon, such as
+`hf:ID`, is made of what the user writes behind the colon; `random:BACKBONE` has random weights of a backbone's sizes.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import replace
 from functools import cache
 from importlib.metadata import entry_points
 from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast, get_args
-
-import yaml
+from typing import TYPE_CHECKING, cast
 
 from rlbench import hub, registry
+from rlbench.cards import Model, read_card
 from rlbench.core import Modality
 from rlbench.errors import CheckpointError, ModalityError, UnknownName
-from rlbench.fields import checked
 
 if TYPE_CHECKING:
     from rlbench.core import Encoder
 
 GROUP = "rlbench.baselines"
 DEFAULT_BACKBONE = "mini"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Weights:
-    """One modality's weights, and how they were trained.
-
-    Attributes:
-        file: relative to the card; a folder is a published checkpoint's.
-        hub, revision: a published checkpoint of the Hugging Face hub instead; without a revision, its newest.
-        sha256, bytes: of the file; of a folder's or the hub's weights, the sha256 alone, if it is known.
-    """
-
-    file: str | None = None
-    hub: str | None = None
-    revision: str | None = None
-    sha256: str = ""
-    bytes: int = 0
-    trained: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Model:
-    """An encoder that can be named: `baseline:backbone`, or the path of a training run.
-
-    Attributes:
-        modalities: those it has; empty for a family without a card, which says so when it is resolved.
-        source: paper or page. data: what it was trained on. size: bytes of all files.
-        sha256: of each modality's file.
-    """
-
-    name: str
-    baseline: str
-    backbone: str
-    family: str
-    summary: str
-    source: str = ""
-    data: str = ""
-    modalities: tuple[Modality, ...] = ()
-    weights: Mapping[Modality, Weights] = field(default_factory=dict)
-    fields: Mapping[str, Any] = field(default_factory=dict)
-    folder: Path = Path()
-
-    @property
-    def size(self) -> int:
-        return sum(w.bytes for w in self.weights.values())
-
-    @property
-    def sha256(self) -> dict[Modality, str]:
-        return {modality: w.sha256 for modality, w in self.weights.items() if w.file}
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Backbone:
-    family: str
-    modalities: dict  # type: ignore[type-arg]
-    data: str = ""
-    fields: dict = field(default_factory=dict)  # type: ignore[type-arg]
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Card:
-    baseline: str
-    summary: str
-    backbones: dict  # type: ignore[type-arg]
-    source: str = ""
-
-
-def _mapping(value: object, what: str) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{what} must be a mapping; it is {value!r}")
-    return value
-
-
-def read_card(path: Path) -> list[Model]:
-    """The models of a card, one per backbone.
-
-    Raises:
-        CheckpointError: not readable or not YAML. FieldError: an unknown or missing key, or a value of another type.
-    """
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise CheckpointError(f"{path} can't be read as a card: {error}".replace("\n", " ")) from error
-    card = _Card(**cast(Any, checked(_Card, _mapping(raw, str(path)), str(path))))
-    return [_model(card, name, value, path) for name, value in card.backbones.items()]
-
-
-def _model(card: _Card, name: str, value: object, path: Path) -> Model:
-    what = f"{path}: backbone {name!r}"
-    backbone = _Backbone(**cast(Any, checked(_Backbone, _mapping(value, what), what)))
-    weights: dict[Modality, Weights] = {}
-    for modality, entry in backbone.modalities.items():
-        if modality not in get_args(Modality):
-            raise UnknownName("modality", str(modality), get_args(Modality))
-        entry = checked(Weights, _mapping(entry, f"{what}, {modality}"), f"{what}, {modality}")
-        weights[modality] = Weights(**cast(Any, entry))
-    return Model(
-        name=f"{card.baseline}:{name}",
-        baseline=card.baseline,
-        backbone=name,
-        family=backbone.family,
-        summary=card.summary,
-        source=card.source,
-        data=backbone.data,
-        modalities=tuple(weights),
-        weights=weights,
-        fields=backbone.fields,
-        folder=path.parent,
-    )
+OWN = "MODULE:CALLABLE"  # the family of the encoders that a user names by what makes them
+RANDOM = "random:BACKBONE"
 
 
 def folders() -> Iterator[Path]:
@@ -166,7 +45,12 @@ def _installed() -> tuple[Model, ...]:
     carded = [model for path in cards if path.is_file() for model in read_card(path)]
     families = {model.family for model in carded}
     loose = [e for (kind, name), e in registry.entries().items() if kind == "encoder" and name not in families]
-    alone = [Model(name=e.name, baseline=e.name, backbone=e.name, family=e.name, summary=e.summary) for e in loose]
+    alone = [
+        Model(name=e.name, baseline=e.name, backbone="-" if ":" in e.name else e.name, family=e.name, summary=e.summary)
+        for e in loose
+    ]
+    drawn = "Random weights of a backbone's sizes, to try things out: random:mini, random:vit-l-14."
+    alone.append(Model(name=RANDOM, baseline="random", backbone="-", family="", summary=drawn))
     return tuple(sorted(carded + alone, key=lambda model: model.name))
 
 
@@ -184,12 +68,18 @@ def default_name(name: str) -> str:
 
 
 def resolve(name: str) -> Model:
-    """The model of a name: `rlbind` (= `rlbind:mini`), `baseline:backbone`, or the folder of a training run.
+    """The model of a name: `rlbind` (= `rlbind:mini`), `baseline:backbone`, a form such as `hf:ID`, or a run's folder.
 
     Raises:
         UnknownName; CheckpointError and FieldError for a folder with a faulty card.
     """
+    if (behind := _behind(name)) is not None:
+        model, defence = resolve(behind[0]), behind[1]
+        return replace(model, name=f"{model.name}+{defence}", baseline=f"{model.baseline}+{defence}")
     known = {model.name: model for model in models()}
+    formed = _formed(name, known)
+    if formed is not None:
+        return formed
     if default_name(name) in known:
         return _with_modalities(known[default_name(name)])
     folder = Path(name).expanduser()
@@ -198,6 +88,54 @@ def resolve(name: str) -> Model:
     if "/" in name or "\\" in name:
         raise CheckpointError(f"{name} is not a trained model: it has no card.yaml (rlbench train writes one)")
     raise UnknownName("model", name, {*known, *(model.baseline for model in known.values())})
+
+
+def _formed(name: str, known: Mapping[str, Model]) -> Model | None:
+    """The model of a name that is made of a form and of what is behind the colon, if it is one."""
+    scheme, _, rest = name.partition(":")
+    forms = {form.partition(":")[0]: form for form in registry.names("encoder") if ":" in form}
+    if not rest or name in known or scheme in {model.baseline for model in known.values() if model.weights}:
+        return None
+    if scheme == RANDOM.partition(":")[0]:
+        return _random(name, rest)
+    if scheme not in forms and _importable(scheme):
+        forms[scheme], rest = OWN, name
+    if scheme not in forms:
+        return None
+    about = known[forms[scheme]].summary
+    fields = {"source": rest}
+    return Model(name=name, baseline=scheme, backbone=rest, family=forms[scheme], summary=about, fields=fields)
+
+
+def _random(name: str, backbone: str) -> Model:
+    sizes = {model.backbone: model for model in models() if model.baseline == "languagebind"}
+    if backbone not in sizes:
+        raise UnknownName("backbone", backbone, sizes)
+    of = sizes[backbone]
+    fields = {**of.fields, "fresh": of.modalities}
+    about = f"Random weights of the sizes of {of.name}."
+    return Model(
+        name=name,
+        baseline="random",
+        backbone=backbone,
+        family=of.family,
+        summary=about,
+        modalities=of.modalities,
+        fields=fields,
+    )
+
+
+def _importable(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+def _behind(name: str) -> tuple[str, str] | None:
+    """(BASE, DEFENCE) of `BASE+DEFENCE`, such as `rlbind+jpeg`."""
+    base, _, defence = name.rpartition("+")
+    return (base, defence) if base and defence in registry.names("defence") else None
 
 
 def _of_run(name: str, folder: Path) -> Model:
@@ -246,6 +184,8 @@ def _made(model: Model, modality: Modality | None) -> Encoder:
     wanted = [m for m, w in model.weights.items() if (w.file or w.hub) and modality in (None, m)]
     paths = {m: read_weights(model, m) for m in wanted}
     arguments = {**model.fields, "files": paths} if paths else dict(model.fields)
+    if modality is not None and "fresh" in arguments:
+        arguments["fresh"] = (modality,)
     return cast("Encoder", registry.make("encoder", model.family, arguments))
 
 
@@ -253,7 +193,7 @@ def load_encoder(name: str, modality: Modality | None = None, device: str = "cpu
     """The encoder of a name (see `resolve`): in eval mode, frozen, its weights' sha256 checked.
 
     Args:
-        name: such as "rlbind", "fare:mini", or a training run's folder.
+        name: such as "rlbind", "fare:mini", or a training run's folder; with `+DEFENCE`, behind that defence.
         modality: load this tower alone; None: all of them.
         device: a torch device.
 
@@ -262,10 +202,16 @@ def load_encoder(name: str, modality: Modality | None = None, device: str = "cpu
     """
     import torch
 
+    if (behind := _behind(name)) is not None:
+        from rlbench.encoders.defended import Defended
+
+        return Defended(load_encoder(behind[0], modality, device), registry.make("defence", behind[1])).eval()
     model = resolve(name)
-    if modality is not None and modality not in model.modalities:
+    if modality is not None and model.modalities and modality not in model.modalities:
         raise ModalityError(f"{model.name} has no {modality}; it has {', '.join(model.modalities)}")
     encoder = _made(model, modality)
+    if modality is not None and modality not in encoder.boxes:
+        raise ModalityError(f"{model.name} has no {modality}; it has {', '.join(encoder.boxes)}")
     if isinstance(encoder, torch.nn.Module):
         encoder.eval().requires_grad_(False).to(device)
     return encoder

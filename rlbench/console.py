@@ -24,7 +24,7 @@ from rich.text import Text
 from rlbench.errors import StoreError
 
 if TYPE_CHECKING:
-    from rlbench.checkpoints import Model
+    from rlbench.cards import Model
     from rlbench.core import Record
     from rlbench.planner import Plan, PlannedCell
     from rlbench.tables import Score, Table

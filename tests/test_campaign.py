@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from rlbench.checkpoints import read_card, resolve
+from rlbench.cards import read_card
+from rlbench.checkpoints import resolve
 from rlbench.errors import CheckpointError, FieldError, RLBenchError
 from rlbench.training.bundle import bundle
 from rlbench.training.campaign import Task, read_campaign, results, run_campaign

@@ -14,7 +14,8 @@ import torch
 import yaml
 
 from rlbench import checkpoints
-from rlbench.checkpoints import Model, load_encoder, models, read_card, resolve
+from rlbench.cards import Model, read_card
+from rlbench.checkpoints import load_encoder, models, resolve
 from rlbench.errors import CheckpointError, FieldError, ModalityError, RLBenchError, UnknownName
 
 BUNDLED = [(m, modality) for m in models() if m.backbone == "mini" for modality in m.modalities]

@@ -5,6 +5,7 @@ Each front has its box, and maps (B, *box.shape) to the tower's normalised input
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -51,16 +52,16 @@ class Front(nn.Module):
 
 
 class Pixels(Front):
-    """Intensities in [0, 1]: one channel is repeated to three, then CLIP's mean and deviation are taken out."""
+    """Intensities in [0, 1]: one channel is repeated to three, then a mean and deviation (CLIP's) are taken out."""
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, box: Box) -> None:
+    def __init__(self, box: Box, mean: Sequence[float] = MEAN, std: Sequence[float] = STD) -> None:
         super().__init__(box)
         shape = (3, *[1] * (len(box.shape) - 1))
-        self.register_buffer("mean", torch.tensor(MEAN).view(shape), persistent=False)
-        self.register_buffer("std", torch.tensor(STD).view(shape), persistent=False)
+        self.register_buffer("mean", torch.tensor(mean).view(shape), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(shape), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, [T,] H, W) in [0, 1] -> (B, 3, [T,] H, W)."""
