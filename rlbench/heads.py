@@ -32,9 +32,16 @@ def prompts(name: str, templates: Sequence[str]) -> list[str]:
     return [t.replace("{a}", with_article(name)).replace("{}", name) for t in templates]
 
 
+def _unchanged(logits: Tensor) -> Tensor:
+    return logits
+
+
 @dataclass(frozen=True)
 class ZeroShot:
-    """A zero-shot classifier. anchors: (C, D) unit rows, fixed during an attack; logits are float32."""
+    """A zero-shot classifier. anchors: (C, D) unit rows, fixed during an attack; logits are float32.
+
+    An encoder may have `answer(logits)`, (B, C) -> (B, C): what it makes of them itself.
+    """
 
     encoder: Encoder
     modality: Modality
@@ -42,7 +49,8 @@ class ZeroShot:
 
     def __call__(self, x: Tensor) -> Tensor:
         """(B, *box.shape) in the box -> (B, C) logits, differentiable in x."""
-        return self.encoder.logit_scale * (self.encoder.embed(x, self.modality).float() @ self.anchors.T)
+        logits = self.encoder.logit_scale * (self.encoder.embed(x, self.modality).float() @ self.anchors.T)
+        return getattr(self.encoder, "answer", _unchanged)(logits)
 
     def anchors_hash(self) -> str:
         """Of the anchors, rounded to 1e-5, so that a machine's last bits do not matter."""

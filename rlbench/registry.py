@@ -19,7 +19,7 @@ from typing import Any, Literal, TypeVar
 from rlbench.errors import RLBenchError, UnknownName
 from rlbench.fields import checked
 
-Kind = Literal["attack", "corruption", "encoder", "objective", "task"]
+Kind = Literal["attack", "corruption", "defence", "encoder", "objective", "task"]
 F = TypeVar("F", bound=Callable[..., object])
 GROUP = "rlbench.plugins"
 

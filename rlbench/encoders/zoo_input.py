@@ -174,7 +174,7 @@ class Overflow(Defence):
     Attack through: the encoder without it.
     """
 
-    limit: float = 0.06
+    limit: float = 0.1
 
     def front(self, x: Tensor) -> Tensor:
         large = (x - 0.5).flatten(1).square().mean(1) > self.limit
