@@ -18,7 +18,7 @@ LAYERS = [
     "evaluate",
     "audit planner",
     "runner training",
-    "claims drawing tables regression entries",
+    "claims drawing tables regression entries severities",
     "natural comparison check verify standing macro examples",
     "figures formats sheets",
     "leaderboard pictures plots",

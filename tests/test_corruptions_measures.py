@@ -2,12 +2,14 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from rlbench.core import Record
 from rlbench.leaderboard import render
 from rlbench.metrics import mean_corruption_error, relative_accuracy
 from rlbench.natural import collect
+from rlbench.severities import falls, gains
 from rlbench.tables import frame
 
 # Hendrycks and Dietterich, 2019, tables 1 and 4: AlexNet's mean errors, and ResNet-50's corruption errors, in %.
@@ -28,6 +30,11 @@ def test_mce_sums_over_severities_before_it_divides() -> None:
     assert mean_corruption_error([[0.1]], [[0.0]]) != mean_corruption_error([[0.1]], [[0.0]])  # not a number
 
 
+def first(correct: int) -> str:
+    """The flags of 100 examples of which the first ones are correct."""
+    return np.packbits(np.arange(104) < correct).tobytes().hex()
+
+
 def record(model: str, column: str, correct: int) -> Record:
     return Record(
         key=f"{model} {column}",
@@ -43,7 +50,8 @@ def record(model: str, column: str, correct: int) -> Record:
         error=None,
         forwards=100,
         backwards=0,
-        provenance={"checkpoint": model, "data": "d", "anchors": "a", "seed": 0, "protocol": column},
+        flags=first(correct),
+        provenance={"checkpoint": model, "data": "d", "anchors": "a", "seed": 0, "protocol": column, "classes": 10},
     )
 
 
@@ -64,7 +72,10 @@ def test_a_board_shows_mean_relative_and_mce() -> None:
     assert ours[2] == "90.0" and ours[3].startswith("75.0 [") and ours[4] == "83.3"
     assert ours[5] == "95.0"  # (100 / 250 + 150 / 100) / 2
     assert ours[6:] == ["75.0"] * 5
-    assert "against languagebind:mini: rlbind:mini +10.0 (intervals overlap)." in text  # 75 of 100 and 65 of 100
+    assert "against languagebind:mini: above: rlbind:mini (+10.0, p < 0.0001)." in text  # 30 examples better, 10 worse
+    assert "falls with severity under 1 of 2 corruptions, not under turbulence (+0.0 a severity, p = 1); at" in text
+    assert "at every step under 1. Severity 1 costs more than 0 and less than 60 % of what lies between clean" in text
+    assert "clean and chance under 1 of 2, not under turbulence (+0.0 %)." in text
     assert ["netd", "80.0", "50.0"] in lines  # the best mean first
 
 
@@ -82,3 +93,31 @@ def test_what_one_model_lacks_or_failed_is_left_out_for_all() -> None:
 def test_without_the_baseline_there_is_no_mce() -> None:
     assert "| - " in render(frame(OURS), "t")
     assert "natural robustness" not in render(frame(OURS[:3]), "t")
+
+
+def test_where_examples_share_sources_nothing_is_tested() -> None:
+    told = [replace(one, provenance={**one.provenance, "sources": 9}) for one in [*BASE, *OURS]]
+    text = render(frame(told), "t")
+    assert "not apart: rlbind:mini (+10.0, not tested)." in text and "falls with severity under" not in text
+
+
+def test_a_fall_is_the_least_squares_line_and_its_exact_test() -> None:
+    g = np.random.default_rng(0)
+    shares = (0.9, 0.8, 0.75, 0.5, 0.55, 0.3)
+    rows = [g.random(400) < share for share in shares]
+    means = [float(row.mean()) for row in rows]
+    few = [np.arange(5) < k for k in (3, 3, 3, 3, 2, 2)]
+    found = falls(rows[0], {"down": rows[1:], "up": [rows[0], *rows[4:0:-1]]}, 10)
+    assert found["down"].slope == pytest.approx(np.polyfit(range(6), means, 1)[0])
+    assert found["down"].falls and not found["down"].steps  # severity 4 is above 3
+    assert found["down"].first == pytest.approx((means[0] - means[1]) / (means[0] - 0.1))
+    assert found["down"].begins_well and not found["up"].begins_well  # a copy of clean costs nothing
+    # One example of five falls, from right to wrong: of its two signs both are as far from 0.
+    assert falls(few[0], {"few": few[1:]}, 10)["few"].p == 1.0 and not falls(few[0], {"few": few[1:]}, 10)["few"].falls
+
+
+def test_a_gain_is_tested_example_by_example_and_adjusted() -> None:
+    reference, better = np.zeros(10, dtype=np.int64), np.ones(10, dtype=np.int64)
+    assert gains(reference, {"better": better})["better"] == pytest.approx(2 / 2**10)
+    both = gains(reference, {"better": better, "same": reference})
+    assert both == {"better": pytest.approx(4 / 2**10), "same": 1.0}

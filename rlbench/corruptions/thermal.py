@@ -225,14 +225,16 @@ class Turbulence(Thermal):
 @register("corruption", "bit_depth")
 @dataclass(frozen=True, kw_only=True)
 class BitDepth(Thermal):
-    """Thermal: requantisation to few bits, as a 14-bit detector's wide span leaves to a narrow scene (banding)."""
+    """Thermal: banding: few grey levels, as a 14-bit detector's wide span leaves to a narrow scene; 4 are two bits.
 
-    levels = (6, 5, 4, 3, 2)
-    unit = "bits"
+    16 or more are hardly seen: on the bundled world's validation examples they cost the backbone 0.2 points.
+    """
+
+    levels = (10, 8, 6, 5, 4)
+    unit = "grey levels"
 
     def one(self, x: np.ndarray, level: float, g: Rng) -> np.ndarray:
-        top = 2**level - 1
-        return np.asarray(np.round(x * top) / top)
+        return np.asarray(np.round(x * (level - 1)) / (level - 1))
 
 
 @register("corruption", "jpeg_stream")

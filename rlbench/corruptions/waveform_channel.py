@@ -83,7 +83,7 @@ class LowGain(Waveform):
     soft; front ends that ignore the gain hear the steps alone.
     """
 
-    levels = (-42, -47, -51, -55, -59)
+    levels = (-49, -52, -55, -57, -59)
     unit = "dB"
 
     def heard(self, wave: Wave, level: float, g: Rng) -> Wave:
