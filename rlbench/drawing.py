@@ -109,7 +109,7 @@ def draw_matrix(matrix: Matrix) -> bytes:
 
 
 def _cell(panel: Axes, x: Tensor, matrix: Matrix, guess: Guess, what: str) -> None:
-    _picture(panel, _unit(x, matrix.box), matrix.modality, matrix.box.unit)
+    _picture(panel, unit(x, matrix.box), matrix.modality, matrix.box.unit)
     panel.set(xticks=[], yticks=[], xlabel="", ylabel="")
     text = f"{what}\n{'✓' if guess.correct else '✗'} {guess.name}"
     panel.set_title(text, fontsize=6, color=RIGHT if guess.correct else WRONG, pad=2)
@@ -123,7 +123,7 @@ def draw(sheet: Sheet) -> bytes:
     width, height = _panel(sheet)
     figure = Figure(figsize=(across * width + 0.6, lines * 3 * height + 0.7), dpi=110, layout="constrained")
     axes = figure.subplots(3 * lines, across, squeeze=False)
-    clean, perturbed = _unit(sheet.x, sheet.box), _unit(sheet.x_adv, sheet.box)
+    clean, perturbed = unit(sheet.x, sheet.box), unit(sheet.x_adv, sheet.box)
     factor = amplification(perturbed - clean)
     for panel in axes.flat:
         panel.set_visible(False)
@@ -133,8 +133,8 @@ def draw(sheet: Sheet) -> bytes:
     for top in range(0, 3 * lines, 3):
         for row, name in enumerate(("clean", "perturbed", f"difference x {factor:g}")):
             _name_row(axes[top + row, 0], name, sheet)
-    unit = "" if size == 1 else f", box [{sheet.box.low:g}, {sheet.box.high:g}]"
-    figure.suptitle(f"{sheet.title}{unit}", fontsize=10)
+    box = "" if size == 1 else f", box [{sheet.box.low:g}, {sheet.box.high:g}]"
+    figure.suptitle(f"{sheet.title}{box}", fontsize=10)
     return _png(figure)
 
 
@@ -166,7 +166,7 @@ def _panel(sheet: Sheet) -> tuple[float, float]:
     return (2.6, 2.3) if sheet.modality == "audio" else (1.5, 1.75)
 
 
-def _unit(x: Tensor, box: Box) -> NDArray[Any]:
+def unit(x: Tensor, box: Box) -> NDArray[Any]:
     """(B, *box.shape) in the box -> the same in [0, 1], float64."""
     unit: NDArray[Any] = (x.detach().cpu().double().numpy() - box.low) / (box.high - box.low)
     return unit

@@ -13,7 +13,7 @@ import pandas as pd
 
 from rlbench.macro import Macro
 from rlbench.standing import Difference, baseline_row, differences, ranks
-from rlbench.tables import COMPARABLE, Score, Table
+from rlbench.tables import COMPARABLE, Score, Table, gravest
 
 BEFORE = {"rank": "right", "model": "left", "soundness": "left", "n": "right"}  # columns that stand before the scores
 
@@ -41,8 +41,8 @@ class Shown:
         return f"{low}" if low == high else f"{low}-{high}"
 
     def soundness(self, k: int) -> str:
-        """Of a row: all that the audit said of its cells."""
-        return "; ".join(sorted({score.soundness for score in self.table.rows[k].scores.values()} - {""}))
+        """Of a row: the gravest badge of its cells."""
+        return gravest(score.soundness for score in self.table.rows[k].scores.values())
 
     @property
     def before(self) -> list[str]:

@@ -37,7 +37,7 @@ READING = (
     "cell that failed or is missing counts as 0."
 )
 STANDING = (
-    "`rank` is the 95% interval of a row's rank, for all rows of a table at once: one row comes before another one only "
+    "`rank` is the 95% interval of a row's rank, for all rows of a table at once: one row comes before another only "
     "where the exact paired test on the same examples says so, Holm-adjusted over all pairs. Overlapping ranks are "
     "ties. In bold: no other row is shown to be above in that column. `minus` a baseline: points (examples that only "
     "the row gets right : only the baseline, p of McNemar's exact test, and Holm-adjusted over the column); where "

@@ -69,10 +69,10 @@ def _p(differences: NDArray[Any], deff: float) -> float:
 def ranks(table: Table, columns: Sequence[str] = ()) -> list[tuple[int, int]] | None:
     """The 95% interval of each row's rank, 1 the best, for all rows at once; None where the flags of one are not known.
 
-    The rank is that of the mean over `columns`; by default over the worst cases, or all where there is none. A row comes
-    before another one where the exact paired test says so, Holm-adjusted over all pairs of rows (as in Mogstad, Romano,
-    Shaikh and Wilhelm, 2024, https://doi.org/10.1093/restud/rdad006). A cell that failed or is missing has no correct
-    example.
+    The rank is that of the mean over `columns`; by default over the worst cases, or all where there is none. A row
+    comes before another one where the exact paired test says so, Holm-adjusted over all pairs of rows (as in Mogstad,
+    Romano, Shaikh and Wilhelm, 2024, https://doi.org/10.1093/restud/rdad006). A cell that failed or is missing has no
+    correct example.
     """
     worst = tuple(column for column in table.columns if column.startswith("worst "))
     standing = [_hits(row, columns or worst or table.columns) for row in table.rows]

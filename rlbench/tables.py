@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from rlbench.checks import RANK
 from rlbench.core import Record
 from rlbench.errors import StoreError
 from rlbench.metrics import wilson
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 COMPARABLE = ("modality", "suite", "suite_version", "task", "backbone", "data", "anchors", "seed")
 ROW = ("model", "n", "checkpoint")
-_THREAT = re.compile(r"^(?P<what>.*) (?P<norm>linf|l2) (?P<eps>[\d./]+)$")
+THREAT = re.compile(r"^(?P<what>.*) (?P<norm>linf|l2) (?P<eps>[\d./]+)$")
 CORRUPTED = re.compile(r"^(?P<what>[^+]*) (?P<severity>[1-5])$")
 
 
@@ -38,7 +39,8 @@ class Score:
     Attributes:
         hits: (n,) int, under how many of `of` cells each example is correct; None where the record doesn't say.
         deff: the variance over that of as many independent examples; above 1 where examples share sources.
-        soundness: what the audit of the encoder's gradients said, if there was one.
+        soundness: the badge of the soundness checks, if there were any.
+        keys: of the records.
     """
 
     share: float
@@ -49,6 +51,7 @@ class Score:
     of: int = 1
     deff: float = 1.0
     soundness: str = ""
+    keys: tuple[str, ...] = field(default=(), compare=False)
 
     def __str__(self) -> str:
         """In %: `88.2 [85.1, 90.7]`, or `failed`."""
@@ -105,7 +108,7 @@ def column_order(column: str) -> tuple[Any, ...]:
     column, _, protocol = column.partition(" (protocol ")
     if column == "clean":
         return 0, protocol
-    threat = _THREAT.match(column)
+    threat = THREAT.match(column)
     if threat is None:
         return 3, column[-1], column, protocol
     kind = 4 if " + " in column else 2 if threat["what"] == "worst" else 1
@@ -167,7 +170,7 @@ def _apart(table: Table, others: Sequence[Table]) -> tuple[str, ...]:
 
 def _table(facts: dict[str, object], part: pd.DataFrame) -> Table:
     part = part.assign(column=_columns(part))
-    corrupted = {c for c in part["column"] if CORRUPTED.match(c) and not _THREAT.match(c)}
+    corrupted = {c for c in part["column"] if CORRUPTED.match(c) and not THREAT.match(c)}
     groups = {s: sorted(c for c in corrupted if c.endswith(s)) for s in "12345"}
     rows = []
     for _, cells in part.groupby(list(ROW), sort=True, dropna=False):
@@ -212,6 +215,7 @@ def _scores(cells: pd.DataFrame, model: str) -> dict[str, Score]:
             hits=_bits(cell),
             deff=1.0 if error else ((high - low) / (own[1] - own[0])) ** 2,
             soundness=str(cell.get("soundness") or ""),
+            keys=(cell["key"],),
         )
     return scores
 
@@ -225,11 +229,12 @@ def _bits(cell: Mapping[str, Any]) -> NDArray[Any] | None:
 
 def _mean(scores: Sequence[Score], wanted: int, n: int) -> Score:
     """Of corruptions on the same n examples; the variance of a mean of shares is at most a proportion's."""
+    keys = tuple(key for score in scores for key in score.keys)
     errors = [score.error for score in scores if score.error]
     if len(scores) < wanted:
         errors.append(f"{len(scores)} of {wanted} corruptions were run")
     if errors:
-        return Score(0.0, 0.0, 1.0, errors[0])
+        return Score(0.0, 0.0, 1.0, errors[0], keys=keys)
     share, deff = fmean(score.share for score in scores), max(score.deff for score in scores)
     known = [score.hits for score in scores if score.hits is not None]
     apart = max(1, round(n / deff))  # as many independent examples say as much
@@ -239,8 +244,14 @@ def _mean(scores: Sequence[Score], wanted: int, n: int) -> Score:
         hits=np.sum(known, axis=0) if len(known) == wanted else None,
         of=wanted,
         deff=deff,
-        soundness="; ".join(sorted({score.soundness for score in scores} - {""})),
+        soundness=gravest(score.soundness for score in scores),
+        keys=keys,
     )
+
+
+def gravest(badges: Iterable[str]) -> str:
+    """Of soundness badges; "" without any, and an unknown one is the gravest."""
+    return max(filter(None, badges), key=lambda badge: RANK.index(badge) if badge in RANK else len(RANK), default="")
 
 
 def _made_with(part: pd.DataFrame) -> str:
