@@ -161,11 +161,14 @@ def compare(a: str, b: str, records: tuple[Path, ...], suites: tuple[str, ...], 
 
     sides = [_side(name, records or (Path("rlbench-results"),), read_records) for name in (a, b)]
     kept = [[r for r in side if not suites or r.suite in suites] for side in sides]
-    rows = verdicts.contrasts(contrasts(*kept), _short(a, b))
+    found = contrasts(*kept)
+    rows = verdicts.contrasts(found, _short(a, b))
     if shape == "markdown":
         click.echo(verdicts.grid(rows))
     else:
         verdicts.table(rows, console.console())
+    for suite, sources in dict.fromkeys((one.suite, one.sources) for one in found if one.sources):
+        click.echo(f"note: the examples of {suite} share {sources} sources: p and intervals are too sure")
 
 
 def _side(name: str, stores: tuple[Path, ...], read: Callable[[list[Path]], list[Record]]) -> list[Record]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from rlbench.core import Record
 from rlbench.errors import StoreError
@@ -21,6 +21,7 @@ class Contrast:
     Attributes:
         a, b: examples that are correct. pairs: from A to B, so that a drop means that B is worse.
         p: two-sided exact McNemar, Holm-adjusted over the cells of the comparison.
+        sources: of the examples, where they share some: the tests take examples for independent, and are too sure.
         apart: why they can't be compared; then there are no pairs.
     """
 
@@ -31,6 +32,7 @@ class Contrast:
     b: int = 0
     pairs: Pairs | None = None
     p: float = 1.0
+    sources: int | None = None
     apart: str = ""
 
     def verdict(self, alpha: float = 0.05) -> Literal["B above", "B below", "level", "not comparable"]:
@@ -88,4 +90,5 @@ def _contrast(a: Record, others: Sequence[Record]) -> Contrast:
         return replace(contrast, apart=why)
     n = min(a.n, b.n)
     one, other = flags_of(a)[:n], flags_of(b)[:n]
-    return replace(contrast, a=int(one.sum()), b=int(other.sum()), pairs=Pairs.of(one, other))
+    sources: Any = a.provenance.get("sources")
+    return replace(contrast, a=int(one.sum()), b=int(other.sum()), pairs=Pairs.of(one, other), sources=sources)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
+from io import StringIO
 
 import pandas as pd
 from rich.box import SIMPLE_HEAD
@@ -16,6 +17,7 @@ from rlbench.comparison import Contrast
 from rlbench.regression import FLIPS, POWER, Report, Verdict
 from rlbench.verify import Finding, Verified
 
+WIDE = 200  # columns of a log
 FLIPPED = 8  # examples that a list of flips names
 WORDS = {0: "PASS", 1: "FAIL", 2: "ERROR"}
 STYLES = {"PASS": "green", "FAIL": "bold red", "MISSING": "bold red", "INCONCLUSIVE": "yellow"}
@@ -106,6 +108,14 @@ def text(report: Report, against: str, out: Console) -> None:
         out.print(Text(f"note: {note}", style="dim"), soft_wrap=True)
     out.print(powered(report), soft_wrap=True)
     out.print(summary(report), style="bold", soft_wrap=True)
+
+
+def plain(report: Report, against: str = "the reference records") -> str:
+    """As `text`, without colours, for a log."""
+    out = Console(file=StringIO(), width=WIDE, highlight=False)
+    with out.capture() as captured:
+        text(report, against, out)
+    return captured.get()
 
 
 def grid(found: Iterable[Row]) -> str:
