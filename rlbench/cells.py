@@ -1,7 +1,7 @@
 """From a suite's perturbations to groups that are run together, content-hash keys, and upper bounds of cost.
 
-A group is what one work unit computes: the clean cell; a corruption; or an attack's ladder of ascending eps,
-where an example that is broken at a smaller eps stays broken at a larger one.
+A group is what one work unit computes: the clean cell; a corruption; or a chain of attacks (see `matrix`), such as an
+attack's ladder of ascending eps, where an example that is broken at a smaller eps stays broken at a larger one.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ import inspect
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, is_dataclass, replace
+from fractions import Fraction
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from rlbench import registry
-from rlbench.core import Adversarial, Clean, Composed, Corrupted, Field, Perturbation, Suite, Worst
+from rlbench.core import Adversarial, Clean, Composed, Corrupted, Field, Mode, Perturbation, Suite, Worst
 from rlbench.errors import SuiteError
 
 PROTOCOL = 1  # raise it when rlbench computes other numbers from the same inputs: no stored block is used again
@@ -24,36 +25,72 @@ PROTOCOL = 1  # raise it when rlbench computes other numbers from the same input
 
 @dataclass(frozen=True)
 class Group:
-    """Perturbations that one work unit computes: a corruption, or none, then an attack's ladder, or none."""
+    """Perturbations that are computed together: a corruption, or none, then a chain of attacks, or none."""
 
     corrupted: Corrupted | None = None
     attacks: tuple[Adversarial, ...] = ()
+    mode: Mode = "standalone"
 
     @property
     def members(self) -> tuple[Perturbation, ...]:
-        """What is computed, in this order: one perturbation a rung of the ladder."""
+        """What is computed, in this order: one perturbation an attack, or in a cascade one a threat model."""
+        if self.mode == "cascade":
+            return tuple(Worst(threat, self.attacks) for threat in dict.fromkeys(a.threat for a in self.attacks))
         if self.corrupted is None:
             return self.attacks or (Clean(),)
         return tuple(Composed(self.corrupted, a) for a in self.attacks) or (self.corrupted,)
 
 
 def _group(perturbation: Perturbation) -> Group:
+    if isinstance(perturbation, Worst):
+        return Group(None, perturbation.attacks, "cascade")
     if isinstance(perturbation, Adversarial):
-        return Group(None, _rungs(perturbation))
+        return Group(None, _rungs(perturbation), "descending" if perturbation.descending else "standalone")
     if isinstance(perturbation, Composed):
-        return Group(perturbation.corrupted, _rungs(perturbation.adversarial))
+        return replace(_group(perturbation.adversarial), corrupted=perturbation.corrupted)
     return Group(perturbation if isinstance(perturbation, Corrupted) else None)
 
 
-def _rungs(top: Adversarial) -> tuple[Adversarial, ...]:
-    ladder = tuple(sorted(eps for eps in top.ladder if eps < top.threat.eps))
-    steps = [replace(top, threat=replace(top.threat, eps=e), ladder=ladder[:i]) for i, e in enumerate(ladder)]
-    return (*steps, replace(top, ladder=ladder))
+def _rungs(last: Adversarial) -> tuple[Adversarial, ...]:
+    ladder = tuple(sorted(set(last.ladder) - {last.threat.eps}, reverse=last.descending))
+    steps = [replace(last, threat=replace(last.threat, eps=e), ladder=ladder[:i]) for i, e in enumerate(ladder)]
+    return (*steps, replace(last, ladder=ladder))
+
+
+def taken_over(perturbation: Perturbation) -> bool:
+    """Whether it is a worst case over other cells, rather than a cell that is computed."""
+    return isinstance(perturbation, Worst) and not perturbation.attacks
+
+
+def in_mode(perturbations: Sequence[Perturbation], mode: Mode, n_classes: int) -> tuple[Perturbation, ...]:
+    """A suite's perturbations in another mode than `standalone`, which they come in.
+
+    A cascade has one column a threat model, in place of those of single attacks; its attacks run in the order of eps
+    and of their cost. Compositions with a corruption stay standalone there.
+    """
+    if mode == "standalone":
+        return tuple(perturbations)
+    attacks = [p for p in perturbations if isinstance(p, Adversarial)]
+    if mode == "descending":
+        return tuple(_descending(p, attacks) if isinstance(p, Adversarial) else p for p in perturbations)
+
+    def turn(attack: Adversarial) -> tuple[bool, Fraction, int]:
+        return attack.threat.norm != "linf", attack.threat.eps, sum(bound(attack, n_classes))
+
+    chain = tuple(sorted((replace(a, ladder=()) for a in attacks), key=turn))
+    rest = [p for p in perturbations if not isinstance(p, Adversarial | Worst)]
+    return (*rest, *(Worst(threat, chain) for threat in dict.fromkeys(a.threat for a in chain)))
+
+
+def _descending(attack: Adversarial, attacks: Sequence[Adversarial]) -> Adversarial:
+    same = [other for other in attacks if (other.attack, other.fields) == (attack.attack, attack.fields)]
+    larger = {a.threat.eps for a in same if a.threat.norm == attack.threat.norm and a.threat.eps > attack.threat.eps}
+    return replace(attack, descending=True, ladder=tuple(sorted(larger, reverse=True)))
 
 
 def groups(perturbations: Iterable[Perturbation]) -> list[Group]:
     """The groups, clean first; a rung that is a cell of its own is computed once, in the longest ladder."""
-    found = [_group(p) for p in perturbations if not isinstance(p, Worst)]
+    found = [_group(p) for p in perturbations if not taken_over(p)]
     found = list(dict.fromkeys([Group(), *found]))
 
     def shorter(one: Group, other: Group) -> bool:
@@ -115,8 +152,9 @@ def protocol(suite: Suite, perturbation: Perturbation) -> str:
 def _protocol(suite: Suite, perturbation: Perturbation) -> dict[str, object]:
     facts: dict[str, object] = {"perturbation": str(perturbation)}
     if isinstance(perturbation, Worst):
-        members = worst_members(perturbation, suite.perturbations)
-        return facts | {"members": [_protocol(suite, canonical(m)) for m in members]}
+        members = perturbation.attacks or worst_members(perturbation, suite.perturbations)
+        facts["members"] = [_protocol(suite, canonical(m)) for m in members]
+        return facts | ({"mode": "cascade"} if perturbation.attacks else {})
     group = _group(perturbation)
     if perturbation != Clean():
         facts["seed"] = suite.seed
@@ -154,7 +192,8 @@ def bound(perturbation: Perturbation, n_classes: int) -> tuple[int, int]:
     An attack may have `passes(n_classes) -> (forwards, backwards)`; else steps x restarts (x targets for "...-t").
     """
     if isinstance(perturbation, Worst):
-        return 0, 0
+        own = [bound(attack, n_classes) for attack in perturbation.attacks if attack.threat == perturbation.threat]
+        return sum(forwards for forwards, _ in own), sum(backwards for _, backwards in own)
     group = _group(perturbation)
     if not group.attacks:
         return 1, 0

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 Modality = Literal["image", "video", "audio", "thermal", "depth"]
 Norm = Literal["linf", "l2"]
 Split = Literal["train", "val", "test"]
+Mode = Literal["standalone", "cascade", "descending"]
 Trait = Literal["randomised", "dynamic", "non_differentiable", "purifies_input"]
 Field = str | int | float | bool | None
 Fields = tuple[tuple[str, Field], ...]  # sorted (name, value) pairs that differ from a plugin's defaults
@@ -174,10 +175,7 @@ class Examples:
 
 
 class Task(Protocol):
-    """Labelled examples of one modality, plus class names and prompt templates.
-
-    Template fields: `{}` is the class name, `{a}` the name with its article.
-    """
+    """Labelled examples of one modality, class names and prompt templates (`{}`: the name, `{a}`: with its article)."""
 
     @property
     def modality(self) -> Modality: ...
@@ -212,15 +210,16 @@ def _call(name: str, fields: Fields) -> str:
 
 @dataclass(frozen=True)
 class Adversarial:
-    """An attack in a threat model. `ladder`: smaller eps whose adversarial examples it starts out with."""
+    """An attack in a threat model. `ladder`: eps at which it runs before: smaller ones, or, descending, larger."""
 
     attack: str
     threat: Threat
     fields: Fields = ()
     ladder: tuple[Fraction, ...] = ()
+    descending: bool = False
 
     def __str__(self) -> str:
-        return f"{_call(self.attack, self.fields)} {self.threat}"
+        return f"{_call(self.attack, self.fields)} {self.threat}{' descending' * self.descending}"
 
 
 @dataclass(frozen=True)
@@ -248,9 +247,10 @@ class Composed:
 
 @dataclass(frozen=True)
 class Worst:
-    """The worst case per example over a suite's attacks of this norm with this eps or a smaller one."""
+    """The worst case per example over a suite's attacks of this norm and eps or smaller, or a cascade of `attacks`."""
 
     threat: Threat
+    attacks: tuple[Adversarial, ...] = ()
 
     def __str__(self) -> str:
         return f"worst {self.threat}"

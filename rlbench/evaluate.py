@@ -7,7 +7,7 @@ verified and classified afresh by the judge; what breaks a contract fails its ce
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -17,18 +17,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rlbench.cells import Group, plugin, source_hash
+from rlbench.cells import Group, source_hash
 from rlbench.checkpoints import load_encoder, resolve
-from rlbench.core import Adversarial, Ball, Box, Encoder, Examples, Modality, Suite
+from rlbench.core import Box, Encoder, Examples, Modality, Suite
 from rlbench.errors import AttackError, RLBenchError
 from rlbench.heads import ZeroShot, zero_shot
 from rlbench.inputs import Inputs
-from rlbench.judge import Meter, Verdict, judge, run_attack
+from rlbench.judge import Meter
 from rlbench.machine import environment
+from rlbench.matrix import Case, Outcome
 from rlbench.metrics import margin
 from rlbench.records import Block
-from rlbench.seeds import ExampleStreams
-from rlbench.threat import ball_of, violation
 
 OnPass = Callable[[int], None]
 
@@ -109,29 +108,45 @@ class Failure:
 
 
 Result = Block | Failure
+MEMORY = 2**30  # bytes of adversarial points that one pool holds at a time
 
 
-def evaluate(bench: Bench, group: Group, start: int, stop: int, clean: Block | None, on_pass: OnPass) -> list[Result]:
-    """Examples start..stop-1 under each member of the group, in order.
+def _fitting(groups: Sequence[Group], x: Tensor) -> list[list[Group]]:
+    """The groups in parts whose points fit in memory together."""
+    room = MEMORY // max(1, x.numel() * x.element_size())
+    parts: list[list[Group]] = []
+    for group in groups:
+        held = sum(len(other.attacks) for other in parts[-1]) if parts else room
+        if held + len(group.attacks) > room:
+            parts.append([])
+        parts[-1].append(group)
+    return parts
+
+
+def evaluate(
+    bench: Bench, groups: Sequence[Group], start: int, stop: int, clean: Block | None, on_pass: OnPass
+) -> list[Result]:
+    """Examples start..stop-1 under each member of the groups, in order.
 
     Args:
+        groups: the clean one, or one with a corruption, or any number of groups of attacks.
         clean: the same examples' clean block; None for the clean group itself.
         on_pass: called with the number of examples of every forward pass.
     """
     examples = bench.inputs.load(start, stop)
     x, y = examples.x.to(bench.device), examples.y.to(bench.device)
     unit = _Unit(bench, examples, clean, on_pass, y)
-    if group.corrupted is None and not group.attacks:
+    corrupted = groups[0].corrupted
+    if clean is None:
         return [unit.plain(x)]
-    if group.corrupted is None:
-        assert clean is not None
-        return list(unit.ladder(group, x, clean))
+    if corrupted is None:
+        return list(unit.attacked(groups, x, clean))
     try:
-        x = bench.inputs.corrupted(group.corrupted, start, stop).to(bench.device)
+        x = bench.inputs.corrupted(corrupted, start, stop).to(bench.device)
         base = unit.plain(x, distance=float("nan"))
     except AttackError as error:
-        return [Failure(str(error))] * len(group.members)
-    return list(unit.ladder(group, x, base)) if group.attacks else [base]
+        return [Failure(str(error))] * len(groups[0].members)
+    return list(unit.attacked(groups, x, base)) if groups[0].attacks else [base]
 
 
 @dataclass(frozen=True)
@@ -147,14 +162,14 @@ class _Unit:
     def meter(self, n: int) -> Meter:
         return Meter(self.bench.classifier, n, batch_size=self.bench.batch_size, on_pass=self.on_pass)
 
-    def _block(self, begun: float, **columns: Tensor) -> Block:
+    def _block(self, seconds: float, **columns: Tensor) -> Block:
         values = {name: column.detach().cpu().numpy() for name, column in columns.items()}
         return Block(
             id=np.array(self.examples.ids, dtype=object),
             source=np.array(self.examples.sources, dtype=object),
             label=self.examples.y.numpy(),
             clean=values["prediction"] if self.clean is None else self.clean.clean,
-            seconds=perf_counter() - begun,
+            seconds=seconds,
             environment=environment(self.bench.device),
             **values,
         )
@@ -166,7 +181,7 @@ class _Unit:
             logits = meter(x)
         m = margin(logits, self.y)
         return self._block(
-            begun,
+            perf_counter() - begun,
             prediction=logits.argmax(1),
             correct=m > 0,
             margin=m,
@@ -175,74 +190,39 @@ class _Unit:
             backwards=meter.backwards,
         )
 
-    def ladder(self, group: Group, x: Tensor, base: Block) -> Iterator[Result]:
-        """The attacks about x in ascending eps, on the examples that `base` has right."""
-        rows = torch.from_numpy(base.correct).nonzero()[:, 0]
+    def attacked(self, groups: Sequence[Group], x: Tensor, base: Block) -> Iterator[Result]:
+        """The members of groups of attacks about x, on the examples that `base` has right."""
+        begun, rows = perf_counter(), torch.from_numpy(base.correct).nonzero()[:, 0]
         at = rows.to(x.device)
-        rung = _Rung(self, x[at], self.y[at], tuple(base.id[rows].tolist()))
-        failed = ""
-        for attack, member in zip(group.attacks, group.members, strict=True):
-            begun = perf_counter()
-            try:
-                if not failed:
-                    rung.climb(attack, str(member))
-                    yield self._attacked(begun, base, rows, rung, spent=group.corrupted is not None)
-                    continue
-            except AttackError as error:
-                failed = f"{member}: {error}"
-            yield Failure(failed)
+        case = Case(
+            x=x[at],
+            y=self.y[at],
+            ids=tuple(base.id[rows].tolist()),
+            box=self.bench.box,
+            seed=self.bench.suite.seed,
+            meter=self.meter,
+        )
+        found = [outcome for part in _fitting(groups, x[at]) for outcome in case.attacked(part)]
+        total = sum(float((o.forwards + 2 * o.backwards).sum()) for o in found if isinstance(o, Outcome))
+        members = [(member, group) for group in groups for member in group.members]
+        for outcome, (_, group) in zip(found, members, strict=True):
+            if isinstance(outcome, str):
+                yield Failure(outcome)
+                continue
+            share = float((outcome.forwards + 2 * outcome.backwards).sum()) / max(total, 1.0)
+            yield self._attacked(outcome, base, rows, (perf_counter() - begun) * share, group)
 
-    def _attacked(self, begun: float, base: Block, rows: Tensor, rung: _Rung, *, spent: bool) -> Block:
+    def _attacked(self, outcome: Outcome, base: Block, rows: Tensor, seconds: float, group: Group) -> Block:
         """Clean errors stay as they are: never attacked, never correct."""
         none = torch.zeros(len(base.id), dtype=torch.int64)
-        forwards = torch.from_numpy(base.forwards) if spent else none
-        verdict, at = rung.verdict, (rows,)
+        forwards = none if group.corrupted is None else torch.from_numpy(base.forwards)
+        verdict, at = outcome.verdict, (rows,)
         return self._block(
-            begun,
+            seconds,
             prediction=torch.from_numpy(base.prediction).index_put(at, verdict.prediction),
             correct=torch.zeros(len(base.id), dtype=torch.bool).index_put(at, verdict.correct),
             margin=torch.from_numpy(base.margin).index_put(at, verdict.margin),
             distance=torch.zeros(len(base.id), dtype=torch.float64).index_put(at, verdict.distance),
-            forwards=forwards.index_put(at, rung.forwards, accumulate=True),
-            backwards=none.index_put(at, rung.backwards),
+            forwards=forwards.index_put(at, outcome.forwards, accumulate=True),
+            backwards=none.index_put(at, outcome.backwards),
         )
-
-
-class _Rung:
-    """The attacked examples on a ladder: x_adv (R, *shape), broken (R,), and the last rung's verdict and passes."""
-
-    def __init__(self, unit: _Unit, x: Tensor, y: Tensor, ids: tuple[str, ...]) -> None:
-        self.unit, self.x, self.y, self.ids = unit, x, y, ids
-        self.x_adv = x.clone()
-        self.broken = torch.zeros(len(x), dtype=torch.bool)
-
-    def climb(self, attack: Adversarial, name: str) -> None:
-        """Attacks what is not broken yet and judges every example, the carried ones too. Raises: AttackError."""
-        ball = ball_of(attack.threat, self.unit.bench.box)
-        left = (~self.broken).nonzero()[:, 0]
-        meter, judging = self.unit.meter(len(left)), self.unit.meter(len(self.x))
-        if len(left):
-            at = left.to(self.x.device)
-            streams = ExampleStreams(self.unit.bench.suite.seed, self.ids, name).take(left.tolist())
-            method = plugin("attack", attack.attack, attack.fields)
-            x, y = self.x[at], self.y[at]
-            found = run_attack(method, meter, x, y, ball, streams)
-            wrong = violation(found, x, ball)
-            if wrong is not None:
-                raise AttackError(wrong)
-            self.x_adv[at] = found
-        self.verdict = self._verdict(judging, ball)
-        if ball.radius == 0 and not self.verdict.correct.all():
-            raise AttackError("at eps 0 the answer is not the clean one: the encoder does not repeat itself")
-        self.broken = ~self.verdict.correct
-        self.forwards = judging.forwards.index_add(0, left, meter.forwards)
-        self.backwards = judging.backwards.index_add(0, left, meter.backwards)
-
-    def _verdict(self, meter: Meter, ball: Ball) -> Verdict:
-        if not len(self.x):
-            none = torch.empty(0)
-            return Verdict(none.bool(), none.long(), none, none.double())
-        found = judge(meter, self.x_adv, self.x, self.y, ball)
-        # A carried example stays broken, even where another batch moves its margin by a last bit.
-        carried = torch.where(self.broken, found.margin.clamp_max(0.0), found.margin)
-        return replace(found, correct=found.correct & ~self.broken, margin=carried)

@@ -15,6 +15,7 @@ from time import perf_counter
 import numpy as np
 
 from rlbench import cells
+from rlbench.bundles import Bundle, bundles
 from rlbench.cells import Group
 from rlbench.core import Clean, Field, Perturbation, Record, Suite, Worst
 from rlbench.errors import StoreError
@@ -60,9 +61,13 @@ class _Shared:
     benches: dict[int, Bench] = field(default_factory=dict)
 
 
-def perform(shared: _Shared, job: tuple[Unit, Block | None], on_pass: OnPass) -> list[Result]:
-    """A work unit, in this process."""
-    unit, clean = job
+Job = tuple[Bundle, Block | None]  # units of one pair and span, and the examples' clean block
+
+
+def perform(shared: _Shared, job: Job, on_pass: OnPass) -> list[Result]:
+    """Work units that run together, in this process."""
+    units, clean = job
+    unit = units[0]
     if unit.pair not in shared.benches:
         suite, model = shared.pairs[unit.pair]
         while len(shared.benches) >= 2:
@@ -71,7 +76,8 @@ def perform(shared: _Shared, job: tuple[Unit, Block | None], on_pass: OnPass) ->
             suite, model, device=shared.device, batch_size=shared.batch_size, kept=shared.kept
         )
     with settled(shared.device):
-        return evaluate(shared.benches[unit.pair], unit.group, unit.start, unit.stop, clean, on_pass)
+        groups = [unit.group for unit in units]
+        return evaluate(shared.benches[unit.pair], groups, unit.start, unit.stop, clean, on_pass)
 
 
 class _Run:
@@ -99,26 +105,25 @@ class _Run:
         with Pool(perform, shared, self.plan.workers, self._tick) as pool:
             self.pool = pool
             for jobs in self._phases():
-                for (unit, _), results in pool.run(jobs):
-                    self._save(unit, results)
+                for (units, _), results in pool.run(jobs):
+                    for unit in units:
+                        self._save(unit, [results.pop(0) for _ in unit.group.members])
         self.total = self.done
         self._tick(0)
         order = [(i, cells.canonical(p)) for i, pair in enumerate(self.plan.pairs) for p in pair.suite.perturbations]
         return [self.records[place] for place in order]
 
-    def _phases(self) -> Iterator[list[tuple[Unit, Block | None]]]:
+    def _phases(self) -> Iterator[list[Job]]:
         """The clean blocks first, which the others start from; then the costliest first, to balance the workers."""
-        yield [(unit, None) for unit in self.plan.units if unit.group == Group()]
-        jobs: list[tuple[int, Unit, Block | None]] = []
-        for unit in (unit for unit in self.plan.units if unit.group != Group()):
-            clean = self._block(unit.pair, Clean(), (unit.start, unit.stop))
-            share = 1.0 if unit.group.corrupted else float(clean.correct.mean())
-            jobs.append((int(unit.passes * share), unit, clean))
-            self.total += jobs[-1][0] - unit.passes
-        if self.plan.workers > 1:
-            jobs.sort(key=lambda job: -job[0])
-        self.expected |= {unit: passes for passes, unit, _ in jobs}
-        yield [(unit, clean) for _, unit, clean in jobs]
+        yield [((unit,), None) for unit in self.plan.units if unit.group == Group()]
+        attacks = [unit for unit in self.plan.units if unit.group != Group()]
+        clean = {(u.pair, u.start): self._block(u.pair, Clean(), (u.start, u.stop)) for u in attacks}
+        for unit in attacks:
+            share = 1.0 if unit.group.corrupted else float(clean[unit.pair, unit.start].correct.mean())
+            self.expected[unit] = int(unit.passes * share)
+            self.total += self.expected[unit] - unit.passes
+        found = bundles(attacks, self.expected, self.plan.workers)
+        yield [(bundle, clean[bundle[0].pair, bundle[0].start]) for bundle in found]
 
     def _save(self, unit: Unit, results: list[Result]) -> None:
         span, pair = (unit.start, unit.stop), self.plan.pairs[unit.pair]
@@ -186,16 +191,16 @@ class _Run:
         seconds = 0.0 if self.begun is None else perf_counter() - self.begun
         rate = self.done / seconds if seconds else 0.0
         left = (self.total - self.done) / rate if rate else None
-        what = ", ".join(dict.fromkeys(self._named(unit) for unit, _ in self.pool.active))
+        what = ", ".join(dict.fromkeys(self._named(units) for units, _ in self.pool.active))
         self.report(Progress(what, self.done, self.total, rate, seconds, left))
 
-    def _named(self, unit: Unit) -> str:
-        pair = self.plan.pairs[unit.pair]
-        return f"{pair.suite.name} {pair.model} {unit.group.members[-1]}"
+    def _named(self, units: Sequence[Unit]) -> str:
+        pair, last = self.plan.pairs[units[0].pair], units[-1].group.members[-1]
+        return f"{pair.suite.name} {pair.model} {last if len(units) == 1 else f'{len(units)} attacks'}"
 
 
 def _members(pair: Pair, p: Perturbation) -> list[Perturbation]:
-    if isinstance(p, Worst):
+    if isinstance(p, Worst) and cells.taken_over(p):
         return [cells.canonical(m) for m in cells.worst_members(p, pair.suite.perturbations)]
     return [p]
 

@@ -7,6 +7,8 @@ https://arxiv.org/abs/1706.06083). Distances are measured in float64, since floa
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -51,6 +53,12 @@ def project(x_adv: Tensor, x: Tensor, ball: Ball) -> Tensor:
         length = per_row(rows_norm(delta, "l2"), delta).clamp_min(1e-20)
         delta = delta * (radius / length).clamp_max(1.0)
     return (x + delta).clamp(ball.low, ball.high)
+
+
+def contains(outer: Ball, inner: Ball, size: int) -> bool:
+    """Whether the inner ball lies in the outer one about the same point, for `size` coordinates."""
+    reach = inner.radius * math.sqrt(size) if (inner.norm, outer.norm) == ("linf", "l2") else inner.radius
+    return reach <= outer.radius
 
 
 def sample(x: Tensor, ball: Ball, streams: Streams) -> Tensor:

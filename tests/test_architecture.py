@@ -17,6 +17,7 @@ LAYERS = [
     "matrix",
     "evaluate",
     "audit planner",
+    "bundles",
     "runner training",
     "claims drawing tables regression entries severities",
     "natural comparison check verify standing macro examples",

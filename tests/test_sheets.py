@@ -105,13 +105,13 @@ def test_a_sheet_shows_what_a_run_computes(column: str) -> None:
     suite = replace(load_suite("smoke"), perturbations=(Clean(), *ATTACKS))
     one = choose(suite, column)
     bench = prepare(suite, "linear")
-    [clean] = evaluate(bench, groups([Clean()])[0], 0, 12, None, lambda n: None)
+    [clean] = evaluate(bench, groups([Clean()]), 0, 12, None, lambda n: None)
     names = [label.name for label in suite.task.classes]
     shown = collect(suite, "linear", one, 12)
     assert shown.clean == guesses(clean, names)
     if column != "clean":
         group = next(g for g in groups(suite.perturbations) if one in g.members)
-        block = evaluate(bench, group, 0, 12, clean, lambda n: None)[group.members.index(one)]  # type: ignore[arg-type]
+        block = evaluate(bench, [group], 0, 12, clean, lambda n: None)[group.members.index(one)]  # type: ignore[arg-type]
         assert shown.perturbed == guesses(block, names)
 
 
@@ -124,7 +124,7 @@ def test_a_composition_is_corrupted_then_attacked(monkeypatch: pytest.MonkeyPatc
     shown = collect(suite, "linear", choose(suite, str(both)), 12)
     bench = prepare(suite, "linear")
     plain, composed = groups(suite.perturbations)
-    [clean] = evaluate(bench, plain, 0, 12, None, lambda n: None)
-    [block] = evaluate(bench, composed, 0, 12, clean, lambda n: None)  # type: ignore[arg-type]
+    [clean] = evaluate(bench, [plain], 0, 12, None, lambda n: None)
+    [block] = evaluate(bench, [composed], 0, 12, clean, lambda n: None)  # type: ignore[arg-type]
     names = [label.name for label in suite.task.classes]
     assert shown.perturbed == guesses(block, names)

@@ -1,0 +1,170 @@
+"""The attack cells of a block, run together in one pool, or one by one where one of them fails."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from rlbench.attacks.engine import Search
+from rlbench.attacks.pool import Pool, clean_logits
+from rlbench.cells import Group, plugin
+from rlbench.chains import Chain, Stage
+from rlbench.core import Adversarial, Box, Composed, Perturbation, Worst
+from rlbench.errors import AttackError
+from rlbench.judge import Meter, Part, Verdict
+from rlbench.seeds import ExampleStreams
+from rlbench.threat import ball_of
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a member of a group says of the examples (R,), and the passes that it took: (R,) int64."""
+
+    verdict: Verdict
+    forwards: Tensor
+    backwards: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """Examples to attack: those that are classified correctly without an attack.
+
+    Attributes:
+        x, y, ids: (R, *shape) and (R,).
+        seed: of the attacks' random streams.
+        meter: makes the classifier, which counts the passes of so many examples.
+    """
+
+    x: Tensor
+    y: Tensor
+    ids: tuple[str, ...]
+    box: Box
+    seed: int
+    meter: Callable[[int], Meter]
+
+    def attacked(self, groups: Sequence[Group]) -> Iterator[Outcome | str]:
+        """The outcome of every member of the groups, in order, or why it failed.
+
+        All run together. Where that fails, each group runs anew by itself, a stage at a time, so that a failure is a
+        cell's own and leaves the cells before it as they are.
+        """
+        try:
+            whole = _Matrix(self, groups)
+            whole.run(whole.chains)
+        except AttackError as error:
+            alone = sum(len(group.attacks) for group in groups) == 1
+            for group in groups:
+                yield from [f"{group.members[0]}: {error}"] if alone else self._one_by_one(group)
+            return
+        for group, chain in zip(groups, whole.chains, strict=True):
+            for member in group.members:
+                yield whole.outcome(member, chain)
+
+    def _one_by_one(self, group: Group) -> Iterator[Outcome | str]:
+        matrix, done, failed = _Matrix(self, [group]), 0, ""
+        stages = matrix.chains[0].stages
+        try:
+            for stop in range(1, len(stages) + 1):
+                matrix.run([Chain(stages[:stop], group.mode)])
+                done = stop
+        except AttackError as error:
+            failed = str(error)
+        for member in group.members:
+            need = [i for i, stage in enumerate(stages) if _needs(member, group.attacks[i], stage, matrix.chains[0])]
+            if done > max(need):
+                yield matrix.outcome(member, Chain(stages[:done], group.mode))
+            else:
+                at = group.attacks[done] if group.mode == "cascade" else group.members[done]
+                yield f"{at}: {failed}"
+
+
+def _attack(member: Perturbation) -> Adversarial | None:
+    return member.adversarial if isinstance(member, Composed) else member if isinstance(member, Adversarial) else None
+
+
+def _needs(member: Perturbation, attack: Adversarial, stage: Stage, chain: Chain) -> bool:
+    """Whether the member can't be told without this stage: its own, or in a cascade any in its ball."""
+    if isinstance(member, Worst):
+        own = next(other.ball for other in chain.stages if other.attack.threat == member.threat)
+        return stage in chain.inside(own)
+    return attack == _attack(member)
+
+
+class _Matrix:
+    """Chains for groups, whose stages have a range of the meter's examples each."""
+
+    def __init__(self, case: Case, groups: Sequence[Group]) -> None:
+        self.case, n = case, len(case.x)
+        self.stages = sum(len(group.attacks) for group in groups)
+        self.meter = case.meter(n * self.stages)
+        parts = iter([Part(self.meter, torch.arange(k * n, (k + 1) * n)) for k in range(self.stages)])
+        self.chains = [self._chain(group, [next(parts) for _ in group.attacks]) for group in groups]
+
+    def _chain(self, group: Group, parts: Sequence[Part]) -> Chain:
+        x, asked = self.case.x, dict[str, Tensor]()
+
+        def stage(attack: Adversarial, part: Part) -> Stage:
+            def logits() -> Tensor:
+                if "clean" not in asked:
+                    asked["clean"] = clean_logits(part, x)
+                return asked["clean"]
+
+            plain = replace(attack, descending=False)
+            name = str(Composed(group.corrupted, plain) if group.corrupted else plain)
+            streams = ExampleStreams(self.case.seed, self.case.ids, name)
+            method, ball = plugin("attack", attack.attack, attack.fields), ball_of(attack.threat, self.case.box)
+            search: Search | None = None
+            if hasattr(method, "search"):
+                search = method.search(x, self.case.y, ball, streams, logits)
+                search.rows, search.open = part.examples, torch.zeros(len(x), dtype=torch.bool)
+            found = x.clone() if search is None else search.best
+            return Stage(
+                attack=attack,
+                method=method,
+                ball=ball,
+                streams=streams,
+                classifier=part,
+                found=found,
+                search=search,
+            )
+
+        return Chain(tuple(map(stage, group.attacks, parts)), group.mode)
+
+    def run(self, chains: Sequence[Chain]) -> None:
+        """Until every example has been through every chain. Raises: AttackError."""
+        x, y = self.case.x, self.case.y
+        stages = [(chain, stage) for chain in chains for stage in chain.stages]
+        searches = {id(stage.search): (chain, stage) for chain, stage in stages if stage.search is not None}
+
+        def onward(search: Search, rows: Tensor) -> None:
+            chain, stage = searches[id(search)]
+            stage.end(search, rows)
+            chain.send(rows)
+
+        found = [stage.search for _, stage in stages if stage.search is not None]
+        pool = Pool(classifier=self.meter, searches=found, onward=onward)
+        everyone = torch.arange(len(x))
+        while any([chain.send(everyone) for chain in chains]):
+            pool.run()
+            while waiting := [(chain, stage, rows) for chain, stage in stages if len(rows := stage.waits())]:
+                chain, stage, rows = waiting[0]
+                stage.run(rows, x, y)
+                chain.send(rows)
+                pool.run()
+            for _, stage in stages:
+                stage.judge(x, y)
+        for chain in chains:
+            chain.settle(x, y)
+
+    def outcome(self, member: Perturbation, chain: Chain) -> Outcome:
+        attack = _attack(member)
+        threat = member.threat if isinstance(member, Worst) else attack.threat  # type: ignore[union-attr]
+        own = [stage.classifier.examples for stage in chain.stages if stage.attack.threat == threat]
+        return Outcome(
+            chain.said(threat, self.case.x),
+            torch.stack([self.meter.forwards[rows] for rows in own]).sum(0),
+            torch.stack([self.meter.backwards[rows] for rows in own]).sum(0),
+        )
