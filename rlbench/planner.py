@@ -141,7 +141,7 @@ def _present(pair: Pair, store: Store, notes: list[str]) -> dict[Perturbation, s
     """The whole blocks of every perturbation in the store."""
     found: dict[Perturbation, set[tuple[int, int]]] = {p: set() for p in pair.keys}
     others = 0
-    for p, span in ((p, span) for p in pair.keys for span in pair.spans if not isinstance(p, Worst)):
+    for p, span in ((p, span) for p in pair.keys for span in pair.spans if not cells.taken_over(p)):
         try:
             block = store.block(pair.keys[p], *span)
         except StoreError as error:
@@ -152,7 +152,7 @@ def _present(pair: Pair, store: Store, notes: list[str]) -> dict[Perturbation, s
             others += block.environment.get("code") != code()
     if others:
         notes.append(f"{pair.suite.name}, {pair.model}: {others} blocks are from another rlbench; --fresh renews them")
-    for worst in (p for p in pair.keys if isinstance(p, Worst)):
+    for worst in (p for p in pair.keys if isinstance(p, Worst) and cells.taken_over(p)):
         members = cells.worst_members(worst, pair.suite.perturbations)
         found[worst] = set.intersection(*(found[cells.canonical(m)] for m in members))
     return found
