@@ -112,8 +112,9 @@ def _task(part: Part, modality: Modality) -> tuple[str, Task]:
         part.fail("the key 'name' is missing")
     name = parts.pop("name")
     values = {key: part.plain() for key, part in parts.items()}
-    if isinstance(values.get("data"), str):
-        values["data"] = _located(parts["data"], values["data"])
+    for key in ("data", "root"):
+        if isinstance(values.get(key), str):
+            values[key] = _located(parts[key], values[key])
     task = made("task", name, parts, values)
     if task.modality != modality:
         name.fail(f"task {name.text()!r} is {task.modality}; the suite's modality is {modality}")

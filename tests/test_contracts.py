@@ -19,6 +19,7 @@ TASKS = [
     name
     for name in registry.names("task")
     if all(p.default is not p.empty for p in inspect.signature(registry.factory("task", name)).parameters.values())
+    and "root" not in inspect.signature(registry.factory("task", name)).parameters
 ]
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import csv
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain, zip_longest
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, Protocol, TypeVar, get_args
 
 import numpy as np
 import torch
@@ -32,7 +32,7 @@ class Row:
     source: str
 
 
-def _table(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
+def table(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
     """The lines of a CSV file with their numbers; every one of `columns` is filled in."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -50,7 +50,7 @@ def _rows(root: Path, where: Mapping[str, str]) -> list[Row]:
     """The lines of labels.csv whose columns have the values of `where`."""
     path, seen = root / "labels.csv", set()
     rows = []
-    for number, line in _table(path, ("path", "label", "split", "source", *where)):
+    for number, line in table(path, ("path", "label", "split", "source", *where)):
         if line["path"] in seen:
             raise DataError(f"{path}:{number}: {line['path']!r} stands twice")
         seen.add(line["path"])
@@ -66,7 +66,7 @@ def _rows(root: Path, where: Mapping[str, str]) -> list[Row]:
 def classes_of(root: Path, given: str | Mapping[str, str] | Sequence[str] | None) -> tuple[Label, ...]:
     """The classes that are given, or the lines of a CSV file, without a name classes.csv. Raises: DataError."""
     if given is None or isinstance(given, str):
-        lines = _table(root / (given or "classes.csv"), ("label", "name"))
+        lines = table(root / (given or "classes.csv"), ("label", "name"))
         pairs = [(line["label"], line["name"]) for _, line in lines]
     elif isinstance(given, Mapping):
         pairs = list(given.items())
@@ -92,10 +92,27 @@ def templates_of(root: Path, given: Sequence[str] | None) -> tuple[str, ...]:
     return found
 
 
-def mixed(rows: Sequence[Row], classes: Sequence[Label]) -> tuple[Row, ...]:
-    """A fixed order in which every prefix is as balanced as the classes allow: in turns, each class by hash of path."""
-    of: dict[str, list[Row]] = {one.label: [] for one in classes}
-    for row in sorted(rows, key=lambda row: hashlib.blake2b(row.path.encode()).digest()):
+class Example(Protocol):
+    """What `mixed` orders."""
+
+    @property
+    def label(self) -> str: ...
+
+    @property
+    def path(self) -> str: ...
+
+
+E = TypeVar("E", bound=Example)
+
+
+def _path(one: Example) -> str:
+    return one.path
+
+
+def mixed(rows: Sequence[E], classes: Sequence[Label], key: Callable[[E], str] = _path) -> tuple[E, ...]:
+    """A fixed order in which every prefix is as balanced as the classes allow: in turns, each class by hash of key."""
+    of: dict[str, list[E]] = {one.label: [] for one in classes}
+    for row in sorted(rows, key=lambda row: hashlib.blake2b(key(row).encode()).digest()):
         of[row.label].append(row)
     turns = zip_longest(*of.values())
     return tuple(row for row in chain.from_iterable(turns) if row is not None)

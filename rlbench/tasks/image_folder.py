@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from math import ceil
@@ -15,8 +14,8 @@ from rlbench.core import Label
 from rlbench.errors import DataError, FieldError
 from rlbench.registry import register
 from rlbench.tasks.folder import Folder, Row, classes_of, mixed, templates_of
-
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff")
+from rlbench.tasks.readers import PICTURES
+from rlbench.tasks.trees import below
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,15 +36,6 @@ class ImageFolder(Folder):
         return digest.hexdigest()[:16]
 
 
-def _pictures(root: Path, folder: Path) -> Iterator[str]:
-    """Paths under root of the pictures of a class, in subfolders too; what begins with a dot is left out."""
-    for place, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in names:
-            if name.lower().endswith(SUFFIXES) and not name.startswith("."):
-                yield (Path(place) / name).relative_to(root).as_posix()
-
-
 def _rows(root: Path, name: str, classes: tuple[Label, ...]) -> tuple[Row, ...]:
     """The pictures of root/<name>, in the fixed order; none where there is no such folder."""
     folder = root / name
@@ -58,10 +48,10 @@ def _rows(root: Path, name: str, classes: tuple[Label, ...]) -> tuple[Row, ...]:
     for label in labels:
         if label not in known:
             raise DataError(f"classes has no {label!r}, a folder of {folder}; add it to classes")
-    rows = {label: [Row(path, label, name, path) for path in _pictures(root, folder / label)] for label in labels}
+    rows = {label: [Row(path, label, name, path) for path in below(root, folder / label, PICTURES)] for label in labels}
     for label, found in rows.items():
         if not found:
-            raise DataError(f"{folder / label} has no pictures ({', '.join(SUFFIXES)})")
+            raise DataError(f"{folder / label} has no pictures ({', '.join(PICTURES)})")
     return mixed([row for found in rows.values() for row in found], classes)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from math import gcd
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,9 @@ from rlbench.errors import DataError
 from rlbench.tasks.mel import logmel
 
 _MODES = {1: "L", 3: "RGB"}
+PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff")
+FILMS = (".mp4", ".avi", ".mkv", ".webm", ".mov", ".m4v", ".mpg")
+SOUNDS = (".wav", ".flac", ".ogg", ".mp3", ".aiff", ".opus")
 _WIDE = ("I", "F")  # more than 8 bits: Pillow's conversion would clip them
 
 
@@ -43,15 +46,53 @@ def picture(path: Path, channels: int) -> Image.Image:
         raise DataError(f"can't read the image {path}: {error}") from error
 
 
-def image(path: Path, box: Box) -> np.ndarray:
+def pixels(picture: Image.Image, box: Box) -> np.ndarray:
+    """A picture in memory: bicubic to the box's short side, centre crop. (C, H, W) float32 in [0, 1]."""
+    channels, *size = box.shape
+    return _fitted(picture, channels, (size[0], size[1]), Image.Resampling.BICUBIC).astype(np.float32) / 255
+
+
+def image(path: Path, box: Box, part: Sequence[float] = ()) -> np.ndarray:
     """A picture: RGB for a box of three channels, grey for one; bicubic to the box's short side, centre crop.
+
+    Args:
+        path: the file.
+        box: the encoder's.
+        part: left, top, right, bottom in pixels of what is cut out first; nothing for the whole.
 
     Returns:
         (C, H, W) float32 in [0, 1].
     """
-    channels, *size = box.shape
-    fitted = _fitted(picture(path, channels), channels, (size[0], size[1]), Image.Resampling.BICUBIC)
-    return fitted.astype(np.float32) / 255
+    whole = picture(path, box.shape[0])
+    if part:
+        left, top, right, bottom = (round(edge) for edge in part)
+        edges = max(left, 0), max(top, 0), min(right, whole.width), min(bottom, whole.height)
+        if edges[0] >= edges[2] or edges[1] >= edges[3]:
+            raise DataError(
+                f"{path} is {whole.width} x {whole.height}; nothing of it lies in {left, top, right, bottom}"
+            )
+        whole = whole.crop(edges)
+    return pixels(whole, box)
+
+
+def depth(path: Path, box: Box) -> np.ndarray:
+    """A depth picture of 16 bits in millimetres, as `preprocess.depth` prepares it; every channel is the same.
+
+    Returns:
+        (C, H, W) float32 in [0, 1].
+    """
+    try:
+        with Image.open(path) as opened:
+            if not opened.mode.startswith("I"):
+                raise DataError(f"{path} is {opened.mode}; a depth picture has 16 bits a pixel, in millimetres")
+            millimetres = np.asarray(opened).astype(np.float32)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise DataError(f"can't read the depth picture {path}: {error}") from error
+    channels, height, width = box.shape
+    if height != width:
+        raise DataError(f"depth is for square boxes; the encoder's box is {box.shape}")
+    near = preprocess.depth(torch.from_numpy(millimetres), height)
+    return near.expand(channels, -1, -1).numpy()
 
 
 def window(wave: np.ndarray, length: int) -> np.ndarray:
@@ -64,8 +105,37 @@ def window(wave: np.ndarray, length: int) -> np.ndarray:
     return wave[start : start + length]
 
 
+def _sound(path: Path) -> tuple[np.ndarray, int]:
+    """(samples, channels) float32 in [-1, 1] of a sound file, and its rate. Raises: DataError."""
+    import soundfile
+
+    try:
+        channels, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    except (OSError, soundfile.SoundFileError) as error:
+        raise DataError(f"can't read the recording {path}: {error}") from error
+    return channels, rate
+
+
+def _track(path: Path) -> tuple[np.ndarray, int]:
+    """(samples, channels) float32 in [-1, 1] of a film's first sound track, and its rate. Raises: DataError."""
+    import av
+
+    try:
+        with av.open(str(path)) as container:
+            if not container.streams.audio:
+                raise DataError(f"the film {path} has no sound")
+            plain = av.AudioResampler(format="fltp")
+            frames = [part for frame in container.decode(audio=0) for part in plain.resample(frame)]
+            rate = int(container.streams.audio[0].rate)
+    except (OSError, av.FFmpegError) as error:
+        raise DataError(f"can't read the sound of {path}: {error}") from error
+    if not frames:
+        raise DataError(f"the film {path} has no sound")
+    return np.concatenate([frame.to_ndarray() for frame in frames], axis=1).T, rate
+
+
 def audio(path: Path, box: Box, *, rate: int, seconds: float) -> np.ndarray:
-    """A recording: mean of its channels, resampled to `rate`, cut or padded by `window`.
+    """A recording, or a film's sound: mean of its channels, resampled to `rate`, cut or padded by `window`.
 
     A log-mel box gets the spectrogram of `seconds` of it; a waveform box as many samples as it has, at its own rate if
     it has one; a box of unit "fbank" what LanguageBind hears (`preprocess.heard`): its first channel, as a whole.
@@ -73,12 +143,7 @@ def audio(path: Path, box: Box, *, rate: int, seconds: float) -> np.ndarray:
     Returns:
         (1, mels, frames) or (1, samples) float32 in [0, 1]; a waveform's zero is at 1/2.
     """
-    import soundfile
-
-    try:
-        channels, own_rate = soundfile.read(path, dtype="float32", always_2d=True)
-    except (OSError, soundfile.SoundFileError) as error:
-        raise DataError(f"can't read the recording {path}: {error}") from error
+    channels, own_rate = _track(path) if path.suffix.lower() in FILMS else _sound(path)
     wave = channels.mean(1)
     if not wave.size or not np.isfinite(wave).all():
         raise DataError(f"the recording {path} has no samples, or some that are not finite")
@@ -129,11 +194,15 @@ def video(path: Path, box: Box) -> np.ndarray:
     return np.stack([kept[i] for i in wanted], axis=1).astype(np.float32) / 255
 
 
-def read(path: Path, modality: Modality, box: Box, *, rate: int, seconds: float) -> np.ndarray:
-    """A file of a modality at the box: float32 in [0, 1], shaped like the box.
+def read(
+    path: Path, modality: Modality, box: Box, *, rate: int, seconds: float, part: Sequence[float] = ()
+) -> np.ndarray:
+    """A file of a modality at the box: float32 in [0, 1], shaped like the box; of a picture, a part.
 
     Raises: DataError, naming the file.
     """
     if modality == "audio":
         return audio(path, box, rate=rate, seconds=seconds)
-    return video(path, box) if modality == "video" else image(path, box)
+    if modality == "depth":
+        return depth(path, box)
+    return video(path, box) if modality == "video" else image(path, box, part)

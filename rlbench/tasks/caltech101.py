@@ -1,0 +1,46 @@
+"""Caltech-101."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from rlbench.core import Label, Modality, Split
+from rlbench.registry import register
+from rlbench.tasks.published import Item, Published, Source
+from rlbench.tasks.readers import PICTURES
+from rlbench.tasks.trees import class_tree, first_folder, names, templates
+
+
+@register("task", "caltech101")
+@dataclass(frozen=True, kw_only=True)
+class Caltech101(Published):
+    """Caltech-101: pictures of 101 things, and of background.
+
+    Fei-Fei et al., 2004, https://doi.org/10.22002/D1.20086. It has no split: every picture is tested. Names and
+    templates of Radford et al., 2021, https://arxiv.org/abs/2103.00020, which have the background as a class.
+    """
+
+    kind: ClassVar[Modality] = "image"
+    source: ClassVar[Source] = Source(
+        title="Caltech-101",
+        url="https://doi.org/10.22002/D1.20086",
+        licence="CC BY 4.0",
+        folder="caltech101",
+        layout="101_ObjectCategories/<class>/image_*.jpg",
+        test=9_144,
+    )
+
+    @property
+    def classes(self) -> tuple[Label, ...]:
+        return names("caltech101")
+
+    @property
+    def templates(self) -> tuple[str, ...]:
+        return templates("caltech34")
+
+    def listed(self, split: Split) -> list[Item]:
+        folder = first_folder(self.folder, ("101_ObjectCategories", "caltech-101/101_ObjectCategories"))
+        if folder is None:
+            raise self.misplaced("folder 101_ObjectCategories")
+        return class_tree(self.folder, folder, self.classes, PICTURES) if split == "test" else []

@@ -1,0 +1,81 @@
+"""What retrieval tasks share: media with captions, where a class is a set of captions."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from rlbench.core import Label, Split
+from rlbench.errors import DataError
+from rlbench.tasks.published import Item, Published
+
+Captions = tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Captioned(Published):
+    """A gallery of media and their captions: which caption belongs to which medium?
+
+    Classes are the captions of one medium, all of them, in an order that the hash of its name gives; media that have
+    the same captions share a class. `retrieval` says what is computed of it.
+    """
+
+    @abstractmethod
+    def captioned(self) -> Sequence[tuple[Item, Captions]]:
+        """The media of the test split with their captions; labels are not looked at. Raises: DataError."""
+
+    @cached_property
+    def _gallery(self) -> dict[Captions, list[Item]]:
+        """The media by their captions."""
+        pairs = self.captioned()
+        if any(not captions for _, captions in pairs) or len(pairs) < 2:
+            raise DataError(f"{self.folder} has {len(pairs)} media with captions; there must be two or more")
+        gallery: dict[Captions, list[Item]] = {}
+        for item, captions in sorted(pairs, key=lambda pair: hashlib.blake2b(pair[0].id.encode()).digest()):
+            gallery.setdefault(captions, []).append(item)
+        return gallery
+
+    @property
+    def captions(self) -> tuple[Captions, ...]:
+        """Of each class."""
+        return tuple(self._gallery)
+
+    @cached_property
+    def _classes(self) -> tuple[Label, ...]:
+        return tuple(Label(items[0].id, captions[0]) for captions, items in self._gallery.items())
+
+    @property
+    def classes(self) -> tuple[Label, ...]:
+        """Named by their first captions."""
+        return self._classes
+
+    @property
+    def templates(self) -> tuple[str, ...]:
+        return ("{}",)
+
+    def listed(self, split: Split) -> list[Item]:
+        if split != "test":
+            return []
+        return [replace(item, label=items[0].id) for items in self._gallery.values() for item in items]
+
+    def at_hand(
+        self, captions: Mapping[str, Sequence[str]], files: Mapping[str, str], sources: Mapping[str, str] | None = None
+    ) -> list[tuple[Item, Captions]]:
+        """The captioned media, by stem, whose files are there. Raises: DataError where one must be and is not."""
+        missing = [stem for stem in captions if stem not in files]
+        if missing and not self.source.partial:
+            raise DataError(f"{self.folder} lacks {len(missing)} of {len(captions)} media, such as {missing[0]}")
+        return [
+            (Item(stem, files[stem], "", (sources or {}).get(stem, stem)), tuple(said))
+            for stem, said in captions.items()
+            if stem in files
+        ]
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        """With the captions."""
+        files = super()._fingerprint
+        return hashlib.sha256(f"{files} {self.captions}".encode()).hexdigest()[:16]

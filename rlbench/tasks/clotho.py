@@ -1,0 +1,45 @@
+"""Clotho: sounds and captions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from rlbench.core import Modality
+from rlbench.registry import register
+from rlbench.tasks.captioned import Captioned, Captions
+from rlbench.tasks.published import Item, Source
+from rlbench.tasks.readers import SOUNDS
+from rlbench.tasks.trees import by_stem, columns
+
+_LIST = "clotho_captions_evaluation.csv"
+_FOLDERS = (".", "CLOTHO_retrieval_dataset")
+
+
+@register("task", "clotho")
+@dataclass(frozen=True, kw_only=True)
+class Clotho(Captioned):
+    """Clotho's evaluation part: 1045 sounds of 15 to 30 seconds with five captions each: retrieval.
+
+    Drossos et al., 2020, https://arxiv.org/abs/1910.09387.
+    """
+
+    kind: ClassVar[Modality] = "audio"
+    seconds: ClassVar[float] = 30.0
+    source: ClassVar[Source] = Source(
+        title="Clotho 2.1",
+        url="https://zenodo.org/records/4783391",
+        licence="captions under the Tampere University licence for non-commercial use; each sound has its own",
+        folder="clotho",
+        layout=f"{_LIST} and evaluation/*.wav",
+        test=1_045,
+    )
+
+    def captioned(self) -> list[tuple[Item, Captions]]:
+        path = next((self.folder / f / _LIST for f in _FOLDERS if (self.folder / f / _LIST).is_file()), None)
+        if path is None:
+            raise self.misplaced(f"file {_LIST}")
+        rows = columns(path, ("file_name", *(f"caption_{k}" for k in range(1, 6))))
+        captions = {Path(name).stem: tuple(said) for name, *said in rows}
+        return self.at_hand(captions, by_stem(self.folder, self.folder / "evaluation", SOUNDS))

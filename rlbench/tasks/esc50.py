@@ -1,0 +1,62 @@
+"""ESC-50: environmental sounds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from rlbench.core import Label, Modality, Split
+from rlbench.errors import FieldError
+from rlbench.registry import register
+from rlbench.tasks.published import Item, Published, Source
+from rlbench.tasks.trees import columns, names
+
+
+@register("task", "esc50")
+@dataclass(frozen=True, kw_only=True)
+class Esc50(Published):
+    """ESC-50: five-second recordings of fifty kinds of environmental sound.
+
+    Piczak, 2015, https://doi.org/10.1145/2733373.2806390. Zero-shot evaluations take all five folds, as here; clips of
+    one field recording are a source.
+
+    Attributes:
+        folds: of the test split; the others are for training.
+    """
+
+    folds: tuple[int, ...] = (1, 2, 3, 4, 5)
+
+    kind: ClassVar[Modality] = "audio"
+    seconds: ClassVar[float] = 5.0
+    source: ClassVar[Source] = Source(
+        title="ESC-50",
+        url="https://github.com/karolpiczak/ESC-50",
+        licence="CC BY-NC 3.0; each clip has its own",
+        folder="ESC-50",
+        layout="meta/esc50.csv and audio/*.wav",
+        test=2_000,
+    )
+
+    def __post_init__(self) -> None:
+        if not self.folds or not set(self.folds) <= set(range(1, 6)):
+            raise FieldError(f"esc50: folds is {list(self.folds)}; it must be some of 1 to 5")
+
+    @property
+    def classes(self) -> tuple[Label, ...]:
+        return names("esc50")
+
+    @property
+    def templates(self) -> tuple[str, ...]:
+        return ("a sound of {}.",)
+
+    def listed(self, split: Split) -> list[Item]:
+        meta = self.folder / "meta" / "esc50.csv"
+        if not meta.is_file():
+            raise self.misplaced("file meta/esc50.csv")
+        wanted = {"test": set(self.folds), "train": set(range(1, 6)) - set(self.folds), "val": set[int]()}[split]
+        rows = columns(meta, ("filename", "fold", "category", "src_file"))
+        return [
+            Item(name, f"audio/{name}", label, f"freesound-{recording}")
+            for name, fold, label, recording in rows
+            if int(fold) in wanted
+        ]

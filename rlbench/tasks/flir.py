@@ -1,0 +1,143 @@
+"""FLIR ADAS: what thermal cameras of cars see, as crops of the boxes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from rlbench.core import Label, Modality, Split
+from rlbench.errors import DataError
+from rlbench.registry import register
+from rlbench.tasks.published import Item, Published, Source
+from rlbench.tasks.readers import PICTURES
+from rlbench.tasks.trees import class_tree, folded, labelled, templates
+
+_LICENCE = "by the terms that one agrees to there"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flir(Published):
+    """Crops of COCO boxes. FLIR, https://www.flir.com/oem/adas/adas-dataset-form/; as crops by Zhu et al., 2023,
+    https://arxiv.org/abs/2310.01852, whose published ones, val/<class>/*, are read as they are.
+
+    Attributes:
+        smallest: shorter side in pixels of the boxes that are taken; what the published crops left out is not known.
+    """
+
+    smallest: int = 1
+
+    kind: ClassVar[Modality] = "thermal"
+    named: ClassVar[Mapping[str, str]]  # the classes' names by the annotations' category
+    lists: ClassVar[Mapping[Split, str]]  # of the splits' annotations
+
+    @property
+    def classes(self) -> tuple[Label, ...]:
+        return labelled(self.named)
+
+    @property
+    def templates(self) -> tuple[str, ...]:
+        return templates("openai80")
+
+    def listed(self, split: Split) -> list[Item]:
+        root = self.folder
+        path = root / self.lists.get(split, self.lists["test"])
+        if path.is_file():
+            return self._crops(path) if split in self.lists else []
+        folder = root / {"test": "val"}.get(split, split)
+        if not (root / "val").is_dir():
+            raise self.misplaced(f"file {self.lists['test']}, nor a folder val")
+        return class_tree(root, folder, self.classes, PICTURES) if folder.is_dir() else []
+
+    def _crops(self, path: Path) -> list[Item]:
+        known = {folded(one.label): one.label for one in self.classes}
+        try:
+            coco = json.loads(path.read_text(encoding="utf-8"))
+            labels = {one["id"]: known.get(folded(one["name"])) for one in coco["categories"]}
+            pictures = {one["id"]: str(one["file_name"]) for one in coco["images"]}
+            boxes = [_box(one, labels, pictures) for one in coco["annotations"]]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DataError(f"can't read the boxes of {path}: {type(error).__name__}: {error}") from error
+        folder = path.parent.relative_to(self.folder)
+        items = []
+        for name, label, picture, (left, top, width, height) in boxes:
+            if label is None or min(width, height) < self.smallest:
+                continue
+            part = left, top, left + width, top + height
+            stem = Path(picture).stem
+            items.append(Item(f"{stem}/{name}", (folder / picture).as_posix(), label, _drive(stem), part))
+        return items
+
+
+def _box(
+    one: Mapping[str, Any], labels: Mapping[int, str | None], pictures: Mapping[int, str]
+) -> tuple[str, str | None, str, tuple[int, int, int, int]]:
+    """An annotation's id, label, picture and box: left, top, width, height."""
+    left, top, width, height = (round(float(edge)) for edge in one["bbox"])
+    return str(one["id"]), labels[one["category_id"]], pictures[one["image_id"]], (left, top, width, height)
+
+
+def _drive(stem: str) -> str:
+    """The clip of a frame: version 2 names them video-<clip>-frame-<number>-<hash>."""
+    return stem.split("-frame-")[0]
+
+
+@register("task", "flir-v1")
+@dataclass(frozen=True, kw_only=True)
+class FlirV1(Flir):
+    """FLIR ADAS 1.3: bicycles, cars, dogs and people that a car's thermal camera sees, as crops.
+
+    FLIR, https://www.flir.com/oem/adas/adas-dataset-form/; as crops by Zhu et al., 2023, https://arxiv.org/abs/2310.01852,
+    whose published ones, val/<class>/*, are read as they are.
+    """
+
+    named: ClassVar[Mapping[str, str]] = {"bicycle": "bicycle", "car": "car", "dog": "dog", "person": "person"}
+    lists: ClassVar[Mapping[Split, str]] = {
+        "train": "train/thermal_annotations.json",
+        "test": "val/thermal_annotations.json",
+    }
+    source: ClassVar[Source] = Source(
+        title="FLIR ADAS 1.3",
+        url="https://www.flir.com/oem/adas/adas-dataset-form/",
+        licence=_LICENCE,
+        folder="FLIR_ADAS_1_3",
+        layout="val/thermal_annotations.json and val/thermal_8_bit/*.jpeg; or LanguageBind's crops, val/<class>/*",
+    )
+
+
+@register("task", "flir-v2")
+@dataclass(frozen=True, kw_only=True)
+class FlirV2(Flir):
+    """FLIR ADAS 2: twelve things on the road that a car's thermal camera sees, as crops.
+
+    FLIR, https://www.flir.com/oem/adas/adas-dataset-form/; as crops by Zhu et al., 2023, https://arxiv.org/abs/2310.01852,
+    whose published ones, val/<class>/*, are read as they are.
+    """
+
+    named: ClassVar[Mapping[str, str]] = {
+        "bike": "bike",
+        "bus": "bus",
+        "car": "car or pick-up trucks or vans",
+        "hydrant": "hydrant",
+        "light": "traffic light",
+        "motor": "motor",
+        "other vehicle": "construction equipment or trailers",
+        "person": "person",
+        "sign": "sign",
+        "skateboard": "skateboard",
+        "stroller": "stroller or pram",
+        "truck": "semi truck or freight truck",
+    }
+    lists: ClassVar[Mapping[Split, str]] = {
+        "train": "images_thermal_train/coco.json",
+        "test": "images_thermal_val/coco.json",
+    }
+    source: ClassVar[Source] = Source(
+        title="FLIR ADAS 2",
+        url="https://www.flir.com/oem/adas/adas-dataset-form/",
+        licence=_LICENCE,
+        folder="FLIR_ADAS_v2",
+        layout="images_thermal_val/coco.json and images_thermal_val/data/*.jpg; or LanguageBind's crops, val/<class>/*",
+    )

@@ -1,0 +1,102 @@
+"""ImageNet-1k (ILSVRC 2012): the validation pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from rlbench.core import Label, Modality, Split
+from rlbench.errors import DataError
+from rlbench.registry import register
+from rlbench.tasks.published import Item, Published, Source
+from rlbench.tasks.readers import PICTURES
+from rlbench.tasks.trees import below, class_tree, columns, lines, names, templates
+
+_DEVKIT = ("ILSVRC2012_devkit_t12/data", "devkit/data", "data", ".")
+
+
+@register("task", "imagenet")
+@dataclass(frozen=True, kw_only=True)
+class ImageNet(Published):
+    """ImageNet-1k's validation pictures, 1000 classes.
+
+    Russakovsky et al., 2015, https://arxiv.org/abs/1409.0575; names and 80 templates of Radford et al., 2021,
+    https://arxiv.org/abs/2103.00020. The order is fixed: classes by synset in turns, in each by the hash (blake2b) of
+    the picture's name, ILSVRC2012_val_........, whatever the layout. So the first 5000 have five of each class.
+    """
+
+    kind: ClassVar[Modality] = "image"
+    source: ClassVar[Source] = Source(
+        title="ImageNet-1k (ILSVRC 2012)",
+        url="https://www.image-net.org/download.php",
+        licence="non-commercial research and education, by the terms that one agrees to there",
+        folder="imagenet",
+        layout="val/<synset>/ILSVRC2012_val_*.JPEG; or val/ILSVRC2012_val_*.JPEG with LOC_val_solution.csv, or with "
+        "imagenet_2012_validation_synset_labels.txt, or with ILSVRC2012_devkit_t12/",
+        test=50_000,
+    )
+
+    @property
+    def classes(self) -> tuple[Label, ...]:
+        return names("imagenet")
+
+    @property
+    def templates(self) -> tuple[str, ...]:
+        return templates("openai80")
+
+    def listed(self, split: Split) -> list[Item]:
+        if split != "test":
+            return []
+        val = self.folder / "val"
+        if not val.is_dir():
+            raise self.misplaced("folder val")
+        if any(path.is_dir() for path in val.iterdir()):
+            found = [(item.path, item.label) for item in class_tree(self.folder, val, self.classes, PICTURES)]
+        else:
+            found = list(self._flat(val))
+        stems = [(Path(path).stem.split("_n")[0], path, label) for path, label in found]
+        return [Item(stem, path, label, stem) for stem, path, label in stems]
+
+    def _flat(self, val: Path) -> Iterator[tuple[str, str]]:
+        """(path, synset) of pictures that lie in one folder."""
+        labels = self._truth()
+        for path in below(self.folder, val, PICTURES):
+            if Path(path).stem not in labels:
+                raise DataError(f"{self.folder / path} has no label in the list beside it")
+            yield path, labels[Path(path).stem]
+
+    def _truth(self) -> dict[str, str]:
+        """The synset of every picture, from whichever list is there."""
+        root = self.folder
+        if (root / "LOC_val_solution.csv").is_file():
+            pairs = columns(root / "LOC_val_solution.csv", ("ImageId", "PredictionString"))
+            return {name: boxes.split(" ", 1)[0] for name, boxes in pairs}
+        listed = root / "imagenet_2012_validation_synset_labels.txt"
+        if listed.is_file():
+            return _numbered(lines(listed))
+        for folder in _DEVKIT:
+            if (root / folder / "ILSVRC2012_validation_ground_truth.txt").is_file():
+                return _numbered(_devkit(root / folder))
+        raise self.misplaced("list of labels for pictures in one folder")
+
+
+def _numbered(synsets: list[str]) -> dict[str, str]:
+    """The n-th line is of ILSVRC2012_val_<n>."""
+    return {f"ILSVRC2012_val_{n:08d}": synset for n, synset in enumerate(synsets, 1)}
+
+
+def _devkit(folder: Path) -> list[str]:
+    """The validation pictures' synsets from the development kit's meta.mat and list of its numbers."""
+    from scipy.io import loadmat
+
+    try:
+        synsets = loadmat(str(folder / "meta.mat"), squeeze_me=True)["synsets"]
+    except (OSError, ValueError, KeyError, NotImplementedError) as error:
+        raise DataError(f"can't read {folder / 'meta.mat'}: {error}") from error
+    synset = {int(one["ILSVRC2012_ID"]): str(one["WNID"]) for one in synsets}
+    numbers = lines(folder / "ILSVRC2012_validation_ground_truth.txt")
+    if not all(number.isdigit() and int(number) in synset for number in numbers):
+        raise DataError(f"{folder / 'ILSVRC2012_validation_ground_truth.txt'} has numbers that meta.mat lacks")
+    return [synset[int(number)] for number in numbers]

@@ -1,0 +1,36 @@
+"""Published pickles of plain values: nothing in them is called or imported but what a list allows."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Set
+from pathlib import Path
+from typing import Any
+
+from rlbench.errors import DataError
+
+# How numpy of any version pickles an array.
+ARRAYS = frozenset(
+    {("numpy", "ndarray"), ("numpy", "dtype")}
+    | {(f"numpy.{core}.multiarray", "_reconstruct") for core in ("core", "_core")}
+)
+
+
+class _Plain(pickle.Unpickler):
+    allowed: Set[tuple[str, str]] = frozenset()
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in self.allowed:
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which this file has no need of")
+        return super().find_class(module, name)
+
+
+def unpickled(path: Path, allowed: Set[tuple[str, str]] = frozenset()) -> Any:
+    """The value in a pickle of containers, numbers and text, of Python 2 too. Raises: DataError."""
+    try:
+        with path.open("rb") as file:
+            reader = _Plain(file, encoding="latin1")
+            reader.allowed = allowed
+            return reader.load()
+    except (OSError, ImportError, pickle.UnpicklingError, EOFError, LookupError, TypeError, ValueError) as error:
+        raise DataError(f"can't read {path}: {getattr(error, 'strerror', None) or error}") from error

@@ -1,0 +1,157 @@
+"""What published data sets share: where a copy is, which examples it has in which order, and its fingerprint.
+
+Nothing is downloaded. A task is made without its data; what needs a file says where to get it if it is not there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from functools import cached_property
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import torch
+
+from rlbench.core import Box, Examples, Label, Modality, Split
+from rlbench.errors import DataError
+from rlbench.tasks.folder import mixed
+from rlbench.tasks.readers import read
+from rlbench.tasks.trees import Item
+
+__all__ = ["Item", "Published", "Source"]
+_VERSION = 1  # of the readers: raise it on any change of a value that they give
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Where a data set comes from and what a whole copy has.
+
+    Attributes:
+        title, url, licence: its name, its page, and what the page allows.
+        folder: its place below RLBENCH_DATA.
+        layout: what that folder holds.
+        test: examples of the test split; 0 where copies differ.
+        md5: of files that every copy has, by path; an absent path is another layout's.
+        partial: whether some media can't be had any more, so that those at hand are the test split.
+    """
+
+    title: str
+    url: str
+    licence: str
+    folder: str
+    layout: str
+    test: int = 0
+    md5: Mapping[str, str] = field(default_factory=dict)
+    partial: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Published(ABC):
+    """A published data set on disk.
+
+    Attributes:
+        root: the folder of the copy; without it, the data set's own folder below the environment's RLBENCH_DATA.
+    """
+
+    root: str = ""
+
+    source: ClassVar[Source]
+    kind: ClassVar[Modality]
+    rate: ClassVar[int] = 16_000  # of audio for a box without a rate of its own, Hz
+    seconds: ClassVar[float] = 1.0  # of audio for a log-mel box
+
+    @property
+    @abstractmethod
+    def classes(self) -> tuple[Label, ...]:
+        """In the order of the labels."""
+
+    @property
+    @abstractmethod
+    def templates(self) -> tuple[str, ...]:
+        """Of the prompts."""
+
+    @abstractmethod
+    def listed(self, split: Split) -> Sequence[Item]:
+        """The examples of a split, in any order. Raises: DataError."""
+
+    @property
+    def modality(self) -> Modality:
+        return self.kind
+
+    @property
+    def folder(self) -> Path:
+        """The copy. Raises: DataError, which says where to get it."""
+        about, base = self.source, os.environ.get("RLBENCH_DATA")
+        get = f"get {about.title} from {about.url} (licence: {about.licence}); it holds {about.layout}"
+        if not self.root and not base:
+            raise DataError(f"no data: set root, or export RLBENCH_DATA=<the folder of {about.folder}/>; {get}")
+        folder = Path(self.root or Path(str(base)) / about.folder).expanduser()
+        if not folder.is_dir():
+            raise DataError(f"there is no folder {folder}; {get}")
+        return folder
+
+    def misplaced(self, what: str) -> DataError:
+        """That the copy lacks something, and how it should look."""
+        return DataError(f"{self.folder} has no {what}; {self.source.title} must hold {self.source.layout}")
+
+    def read(self, item: Item, box: Box) -> np.ndarray:
+        """An example at the box, float32 in [0, 1]. Raises: DataError."""
+        path = self.folder / item.path
+        return read(path, self.modality, box, rate=self.rate, seconds=self.seconds, part=item.part)
+
+    def items(self, split: Split = "test") -> tuple[Item, ...]:
+        """The examples of a split in their order: classes in turns, each by hash of id. Raises: DataError."""
+        if split not in self._items:
+            found = self.listed(split)
+            known = {one.label for one in self.classes}
+            orphan = next((item for item in found if item.label not in known), None)
+            if orphan is not None:
+                raise DataError(f"{self.folder}: {orphan.id} has the label {orphan.label!r}, which is no class")
+            self._items[split] = mixed(found, self.classes, lambda item: item.id)
+        return self._items[split]
+
+    @cached_property
+    def _items(self) -> dict[Split, tuple[Item, ...]]:
+        return {}
+
+    def size(self, split: Split) -> int | None:
+        return len(self.items(split))
+
+    def load(self, box: Box, start: int, stop: int, split: Split = "test") -> Examples:
+        """Examples start..stop-1 of the split, or as many as there are. Raises: DataError, naming the file."""
+        items = self.items(split)[start:stop]
+        index = {one.label: k for k, one in enumerate(self.classes)}
+        arrays = [self.read(item, box) for item in items]
+        unit = torch.from_numpy(np.stack(arrays)) if arrays else torch.empty(0, *box.shape)
+        return Examples(
+            box.low + (box.high - box.low) * unit,
+            torch.tensor([index[item.label] for item in items], dtype=torch.int64),
+            tuple(item.id for item in items),
+            tuple(item.source for item in items),
+        )
+
+    def fingerprint(self) -> str:
+        """A hash of the fields, of the test examples' names, labels and parts, and of their files' sizes."""
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        values = [getattr(self, one.name) for one in fields(self) if one.name != "root"]
+        labels = [one.label for one in self.classes]
+        digest = hashlib.sha256(f"{type(self).__name__} {_VERSION} {values} {labels}\n".encode())
+        sizes = {path: _size(self.folder / path) for path in {item.path for item in self.items()}}
+        for item in self.items():
+            digest.update(f"{item.id} {item.label} {item.source} {item.part} {sizes[item.path]}\n".encode())
+        return digest.hexdigest()[:16]
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError as error:
+        raise DataError(f"can't read {path}: {error.strerror}") from error

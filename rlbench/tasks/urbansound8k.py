@@ -1,0 +1,74 @@
+"""UrbanSound8K: sounds of the street."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from rlbench.core import Label, Modality, Split
+from rlbench.errors import FieldError
+from rlbench.registry import register
+from rlbench.tasks.published import Item, Published, Source
+from rlbench.tasks.trees import columns, labelled
+
+_CLASSES = (
+    "air_conditioner",
+    "car_horn",
+    "children_playing",
+    "dog_bark",
+    "drilling",
+    "engine_idling",
+    "gun_shot",
+    "jackhammer",
+    "siren",
+    "street_music",
+)
+
+
+@register("task", "urbansound8k")
+@dataclass(frozen=True, kw_only=True)
+class UrbanSound8K(Published):
+    """UrbanSound8K: ten kinds of sound of the street, up to four seconds.
+
+    Salamon et al., 2014, https://doi.org/10.1145/2647868.2655045. Slices of one recording are a source.
+
+    Attributes:
+        folds: of the test split; the others are for training.
+    """
+
+    folds: tuple[int, ...] = tuple(range(1, 11))
+
+    kind: ClassVar[Modality] = "audio"
+    seconds: ClassVar[float] = 4.0
+    source: ClassVar[Source] = Source(
+        title="UrbanSound8K",
+        url="https://urbansounddataset.weebly.com/urbansound8k.html",
+        licence="CC BY-NC 3.0",
+        folder="UrbanSound8K",
+        layout="metadata/UrbanSound8K.csv and audio/fold1 to audio/fold10",
+        test=8_732,
+    )
+
+    def __post_init__(self) -> None:
+        if not self.folds or not set(self.folds) <= set(range(1, 11)):
+            raise FieldError(f"urbansound8k: folds is {list(self.folds)}; it must be some of 1 to 10")
+
+    @property
+    def classes(self) -> tuple[Label, ...]:
+        return labelled({name: name.replace("_", " ") for name in _CLASSES})
+
+    @property
+    def templates(self) -> tuple[str, ...]:
+        return ("a sound of {}.",)
+
+    def listed(self, split: Split) -> list[Item]:
+        meta = self.folder / "metadata" / "UrbanSound8K.csv"
+        if not meta.is_file():
+            raise self.misplaced("file metadata/UrbanSound8K.csv")
+        wanted = {"test": set(self.folds), "train": set(range(1, 11)) - set(self.folds), "val": set[int]()}[split]
+        rows = columns(meta, ("slice_file_name", "fsID", "fold", "class"))
+        return [
+            Item(name, f"audio/fold{fold}/{name}", label, f"freesound-{recording}")
+            for name, recording, fold, label in rows
+            if int(fold) in wanted
+        ]
