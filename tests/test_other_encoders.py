@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -26,11 +28,12 @@ from transformers import (
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
+from rlbench import registry
 from rlbench.checkpoints import load_encoder, resolve
 from rlbench.core import Encoder
+from rlbench.encoders.clap_front import ClapWaveform
 from rlbench.errors import CheckpointError, FieldError, ModalityError, RLBenchError, UnknownName
 from rlbench.evaluate import check_frozen
-from rlbench.heads import zero_shot
 
 WORDS = ["<s>", "<pad>", "</s>", "<unk>", "a", "photo", "sound", "of", "dog", "cat", "rain", "."]
 PROMPTS = ["a photo of a dog.", "a photo of a cat.", "a sound of rain."]
@@ -53,7 +56,9 @@ def words(folder: Path) -> PreTrainedTokenizerFast:
 
 def clip(folder: Path) -> CLIPModel:
     text = {**TEXT, "max_position_embeddings": 12}
-    return _saved(CLIPModel(CLIPConfig(text_config=text, vision_config={**TOWER, **PICTURE}, projection_dim=24)), folder)
+    return _saved(
+        CLIPModel(CLIPConfig(text_config=text, vision_config={**TOWER, **PICTURE}, projection_dim=24)), folder
+    )
 
 
 def siglip(folder: Path) -> SiglipModel:
@@ -106,7 +111,9 @@ def check_gradients(encoder: Encoder, x: Tensor) -> None:
 @pytest.mark.parametrize("kind", ["clip", "siglip"])
 def test_clip_and_siglip_give_the_logits_of_transformers(tmp_path, kind) -> None:
     model = {"clip": clip, "siglip": siglip}[kind](tmp_path)
-    size = {"size": {"height": 28, "width": 28}} | ({"crop_size": {"height": 28, "width": 28}} if kind == "clip" else {})
+    size = {"size": {"height": 28, "width": 28}} | (
+        {"crop_size": {"height": 28, "width": 28}} if kind == "clip" else {}
+    )
     processor = {"clip": CLIPImageProcessorPil, "siglip": SiglipImageProcessorPil}[kind](**size)
     processor.save_pretrained(tmp_path)
     tokenizer = words(tmp_path)
@@ -120,3 +127,174 @@ def test_clip_and_siglip_give_the_logits_of_transformers(tmp_path, kind) -> None
     torch.testing.assert_close(found, expected.logits_per_image, atol=1e-5, rtol=1e-5)
     assert (encoder.logit_bias == -3) == (kind == "siglip") and expected.logits_per_image.std() > 1e-3
     check_gradients(encoder, boxed(pictures()))
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_clap_gives_the_logits_of_transformers_from_waves(tmp_path, fused) -> None:
+    """Whole clips, and shorter ones that both repeat; the library's own spectrogram is numpy's."""
+    model, tokenizer = clap(tmp_path, fused=fused), words(tmp_path)
+    truncation = "fusion" if fused else "rand_trunc"
+    ears = ClapFeatureExtractor(
+        feature_size=16, sampling_rate=8000, hop_length=80, fft_window_size=256, max_length_s=1, frequency_max=4000,
+        truncation=truncation,
+    )  # fmt: skip
+    ears.save_pretrained(tmp_path)
+    g = torch.Generator().manual_seed(0)
+    for samples, seconds in ((8000, None), (2800, 0.35)):
+        encoder = registry.make("encoder", "hf:ID", {"source": str(tmp_path), "seconds": seconds})
+        box = encoder.boxes["audio"]
+        assert (box.shape, box.low, box.high, box.unit, box.rate) == ((1, samples), -1, 1, "waveform", 8000)
+        waves = 0.3 * torch.randn(3, 1, samples, generator=g) * torch.linspace(0, 1, samples)
+        inputs = ears([wave[0].numpy() for wave in waves], sampling_rate=8000, return_tensors="pt")
+        heard = encoder.front(waves)
+        torch.testing.assert_close(heard, inputs["input_features"].float(), atol=1e-3, rtol=0)  # dB
+        text = tokenizer(PROMPTS, return_tensors="pt", padding=True)
+        with torch.no_grad():  # the library calls one short clip in a batch longer, at random
+            expected = model(
+                **text, input_features=inputs["input_features"].float(), is_longer=torch.zeros(3, 1).bool()
+            )
+        torch.testing.assert_close(logits(encoder, waves), expected.logits_per_audio, atol=1e-5, rtol=1e-5)
+        check_gradients(encoder, waves)
+    with pytest.raises(FieldError, match=r"seconds is 1.5; this CLAP hears up to 1"):
+        registry.make("encoder", "hf:ID", {"source": str(tmp_path), "seconds": 1.5})
+    with pytest.raises(ModalityError, match="has no image; it has audio"):
+        load_encoder(f"hf:{tmp_path}", "image")
+
+
+def test_the_waveform_s_gradient_in_float64(tmp_path) -> None:
+    ears = ClapFeatureExtractor(
+        feature_size=4, sampling_rate=1000, hop_length=20, fft_window_size=64, max_length_s=1, frequency_max=500
+    )
+    front = ClapWaveform(ears, 0.3, fused=False).double()
+    x = (0.3 * torch.randn(1, 1, 300, generator=torch.Generator().manual_seed(0))).double().requires_grad_()
+    assert torch.autograd.gradcheck(lambda v: front(v)[:, :, ::7], (x,), fast_mode=True)
+
+
+def test_normalisation_is_the_checkpoint_s_own(tmp_path) -> None:
+    model = clip(tmp_path)
+    words(tmp_path)
+    x = boxed(pictures())
+    said = {"crop_size": 28, "image_mean": [0.1, 0.2, 0.3], "image_std": [1.0, 0.5, 0.25]}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(said))
+    mean, std = (torch.tensor(said[key]).view(3, 1, 1) for key in ("image_mean", "image_std"))
+    expected = model.get_image_features(pixel_values=(x - mean) / std).pooler_output
+    found = load_encoder(f"hf:{tmp_path}").embed(x, "image")
+    torch.testing.assert_close(found, torch.nn.functional.normalize(expected), atol=1e-6, rtol=0)
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps({**said, "crop_size": {"height": 32, "width": 32}}))
+    with pytest.raises(CheckpointError, match=r"its processor cuts pictures to .*; its tower is for 28 x 28"):
+        load_encoder(f"hf:{tmp_path}")
+
+
+def _weights(edit: Callable[[dict[str, Tensor]], object]) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        weights = load_file(folder / "model.safetensors")
+        edit(weights)
+        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+    return change
+
+
+def _config(**values: object) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps({**config, **values}))
+
+    return change
+
+
+def _pickled(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    torch.save({"logit_scale": Code()}, folder / "pytorch_model.bin")
+
+
+class Code:
+    def __reduce__(self) -> tuple:
+        return print, ("this must never be printed",)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (_weights(lambda w: w.pop("visual_projection.weight")), r"lacks visual_projection\.weight"),
+        (_weights(lambda w: w.update(extra=torch.ones(1))), "has no place for extra"),
+        (_weights(lambda w: w.update({"logit_scale": torch.ones(2)})), "has of another shape logit_scale"),
+        (_weights(lambda w: w["text_projection.weight"].fill_(float("nan"))), "not finite: text_projection"),
+        (_config(model_type="bert"), "is a model of the type 'bert'; hf: takes clip, siglip, clap"),
+        (_pickled, r"pytorch_model\.bin can't be read"),
+        (lambda folder: (folder / "tokenizer.json").unlink(), "has no tokenizer: it needs one of vocab.json"),
+        (lambda folder: (folder / "config.json").unlink(), r"config\.json can't be read"),
+        (
+            lambda f: (f / "model.safetensors").write_bytes((f / "model.safetensors").read_bytes()[:-9]),
+            r"model\.safetensors can't be read, or is truncated",
+        ),
+    ],
+)
+def test_a_folder_that_is_wrong_is_refused(tmp_path, capsys, change, said) -> None:
+    clip(tmp_path)
+    words(tmp_path)
+    capsys.readouterr()
+    load_encoder(f"hf:{tmp_path}", "image")
+    change(tmp_path)
+    with pytest.raises(CheckpointError, match=said) as caught:
+        load_encoder(f"hf:{tmp_path}", "image")
+    assert "\n" not in str(caught.value)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_the_hub_is_asked_only_when_needed(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    revision = 40 * "a"
+    model = resolve(f"hf:mine/clip@{revision}")
+    assert (model.family, model.backbone, model.modalities) == ("hf:ID", f"mine/clip@{revision}", ())
+    with pytest.raises(CheckpointError, match=f"run: hf download mine/clip --revision {revision};"):
+        load_encoder(model.name)
+    cached = tmp_path / "models--mine--clip" / "snapshots" / revision
+    cached.mkdir(parents=True)
+    clip(cached)
+    words(cached)
+    encoder = load_encoder(model.name, "image")
+    assert encoder.sha256 == {"image": sha256((cached / "model.safetensors").read_bytes()).hexdigest()}
+    with pytest.raises(CheckpointError, match=r"nowhere/config\.json can't be read"):
+        load_encoder("hf:./nowhere")
+
+
+OWN = """
+import torch
+from rlbench.core import Box
+class Mine:
+    boxes = {"image": Box(shape=(3, 4, 4))}
+    traits, logit_scale, sha256 = frozenset(), 100.0, {}
+    def embed(self, x, modality): return torch.nn.functional.normalize(x.flatten(1), dim=1)
+    def embed_text(self, prompts): return torch.eye(48)[: len(prompts)]
+def half(): return object()
+nothing = 3
+"""
+
+
+def test_a_user_s_own_encoder(tmp_path, monkeypatch) -> None:
+    (tmp_path / "own_encoders.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    encoder = load_encoder("own_encoders:Mine", "image")
+    assert type(encoder).__name__ == "Mine" and resolve("own_encoders:Mine").family == "MODULE:CALLABLE"
+    with pytest.raises(ModalityError, match="own_encoders:Mine has no video; it has image"):
+        load_encoder("own_encoders:Mine", "video")
+    with pytest.raises(RLBenchError, match="returned object, which is no encoder: it lacks boxes, traits"):
+        load_encoder("own_encoders:half")
+    with pytest.raises(RLBenchError, match="own_encoders has no callable 'nothing'"):
+        load_encoder("own_encoders:nothing")
+    for name in ("no_such_module:Mine", "rlbind:mini2", "languagebind:vit-l-15"):
+        with pytest.raises(UnknownName):
+            resolve(name)
+
+
+def test_random_weights_of_a_backbone() -> None:
+    model = resolve("random:mini")
+    assert set(model.modalities) == {"image", "audio", "thermal", "video"}
+    encoder = load_encoder("random:mini", "thermal")
+    assert list(encoder.boxes) == ["thermal"]
+    x = torch.rand(2, *encoder.boxes["thermal"].shape, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(encoder.embed(x, "thermal"), load_encoder("random:mini", "thermal").embed(x, "thermal"))
+    assert set(resolve("random:vit-l-14").modalities) == {"image", "audio", "thermal", "video", "depth"}
+    with pytest.raises(UnknownName, match="no backbone named 'vit-l-15'; did you mean 'vit-l-14'"):
+        resolve("random:vit-l-15")

@@ -7,6 +7,7 @@ https://arxiv.org/abs/2303.15343. CLAP: Wu et al., 2022, https://arxiv.org/abs/2
 from __future__ import annotations
 
 import json
+import logging
 import pickle
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,14 +18,8 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn.functional import normalize
-from transformers import (
-    AutoTokenizer,
-    ClapFeatureExtractor,
-    ClapModel,
-    CLIPModel,
-    SiglipModel,
-    logging,
-)
+from transformers import AutoTokenizer, ClapFeatureExtractor, ClapModel, CLIPModel, SiglipModel
+from transformers.utils import logging as reports
 
 from rlbench import hub
 from rlbench.core import Box, Modality, Trait
@@ -124,15 +119,15 @@ class Tokens:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Without transformers' progress bars and reports: what is wrong is raised."""
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity(logging.CRITICAL)
-    logging.disable_progress_bar()
+    level, bars = reports.get_verbosity(), reports.is_progress_bar_enabled()
+    reports.set_verbosity(logging.CRITICAL)
+    reports.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         yield
     finally:
-        logging.set_verbosity(level)
+        reports.set_verbosity(level)
         if bars:
-            logging.enable_progress_bar()
+            reports.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def _loaded(folder: Path, kind: str) -> nn.Module:

@@ -137,7 +137,8 @@ def _text(source: str, attention: Attention) -> Text:
     if kind == "fresh":
         size, seed = rest.split()
         return _fresh_text(cast(Size, size), int(seed), attention)
-    folder = hub.fetched(*rest.split()) if kind == "hub" else Path(rest)
+    repo, _, revision = rest.partition(" ")
+    folder = hub.fetched(repo, revision or None) if kind == "hub" else Path(rest)
     return _published_text(load_checkpoint(folder, attention=attention), folder)
 
 
