@@ -1,0 +1,90 @@
+"""AutoAttack: the standard ensemble, or a list of one's own."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from rlbench.attacks.apgd import APGD
+from rlbench.attacks.cascade import Member, cascade, loss_used, passes
+from rlbench.attacks.fab import FAB
+from rlbench.attacks.square import Square
+from rlbench.core import Ball, Classifier, Streams
+from rlbench.errors import FieldError
+from rlbench.registry import register
+
+STANDARD = "apgd-ce+apgd-t+fab-t+square"
+
+
+@register("attack", "autoattack")
+@dataclass(frozen=True, kw_only=True)
+class AutoAttack:
+    """APGD-CE, targeted APGD, targeted FAB and Square, each on the examples that still stand.
+
+    Croce & Hein, 2020, https://arxiv.org/abs/2003.01690; `label` says whether it is their standard.
+
+    Attributes:
+        attacks: names from apgd-ce, apgd-dlr, apgd-t, fab-t and square, in their order, joined by "+".
+        steps: iterations a run or target of APGD and FAB.
+        restarts: APGD's runs from fresh random starts, per target.
+        targets: number of targets of apgd-t and fab-t.
+        queries: Square's.
+    """
+
+    attacks: str = STANDARD
+    steps: int = 100
+    restarts: int = 1
+    targets: int = 9
+    queries: int = 5000
+    min_classes: ClassVar[int] = 4
+
+    def __post_init__(self) -> None:
+        names = self.attacks.split("+")
+        for name in names:
+            if name not in self._known():
+                allowed = ", ".join(self._known())
+                raise FieldError(f"autoattack: attacks has {name!r}; join some of {allowed} by '+'")
+        if len(set(names)) < len(names):
+            raise FieldError(f"autoattack: attacks is {self.attacks!r}; each attack may stand in it once")
+
+    def _known(self) -> dict[str, Member]:
+        runs = {"steps": self.steps, "restarts": self.restarts, "targets": self.targets}
+        return {
+            "apgd-ce": APGD(name="apgd-ce", **runs),
+            "apgd-dlr": APGD(name="apgd-dlr", **runs),
+            "apgd-t": APGD(name="apgd-t", **runs),
+            "fab-t": FAB(steps=self.steps, targets=self.targets),
+            "square": Square(queries=self.queries),
+        }
+
+    @property
+    def members(self) -> dict[str, Member]:
+        """The attacks by name, in their order."""
+        known = self._known()
+        return {name: known[name] for name in self.attacks.split("+")}
+
+    def label(self, n_classes: int) -> str:
+        """What a record may call it: "aa-standard", or "custom:" and a hash of what it is.
+
+        Below 4 classes the targeted DLR loss of the standard is not defined, and the margin takes its place.
+        """
+        if self == AutoAttack() and n_classes >= self.min_classes:
+            return "aa-standard"
+        text = json.dumps([asdict(self), n_classes < self.min_classes], sort_keys=True)
+        return f"custom:{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+    def loss_used(self, n_classes: int) -> str:
+        """The losses of the members with this number of classes."""
+        return loss_used(self.members, n_classes)
+
+    def passes(self, n_classes: int) -> tuple[int, int]:
+        """The most forward and backward passes of an example."""
+        return passes(self.members, n_classes)
+
+    def __call__(self, classifier: Classifier, x: Tensor, y: Tensor, ball: Ball, streams: Streams) -> Tensor:
+        """x (B, *shape) in the box, y (B,) int64 -> x_adv like x."""
+        return cascade(self.members, classifier, x, y, ball, streams)

@@ -1,0 +1,167 @@
+"""The attacks of the torchattacks library, on any box, as a second opinion."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+from functools import cache, partial
+from typing import Any
+
+import torch
+import torchattacks
+from torch import Tensor
+
+from rlbench.attacks.library import UnitBox, one_by_one
+from rlbench.core import Ball, Classifier, Field, Norm, Streams
+from rlbench.errors import AttackError, FieldError
+from rlbench.fields import checked, parse_eps
+from rlbench.registry import register
+from rlbench.seeds import ExampleStreams
+
+L2 = ("CW", "DeepFool", "PGDL2")
+EITHER = ("APGD", "APGDT", "AutoAttack", "FAB", "Square")
+TARGETED_DLR = ("APGDT", "AutoAttack")  # crash below 4 classes
+GIVEN = ("model", "eps", "norm", "seed", "n_classes", "verbose")  # arguments that the threat model and streams decide
+
+
+@register(
+    "attack",
+    "torchattacks:APGD",
+    "torchattacks:APGDT",
+    "torchattacks:AutoAttack",
+    "torchattacks:BIM",
+    "torchattacks:CW",
+    "torchattacks:DeepFool",
+    "torchattacks:EOTPGD",
+    "torchattacks:FAB",
+    "torchattacks:FFGSM",
+    "torchattacks:FGSM",
+    "torchattacks:Jitter",
+    "torchattacks:MIFGSM",
+    "torchattacks:NIFGSM",
+    "torchattacks:PGD",
+    "torchattacks:PGDL2",
+    "torchattacks:RFGSM",
+    "torchattacks:SINIFGSM",
+    "torchattacks:Square",
+    "torchattacks:TPGD",
+    "torchattacks:UPGD",
+    "torchattacks:VMIFGSM",
+    "torchattacks:VNIFGSM",
+)
+def torchattack(*, name: str, **arguments: Field) -> TorchAttack:
+    """The attack of that name in torchattacks, on any box, judged as every other; its own arguments are its fields.
+
+    Raises: FieldError for an argument that the library's attack does not have, or of another type.
+    """
+    made = TorchAttack(name=name.removeprefix("torchattacks:"), arguments=tuple(sorted(arguments.items())))
+    made.keywords()
+    return made
+
+
+@dataclass(frozen=True, kw_only=True)
+class TorchAttack:
+    """An attack of torchattacks (Kim, 2020, https://arxiv.org/abs/2010.01950) on pictures in [0, 1], mapped to the box.
+
+    Steps such as alpha are in units of the box's range, a number or a fraction such as 2/255. Examples are attacked one
+    by one (see `library.one_by_one`), and answers outside the ball, as of attacks without eps, are projected to it.
+    Attacks that need three channels or square pictures (TIFGSM, DIFGSM), of L0, and of smoothed models are left out.
+
+    Attributes:
+        name: the library's class.
+        arguments: sorted (name, value) pairs that differ from the library's defaults.
+    """
+
+    name: str
+    arguments: tuple[tuple[str, Field], ...] = ()
+
+    @property
+    def norms(self) -> frozenset[Norm]:
+        """The norms that the attack is for."""
+        either: frozenset[Norm] = frozenset({"linf", "l2"})
+        return either if self.name in EITHER else frozenset({"l2"} if self.name in L2 else {"linf"})
+
+    @property
+    def min_classes(self) -> int:
+        """The fewest classes for which the attack is defined."""
+        return 4 if self.name in TARGETED_DLR else 2
+
+    @property
+    def version(self) -> str:
+        """The library's, of which the numbers are."""
+        return str(torchattacks.__version__)
+
+    def loss_used(self, n_classes: int) -> str:
+        """The library's own default, or the one that was asked for."""
+        return str(dict(self.arguments).get("loss", "torchattacks"))
+
+    def passes(self, n_classes: int) -> tuple[int, int]:
+        """The most forward and backward passes of an example: counted on a classifier that can't be broken."""
+        own = inspect.signature(getattr(torchattacks, self.name)).parameters.get("steps")
+        steps = self.keywords().get("steps", own.default if own else 0)  # CW may stop early there, and not elsewhere
+        forwards, backwards = _counted(self, max(n_classes, self.min_classes))
+        return max(forwards, steps), max(backwards, steps)
+
+    def keywords(self) -> dict[str, Any]:
+        """The library's arguments. Raises: FieldError."""
+        kind, what = getattr(torchattacks, self.name), f"attack {f'torchattacks:{self.name}'!r}"
+        values = checked(partial(kind, **dict.fromkeys(GIVEN)), dict(self.arguments), what)
+        defaults = inspect.signature(kind).parameters
+        return {name: _typed(value, defaults[name].default, f"{what}: {name}") for name, value in values.items()}
+
+    def __call__(self, classifier: Classifier, x: Tensor, y: Tensor, ball: Ball, streams: Streams) -> Tensor:
+        """x (B, *shape) in the box, y (B,) int64 -> x_adv like x. Raises: AttackError for a norm or task it is not for."""
+        if ball.norm not in self.norms:
+            raise AttackError(f"torchattacks:{self.name} is for {', '.join(sorted(self.norms))}; the norm is {ball.norm}")
+        return one_by_one(classifier, x, y, ball, streams, partial(self._run, ball.norm))
+
+    def _run(self, norm: Norm, unit: UnitBox, u: Tensor, y: Tensor, seed: int) -> Tensor:
+        kind = getattr(torchattacks, self.name)
+        takes = inspect.signature(kind).parameters
+        given: dict[str, Any] = {"eps": unit.eps, "norm": {"linf": "Linf", "l2": "L2"}[norm], "seed": seed}
+        if "n_classes" in takes:
+            with torch.no_grad():
+                given["n_classes"] = unit(u).shape[1]
+            if given["n_classes"] < self.min_classes:
+                raise AttackError(f"torchattacks:{self.name} needs {self.min_classes} classes, not {given['n_classes']}")
+        given = {name: value for name, value in given.items() if name in takes} | self.keywords()
+        return kind(unit, **given)(u, y)  # type: ignore[no-any-return]  # an untyped library
+
+
+def _typed(value: object, default: object, what: str) -> object:
+    """A value of the type of the library's default. Raises: FieldError."""
+    if isinstance(default, float) and isinstance(value, str):
+        return float(parse_eps(value, what))
+    kinds = (int, float) if isinstance(default, float) else (type(default),)
+    if type(value) not in kinds:
+        raise FieldError(f"{what} is {value!r}; it must be {type(default).__name__}, such as the default {default!r}")
+    return value
+
+
+class _Fortress:
+    """A classifier whose class 0 is out of reach, which counts its passes."""
+
+    batch_size = 1
+
+    def __init__(self, n_classes: int) -> None:
+        self.n_classes, self.forwards, self.backwards = n_classes, 0, 0
+
+    def __call__(self, x: Tensor, rows: Tensor | None = None) -> Tensor:
+        rest = 1e-3 * x.flatten(1)[:, : self.n_classes - 1]
+        logits = torch.cat([5 + 0 * rest[:, :1], rest], dim=1)
+        self.forwards += 1
+        if logits.requires_grad:
+            logits.register_hook(self._back)  # type: ignore[no-untyped-call]  # torch's own gap
+        return logits
+
+    def _back(self, gradient: Tensor) -> None:
+        self.backwards += 1
+
+
+@cache
+def _counted(attack: TorchAttack, n_classes: int) -> tuple[int, int]:
+    side = max(8, int(n_classes**0.5) + 1)
+    x, norm = torch.full((1, 1, side, side), 0.5), min(attack.norms)
+    fortress = _Fortress(n_classes)
+    attack(fortress, x, torch.zeros(1, dtype=torch.int64), Ball(norm, 0.03, 0.0, 1.0), ExampleStreams(0, ("cost",)))
+    return fortress.forwards, fortress.backwards
