@@ -57,6 +57,13 @@ def _rungs(last: Adversarial) -> tuple[Adversarial, ...]:
     return (*steps, replace(last, ladder=ladder))
 
 
+def mode(perturbation: Perturbation) -> Mode:
+    """How its attacks run."""
+    if isinstance(perturbation, Worst) and taken_over(perturbation):
+        return "descending" if perturbation.descending else "standalone"
+    return _group(perturbation).mode
+
+
 def taken_over(perturbation: Perturbation) -> bool:
     """Whether it is a worst case over other cells, rather than a cell that is computed."""
     return isinstance(perturbation, Worst) and not perturbation.attacks
@@ -72,7 +79,8 @@ def in_mode(perturbations: Sequence[Perturbation], mode: Mode, n_classes: int) -
         return tuple(perturbations)
     attacks = [p for p in perturbations if isinstance(p, Adversarial)]
     if mode == "descending":
-        return tuple(_descending(p, attacks) if isinstance(p, Adversarial) else p for p in perturbations)
+        worst = {p: replace(p, descending=True) for p in perturbations if isinstance(p, Worst)}
+        return tuple(_descending(p, attacks) if isinstance(p, Adversarial) else worst.get(p, p) for p in perturbations)
 
     def turn(attack: Adversarial) -> tuple[bool, Fraction, int]:
         return attack.threat.norm != "linf", attack.threat.eps, sum(bound(attack, n_classes))

@@ -11,6 +11,7 @@ import click
 
 from rlbench.cli_board import leaderboard
 from rlbench.cli_check import check, compare, entry, verify
+from rlbench.cli_data import data
 from rlbench.cli_train import campaign, train
 from rlbench.errors import RLBenchError, UnknownName
 
@@ -124,6 +125,13 @@ def show(
     "--seed", type=click.IntRange(0), metavar="N", help="Of the attacks and corruptions [default: the suite's]."
 )
 @click.option("--series", type=click.IntRange(0), metavar="N", help="Other test examples of a procedural world.")
+@click.option(
+    "--mode",
+    type=click.Choice(["standalone", "cascade", "descending"]),
+    default="standalone",
+    show_default=True,
+    help="cascade: only the exact worst case, cheaply; descending: what survives a larger eps counts at smaller ones.",
+)
 @click.option("--out", type=click.Path(path_type=Path), default="rlbench-results", show_default=True, help="Store.")
 @click.option("--fresh", is_flag=True, help="Forget what the store has of these cells and start over.")
 @click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True, metavar="N")
@@ -179,5 +187,5 @@ def _rate(progress: Progress) -> str:
     return f"{progress.rate:,.0f} passes/s, at most {clock(progress.left)} left"
 
 
-for command in (train, campaign, leaderboard, check, compare, entry, verify):
+for command in (train, campaign, data, leaderboard, check, compare, entry, verify):
     main.add_command(command)

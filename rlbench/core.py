@@ -1,7 +1,7 @@
 """Every noun of rlbench as a Protocol or a frozen dataclass, without computation: read this file first.
 
-Shapes: B batch, C channels or classes, T frames, H rows, W columns, D embedding. Images are (C, H, W),
-log-mel audio is (1, mels, frames), waveforms are (1, samples), video is (C, T, H, W).
+B batch, C channels or classes, T frames, H rows, W columns, D embedding. Images are (C, H, W), log-mel audio is
+(1, mels, frames), waveforms are (1, samples), video is (C, T, H, W).
 """
 
 from __future__ import annotations
@@ -90,9 +90,8 @@ class Streams(Protocol):
 class Classifier(Protocol):
     """What an attack sees: (B, *box.shape) -> (B, C) float32 logits, differentiable in x.
 
-    `rows` says which examples of the attacked batch the rows of x are (default: all, in order), so that
-    the harness can count passes per example. `batch_size` is the largest call that fits in memory; a larger
-    call is split by the harness.
+    `rows` says which examples of the attacked batch the rows of x are (default: all, in order), so that passes are
+    counted per example. `batch_size` is the largest call that fits in memory; the harness splits a larger one.
     """
 
     @property
@@ -165,7 +164,7 @@ class Label:
 class Examples:
     """A batch of a task: x (B, *box.shape) float32 in the box, y (B,) int64, and per example an id and a source.
 
-    `source` is the recording, speaker or date that examples share: the unit of clustered intervals.
+    `source`: the recording, speaker or date that examples share, the unit of clustered intervals.
     """
 
     x: Tensor
@@ -251,9 +250,10 @@ class Worst:
 
     threat: Threat
     attacks: tuple[Adversarial, ...] = ()
+    descending: bool = False
 
     def __str__(self) -> str:
-        return f"worst {self.threat}"
+        return f"worst {self.threat}{' descending' * self.descending}"
 
 
 Perturbation = Clean | Adversarial | Corrupted | Composed | Worst
@@ -279,8 +279,8 @@ class Suite:
 class Record:
     """Counts and provenance of one finished cell (encoder x task x perturbation).
 
-    `key` is the content hash of everything that the numbers depend on, n included. A failed cell has
-    `error` and no counts: it is never robust. `flags`: which examples are correct, n bits in whole bytes, hexadecimal.
+    `key`: content hash of all that the numbers depend on, n included. A failed cell has `error` and no counts: it is
+    never robust. `flags`: which examples are correct, n bits in whole bytes, hexadecimal.
     """
 
     key: str

@@ -7,22 +7,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, field
 from time import perf_counter
-from typing import Any, cast
 
 import torch
 
 from rlbench import cells
 from rlbench.cells import Group
 from rlbench.checkpoints import resolve
-from rlbench.core import Perturbation, Suite, Worst
+from rlbench.core import Mode, Perturbation, Suite, Worst
 from rlbench.errors import DataError, FieldError, ModalityError, StoreError
 from rlbench.evaluate import Bench, prepare
 from rlbench.machine import code, device_of, processors, settled
 from rlbench.metrics import wilson
 from rlbench.records import BLOCK, Store
 from rlbench.suite import load_suites
+from rlbench.variants import varied
 
 STARTING = 5.0  # seconds that a process takes to start, at most
 CORRUPTING = 0.005  # seconds that a corruption takes of an example of 32 pixels, about
@@ -226,16 +226,6 @@ class _Draft:
         return Pair(suite, found.name, found.backbone, n, bench.n_classes, subject, keys, pace)
 
 
-def _varied(suite: Suite, seed: int | None, series: int | None) -> Suite:
-    """The suite with another seed, or other examples. Raises: FieldError where there are no others."""
-    task = cast(Any, suite.task)
-    if series is not None:
-        if not is_dataclass(task) or "series" not in {f.name for f in fields(task)}:
-            raise FieldError(f"{suite.name} has one set of test examples; series is for procedural worlds")
-        task = replace(cast(Any, task), series=series)
-    return replace(suite, task=task, seed=suite.seed if seed is None else seed)
-
-
 def plan(
     suites: str | Suite | Sequence[str | Suite],
     models: str | Sequence[str],
@@ -244,6 +234,7 @@ def plan(
     examples: int | None = None,
     seed: int | None = None,
     series: int | None = None,
+    mode: Mode = "standalone",
     batch_size: int = 64,
     workers: int | None = None,
     device: str = "auto",
@@ -261,7 +252,8 @@ def plan(
     store = store if isinstance(store, Store) else Store(store)
     store.check()
     loaded = [s for one in _several(suites) for s in ([one] if isinstance(one, Suite) else load_suites(str(one)))]
-    loaded = [_varied(one, seed, series) for one in {(s.path, s.name, s.modality): s for s in loaded}.values()]
+    loaded = list({(s.path, s.name, s.modality): s for s in loaded}.values())
+    loaded = [varied(one, seed=seed, series=series, mode=mode) for one in loaded]
     names = list(dict.fromkeys(resolve(str(one)).name for one in _several(models)))
     chosen = device_of(device)
     notes = store.records()[1]

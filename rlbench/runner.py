@@ -12,17 +12,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
 
-import numpy as np
-
 from rlbench import cells
 from rlbench.bundles import Bundle, bundles
 from rlbench.cells import Group
-from rlbench.core import Clean, Field, Perturbation, Record, Suite, Worst
+from rlbench.core import Clean, Mode, Perturbation, Record, Suite
 from rlbench.errors import StoreError
 from rlbench.evaluate import Bench, Failure, OnPass, Result, evaluate, prepare
 from rlbench.machine import settled
-from rlbench.metrics import clustered
 from rlbench.planner import Pair, Plan, PlannedCell, Unit, plan
+from rlbench.recording import members, recorded
 from rlbench.records import Block
 from rlbench.workers import PERIOD, Pool
 
@@ -143,7 +141,7 @@ class _Run:
         for i, pair in enumerate(self.plan.pairs):
             for p in pair.suite.perturbations:
                 place = i, cells.canonical(p)
-                if place not in self.records and not any(self.left[i, m] for m in _members(pair, place[1])):
+                if place not in self.records and not any(self.left[i, m] for m in members(pair, place[1])):
                     self.records[place] = self._record(i, pair, place[1])
                     self.plan.store.append(self.records[place])
 
@@ -155,30 +153,10 @@ class _Run:
         return block
 
     def _record(self, index: int, pair: Pair, p: Perturbation) -> Record:
-        members = _members(pair, p)
-        failed = [(m, self.failures[index, m]) for m in members if (index, m) in self.failures]
+        found = members(pair, p)
+        failed = [(m, self.failures[index, m]) for m in found if (index, m) in self.failures]
         error = next((f"{m}: {spans[min(spans)]}" if m != p else spans[min(spans)] for m, spans in failed), None)
-        blocks = [[self._whole(index, m, span) for span in pair.spans] for m in members]
-        kept = [block for row in blocks for block in row if block is not None]
-        own = kept if members == [p] else []
-        correct = None if error else np.concatenate([_all_correct(rows) for rows in zip(*blocks, strict=True)])
-        return Record(
-            key=cells.record_key(pair.keys[p], pair.n),
-            suite=pair.suite.name,
-            suite_version=pair.suite.version,
-            task=pair.suite.task_name,
-            modality=pair.suite.modality,
-            model=pair.model,
-            backbone=pair.backbone,
-            perturbation=str(p),
-            n=pair.n,
-            n_correct=None if correct is None else int(correct.sum()),
-            error=error,
-            forwards=sum(int(block.forwards.sum()) for block in own),
-            backwards=sum(int(block.backwards.sum()) for block in own),
-            flags=None if correct is None else np.packbits(correct).tobytes().hex(),
-            provenance=_provenance(pair, p, kept, sum(block.seconds for block in own)) | _clusters(correct, blocks),
-        )
+        return recorded(pair, p, [[self._whole(index, m, span) for span in pair.spans] for m in found], error)
 
     def _whole(self, pair: int, p: Perturbation, span: Span) -> Block | None:
         failed = span in self.failures.get((pair, p), {})
@@ -197,41 +175,6 @@ class _Run:
     def _named(self, units: Sequence[Unit]) -> str:
         pair, last = self.plan.pairs[units[0].pair], units[-1].group.members[-1]
         return f"{pair.suite.name} {pair.model} {last if len(units) == 1 else f'{len(units)} attacks'}"
-
-
-def _members(pair: Pair, p: Perturbation) -> list[Perturbation]:
-    if isinstance(p, Worst) and cells.taken_over(p):
-        return [cells.canonical(m) for m in cells.worst_members(p, pair.suite.perturbations)]
-    return [p]
-
-
-def _all_correct(rows: Sequence[Block | None]) -> np.ndarray:
-    """Per example: correct under every member; a mean of minima, never a minimum of means."""
-    correct: np.ndarray = np.logical_and.reduce([block.correct for block in rows if block is not None])
-    return correct
-
-
-def _provenance(pair: Pair, p: Perturbation, blocks: Sequence[Block], seconds: float) -> dict[str, Field]:
-    found: dict[str, Field] = {
-        name: "+".join(sorted({block.environment[name] for block in blocks}))
-        for name in (blocks[0].environment if blocks else ())
-    }
-    found |= {name: str(pair.subject[name]) for name in ("checkpoint", "anchors", "data")}
-    found |= {"protocol": cells.protocol(pair.suite, p), "seed": pair.suite.seed, "classes": pair.n_classes}
-    loss, series = cells.loss_used(p, pair.n_classes), getattr(pair.suite.task, "series", 0)
-    found |= {"series": series} if series else {}
-    return found | ({} if loss is None else {"loss": loss}) | {"seconds": round(seconds, 3)}
-
-
-def _clusters(correct: np.ndarray | None, blocks: Sequence[Sequence[Block | None]]) -> dict[str, Field]:
-    """The number of sources, and the interval by a bootstrap over them, where examples share sources."""
-    if correct is None:
-        return {}
-    sources = np.concatenate([block.source for block in blocks[0] if block is not None])
-    if (n := len(set(sources))) == len(sources):
-        return {}
-    low, high = clustered(correct.tolist(), sources.tolist())
-    return {"sources": n, "clustered_low": round(low, 6), "clustered_high": round(high, 6)}
 
 
 def _quiet(progress: Progress) -> None:
@@ -267,6 +210,7 @@ def run(
     examples: int | None = None,
     seed: int | None = None,
     series: int | None = None,
+    mode: Mode = "standalone",
     out: str | os.PathLike[str] = "rlbench-results",
     batch_size: int = 64,
     workers: int | None = None,
@@ -280,6 +224,8 @@ def run(
         model: a name such as "rlbind" or "fare:mini", or a trained checkpoint's folder, or several.
         examples: how many of each task (default: as its suite says). seed: of attacks and corruptions (likewise).
         series: another set of a procedural world's test examples (default: as the suite says, which is 0).
+        mode: "standalone" (a column means that attack alone), "cascade" (only the exact worst case of all attacks of a
+            threat model, at the lowest cost) or "descending" (what survives a larger eps is not attacked at smaller).
         out: the store's folder.
         batch_size: the most examples of a forward pass.
         workers: processes (default: one a processor, one on a GPU); they change no number.
@@ -291,5 +237,17 @@ def run(
 
     Raises: RLBenchError.
     """
-    settings = {"examples": examples, "seed": seed, "batch_size": batch_size, "workers": workers}
-    return execute(plan(suite, model, store=out, device=device, fresh=fresh, **settings))  # type: ignore[arg-type]
+    made = plan(
+        suite,
+        model,
+        store=out,
+        examples=examples,
+        seed=seed,
+        series=series,
+        mode=mode,
+        batch_size=batch_size,
+        workers=workers,
+        device=device,
+        fresh=fresh,
+    )
+    return execute(made)

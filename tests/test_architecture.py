@@ -25,7 +25,7 @@ LAYERS = [
     "leaderboard pictures plots",
     "page",
     "console verdicts",
-    "cli_board cli_plot cli_train cli_check pytest_plugin",
+    "cli_board cli_data cli_plot cli_train cli_check pytest_plugin",
     "cli",
     "__main__ __init__",
 ]
