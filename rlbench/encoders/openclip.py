@@ -130,4 +130,4 @@ def open_clip(*, source: str) -> OpenClip:
     for key, value in model.state_dict().items():
         if not bool(value.isfinite().all()):
             raise CheckpointError(f"{path} holds values that are not finite: {key}")
-    return OpenClip(model, tokens, sha256_of(Path(path))).eval().requires_grad_(False)
+    return OpenClip(model.eval().requires_grad_(False), tokens, sha256_of(Path(path))).eval()

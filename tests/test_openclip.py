@@ -1,0 +1,127 @@
+"""Encoders of open_clip against its own pipeline; they need the extra `open-clip`, which CI does not install."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from huggingface_hub import constants
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from rlbench.checkpoints import load_encoder
+from rlbench.errors import CheckpointError, RLBenchError, UnknownName
+from rlbench.evaluate import check_frozen
+
+PROMPTS = ["a photo of a dog.", "a photo of a cat.", "an owl"]
+SIZES = {
+    "embed_dim": 24,
+    "vision_cfg": {"image_size": 28, "layers": 2, "width": 64, "head_width": 32, "patch_size": 7},
+    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2},
+}
+CUT = {"mean": [0.4, 0.5, 0.6], "std": [0.2, 0.3, 0.25]}
+
+
+@pytest.fixture
+def library() -> Any:
+    return pytest.importorskip("open_clip")
+
+
+def published(folder: Path, library: Any, **config: object) -> Path:
+    """A checkpoint as the hub has it, tiny, with random weights."""
+    folder.mkdir(parents=True, exist_ok=True)
+    said = {"model_cfg": {**SIZES, **config}, "preprocess_cfg": CUT}
+    (folder / "open_clip_config.json").write_text(json.dumps(said))
+    bias = {"init_logit_bias": -10.0} if config.get("init_logit_bias") else {}
+    torch.manual_seed(0)
+    model = library.CLIP(**{**SIZES, **bias})
+    save_file({k: v.contiguous() for k, v in model.state_dict().items()}, folder / "open_clip_model.safetensors")
+    return folder
+
+
+@pytest.mark.parametrize("biased", [False, True])
+def test_open_clip_gives_the_logits_of_its_own_pipeline(tmp_path, library, biased) -> None:
+    config = {"init_logit_bias": -10.0} if biased else {}
+    folder = published(tmp_path, library, **config)
+    encoder = load_encoder(f"open_clip:local-dir:{folder}", "image")
+    model, _, processor = library.create_model_and_transforms(f"local-dir:{folder}")
+    model.eval()
+    images = np.random.default_rng(0).integers(0, 256, (2, 28, 28, 3), dtype=np.uint8)
+    pixels = torch.stack([processor(Image.fromarray(image)) for image in images])
+    with torch.no_grad():
+        expected = model.get_logits(pixels, library.get_tokenizer(f"local-dir:{folder}")(PROMPTS))[0]
+    x = (torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255).requires_grad_()
+    embedded = encoder.embed(x, "image")
+    found = encoder.logit_scale * embedded @ encoder.embed_text(PROMPTS).T + encoder.logit_bias
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    assert encoder.logit_bias == (-10 if biased else 0) and expected.std() > 1e-3
+    (gradient,) = torch.autograd.grad(embedded[:, 0].sum(), x)
+    assert gradient.isfinite().all() and (gradient != 0).flatten(1).any(1).all()
+    check_frozen(encoder, "it")
+
+
+def test_an_open_clip_folder_that_is_wrong_is_refused(tmp_path, library) -> None:
+    folder = published(tmp_path, library)
+    path = folder / "open_clip_model.safetensors"
+    weights, data = load_file(path), path.read_bytes()
+    for wrong in (
+        {k: v for k, v in weights.items() if k != "visual.proj"},
+        {**weights, "extra": torch.ones(1)},
+        {**weights, "visual.proj": torch.ones(3, 3)},
+        {**weights, "visual.proj": weights["visual.proj"] * float("nan")},
+    ):
+        save_file(wrong, path)
+        with pytest.raises(CheckpointError) as caught:
+            load_encoder(f"open_clip:local-dir:{folder}", "image")
+        assert "\n" not in str(caught.value)
+    path.write_bytes(data[:-9])
+    with pytest.raises(CheckpointError, match="can't load local-dir:"):
+        load_encoder(f"open_clip:local-dir:{folder}", "image")
+    path.unlink()
+    with pytest.raises(CheckpointError, match=r"has no weights; there must be open_clip_model\.safetensors or"):
+        load_encoder(f"open_clip:local-dir:{folder}", "image")
+
+
+def test_the_hub_and_the_library_s_list(tmp_path, library, monkeypatch) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    revision = 40 * "a"
+    name = f"open_clip:hf-hub:chs20/fare2-clip@{revision}"
+    with pytest.raises(CheckpointError, match="run: hf download chs20/fare2-clip --revision"):
+        load_encoder(name, "image")
+    published(tmp_path / "models--chs20--fare2-clip" / "snapshots" / revision, library)
+    assert load_encoder(name, "image").boxes["image"].shape == (3, 28, 28)
+    with pytest.raises(UnknownName, match="no open_clip architecture named 'ViT-B-33'"):
+        load_encoder("open_clip:ViT-B-33/openai", "image")
+    with pytest.raises(UnknownName, match="no tag of open_clip's ViT-B-32 named 'opena'; did you mean 'openai'"):
+        load_encoder("open_clip:ViT-B-32/opena", "image")
+
+
+def test_the_activation_of_a_tag_is_used(tmp_path, library, monkeypatch) -> None:
+    """OpenAI's weights under an architecture of another activation: open_clip itself only warns."""
+    from open_clip import factory
+
+    monkeypatch.setitem(factory._MODEL_CONFIGS, "tiny", {**SIZES})
+    torch.manual_seed(0)
+    save_file({k: v.contiguous() for k, v in library.CLIP(**SIZES).state_dict().items()}, tmp_path / "w.safetensors")
+    tags = {"tiny": {"mine": {"file": str(tmp_path / "w.safetensors"), "quick_gelu": True}}}
+    monkeypatch.setattr("open_clip.pretrained._PRETRAINED", tags)
+    encoder = load_encoder("open_clip:tiny/mine", "image")
+    quick = library.create_model("tiny", force_quick_gelu=True, pretrained=str(tmp_path / "w.safetensors")).eval()
+    x = torch.rand(2, 3, 28, 28, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = quick.encode_image(encoder.front(x), normalize=True)
+        plain = library.create_model("tiny", pretrained=str(tmp_path / "w.safetensors")).eval()
+        assert (plain.encode_image(encoder.front(x), normalize=True) - expected).abs().max() > 1e-3
+    torch.testing.assert_close(encoder.embed(x, "image"), expected)
+
+
+def test_without_the_library_there_is_one_clear_line(monkeypatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "open_clip", None)
+    with pytest.raises(RLBenchError, match=r"pip install 'rlbind-bench\[open-clip\]'"):
+        load_encoder("open_clip:ViT-B-32/openai", "image")
