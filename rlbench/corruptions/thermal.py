@@ -73,8 +73,8 @@ class FixedPattern(Thermal):
 class DeadPixels(Thermal):
     """Thermal: pixels that are stuck, half of them black (dead) and half white (hot).
 
-    Makers guarantee an operability of 99 to 99.9%; bad pixels are usually filled in, here they are not (Vollmer and
-    Moellmann, 2018, https://doi.org/10.1002/9783527693306).
+    Cameras usually fill bad pixels in from their neighbours; here they do not (Vollmer and Moellmann, 2018,
+    https://doi.org/10.1002/9783527693306).
     """
 
     levels = (0.005, 0.01, 0.02, 0.04, 0.08)
@@ -144,7 +144,7 @@ class LensDefocus(Thermal):
 class PlatformMotion(Thermal):
     """Thermal: motion of the platform while a microbolometer settles: a smear with an exponential tail.
 
-    The detector answers a step in 8 to 15 ms, 1 - exp(-t / tau) (Vollmer and Moellmann, 2018,
+    The detector answers a step by 1 - exp(-t / tau), with tau about 10 ms (Vollmer and Moellmann, 2018,
     https://doi.org/10.1002/9783527693306); the level is the motion during tau, in a random direction.
     """
 
@@ -242,8 +242,8 @@ class BitDepth(Thermal):
 class JpegStream(Thermal):
     """Thermal: JPEG of a narrow video link, by Pillow: qualities below ImageNet-C's 25 to 7.
 
-    Thermal pictures hold fewer details; at 25 to 15 nothing is seen on the bundled world (Wallace, 1992,
-    https://doi.org/10.1109/30.125072).
+    Thermal pictures hold fewer details; at 25 to 15 nothing is seen on the bundled world. JPEG: Wallace, 1992,
+    https://doi.org/10.1109/30.125072.
     """
 
     levels = (12, 9, 7, 5, 3)

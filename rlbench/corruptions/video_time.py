@@ -1,7 +1,7 @@
 """Clips: frames that are lost, late, or out of order.
 
 After the temporal corruptions of Yi et al., 2021, https://arxiv.org/abs/2110.06513 (frame rate, frame drop), and of
-Schiappa et al., 2022, https://arxiv.org/abs/2207.02159 (freeze, shuffling, reversal). Levels are shares of the
+Schiappa et al., 2022, https://arxiv.org/abs/2207.01398 (freezing, jumbling, reversal). Levels are shares of the
 clip, so that they mean the same for any number of frames; of one frame, nothing can be changed.
 """
 

@@ -89,9 +89,9 @@ class WhiteNoise(AddedNoise):
 @register("corruption", "pink_noise")
 @dataclass(frozen=True, kw_only=True)
 class PinkNoise(AddedNoise):
-    """Audio: gaussian noise of equal power in every octave, as of rooms, traffic and most surroundings.
+    """Audio: gaussian noise of equal power in every octave (1/f), a stand-in for the noise of surroundings.
 
-    Voss and Clarke, 1975, https://doi.org/10.1038/258317a0; flat below 20 Hz.
+    On 1/f noise in sound: Voss and Clarke, 1975, https://doi.org/10.1038/258317a0. Flat below 20 Hz.
     """
 
     def noise(self, n: int, g: Rng) -> Wave:
@@ -103,8 +103,8 @@ class PinkNoise(AddedNoise):
 class BabbleNoise(AddedNoise):
     """Audio: babble-like: eight talkers, each noise in the long-term spectrum of speech that swells with syllables.
 
-    The spectrum is flat to 500 Hz and falls by 9 dB an octave above (about that of Byrne et al., 1994,
-    https://doi.org/10.1121/1.410152); syllables come 3 to 6 times a second. Recorded babble is a sum of talkers too
+    The spectrum is flat to 500 Hz and falls by 9 dB an octave above, a rough fit to that of Byrne et al., 1994,
+    https://doi.org/10.1121/1.410152; syllables come 3 to 6 times a second. Recorded babble is a sum of talkers, too
     (MUSAN: Snyder et al., 2015, https://arxiv.org/abs/1510.08484); this is free of any recording.
     """
 
