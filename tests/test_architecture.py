@@ -12,7 +12,7 @@ LAYERS = [
     "errors core",
     "cards learning fbank fields hub machine preprocess registry located columns threat seeds metrics paired acceptance checks soundness",
     "encoders attacks corruptions objectives tasks",
-    "cells checkpoints expectation heads judge suite records rows workers",
+    "cells checkpoints copies expectation heads judge suite records rows workers",
     "chains inputs variants",
     "matrix",
     "evaluate",

@@ -35,7 +35,7 @@ class Source:
         title, url, licence: its name, its page, and what the page allows.
         folder: its place below RLBENCH_DATA.
         layout: what that folder holds.
-        test: examples of the test split; 0 where copies differ.
+        test: examples of the test split by default; 0 where that is not known.
         md5: of files that every copy has, by path; an absent path is another layout's.
         partial: whether some media can't be had any more, so that those at hand are the test split.
     """

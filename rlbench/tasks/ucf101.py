@@ -36,6 +36,7 @@ class Ucf101(Published):
         licence="none stated; cite the paper",
         folder="UCF101",
         layout="UCF-101/<class>/v_*.avi and ucfTrainTestlist/testlist01.txt",
+        test=3_783,
     )
 
     @property
