@@ -93,6 +93,16 @@ def _needs(member: Perturbation, attack: Adversarial, stage: Stage, chain: Chain
     return attack == _attack(member)
 
 
+def _run(pool: Pool) -> None:
+    """Raises: AttackError, whatever a search or the classifier raised."""
+    try:
+        pool.run()
+    except AttackError:
+        raise
+    except Exception as error:
+        raise AttackError(f"crashed: {type(error).__name__}: {error}") from error
+
+
 class _Matrix:
     """Chains for groups, whose stages have a range of the meter's examples each."""
 
@@ -148,12 +158,12 @@ class _Matrix:
         pool = Pool(classifier=self.meter, searches=found, onward=onward)
         everyone = torch.arange(len(x))
         while any([chain.send(everyone) for chain in chains]):
-            pool.run()
+            _run(pool)
             while waiting := [(chain, stage, rows) for chain, stage in stages if len(rows := stage.waits())]:
                 chain, stage, rows = waiting[0]
                 stage.run(rows, x, y)
                 chain.send(rows)
-                pool.run()
+                _run(pool)
             for _, stage in stages:
                 stage.judge(x, y)
         for chain in chains:

@@ -1,0 +1,173 @@
+"""All attack cells of a block in one pool: the same flags as alone, and the modes that skip what is known."""
+
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from itertools import pairwise
+
+import pytest
+import torch
+
+from rlbench import registry
+from rlbench.attacks.pgd import PGD
+from rlbench.cells import groups, in_mode
+from rlbench.core import Adversarial, Box, Clean, Corrupted, Threat, Worst
+from rlbench.judge import Meter
+from rlbench.matrix import Case, Outcome
+from rlbench.threat import Ball, contains, distance
+
+BOX = Box(shape=(1, 4, 4))
+LINF, L2 = ("0.02", "0.05", "0.1"), ("0.1", "0.3")
+COLUMNS = (
+    Clean(),
+    *(
+        Adversarial("pgd", Threat("linf", Fraction(e)), ladder=tuple(map(Fraction, LINF[:i])))
+        for i, e in enumerate(LINF)
+    ),
+    *(Adversarial("apgd-ce", Threat("linf", Fraction(e)), (("steps", 20),)) for e in LINF[1:2]),
+    *(Adversarial("apgd-t", Threat("linf", Fraction(e)), (("steps", 20),)) for e in LINF[1:2]),
+    *(Adversarial("pgd", Threat("l2", Fraction(e)), ladder=tuple(map(Fraction, L2[:i]))) for i, e in enumerate(L2)),
+    *(Worst(Threat("linf", Fraction(e))) for e in LINF),
+    *(Worst(Threat("l2", Fraction(e))) for e in L2),
+)
+
+
+@pytest.fixture(scope="module")
+def net() -> torch.nn.Module:
+    torch.manual_seed(0)
+    layers = torch.nn.Flatten(), torch.nn.Linear(16, 24), torch.nn.Tanh(), torch.nn.Linear(24, 6)
+    return torch.nn.Sequential(*layers).eval().requires_grad_(False)
+
+
+def case(net, *, n: int = 48, batch_size: int = 64, watch=None) -> Case:
+    x = torch.rand(n, *BOX.shape, generator=torch.Generator().manual_seed(1))
+    ids = tuple(map(str, range(n)))
+    meter = lambda size: Meter(net if watch is None else watch, size, batch_size=batch_size)  # noqa: E731
+    return Case(x=x, y=net(x).argmax(1), ids=ids, box=BOX, seed=0, meter=meter)
+
+
+def told(net, columns=COLUMNS, together: bool = True, **options) -> dict[str, Outcome]:
+    found = [g for g in groups(columns) if g.attacks]
+    bundles = [found] if together else [[g] for g in found]
+    names = [str(member) for g in found for member in g.members]
+    made = case(net, **options)
+    return dict(zip(names, (o for bundle in bundles for o in made.attacked(bundle)), strict=True))
+
+
+@pytest.mark.parametrize("options", [{"together": False}, {"batch_size": 1}, {"batch_size": 7}])
+def test_company_and_batch_size_change_no_flag(net, options) -> None:
+    whole, other = told(net), told(net, **options)
+    assert whole.keys() == other.keys()
+    for name in whole:
+        assert torch.equal(whole[name].verdict.correct, other[name].verdict.correct), name
+        survivors = whole[name].verdict.correct
+        assert torch.allclose(whole[name].verdict.margin[survivors], other[name].verdict.margin[survivors], atol=1e-5)
+    broken = ~whole["pgd linf 0.1"].verdict.correct
+    assert broken.any() and not broken.all()
+
+
+def worst(outcomes: dict[str, Outcome], norm: str, eps: str) -> torch.Tensor:
+    """From single columns: correct under every attack of this norm with this eps or a smaller one."""
+    parts = {name: name.split(f" {norm} ") for name in outcomes}
+    inside = [outcomes[n].verdict.correct for n, p in parts.items() if len(p) == 2 and float(p[1]) <= float(eps)]
+    return torch.stack(inside).all(0)
+
+
+def test_a_cascade_is_the_exact_worst_case_for_fewer_passes(net) -> None:
+    alone, cascade = told(net), told(net, in_mode(COLUMNS, "cascade", 6))
+    assert list(cascade) == [f"worst linf {float(e):g}" for e in LINF] + [f"worst l2 {float(e):g}" for e in L2]
+    for norm, every in (("linf", LINF), ("l2", L2)):
+        for eps in every:
+            found = cascade[f"worst {norm} {float(eps):g}"].verdict
+            carried = cascade["worst linf 0.05"].verdict.correct if (norm, eps) == ("l2", "0.3") else True
+            assert torch.equal(found.correct, worst(alone, norm, eps) & carried)  # .05 in 16 pixels: at most .2 in L2
+            assert (found.distance <= float(eps) * (1 + 1e-6)).all()
+            assert torch.equal(found.correct, found.margin > 0)
+    spent = [sum(int(o.backwards.sum()) for o in outcomes.values()) for outcomes in (alone, cascade)]
+    assert spent[1] < spent[0]
+
+
+def test_descending_attacks_smaller_balls_only_about_what_broke(net) -> None:
+    alone, down = told(net), told(net, in_mode(COLUMNS, "descending", 6))
+    top, low = (down[f"pgd linf {e} descending"] for e in ("0.1", "0.02"))
+    survived = top.verdict.correct
+    assert survived.any() and (low.backwards[survived] == 0).all() and low.verdict.correct[survived].all()
+    assert (low.verdict.distance[survived] > 0.015).all()  # not the clean input: the larger ball's point, projected
+    assert (low.verdict.distance <= 0.02 * (1 + 1e-6)).all()
+    for name in down:
+        assert torch.equal(down[name].verdict.correct, alone[name.removesuffix(" descending")].verdict.correct)
+    spent = [sum(int(o[n].backwards.sum()) for n in o if n.startswith("pgd linf")) for o in (alone, down)]
+    assert spent[1] < spent[0]
+
+
+def test_modes_name_their_columns() -> None:
+    assert in_mode(COLUMNS, "standalone", 6) == COLUMNS
+    names = [str(p) for p in in_mode((*COLUMNS, Corrupted("fog", 3)), "cascade", 6)]
+    assert names[:2] == ["clean", "fog 3"] and all(name.startswith("worst ") for name in names[2:]) and len(names) == 7
+    names = [str(p) for p in in_mode(COLUMNS, "descending", 6)]
+    assert names[0] == "clean" and all(name.endswith(" descending") for name in names[1:])
+    chain = next(p for p in in_mode(COLUMNS, "cascade", 6) if isinstance(p, Worst)).attacks
+    assert [str(a) for a in chain[:3]] == ["pgd linf 0.02", "pgd linf 0.05", "apgd-ce(steps=20) linf 0.05"]
+
+
+class Flicker(torch.nn.Module):
+    """Its answers change: every other forward pass without a gradient, which the judge makes, is the clean answer."""
+
+    def __init__(self, net: torch.nn.Module) -> None:
+        super().__init__()
+        self.net, self.kind = net, 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        logits = self.net(x)
+        if x.requires_grad:
+            return logits
+        self.kind += 1
+        return logits if self.kind % 2 else torch.nn.functional.one_hot(logits.argmax(1) * 0, 6).float() + logits * 0
+
+
+def test_what_the_judge_takes_back_is_attacked_again_at_the_next_eps(net) -> None:
+    columns = [p for p in COLUMNS if isinstance(p, Adversarial) and p.attack == "pgd" and p.threat.norm == "linf"]
+    made = case(net, watch=Flicker(net))
+    made = replace(made, y=torch.zeros_like(made.y))
+    outcomes = [o for o in made.attacked(groups(columns)[1:]) if isinstance(o, Outcome)]
+    assert len(outcomes) == 3
+    for smaller, larger in pairwise(outcomes):
+        back = smaller.verdict.correct
+        assert back.any() and (larger.forwards[back] > 1).all(), "what the judge calls correct skipped a larger ball"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Broken(PGD):
+    """A gradient attack that fails in larger balls."""
+
+    def advance(self, state, loss, gradient, ball) -> None:
+        if ball.radius > 0.03:
+            raise ZeroDivisionError("planned")
+        super().advance(state, loss, gradient, ball)
+
+
+def test_a_failure_in_the_pool_is_its_own_cell_s(net, monkeypatch) -> None:
+    table = dict(registry.entries())
+    table["attack", "broken"] = registry.Entry("attack", "broken", __name__, "Broken", "")
+    monkeypatch.setattr(registry, "entries", lambda: table)
+    rungs = [
+        Adversarial("broken", Threat("linf", Fraction(e)), (), tuple(map(Fraction, LINF[:i])))
+        for i, e in enumerate(LINF)
+    ]
+    found = told(net, [*COLUMNS[:4], *rungs])
+    alone = told(net, COLUMNS[:4])
+    for name in alone:
+        assert torch.equal(found[name].verdict.correct, alone[name].verdict.correct)
+    assert isinstance(found["broken linf 0.02"], Outcome)
+    assert found["broken linf 0.05"] == found["broken linf 0.1"] and "planned" in found["broken linf 0.05"]
+    assert found["broken linf 0.05"].startswith("broken linf 0.05: ")
+
+
+def test_balls_in_balls() -> None:
+    def ball(norm, radius):
+        return Ball(norm, radius, 0.0, 1.0)
+
+    assert contains(ball("l2", 0.4), ball("linf", 0.1), 16) and not contains(ball("l2", 0.39), ball("linf", 0.1), 16)
+    assert contains(ball("linf", 0.1), ball("l2", 0.1), 16) and not contains(ball("linf", 0.1), ball("l2", 0.11), 16)
+    x = torch.full((1, 16), 0.5)
+    corner = x + 0.1
+    assert distance(corner, x, "l2").item() == pytest.approx(0.4)
