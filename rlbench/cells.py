@@ -79,8 +79,7 @@ def in_mode(perturbations: Sequence[Perturbation], mode: Mode, n_classes: int) -
         return tuple(perturbations)
     attacks = [p for p in perturbations if isinstance(p, Adversarial)]
     if mode == "descending":
-        worst = {p: replace(p, descending=True) for p in perturbations if isinstance(p, Worst)}
-        return tuple(_descending(p, attacks) if isinstance(p, Adversarial) else worst.get(p, p) for p in perturbations)
+        return tuple(_descending(p, attacks) for p in perturbations)
 
     def turn(attack: Adversarial) -> tuple[bool, Fraction, int]:
         return attack.threat.norm != "linf", attack.threat.eps, sum(bound(attack, n_classes))
@@ -90,10 +89,14 @@ def in_mode(perturbations: Sequence[Perturbation], mode: Mode, n_classes: int) -
     return (*rest, *(Worst(threat, chain) for threat in dict.fromkeys(a.threat for a in chain)))
 
 
-def _descending(attack: Adversarial, attacks: Sequence[Adversarial]) -> Adversarial:
-    same = [other for other in attacks if (other.attack, other.fields) == (attack.attack, attack.fields)]
-    larger = {a.threat.eps for a in same if a.threat.norm == attack.threat.norm and a.threat.eps > attack.threat.eps}
-    return replace(attack, descending=True, ladder=tuple(sorted(larger, reverse=True)))
+def _descending(p: Perturbation, attacks: Sequence[Adversarial]) -> Perturbation:
+    if isinstance(p, Worst):
+        return replace(p, descending=True)
+    if not isinstance(p, Adversarial):
+        return p
+    same = [a for a in attacks if (a.attack, a.fields, a.threat.norm) == (p.attack, p.fields, p.threat.norm)]
+    larger = {a.threat.eps for a in same if a.threat.eps > p.threat.eps}
+    return replace(p, descending=True, ladder=tuple(sorted(larger, reverse=True)))
 
 
 def groups(perturbations: Iterable[Perturbation]) -> list[Group]:

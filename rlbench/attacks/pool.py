@@ -90,12 +90,12 @@ class Pool:
         x = torch.cat([search.slots["x_adv"] for search in active]).requires_grad_()
         with torch.enable_grad():
             logits = self.classifier(x, rows=torch.cat([search.rows[search.slots["example"]] for search in active]))
-            losses = [s.ascended(part) for s, part in zip(active, logits.split(sizes), strict=True)]
-        for search, part in zip(active, logits.detach().split(sizes), strict=True):
+            losses = [s.ascended(part) for s, part in zip(active, torch.split(logits, sizes), strict=True)]
+        for search, part in zip(active, torch.split(logits.detach(), sizes), strict=True):
             search.record(search.slots, part)
         if any(search.alive[search.slots["example"]].any() for search in active):
             gradient = torch.autograd.grad(torch.cat(losses).sum(), x)[0]
-            for search, loss, part in zip(active, losses, gradient.split(sizes), strict=True):
+            for search, loss, part in zip(active, losses, torch.split(gradient, sizes), strict=True):
                 search.advance(loss.detach(), part)
         for search in active:
             search.leave()
@@ -111,7 +111,7 @@ class Pool:
         rows = torch.cat([search.rows[search.parked["example"]] for search in held])
         with torch.no_grad():
             logits = self.classifier(x, rows=rows)
-        for search, part in zip(held, logits.split([size(search.parked) for search in held]), strict=True):
+        for search, part in zip(held, torch.split(logits, [size(search.parked) for search in held]), strict=True):
             search.settle(part)
 
 
