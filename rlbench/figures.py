@@ -46,9 +46,13 @@ class Scatter:
 
 @dataclass(frozen=True)
 class Heat:
-    """Accuracy under corruptions: by model and corruption that at severity 1 to 5, in [0, 1]."""
+    """Accuracy under corruptions: by model and corruption that at severity 1 to 5, in [0, 1].
+
+    `facts` are those of the table (see `tables.COMPARABLE`).
+    """
 
     title: str
+    facts: Mapping[str, object]
     models: Mapping[str, Mapping[str, Sequence[float]]]
 
 
@@ -104,7 +108,7 @@ def heats(cells: pd.DataFrame) -> list[Heat]:
     found = []
     for facts, models in natural.collect(cells):
         title = f"{facts['suite']} v{facts['suite_version']}: {facts['modality']}, backbone {facts['backbone']}"
-        found.append(Heat(title, {f"{m.model}": m.accuracy for m in models}))
+        found.append(Heat(title, facts, {m.model: m.accuracy for m in models}))
     return found
 
 

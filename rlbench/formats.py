@@ -106,7 +106,7 @@ def macro_markdown(macro: Macro, baseline: str) -> str:
         rows.append({"model": model} | {name: str(score) for name, score in scores.items()} | minus)
     about = f"Over {', '.join(macro.modalities)}: the suites {', '.join(macro.suites)}."
     left = f" Not in all of them: {', '.join(macro.partial)}." if macro.partial else ""
-    return "\n\n".join([f"## Macro average, backbone {macro.backbone}", about + left, grid(rows)])
+    return "\n\n".join([f"## Macro average of {macro.family}, backbone {macro.backbone}", about + left, grid(rows)])
 
 
 def signed(score: Score) -> str:
@@ -201,7 +201,7 @@ def as_json(tables: Sequence[Shown], macros: Sequence[Macro], baseline: str) -> 
             for name, score in scores.items():
                 minus = macro.minus.get(model, {}).get(name)
                 means.append(
-                    {"backbone": macro.backbone, "suites": macro.suites, "model": model, "measure": name}
+                    {"family": macro.family, "backbone": macro.backbone, "suites": macro.suites, "model": model, "measure": name}
                     | {end: round(getattr(score, end), 6) for end in ("share", "low", "high")}
                     | {f"minus_{e}": minus and round(getattr(minus, e), 6) for e in ("share", "low", "high")}
                 )

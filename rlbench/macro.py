@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rlbench.metrics import resampled
-from rlbench.tables import Row, Score, Table
+from rlbench.tables import COMPARABLE, Row, Score, Table
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -24,15 +24,16 @@ Sources = Mapping[str, Sequence[str]]  # of a task's examples, in order, by its 
 
 @dataclass(frozen=True)
 class Macro:
-    """Means over modalities of tables with one backbone, and who has all of them.
+    """Means over modalities of a family of suites with one backbone, and who has all of them.
 
     Attributes:
-        suites: that they are taken over. modalities: whose means have the same weight.
+        family: the suites' name, with `*` for what differs. suites: that they are taken over. modalities: whose means have the same weight.
         rows: by model, by measure ("clean", "robust", "corrupted") the share with its interval.
         minus: by model and measure the difference to the baseline and its interval, in [-1, 1].
         partial: models that lack one of the suites.
     """
 
+    family: str
     backbone: str
     suites: tuple[str, ...]
     modalities: tuple[str, ...]
@@ -68,21 +69,61 @@ def _measured(column: str) -> str | None:
 
 
 def macros(tables: Sequence[Table], *, baseline: str | None = None, sources: Sources | None = None) -> list[Macro]:
-    """For every backbone with two modalities or more: the mean over modalities of each model that has all of them.
+    """For every family of suites of two modalities or more: the mean over them of each model that has all of them.
 
     The interval is a bootstrap's over examples, stratified by task, over whole sources where they are known
     (`sources`); where a record only says that examples share some, the deviations are widened by its design effect.
-    Suites that stand in two tables (other data or seeds) are left out.
+    Of a suite that has several tables (other data or seeds) the one with most examples counts.
     """
     found = []
     for backbone in dict.fromkeys(str(table.facts["backbone"]) for table in tables):
-        own = [table for table in tables if table.facts["backbone"] == backbone and not table.apart]
-        if len({table.facts["modality"] for table in own}) > 1 and (one := _macro(backbone, own, baseline, sources)):
-            found.append(one)
+        own = [table for table in _largest(tables) if table.facts["backbone"] == backbone]
+        for family, members in families(own).items():
+            if one := _macro(family, backbone, members, baseline, sources):
+                found.append(one)
     return found
 
 
-def _macro(backbone: str, tables: Sequence[Table], baseline: str | None, sources: Sources | None) -> Macro | None:
+def _largest(tables: Sequence[Table]) -> list[Table]:
+    """Of tables that differ in data, anchors or seed alone, the one whose rows have most examples."""
+    kept: dict[tuple[object, ...], Table] = {}
+    for table in tables:
+        place = tuple(table.facts[name] for name in COMPARABLE if name not in ("data", "anchors", "seed"))
+        if place not in kept or sum(row.n for row in table.rows) > sum(row.n for row in kept[place].rows):
+            kept[place] = table
+    return list(kept.values())
+
+
+def families(tables: Sequence[Table]) -> dict[str, list[Table]]:
+    """Tables whose suites differ in the modality's name alone, `claim-*-unseen`; of the others those with one beginning.
+
+    Each has two modalities or more.
+    """
+    found: dict[str, list[Table]] = {}
+    for table in tables:
+        found.setdefault(_family(table)[0], []).append(table)
+    single = [table for those in found.values() if not _several(those) for table in those]
+    found = {name: those for name, those in found.items() if _several(those)}
+    rest: dict[str, list[Table]] = {}
+    for table in single:
+        rest.setdefault(_family(table)[1], []).append(table)
+    return found | {name: those for name, those in rest.items() if _several(those)}
+
+
+def _family(table: Table) -> tuple[str, str]:
+    """`pack-*-digits` and `pack-*` of pack-audio-digits; the name itself where it has no modality."""
+    suite, modality = str(table.facts["suite"]), str(table.facts["modality"])
+    before, found, after = suite.partition(modality)
+    return (f"{before}*{after}", f"{before}*") if found else (suite, suite)
+
+
+def _several(tables: Sequence[Table]) -> bool:
+    return len({table.facts["modality"] for table in tables}) > 1
+
+
+def _macro(
+    family: str, backbone: str, tables: Sequence[Table], baseline: str | None, sources: Sources | None
+) -> Macro | None:
     models = {row.model for table in tables for row in table.rows}
     whole = {model for model in models if all(any(row.model == model for row in table.rows) for table in tables)}
     strata = _strata(tables, whole)
@@ -105,7 +146,11 @@ def _macro(backbone: str, tables: Sequence[Table], baseline: str | None, sources
     key = "robust" if any("robust" in row for row in rows.values()) else "corrupted"
     order = sorted(rows, key=lambda m: (-rows[m][key].share if key in rows[m] else 0.0, m))
     partial = tuple(sorted(models - whole))
-    return Macro(backbone, suites, tuple(modalities), {m: rows[m] for m in order}, minus, partial) if rows else None
+    return (
+        Macro(family, backbone, suites, tuple(modalities), {m: rows[m] for m in order}, minus, partial)
+        if rows
+        else None
+    )
 
 
 def _strata(tables: Sequence[Table], models: set[str]) -> list[_Stratum]:
