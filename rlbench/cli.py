@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from rlbench.cli_audit import audit
 from rlbench.cli_board import leaderboard
 from rlbench.cli_check import check, compare, entry, verify
 from rlbench.cli_data import data
@@ -60,14 +61,14 @@ def main(ctx: click.Context) -> None:
         click.echo(ctx.get_help())
 
 
-KINDS = ("suites", "models", "attacks", "corruptions", "objectives", "tasks")
+KINDS = ("suites", "models", "attacks", "corruptions", "defences", "objectives", "tasks")
 
 
 @main.command("list", short_help="What is installed: suites, models, attacks, ...")
 @click.argument("kind", metavar="|".join(KINDS))
 @click.option("--json", "as_json", is_flag=True, help="A JSON array on stdout, with every field.")
 def list_(kind: str, as_json: bool) -> None:
-    """What is installed: suites, models, attacks, corruptions, objectives or tasks."""
+    """What is installed: suites, models, attacks, corruptions, defences, objectives or tasks."""
     from rlbench import console
 
     if kind not in KINDS:
@@ -187,5 +188,5 @@ def _rate(progress: Progress) -> str:
     return f"{progress.rate:,.0f} passes/s, at most {clock(progress.left)} left"
 
 
-for command in (train, campaign, data, leaderboard, check, compare, entry, verify):
+for command in (audit, train, campaign, data, leaderboard, check, compare, entry, verify):
     main.add_command(command)

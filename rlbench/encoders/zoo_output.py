@@ -62,7 +62,7 @@ class HalfPrecision(Defence):
     factor: float = 5.0
 
     def answer(self, logits: Tensor) -> Tensor:
-        return torch.log((self.factor * logits).softmax(1).half() + 1e-7).float()
+        return torch.log((self.factor * logits).half().softmax(1).float() + 1e-4)
 
 
 @register("defence", "rejection")

@@ -1,0 +1,113 @@
+"""Checks of the harness's promises and of the encoder's answers: H1 to H10, S4, S10, S14."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import torch
+from torch import Tensor
+
+from rlbench.audit.lab import Lab
+from rlbench.cells import plugin
+from rlbench.checks import Finding, Status
+from rlbench.core import Adversarial
+from rlbench.metrics import margin
+from rlbench.soundness import findings
+
+REPEATS = 1e-5  # passes of one input that differ by more than this share of the largest logit are random
+COMPANY = 1e-2  # answers that another batch moves by more than this share of the largest logit depend on it
+
+
+def h1(lab: Lab) -> Finding:
+    """Inputs in the box."""
+    box, x = lab.bench.box, lab.x
+    fine = bool(x.isfinite().all()) and float(x.min()) >= box.low and float(x.max()) <= box.high
+    said = f"{x.min():.3g} to {x.max():.3g} in [{box.low:g}, {box.high:g}]"
+    return Finding(id="H1", status="pass" if fine else "fail", said=said)
+
+
+def h2(lab: Lab) -> Finding:
+    """Evaluation mode: the bench was not prepared otherwise."""
+    return Finding(id="H2", status="pass", said="checked when the encoder was loaded")
+
+
+def h3(lab: Lab) -> Finding:
+    """The gradient attacks ran, and the judge took their answers."""
+    errors = [outcome.error for outcome in lab.white if outcome.error]
+    said = errors[0] if errors else "fgsm, pgd and apgd-ce ran, and every point was in its ball"
+    return Finding(id="H3", status="fail" if errors else "pass", said=said)
+
+
+def h4(lab: Lab) -> Finding:
+    """Adversarial points, classified once more in reversed order and batches of 7."""
+    if lab.random > REPEATS:
+        return Finding(id="H4", status="skip", said="the encoder does not repeat itself: S10")
+    x = lab.x.clone()
+    outcome = lab.attacked("pgd")
+    x[lab.rows] = outcome.x_adv
+    once, again = lab.logits(x), _in_sevens(lab, x.flip(0)).flip(0)
+    moved = float((again - once).nan_to_num(0.0).abs().amax() / once.nan_to_num(0.0, 0.0, 0.0).abs().amax())
+    differ = float(((margin(once, lab.y) > 0) != (margin(again, lab.y) > 0)).float().mean())
+    said = f"{100 * differ:.3g}% of flags differ, logits by {100 * moved:.2g}% of the largest"
+    return Finding(id="H4", status="fail" if differ > 0.001 or moved > COMPANY else "pass", said=said)
+
+
+def _in_sevens(lab: Lab, x: Tensor) -> Tensor:
+    return torch.cat([lab.logits(part) for part in x.split(7)])
+
+
+def h5(lab: Lab) -> Finding:
+    """pgd at eps 0."""
+    if lab.random > REPEATS:
+        return Finding(id="H5", status="skip", said="the encoder does not repeat itself: S10")
+    robust, clean = lab.attacked("pgd", times=Fraction(0)).robust, lab.clean.robust
+    said = f"{int((robust != clean).sum())} of {lab.n} differ"
+    return Finding(id="H5", status="pass" if torch.equal(robust, clean) else "fail", said=said)
+
+
+def cheap(lab: Lab) -> list[Finding]:
+    """H7, H8, H9 and S4, as every run has them; what is lost of a random encoder asks for an adaptive attack."""
+    found = []
+    for one in findings(lab.sums):
+        random = one.id == "S4" and one.status == "fail" and lab.random > REPEATS
+        found.append(Finding(id=one.id, status="adaptive", said=one.said) if random else one)
+    crashed = next((outcome.error for outcome in lab.white[:2] if "does not require grad" in outcome.error), "")
+    if crashed:
+        found[0] = Finding(id="H7", status="fail", said="there is no gradient at all")
+    return [one for one in found if one.id != "S14"]
+
+
+def h10(lab: Lab) -> Finding:
+    """The losses of the suite's attacks with this number of classes."""
+    classes, said, status = lab.bench.n_classes, [], "pass"
+    attacks = [p for p in lab.bench.suite.perturbations if isinstance(p, Adversarial)]
+    for name, fields in dict.fromkeys((attack.attack, attack.fields) for attack in attacks):
+        method = plugin("attack", name, fields)
+        if classes < getattr(method, "min_classes", 2):
+            used = getattr(method, "loss_used", None)
+            status = status if used else "warn"
+            said.append(f"{name} ascends {used(classes)}" if used else f"{name} needs {method.min_classes}")
+    text = f"{classes} classes" + "".join(f"; {one}" for one in said)
+    return Finding(id="H10", status="warn" if status == "warn" else "pass", said=text)
+
+
+def s10(lab: Lab) -> Finding:
+    """Five passes of the same input."""
+    declared = "randomised" in lab.classifier.encoder.traits
+    random = lab.random > REPEATS
+    said = f"five passes differ by {100 * lab.random:.2g}% of the largest logit"
+    said += "" if not random else ", declared" if declared else "; the trait randomised is not declared"
+    return Finding(id="S10", status="adaptive" if random else "pass", said=said)
+
+
+def s14(lab: Lab) -> Finding:
+    """Declared traits; where the encoder has honest(), it is attacked through that."""
+    traits = sorted(lab.classifier.encoder.traits)
+    honest = getattr(lab.classifier.encoder, "honest", None)
+    if not traits or honest is None:
+        said = f"declares {', '.join(traits)} and no honest()" if traits else "declares no trait"
+        return Finding(id="S14", status="adaptive" if traits else "pass", said=said)
+    through, plain = float(lab.through(lab.behind(honest())).float().mean()), float(lab.left.float().mean())
+    status: Status = "fail" if through < plain - 0.01 else "pass"
+    said = f"declares {', '.join(traits)}; through honest() {100 * through:.1f}% are left, else {100 * plain:.1f}%"
+    return Finding(id="S14", status=status, said=said)

@@ -1,0 +1,123 @@
+"""The binarization test: does the attack find an adversarial point that is known to be there? S12.
+
+Zimmermann et al., 2022, https://arxiv.org/abs/2206.13991. About each example, a two-class problem on the encoder's own
+embedding: random points inside the ball are class 0, one corner of it is class 1, and a linear readout is fitted that
+separates them. The corner is adversarial by construction, so that an attack that is worth its name finds such a point;
+random points do not, since the readout's threshold is next to the corner.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rlbench import registry
+from rlbench.audit.lab import Lab
+from rlbench.checks import Finding
+from rlbench.core import Ball
+from rlbench.errors import AttackError
+from rlbench.judge import judge, run_attack
+from rlbench.seeds import ExampleStreams
+from rlbench.threat import project
+
+EXAMPLES = 24
+INNER = 48  # points of class 0: fewer than an embedding's dimensions, so that a readout exists
+REACH = 0.9  # of the ball, where they lie
+THRESHOLD = 0.75  # of the way from the largest inner score to the corner's
+FOUND = 0.95
+
+
+@dataclass(frozen=True, eq=False)
+class Readouts:
+    """Two-class classifiers, one an example: logits (0, scale * (w . embedding - b)), behind the encoder's own answer.
+
+    weights (M, D), offsets (M,).
+    """
+
+    lab: Lab
+    weights: Tensor
+    offsets: Tensor
+    batch_size: int
+
+    def __call__(self, x: Tensor, rows: Tensor | None = None) -> Tensor:
+        """(B, *shape) -> (B, 2)."""
+        rows = torch.arange(len(x)) if rows is None else rows
+        at = rows.to(self.weights.device)
+        scores = (_embed(self.lab, x) * self.weights[at]).sum(1) - self.offsets[at]
+        logits = self.lab.classifier.encoder.logit_scale * torch.stack([torch.zeros_like(scores), scores], dim=1)
+        answer = getattr(self.lab.classifier.encoder, "answer", None)
+        return answer(logits) if answer else logits
+
+
+def _embed(lab: Lab, x: Tensor) -> Tensor:
+    parts = x.split(lab.bench.batch_size)
+    return torch.cat([lab.classifier.encoder.embed(part, lab.bench.suite.modality).float() for part in parts])
+
+
+def _points(x: Tensor, ball: Ball, streams: ExampleStreams) -> Tensor:
+    """(INNER + 1, *shape) about x (1, *shape): inner points, x itself among them, and last the corner."""
+    inner = REACH * streams.child("inner").uniform((INNER, *x.shape[1:]))[0].to(x)
+    inner[0] = 0
+    corner = streams.child("corner").uniform(tuple(x.shape[1:])).to(x).sign()
+    return project(x + ball.radius * torch.cat([inner, corner]), x, ball)
+
+
+def _readout(inner: Tensor, corner: Tensor) -> tuple[Tensor, Tensor]:
+    """Fisher's discriminant of (K, D) and (D,), scaled so that class 0's mean is at -1 of the threshold: w (D,), b."""
+    mean = inner.mean(0)
+    centred = (inner - mean).double()
+    scatter = centred.T @ centred / len(inner)
+    ridge = 1e-3 * scatter.diagonal().mean().clamp_min(1e-18)
+    eye = torch.eye(len(scatter), dtype=torch.float64, device=scatter.device)
+    w = torch.linalg.solve(scatter + ridge * eye, (corner - mean).double())
+    scores, top = centred @ w, float((corner - mean).double() @ w)
+    threshold = float(scores.max()) + THRESHOLD * (top - float(scores.max()))
+    scale = 1 / max(abs(threshold), 1e-12)
+    return (scale * w).float(), torch.tensor(scale * (threshold + float(mean.double() @ w)))
+
+
+def _fitted(lab: Lab, x: Tensor, streams: ExampleStreams) -> tuple[Readouts, Tensor]:
+    """The readouts of each example, and (M,) bool whether the corner and not one inner point is class 1."""
+    weights, offsets, valid = [], [], []
+    for row in range(len(x)):
+        with torch.no_grad():
+            points = _embed(lab, _points(x[row : row + 1], lab.ball, streams.take([row])))
+        w, b = _readout(points[:-1], points[-1])
+        scores = points @ w - b
+        valid.append(bool(scores[-1] > 0) and bool((scores[:-1] < 0).all()))
+        weights.append(w)
+        offsets.append(b.to(w))
+    size = lab.bench.batch_size
+    return Readouts(lab, torch.stack(weights), torch.stack(offsets), size), torch.tensor(valid)
+
+
+def s12(lab: Lab) -> Finding:
+    """The suite's kind of attack on planted two-class problems."""
+    x = lab.x[:EXAMPLES]
+    streams = ExampleStreams(lab.bench.suite.seed, lab.examples.ids[:EXAMPLES], "audit binarization")
+    readouts, valid = _fitted(lab, x, streams)
+    rows = valid.nonzero()[:, 0]
+    if len(rows) < len(x) / 2:
+        said = f"only {len(rows)} of {len(x)} corners can be told from the ball's inside"
+        return Finding(id="S12", status="skip", said=said)
+    readouts = Readouts(lab, readouts.weights[rows], readouts.offsets[rows], readouts.batch_size)
+    broken = torch.zeros(len(rows), dtype=torch.bool)
+    for name in ("pgd", "apgd-ce"):
+        left = (~broken).nonzero()[:, 0]
+        part = Readouts(lab, readouts.weights[left], readouts.offsets[left], readouts.batch_size)
+        try:
+            broken[left] = _broken(part, name, x[rows[left]], lab, streams.take(rows[left].tolist()))
+        except AttackError as error:
+            return Finding(id="S12", status="fail", said=str(error))
+    said = f"{int(broken.sum())} of {len(rows)} planted points are found"
+    return Finding(id="S12", status="fail" if float(broken.float().mean()) < FOUND else "pass", said=said)
+
+
+def _broken(readouts: Readouts, name: str, x: Tensor, lab: Lab, streams: ExampleStreams) -> Tensor:
+    y = torch.zeros(len(x), dtype=torch.int64, device=x.device)
+    if not len(x):
+        return y.bool().cpu()
+    found = run_attack(registry.make("attack", name), readouts, x, y, lab.ball, streams)
+    return ~judge(readouts, found, x, y, lab.ball).correct

@@ -1,0 +1,146 @@
+"""An audit from suite and model to its report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from time import perf_counter
+
+from rlbench.audit import harness, planted, rivals, strength
+from rlbench.audit.lab import Answer, Lab, main_threat
+from rlbench.checkpoints import models, resolve
+from rlbench.checks import CHECKS, RANK, Badge, Finding, badge
+from rlbench.core import Adversarial, Suite
+from rlbench.errors import FieldError, UnknownName
+from rlbench.evaluate import Bench, prepare
+
+UNDEFENDED = "languagebind"  # the baseline that the others were trained from
+MOST = 200
+Run = Callable[[Lab], Finding]
+
+
+def _cheap(id_: str) -> Run:
+    return lambda lab: next(one for one in harness.cheap(lab) if one.id == id_)
+
+
+RUNS: Mapping[str, Run] = {
+    "H1": harness.h1,
+    "H2": harness.h2,
+    "H3": harness.h3,
+    "H4": harness.h4,
+    "H5": harness.h5,
+    "H7": _cheap("H7"),
+    "H8": _cheap("H8"),
+    "H9": _cheap("H9"),
+    "H10": harness.h10,
+    "S1": strength.s1,
+    "S2": strength.s2,
+    "S3": strength.s3,
+    "S4": _cheap("S4"),
+    "S5": strength.s5,
+    "S6": strength.s6,
+    "S7": rivals.s7,
+    "S8": rivals.s8,
+    "S9": rivals.s9,
+    "S10": harness.s10,
+    "S12": planted.s12,
+    "S14": harness.s14,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Audit:
+    """What an audit found.
+
+    Attributes:
+        threat: the threat model that was attacked. clean, robust: accuracies, robust under fgsm, pgd and apgd-ce.
+        sibling: the model whose examples were transferred, or "".
+    """
+
+    suite: str
+    model: str
+    examples: int
+    threat: str
+    sibling: str
+    clean: float
+    robust: float
+    findings: tuple[Finding, ...]
+    seconds: float
+
+    @property
+    def badge(self) -> Badge:
+        return badge(self.findings)
+
+    @property
+    def accepted(self) -> bool:
+        """Whether the numbers may be quoted: sound, or with a warning."""
+        return RANK.index(self.badge) <= RANK.index("warn")
+
+    def json(self) -> str:
+        """The report, with each check's sentence, rule and advice."""
+        found = [asdict(finding.check) | asdict(finding) for finding in self.findings]
+        facts = asdict(replace(self, findings=())) | {"badge": self.badge, "findings": found}
+        return json.dumps(facts, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def _sibling(bench: Bench, model: str) -> tuple[str, Answer | None]:
+    """The encoder that stands behind a defence, or the undefended baseline of the same backbone."""
+    inner = getattr(bench.classifier.encoder, "sibling", None)
+    if inner is not None:
+        return resolve(model).name.rpartition("+")[0], replace(bench.classifier, encoder=inner)
+    found = resolve(model)
+    other = f"{UNDEFENDED}:{found.backbone}"
+    if found.baseline == UNDEFENDED or other not in {one.name for one in models()}:
+        return "", None
+    return other, prepare(bench.suite, other, device=bench.device).classifier
+
+
+def audit(
+    suite: Suite,
+    model: str,
+    *,
+    examples: int = 100,
+    only: Sequence[str] = (),
+    device: str = "cpu",
+    batch_size: int = 64,
+    report: Callable[[str, int, int], None] = lambda what, done, total: None,
+    on_pass: Callable[[int], None] = lambda passes: None,
+) -> Audit:
+    """Runs the soundness checks of a model on a suite, in the suite's main Linf threat model.
+
+    Args:
+        examples: the first of the task's test examples, at most 200.
+        only: ids of checks, such as "S7" (default: all).
+        report: called with a check's question, how many are done, and of how many.
+        on_pass: called with the number of examples of every forward pass.
+
+    Raises: FieldError, UnknownName; SuiteError where the suite has no Linf attack; as `evaluate.prepare`.
+    """
+    if not 1 <= examples <= MOST:
+        raise FieldError(f"examples is {examples}; an audit takes 1 to {MOST}")
+    for id_ in only:
+        if id_ not in RUNS:
+            raise UnknownName("check", id_, RUNS)
+    begun = perf_counter()
+    threat = main_threat([p for p in suite.perturbations if isinstance(p, Adversarial)], suite.name)
+    bench = prepare(suite, model, device=device, batch_size=batch_size)
+    n = min(examples, suite.task.size("test") or examples)
+    name, sibling = _sibling(bench, model)
+    lab = Lab(bench, n, threat, sibling, on_pass)
+    chosen, found = [id_ for id_ in RUNS if not only or id_ in only], []
+    for done, id_ in enumerate(chosen):
+        report(f"{id_}: {CHECKS[id_].asks}", done, len(chosen))
+        found.append(RUNS[id_](lab))
+    report("done", len(chosen), len(chosen))
+    return Audit(
+        suite=suite.name,
+        model=resolve(model).name,
+        examples=n,
+        threat=str(threat),
+        sibling=name,
+        clean=lab.clean.accuracy,
+        robust=float(lab.left.float().mean()),
+        findings=tuple(found),
+        seconds=perf_counter() - begun,
+    )

@@ -1,0 +1,119 @@
+"""`rlbench audit`: the soundness checks of a model on a suite, as a table and a badge."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from rlbench.audit.report import Audit
+
+STYLES = {"pass": "green", "warn": "yellow", "fail": "bold red", "adaptive": "magenta", "skip": "dim"}
+COLOURS = {"sound": "bold green", "warn": "bold yellow", "needs adaptive": "bold magenta", "unreliable": "bold red"}
+
+
+@click.command(short_help="Is a model's robustness to be believed? Soundness checks and a badge.")
+@click.option("--suite", required=True, metavar="NAME|FILE.yaml", help="NAME:MODALITY for a part of a suite.")
+@click.option("--model", required=True, metavar="NAME|FOLDER", help="NAME+DEFENCE: behind a registered defence.")
+@click.option("--examples", type=click.IntRange(1, 200), default=100, show_default=True, metavar="N")
+@click.option("--check", "only", multiple=True, metavar="ID", help="Only this check, such as S7; several are allowed.")
+@click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True, metavar="N")
+@click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda")
+@click.option(
+    "--out", type=click.Path(path_type=Path, file_okay=False), default=Path("rlbench-results"), show_default=True
+)
+@click.option("--quiet", is_flag=True, help="Only the result.")
+@click.option("--json", "as_json", is_flag=True, help="The report as JSON on stdout.")
+def audit(
+    suite: str,
+    model: str,
+    examples: int,
+    only: tuple[str, ...],
+    batch_size: int,
+    device: str,
+    out: Path,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Attack MODEL in the ways in which a robustness number is usually found to be wrong.
+
+    The threat model is the suite's most attacked Linf one. The badge is sound, warn, needs adaptive or unreliable.
+    The report is written to OUT/audits. Exit 1 if the badge is unreliable or needs adaptive, else 0.
+    """
+    from rlbench import console
+    from rlbench.audit.report import audit as audited
+    from rlbench.machine import device_of, settled
+    from rlbench.suite import load_suite
+
+    passes = 0
+
+    def count(n: int) -> None:
+        nonlocal passes
+        passes += n
+        advance(*at, f"{passes:,} passes")
+
+    def report(what: str, done: int, total: int) -> None:
+        nonlocal at
+        at = what, done, total
+        advance(*at, f"{passes:,} passes")
+
+    at = "loading", 0, 1
+    used = device_of(device)
+    with console.progress(quiet=quiet) as advance, settled(used):
+        found = audited(
+            load_suite(suite),
+            model,
+            examples=examples,
+            only=only,
+            device=used,
+            batch_size=batch_size,
+            report=report,
+            on_pass=count,
+        )
+    path = _written(found, out)
+    if as_json:
+        click.echo(found.json(), nl=False)
+    else:
+        show(found, console.console())
+        click.echo(f"\nreport: {path}")
+    if not found.accepted:
+        raise click.exceptions.Exit(1)
+
+
+def _written(found: Audit, out: Path) -> Path:
+    from rlbench import console
+    from rlbench.errors import StoreError
+
+    name = f"{found.suite}-{found.model}".replace("/", "_").replace("\\", "_").replace(":", "_")
+    path = out / "audits" / f"{name}.json"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"can't write {path}: {error.strerror}; choose another folder with --out") from None
+    console.write(path, found.json())
+    return path
+
+
+def show(found: Audit, out: Console) -> None:
+    """The table of checks, the badge, and what to do about each check that failed."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for name in ("check", "asks that", "result", "measured"):
+        table.add_column(name, no_wrap=name in ("check", "result"))
+    for one in found.findings:
+        table.add_row(one.id, one.check.asks, Text(one.status, style=STYLES[one.status]), Text(one.said))
+    title = f"{found.model} on {found.suite}, {found.threat}, n = {found.examples}: clean {100 * found.clean:.1f}%"
+    out.print(Text(f"{title}, robust at most {100 * found.robust:.1f}%", style="bold"))
+    out.print(table)
+    out.print()
+    for one in found.findings:
+        if one.status in ("warn", "fail", "adaptive"):
+            out.print(Text(f"{one.id} ({one.check.rule}): {one.check.advice}.", style=STYLES[one.status]))
+    out.print(Text.assemble("badge: ", (found.badge, COLOURS[found.badge]), f"   ({found.seconds:.0f} s)"))
