@@ -27,7 +27,8 @@ class Macro:
     """Means over modalities of a family of suites with one backbone, and who has all of them.
 
     Attributes:
-        family: the suites' name, with `*` for what differs. suites: that they are taken over. modalities: whose means have the same weight.
+        family: the suites' name, with `*` for what differs. suites: that they are taken over.
+        modalities: whose means have the same weight.
         rows: by model, by measure ("clean", "robust", "corrupted") the share with its interval.
         minus: by model and measure the difference to the baseline and its interval, in [-1, 1].
         partial: models that lack one of the suites.
@@ -95,7 +96,7 @@ def _largest(tables: Sequence[Table]) -> list[Table]:
 
 
 def families(tables: Sequence[Table]) -> dict[str, list[Table]]:
-    """Tables whose suites differ in the modality's name alone, `claim-*-unseen`; of the others those with one beginning.
+    """Tables whose suites differ in the modality's name alone, `claim-*-unseen`; of the rest those with one beginning.
 
     Each has two modalities or more.
     """
