@@ -221,10 +221,19 @@ def test_low_rank_updates_of_clip_towers(modality: str) -> None:
     names, before = list(tower.state_dict()), tower(x)
     inject(tower, 2, seed=0, name="tiny")
     assert torch.equal(tower(x), before)
-    layers = {name.split(".lora_")[0].rsplit(".", 2)[1] for name, p in tower.named_parameters() if p.requires_grad}
-    assert layers == ({"self_attn", "temporal_attn"} if modality == "video" else {"self_attn"})
+    factors = {name: p for name, p in tower.named_parameters() if p.requires_grad}
+    layers = {name.split(".lora_")[0].rsplit(".", 2)[1] for name in factors}
+    assert layers == {"temporal_attn" if modality == "video" else "self_attn"}
+    assert len(factors) == 2 * 4 * 2  # two layers; q, k, v, out; A, B
+    with torch.no_grad():
+        for p in factors.values():
+            p.normal_(generator=torch.Generator().manual_seed(0))
+    name = next(name for name in factors if "v_proj.lora_A" in name).split(".lora_A")[0]
+    a, b = (factors[f"{name}.lora_{factor}.default.weight"] for factor in "AB")
+    base = tower.state_dict()[f"{name}.base_layer.weight"].clone()
     with merged(tower):
         assert list(tower.state_dict()) == names
+        torch.testing.assert_close(tower.state_dict()[f"{name}.weight"], base + 16 / 2 * b @ a)
 
 
 def test_a_tower_without_attention_has_no_low_rank_updates() -> None:

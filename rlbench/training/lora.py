@@ -1,6 +1,7 @@
-"""Low-rank updates of a tower's attention, in place of tuning all of it.
+"""Low-rank updates of a tower's attention, in place of tuning all of it; of a video tower, over time alone.
 
-LoRA: Hu et al., 2021, https://arxiv.org/abs/2106.09685, by the library peft.
+LoRA: Hu et al., 2021, https://arxiv.org/abs/2106.09685, by the library peft. LanguageBind: Zhu et al., 2023,
+https://arxiv.org/abs/2310.01852.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from torch import nn
 from rlbench.errors import FieldError
 
 ATTENTION = ("q_proj", "k_proj", "v_proj", "out_proj", "qkv", "out")  # names of CLIP's and of the mini towers' layers
-SCALE = 2  # alpha over the rank
+TEMPORAL = "temporal_attn"  # where a tower has it, the published updates are there and nowhere else
+ALPHA = 16  # LanguageBind's at every rank, so that updates are scaled by 16 / rank
 
 
 def inject(tower: nn.Module, rank: int, *, seed: int, name: str) -> None:
@@ -26,11 +28,12 @@ def inject(tower: nn.Module, rank: int, *, seed: int, name: str) -> None:
     """
     from peft import LoraConfig, inject_adapter_in_model
 
-    found = {path.rsplit(".", 1)[-1] for path, module in tower.named_modules() if isinstance(module, nn.Linear)}
-    targets = sorted(found & set(ATTENTION))
+    linear = [path for path, module in tower.named_modules() if isinstance(module, nn.Linear)]
+    attention = [path for path in linear if path.rsplit(".", 1)[-1] in ATTENTION]
+    targets = [path for path in attention if f".{TEMPORAL}." in path] or attention
     if not targets:
         raise FieldError(f"recipe: lora needs attention layers ({', '.join(ATTENTION)}); {name} has none, leave it out")
-    config = LoraConfig(r=rank, lora_alpha=SCALE * rank, target_modules=targets)
+    config = LoraConfig(r=rank, lora_alpha=ALPHA, target_modules=targets)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         inject_adapter_in_model(config, tower)
