@@ -13,6 +13,7 @@ from rlbench.cli_audit import audit
 from rlbench.cli_board import leaderboard
 from rlbench.cli_check import check, compare, entry, verify
 from rlbench.cli_data import data
+from rlbench.cli_plot import plot
 from rlbench.cli_train import campaign, train
 from rlbench.errors import RLBenchError, UnknownName
 
@@ -188,5 +189,5 @@ def _rate(progress: Progress) -> str:
     return f"{progress.rate:,.0f} passes/s, at most {clock(progress.left)} left"
 
 
-for command in (audit, train, campaign, data, leaderboard, check, compare, entry, verify):
+for command in (audit, train, campaign, data, leaderboard, plot, check, compare, entry, verify):
     main.add_command(command)

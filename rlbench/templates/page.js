@@ -161,8 +161,8 @@ function open(table, row, column) {
 function listCells() {
   const rows = data.records.map((record, k) => ({ k, ...record, share: record.error ? -1 : record.n_correct / record.n })).filter((row) => row.table !== undefined);
   const shown = (row) => (row.error ? "failed" : `${percent(row.share)} [${interval(row)}]`);
-  const columns = [["suite", "suite"], ["modality", "modality", "wide"], ["model", "model"], ["perturbation", "column"]].map(([name, title, className]) => ({ data: name, title, className, render: DataTable.render.text() }));
-  columns.push({ data: "share", title: "accuracy, %", type: "num", render: (v, kind, row) => (kind === "display" ? `<button type="button" class="link" data-k="${row.k}">${shown(row)}</button>` : v) });
+  const columns = [["model"], ["perturbation", "column"], ["suite"], ["modality", "modality", "wide"]].map(([name, title = name, className]) => ({ data: name, title, className, render: DataTable.render.text() }));
+  columns.splice(2, 0, { data: "share", title: "accuracy, %", type: "num", render: (v, kind, row) => (kind === "display" ? `<button type="button" class="link" data-k="${row.k}">${shown(row)}</button>` : v) });
   columns.push({ data: "n", title: "n", className: "wide" });
   if (rows.some((row) => row.soundness)) columns.push({ data: "soundness", title: "soundness", defaultContent: "", render: DataTable.render.text() });
   cells = new DataTable("#cells", { data: rows, columns, pageLength: 15, order: [], autoWidth: false, deferRender: true, layout: { topStart: null, topEnd: "search", bottomStart: "info", bottomEnd: "paging" }, language: { search: "Search", info: "_START_ to _END_ of _TOTAL_ cells", infoEmpty: "no cells", infoFiltered: "(of _MAX_)", emptyTable: "No records." } });
@@ -176,7 +176,7 @@ function listCells() {
     $("cell").showModal();
   });
   $("filters").replaceChildren(...["suite", "model", "column"].map((name, k) => {
-    const index = [0, 2, 3][k], values = [...new Set(rows.map((row) => row[["suite", "model", "perturbation"][k]]))];
+    const index = [3, 0, 1][k], values = [...new Set(rows.map((row) => row[["suite", "model", "perturbation"][k]]))];
     return el("label", {}, `${name} `, el("select", { onchange: (event) => cells.column(index).search(event.target.value, { exact: event.target.value !== "" }).draw() },
       el("option", { value: "" }, "all"), ...values.map((value) => el("option", {}, value))));
   }));
