@@ -135,3 +135,21 @@ def mean_corruption_error(errors: Sequence[Sequence[float]], baseline: Sequence[
     """
     pairs = [(sum(own), sum(other)) for own, other in zip(errors, baseline, strict=True)]
     return sum(own / other if other else float("nan") for own, other in pairs) / len(pairs)
+
+
+def ranks(scores: NDArray[Any], own: NDArray[Any]) -> NDArray[Any]:
+    """(Q,) of each query, the rank from 1 on of the best candidate that is its own; ties count against it.
+
+    Args:
+        scores: (Q, N) of candidates; a NaN counts against the query.
+        own: (Q, N) bool, at least one a query.
+    """
+    import numpy as np
+
+    first = np.where(own & ~np.isnan(scores), scores, -np.inf).max(1)
+    return 1 + np.asarray((~(scores < first[:, None]) & ~own).sum(1))
+
+
+def recall_at(places: NDArray[Any], k: int) -> float:
+    """R@k: the share of queries whose own candidate is among the first k, in [0, 1]; places: (Q,) ranks."""
+    return float((places <= k).mean())

@@ -1,0 +1,128 @@
+"""Retrieval: which of a gallery's captions belong to a medium, and which of its media to a caption?
+
+The score of a medium x and a caption t is logit_scale * cos(e(x), e(t)). As a classifier, a gallery's classes are the
+captions of each medium, and the logit of a class is the score of its best caption. So "correct" means R@1 of x-to-text,
+a tie being an error, and an attack on x with any loss on these logits (cross-entropy, margin, DLR) lowers the rank of
+the true captions: clean-correct media are attacked until another medium's caption is nearer.
+
+What is recorded besides, from the embeddings of the very media that the judge spoke of:
+
+- x-to-text R@5 and R@10: the rank of a medium is that of its best caption among all captions of the gallery;
+- text-to-x R@1, R@5 and R@10: the rank of a caption is that of its best medium among the media that were evaluated,
+  each attacked against its own captions. All ranks are computed anew among the attacked media.
+
+Under attack, x-to-text R@1 is the robust recall. The others are bounds from above: the attack stops at rank 2, it
+leaves media alone that are not first when clean, and it raises no medium for captions of others. Ties count against the
+encoder. Recall as in Radford et al., 2021, https://arxiv.org/abs/2103.00020, and Luo et al., 2021,
+https://arxiv.org/abs/2104.08860, who rank sets of captions where a medium has several; here captions are ranked, so
+that x-to-text R@5 and R@10 of such galleries are not higher than theirs, and R@1 is the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rlbench.core import Encoder, Modality
+from rlbench.heads import ZeroShot
+from rlbench.metrics import ranks, recall_at
+
+DEPTHS = (1, 5, 10)
+_BATCH = 256  # captions that are embedded at a time
+
+
+@runtime_checkable
+class Paired(Protocol):
+    """What a task of retrieval adds."""
+
+    @property
+    def captions(self) -> tuple[tuple[str, ...], ...]:
+        """The captions of each class."""
+
+
+@dataclass(frozen=True)
+class Retriever(ZeroShot):
+    """A classifier of media by their captions.
+
+    Attributes:
+        anchors: (M, D) unit embeddings of all captions.
+        owners: (M,) int64, the class of each.
+    """
+
+    owners: Tensor
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(B, *box.shape) in the box -> (B, C) logits, differentiable in x."""
+        return best(super().__call__(x), self.owners.to(x.device))
+
+    def features(self, x: Tensor, batch_size: int) -> Tensor:
+        """(B, *box.shape) -> (B, D) unit embeddings; these passes are not counted."""
+        with torch.no_grad():
+            return torch.cat([self.encoder.embed(part, self.modality).float() for part in x.split(batch_size)])
+
+    def to(self, device: str) -> Retriever:
+        return replace(self, anchors=self.anchors.to(device))
+
+    def twins(self) -> tuple[int, int] | None:
+        """None: the captions of a gallery may well say the same."""
+        return None
+
+
+def best(scores: Tensor, owners: Tensor) -> Tensor:
+    """(B, M) scores of captions -> (B, C), for each class that of its best caption. owners: (M,), all of 0..C-1."""
+    if len(owners) == int(owners.max()) + 1:
+        return scores[:, owners.argsort()]
+    empty = scores.new_full((len(scores), int(owners.max()) + 1), float("-inf"))
+    return empty.scatter_reduce(1, owners.expand_as(scores), scores, "amax", include_self=False)
+
+
+def retriever(encoder: Encoder, modality: Modality, captions: Sequence[Sequence[str]]) -> Retriever:
+    """Embeds a gallery's captions once, as they are."""
+    texts = [text for one in captions for text in one]
+    owners = [k for k, one in enumerate(captions) for _ in one]
+    with torch.no_grad():
+        rows = [encoder.embed_text(texts[i : i + _BATCH]).float() for i in range(0, len(texts), _BATCH)]
+    return Retriever(encoder, modality, torch.cat(rows), torch.tensor(owners))
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """The captions of a gallery: anchors (M, D) float32 and owners (M,), as a Retriever's, in numpy."""
+
+    anchors: np.ndarray
+    owners: np.ndarray
+
+    def recalls(self, features: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+        """R@1, R@5, R@10 and the median rank in both directions.
+
+        Args:
+            features: (N, D) unit embeddings of the media that were evaluated.
+            labels: (N,) their classes.
+
+        Returns:
+            Shares in [0, 1] by "x-to-text R@1", ..., and "text-to-x median rank". The queries of text-to-x are the
+            captions of these media.
+        """
+        scores = features.astype(np.float64) @ self.anchors.astype(np.float64).T
+        asked = np.isin(self.owners, labels)
+        own = labels[:, None] == self.owners[None]
+        found = {"x-to-text": ranks(scores, own), "text-to-x": ranks(scores.T[asked], own.T[asked])}
+        return dict(_named(found))
+
+
+def _named(found: Mapping[str, np.ndarray]) -> Iterator[tuple[str, float]]:
+    for direction, places in found.items():
+        yield from ((f"{direction} R@{k}", round(recall_at(places, k), 6)) for k in DEPTHS)
+        yield f"{direction} median rank", float(np.median(places))
+
+
+def gallery_of(head: ZeroShot) -> Gallery | None:
+    """The gallery of a Retriever; None of another classifier."""
+    if not isinstance(head, Retriever):
+        return None
+    return Gallery(head.anchors.cpu().numpy(), head.owners.cpu().numpy())
