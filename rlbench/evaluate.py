@@ -7,7 +7,7 @@ verified and classified afresh by the judge; what breaks a contract fails its ce
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -23,7 +23,7 @@ from rlbench.core import Box, Encoder, Examples, Modality, Suite
 from rlbench.errors import AttackError, RLBenchError
 from rlbench.heads import ZeroShot, zero_shot
 from rlbench.inputs import Inputs
-from rlbench.judge import Meter
+from rlbench.judge import Meter, Watch
 from rlbench.machine import environment
 from rlbench.matrix import Case, Outcome
 from rlbench.metrics import margin
@@ -159,10 +159,16 @@ class _Unit:
     on_pass: OnPass
     y: Tensor
 
-    def meter(self, n: int) -> Meter:
-        return Meter(self.bench.classifier, n, batch_size=self.bench.batch_size, on_pass=self.on_pass)
+    def meter(self, n: int, y: Tensor) -> Meter:
+        """Watched; of n examples whose labels are y, over and over."""
+        watch = Watch(y.repeat(n // max(len(y), 1)))
+        return Meter(self.bench.classifier, n, batch_size=self.bench.batch_size, on_pass=self.on_pass, watch=watch)
 
-    def _block(self, seconds: float, **columns: Tensor) -> Block:
+    def _evidence(self, sums: Mapping[str, int]) -> dict[str, int]:
+        undefended = sums.get("examples", 0) if self.bench.classifier.encoder.traits else 0
+        return {**sums, "undefended": undefended}
+
+    def _block(self, seconds: float, evidence: Mapping[str, int], **columns: Tensor) -> Block:
         values = {name: column.detach().cpu().numpy() for name, column in columns.items()}
         return Block(
             id=np.array(self.examples.ids, dtype=object),
@@ -171,17 +177,19 @@ class _Unit:
             clean=values["prediction"] if self.clean is None else self.clean.clean,
             seconds=seconds,
             environment=environment(self.bench.device),
+            evidence=self._evidence(evidence),
             **values,
         )
 
     def plain(self, x: Tensor, distance: float = 0.0) -> Block:
         """x classified as it is."""
-        begun, meter = perf_counter(), self.meter(len(x))
+        begun, meter = perf_counter(), self.meter(len(x), self.y)
         with torch.no_grad():
             logits = meter(x)
         m = margin(logits, self.y)
         return self._block(
             perf_counter() - begun,
+            meter.watch.sums(m > 0) if meter.watch else {},
             prediction=logits.argmax(1),
             correct=m > 0,
             margin=m,
@@ -200,7 +208,7 @@ class _Unit:
             ids=tuple(base.id[rows].tolist()),
             box=self.bench.box,
             seed=self.bench.suite.seed,
-            meter=self.meter,
+            meter=lambda n: self.meter(n, self.y[at]),
         )
         found = [outcome for part in _fitting(groups, x[at]) for outcome in case.attacked(part)]
         total = sum(float((o.forwards + 2 * o.backwards).sum()) for o in found if isinstance(o, Outcome))
@@ -219,6 +227,7 @@ class _Unit:
         verdict, at = outcome.verdict, (rows,)
         return self._block(
             seconds,
+            outcome.evidence,
             prediction=torch.from_numpy(base.prediction).index_put(at, verdict.prediction),
             correct=torch.zeros(len(base.id), dtype=torch.bool).index_put(at, verdict.correct),
             margin=torch.from_numpy(base.margin).index_put(at, verdict.margin),

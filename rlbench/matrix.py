@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -16,16 +16,21 @@ from rlbench.core import Adversarial, Box, Composed, Perturbation, Worst
 from rlbench.errors import AttackError
 from rlbench.judge import Meter, Part, Verdict
 from rlbench.seeds import ExampleStreams
+from rlbench.soundness import total
 from rlbench.threat import ball_of
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a member of a group says of the examples (R,), and the passes that it took: (R,) int64."""
+    """What a member of a group says of the examples (R,), and the passes that it took: (R,) int64.
+
+    `evidence`: what its attack's passes showed, sums of `soundness.SUMS`.
+    """
 
     verdict: Verdict
     forwards: Tensor
     backwards: Tensor
+    evidence: Mapping[str, int]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,8 +178,10 @@ class _Matrix:
         attack = _attack(member)
         threat = member.threat if isinstance(member, Worst) else attack.threat  # type: ignore[union-attr]
         own = [stage.classifier.examples for stage in chain.stages if stage.attack.threat == threat]
+        verdict, watch = chain.said(threat, self.case.x), self.meter.watch
         return Outcome(
-            chain.said(threat, self.case.x),
+            verdict,
             torch.stack([self.meter.forwards[rows] for rows in own]).sum(0),
             torch.stack([self.meter.backwards[rows] for rows in own]).sum(0),
+            total(watch.sums(verdict.correct, rows) for rows in own) if watch else {},
         )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from rlbench import cells
+from rlbench import cells, soundness
 from rlbench.core import Field, Perturbation, Record, Worst
 from rlbench.metrics import clustered
 from rlbench.planner import Pair
@@ -64,6 +64,7 @@ def _provenance(pair: Pair, p: Perturbation, blocks: Sequence[Block], seconds: f
     found |= {"protocol": cells.protocol(pair.suite, p), "seed": pair.suite.seed, "classes": pair.n_classes}
     loss, series = cells.loss_used(p, pair.n_classes), getattr(pair.suite.task, "series", 0)
     found |= {"series": series} if series else {}
+    found |= soundness.provenance([block.evidence for block in blocks])
     found |= {"mode": mode} if (mode := cells.mode(p)) != "standalone" else {}
     return found | ({} if loss is None else {"loss": loss}) | {"seconds": round(seconds, 3)}
 

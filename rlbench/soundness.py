@@ -70,7 +70,8 @@ def _logits(sums: Sums) -> Finding:
 def _kept(sums: Sums) -> Finding:
     share = _share(sums["lost"], sums["examples"])
     said = f"{sums['lost']} of {sums['examples']} examples were broken on the path and are not when judged"
-    return Finding(id="S4", status="fail" if share > 0.001 else "pass", said=said)
+    lost: Status = "adaptive" if sums["undefended"] else "fail"
+    return Finding(id="S4", status=lost if share > 0.001 else "pass", said=said)
 
 
 def _declared(sums: Sums) -> Finding:
