@@ -168,7 +168,7 @@ def test_words_are_hashed_between_begin_and_end() -> None:
     assert ids[2].tolist() == [98, *[99] * 5] and torch.equal(ids[0, :3], HashedTokens(100, 6)(["a DOG"])[0][0, :3])
 
 
-def published(folder: Path, modality: Modality, seed: int = 0) -> Path:
+def published(folder: Path, modality: Modality, seed: int = 0, text_seed: int = 0) -> Path:
     """A checkpoint as the hub has it, tiny, with a byte-pair vocabulary of a few words."""
     pieces = {letter for word in WORDS for letter in word}
     merges, vocabulary = [], [*sorted(pieces), *sorted(f"{letter}</w>" for letter in pieces)]
@@ -182,7 +182,7 @@ def published(folder: Path, modality: Modality, seed: int = 0) -> Path:
     text = TextSizes(
         hidden=32, mlp=64, layers=2, heads=4, vocabulary=len(vocabulary), positions=16, projection=VISION.projection
     )
-    g = torch.Generator().manual_seed(0)
+    g = torch.Generator().manual_seed(text_seed)
     weights = {**random_weights(text, g), "logit_scale": torch.tensor(2.0)}
     weights |= random_weights(VISION, torch.Generator().manual_seed(seed))
     folder.mkdir(exist_ok=True, parents=True)
@@ -208,6 +208,8 @@ def test_published_checkpoints_share_their_text_tower(tmp_path) -> None:
     x, again = inputs(encoder.boxes["thermal"]), made(files={"thermal": tmp_path / "saved"})
     assert torch.equal(again.embed(x, "thermal"), encoder.embed(x, "thermal"))
     assert torch.equal(again.embed_text(["a cat"]), encoder.embed_text(["a cat"]))
+    with pytest.raises(CheckpointError, match="is bound to another text tower than that of folder"):
+        made(files={**files, "depth": published(tmp_path / "depth", "depth", text_seed=1)})
     moved = files["thermal"].rename(tmp_path / "moved")
     with pytest.raises(CheckpointError, match="there is no checkpoint's folder"):
         made(files={"thermal": tmp_path / "saved"})

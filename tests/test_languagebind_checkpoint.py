@@ -221,6 +221,13 @@ def test_mel_bins_make_the_positions(tmp_path) -> None:
         load_checkpoint(written(tmp_path, weights, config))
     with pytest.raises(CheckpointError, match="is not for audio, but the weights' 20 patches are no square"):
         load_checkpoint(written(tmp_path, weights, config_of("depth", sizes)))
+    for bins, other in ((112, 126), (126, 112)):  # the published ones, in 593 and 667 positions
+        narrow = VisionSizes(hidden=8, mlp=8, layers=1, heads=2, patch=14, height=bins, width=1036, projection=24)
+        config = config_of("audio", narrow, num_mel_bins=bins, target_length=1036)
+        assert load_checkpoint(written(tmp_path, weights_of(narrow), config)).vision.sizes.height == bins
+        config["vision_config"]["num_mel_bins"] = other
+        with pytest.raises(CheckpointError, match=f"says {other} x 1036 mel bins .* weights' {narrow.positions} pos"):
+            load_checkpoint(written(tmp_path, weights_of(narrow), config))
 
 
 def test_another_modality_is_refused(tmp_path) -> None:
@@ -233,6 +240,11 @@ def test_another_modality_is_refused(tmp_path) -> None:
         load_checkpoint(written(tmp_path, weights_of(video), config_of("thermal", video)))
     with pytest.raises(CheckpointError, match="says num_frames 8; the weights are for 3 frames"):
         load_checkpoint(written(tmp_path, weights_of(video), config_of("video", video, num_frames=8)))
+    swap = {"vision_model": "text_model", "text_model": "vision_model"}
+    swapped = {name.replace(part, swap.get(part, part)): v for name, v in weights_of(VISION).items()
+               for part in [name.split(".")[0]]}  # fmt: skip
+    with pytest.raises(CheckpointError, match="lacks vision_model"):
+        load_checkpoint(written(tmp_path, swapped, config_of("thermal", VISION)))
 
 
 class Code:
