@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 from rlbench import registry
 from rlbench.core import Box, Modality
@@ -49,11 +48,7 @@ class Copy:
 def data_sets() -> dict[str, type[Published]]:
     """The published data sets by the names of their tasks."""
     made = {name: registry.factory("task", name) for name in registry.names("task")}
-    return {
-        name: cast(type[Published], one)
-        for name, one in made.items()
-        if isinstance(one, type) and issubclass(one, Published)
-    }
+    return {name: one for name, one in made.items() if isinstance(one, type) and issubclass(one, Published)}
 
 
 def inspected(name: str, root: str = "") -> Copy:

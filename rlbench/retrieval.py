@@ -63,7 +63,8 @@ class Retriever(ZeroShot):
     def features(self, x: Tensor, batch_size: int) -> Tensor:
         """(B, *box.shape) -> (B, D) unit embeddings; these passes are not counted."""
         with torch.no_grad():
-            return torch.cat([self.encoder.embed(part, self.modality).float() for part in x.split(batch_size)])
+            parts = [x[i : i + batch_size] for i in range(0, len(x), batch_size)]
+            return torch.cat([self.encoder.embed(part, self.modality).float() for part in parts])
 
     def to(self, device: str) -> Retriever:
         return replace(self, anchors=self.anchors.to(device))
