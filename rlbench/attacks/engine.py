@@ -104,16 +104,21 @@ class Search:
         order = torch.argsort(self.turn[found] + len(self.jobs) * self.running[found], stable=True)
         rows = found[order[:room]]
         for turn in sorted(set(self.turn[rows].tolist())):
-            self._begin(rows[self.turn[rows] == turn], turn)
+            self.begin(rows[self.turn[rows] == turn], turn)
         self.turn[rows] += 1
         self.running[rows] += 1
 
-    def _begin(self, rows: Tensor, turn: int) -> None:
-        x, device = self.x[rows], self.x.device
+    def first(self, rows: Tensor, turn: int) -> Tensor:
+        """(K, *shape) the first points of a turn's jobs."""
         streams = self.streams.child(self.jobs[turn]).take(rows.tolist())
-        x_adv = project(self.start(x, self.ball, streams).to(x), x, self.ball)
+        return self.start(self.x[rows], self.ball, streams)
+
+    def begin(self, rows: Tensor, turn: int) -> None:
+        """Gives the turn's jobs of these examples a slot each."""
+        x, device = self.x[rows], self.x.device
+        x_adv = project(self.first(rows, turn).to(x), x, self.ball)
         new = {"example": rows, "x": x, "x_adv": x_adv, "y": self.y[rows], "target": self.targets[rows, turn]}
-        new["i"] = torch.zeros(len(rows), dtype=torch.int64, device=device)
+        new |= {k: torch.full((len(rows),), v, device=device) for k, v in (("i", 0), ("turn", turn))}
         if self.ball.norm == "linf":
             reach = 2 * self.ball.radius
             new |= {"low": project(x - reach, x, self.ball), "high": project(x + reach, x, self.ball)}
@@ -152,8 +157,11 @@ class Search:
             if state:
                 self.running.index_add_(0, state["example"], torch.ones_like(state["example"]))
 
-    def record(self, s: State, logits: Tensor) -> None:
-        """Keeps the point of the smallest margin. NaN logits are the classifier's error: they count as broken."""
+    def record(self, s: State, logits: Tensor) -> Tensor:
+        """Keeps the point of the smallest margin; (K,) the slots that are it now.
+
+        NaN logits are the classifier's error: they count as broken.
+        """
         scale = logits.abs().amax(1).nan_to_num(0.0)
         m = margin(logits, s["y"]).nan_to_num(float("-inf"), float("inf"), float("-inf")).float()
         ended = (m < -BROKEN * scale).cpu()
@@ -163,6 +171,7 @@ class Search:
         better = ((m < before) & (m == self.best_margin[example])).nonzero()[:, 0]
         self.best[example[better]] = s["x_adv"][better]
         self.alive[example[ended]] = False
+        return better
 
     def ended(self) -> Tensor:
         """The open examples that ended, broken or not, since this was asked last."""

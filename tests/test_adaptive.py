@@ -1,0 +1,87 @@
+"""The adaptive attack: short runs at targets that it chooses by itself, and examples that it gives up."""
+
+from dataclasses import dataclass, field
+
+import pytest
+import torch
+
+from rlbench.errors import FieldError
+from rlbench.judge import attack
+
+
+@dataclass
+class Spy:
+    """A classifier that remembers how many examples it was shown at a time."""
+
+    net: torch.nn.Module
+    calls: list[int] = field(default_factory=list)
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        self.calls.append(len(x))
+        return self.net(x)
+
+
+@pytest.fixture(scope="module")
+def net() -> torch.nn.Module:
+    torch.manual_seed(0)
+    layers = torch.nn.Flatten(), torch.nn.Linear(16, 32), torch.nn.Tanh(), torch.nn.Linear(32, 6)
+    return torch.nn.Sequential(*layers).eval().requires_grad_(False)
+
+
+def points(net, n: int = 60) -> tuple[torch.Tensor, torch.Tensor]:
+    x = torch.rand(n, 1, 4, 4, generator=torch.Generator().manual_seed(1))
+    return x, net(x).argmax(1)
+
+
+def test_it_breaks_what_the_targeted_attack_breaks_for_a_fraction_of_its_passes(net) -> None:
+    x, y = points(net)
+    long, short = (attack(net, x, y, name, eps="0.06") for name in ("apgd-t", "adaptive"))
+    assert long.broken.any() and not long.broken.all()
+    assert torch.equal(short.broken, long.broken)
+    assert short.backwards.sum() < long.backwards.sum() / 5
+
+
+def test_every_run_has_a_target_of_its_own(net) -> None:
+    """A linear classifier whose rivals are equally far: only one class can be reached, whichever is near at the start."""
+    weights = torch.eye(6)[:, :5].repeat_interleave(2, dim=1)[:, :4] * 0
+    weights[3] = torch.tensor([1.0, 1.0, -1.0, -1.0])
+    x = torch.full((1, 1, 2, 2), 0.5)
+    bias = torch.tensor([1.0, 0.95, 0.94, 0.7, 0.93, 0.92])  # class 3 is fifth, and the only one that x can change
+
+    def classify(x: torch.Tensor) -> torch.Tensor:
+        return x.flatten(1) @ weights.T + bias
+
+    y = torch.tensor([0])
+    assert attack(classify, x, y, "adaptive", eps="0.1", hopeless=1e9).broken.item()
+    assert not attack(classify, x, y, "adaptive", eps="0.07", hopeless=1e9).broken.item()  # needs .075
+
+
+def test_the_hopeless_end_after_a_run_and_the_masked_do_not() -> None:
+    """Two classes whose margin the attack can halve, so that a fall is as long as what is left, and one flat one."""
+    x = torch.full((2, 1, 2, 2), 0.5)
+    y = torch.zeros(2, dtype=torch.int64)
+
+    def slope(scale: float):
+        def classify(x: torch.Tensor) -> torch.Tensor:
+            moved = (x.flatten(1) - 0.5).sum(1) * scale
+            return torch.stack([1.0 - moved, moved * 0, moved * 0 - 1, moved * 0 - 2, moved * 0 - 3], dim=1)
+
+        return classify
+
+    for scale, runs in ((0.5, 1), (2.0, 5), (0.0, 5)):  # falls of .2 and .8 of a margin of 1 at eps .1, and of none
+        found = attack(slope(scale), x, y, "adaptive", eps="0.1", steps=10)
+        assert not found.broken.any()
+        assert found.backwards.tolist() == [10 * runs] * 2, scale
+
+
+def test_batches_change_nothing(net) -> None:
+    x, y = points(net)
+    whole, small = (attack(net, x, y, "adaptive", eps="0.06", batch_size=b) for b in (64, 5))
+    assert torch.equal(whole.broken, small.broken)
+
+
+@pytest.mark.parametrize("wrong", [{"steps": 0}, {"targets": 0}, {"hopeless": 0.0}, {"hopeless": float("nan")}])
+def test_fields_are_checked(net, wrong) -> None:
+    x, y = points(net, 2)
+    with pytest.raises(FieldError, match=f"adaptive: {next(iter(wrong))} is"):
+        attack(net, x, y, "adaptive", **wrong)
