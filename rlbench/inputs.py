@@ -33,10 +33,10 @@ _HELD: dict[tuple[object, ...], Examples] = {}  # the last few blocks of this pr
 class Recorded(Protocol):
     """What a task of audio adds, so that corruptions reach the sound before its front end makes the box of it.
 
-    `hear(waves(box, a, b), box)` is `load(box, a, b).x`, bit for bit.
+    `hear(waves(box, a, b), box)` is `load(box, a, b).x`, bit for bit where no sample lies beyond full scale.
     """
 
-    def rate(self, box: Box) -> int:
+    def rate_of(self, box: Box) -> int:
         """Samples a second of its waveforms."""
 
     def waves(self, box: Box, start: int, stop: int, split: Split = "test") -> Tensor:
@@ -93,18 +93,20 @@ class Inputs:
         facts = [type(self.task).__name__, self.data, box, start, stop, made, corrupted.severity, self.seed, _sources()]
         return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:32]
 
-    def sounds(self, corrupted: Corrupted, start: int, stop: int) -> tuple[Tensor, int] | None:
-        """The corrupted waveforms, (B, 1, samples) in [0, 1], and their rate; None where it acts on the box.
+    def sounds(self, corrupted: Corrupted, start: int, stop: int) -> tuple[list[Tensor], int] | None:
+        """The corrupted waveforms, (1, 1, samples) each, in [0, 1], and their rate; None where it acts on the box.
 
-        Raises: AttackError.
+        One at a time, since recordings may differ in length. Raises: AttackError.
         """
         corruption, task = self.made(corrupted), self.task
         if getattr(corruption, "acts_on", "") != "waveform":
             return None
         if not isinstance(task, Recorded):
             raise AttackError(f"{corrupted.corruption} acts on waveforms, which {type(task).__name__} does not have")
-        waves = task.waves(self.box, start, stop)
-        return _unit(corruption, corrupted, waves, self._streams(corrupted, start, stop)), task.rate(self.box)
+        streams = self._streams(corrupted, start, stop)
+        waves = (task.waves(self.box, i, i + 1) for i in range(start, stop))
+        found = [_unit(corruption, corrupted, wave, streams.take([k])) for k, wave in enumerate(waves)]
+        return found, task.rate_of(self.box)
 
     def made(self, corrupted: Corrupted) -> Any:
         """The corruption, at the rate of the task's waveforms where it has one."""
@@ -112,7 +114,7 @@ class Inputs:
         rated = is_dataclass(corruption) and any(field.name == "rate" for field in fields(corruption))
         if not rated or not isinstance(self.task, Recorded):
             return corruption
-        return replace(corruption, rate=self.task.rate(self.box))
+        return replace(corruption, rate=self.task.rate_of(self.box))
 
     def _streams(self, corrupted: Corrupted, start: int, stop: int) -> Streams:
         return ExampleStreams(self.seed, self.load(start, stop).ids, str(corrupted))
@@ -122,7 +124,7 @@ class Inputs:
         if sounds is None:
             return corrupt(self.load(start, stop).x, corrupted, self.box, self._streams(corrupted, start, stop))
         assert isinstance(task, Recorded)
-        heard = task.hear(sounds[0], self.box)
+        heard = torch.cat([task.hear(wave, self.box) for wave in sounds[0]])
         _check(replace(self.load(start, stop), x=heard), self.box, start, stop)
         return heard
 

@@ -56,8 +56,8 @@ class Rows:
 class HeardRows(Rows):
     """Rows of a task of audio that has its waveforms (see `inputs.Recorded`)."""
 
-    def rate(self, box: Box) -> int:
-        return int(self.task.rate(box))  # type: ignore[attr-defined]
+    def rate_of(self, box: Box) -> int:
+        return int(self.task.rate_of(box))  # type: ignore[attr-defined]
 
     def waves(self, box: Box, start: int, stop: int, split: Split = "test") -> Tensor:
         return torch.cat([self.task.waves(box, row, row + 1, split) for row in self.rows[start:stop]])  # type: ignore[attr-defined]

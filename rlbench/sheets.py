@@ -108,13 +108,13 @@ def _row(bench: Bench, name: str, severities: Sequence[Corrupted], k: int, y: Te
 def _wav(bench: Bench, corrupted: Corrupted, k: int) -> bytes | None:
     """The corrupted sound as a WAV file, where the corruption acts on waveforms."""
     found = bench.inputs.sounds(corrupted, k, k + 1)
-    return None if found is None else _heard(*found)
+    return None if found is None else _heard(found[0][0], found[1])
 
 
 def _recording(bench: Bench, k: int) -> tuple[Tensor, int]:
     task: object = bench.suite.task
     assert isinstance(task, Recorded)  # since it has corrupted sounds
-    return task.waves(bench.box, k, k + 1), task.rate(bench.box)
+    return task.waves(bench.box, k, k + 1), task.rate_of(bench.box)
 
 
 def _heard(waves: Tensor, rate: int) -> bytes:

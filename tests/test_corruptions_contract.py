@@ -96,7 +96,7 @@ def test_mean_distortion_grows_with_severity_on_the_world(modality, name) -> Non
     corruption, drawn = ALL[name], ExampleStreams(0, clean.ids, name)
     if getattr(corruption, "acts_on", "") == "waveform":
         waves = suite.task.waves(box, 0, EXAMPLES)
-        rated = type(corruption)(rate=suite.task.rate(box))
+        rated = type(corruption)(rate=suite.task.rate_of(box))
         found = [suite.task.hear(rated(waves, s, drawn), box) for s in range(1, 6)]
     else:
         found = [corruption(clean.x, s, drawn) for s in range(1, 6)]

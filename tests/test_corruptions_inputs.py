@@ -36,7 +36,7 @@ def inputs(name: str = "thermal-world", box: Box | None = None, folder: Path | N
 def test_the_front_end_makes_of_the_waveforms_what_the_task_loads(box) -> None:
     world = registry.make("task", "audio-world")
     assert torch.equal(world.hear(world.waves(box, 3, 20), box), world.load(box, 3, 20).x)
-    assert world.rate(box) == 8000
+    assert world.rate_of(box) == 8000
 
 
 def test_a_corruption_of_waveforms_comes_before_the_front_end() -> None:

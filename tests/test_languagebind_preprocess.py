@@ -95,7 +95,7 @@ def test_recordings_and_the_audio_world_are_heard_the_same_way(tmp_path) -> None
     samples = readers.audio(tmp_path / "a.wav", heard, rate=8000, seconds=1.0)[0] * 2 - 1
     assert np.abs(np.fft.rfft(samples)).argmax() == 2 * 440 and (samples[:8000] == 0).all()
     waves = world.load(heard, 0, 1).x[0, 0]
-    assert world.rate(heard) == 16000 and waves.shape == (32000,) and waves[:8000].abs().max() < 1e-4
+    assert world.rate_of(heard) == 16000 and waves.shape == (32000,) and waves[:8000].abs().max() < 1e-4
     narrow = replace(heard, shape=(1, 16000))
     torch.testing.assert_close(world.load(narrow, 0, 1).x[0, 0], waves[8000:24000], atol=1e-4, rtol=0)
     soundfile.write(tmp_path / "a.wav", both[:1000], 44100)

@@ -226,7 +226,7 @@ class AudioWorld(World):
         _check(box)
         return _heard(self.clip(g, label), box)
 
-    def rate(self, box: Box) -> int:
+    def rate_of(self, box: Box) -> int:
         """Samples a second of `waves`."""
         return (box.rate or box.shape[1]) if box.unit == "waveform" else RATE
 

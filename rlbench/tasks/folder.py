@@ -18,6 +18,7 @@ from rlbench.core import Box, Examples, Label, Modality, Split
 from rlbench.errors import DataError, FieldError
 from rlbench.registry import register
 from rlbench.tasks.readers import picture, planes, read
+from rlbench.tasks.recordings import Recordings
 
 _VERSION = 1  # of the readers: raise it on any change of a value that they give
 
@@ -131,7 +132,7 @@ def _splits(root: Path, rows: Sequence[Row], classes: Sequence[Label]) -> dict[s
 
 
 @dataclass(frozen=True, kw_only=True)
-class Folder:
+class Folder(Recordings):
     """The task of a folder whose lists have been checked; `rows` by split, in their fixed order."""
 
     root: Path
@@ -160,6 +161,10 @@ class Folder:
             tuple(row.path for row in rows),
             tuple(row.source for row in rows),
         )
+
+    def paths(self, start: int, stop: int, split: Split) -> list[Path]:
+        """The files of rows start..stop-1."""
+        return [self.root / row.path for row in self.rows[split][start:stop]]
 
     def picture(self, i: int, channels: int, split: Split = "train") -> tuple[np.ndarray, int]:
         """A whole picture, (C, H, W) uint8 in its own size, and its class; of images alone.

@@ -21,6 +21,7 @@ from rlbench.core import Box, Examples, Label, Modality, Split
 from rlbench.errors import DataError
 from rlbench.tasks.folder import mixed
 from rlbench.tasks.readers import read
+from rlbench.tasks.recordings import Recordings
 from rlbench.tasks.trees import Item
 
 __all__ = ["Item", "Published", "Source"]
@@ -51,7 +52,7 @@ class Source:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Published(ABC):
+class Published(Recordings, ABC):
     """A published data set on disk.
 
     Attributes:
@@ -134,6 +135,10 @@ class Published(ABC):
             tuple(item.id for item in items),
             tuple(item.source for item in items),
         )
+
+    def paths(self, start: int, stop: int, split: Split) -> list[Path]:
+        """The files of examples start..stop-1. Raises: DataError."""
+        return [self.folder / item.path for item in self.items(split)[start:stop]]
 
     def fingerprint(self) -> str:
         """A hash of the fields, of the test examples' names, labels and parts, and of their files' sizes."""

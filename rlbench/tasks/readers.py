@@ -135,13 +135,20 @@ def _track(path: Path) -> tuple[np.ndarray, int]:
 
 
 def audio(path: Path, box: Box, *, rate: int, seconds: float) -> np.ndarray:
-    """A recording, or a film's sound: mean of its channels, resampled to `rate`, cut or padded by `window`.
-
-    A log-mel box gets the spectrogram of `seconds` of it; a waveform box as many samples as it has, at its own rate if
-    it has one; a box of unit "fbank" what LanguageBind hears (`preprocess.heard`): its first channel, as a whole.
+    """A recording, or a film's sound, at the box: `heard` of what is `audible`.
 
     Returns:
         (1, mels, frames) or (1, samples) float32 in [0, 1]; a waveform's zero is at 1/2.
+    """
+    return heard(*audible(path, box, rate=rate, seconds=seconds), box)
+
+
+def audible(path: Path, box: Box, *, rate: int, seconds: float) -> tuple[np.ndarray, int]:
+    """What a box takes of a recording, (samples,) float32 in [-1, 1], and its rate.
+
+    The mean of its channels, resampled to `rate`, cut or padded by `window`: for a log-mel box `seconds` of it, for a
+    waveform box as many samples as it has, at its own rate if it has one. For a box of unit "fbank" the first channel
+    as a whole, at its own rate.
     """
     channels, own_rate = _track(path) if path.suffix.lower() in FILMS else _sound(path)
     wave = channels.mean(1)
@@ -150,15 +157,22 @@ def audio(path: Path, box: Box, *, rate: int, seconds: float) -> np.ndarray:
     if box.unit == "fbank":
         if len(wave) < 0.025 * own_rate:
             raise DataError(f"the recording {path} is shorter than 25 ms")
-        mel = preprocess.heard(torch.from_numpy(channels[None, :, 0]), own_rate, box)[0].numpy()
-        return np.asarray((mel - box.low) / (box.high - box.low))
+        return channels[:, 0], own_rate
     rate = box.rate or rate
     common = gcd(rate, own_rate)
     if own_rate != rate:
         wave = signal.resample_poly(wave, rate // common, own_rate // common)
+    return window(wave, box.shape[-1] if box.unit == "waveform" else round(seconds * rate)), rate
+
+
+def heard(wave: np.ndarray, rate: int, box: Box) -> np.ndarray:
+    """(samples,) float32 in [-1, 1] -> a box of unit log-mel, "fbank" (`preprocess.heard`) or waveform, in [0, 1]."""
+    if box.unit == "fbank":
+        mel = preprocess.heard(torch.from_numpy(wave[None]), rate, box)[0].numpy()
+        return np.asarray((mel - box.low) / (box.high - box.low))
     if box.unit == "waveform":
-        return np.clip((window(wave, box.shape[-1])[None] + 1) / 2, 0, 1).astype(np.float32)
-    return logmel(window(wave, round(seconds * rate)), rate, box)
+        return np.clip((wave[None] + 1) / 2, 0, 1).astype(np.float32)
+    return logmel(wave, rate, box)
 
 
 def _frames(path: Path) -> Iterator[Any]:
