@@ -138,6 +138,14 @@ def _behind(name: str) -> tuple[str, str] | None:
     return (base, defence) if base and defence in registry.names("defence") else None
 
 
+def is_path(name: str) -> bool:
+    """Whether a model's name is a path of this machine, or holds one, so that it says nothing on another."""
+    scheme, _, rest = name.partition(":")
+    if scheme in ("hf", "open_clip") and "\\" not in name:
+        return hub.is_folder(rest) or rest.startswith("local-dir:") or hub.is_folder(rest.removeprefix("hf-hub:"))
+    return "/" in name or "\\" in name
+
+
 def _of_run(name: str, folder: Path) -> Model:
     found = read_card(folder / "card.yaml")
     if len(found) != 1:

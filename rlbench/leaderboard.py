@@ -11,8 +11,8 @@ from typing import cast
 
 import pandas as pd
 
-from rlbench import formats, natural
-from rlbench.checkpoints import resolve
+from rlbench import formats, natural, paper
+from rlbench.checkpoints import is_path, resolve
 from rlbench.claims import of_rounds, report
 from rlbench.core import Field, Modality, Record
 from rlbench.errors import StoreError
@@ -153,7 +153,7 @@ def of_run(record: Record, runs: Path) -> Record:
 
 def _portable(record: Record) -> dict[str, object]:
     for what, text in (("model", record.model), ("suite", record.suite), ("task", record.task)):
-        if "/" in text or "\\" in text:
+        if is_path(text):
             raise StoreError(
                 f"a reference record can't name the {what} {text}, a path of this machine; bundle it first"
             )
@@ -172,6 +172,8 @@ class Board:
     def text(self) -> str:
         """The markdown as it should be. Raises: StoreError."""
         title, records = f"Leaderboard: {self.name}", read_records([self.records])
+        if self.name == paper.NAME:
+            return paper.render(self.page.with_name(paper.REPORTED), records)
         if of_rounds(records):
             return render_rounds(records, title)
         having = any(record.model.partition(":")[0] == natural.BASELINE for record in records)

@@ -24,6 +24,7 @@ LAYERS = [
     "claims drawing tables regression entries severities",
     "natural comparison check verify standing macro examples",
     "figures formats sheets",
+    "paper",
     "leaderboard pictures plots",
     "page",
     "console verdicts",

@@ -1,0 +1,54 @@
+"""Names of models that no card lists: a user's own encoder, random weights, paths."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from rlbench.checkpoints import is_path, load_encoder, resolve
+from rlbench.errors import ModalityError, RLBenchError, UnknownName
+
+OWN = """
+import torch
+from rlbench.core import Box
+class Mine:
+    boxes = {"image": Box(shape=(3, 4, 4))}
+    traits, logit_scale, sha256 = frozenset(), 100.0, {}
+    def embed(self, x, modality): return torch.nn.functional.normalize(x.flatten(1), dim=1)
+    def embed_text(self, prompts): return torch.eye(48)[: len(prompts)]
+def half(): return object()
+nothing = 3
+"""
+
+
+def test_a_user_s_own_encoder(tmp_path, monkeypatch) -> None:
+    (tmp_path / "own_encoders.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    encoder = load_encoder("own_encoders:Mine", "image")
+    assert type(encoder).__name__ == "Mine" and resolve("own_encoders:Mine").family == "MODULE:CALLABLE"
+    with pytest.raises(ModalityError, match="own_encoders:Mine has no video; it has image"):
+        load_encoder("own_encoders:Mine", "video")
+    with pytest.raises(RLBenchError, match="returned object, which is no encoder: it lacks boxes, traits"):
+        load_encoder("own_encoders:half")
+    with pytest.raises(RLBenchError, match="own_encoders has no callable 'nothing'"):
+        load_encoder("own_encoders:nothing")
+    ours = ("rlbind:mini", "hf:openai/clip", "open_clip:ViT-B-32/openai", "open_clip:hf-hub:chs20/fare2-clip")
+    assert not any(map(is_path, ours))
+    assert all(
+        map(is_path, ("runs/1", "hf:./clip", "hf:/clip", "hf:~/clip", "open_clip:local-dir:clip", "runs:1/a", "a\\b"))
+    )
+    for name in ("no_such_module:Mine", "rlbind:mini2", "languagebind:vit-l-15"):
+        with pytest.raises(UnknownName):
+            resolve(name)
+
+
+def test_random_weights_of_a_backbone() -> None:
+    model = resolve("random:mini")
+    assert set(model.modalities) == {"image", "audio", "thermal", "video"}
+    encoder = load_encoder("random:mini", "thermal")
+    assert list(encoder.boxes) == ["thermal"]
+    x = torch.rand(2, *encoder.boxes["thermal"].shape, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(encoder.embed(x, "thermal"), load_encoder("random:mini", "thermal").embed(x, "thermal"))
+    assert set(resolve("random:vit-l-14").modalities) == {"image", "audio", "thermal", "video", "depth"}
+    with pytest.raises(UnknownName, match="no backbone named 'vit-l-15'; did you mean 'vit-l-14'"):
+        resolve("random:vit-l-15")
