@@ -1,4 +1,4 @@
-"""The adaptive attack beside apgd-ce then apgd-t: `python benchmarks/adaptive.py --examples 200 --out benchmarks/adaptive.md`.
+"""The adaptive attack beside aa, which is apgd-ce, then apgd-t: `python benchmarks/adaptive.py --out adaptive.md`.
 
 Per model: survivors of n test examples and the passes (a forward with its backward) that each spent. `missed` are the
 examples that only the long protocol breaks, `extra` those that only the short one breaks.
@@ -68,13 +68,11 @@ def main(worlds: tuple[str, ...], models: tuple[str, ...], examples: int, seed: 
     text = tabulate(
         rows, headers=HEAD, tablefmt="github", disable_numparse=True, colalign=("left",) * 2 + ("right",) * 9
     )
-    title = (
-        f"# adaptive beside aa (apgd-ce, then apgd-t)\n\n{' '.join((__doc__ or '').split(chr(10) * 2, 1)[1].split())}"
-    )
-    told = f"n = {examples} test examples of each bundled world, mini backbone (a small model organism), attack seed {seed}."
+    about = " ".join((__doc__ or "").split("\n\n")[1].split())
+    told = f"n = {examples} of each bundled world, mini backbone (a small model organism), attack seed {seed}."
     click.echo(text)
     if out:
-        out.write_text(f"{title}\n{told}\n\n{text}\n", encoding="utf-8")
+        out.write_text(f"# adaptive beside aa\n\n{about}\n{told}\n\n{text}\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
