@@ -140,9 +140,8 @@ class Chain:
 
     def said(self, threat: Threat, x: Tensor) -> Verdict:
         """Of the chain's judged points in the ball of this threat, per example the one with the smallest margin."""
-        stages = self.inside(next(stage.ball for stage in self.stages if stage.attack.threat == threat))
-        margins = torch.stack([s.margin.nan_to_num(-torch.inf).where(s.judged, torch.inf) for s in stages])
-        best, rows = margins.argmin(0), torch.arange(margins.shape[1])
+        stages, best = self._nearest(threat)
+        rows = torch.arange(len(best))
         far = torch.stack([distance(stage.found, x, threat.norm).cpu() for stage in stages])
         return Verdict(
             torch.stack([stage.correct for stage in stages])[best, rows],
@@ -150,3 +149,17 @@ class Chain:
             torch.stack([stage.margin for stage in stages])[best, rows],
             far[best, rows],
         )
+
+    def points(self, threat: Threat) -> Tensor:
+        """(R, *shape) what `said` speaks of."""
+        stages, best = self._nearest(threat)
+        points = stages[0].found
+        for k, stage in enumerate(stages):
+            points = points.where(~per_row(best == k, points).to(points.device), stage.found)
+        return points
+
+    def _nearest(self, threat: Threat) -> tuple[list[Stage], Tensor]:
+        """The stages in the ball of this threat, and (R,) which of them has the point with the smallest margin."""
+        stages = self.inside(next(stage.ball for stage in self.stages if stage.attack.threat == threat))
+        margins = torch.stack([s.margin.nan_to_num(-torch.inf).where(s.judged, torch.inf) for s in stages])
+        return stages, margins.argmin(0)

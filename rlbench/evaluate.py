@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from time import perf_counter
 
@@ -21,13 +21,14 @@ from rlbench.cells import Group, source_hash
 from rlbench.checkpoints import load_encoder, resolve
 from rlbench.core import Box, Encoder, Examples, Modality, Suite
 from rlbench.errors import AttackError, RLBenchError
-from rlbench.heads import ZeroShot, zero_shot
+from rlbench.heads import ZeroShot
 from rlbench.inputs import Inputs
 from rlbench.judge import Meter, Watch
 from rlbench.machine import environment
 from rlbench.matrix import Case, Outcome
 from rlbench.metrics import margin
 from rlbench.records import Block
+from rlbench.retrieval import Ranked, Retriever, head_of
 
 OnPass = Callable[[int], None]
 
@@ -95,7 +96,7 @@ def prepare(suite: Suite, model: str, *, device: str = "cpu", batch_size: int = 
     """
     weights = resolve(model).sha256.get(suite.modality, "")  # a path's may have been trained anew
     encoder = _encoder(model, suite.modality, device, weights)
-    head = zero_shot(encoder, suite.modality, suite.task.classes, suite.task.templates)
+    head = head_of(encoder, suite.modality, suite.task)
     head = replace(head, anchors=head.anchors.to(device))
     return Bench(suite, head, encoder.boxes[suite.modality], suite.task.fingerprint(), device, batch_size, kept)
 
@@ -161,8 +162,14 @@ class _Unit:
 
     def meter(self, n: int, y: Tensor) -> Meter:
         """Watched; of n examples whose labels are y, over and over."""
-        watch = Watch(y.repeat(n // max(len(y), 1)))
-        return Meter(self.bench.classifier, n, batch_size=self.bench.batch_size, on_pass=self.on_pass, watch=watch)
+        head, labels = self.bench.classifier, y.repeat(n // max(len(y), 1))
+        made = partial(Ranked, head, labels) if isinstance(head, Retriever) else partial(Meter, head)
+        return made(n, batch_size=self.bench.batch_size, on_pass=self.on_pass, watch=Watch(labels))
+
+    def _features(self, x: Tensor) -> dict[str, Tensor]:
+        """The column of embeddings, of retrieval alone."""
+        head = self.bench.classifier
+        return {"features": head.features(x, self.bench.batch_size)} if isinstance(head, Retriever) else {}
 
     def _evidence(self, sums: Mapping[str, int]) -> dict[str, int]:
         undefended = sums.get("examples", 0) if self.bench.classifier.encoder.traits else 0
@@ -196,6 +203,7 @@ class _Unit:
             distance=torch.full((len(x),), distance, dtype=torch.float64),
             forwards=meter.forwards,
             backwards=meter.backwards,
+            **self._features(x),
         )
 
     def attacked(self, groups: Sequence[Group], x: Tensor, base: Block) -> Iterator[Result]:
@@ -234,4 +242,12 @@ class _Unit:
             distance=torch.zeros(len(base.id), dtype=torch.float64).index_put(at, verdict.distance),
             forwards=forwards.index_put(at, outcome.forwards, accumulate=True),
             backwards=none.index_put(at, outcome.backwards),
+            **self._moved(outcome, base, at),
         )
+
+    def _moved(self, outcome: Outcome, base: Block, at: tuple[Tensor]) -> dict[str, Tensor]:
+        """The column of embeddings with those of the attacked examples in their places."""
+        if base.features is None:
+            return {}
+        new = self._features(outcome.points())["features"].cpu()
+        return {"features": torch.from_numpy(base.features).index_put(at, new)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -24,13 +25,14 @@ from rlbench.threat import ball_of
 class Outcome:
     """What a member of a group says of the examples (R,), and the passes that it took: (R,) int64.
 
-    `evidence`: what its attack's passes showed, sums of `soundness.SUMS`.
+    `evidence`: what its attack's passes showed, sums of `soundness.SUMS`. `points`: makes what the verdict speaks of.
     """
 
     verdict: Verdict
     forwards: Tensor
     backwards: Tensor
     evidence: Mapping[str, int]
+    points: Callable[[], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,4 +186,5 @@ class _Matrix:
             torch.stack([self.meter.forwards[rows] for rows in own]).sum(0),
             torch.stack([self.meter.backwards[rows] for rows in own]).sum(0),
             total(watch.sums(verdict.correct, rows) for rows in own) if watch else {},
+            partial(chain.points, threat),
         )

@@ -55,6 +55,7 @@ class Block:
         forwards, backwards: passes spent on the example.
         seconds: wall time. environment: versions, device and dtype.
         evidence: sums of `soundness.SUMS`; empty where nothing was watched.
+        features: (stop - start, D) float32 unit embeddings of what was classified; of retrieval alone.
     """
 
     id: np.ndarray
@@ -70,6 +71,7 @@ class Block:
     seconds: float
     environment: Mapping[str, str]
     evidence: Mapping[str, int] = field(default_factory=dict)
+    features: np.ndarray | None = None
 
     def digest(self) -> str:
         """Of all that it holds."""
@@ -78,6 +80,8 @@ class Block:
         for name in _COLUMNS:
             column = getattr(self, name)
             digest.update("\0".join(column).encode() if name in ("id", "source") else column.tobytes())
+        if self.features is not None:
+            digest.update(self.features.tobytes())
         return digest.hexdigest()
 
 
@@ -123,7 +127,7 @@ def _parse(path: Path) -> tuple[list[Record], list[str]]:
 def read_records(paths: Iterable[str | Path]) -> list[Record]:
     """The records of JSON lines files or store folders, merged.
 
-    Raises: StoreError for a missing file, an unusable line, or two stores with other counts of the same cell.
+    Raises: StoreError for a missing file, an unusable line, or two stores with other results of the same cell.
     """
     found: dict[tuple[str, int, str, str], Record] = {}
     for path in map(Path, paths):
@@ -136,7 +140,7 @@ def read_records(paths: Iterable[str | Path]) -> list[Record]:
             raise StoreError(f"{problems[0]}; run the same command again to compute it again, or remove the line")
         for record in records:
             other = found.setdefault(_identity(record), record)
-            if (other.n_correct, other.error) != (record.n_correct, record.error):
+            if (other.n_correct, other.error, other.flags) != (record.n_correct, record.error, record.flags):
                 cell = f"{record.suite}, {record.model}, {record.perturbation}"
                 raise StoreError(f"{file} contradicts another store on one cell ({cell}); render one store at a time")
     return list(found.values())
@@ -152,6 +156,9 @@ def _to_bytes(block: Block, key: str, start: int) -> bytes:
         "evidence": dict(block.evidence),
     }
     table = pa.table({name: getattr(block, name) for name in _COLUMNS})
+    if block.features is not None:
+        rows = pa.FixedSizeListArray.from_arrays(block.features.ravel(), block.features.shape[1])
+        table = table.append_column("features", rows)
     sink = pa.BufferOutputStream()
     pq.write_table(table.replace_schema_metadata({"rlbench": json.dumps(facts)}), sink, compression="zstd")
     return bytes(sink.getvalue().to_pybytes())
@@ -159,11 +166,13 @@ def _to_bytes(block: Block, key: str, start: int) -> bytes:
 
 def _from_bytes(data: bytes, key: str, start: int, stop: int) -> Block:
     """Raises: ValueError, KeyError, pa.ArrowException when it is not that block, whole and unaltered."""
-    table = pq.read_table(pa.BufferReader(data))
+    table = pq.read_table(pa.BufferReader(data), use_threads=False, pre_buffer=False)  # no threads at exit
     facts = json.loads(table.schema.metadata[b"rlbench"])
     strings = {name: np.array(table[name].to_pylist(), dtype=object) for name in ("id", "source")}
     numbers = {name: table[name].to_numpy().astype(dtype, casting="equiv") for name, dtype in _DTYPES.items()}
-    kept = {"environment": facts["environment"], "evidence": facts.get("evidence", {})}
+    kept: dict[str, Any] = {"environment": facts["environment"], "evidence": facts.get("evidence", {})}
+    if "features" in table.column_names:
+        kept["features"] = np.stack(table["features"].to_numpy()).astype(np.float32, casting="equiv")
     block = Block(**strings, **numbers, seconds=facts["seconds"], **kept)
     if (facts["key"], facts["start"], len(block.id)) != (key, start, stop - start) or facts["digest"] != block.digest():
         raise ValueError("its contents are not what its digest says")

@@ -3,7 +3,9 @@
 The score of a medium x and a caption t is logit_scale * cos(e(x), e(t)). As a classifier, a gallery's classes are the
 captions of each medium, and the logit of a class is the score of its best caption. So "correct" means R@1 of x-to-text,
 a tie being an error, and an attack on x with any loss on these logits (cross-entropy, margin, DLR) lowers the rank of
-the true captions: clean-correct media are attacked until another medium's caption is nearer.
+the true captions: clean-correct media are attacked until another medium's caption is nearer. A task whose field `at` is
+5 or 10 has R@5 or R@10 in its place: the 4 or 9 strongest rivals of each medium are out of the game, at any point that
+the attack tries, so that it has to push the true captions behind them all and one more.
 
 What is recorded besides, from the embeddings of the very media that the judge spoke of:
 
@@ -11,9 +13,9 @@ What is recorded besides, from the embeddings of the very media that the judge s
 - text-to-x R@1, R@5 and R@10: the rank of a caption is that of its best medium among the media that were evaluated,
   each attacked against its own captions. All ranks are computed anew among the attacked media.
 
-Under attack, x-to-text R@1 is the robust recall. The others are bounds from above: the attack stops at rank 2, it
-leaves media alone that are not first when clean, and it raises no medium for captions of others. Ties count against the
-encoder. Recall as in Radford et al., 2021, https://arxiv.org/abs/2103.00020, and Luo et al., 2021,
+Under attack, "correct" is the robust recall; the others are bounds from above: the attack stops at the next rank, it
+leaves media alone that are not so far in front when clean, and it raises no medium for captions of others. Ties count
+against the encoder. Recall as in Radford et al., 2021, https://arxiv.org/abs/2103.00020, and Luo et al., 2021,
 https://arxiv.org/abs/2104.08860, who rank sets of captions where a medium has several; here captions are ranked, so
 that x-to-text R@5 and R@10 of such galleries are not higher than theirs, and R@1 is the same.
 """
@@ -21,15 +23,17 @@ that x-to-text R@5 and R@10 of such galleries are not higher than theirs, and R@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Protocol, runtime_checkable
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from rlbench.core import Encoder, Modality
-from rlbench.heads import ZeroShot
+from rlbench.core import Encoder, Modality, Task
+from rlbench.errors import DataError
+from rlbench.heads import ZeroShot, zero_shot
+from rlbench.judge import Meter
 from rlbench.metrics import ranks, recall_at
 
 DEPTHS = (1, 5, 10)
@@ -52,9 +56,11 @@ class Retriever(ZeroShot):
     Attributes:
         anchors: (M, D) unit embeddings of all captions.
         owners: (M,) int64, the class of each.
+        at: what counts as correct: a rank up to this one.
     """
 
     owners: Tensor
+    at: int = 1
 
     def __call__(self, x: Tensor) -> Tensor:
         """(B, *box.shape) in the box -> (B, C) logits, differentiable in x."""
@@ -65,9 +71,6 @@ class Retriever(ZeroShot):
         with torch.no_grad():
             parts = [x[i : i + batch_size] for i in range(0, len(x), batch_size)]
             return torch.cat([self.encoder.embed(part, self.modality).float() for part in parts])
-
-    def to(self, device: str) -> Retriever:
-        return replace(self, anchors=self.anchors.to(device))
 
     def twins(self) -> tuple[int, int] | None:
         """None: the captions of a gallery may well say the same."""
@@ -82,13 +85,48 @@ def best(scores: Tensor, owners: Tensor) -> Tensor:
     return empty.scatter_reduce(1, owners.expand_as(scores), scores, "amax", include_self=False)
 
 
-def retriever(encoder: Encoder, modality: Modality, captions: Sequence[Sequence[str]]) -> Retriever:
-    """Embeds a gallery's captions once, as they are."""
+def without_rivals(logits: Tensor, y: Tensor, count: int) -> Tensor:
+    """(B, C) logits where each example's `count` strongest rivals of its class y (B,) fall to the weakest logit.
+
+    So z_y > max_{j != y} z_j holds if and only if y is among the first count + 1 before.
+    """
+    if count < 1:
+        return logits
+    rivals = logits.detach().scatter(1, y[:, None], float("-inf")).topk(count, 1).indices
+    return logits.scatter(1, rivals, logits.detach().amin(1, keepdim=True).expand(-1, count))
+
+
+class Ranked(Meter):
+    """A meter of a Retriever, for which a rank up to its `at` is correct. labels: (n,), on the logits' device."""
+
+    def __init__(self, head: Retriever, labels: Tensor, n: int, **options: Any) -> None:
+        super().__init__(head, n, **options)
+        self.head, self.labels = head, labels
+
+    def _call(self, x: Tensor, rows: Tensor) -> Tensor:
+        y = self.labels[rows.to(self.labels.device)]
+        self.classify = lambda x: without_rivals(self.head(x), y, self.head.at - 1)
+        return super()._call(x, rows)
+
+
+def head_of(encoder: Encoder, modality: Modality, task: Task) -> ZeroShot:
+    """The classifier of a task: by its captions where it has some, else by its classes' prompts."""
+    if isinstance(task, Paired):
+        return retriever(encoder, modality, task.captions, at=getattr(task, "at", 1))
+    return zero_shot(encoder, modality, task.classes, task.templates)
+
+
+def retriever(encoder: Encoder, modality: Modality, captions: Sequence[Sequence[str]], *, at: int = 1) -> Retriever:
+    """Embeds a gallery's captions once, as they are. Raises: DataError where it has too few for this rank."""
+    if len(captions) <= at:
+        raise DataError(
+            f"a gallery of {len(captions)} sets of captions is too small for R@{at}; give more, or a smaller at"
+        )
     texts = [text for one in captions for text in one]
     owners = [k for k, one in enumerate(captions) for _ in one]
     with torch.no_grad():
         rows = [encoder.embed_text(texts[i : i + _BATCH]).float() for i in range(0, len(texts), _BATCH)]
-    return Retriever(encoder, modality, torch.cat(rows), torch.tensor(owners))
+    return Retriever(encoder, modality, torch.cat(rows), torch.tensor(owners), at)
 
 
 @dataclass(frozen=True)

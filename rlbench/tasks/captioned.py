@@ -7,6 +7,7 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Literal
 
 from rlbench.core import Label, Split
 from rlbench.errors import DataError
@@ -21,7 +22,12 @@ class Captioned(Published):
 
     Classes are the captions of one medium, all of them, in an order that the hash of its name gives; media that have
     the same captions share a class. `retrieval` says what is computed of it.
+
+    Attributes:
+        at: what is correct: one of its captions among the first 1, 5 or 10.
     """
+
+    at: Literal[1, 5, 10] = 1
 
     @abstractmethod
     def captioned(self) -> Sequence[tuple[Item, Captions]]:
