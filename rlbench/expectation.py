@@ -16,11 +16,11 @@ DRAWS = 20
 
 @dataclass(frozen=True, kw_only=True)
 class Expectation:
-    """A classifier whose logits are the mean over draws of a randomised one's: one deterministic, differentiable function.
+    """The mean of a randomised classifier's logits over fixed draws: one function, deterministic and differentiable.
 
     Athalye et al., 2018, https://arxiv.org/abs/1802.00420, section 4.2: an attack on randomness has to ascend the
-    expected loss. Clean prediction, gradient and judge see the same draws, so that an answer repeats itself. This favours
-    the attack, which knows them: the error is pessimistic. Other draws, for a second look, are another `seed`.
+    expected loss. Clean prediction, gradient and judge see the same draws, so that an answer repeats itself. This
+    favours the attack, which knows them: the error is pessimistic. Other draws, for a second look: another `seed`.
 
     Every example and draw is a call of its own with the global generators seeded, since what a row of a batch
     draws depends on the rows before it: the mean depends on neither batch size nor order. An example costs `draws`

@@ -21,9 +21,10 @@ from rlbench.registry import register
 class Reference:
     """The standard version of pyautoattack, on any box, judged as every other: slow, to compare `autoattack` with.
 
-    Croce & Hein, 2020, https://arxiv.org/abs/2003.01690. Its attacks run as its `run_standard_evaluation` runs them, on one
-    example at a time (see `library.one_by_one`), without its checks: they trace the whole process. Below 4 classes,
-    where its targeted loss is not defined, apgd-t is left out. Square in L2 needs 5 rows and columns.
+    Croce & Hein, 2020, https://arxiv.org/abs/2003.01690. Its attacks run in the order and with the constants of its
+    `run_standard_evaluation`, on one example at a time (see `library.one_by_one`), without its checks, which trace the
+    whole process. Below 4 classes, where its targeted loss is not defined, apgd-t is left out. Its Square needs
+    5 rows and columns in L2.
     """
 
     min_classes: ClassVar[int] = 4

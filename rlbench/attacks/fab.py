@@ -59,7 +59,7 @@ class FAB:
         method = _Targeted(unit, norm=norm, n_iter=self.steps, eps=unit.eps, targeted=True, device=x.device)
         for rank in range(2, min(self.targets, n_classes - 1) + 2):
             method.target_class = rank
-            for rows in best.rows.split(classifier.batch_size):
+            for rows in torch.split(best.rows, classifier.batch_size):
                 unit.rows = rows
                 found = method.attack_single_run(unit.inward(x[rows]), y[rows], is_targeted=True)
                 best.offer(rows, project(unit.outward(found), x[rows], ball))

@@ -1,4 +1,4 @@
-"""What attack libraries need: pictures in [0, 1], a module with a device, and examples whose randomness is their own."""
+"""What attack libraries need: pictures in [0, 1], a module with a device, and a seed for every example."""
 
 from __future__ import annotations
 

@@ -25,11 +25,12 @@ AHEAD = 50  # queries whose random numbers an example draws at once
 class Square:
     """Square Attack: random windows that lower the margin; needs no gradient.
 
-    Andriushchenko et al., 2020, https://arxiv.org/abs/1912.00049; compared with pyautoattack. Each query changes a window
-    with a share p of every channel's coordinates, to +eps or -eps per channel (Linf), or by moving another window's
-    part of the norm to a bump there (L2), and is kept if the margin falls. The window has the box's own proportions:
-    a square of a square picture, a rectangle of a spectrogram, a segment of a waveform, a block of frames and pixels
-    of a clip. As in AutoAttack, the schedule of p is that of 10,000 queries unless `rescale` fits it to `queries`.
+    Andriushchenko et al., 2020, https://arxiv.org/abs/1912.00049; compared with pyautoattack. Each query changes a
+    window with a share p of every channel's coordinates, to +eps or -eps per channel (Linf), or by moving another
+    window's part of the norm to a bump there (L2), and is kept if the margin falls. The window has the box's
+    own proportions: a square of a square picture, a rectangle of a spectrogram, a segment of a waveform, a block of
+    frames and pixels of a clip. As in AutoAttack, the schedule of p is that of 10,000 queries unless `rescale` fits
+    it to `queries`.
 
     Attributes:
         queries: forward passes after the first one.
@@ -154,9 +155,11 @@ def _move(delta: Tensor, p: Tensor, u: Tensor, eps: float) -> Tensor:
 
 def _channel_norm(delta: Tensor) -> Tensor:
     """(R, C, 1, ..., 1) L2 norm of every channel."""
-    return delta.flatten(2).norm(dim=2).view(*delta.shape[:2], *[1] * (delta.dim() - 2))
+    length = rows_norm(delta.flatten(0, 1), "l2")
+    return length.view(*delta.shape[:2], *[1] * (delta.dim() - 2))
 
 
 def _unit(delta: Tensor) -> Tensor:
     """Every channel over its norm; a channel of zeros stays one."""
-    return delta / _channel_norm(delta).clamp_min(1e-12)
+    length = _channel_norm(delta).clamp_min(1e-12)
+    return delta / length

@@ -110,9 +110,14 @@ class TorchAttack:
         return {name: _typed(value, defaults[name].default, f"{what}: {name}") for name, value in values.items()}
 
     def __call__(self, classifier: Classifier, x: Tensor, y: Tensor, ball: Ball, streams: Streams) -> Tensor:
-        """x (B, *shape) in the box, y (B,) int64 -> x_adv like x. Raises: AttackError for a norm or task it is not for."""
+        """x (B, *shape) in the box, y (B,) int64 -> x_adv like x.
+
+        Raises: AttackError for a norm or a number of classes that it is not for.
+        """
         if ball.norm not in self.norms:
-            raise AttackError(f"torchattacks:{self.name} is for {', '.join(sorted(self.norms))}; the norm is {ball.norm}")
+            raise AttackError(
+                f"torchattacks:{self.name} is for {', '.join(sorted(self.norms))}; the norm is {ball.norm}"
+            )
         return one_by_one(classifier, x, y, ball, streams, partial(self._run, ball.norm))
 
     def _run(self, norm: Norm, unit: UnitBox, u: Tensor, y: Tensor, seed: int) -> Tensor:
@@ -123,7 +128,9 @@ class TorchAttack:
             with torch.no_grad():
                 given["n_classes"] = unit(u).shape[1]
             if given["n_classes"] < self.min_classes:
-                raise AttackError(f"torchattacks:{self.name} needs {self.min_classes} classes, not {given['n_classes']}")
+                raise AttackError(
+                    f"torchattacks:{self.name} needs {self.min_classes} classes, not {given['n_classes']}"
+                )
         given = {name: value for name, value in given.items() if name in takes} | self.keywords()
         return kind(unit, **given)(u, y)  # type: ignore[no-any-return]  # an untyped library
 

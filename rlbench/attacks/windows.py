@@ -1,6 +1,6 @@
 """The windows of Square Attack on boxes of any shape: where one is, and the bump that fills it.
 
-A box (C, n_1, ..., n_k) has k axes that are not channels: 2 for pictures and spectrograms, 3 for clips, 1 for waveforms.
+A box (C, n_1, ..., n_k) has k axes besides channels: 2 for pictures and spectrograms, 3 for clips, 1 for waveforms.
 Every example of a batch has its own window, given by first (R, k) and lengths (R, k), int64.
 """
 
