@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from rlbench.metrics import mean_corruption_error, relative_accuracy, wilson
-from rlbench.severities import ALPHA, Flags, falls, gains
+from rlbench.severities import ALPHA, Fall, Flags, falls, gains
 from rlbench.tables import COMPARABLE, CORRUPTED, ROW, Score
 
 BASELINE = "languagebind"
@@ -116,24 +116,34 @@ def _right(cells: pd.DataFrame, n: int) -> dict[str, Flags]:
 
 
 def sections(cells: pd.DataFrame, baseline: str = BASELINE) -> list[str]:
-    """Markdown: for each part what was found and two tables; what they mean above the first."""
+    """Markdown: what the numbers mean, the sum of the parts, then for each part what was found, and two tables."""
     found = collect(cells)
     parts = [part for facts, models in found for part in _section(facts, models, baseline)]
-    return [READING.format(baseline=baseline), *parts] if parts else []
+    measured = [_falls(one) for _, models in found if (one := _reference(models, baseline)) and _tested(one)]
+    total = [_total(measured, baseline)] if len(measured) > 1 else []
+    return [READING.format(baseline=baseline), *total, *parts] if parts else []
 
 
 def _section(facts: Mapping[str, object], models: list[Natural], baseline: str) -> list[str]:
     common = facts["modality"] == "image" and models[0].accuracy.keys() >= set(HEADLINE)
     names: Collection[str] = HEADLINE if common else models[0].accuracy
-    reference = next((m for m in models if m.model.partition(":")[0] == baseline), None)
+    reference = _reference(models, baseline)
     title = f"## {facts['suite']} v{facts['suite_version']}: natural robustness, {len(names)} corruptions"
     rows = [_row(m.of(names), reference and reference.of(names)) for m in models]
     each = [{"corruption": k} | {m.model: _percent(fmean(m.accuracy[k])) for m in models} for k in models[0].accuracy]
     tables = [str(pd.DataFrame(t).to_markdown(index=False, disable_numparse=True)) for t in (rows, each)]
     others = [m.of(names) for m in models if m is not reference]
     said = [_against(reference.of(names), others)] if reference and others else []
-    checked = [_severities(reference)] if reference and reference.right and reference.classes else []
+    checked = [_severities(reference)] if reference and _tested(reference) else []
     return [title, *said, *tables, *checked]
+
+
+def _reference(models: Sequence[Natural], baseline: str) -> Natural | None:
+    return next((m for m in models if m.model.partition(":")[0] == baseline), None)
+
+
+def _tested(m: Natural) -> bool:
+    return bool(m.right and m.classes)
 
 
 def _against(reference: Natural, others: Sequence[Natural]) -> str:
@@ -149,10 +159,25 @@ def _against(reference: Natural, others: Sequence[Natural]) -> str:
     return f"Points of mean accuracy under corruption against {reference.model}: {listed}."
 
 
+def _falls(m: Natural) -> dict[str, Fall]:
+    rows = {name: [m.right[f"{name} {s}"] for s in range(1, 6)] for name in m.accuracy}
+    return falls(m.right["clean"], rows, m.classes)
+
+
+def _total(parts: Sequence[Mapping[str, Fall]], baseline: str) -> str:
+    """The parts together: corruptions count once in each suite."""
+    every = [fall for part in parts for fall in part.values()]
+    down, steps, well = (sum(flags) for flags in zip(*((f.falls, f.steps, f.begins_well) for f in every), strict=True))
+    return (
+        f"All suites together: {baseline}'s accuracy falls with severity under {down} of {len(every)} corruptions "
+        f"({100 * down / len(every):.0f} %), at every step under {steps}; severity 1 costs more than 0 and less than "
+        f"60 % of what lies between clean and chance under {well}."
+    )
+
+
 def _severities(m: Natural) -> str:
     """Whether accuracy falls with severity, and whether severity 1 is neither nothing nor nearly all."""
-    rows = {name: [m.right[f"{name} {s}"] for s in range(1, 6)] for name in m.accuracy}
-    found, k = falls(m.right["clean"], rows, m.classes), len(rows)
+    found, k = _falls(m), len(m.accuracy)
     rises = [f"{name} ({100 * f.slope:+.1f} a severity, {_chance(f.p)})" for name, f in found.items() if not f.falls]
     odd = [f"{name} ({100 * f.first:+.1f} %)" for name, f in found.items() if not f.begins_well]
     return (

@@ -42,7 +42,7 @@ def streams(n: int, seed: int = 0) -> ExampleStreams:
 
 
 @pytest.mark.parametrize("name", ALL)
-@settings(max_examples=4, deadline=None, derandomize=True)
+@settings(max_examples=max(4, EXAMPLES // 10), deadline=None, derandomize=True)
 @given(data=st.data())
 def test_contract(name, data) -> None:
     corruption, severity = ALL[name], data.draw(st.integers(1, 5))

@@ -121,3 +121,10 @@ def test_a_gain_is_tested_example_by_example_and_adjusted() -> None:
     assert gains(reference, {"better": better})["better"] == pytest.approx(2 / 2**10)
     both = gains(reference, {"better": better, "same": reference})
     assert both == {"better": pytest.approx(4 / 2**10), "same": 1.0}
+
+
+def test_suites_are_summed_up() -> None:
+    other = [replace(one, key=f"{one.key} 2", suite="robot-c") for one in BASE]
+    text = render(frame([*BASE, *other]), "t")
+    assert "All suites together: languagebind's accuracy falls with severity under 2 of 4 corruptions (50 %)" in text
+    assert "All suites" not in render(frame(BASE), "t")
