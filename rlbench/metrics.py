@@ -78,26 +78,25 @@ def sign_flip(differences: Sequence[int]) -> float:
 
     Args:
         differences: one integer a pair, such as under how many of k attacks the one and not the other is right. For
-            differences of -1, 0 and 1 it is McNemar's exact test.
+            differences of -1, 0 and 1 it is McNemar's exact test. Of others a p below 1e-12 is given as 1e-12.
 
     Fisher, 1935, The Design of Experiments, section 21.
     """
     import numpy as np
-    from scipy.signal import fftconvolve
     from scipy.stats import binom
 
-    sizes, counts = np.unique(np.abs(np.asarray(differences, dtype=np.int64)), return_counts=True)
-    sizes, counts = sizes[sizes > 0], counts[sizes > 0]
-    total = abs(int(np.sum(differences)))
-    if total == 0:
-        return 1.0
-    density = np.ones(1)  # of the sum of the sizes with a plus
+    data = np.asarray(differences, dtype=np.int64)
+    sizes, counts = np.unique(np.abs(data[data != 0]), return_counts=True)
+    total, most = abs(int(data.sum())), int(sizes @ counts)
+    if len(sizes) < 2:
+        return mcnemar(int((data > 0).sum()), int((data < 0).sum()))
+    spectrum = np.ones(most // 2 + 1, dtype=complex)  # of the density of the sum of the sizes with a plus
     for size, count in zip(sizes.tolist(), counts.tolist(), strict=True):
-        steps = np.zeros(size * count + 1)
-        steps[::size] = binom.pmf(np.arange(count + 1), count, 0.5)
-        density = fftconvolve(density, steps) if len(density) > 1 else steps
-    tail = density[: (int(sizes @ counts) - total) // 2 + 1].sum()  # by symmetry, of sums at or below -total
-    return float(min(1.0, max(0.0, 2 * tail)))
+        steps = np.zeros(most + 1)
+        steps[: size * count + 1 : size] = binom.pmf(np.arange(count + 1), count, 0.5)
+        spectrum = spectrum * np.fft.rfft(steps)
+    tail = np.fft.irfft(spectrum, most + 1)[: (most - total) // 2 + 1].sum()  # by symmetry, of sums up to -total
+    return float(np.clip(2 * tail, 1e-12, 1.0))
 
 
 def resampled(

@@ -94,7 +94,7 @@ def _line(spec: Curves, tone: Mapping[str, str]) -> Panel:
                 alpha=0.15,
                 lw=0,
             )
-            axes.plot(eps, [100 * s.share for _, s in points], markersize=4, linewidth=1.2, **style)  # type: ignore[arg-type]
+            axes.plot(eps, [100 * s.share for _, s in points], markersize=4, linewidth=1.2, clip_on=False, **style)  # type: ignore[arg-type]
         axes.set(xlabel=spec.unit, ylabel="accuracy, %", ylim=(0, 100), xlim=(0, None))
 
     return fill
@@ -136,7 +136,7 @@ def _panels(panels: Mapping[str, Panel], tone: Mapping[str, str]) -> Figure:
     for place in axes.flat[len(panels) :]:
         place.set_visible(False)
     names = [name for name in tone if name in handles]
-    figure.legend([handles[name] for name in names], names, loc="outside lower center", ncols=min(4, len(names)))
+    figure.legend([handles[name] for name in names], names, loc="outside lower center", ncols=(1, 3, 4)[across - 1])
     return figure
 
 
