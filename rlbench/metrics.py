@@ -90,7 +90,7 @@ def sign_flip(differences: Sequence[int]) -> float:
     total, most = abs(int(data.sum())), int(sizes @ counts)
     if len(sizes) < 2:
         return mcnemar(int((data > 0).sum()), int((data < 0).sum()))
-    spectrum = np.ones(most // 2 + 1, dtype=complex)  # of the density of the sum of the sizes with a plus
+    spectrum = np.ones((most + 1) // 2 + 1, dtype=complex)  # of the density of the sum of the sizes with a plus
     for size, count in zip(sizes.tolist(), counts.tolist(), strict=True):
         steps = np.zeros(most + 1)
         steps[: size * count + 1 : size] = binom.pmf(np.arange(count + 1), count, 0.5)
