@@ -1,4 +1,4 @@
-"""The plan of a run: which blocks of which cells are missing from the store, and what they cost at most.
+"""The plan of a run: which blocks of which cells are missing from the store, and what they cost.
 
 A cell is an encoder, a task and a perturbation; a work unit is a block of a group of cells that are computed together.
 """
@@ -6,112 +6,29 @@ A cell is an encoder, a task and a perturbation; a work unit is a block of a gro
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from time import perf_counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
-import torch
-
+from rlbench import budget as times
 from rlbench import cells
-from rlbench.cells import Group
 from rlbench.checkpoints import resolve
 from rlbench.core import Mode, Perturbation, Suite, Worst
+from rlbench.cost import STARTING, bounds
 from rlbench.errors import DataError, FieldError, ModalityError, StoreError
 from rlbench.evaluate import Bench, prepare
 from rlbench.machine import code, device_of, processors, settled
-from rlbench.metrics import wilson
-from rlbench.records import BLOCK, Store
+from rlbench.pilot import rehearse
+from rlbench.records import Store
+from rlbench.retrieval import gallery_of
 from rlbench.suite import load_suites
 from rlbench.variants import varied
+from rlbench.work import Pair, Plan, PlannedCell, Unit, half_width
 
-STARTING = 5.0  # seconds that a process takes to start, at most
-CORRUPTING = 0.005  # seconds that a corruption takes of an example of 32 pixels, about
-
-
-@dataclass(frozen=True)
-class PlannedCell:
-    """A cell, how much of it is recorded, and the most passes that the rest can take.
-
-    `skipped` says why it can't run; then it has no blocks.
-    """
-
-    suite: str
-    model: str
-    perturbation: str
-    n: int
-    blocks: int = 0
-    done: int = 0
-    forwards: int = 0
-    backwards: int = 0
-    skipped: str | None = None
-
-
-@dataclass(frozen=True)
-class Pair:
-    """A suite and a model, with the cell key of every perturbation, hidden rungs of a ladder included.
-
-    `pace`: measured seconds of an example's forward and backward pass.
-    """
-
-    suite: Suite
-    model: str
-    backbone: str
-    n: int
-    n_classes: int
-    subject: dict[str, object]
-    keys: dict[Perturbation, str]
-    pace: float
-
-    @property
-    def spans(self) -> list[tuple[int, int]]:
-        """The blocks, as (start, stop)."""
-        return [(start, min(start + BLOCK, self.n)) for start in range(0, self.n, BLOCK)]
-
-
-@dataclass(frozen=True)
-class Unit:
-    """A block of a group of a pair (its index in the plan), with upper bounds of its forward passes and seconds."""
-
-    pair: int
-    group: Group
-    start: int
-    stop: int
-    passes: int
-    seconds: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """What would run. `notes`: what the user should know of, such as damaged blocks.
-
-    `half_width` is the Wilson interval's at 50%, in [0, 1], of the smallest cell.
-    """
-
-    cells: tuple[PlannedCell, ...]
-    notes: tuple[str, ...]
-    workers: int
-    device: str
-    batch_size: int
-    fresh: bool
-    store: Store
-    pairs: tuple[Pair, ...]
-    units: tuple[Unit, ...]
-
-    @property
-    def passes(self) -> int:
-        """Upper bound of forward passes; most of them have a backward pass."""
-        return sum(unit.passes for unit in self.units)
-
-    @property
-    def seconds(self) -> float:
-        """Upper bound of the time, from a short timed probe of each encoder."""
-        return sum(unit.seconds for unit in self.units) / self.workers
-
-    @property
-    def half_width(self) -> float:
-        n = min((pair.n for pair in self.pairs), default=0)
-        low, high = wilson(n // 2, n)
-        return (high - low) / 2
+__all__ = ["Pair", "Plan", "PlannedCell", "Unit", "plan"]
+SMALL = 4.0  # seconds: a run that takes no longer than this at most needs no pilot
+PILOT = 0.03  # a pilot may take this share of the most that the run can take, or SMALL
+Span = tuple[int, int]
 
 
 def _several(one: object) -> list[object]:
@@ -123,7 +40,7 @@ def _processes(asked: int | None, device: str, units: Sequence[Unit]) -> int:
     useful = max(1, len(units))
     if asked is not None:
         return min(asked, useful)
-    seconds = sum(unit.seconds for unit in units)
+    seconds = sum(unit.expected for unit in units)
     return max(1, min(processors(), useful, int(seconds / STARTING))) if device == "cpu" else 1
 
 
@@ -137,19 +54,22 @@ def _count(suite: Suite, asked: int | None) -> tuple[int, list[str]]:
     return size, [f"{suite.name}: {n} examples were asked for; its test split has {size}"]
 
 
-def _present(pair: Pair, store: Store, notes: list[str]) -> dict[Perturbation, set[tuple[int, int]]]:
+Held = Callable[[str, Span], str | None]  # a block's code hash, or None where the store has no whole block
+
+
+def _present(pair: Pair, held: Held, notes: list[str]) -> dict[Perturbation, set[Span]]:
     """The whole blocks of every perturbation in the store."""
-    found: dict[Perturbation, set[tuple[int, int]]] = {p: set() for p in pair.keys}
+    found: dict[Perturbation, set[Span]] = {p: set() for p in pair.keys}
     others = 0
     for p, span in ((p, span) for p in pair.keys for span in pair.spans if not cells.taken_over(p)):
         try:
-            block = store.block(pair.keys[p], *span)
+            by = held(pair.keys[p], span)
         except StoreError as error:
             notes.append(str(error))
             continue
-        if block is not None:
+        if by is not None:
             found[p].add(span)
-            others += block.environment.get("code") != code()
+            others += by != code()
     if others:
         notes.append(f"{pair.suite.name}, {pair.model}: {others} blocks are from another rlbench; --fresh renews them")
     for worst in (p for p in pair.keys if isinstance(p, Worst) and cells.taken_over(p)):
@@ -158,61 +78,77 @@ def _present(pair: Pair, store: Store, notes: list[str]) -> dict[Perturbation, s
     return found
 
 
-def _plan_pair(
-    pair: Pair, index: int, present: dict[Perturbation, set[tuple[int, int]]]
-) -> tuple[list[PlannedCell], list[Unit]]:
-    bounds = {p: cells.bound(p, pair.n_classes) for p in pair.keys}
+def _units(pair: Pair, index: int, present: dict[Perturbation, set[Span]]) -> list[Unit]:
     units = []
     for group in cells.groups(pair.suite.perturbations):
-        passes = sum(bounds[m][0] for m in group.members)
+        passes = sum(pair.bounds.cells[m].forwards for m in group.members)
         for start, stop in pair.spans:
             if any((start, stop) not in present[m] for m in group.members):
-                cost = passes * (stop - start)
-                corrupting = CORRUPTING * (stop - start) * (group.corrupted is not None)
-                units.append(Unit(index, group, start, stop, cost, cost * pair.pace + corrupting))
-    planned = []
+                n = stop - start
+                seconds = pair.bounds.seconds(group, n), pair.rates.seconds(group, n)
+                units.append(Unit(index, group, start, stop, int(passes) * n, *seconds))
+    return units
+
+
+def _planned(pair: Pair, present: dict[Perturbation, set[Span]]) -> list[PlannedCell]:
+    rows = []
     for p in pair.suite.perturbations:
-        done = present[cells.canonical(p)]
+        done, cell = present[cells.canonical(p)], cells.canonical(p)
         left = sum(stop - start for start, stop in pair.spans if (start, stop) not in done)
-        forwards, backwards = (left * passes for passes in bounds[cells.canonical(p)])
-        about = pair.suite.name, pair.model, str(p), pair.n
-        planned.append(PlannedCell(*about, len(pair.spans), len(done), forwards, backwards))
-    return planned, units
+        row = PlannedCell(pair.suite.name, pair.model, str(p), pair.n, len(pair.spans), len(done))
+        if not cells.taken_over(cell):
+            most, about = pair.bounds.cells[cell], pair.rates.cells[cell]
+            row = replace(
+                row,
+                forwards=round(left * most.forwards),
+                backwards=round(left * most.backwards),
+                expected_forwards=round(left * about.forwards),
+                expected_backwards=round(left * about.backwards),
+            )
+            share = about.correct
+        else:
+            share = None
+        rows.append(replace(row, half_width=half_width(0.5 if share is None else share, pair.n)))
+    return rows
 
 
 @dataclass(kw_only=True)
 class _Draft:
-    """A plan in the making."""
+    """A plan in the making. `pairs` have the most examples; `skipped` is what can't run, by its place among them."""
 
     store: Store
     device: str
     batch_size: int
     examples: int | None
     fresh: bool
+    workers: int | None
     notes: list[str]
-    cells: list[PlannedCell] = field(default_factory=list)
+    skipped: list[tuple[int, PlannedCell]] = field(default_factory=list)
     pairs: list[Pair] = field(default_factory=list)
-    units: list[Unit] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.held = lru_cache(maxsize=None)(self._held)
+
+    def _held(self, key: str, span: Span) -> str | None:
+        block = None if self.fresh else self.store.block(key, *span)
+        return None if block is None else block.environment.get("code", "")
 
     def add(self, suite: Suite, model: str, *, alone: bool) -> None:
         n, short = _count(suite, self.examples)
         self.notes += short
         try:
-            pair = self._pair(suite, model, n)
+            self.pairs.append(self._pair(suite, model, n))
         except ModalityError as error:
             if alone:
                 raise
             about = [(suite.name, model, str(p), n) for p in suite.perturbations]
-            self.cells += [PlannedCell(*cell, skipped=str(error)) for cell in about]
-            return
-        present = {p: set() for p in pair.keys} if self.fresh else _present(pair, self.store, self.notes)
-        planned, units = _plan_pair(pair, len(self.pairs), present)
-        self.cells += planned
-        self.units += units
-        self.pairs.append(pair)
+            self.skipped += [(len(self.pairs), PlannedCell(*cell, skipped=str(error))) for cell in about]
+
+    def _bench(self, suite: Suite, model: str) -> Bench:
+        return prepare(suite, model, device=self.device, batch_size=self.batch_size)
 
     def _pair(self, suite: Suite, model: str, n: int) -> Pair:
-        bench = prepare(suite, model, device=self.device, batch_size=self.batch_size)
+        bench = self._bench(suite, model)
         subject, twins = bench.subject(), bench.classifier.twins()
         if twins is not None:
             one, other = (suite.task.classes[k].name for k in twins)
@@ -222,8 +158,57 @@ class _Draft:
         keys = {p: cells.cell_key(subject, suite, p) for p in dict.fromkeys([*members, *listed])}
         found = resolve(model)
         with settled(self.device):
-            pace = _seconds_a_pass(bench)
-        return Pair(suite, found.name, found.backbone, n, bench.n_classes, subject, keys, pace)
+            rates = bounds(bench)
+        about = suite, found.name, found.backbone, n, bench.n_classes, subject, keys, rates, rates
+        return Pair(*about, gallery_of(bench.classifier))
+
+    def pilot(self) -> None:
+        """Estimates, for the pairs that have much to compute."""
+        most = [(k, [unit for unit in self.plan().units if unit.pair == k]) for k in range(len(self.pairs))]
+        whole = sum(unit.seconds for _, units in most for unit in units)
+        for k, units in most:
+            seconds = sum(unit.seconds for unit in units)
+            if seconds > SMALL / len(most):
+                pair, groups = self.pairs[k], list(dict.fromkeys(unit.group for unit in units))
+                allowed = max(PILOT * seconds, SMALL * seconds / whole)
+                with settled(self.device):
+                    bench = self._bench(pair.suite, pair.model)
+                    rates = rehearse(bench, groups, pair.bounds, n=pair.n, seconds=allowed)
+                self.pairs[k] = replace(pair, rates=rates)
+
+    def fitted(self, seconds: float) -> int:
+        """The most examples that the budget has room for. Raises: FieldError where it has room for none."""
+        most = max(pair.n for pair in self.pairs)
+        n = times.largest(lambda n: self.plan(n).expected <= seconds, most)
+        if n == 0:
+            raise FieldError(
+                f"the budget of {seconds:g} s is too small: 1 example takes about {self.plan(1).expected:.1f} s; "
+                "give more, or run fewer suites or models at a time"
+            )
+        self.notes.append(f"the budget has room for {n} of {most} examples")
+        return n
+
+    def plan(self, n: int | None = None) -> Plan:
+        """The plan for this number of examples, or the most."""
+        pairs = [pair if n is None else replace(pair, n=min(n, pair.n)) for pair in self.pairs]
+        notes, rows, units = list(self.notes), list[PlannedCell](), list[Unit]()
+        for index, pair in enumerate(pairs):
+            rows += [cell for place, cell in self.skipped if place == index]
+            present = _present(pair, self.held, notes)
+            rows += _planned(pair, present)
+            units += _units(pair, index, present)
+        rows += [cell for place, cell in self.skipped if place == len(pairs)]
+        return Plan(
+            cells=tuple(rows),
+            notes=tuple(dict.fromkeys(notes)),
+            workers=_processes(self.workers, self.device, units),
+            device=self.device,
+            batch_size=self.batch_size,
+            fresh=self.fresh,
+            store=self.store,
+            pairs=tuple(pairs),
+            units=tuple(units),
+        )
 
 
 def plan(
@@ -232,6 +217,8 @@ def plan(
     *,
     store: Store | str | os.PathLike[str],
     examples: int | None = None,
+    budget: str | None = None,
+    pilot: bool = False,
     seed: int | None = None,
     series: int | None = None,
     mode: Mode = "standalone",
@@ -242,49 +229,37 @@ def plan(
 ) -> Plan:
     """Checks everything, loads the encoders, and finds what is recorded; writes nothing.
 
-    Args: as of `run`, with `store` for `out`.
+    Args:
+        store: `out` of `run`, as are the others.
+        budget: a time such as "10m": so many examples as it has room for, `examples` or the suite's at most.
+        pilot: attack a few examples to estimate the cost (see `pilot`); a budget does so in any case.
 
     Raises: RLBenchError; ModalityError where a single model lacks a suite's modality (of several, it is skipped).
     """
     for name, value in (("examples", examples), ("batch_size", batch_size), ("workers", workers)):
         if value is not None and value < 1:
             raise FieldError(f"{name} is {value}; it must be at least 1")
+    seconds = None if budget is None else times.seconds(budget)
     store = store if isinstance(store, Store) else Store(store)
     store.check()
     loaded = [s for one in _several(suites) for s in ([one] if isinstance(one, Suite) else load_suites(str(one)))]
     loaded = list({(s.path, s.name, s.modality): s for s in loaded}.values())
     loaded = [varied(one, seed=seed, series=series, mode=mode) for one in loaded]
     names = list(dict.fromkeys(resolve(str(one)).name for one in _several(models)))
-    chosen = device_of(device)
-    notes = store.records()[1]
-    draft = _Draft(store=store, device=chosen, batch_size=batch_size, examples=examples, fresh=fresh, notes=notes)
+    draft = _Draft(
+        store=store,
+        device=device_of(device),
+        batch_size=batch_size,
+        examples=examples,
+        fresh=fresh,
+        workers=workers,
+        notes=store.records()[1],
+    )
     for suite in loaded:
         for model in names:
             draft.add(suite, model, alone=len(names) == 1)
     if not draft.pairs:
-        raise ModalityError(next(str(cell.skipped) for cell in draft.cells))
-    return Plan(
-        cells=tuple(draft.cells),
-        notes=tuple(dict.fromkeys(draft.notes)),
-        workers=_processes(workers, chosen, draft.units),
-        device=chosen,
-        batch_size=batch_size,
-        fresh=fresh,
-        store=store,
-        pairs=tuple(draft.pairs),
-        units=tuple(draft.units),
-    )
-
-
-def _seconds_a_pass(bench: Bench) -> float:
-    """Of a forward pass and its backward pass, per example: timed on growing batches up to a tenth of a second."""
-    middle = (bench.box.low + bench.box.high) / 2
-    seconds = 0.0
-    for size in (1, 1, 4, 16):  # the first call pays for what is lazy
-        x = torch.full((size, *bench.box.shape), middle, device=bench.device, requires_grad=True)
-        begun = perf_counter()
-        float(torch.autograd.grad(bench.classifier(x).sum(), x)[0].sum())
-        seconds = (perf_counter() - begun) / size
-        if seconds * size > 0.1 and size > 1:
-            break
-    return seconds
+        raise ModalityError(str(draft.skipped[0][1].skipped))
+    if pilot or seconds is not None:
+        draft.pilot()
+    return draft.plan(None if seconds is None else draft.fitted(seconds))
