@@ -208,6 +208,8 @@ def test_published_checkpoints_share_their_text_tower(tmp_path) -> None:
     x, again = inputs(encoder.boxes["thermal"]), made(files={"thermal": tmp_path / "saved"})
     assert torch.equal(again.embed(x, "thermal"), encoder.embed(x, "thermal"))
     assert torch.equal(again.embed_text(["a cat"]), encoder.embed_text(["a cat"]))
+    named, x = load_encoder(f"hf:{files['thermal']}", "thermal"), inputs(encoder.boxes["thermal"])
+    assert torch.equal(named.embed(x, "thermal"), encoder.embed(x, "thermal"))
     with pytest.raises(CheckpointError, match="is bound to another text tower than that of folder"):
         made(files={**files, "depth": published(tmp_path / "depth", "depth", text_seed=1)})
     moved = files["thermal"].rename(tmp_path / "moved")

@@ -1,4 +1,4 @@
-"""CLIP, SigLIP and CLAP of the library transformers, by a hub id or a folder.
+"""CLIP, SigLIP and CLAP of the library transformers, and any LanguageBind, by a hub id or a folder.
 
 CLIP: Radford et al., 2021, https://arxiv.org/abs/2103.00020. SigLIP: Zhai et al., 2023,
 https://arxiv.org/abs/2303.15343. CLAP: Wu et al., 2022, https://arxiv.org/abs/2211.06687.
@@ -25,7 +25,9 @@ from rlbench import hub
 from rlbench.core import Box, Modality, Trait
 from rlbench.encoders.clap_front import ClapWaveform
 from rlbench.encoders.clip_fronts import MEAN, STD, Front, Pixels
+from rlbench.encoders.clip_sizes import declared
 from rlbench.encoders.clip_weights import read_config, sha256_of
+from rlbench.encoders.languagebind import LanguageBind, languagebind
 from rlbench.errors import CheckpointError, ModalityError, first_line
 from rlbench.registry import register
 
@@ -181,8 +183,8 @@ def _pixels(folder: Path, kind: str, vision: Any) -> Pixels:
 
 
 @register("encoder", "hf:ID")
-def hugging_face(*, source: str, seconds: float | None = None) -> HuggingFace:
-    """Any CLIP, SigLIP (images) or CLAP (sounds) of the hub, such as hf:openai/clip-vit-base-patch32, or hf:./FOLDER.
+def hugging_face(*, source: str, seconds: float | None = None) -> HuggingFace | LanguageBind:
+    """Any CLIP, SigLIP, CLAP or LanguageBind of the hub, such as hf:openai/clip-vit-base-patch32, or hf:./FOLDER.
 
     Args:
         source: a repository, with `@REVISION` if it is to be pinned, or a folder that begins with `/`, `.` or `~`.
@@ -192,9 +194,14 @@ def hugging_face(*, source: str, seconds: float | None = None) -> HuggingFace:
         CheckpointError: a file is missing or faulty, the hub can't be reached, or it is no model of these kinds.
     """
     folder = hub.folder_of(source)
-    kind = str(read_config(folder).get("model_type"))
+    said = read_config(folder)
+    bound, kind = declared(said), str(said.get("model_type"))
+    if bound is not None:
+        return languagebind(files={bound: folder})
     if kind not in _MODELS:
-        raise CheckpointError(f"{source} is a model of the type {kind!r}; hf: takes {', '.join(_MODELS)}")
+        raise CheckpointError(
+            f"{source} is a model of the type {kind!r}; hf: takes {', '.join(_MODELS)} and LanguageBind"
+        )
     model = _loaded(folder, kind)
     config: Any = model.config
     front: Front
