@@ -1,0 +1,139 @@
+"""`rlbench compare`: two models or two stores, paired; p-values and intervals recounted."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from scipy.stats import binomtest
+
+from rlbench.check import renewed
+from rlbench.cli import main
+from rlbench.comparison import compare
+from rlbench.core import Record
+from rlbench.errors import StoreError
+from rlbench.paired import Pairs
+
+
+def record(model: str, perturbation: str, correct: np.ndarray, **facts: object) -> Record:
+    return Record(
+        key=f"{model} {perturbation} {len(correct)}",
+        suite="thermal",
+        suite_version=1,
+        task="t",
+        modality="thermal",
+        model=f"{model}:mini",
+        backbone="mini",
+        perturbation=perturbation,
+        n=len(correct),
+        n_correct=int(correct.sum()),
+        error=None,
+        forwards=0,
+        backwards=0,
+        flags=np.packbits(correct).tobytes().hex(),
+        provenance={"protocol": perturbation, "data": "da", "anchors": "an", **facts},  # type: ignore[dict-item]
+    )
+
+
+def side(model: str, seed: int, share: float, **facts: object) -> list[Record]:
+    g = np.random.default_rng(seed)
+    return [record(model, name, g.random(400) < share, **facts) for name in ("clean", "pgd linf 4/255")]
+
+
+def test_pairs_p_and_direction() -> None:
+    """Only A right on 30 examples, only B on 8; on the other column 5 and 5: Holm doubles the smaller p."""
+
+    def flags(lost: int, gained: int) -> tuple[np.ndarray, np.ndarray]:
+        a, b = np.zeros(400, dtype=bool), np.zeros(400, dtype=bool)
+        a[:lost], b[lost : lost + gained] = True, True
+        return a, b
+
+    first, second = flags(30, 8), flags(5, 5)
+    a = [record("a", "clean", first[0]), record("a", "pgd linf 4/255", second[0])]
+    b = [record("b", "clean", first[1]), record("b", "pgd linf 4/255", second[1])]
+    clean, pgd = compare(a, b)
+    assert clean.pairs == Pairs(400, 30, 8) and clean.pairs.drop == 5.5
+    assert clean.p == pytest.approx(2 * binomtest(8, 38).pvalue) and pgd.p == 1.0
+    assert clean.verdict() == "B below" and pgd.verdict() == "level"
+    low, high = clean.pairs.interval()
+    assert 0 < low < 5.5 < high < 9
+    assert [one.verdict() for one in compare(b, a)] == ["B above", "level"]
+
+
+def test_models_of_one_name_are_paired_where_there_are_several() -> None:
+    a = [*side("x", 1, 0.5), *side("y", 2, 0.6)]
+    b = [*side("y", 3, 0.7), *side("x", 4, 0.5)]
+    assert {one.models for one in compare(a, b)} == {("x:mini", "x:mini"), ("y:mini", "y:mini")}
+
+
+def test_another_protocol_or_data_is_not_compared_and_says_so() -> None:
+    [clean, pgd] = compare(
+        side("a", 1, 0.5), [replace(r, provenance={**r.provenance, "data": "o"}) for r in side("b", 2, 0.5)]
+    )
+    assert clean.pairs is None and clean.apart == "data o, not da" and pgd.verdict() == "not comparable"
+
+
+def test_anchors_may_differ_between_models_alone() -> None:
+    assert all(one.pairs for one in compare(side("a", 1, 0.5), side("b", 2, 0.5, anchors="own")))
+    assert not any(one.pairs for one in compare(side("a", 1, 0.5), side("a", 2, 0.5, anchors="own")))
+
+
+def test_a_failed_cell_is_not_compared() -> None:
+    failed = [replace(r, n_correct=None, flags=None, error="it left the ball") for r in side("b", 2, 0.5)]
+    assert compare(side("a", 1, 0.5), failed)[0].apart == "b:mini failed: it left the ball"
+
+
+def test_nothing_shared_is_an_error() -> None:
+    with pytest.raises(StoreError, match="share no cell"):
+        compare(side("a", 1, 0.5), [replace(r, suite="audio") for r in side("b", 2, 0.5)])
+
+
+# The command
+
+
+@pytest.fixture
+def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """In a folder with a store of two models and a file of one of them, later."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "rlbench-results").mkdir()
+    both, later = [*side("fare", 1, 0.5), *side("rlbind", 2, 0.7)], side("rlbind", 3, 0.6, sources=40)
+    for file, records in ((tmp_path / "rlbench-results" / "records.jsonl", both), (tmp_path / "later.jsonl", later)):
+        (text,) = renewed(tmp_path / "x.jsonl", records)[0].values()
+        file.write_text(text)
+    return lambda *arguments: CliRunner().invoke(main, ["compare", *map(str, arguments)], catch_exceptions=False)
+
+
+def test_two_models(call: Callable[..., Result]) -> None:
+    result = call("fare", "rlbind")
+    assert result.exit_code == 0
+    header, _, clean, pgd = result.stdout.splitlines()
+    assert header.split() == [
+        "verdict",
+        "suite",
+        "cell",
+        "n",
+        "fare",
+        "rlbind",
+        "difference",
+        "only",
+        "one",
+        "right",
+        "p",
+    ]
+    assert clean.startswith("rlbind above") and "<.001" in clean and "pgd linf 4/255" in pgd
+    before, after = (r.n_correct or 0 for r in (side("fare", 1, 0.5)[0], side("rlbind", 2, 0.7)[0]))
+    assert f"+{(after - before) / 4:.1f} [" in clean
+
+
+def test_two_stores_and_a_note_on_sources(call: Callable[..., Result]) -> None:
+    result = call("later.jsonl", "later.jsonl", "--format", "markdown", "--suite", "thermal")
+    assert result.exit_code == 0 and "| level" in result.stdout and "| A " in result.stdout
+    assert "share 40 sources" in result.stdout
+
+
+@pytest.mark.parametrize("name", ["tecoa", "nowhere.jsonl"])
+def test_an_unknown_side(call: Callable[..., Result], name: str) -> None:
+    result = call("fare", name)
+    assert result.exit_code == 2 and len(result.stderr.splitlines()) == 1 and name in result.stderr

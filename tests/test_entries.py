@@ -1,0 +1,216 @@
+"""Entries: a strict schema, rows that are the whole's, and claims that are refuted when they should be."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner, Result
+from scipy.stats import binom, fisher_exact, hypergeom
+
+import rlbench
+from rlbench.acceptance import least_lost, least_share, p_few, p_lost
+from rlbench.cli import main
+from rlbench.core import Box
+from rlbench.entries import Claim, entry_of, read_entry, written
+from rlbench.errors import DataError, FieldError, RLBenchError
+from rlbench.registry import make
+from rlbench.rows import of_rows
+from rlbench.verify import judged, verify
+
+BLOBS = """suite: blobs-claim
+version: 1
+summary: Blobs, which take no time.
+modality: image
+task: {name: blobs}
+examples: 300
+perturbations:
+  - clean
+  - {attack: fgsm, norm: linf, eps: 4/255}
+  - {attack: pgd, norm: linf, eps: 4/255, steps: 3}
+  - worst
+"""
+Change = Callable[[dict[str, Any]], object]
+
+
+@pytest.fixture(scope="module")
+def suite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("suites") / "blobs-claim.yaml"
+    file.write_text(BLOBS)
+    return file
+
+
+@pytest.fixture(scope="module")
+def records(suite: Path) -> list[Any]:
+    return rlbench.run(str(suite), "linear", out=suite.parent / "store", workers=1)
+
+
+@pytest.fixture
+def entry(records: list[Any], suite: Path) -> Any:
+    told = {"model": "linear:oracle", "suite": "blobs-claim", "source": "bundled", "summary": "The oracle."}
+    return replace(entry_of(records, **told), suite=str(suite))
+
+
+# Statistics
+
+
+def test_the_tests_are_scipys() -> None:
+    """Hypergeometric as Fisher's exact test of drawn by unfounded; binomial as its own tail."""
+    for lost, drawn, claimed, allowed in ((3, 80, 400, 5), (1, 50, 60, 2), (0, 10, 20, 3), (5, 100, 469, 5)):
+        table = [[lost, drawn - lost], [allowed - lost, claimed - drawn - allowed + lost]]
+        assert p_lost(lost, drawn, claimed, allowed) == pytest.approx(fisher_exact(table, "greater").pvalue)
+    assert p_few(70, 100, 0.8) == pytest.approx(binom.cdf(70, 100, 0.8))
+
+
+def test_what_would_be_refuted_is_refuted_as_often_as_is_said() -> None:
+    least = least_lost(90, 450, 5, 0.05)
+    g = np.random.default_rng(0)
+    for unfounded, holds in ((least, True), (least // 2, False)):
+        lost = g.hypergeometric(unfounded, 450 - unfounded, 90, 600)
+        refuted = np.mean([p_lost(int(k), 90, 450, 5) < 0.05 for k in lost])
+        assert (refuted > 0.92) == holds
+    share = least_share(200, 0.8, 0.05)
+    assert np.mean([p_few(int(k), 200, 0.8) < 0.05 for k in g.binomial(200, share, 600)]) > 0.92
+    assert hypergeom.sf(-1, 450, least, 90) == 1 and least_lost(2, 10, 5, 0.01) == 11 and least_share(2, 0.1, 0.05) == 0
+
+
+# Rows
+
+
+SOUND = Box(shape=(1, 64, 64), unit="log-mel")
+
+
+@pytest.mark.parametrize(("task", "box"), [("blobs", Box(shape=(1, 8, 8))), ("audio-world", SOUND)])
+def test_rows_are_those_of_the_task(task: str, box: Box) -> None:
+    whole, rows = make("task", task), (2, 3, 11)
+    part, every = of_rows(whole, rows), whole.load(box, 0, 12)
+    found = part.load(box, 0, 3)
+    assert torch.equal(found.x, every.x[list(rows)]) and found.y.tolist() == every.y[list(rows)].tolist()
+    assert found.ids == tuple(every.ids[r] for r in rows) and part.size("test") == 3
+    assert part.load(box, 1, 2).ids == (every.ids[3],)
+    assert part.fingerprint() not in (whole.fingerprint(), of_rows(whole, (2, 3, 10)).fingerprint())
+    if hasattr(part, "hear"):
+        assert torch.equal(part.hear(part.waves(box, 0, 3), box), found.x)
+    with pytest.raises(DataError):
+        part.load(box, 0, 1, "train")
+
+
+# Verification
+
+
+def test_a_true_entry_holds_and_its_rows_come_out_alike(entry: Any) -> None:
+    found = verify(entry, examples=60, seed=5, workers=1)
+    assert found.holds and len(found.rows) == 60 and found.rows != tuple(range(60))
+    assert all((f.lost, f.gained, f.test) == (0, 0, "hypergeometric") for f in found.findings)
+    assert verify(entry, examples=60, seed=6, workers=1).rows != found.rows
+    assert 0 < found.detectable < 25
+
+
+def test_inflated_claims_are_refuted(entry: Any) -> None:
+    """Thirty examples said to be correct that are not; without flags, a share of 95%."""
+
+    def inflated(claim: Claim, *, flags: bool) -> Claim:
+        if not flags:
+            return replace(claim, n_correct=295, flags=None)
+        correct = claim.correct()
+        correct[np.flatnonzero(~correct)[:30]] = True
+        return replace(claim, n_correct=claim.n_correct + 30, flags=np.packbits(correct).tobytes().hex())
+
+    for flags in (True, False):
+        claims = tuple(inflated(c, flags=flags) if "pgd" in c.perturbation else c for c in entry.claims)
+        found = verify(replace(entry, claims=claims), examples=120, seed=1, workers=1)
+        refuted = [f.perturbation for f in found.findings if f.p < f.alpha]
+        assert refuted == ["pgd(steps=3) linf 4/255"] and not found.holds
+
+
+def test_a_few_flips_of_another_machine_do_not_refute(entry: Any, records: list[Any]) -> None:
+    claim = entry.claims[0]
+    correct = claim.correct()
+    own = replace(records[0], flags=np.packbits(correct ^ (np.arange(300) == 7)).tobytes().hex())
+    [finding] = judged([claim], range(300), [own], margin=1, alpha=0.05)
+    assert finding.p == 1.0
+    failed = replace(own, flags=None, n_correct=None, error="it crashed")
+    assert judged([claim], range(300), [failed], margin=1, alpha=0.05)[0].p == 0.0
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"checkpoint": "other"}, "claimed with checkpoint other"),
+        ({"protocol": "other"}, "claimed under protocol other"),
+        ({"data": "other"}, "claimed with data other"),
+        ({"perturbation": "pgd linf 8/255"}, "has not all of the columns"),
+    ],
+)
+def test_what_can_not_be_tested_is_an_error(entry: Any, change: dict[str, str], words: str) -> None:
+    if "checkpoint" not in change:
+        change = {"claims": (replace(entry.claims[0], **change), *entry.claims[1:])}  # type: ignore[dict-item]
+    with pytest.raises(RLBenchError, match=words):
+        verify(replace(entry, **change), examples=10, workers=1)  # type: ignore[arg-type]
+
+
+# The files
+
+
+def test_an_entry_is_read_as_it_is_written(entry: Any, tmp_path: Path) -> None:
+    (tmp_path / "e.json").write_text(written(entry))
+    assert read_entry(tmp_path / "e.json") == entry
+    assert "seconds" not in written(entry) and set(entry.provenance) >= {"torch", "device"}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda raw: raw.update(entry=2), "reads version 1"),
+        (lambda raw: raw.pop("source"), "needs the field 'source'"),
+        (lambda raw: raw.update(sorce="x"), "did you mean 'source'"),
+        (lambda raw: raw.update(source="a disk"), "must be the URL"),
+        (lambda raw: raw.update(summary="ask me@example.org"), "looks like a contact"),
+        (lambda raw: raw.update(suite_version="1"), "suite_version is '1'"),
+        (lambda raw: raw.update(claims={}), "claims must be a list"),
+        (lambda raw: raw.update(claims=[]), "claims is empty"),
+        (lambda raw: raw["claims"].append(raw["claims"][0]), "'clean' twice"),
+        (lambda raw: raw["claims"][0].update(n_correct=301), "n_correct is 301 of n = 300"),
+        (lambda raw: raw["claims"][0].update(n_correct=1), "n_correct says 1"),
+        (lambda raw: raw["claims"][0].update(flags="xy"), "must be hexadecimal"),
+        (lambda raw: raw["claims"][0].update(flags="ff"), "8 bits; n = 300"),
+        (lambda raw: raw["claims"][0].pop("data"), "claim 1 needs the field 'data'"),
+    ],
+)
+def test_a_faulty_entry_names_the_file_and_the_field(entry: Any, tmp_path: Path, change: Change, words: str) -> None:
+    raw = json.loads(written(entry))
+    change(raw)
+    file = tmp_path / "e.json"
+    file.write_text(json.dumps(raw))
+    with pytest.raises(FieldError, match=words) as error:
+        read_entry(file)
+    assert str(error.value).startswith(f"{file}: ")
+
+
+def test_bundled_entries_can_be_read() -> None:
+    found = sorted((Path(str(files("rlbench.leaderboards"))) / "entries").glob("*.json"))
+    assert found and all(read_entry(path).claims for path in found)
+
+
+# The commands
+
+
+def test_an_entry_is_made_and_verified(records: list[Any], suite: Path, tmp_path: Path) -> None:
+    def call(*arguments: object) -> Result:
+        return CliRunner().invoke(main, [str(a) for a in arguments], catch_exceptions=False)
+
+    file, store = tmp_path / "e.json", suite.parent / "store"
+    told = ("--records", store, "--source", "bundled", "--summary", "The oracle.", "--out", file)
+    made = call("entry", "blobs-claim", "linear", *told)
+    assert made.exit_code == 0 and "4 claims" in made.stdout
+    unknown = call("verify", file)
+    assert unknown.exit_code == 2 and "no suite" in unknown.stderr  # it is not installed
+    file.write_text(file.read_text().replace('"blobs-claim"', json.dumps(str(suite))))
+    result = call("verify", file, "--examples", 50, "--seed", 3, "--quiet")
+    assert result.exit_code == 0 and "50 of 300 examples run again (seed 3). The claims hold" in result.stdout
+    assert call("entry", "blobs-claim", "rlbind", *told).exit_code == 2
