@@ -28,7 +28,7 @@ LAYERS = [
     "leaderboard pictures plots",
     "page",
     "console verdicts",
-    "cli_audit cli_board cli_data cli_plot cli_train cli_check pytest_plugin",
+    "console_plan cli_audit cli_board cli_data cli_plot cli_train cli_check pytest_plugin",
     "cli",
     "__main__ __init__",
 ]

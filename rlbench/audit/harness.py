@@ -66,15 +66,12 @@ def h5(lab: Lab) -> Finding:
 
 
 def cheap(lab: Lab) -> list[Finding]:
-    """H7, H8, H9 and S4, as every run has them; what is lost of a random encoder asks for an adaptive attack."""
-    found = []
-    for one in findings(lab.sums):
-        random = one.id == "S4" and one.status == "fail" and lab.random > REPEATS
-        found.append(Finding(id=one.id, status="adaptive", said=one.said) if random else one)
+    """H7, H8, H9 and S4, as every run has them."""
+    found = [one for one in findings(lab.sums) if one.id != "S14"]
     crashed = next((outcome.error for outcome in lab.white[:2] if "does not require grad" in outcome.error), "")
     if crashed:
         found[0] = Finding(id="H7", status="fail", said="there is no gradient at all")
-    return [one for one in found if one.id != "S14"]
+    return found
 
 
 def h10(lab: Lab) -> Finding:

@@ -1,0 +1,50 @@
+"""Which soundness check catches which planted defence, and what is left of each when it is attacked honestly.
+
+python benchmarks/zoo.py [SUITE] [MODEL] [EXAMPLES] [DEFENCE ...]     # thermal languagebind 24, all of them
+
+Per defence: its badge; accuracies clean, under plain gradient attacks (the worst of fgsm, pgd-20, apgd-ce-100), and
+under 40 steps of pgd on its honest stand-in (the expectation, a differentiable form, or none), judged at the defence
+itself; processor seconds of the audit; and the failing checks.
+"""
+
+from __future__ import annotations
+
+import sys
+from time import process_time
+
+import torch
+
+from rlbench import registry
+from rlbench.audit.lab import Lab, main_threat
+from rlbench.audit.report import audit
+from rlbench.core import Adversarial
+from rlbench.evaluate import prepare
+from rlbench.suite import load_suite
+
+
+def honest(suite_name: str, model: str, n: int) -> float:
+    """Robust accuracy under an attack through the defence."""
+    suite = load_suite(suite_name)
+    threat = main_threat([p for p in suite.perturbations if isinstance(p, Adversarial)], suite.name)
+    lab = Lab(prepare(suite, model), n, threat)
+    return float(lab.through(lab.behind(lab.classifier.encoder.honest())).float().mean())  # type: ignore[attr-defined]
+
+
+def main(suite: str = "thermal", model: str = "languagebind", examples: str = "24", *names: str) -> None:
+    """Writes a markdown table, a row as soon as it is known."""
+    torch.set_num_threads(1)
+    n = int(examples)
+    sys.stdout.write("| defence | badge | clean | plain | honest | seconds | failing checks |\n")
+    sys.stdout.write("| --- | --- | --- | --- | --- | --- | --- |\n")
+    for name in names or registry.names("defence"):
+        begun = process_time()
+        found = audit(load_suite(suite), f"{model}+{name}", examples=n)
+        seconds, left = process_time() - begun, honest(suite, f"{model}+{name}", n)
+        failing = ", ".join(one.id for one in found.findings if one.status not in ("pass", "skip"))
+        numbers = " | ".join(f"{100 * share:.1f}" for share in (found.clean, found.robust, left))
+        sys.stdout.write(f"| {name} | {found.badge} | {numbers} | {seconds:.0f} | {failing} |\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

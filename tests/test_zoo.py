@@ -1,0 +1,75 @@
+"""The zoo: every planted defence is caught by its check, none of the bundled encoders is, and honesty breaks them."""
+
+import pytest
+import torch
+
+from rlbench import checkpoints, registry
+from rlbench.audit.lab import Lab, main_threat
+from rlbench.audit.report import audit
+from rlbench.core import Adversarial
+from rlbench.evaluate import check_frozen, prepare
+from rlbench.suite import load_suite
+
+N = 16
+CAUGHT = {
+    "batch-statistics": "H4",
+    "blur": "H7",
+    "dropout": "S10",
+    "float16": "H7",
+    "jpeg": "H7",
+    "k-winners": "H7",
+    "nan": "H9",
+    "noise": "S10",
+    "quantise": "H7",
+    "random-resize": "S10",
+    "rejection": "H9",
+    "saturated": "H8",
+    "shattered": "S8",
+    "softmax": "H9",
+    "stop-gradient": "S8",
+    "temperature": "H7",
+    "trap": "S9",
+}
+MASKED = [name for name, id_ in CAUGHT.items() if id_ in ("H7", "S8", "S9")]
+
+
+def test_the_zoo_is_complete_and_hidden() -> None:
+    assert set(CAUGHT) == set(registry.names("defence")) and len(CAUGHT) >= 14
+    assert not any("+" in model.name for model in checkpoints.models())
+
+
+@pytest.mark.parametrize("name", CAUGHT)
+def test_a_planted_defence_is_caught_by_its_check(name) -> None:
+    found = audit(load_suite("thermal"), f"languagebind+{name}", examples=N, only=[CAUGHT[name]])
+    (finding,) = found.findings
+    assert found.badge != "sound", finding.said
+    assert found.model == f"languagebind:mini+{name}" and found.sibling == "languagebind:mini"
+
+
+@pytest.mark.parametrize("model", ["languagebind", "rlbind"])
+def test_no_cheap_check_flags_a_bundled_encoder(model) -> None:
+    found = audit(load_suite("thermal"), model, examples=N, only=sorted(set(CAUGHT.values())))
+    assert found.badge == "sound", [(one.id, one.said) for one in found.findings if one.status != "pass"]
+
+
+@pytest.mark.parametrize("name", MASKED)
+def test_an_honest_attack_breaks_what_hides_its_gradients(name) -> None:
+    suite = load_suite("thermal")
+    threat = main_threat([p for p in suite.perturbations if isinstance(p, Adversarial)], suite.name)
+    lab = Lab(prepare(suite, f"languagebind+{name}"), N, threat)
+    encoder = lab.classifier.encoder
+    assert int(lab.through(lab.behind(encoder.honest())).sum()) < int(lab.attacked("pgd").robust.sum())
+
+
+@pytest.mark.parametrize("name", CAUGHT)
+def test_a_defended_encoder_is_an_encoder_of_its_own(name) -> None:
+    encoder = checkpoints.load_encoder(f"languagebind+{name}", "thermal")
+    check_frozen(encoder, name)
+    plain = checkpoints.load_encoder("languagebind", "thermal")
+    assert encoder.sha256["thermal"] not in ("", plain.sha256["thermal"])
+    x = 0.2 + 0.6 * torch.rand(3, *encoder.boxes["thermal"].shape, generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(encoder.embed(x, "thermal").norm(dim=1), torch.ones(3), atol=1e-5)
+    honest = encoder.honest()
+    x.requires_grad_()
+    (gradient,) = torch.autograd.grad(honest.embed(x, "thermal")[:, 0].sum(), x)
+    assert gradient.isfinite().all() and (gradient.flatten(1) != 0).any(1).all()
