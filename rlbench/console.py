@@ -171,8 +171,19 @@ def results(records: Sequence[Record], out: Console) -> None:
     for table in found:
         out.print()
         scores(table, out)
+    recalls = [row for record in records if (row := retrieved(record))]
+    if recalls:
+        out.print()
+        listing(recalls, out)
     if any(record.backbone == "mini" for record in records):
         out.print("mini is a small model organism: its numbers are not LanguageBind's.", style="dim")
+
+
+def retrieved(record: Record) -> dict[str, str]:
+    """A record's recalls in %; nothing where it has none."""
+    found = {key: value for key, value in record.provenance.items() if key.startswith(("x-to-text", "text-to-x"))}
+    shown = {key: f"{100 * value:.1f}" for key, value in found.items() if isinstance(value, float) and "R@" in key}
+    return {"model": record.model, "retrieval, %": record.perturbation, **shown} if shown else {}
 
 
 def plan(plan: Plan, out: Console) -> None:

@@ -19,8 +19,9 @@ from torch import Tensor
 
 from rlbench.cells import Group, source_hash
 from rlbench.checkpoints import load_encoder, resolve
-from rlbench.core import Box, Encoder, Examples, Modality, Suite
+from rlbench.core import Box, Classifier, Encoder, Examples, Modality, Suite
 from rlbench.errors import AttackError, RLBenchError
+from rlbench.expectation import Expectation
 from rlbench.heads import ZeroShot
 from rlbench.inputs import Inputs
 from rlbench.judge import Meter, Watch
@@ -166,13 +167,20 @@ class _Unit:
         made = partial(Ranked, head, labels) if isinstance(head, Retriever) else partial(Meter, head)
         return made(n, batch_size=self.bench.batch_size, on_pass=self.on_pass, watch=Watch(labels))
 
+    def seen(self, meter: Classifier) -> Classifier:
+        """What an attack and the judge see: of a randomised encoder, the expectation over its draws."""
+        if "randomised" not in self.bench.classifier.encoder.traits:
+            return meter
+        return Expectation(classifier=meter, seed=self.bench.suite.seed)
+
     def _features(self, x: Tensor) -> dict[str, Tensor]:
         """The column of embeddings, of retrieval alone."""
         head = self.bench.classifier
         return {"features": head.features(x, self.bench.batch_size)} if isinstance(head, Retriever) else {}
 
     def _evidence(self, sums: Mapping[str, int]) -> dict[str, int]:
-        undefended = sums.get("examples", 0) if self.bench.classifier.encoder.traits else 0
+        open_ = self.bench.classifier.encoder.traits - {"randomised"}  # the attack ascends the expectation
+        undefended = sums.get("examples", 0) if open_ else 0
         return {**sums, "undefended": undefended}
 
     def _block(self, seconds: float, evidence: Mapping[str, int], **columns: Tensor) -> Block:
@@ -192,7 +200,7 @@ class _Unit:
         """x classified as it is."""
         begun, meter = perf_counter(), self.meter(len(x), self.y)
         with torch.no_grad():
-            logits = meter(x)
+            logits = self.seen(meter)(x)
         m = margin(logits, self.y)
         return self._block(
             perf_counter() - begun,
@@ -213,10 +221,11 @@ class _Unit:
         case = Case(
             x=x[at],
             y=self.y[at],
-            ids=tuple(base.id[rows].tolist()),
+            ids=tuple(base.id[rows.numpy()].tolist()),
             box=self.bench.box,
             seed=self.bench.suite.seed,
             meter=lambda n: self.meter(n, self.y[at]),
+            seen=self.seen,
         )
         found = [outcome for part in _fitting(groups, x[at]) for outcome in case.attacked(part)]
         total = sum(float((o.forwards + 2 * o.backwards).sum()) for o in found if isinstance(o, Outcome))

@@ -45,8 +45,19 @@ def recorded(pair: Pair, p: Perturbation, blocks: Sequence[Sequence[Block | None
         forwards=sum(int(block.forwards.sum()) for block in own),
         backwards=sum(int(block.backwards.sum()) for block in own),
         flags=None if correct is None else np.packbits(correct).tobytes().hex(),
-        provenance=_provenance(pair, p, kept, sum(block.seconds for block in own)) | _clusters(correct, blocks),
+        provenance=_provenance(pair, p, kept, sum(block.seconds for block in own))
+        | _clusters(correct, blocks)
+        | _recalls(pair, own if correct is not None else []),
     )
+
+
+def _recalls(pair: Pair, blocks: Sequence[Block]) -> dict[str, Field]:
+    """Of a gallery, R@k in both directions."""
+    features = [block.features for block in blocks if block.features is not None]
+    if pair.gallery is None or not features:
+        return {}
+    labels = np.concatenate([block.label for block in blocks])
+    return dict(pair.gallery.recalls(np.concatenate(features), labels))
 
 
 def _all_correct(rows: Sequence[Block | None]) -> np.ndarray:

@@ -9,15 +9,16 @@ the attack tries, so that it has to push the true captions behind them all and o
 
 What is recorded besides, from the embeddings of the very media that the judge spoke of:
 
-- x-to-text R@5 and R@10: the rank of a medium is that of its best caption among all captions of the gallery;
+- x-to-text R@5 and R@10: the rank of a medium is that of its captions among the gallery's, where a medium's captions
+  score as the best of them;
 - text-to-x R@1, R@5 and R@10: the rank of a caption is that of its best medium among the media that were evaluated,
   each attacked against its own captions. All ranks are computed anew among the attacked media.
 
 Under attack, "correct" is the robust recall; the others are bounds from above: the attack stops at the next rank, it
 leaves media alone that are not so far in front when clean, and it raises no medium for captions of others. Ties count
-against the encoder. Recall as in Radford et al., 2021, https://arxiv.org/abs/2103.00020, and Luo et al., 2021,
-https://arxiv.org/abs/2104.08860, who rank sets of captions where a medium has several; here captions are ranked, so
-that x-to-text R@5 and R@10 of such galleries are not higher than theirs, and R@1 is the same.
+against the encoder. Recall as in Radford et al., 2021, https://arxiv.org/abs/2103.00020, with several captions as in
+Luo et al., 2021, https://arxiv.org/abs/2104.08860, and Zhu et al., 2023, https://arxiv.org/abs/2310.01852. Who ranks
+such captions one by one has the same x-to-text R@1, and R@5 and R@10 that are not higher.
 """
 
 from __future__ import annotations
@@ -149,8 +150,12 @@ class Gallery:
         """
         scores = features.astype(np.float64) @ self.anchors.astype(np.float64).T
         asked = np.isin(self.owners, labels)
-        own = labels[:, None] == self.owners[None]
-        found = {"x-to-text": ranks(scores, own), "text-to-x": ranks(scores.T[asked], own.T[asked])}
+        own, sets = labels[:, None] == self.owners[None], np.arange(self.owners.max() + 1)
+        by_set = best(torch.from_numpy(scores), torch.from_numpy(self.owners)).numpy()
+        found = {
+            "x-to-text": ranks(by_set, labels[:, None] == sets[None]),
+            "text-to-x": ranks(scores.T[asked], own.T[asked]),
+        }
         return dict(_named(found))
 
 

@@ -47,17 +47,20 @@ class CaptionedFolder(Captioned):
 
 
 @register("task", "captioned-folder")
-def captioned_folder(*, data: str, modality: Literal["image", "thermal", "audio", "video"]) -> CaptionedFolder:
+def captioned_folder(
+    *, data: str, modality: Literal["image", "thermal", "audio", "video"], at: Literal[1, 5, 10] = 1
+) -> CaptionedFolder:
     """A folder of pictures, thermal images, recordings or clips with captions: retrieval.
 
     Args:
         data: the folder. labels.csv has path,split,source,caption; lines of one path are captions of one medium. Those
             of the split "test" are the gallery.
         modality: of the files.
+        at: what is correct: one of its captions among the first 1, 5 or 10.
 
     Raises:
         DataError: the folder is missing. Its lists are checked when they are needed.
     """
-    task = CaptionedFolder(root=data, medium=modality)
+    task = CaptionedFolder(root=data, medium=modality, at=at)
     assert task.folder
     return task
