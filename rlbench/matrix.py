@@ -13,7 +13,7 @@ from rlbench.attacks.engine import Search
 from rlbench.attacks.pool import Pool, clean_logits
 from rlbench.cells import Group, plugin
 from rlbench.chains import Chain, Stage
-from rlbench.core import Adversarial, Box, Composed, Perturbation, Worst
+from rlbench.core import Adversarial, Box, Classifier, Composed, Perturbation, Worst
 from rlbench.errors import AttackError
 from rlbench.judge import Meter, Part, Verdict
 from rlbench.seeds import ExampleStreams
@@ -43,6 +43,7 @@ class Case:
         x, y, ids: (R, *shape) and (R,).
         seed: of the attacks' random streams.
         meter: makes the classifier, which counts the passes of so many examples.
+        seen: what attacks and the judge see of it.
     """
 
     x: Tensor
@@ -51,6 +52,7 @@ class Case:
     box: Box
     seed: int
     meter: Callable[[int], Meter]
+    seen: Callable[[Classifier], Classifier] = lambda meter: meter
 
     def attacked(self, groups: Sequence[Group]) -> Iterator[Outcome | str]:
         """The outcome of every member of the groups, in order, or why it failed.
@@ -117,7 +119,8 @@ class _Matrix:
         self.case, n = case, len(case.x)
         self.stages = sum(len(group.attacks) for group in groups)
         self.meter = case.meter(n * self.stages)
-        parts = iter([Part(self.meter, torch.arange(k * n, (k + 1) * n)) for k in range(self.stages)])
+        self.classifier = case.seen(self.meter)
+        parts = iter([Part(self.classifier, torch.arange(k * n, (k + 1) * n)) for k in range(self.stages)])
         self.chains = [self._chain(group, [next(parts) for _ in group.attacks]) for group in groups]
 
     def _chain(self, group: Group, parts: Sequence[Part]) -> Chain:
@@ -162,7 +165,7 @@ class _Matrix:
             chain.send(rows)
 
         found = [stage.search for _, stage in stages if stage.search is not None]
-        pool = Pool(classifier=self.meter, searches=found, onward=onward)
+        pool = Pool(classifier=self.classifier, searches=found, onward=onward)
         everyone = torch.arange(len(x))
         while any([chain.send(everyone) for chain in chains]):
             _run(pool)

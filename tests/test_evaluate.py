@@ -307,3 +307,28 @@ def test_groups_compute_a_rung_once() -> None:
         Group(None, (other,)),
     ]
     assert [str(m) for m in groups([ladder[2]])[1].members] == ["pgd linf 2", "pgd linf 4", "pgd linf 8"]
+
+
+class Noisy(Affine):
+    """Adds noise from the global generator, and says so."""
+
+    traits = frozenset({"randomised"})
+
+    def embed(self, x: Tensor, modality: str) -> Tensor:
+        return super().embed(x, modality) + 0.3 * torch.randn(len(x), 4)
+
+
+def test_a_randomised_encoder_is_attacked_and_judged_by_its_expectation() -> None:
+    """So that its numbers repeat themselves, whatever the batch, and each pass is paid for."""
+    whole, small = (replace_encoder(bench(batch_size=size), Noisy) for size in (64, 7))
+    attack = adversarial("pgd", "0.1", steps=5)
+    one, same, other = (done(b, attack)[0] for b in (whole, whole, small))
+    assert not isinstance(one, Failure) and (one.correct == same.correct).all() and (one.margin == same.margin).all()
+    assert (one.correct == other.correct).all() and 0 < one.correct.sum() < (one.backwards > 0).sum()
+    clean = evaluate(whole, [Group()], 0, N, None, lambda rows: None)[0]
+    assert (clean.forwards == 20).all()
+
+
+def replace_encoder(b: Bench, kind) -> Bench:
+    encoder = kind(b.box)
+    return replace(b, classifier=replace(b.classifier, encoder=encoder))
