@@ -53,9 +53,9 @@ def told(net, columns=COLUMNS, together: bool = True, **options) -> dict[str, Ou
     return dict(zip(names, (o for bundle in bundles for o in made.attacked(bundle)), strict=True))
 
 
-@pytest.mark.parametrize("options", [{"together": False}, {"batch_size": 1}, {"batch_size": 7}])
+@pytest.mark.parametrize("options", [{"together": False}, {"batch_size": 1, "n": 12}, {"batch_size": 7}])
 def test_company_and_batch_size_change_no_flag(net, options) -> None:
-    whole, other = told(net), told(net, **options)
+    whole, other = told(net, n=options.get("n", 48)), told(net, **options)
     assert whole.keys() == other.keys()
     for name in whole:
         assert torch.equal(whole[name].verdict.correct, other[name].verdict.correct), name
