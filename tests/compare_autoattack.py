@@ -27,6 +27,7 @@ HEAD = (
     "suite    model         attack   threat        n  same: own peer differ"
     "  other: own peer  f+b: own   peer  s: own peer"
 )
+BATCHES = (1, 7, 64)
 
 
 def row(
@@ -61,6 +62,25 @@ def row(
     )
 
 
+def same(
+    classify: ZeroShot, name: str, ball: Ball, seed: int, examples: tuple[torch.Tensor, torch.Tensor, tuple[str, ...]]
+) -> str:
+    """From the same starting points: survivors of the original, and the flags of ours that differ from its."""
+    x, y, ids = examples
+    with torch.no_grad():
+        right = (classify(x).argmax(1) == y).nonzero()[:, 0]
+    x, y = x[right], y[right]
+    streams = ExampleStreams(seed, tuple(ids[i] for i in right.tolist()), f"compare {name}")
+    theirs = peer(name, classify, x, y, ball, streams, 100)
+    differ = {
+        size: int((own(name, classify, x, y, ball, streams, 100, batch_size=size) != theirs).sum()) for size in BATCHES
+    }
+    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
+    shuffled = own(name, classify, x[order], y[order], ball, streams.take(order.tolist()), 100)
+    found = [f"{size}: {n}" for size, n in differ.items()] + [f"shuffled: {int((shuffled != theirs[order]).sum())}"]
+    return f"{len(x):4d} survivors {int(theirs.sum()):4d}  flags that differ at batch size {', '.join(found)}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--examples", type=int, default=200)
@@ -69,9 +89,12 @@ def main() -> None:
     parser.add_argument("--attacks", nargs="+", default=["apgd-ce", "apgd-t"])
     parser.add_argument("--threats", nargs="+", default=["linf 4/255"], help="such as 'linf 4/255' 'l2 0.5'")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--same", action="store_true", help="only the same starts, at batch sizes 1, 7, 64 and shuffled"
+    )
     options = parser.parse_args()
     torch.set_num_threads(1)
-    sys.stdout.write(HEAD + "\n")
+    sys.stdout.write("" if options.same else HEAD + "\n")
     for suite_name in options.suites:
         suite = load_suite(suite_name)
         for model in options.models:
@@ -83,7 +106,9 @@ def main() -> None:
                 norm, eps = threat.split()
                 ball = ball_of(Threat(norm, Fraction(eps)), box)
                 for name in options.attacks:
-                    line = row(classify, name, ball, options.seed, (found.x, found.y, found.ids))
+                    line = (same if options.same else row)(
+                        classify, name, ball, options.seed, (found.x, found.y, found.ids)
+                    )
                     sys.stdout.write(f"{suite_name:8s} {model:13s} {name:8s} {threat:10s} {line}\n")
                     sys.stdout.flush()
 
