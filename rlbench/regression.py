@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import Literal
 
 from rlbench.cells import record_key
+from rlbench.checks import RANK
 from rlbench.core import Record
 from rlbench.errors import FieldError
 from rlbench.metrics import holm
@@ -23,7 +24,6 @@ from rlbench.records import BLOCK, Store
 Status = Literal["PASS", "FAIL", "INCONCLUSIVE", "MISSING"]
 ALIKE = ("protocol", "data", "anchors")  # what must be the same on both sides
 MACHINE = ("device", "dtype", "torch", "numpy", "rlbench")
-SOUNDNESS = ("sound", "warn", "unreliable", "needs adaptive")  # best first; the last two are as bad
 POWER, FLIPS = 5.0, 15.0  # points of a drop, and of flips, that the gate's power is stated for
 Place = tuple[str, str, str]
 
@@ -201,8 +201,8 @@ def _draft(
 
 def _downgrade(reference: Record, fresh: Record) -> str:
     """Says that the soundness went down, where both sides have a badge."""
-    before, after = (str(one.provenance.get("soundness") or "").replace("_", " ") for one in (reference, fresh))
-    ranks = {badge: min(rank, 2) for rank, badge in enumerate(SOUNDNESS)}
+    before, after = (str(one.provenance.get("soundness")) for one in (reference, fresh))
+    ranks: dict[str, int] = {badge: rank for rank, badge in enumerate(RANK)}
     worse = before in ranks and after in ranks and ranks[after] > ranks[before]
     return f"its soundness went down from {before} to {after}" if worse else ""
 

@@ -241,7 +241,7 @@ def test_a_crash_fails() -> None:
 
 @pytest.mark.parametrize(
     ("before", "after", "code"),
-    [("sound", "warn", 1), ("warn", "needs_adaptive", 1), ("warn", "sound", 0), (None, "unreliable", 0)],
+    [("sound", "warn", 1), ("warn", "needs adaptive", 1), ("warn", "sound", 0), (None, "unreliable", 0)],
 )
 def test_a_soundness_downgrade_fails(before: str | None, after: str, code: int) -> None:
     flags = np.ones(500, dtype=bool)
