@@ -94,6 +94,8 @@ def _formed(name: str, known: Mapping[str, Model]) -> Model | None:
     """The model of a name that is made of a form and of what is behind the colon, if it is one."""
     scheme, _, rest = name.partition(":")
     forms = {form.partition(":")[0]: form for form in registry.names("encoder") if ":" in form}
+    if name in (RANDOM, *forms.values()):
+        raise UnknownName("model", name, [f"{scheme}:... with yours in the place of {rest}"])
     if not rest or name in known or scheme in {model.baseline for model in known.values() if model.weights}:
         return None
     if scheme == RANDOM.partition(":")[0]:

@@ -37,7 +37,14 @@ def test_a_user_s_own_encoder(tmp_path, monkeypatch) -> None:
     assert all(
         map(is_path, ("runs/1", "hf:./clip", "hf:/clip", "hf:~/clip", "open_clip:local-dir:clip", "runs:1/a", "a\\b"))
     )
-    for name in ("no_such_module:Mine", "rlbind:mini2", "languagebind:vit-l-15"):
+    for name in (
+        "hf:ID",
+        "random:BACKBONE",
+        "MODULE:CALLABLE",
+        "no_such_module:Mine",
+        "rlbind:mini2",
+        "languagebind:vit-l-15",
+    ):
         with pytest.raises(UnknownName):
             resolve(name)
 
