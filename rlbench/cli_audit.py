@@ -49,7 +49,7 @@ def audit(
     from rlbench.machine import device_of, settled
     from rlbench.suite import load_suite
 
-    passes = 0
+    passes, at = 0, ("loading", 0, 1)
 
     def count(n: int) -> None:
         nonlocal passes
@@ -61,7 +61,6 @@ def audit(
         at = what, done, total
         advance(*at, f"{passes:,} passes")
 
-    at = "loading", 0, 1
     used = device_of(device)
     with console.progress(quiet=quiet) as advance, settled(used):
         found = audited(

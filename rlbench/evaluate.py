@@ -179,9 +179,11 @@ class _Unit:
         return {"features": head.features(x, self.bench.batch_size)} if isinstance(head, Retriever) else {}
 
     def _evidence(self, sums: Mapping[str, int]) -> dict[str, int]:
-        open_ = self.bench.classifier.encoder.traits - {"randomised"}  # the attack ascends the expectation
-        undefended = sums.get("examples", 0) if open_ else 0
-        return {**sums, "undefended": undefended}
+        traits = self.bench.classifier.encoder.traits
+        undefended = sums.get("examples", 0) if traits - {"randomised"} else 0
+        # the attack ascends the expectation, whose single draws, which the watch sees, may err where it does not
+        expected = {"lost": 0} if "randomised" in traits else {}
+        return {**sums, "undefended": undefended} | expected
 
     def _block(self, seconds: float, evidence: Mapping[str, int], **columns: Tensor) -> Block:
         values = {name: column.detach().cpu().numpy() for name, column in columns.items()}

@@ -168,12 +168,13 @@ def _from_bytes(data: bytes, key: str, start: int, stop: int) -> Block:
     """Raises: ValueError, KeyError, pa.ArrowException when it is not that block, whole and unaltered."""
     table = pq.read_table(pa.BufferReader(data), use_threads=False, pre_buffer=False)  # no threads at exit
     facts = json.loads(table.schema.metadata[b"rlbench"])
-    strings = {name: np.array(table[name].to_pylist(), dtype=object) for name in ("id", "source")}
+    strings: dict[str, Any] = {name: np.array(table[name].to_pylist(), dtype=object) for name in ("id", "source")}
     numbers = {name: table[name].to_numpy().astype(dtype, casting="equiv") for name, dtype in _DTYPES.items()}
-    kept: dict[str, Any] = {"environment": facts["environment"], "evidence": facts.get("evidence", {})}
+    kept: dict[str, Any] = {name: facts[name] for name in ("seconds", "environment")}
+    kept |= strings | numbers | {"evidence": facts.get("evidence", {})}
     if "features" in table.column_names:
         kept["features"] = np.stack(table["features"].to_numpy()).astype(np.float32, casting="equiv")
-    block = Block(**strings, **numbers, seconds=facts["seconds"], **kept)
+    block = Block(**kept)
     if (facts["key"], facts["start"], len(block.id)) != (key, start, stop - start) or facts["digest"] != block.digest():
         raise ValueError("its contents are not what its digest says")
     return block

@@ -11,10 +11,10 @@ from rlbench.audit.lab import Lab
 from rlbench.cells import plugin
 from rlbench.checks import Finding, Status
 from rlbench.core import Adversarial
+from rlbench.expectation import DRAWS
 from rlbench.metrics import margin
 from rlbench.soundness import findings
 
-REPEATS = 1e-5  # passes of one input that differ by more than this share of the largest logit are random
 COMPANY = 1e-2  # answers that another batch moves by more than this share of the largest logit depend on it
 
 
@@ -40,7 +40,7 @@ def h3(lab: Lab) -> Finding:
 
 def h4(lab: Lab) -> Finding:
     """Adversarial points, classified once more in reversed order and batches of 7."""
-    if lab.random > REPEATS:
+    if not lab.repeats:
         return Finding(id="H4", status="skip", said="the encoder does not repeat itself: S10")
     x = lab.x.clone()
     outcome = lab.attacked("pgd")
@@ -53,12 +53,12 @@ def h4(lab: Lab) -> Finding:
 
 
 def _in_sevens(lab: Lab, x: Tensor) -> Tensor:
-    return torch.cat([lab.logits(part) for part in x.split(7)])
+    return torch.cat([lab.logits(part) for part in torch.split(x, 7)])
 
 
 def h5(lab: Lab) -> Finding:
     """pgd at eps 0."""
-    if lab.random > REPEATS:
+    if not lab.repeats:
         return Finding(id="H5", status="skip", said="the encoder does not repeat itself: S10")
     robust, clean = lab.attacked("pgd", times=Fraction(0)).robust, lab.clean.robust
     said = f"{int((robust != clean).sum())} of {lab.n} differ"
@@ -90,16 +90,15 @@ def h10(lab: Lab) -> Finding:
 
 def s10(lab: Lab) -> Finding:
     """Five passes of the same input."""
-    declared = "randomised" in lab.classifier.encoder.traits
-    random = lab.random > REPEATS
     said = f"five passes differ by {100 * lab.random:.2g}% of the largest logit"
-    said += "" if not random else ", declared" if declared else "; the trait randomised is not declared"
-    return Finding(id="S10", status="adaptive" if random else "pass", said=said)
+    said += "; the trait randomised is not declared" if not lab.repeats else ""
+    said += f"; attacked is the expectation over {DRAWS} draws" if lab.declared else ""
+    return Finding(id="S10", status="pass" if lab.repeats else "adaptive", said=said)
 
 
 def s14(lab: Lab) -> Finding:
-    """Declared traits; where the encoder has honest(), it is attacked through that."""
-    traits = sorted(lab.classifier.encoder.traits)
+    """Declared traits but randomness, which is S10's; where the encoder has honest(), it is attacked through that."""
+    traits = sorted(lab.classifier.encoder.traits - {"randomised"})
     honest = getattr(lab.classifier.encoder, "honest", None)
     if not traits or honest is None:
         said = f"declares {', '.join(traits)} and no honest()" if traits else "declares no trait"

@@ -15,6 +15,7 @@ from rlbench import registry
 from rlbench.core import Adversarial, Ball, Classifier, Encoder, Examples, Field, Threat
 from rlbench.errors import AttackError, SuiteError
 from rlbench.evaluate import Bench
+from rlbench.expectation import Expectation
 from rlbench.heads import ZeroShot
 from rlbench.judge import Meter, Watch, judge, run_attack
 from rlbench.metrics import margin
@@ -22,6 +23,7 @@ from rlbench.seeds import ExampleStreams
 from rlbench.soundness import total
 from rlbench.threat import ball_of
 
+REPEATS = 1e-5  # passes of one input that differ by more than this share of the largest logit are random
 Answer = Callable[[Tensor], Tensor]  # (B, *shape) -> (B, C) logits
 
 
@@ -70,7 +72,7 @@ class Raised:
     def __call__(self, x: Tensor, rows: Tensor | None = None) -> Tensor:
         """(B, *shape) -> (B, C)."""
         y = self.y if rows is None else self.y[rows.to(self.y.device)]
-        parts = x.split(self.batch_size)
+        parts = torch.split(x, self.batch_size)
         logits = torch.cat([self.classify(part).double() for part in parts])
         return logits + self.by * torch.nn.functional.one_hot(y, logits.shape[1])
 
@@ -111,8 +113,24 @@ class Lab:
     def ball(self) -> Ball:
         return ball_of(self.threat, self.bench.box)
 
+    @property
+    def declared(self) -> bool:
+        """Whether the encoder says that it is randomised: then everything is about its expectation, as in a run."""
+        return "randomised" in self.classifier.encoder.traits
+
+    @cached_property
+    def repeats(self) -> bool:
+        """Whether the same input gives the same answer."""
+        return self.declared or self.random <= REPEATS
+
+    def _expected(self, x: Tensor) -> Tensor:
+        meter = Meter(self.classifier, len(x), batch_size=self.bench.batch_size, on_pass=self.on_pass)
+        return Expectation(classifier=meter, seed=self.bench.suite.seed)(x)
+
     def meter(self, n: int, watch: Watch | None = None) -> Meter:
         """Counts and splits calls of the model."""
+        if self.declared:
+            return Meter(self._expected, n, batch_size=self.bench.batch_size, watch=watch)
         return Meter(self.classifier, n, batch_size=self.bench.batch_size, on_pass=self.on_pass, watch=watch)
 
     def logits(self, x: Tensor) -> Tensor:
@@ -180,7 +198,9 @@ class Lab:
     @cached_property
     def random(self) -> float:
         """How far five passes of the same input differ, over the largest logit; 0 where one is not finite."""
-        passes = torch.stack([self.logits(self.x) for _ in range(5)])
+        meter = Meter(self.classifier, self.n, batch_size=self.bench.batch_size, on_pass=self.on_pass)
+        with torch.no_grad():
+            passes = torch.stack([meter(self.x) for _ in range(5)])
         spread = (passes.amax(0) - passes.amin(0)).nan_to_num(0.0).amax()
         return float(spread / passes.nan_to_num(0.0, 0.0, 0.0).abs().amax().clamp_min(1e-12))
 

@@ -12,8 +12,9 @@ from rlbench.audit.lab import Answer, Lab, main_threat
 from rlbench.checkpoints import models, resolve
 from rlbench.checks import CHECKS, RANK, Badge, Finding, badge
 from rlbench.core import Adversarial, Suite
-from rlbench.errors import FieldError, UnknownName
+from rlbench.errors import FieldError, SuiteError, UnknownName
 from rlbench.evaluate import Bench, prepare
+from rlbench.heads import ZeroShot
 
 UNDEFENDED = "languagebind"  # the baseline that the others were trained from
 MOST = 200
@@ -98,7 +99,7 @@ def _sibling(bench: Bench, model: str) -> tuple[str, Answer | None]:
 
 def _of_random(found: Finding, lab: Lab) -> Finding:
     """What fails on an encoder that does not repeat itself asks for an attack on its expectation first."""
-    random = found.id.startswith("S") and found.status == "fail" and lab.random > harness.REPEATS
+    random = found.id.startswith("S") and found.status == "fail" and not lab.repeats
     return replace(found, status="adaptive") if random else found
 
 
@@ -131,6 +132,8 @@ def audit(
     begun = perf_counter()
     threat = main_threat([p for p in suite.perturbations if isinstance(p, Adversarial)], suite.name)
     bench = prepare(suite, model, device=device, batch_size=batch_size)
+    if not isinstance(bench.classifier, ZeroShot):
+        raise SuiteError(f"suite {suite.name} is about retrieval; an audit is of a classification suite")
     n = min(examples, suite.task.size("test") or examples)
     name, sibling = _sibling(bench, model)
     lab = Lab(bench, n, threat, sibling, on_pass)

@@ -33,8 +33,9 @@ def _cosines() -> Tensor:
 
 def _blocks(x: Tensor) -> Tensor:
     """(..., H, W), multiples of 8 -> (..., H/8, W/8, 8, 8), coefficients of each block."""
-    tiles = x.unflatten(-1, (-1, SIDE)).unflatten(-3, (-1, SIDE)).transpose(-3, -2)
+    h, w = x.shape[-2:]
     basis = _cosines().to(x)
+    tiles: Tensor = x.reshape(*x.shape[:-2], h // SIDE, SIDE, w // SIDE, SIDE).transpose(-3, -2)
     return basis @ tiles @ basis.T
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from itertools import count
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -12,19 +10,14 @@ from torch.nn.functional import interpolate, pad
 
 from rlbench.encoders.defended import Defence
 from rlbench.registry import register
-from rlbench.seeds import generator
 
 
 @dataclass(frozen=True, kw_only=True)
 class Random(Defence):
-    """A defence whose every call draws new numbers, from a generator of its own. Attack through: its expectation."""
+    """A defence that draws new numbers at every call, from torch's generator as such encoders do.
 
-    calls: Iterator[int] = field(default_factory=count, init=False, repr=False, compare=False)
-
-    def draw(self) -> torch.Generator:
-        """A generator for one call."""
-        seed = int(generator(type(self).__name__, next(self.calls)).integers(2**62))
-        return torch.Generator().manual_seed(seed)
+    Attack through: its expectation.
+    """
 
     def honest(self) -> Defence:
         return self
@@ -41,7 +34,7 @@ class Noise(Random):
     sigma: float = 0.05
 
     def front(self, x: Tensor) -> Tensor:
-        noise = torch.randn(x.shape, generator=self.draw()).to(x)
+        noise = torch.randn(x.shape).to(x)
         return (x + self.sigma * noise).clamp(0, 1)
 
 
@@ -57,7 +50,7 @@ class RandomResize(Random):
 
     def front(self, x: Tensor) -> Tensor:
         h, w = x.shape[-2:]
-        u = torch.rand(3, generator=self.draw())
+        u = torch.rand(3)
         factor = float(self.smallest + (1 - self.smallest) * u[0])
         new_h, new_w = round(h * factor), round(w * factor)
         frames = x.reshape(len(x), -1, h, w)
@@ -78,7 +71,7 @@ class Dropout(Random):
     share: float = 0.3
 
     def middle(self, embedded: Tensor) -> Tensor:
-        kept = torch.rand(embedded.shape, generator=self.draw()) >= self.share
+        kept = torch.rand(embedded.shape) >= self.share
         return embedded * kept.to(embedded)
 
 
