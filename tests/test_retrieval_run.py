@@ -106,6 +106,12 @@ def test_five_in_place_of_one(runs) -> None:
     assert five["clean"].key != one["clean"].key
 
 
+def test_one_medium_alone(pack) -> None:
+    records = rlbench.run(_suite(pack), "tecoa", out=pack / "alone", examples=1, workers=1)
+    assert [record.error for record in records] == [None] * 3 and records[0].n_correct == 1
+    assert records[0].provenance["text-to-x R@1"] == 1  # the only medium at hand
+
+
 def test_rivals_that_are_out_of_the_game() -> None:
     logits = torch.randn(40, 9, generator=torch.Generator().manual_seed(0), requires_grad=True)
     y = torch.arange(40) % 9

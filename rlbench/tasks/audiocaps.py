@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from rlbench.core import Modality
@@ -26,7 +26,7 @@ class AudioCaps(Captioned):
     """
 
     kind: ClassVar[Modality] = "audio"
-    seconds: ClassVar[float] = 10.0
+    seconds: float = field(default=10.0, init=False)
     source: ClassVar[Source] = Source(
         title="AudioCaps",
         url="https://github.com/cdjkim/audiocaps",

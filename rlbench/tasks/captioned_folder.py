@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from rlbench.core import Modality
@@ -19,7 +19,7 @@ class CaptionedFolder(Captioned):
 
     medium: Modality
 
-    seconds: ClassVar[float] = 10.0
+    seconds: float = field(default=10.0, init=False)
     source: ClassVar[Source] = Source(
         title="a captioned folder",
         url="your own",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
@@ -26,7 +26,7 @@ class Clotho(Captioned):
     """
 
     kind: ClassVar[Modality] = "audio"
-    seconds: ClassVar[float] = 30.0
+    seconds: float = field(default=30.0, init=False)
     source: ClassVar[Source] = Source(
         title="Clotho 2.1",
         url="https://zenodo.org/records/4783391",

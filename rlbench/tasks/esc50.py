@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from rlbench.core import Label, Modality, Split
@@ -27,7 +27,7 @@ class Esc50(Published):
     folds: tuple[int, ...] = (1, 2, 3, 4, 5)
 
     kind: ClassVar[Modality] = "audio"
-    seconds: ClassVar[float] = 5.0
+    seconds: float = field(default=5.0, init=False)
     source: ClassVar[Source] = Source(
         title="ESC-50",
         url="https://github.com/karolpiczak/ESC-50",

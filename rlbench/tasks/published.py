@@ -57,14 +57,16 @@ class Published(Recordings, ABC):
 
     Attributes:
         root: the folder of the copy; without it, the data set's own folder below the environment's RLBENCH_DATA.
+        rate: of sound for a box without a rate of its own, Hz.
+        seconds: of sound for a log-mel box.
     """
 
     root: str = ""
+    rate: int = field(default=16_000, init=False)
+    seconds: float = field(default=1.0, init=False)
 
     source: ClassVar[Source]
     kind: ClassVar[Modality]
-    rate: ClassVar[int] = 16_000  # of audio for a box without a rate of its own, Hz
-    seconds: ClassVar[float] = 1.0  # of audio for a log-mel box
 
     @property
     @abstractmethod

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from rlbench.core import Label, Modality, Split
@@ -39,7 +39,7 @@ class UrbanSound8K(Published):
     folds: tuple[int, ...] = tuple(range(1, 11))
 
     kind: ClassVar[Modality] = "audio"
-    seconds: ClassVar[float] = 4.0
+    seconds: float = field(default=4.0, init=False)
     source: ClassVar[Source] = Source(
         title="UrbanSound8K",
         url="https://urbansounddataset.weebly.com/urbansound8k.html",

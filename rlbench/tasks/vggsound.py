@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
@@ -25,7 +25,7 @@ class VggSound(Published):
     """
 
     kind: ClassVar[Modality] = "audio"
-    seconds: ClassVar[float] = 10.0
+    seconds: float = field(default=10.0, init=False)
     source: ClassVar[Source] = Source(
         title="VGGSound",
         url="https://www.robots.ox.ac.uk/~vgg/data/vggsound/",
