@@ -1,18 +1,22 @@
 """Soundness: the rules on what is counted, what a watched meter counts, and audits of encoders that are known."""
 
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 from click.testing import CliRunner
 
-from rlbench.audit.lab import main_threat
+from rlbench.audit import harness
+from rlbench.audit.lab import Lab, main_threat
 from rlbench.audit.report import RUNS, audit
 from rlbench.checks import CHECKS, Finding, badge
 from rlbench.cli import main
 from rlbench.core import Adversarial, Clean, Threat, Worst
+from rlbench.encoders.defended import Defence, Defended
 from rlbench.errors import FieldError, SuiteError, UnknownName
+from rlbench.evaluate import prepare
 from rlbench.fields import parse_eps
 from rlbench.judge import Meter, Watch
 from rlbench.runner import run
@@ -155,3 +159,43 @@ def test_a_run_keeps_watch(tmp_path) -> None:
     records = run(suite, ["linear", "linear+jpeg"], out=tmp_path, workers=1)
     assert [record.provenance["soundness"] for record in records] == ["sound"] * 4 + ["unreliable"] * 2
     assert records[-1].provenance["soundness_failed"] == "H7: 100% of gradients are zero"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shaky(Defence):
+    """Noise on the embedding, declared or not."""
+
+    declared: bool = True
+
+    @property
+    def traits(self):
+        return frozenset({"randomised"} if self.declared else ())
+
+    def middle(self, embedded):
+        return embedded + 0.02 * torch.randn(embedded.shape)
+
+
+@pytest.mark.parametrize("declared", [True, False])
+def test_declared_randomness_is_attacked_by_its_expectation_and_other_is_named(declared) -> None:
+    bench = prepare(load_suite("smoke"), "linear")
+    head = replace(bench.classifier, encoder=Defended(bench.classifier.encoder, Shaky(declared=declared)))
+    lab = Lab(replace(bench, classifier=head), 6, Threat("linf", parse_eps("4/255")))
+    random, same = harness.s10(lab), harness.h5(lab)
+    assert random.status == ("pass" if declared else "adaptive")
+    assert ("not declared" in random.said) != declared
+    assert same.status == ("pass" if declared else "skip") and lab.random > 1e-3
+
+
+@pytest.mark.parametrize(("honest", "status"), [(False, "adaptive"), (True, "fail")])
+def test_a_declared_purifier_needs_an_adaptive_attack(honest, status) -> None:
+    bench = prepare(load_suite("smoke"), "linear+jpeg")
+    encoder = bench.classifier.encoder
+    told = SimpleNamespace(
+        boxes=encoder.boxes, logit_scale=encoder.logit_scale, traits=frozenset({"purifies_input"}), embed=encoder.embed
+    )
+    if honest:
+        told.honest = encoder.honest
+    lab = Lab(
+        replace(bench, classifier=replace(bench.classifier, encoder=told)), 16, Threat("linf", parse_eps("8/255"))
+    )
+    assert harness.s14(lab).status == status  # through honest() less is left than the plain attacks say

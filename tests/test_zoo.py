@@ -28,9 +28,9 @@ CAUGHT = {
     "softmax": "H9",
     "stop-gradient": "S8",
     "temperature": "H7",
-    "trap": "S9",
+    "trap": "S8",
 }
-MASKED = [name for name, id_ in CAUGHT.items() if id_ in ("H7", "S8", "S9")]
+MASKED = [name for name, id_ in CAUGHT.items() if id_ in ("H7", "S8")]
 
 
 def test_the_zoo_is_complete_and_hidden() -> None:

@@ -14,7 +14,7 @@ from rlbench.checks import CHECKS, RANK, Badge, Finding, badge
 from rlbench.core import Adversarial, Suite
 from rlbench.errors import FieldError, SuiteError, UnknownName
 from rlbench.evaluate import Bench, prepare
-from rlbench.heads import ZeroShot
+from rlbench.retrieval import Retriever
 
 UNDEFENDED = "languagebind"  # the baseline that the others were trained from
 MOST = 200
@@ -132,7 +132,7 @@ def audit(
     begun = perf_counter()
     threat = main_threat([p for p in suite.perturbations if isinstance(p, Adversarial)], suite.name)
     bench = prepare(suite, model, device=device, batch_size=batch_size)
-    if not isinstance(bench.classifier, ZeroShot):
+    if isinstance(bench.classifier, Retriever):
         raise SuiteError(f"suite {suite.name} is about retrieval; an audit is of a classification suite")
     n = min(examples, suite.task.size("test") or examples)
     name, sibling = _sibling(bench, model)
