@@ -58,12 +58,12 @@ class Heat:
 
 def curves(table: Table) -> list[Curves]:
     """One for each norm and attack of the table, the worst case first; columns of several protocols are left out."""
-    found: dict[tuple[bool, str, str], list[tuple[Fraction, str]]] = {}
+    found: dict[tuple[bool, bool, str, str], list[tuple[Fraction, str]]] = {}
     for column in table.columns:
         if (hit := THREAT.match(column)) and " + " not in column:
-            place = hit["what"] != "worst", hit["what"], hit["norm"]
+            place = hit["what"] != "worst", hit["norm"] == "l2", hit["what"], hit["norm"]
             found.setdefault(place, []).append((Fraction(hit["eps"]), column))
-    return [_curves(table, what, norm, sorted(columns)) for (_, what, norm), columns in sorted(found.items())]
+    return [_curves(table, what, norm, sorted(columns)) for (_, _, what, norm), columns in sorted(found.items())]
 
 
 def _curves(table: Table, what: str, norm: str, columns: Sequence[tuple[Fraction, str]]) -> Curves:

@@ -143,7 +143,7 @@ def _panels(panels: Mapping[str, Panel], tone: Mapping[str, str]) -> Figure:
 def _heat(heat: Heat) -> Figure:
     """Corruptions x severities, one panel a model, and the number in each field."""
     names = list(next(iter(heat.models.values())))
-    figure = Figure(figsize=(1.4 + 1.75 * len(heat.models), 0.8 + 0.19 * len(names)), layout="constrained")
+    figure = Figure(figsize=(1.4 + 1.75 * len(heat.models), 1.1 + 0.19 * len(names)), layout="constrained")
     panels = figure.subplots(1, len(heat.models), squeeze=False, sharey=True)[0]
     for axes, (model, accuracy) in zip(panels, heat.models.items(), strict=True):
         values = 100 * np.array([accuracy[name] for name in names])

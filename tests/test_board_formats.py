@@ -1,0 +1,145 @@
+"""Tables as markdown, LaTeX, CSV and JSON: what they say, and that the same records give the same bytes."""
+
+from __future__ import annotations
+
+import json
+import random
+from dataclasses import replace
+from io import StringIO
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+
+from rlbench.cli import main
+from rlbench.core import Record
+from rlbench.errors import StoreError, UnknownName
+from rlbench.leaderboard import freeze, load, render
+from rlbench.metrics import wilson
+from rlbench.pooling import pooled
+from rlbench.tables import frame, gravest, tables
+
+
+def record(model: str, perturbation: str, ones: int, *, n: int = 100, suite: str = "a_b", **told: object) -> Record:
+    return Record(
+        key=f"{suite} {model} {perturbation} {told.get('round')}",
+        suite=suite,
+        suite_version=1,
+        task="world",
+        modality="image",
+        model=model,
+        backbone="mini",
+        perturbation=perturbation,
+        n=n,
+        n_correct=ones,
+        error=None,
+        forwards=1,
+        backwards=0,
+        flags=np.packbits(np.arange(n) < ones).tobytes().hex(),
+        provenance={"protocol": perturbation, "data": "d", "anchors": "a", "seed": 0, "checkpoint": model, **told},
+    )
+
+
+RECORDS = [
+    record(model, column, ones)
+    for model, row in {"own:mini": (90, 70), "other:mini": (88, 40), "near:mini": (91, 69)}.items()
+    for column, ones in zip(("clean", "worst linf 4/255"), row, strict=True)
+]
+
+
+@pytest.mark.parametrize("format", ["md", "latex", "csv", "json"])
+def test_the_same_records_give_the_same_bytes_in_any_order(format: str) -> None:
+    text = render(frame(RECORDS), "t", baseline="other", format=format)
+    for seed in range(3):
+        shuffled = random.Random(seed).sample(RECORDS, len(RECORDS))
+        assert render(frame(shuffled), "t", baseline="other", format=format) == text
+
+
+def test_markdown_marks_ties_ranks_and_differences() -> None:
+    """70, 69 and 40 nested: 1:0 is a tie; 30:0 and 29:0 are not. Clean 90, 88, 91: all tied."""
+    text = render(frame(RECORDS), "t", baseline="other")
+    rows = {line.split("|")[2].strip(): line for line in text.splitlines() if line.count("|") == 6}
+    assert rows["own:mini"].split("|")[1].strip() == "1-2" and rows["other:mini"].split("|")[1].strip() == "3"
+    assert "**70.0** [" in rows["own:mini"] and "**69.0** [" in rows["near:mini"] and "| 40.0 [" in rows["other:mini"]
+    assert "**88.0** [" in rows["other:mini"]
+    assert "+30.0 (30:0, p <.001, Holm <.001)" in text and "minus other:mini" in text
+    with pytest.raises(UnknownName, match="own:mini"):
+        render(frame(RECORDS), "t", baseline="oter")
+
+
+def test_csv_and_json_have_every_cell_with_its_interval() -> None:
+    cells = pd.read_csv(StringIO(render(frame(RECORDS), "t", baseline="other", format="csv")))
+    assert len(cells) == 6
+    row = cells[(cells["model"] == "own:mini") & (cells["column"] == "worst linf 4/255")].iloc[0]
+    assert (row["share"], row["n"]) == (0.7, 100) and (row["low"], row["high"]) == pytest.approx(
+        wilson(70, 100), abs=1e-6
+    )
+    assert (row["rank_low"], row["rank_high"], row["minus_points"]) == (1, 2, 30.0)
+    assert row["minus_p"] == pytest.approx(2 / 2**30, rel=1e-5)
+    assert cells[cells["model"] == "other:mini"]["minus_p"].isna().all()
+    found = json.loads(render(frame(RECORDS), "t", format="json"))
+    assert len(found["cells"]) == 6 and found["macro"] == []
+    assert {c["model"]: c["tied_best"] for c in found["cells"] if c["column"].startswith("worst")} == {
+        "own:mini": True, "near:mini": True, "other:mini": False
+    }  # fmt: skip
+
+
+def test_latex_is_a_booktabs_table_of_escaped_text() -> None:
+    text = render(frame(RECORDS), "t", format="latex")
+    for word in (r"\toprule", r"\midrule", r"\bottomrule", r"a\_b v1", r"1--2 & own:mini & 100 & \textbf{90.0}"):
+        assert word in text
+    [body] = [part.split(r"\bottomrule")[0] for part in text.split(r"\midrule")[1:]]
+    assert {line.count("&") for line in body.strip().splitlines()} == {4}
+    assert "_" not in text.replace(r"\_", "") and "%" not in text.replace(r"\%", "")
+
+
+def test_a_table_shows_the_gravest_badge_of_each_row() -> None:
+    text = render(frame(RECORDS), "t")
+    assert "soundness" not in text
+    told = [replace(r, provenance={**r.provenance, "soundness": "sound"}) for r in RECORDS]
+    told[1] = replace(told[1], provenance={**told[1].provenance, "soundness": "unreliable"})
+    rows = [line.split("|") for line in render(frame(told), "t").splitlines() if line.count("|") == 7]
+    assert {row[2].strip(): row[3].strip() for row in rows[2:]} == {
+        "own:mini": "unreliable", "near:mini": "sound", "other:mini": "sound"
+    }  # fmt: skip
+    assert gravest(["sound", "", "warn"]) == "warn" and gravest([]) == "" and gravest(["sound", "new"]) == "new"
+
+
+def test_stores_of_several_machines_are_merged_or_refused(tmp_path: Path) -> None:
+    one, two = tmp_path / "one.jsonl", tmp_path / "two.jsonl"
+    one.write_text(freeze(RECORDS[:4]))
+    two.write_text(freeze(RECORDS[2:]))
+    assert len(load([one, two])) == 6
+    moved = replace(RECORDS[2], flags=np.packbits(np.arange(100) >= 12).tobytes().hex())  # as many, others
+    two.write_text(freeze([moved]))
+    with pytest.raises(StoreError, match="contradicts another store"):
+        load([one, two])
+
+
+def test_rounds_are_pooled_pair_by_pair() -> None:
+    """Two rounds of 10 and 14 examples that fill no whole bytes: the flags of both stand behind each other."""
+    rounds = [record("own:mini", "clean", k, n=n, round=t, data=f"d{t}") for t, n, k in (("1", 10, 3), ("2", 14, 9))]
+    alone = record("own:mini", "clean", 5, suite="other")
+    kept, merged = pooled([*rounds[::-1], alone])
+    assert kept is alone and (merged.n, merged.n_correct) == (24, 12)
+    bits = np.unpackbits(np.frombuffer(bytes.fromhex(merged.flags or ""), dtype=np.uint8))[:24]
+    assert bits.tolist() == [1] * 3 + [0] * 7 + [1] * 9 + [0] * 5
+    assert str(merged.provenance["data"]).endswith("(rounds 1, 2)")
+    only = record("near:mini", "clean", 3, n=10, round="1", data="d1")
+    assert len(tables(frame(pooled([*rounds, only])))) == 2  # other rounds are other data
+    failed = replace(rounds[0], n_correct=None, flags=None, error="crash")
+    assert pooled([failed, rounds[1]])[0].error == "crash"
+
+
+def test_the_command_line(tmp_path: Path) -> None:
+    file, run = tmp_path / "mine.jsonl", CliRunner().invoke
+    file.write_text(freeze(RECORDS))
+    csv = run(main, ["leaderboard", "--records", str(file), "--format", "csv", "--baseline", "other"])
+    assert csv.exit_code == 0 and csv.output.startswith("modality,suite,")
+    unknown = run(main, ["leaderboard", "--records", str(file), "--baseline", "oter"])
+    assert unknown.exit_code == 2 and "other:mini" in unknown.output
+    assert run(main, ["leaderboard", "--format", "csv"]).exit_code == 2
+    assert run(main, ["leaderboard", "--pictures", "2"]).exit_code == 2
+    assert run(main, ["leaderboard", "--html", str(tmp_path / "no" / "such"), "--records", str(file)]).exit_code == 2

@@ -1,0 +1,243 @@
+"""The page: what it holds, that it asks nobody for anything, and that it works in a browser."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import rlbench
+from rlbench import page
+from rlbench.core import Record
+from rlbench.leaderboard import examples, freeze
+from rlbench.pictures import telling
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
+EVIL = "</script><script>alert(1)</script>"
+
+
+def record(model: str, perturbation: str, ones: int | None, suite: str, **changes: Any) -> Record:
+    base = {"modality": "thermal", "n": 200, "error": None if ones is not None else f"crash {EVIL}"}
+    flags = None if ones is None else np.packbits(np.arange(200) < ones).tobytes().hex()
+    facts = {"protocol": perturbation, "data": suite, "anchors": "a", "seed": 0, "soundness": "sound"}
+    return Record(
+        key=f"{suite} {model} {perturbation}",
+        suite=suite,
+        suite_version=1,
+        task="world",
+        model=model,
+        backbone="mini",
+        perturbation=perturbation,
+        n_correct=ones,
+        forwards=7,
+        backwards=0,
+        flags=flags,
+        provenance=facts,
+        **{**base, **changes},
+    )
+
+
+MODELS = {"own:mini": 0, "near:mini": 2, "languagebind:mini": 60, "far:mini": 80, "fifth:mini": 20, "sixth:mini": 30}
+NOISE = {f"{name} {s}": 170 - 15 * s for name in ("fog", "lens_defocus") for s in range(1, 6)}
+WORST = {"clean": 180, "worst linf 2/255": 150, "worst linf 4/255": 120}
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A real store, of the linear oracle."""
+    path = tmp_path_factory.mktemp("page") / "store"
+    rlbench.run("smoke", "linear", examples=12, out=path, workers=1, device="cpu")
+    return path
+
+
+@pytest.fixture(scope="module")
+def site(store: Path) -> Path:
+    """The page of that store and of made-up records, with pictures of the store's cells."""
+    rows = [
+        record(model, p, k - less, suite)
+        for suite, columns in (("attacked", WORST), ("noisy", {"clean": 180, **NOISE}))
+        for model, less in MODELS.items()
+        for p, k in columns.items()
+    ]
+    rows[2] = record("own:mini", "worst linf 4/255", None, "attacked")
+    made = store.parent / "made.jsonl"
+    made.write_text(freeze(rows))
+    (store.parent / "index.html").write_text(page.render([store, made], pictures=2))
+    return store.parent / "index.html"
+
+
+def data(text: str) -> dict[str, Any]:
+    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL)
+    assert found
+    return dict(json.loads(found[1]))
+
+
+def test_the_page_names_no_other_place(site: Path) -> None:
+    text = site.read_text()
+    own = text.split('id="data">')[0]
+    assert "default-src 'none'" in own
+    assert not re.search(r'(src|href)\s*=(?!"(data:|#))|@import|url\(', own)
+    assert EVIL not in text and text.count("<script>") == 3
+
+
+def test_the_same_records_give_the_same_bytes(tmp_path: Path) -> None:
+    rows = [record(m, p, k, "attacked") for m in MODELS for p, k in WORST.items()]
+    for name, these in (("one", rows), ("two", rows[::-1])):
+        (tmp_path / f"{name}.jsonl").write_text("".join(freeze([r]) for r in these))
+    assert page.render([tmp_path / "one.jsonl"]) == page.render([tmp_path / "two.jsonl"])
+
+
+def test_the_boards_records_make_a_page() -> None:
+    """Rounds are pooled: rlbind's clean thermal cell has the three rounds' 900 examples, as on the board."""
+    from rlbench.leaderboard import boards
+
+    found = data(page.render([board.records for board in boards() if board.name == "mini"]))
+    cell = next(
+        r
+        for r in found["records"]
+        if (r["suite"], r["model"], r["perturbation"]) == ("claim-thermal", "rlbind:mini", "clean")
+    )
+    assert (cell["n"], cell["n_correct"]) == (900, 852)  # 94.7 % of leaderboards/mini.md
+    assert {m["family"] for m in found["macros"]} == {"claim-*", "claim-*-unseen"}
+
+
+def test_pictures_are_of_examples_that_the_attack_broke_and_agree_with_the_run(site: Path, store: Path) -> None:
+    pictured = [r for r in data(site.read_text())["records"] if "pictures" in r]
+    assert {r["suite"] for r in pictured} == {"smoke"} and len(pictured) == 19
+    for r in pictured:
+        assert all(p["agrees"] and p["clean"]["correct"] for p in r["pictures"])
+        assert all(image.startswith("data:image/png;base64,") for p in r["pictures"] for image in p["images"])
+    frame = examples(store)
+    hardest = frame[frame["perturbation"] == "pgd linf 8/255"]
+    shown = next(r for r in pictured if r["perturbation"] == "pgd linf 8/255")["pictures"]
+    assert [p["perturbed"]["correct"] for p in shown] == [bool(hardest["correct"].iloc[p["index"]]) for p in shown]
+    clean = np.array([1, 1, 0, 1, 1, 0, 1], dtype=bool)
+    assert telling(clean, np.array([1, 0, 0, 1, 0, 0, 0], dtype=bool), 4) == [1, 4, 0, 3]
+
+
+def test_per_example_frames_have_what_the_blocks_know(store: Path) -> None:
+    """Of a clean cell the flags are where prediction and label agree; a worst case has flags alone."""
+    frame = examples(store)
+    assert frame.groupby("perturbation").size().eq(12).all()
+    clean = frame[frame["perturbation"] == "clean"]
+    assert ((clean["prediction"] == clean["label"]) == clean["correct"]).all() and clean["id"].is_unique
+    worst = frame[frame["perturbation"] == "worst linf 8/255"].set_index("index")
+    assert worst["id"].isna().all()
+    members = frame[frame["perturbation"].str.match(r"(fgsm|pgd|apgd-\w+) linf")]
+    assert (members.groupby("index")["correct"].all() == worst["correct"]).all()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    sync = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install '.[dev]'")
+    path = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if path is None:
+        pytest.skip("no Chromium: apt-get install chromium")
+    with sync.sync_playwright() as running:
+        chromium = running.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def visit(browser: Any, site: Path) -> Iterator[Callable[..., Any]]:
+    """Opens the page; at the end, there was no error on the console and no request but for the file."""
+    said: list[str] = []
+    asked: list[str] = []
+    pages = []
+
+    def go(**options: Any) -> Any:
+        one = browser.new_page(**options)
+        pages.append(one)
+        one.set_default_timeout(20_000)
+        one.on("console", lambda message: said.append(message.text))
+        one.on("pageerror", lambda error: said.append(str(error)))
+        one.on("request", lambda request: asked.append(request.url))
+        one.goto(site.as_uri())
+        return one
+
+    yield go
+    for one in pages:
+        one.close()
+    assert said == [] and {url for url in asked if not url.startswith("data:")} == {site.as_uri()}
+
+
+def models(one: Any) -> list[str]:
+    return list(one.locator("#grid tbody th").all_inner_texts())
+
+
+def test_it_renders_sorts_and_chooses(visit: Callable[..., Any]) -> None:
+    one = visit()
+    one.select_option("#suite", label="attacked · mini")
+    assert one.locator("#board-title").inner_text().startswith("attacked v1: thermal")
+    assert one.locator("#grid tbody tr").count() == 6 and one.locator("#curves polyline").count() == 6
+    header = one.locator("#grid thead th", has_text="clean")
+    header.click()
+    assert [models(one)[k] for k in (0, -1)] == ["far:mini", "own:mini"]
+    header.click()
+    assert [models(one)[k] for k in (0, -1)] == ["own:mini", "far:mini"]
+    one.locator("#board input").fill("near")
+    assert models(one) == ["near:mini"]
+    one.locator("#modalities button", has_text="image").click()
+    assert one.locator("#board-title").inner_text().startswith("smoke v1: image")
+    assert not one.locator("#heat").is_visible()
+
+
+def test_every_cell_can_be_filtered(visit: Callable[..., Any]) -> None:
+    one = visit()
+    assert "cells" in one.locator(".dt-info").inner_text()
+    one.locator("#filters select").nth(0).select_option("noisy")
+    one.locator("#filters select").nth(1).select_option("own:mini")
+    assert one.locator(".dt-info").inner_text().startswith("1 to 11 of 11 cells")
+    one.locator("#cells button", has_text="90.0").first.click()
+    assert one.locator("#cell-title").inner_text() == "own:mini · clean"
+
+
+def test_a_cell_opens_its_examples_by_keyboard(visit: Callable[..., Any]) -> None:
+    one = visit()
+    one.locator("#modalities button", has_text="image").click()
+    one.get_by_role("button", name="linear, pgd linf 8/255").focus()
+    one.keyboard.press("Enter")
+    assert one.locator("#cell img").count() == 6
+    assert one.locator("#cell img").first.evaluate("image => image.naturalWidth") > 0
+    assert one.locator("#cell .map rect").count() == 12
+    one.keyboard.press("Escape")
+    assert not one.locator("#cell").is_visible()
+
+
+def test_failures_and_differences_are_said(visit: Callable[..., Any]) -> None:
+    one = visit()
+    one.select_option("#suite", label="attacked · mini")
+    assert EVIL in one.locator("#failures").inner_text()
+    one.get_by_role("button", name="own:mini, worst linf 4/255: failed").click()
+    assert "crash" in one.locator("#cell").inner_text()
+    one.keyboard.press("Escape")
+    one.get_by_role("button", name="near:mini, clean").click()
+    assert "Minus languagebind:mini: +29.0 (58:0, p <.001" in one.locator("#cell").inner_text()
+
+
+def test_a_mean_of_corruptions_opens_its_cells_and_the_heat_map(visit: Callable[..., Any]) -> None:
+    one = visit()
+    one.select_option("#suite", label="noisy · mini")
+    assert one.locator("#heat tbody tr").count() == 2 and one.locator("#heat thead th").count() == 7
+    one.locator("#heat select").select_option("own:mini")
+    assert one.locator("#heat tbody td").all_inner_texts() == ["77.5", "70.0", "62.5", "55.0", "47.5"] * 2
+    one.get_by_role("button", name="own:mini, 2 corruptions at 3").click()
+    assert one.locator("#cell summary").all_text_contents()[:2] == ["fog 3: 62.5", "Where it comes from"]
+
+
+def test_it_fits_a_phone_and_has_a_dark_side(visit: Callable[..., Any]) -> None:
+    one = visit(viewport={"width": 390, "height": 844}, color_scheme="dark")
+    for option in one.locator("#suite option").all_inner_texts():
+        one.select_option("#suite", label=option)
+        assert one.evaluate("document.documentElement.scrollWidth") <= 390
+    paper = "getComputedStyle(document.body).backgroundColor"
+    assert one.evaluate(paper) == "rgb(20, 23, 26)"
+    one.locator("#theme").click()  # auto -> light
+    assert one.evaluate(paper) == "rgb(251, 251, 249)"

@@ -1,0 +1,99 @@
+"""Figures: their data against the records, and files that are the same every time."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from rlbench.cli import main
+from rlbench.core import Record
+from rlbench.figures import PALETTE, colours, curves, headline, heats, scatters
+from rlbench.leaderboard import freeze
+from rlbench.metrics import wilson
+from rlbench.plots import draw
+from rlbench.tables import frame, tables
+
+EPS = {"clean": 90, "worst linf 2/255": 70, "worst linf 4/255": 50, "worst linf 8/255": 20, "worst l2 0.5": 30}
+NOISE = {f"{name} {s}": 90 - 10 * s - k for k, name in enumerate(("fog", "snow_fall")) for s in range(1, 6)}
+
+
+def record(model: str, perturbation: str, ones: int, suite: str) -> Record:
+    return Record(
+        key=f"{suite} {model} {perturbation}",
+        suite=suite,
+        suite_version=1,
+        task="world",
+        modality="image",
+        model=model,
+        backbone="mini",
+        perturbation=perturbation,
+        n=100,
+        n_correct=ones,
+        error=None,
+        forwards=0,
+        backwards=0,
+        flags=np.packbits(np.arange(100) < ones).tobytes().hex(),
+        provenance={"protocol": perturbation, "data": suite, "anchors": "a", "seed": 0},
+    )
+
+
+RECORDS = [
+    *(record(m, p, k - d, "attacked") for m, d in (("a:mini", 0), ("b:mini", 15)) for p, k in EPS.items()),
+    *(
+        record(m, p, k - d, "noisy")
+        for m, d in (("a:mini", 0), ("b:mini", 15))
+        for p, k in {"clean": 90, **NOISE}.items()
+    ),
+]
+CELLS = frame(RECORDS)
+
+
+def test_curves_start_clean_and_climb_in_eps() -> None:
+    first, second = curves(tables(CELLS)[0])
+    assert (first.what, first.norm, second.norm) == ("worst", "linf", "l2")
+    points = first.models["b:mini"]
+    assert [x for x, _ in points] == [0, 2, 4, 8] and [s.share for _, s in points] == [0.75, 0.55, 0.35, 0.05]
+    assert (points[2][1].low, points[2][1].high) == pytest.approx(wilson(35, 100))
+    assert [x for x, _ in second.models["a:mini"]] == [0, 0.5]
+
+
+def test_scatters_and_heat_maps() -> None:
+    attacked, noisy = tables(CELLS)
+    middle = headline(scatters(attacked))
+    assert middle.column == "worst linf 4/255"
+    assert [s.share for s in middle.models["a:mini"]] == [0.9, 0.5]
+    assert scatters(tables(frame(RECORDS[:5]))[0]) == []  # one model is no comparison
+    [heat] = heats(CELLS)
+    assert heat.facts["suite"] == noisy.facts["suite"]
+    assert heat.models["b:mini"]["snow_fall"] == pytest.approx([0.64, 0.54, 0.44, 0.34, 0.24])
+
+
+def test_colours_are_told_apart_and_do_not_depend_on_the_order() -> None:
+    assert colours(["b", "a"]) == colours(["a", "b", "a"]) and len(set(PALETTE)) == len(PALETTE) == 8
+
+
+@pytest.mark.parametrize("format", ["png", "svg"])
+def test_the_same_records_give_the_same_files(format: str) -> None:
+    files = draw(RECORDS, format=format)
+    assert [name.split(".")[0].split("-")[0] for name in files] == ["curves", "scatter", "corruptions"]
+    assert draw(RECORDS[::-1], format=format, kinds=["curves"]).items() <= files.items()
+    for data in files.values():
+        if format == "png":
+            assert min(Image.open(BytesIO(data)).size) > 300
+        else:
+            assert b"a:mini" in data and b"<dc:date>" not in data
+
+
+def test_the_command_line_writes_what_there_is(tmp_path: Path) -> None:
+    file = tmp_path / "mine.jsonl"
+    file.write_text(freeze(RECORDS[:2]))
+    words = ["plot", str(file), "--out", str(tmp_path / "figures")]
+    assert "nothing to draw" in CliRunner().invoke(main, words).output
+    file.write_text(freeze(RECORDS[:10]))
+    done = CliRunner().invoke(main, [*words, "--kind", "scatter", "--format", "svg"])
+    assert done.exit_code == 0 and [path.name for path in (tmp_path / "figures").iterdir()] == ["scatter.svg"]
