@@ -41,7 +41,7 @@ def main(suite: str = "thermal", model: str = "languagebind", examples: str = "2
         found = audit(load_suite(suite), f"{model}+{name}", examples=n)
         seconds, left = process_time() - begun, honest(suite, f"{model}+{name}", n)
         failing = ", ".join(one.id for one in found.findings if one.status not in ("pass", "skip"))
-        numbers = " | ".join(f"{100 * share:.1f}" for share in (found.clean, found.robust, left))
+        numbers = " | ".join(f"{100 * share:.1f}" for share in (found.clean, found.robust or 0.0, left))
         sys.stdout.write(f"| {name} | {found.badge} | {numbers} | {seconds:.0f} | {failing} |\n")
         sys.stdout.flush()
 

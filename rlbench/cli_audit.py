@@ -109,7 +109,8 @@ def show(found: Audit, out: Console) -> None:
     for one in found.findings:
         table.add_row(one.id, one.check.asks, Text(one.status, style=STYLES[one.status]), Text(one.said))
     title = f"{found.model} on {found.suite}, {found.threat}, n = {found.examples}: clean {100 * found.clean:.1f}%"
-    out.print(Text(f"{title}, robust at most {100 * found.robust:.1f}%", style="bold"))
+    robust = "" if found.robust is None else f", robust at most {100 * found.robust:.1f}%"
+    out.print(Text(title + robust, style="bold"))
     out.print(table)
     out.print()
     for one in found.findings:

@@ -55,7 +55,8 @@ class Audit:
     """What an audit found.
 
     Attributes:
-        threat: the threat model that was attacked. clean, robust: accuracies, robust under fgsm, pgd and apgd-ce.
+        threat: the threat model that was attacked.
+        clean, robust: accuracies, robust under fgsm, pgd and apgd-ce; None where only some checks were asked for.
         sibling: the model whose examples were transferred, or "".
     """
 
@@ -65,7 +66,7 @@ class Audit:
     threat: str
     sibling: str
     clean: float
-    robust: float
+    robust: float | None
     findings: tuple[Finding, ...]
     seconds: float
 
@@ -149,7 +150,7 @@ def audit(
         threat=str(threat),
         sibling=name,
         clean=lab.clean.accuracy,
-        robust=float(lab.left.float().mean()),
+        robust=None if only else float(lab.left.float().mean()),
         findings=tuple(found),
         seconds=perf_counter() - begun,
     )
