@@ -126,6 +126,7 @@ def test_clip_and_siglip_give_the_logits_of_transformers(tmp_path, kind) -> None
     found = logits(encoder, boxed(pictures())) + encoder.logit_bias
     torch.testing.assert_close(found, expected.logits_per_image, atol=1e-5, rtol=1e-5)
     assert (encoder.logit_bias == -3) == (kind == "siglip") and expected.logits_per_image.std() > 1e-3
+    assert encoder.embed_text([]).shape == (0, encoder.embed_text(["a"]).shape[1])
     check_gradients(encoder, boxed(pictures()))
 
 
@@ -159,6 +160,9 @@ def test_clap_gives_the_logits_of_transformers_from_waves(tmp_path, fused) -> No
         registry.make("encoder", "hf:ID", {"source": str(tmp_path), "seconds": 1.5})
     with pytest.raises(ModalityError, match="has no image; it has audio"):
         load_encoder(f"hf:{tmp_path}", "image")
+    (tmp_path / "preprocessor_config.json").unlink()
+    with pytest.raises(CheckpointError, match=r"the feature extractor of .* can't be read"):
+        load_encoder(f"hf:{tmp_path}", "audio")
 
 
 def test_the_waveform_s_gradient_in_float64(tmp_path) -> None:

@@ -28,7 +28,7 @@ from rlbench.encoders.clip_fronts import MEAN, STD, Front, Pixels
 from rlbench.encoders.clip_sizes import declared
 from rlbench.encoders.clip_weights import read_config, sha256_of
 from rlbench.encoders.languagebind import LanguageBind, languagebind
-from rlbench.errors import CheckpointError, ModalityError, first_line
+from rlbench.errors import CheckpointError, FieldError, ModalityError, first_line
 from rlbench.registry import register
 
 _MODELS = {"clip": CLIPModel, "siglip": SiglipModel, "clap": ClapModel}
@@ -79,12 +79,14 @@ class HuggingFace(nn.Module):
 
     def embed_text(self, prompts: Sequence[str]) -> Tensor:
         """(P,) -> (P, D), unit norm."""
+        if not prompts:
+            return self.embed_text([""])[:0]
         device, rows = next(self.model.parameters()).device, []
         with torch.no_grad():
             for start in range(0, len(prompts), _BATCH):
                 ids = {name: t.to(device) for name, t in self.tokens(prompts[start : start + _BATCH]).items()}
                 rows.append(_unit(self.model.get_text_features(**ids)))  # type: ignore[operator]
-        return torch.cat(rows) if rows else torch.empty(0, self.model.config.projection_dim)  # type: ignore[union-attr,arg-type]
+        return torch.cat(rows)
 
 
 def _unit(features: Any) -> Tensor:
@@ -167,6 +169,13 @@ def _processing(folder: Path) -> dict[str, Any]:
     return {}
 
 
+def _ears(folder: Path) -> ClapFeatureExtractor:
+    try:
+        return ClapFeatureExtractor.from_pretrained(folder, local_files_only=True)  # type: ignore[no-any-return]
+    except _DAMAGED as error:
+        raise CheckpointError(f"the feature extractor of {folder} can't be read: {first_line(error)}") from error
+
+
 def _pixels(folder: Path, kind: str, vision: Any) -> Pixels:
     """The box of the tower's size, with the mean and deviation of the processor, or the family's where it is silent."""
     said, side = _processing(folder), vision.image_size
@@ -197,17 +206,18 @@ def hugging_face(*, source: str, seconds: float | None = None) -> HuggingFace | 
     said = read_config(folder)
     bound, kind = declared(said), str(said.get("model_type"))
     if bound is not None:
-        return languagebind(files={bound: folder})
+        return languagebind(files={bound: folder}, seconds=seconds)
     if kind not in _MODELS:
         raise CheckpointError(
             f"{source} is a model of the type {kind!r}; hf: takes {', '.join(_MODELS)} and LanguageBind"
         )
+    if seconds is not None and kind != "clap":
+        raise FieldError(f"{source} is a {kind}; seconds is for clap")
     model = _loaded(folder, kind)
     config: Any = model.config
     front: Front
     if kind == "clap":
-        ears = ClapFeatureExtractor.from_pretrained(folder, local_files_only=True)
-        front = ClapWaveform(ears, seconds, fused=config.audio_config.enable_fusion)
+        front = ClapWaveform(_ears(folder), seconds, fused=config.audio_config.enable_fusion)
     else:
         front = _pixels(folder, kind, config.vision_config)
     tokens = Tokens(folder, kind, config.text_config)

@@ -66,12 +66,14 @@ class OpenClip(nn.Module):
 
     def embed_text(self, prompts: Sequence[str]) -> Tensor:
         """(P,) -> (P, D), unit norm."""
+        if not prompts:
+            return self.embed_text([""])[:0]
         device, rows = self.front.mean.device, []
         with torch.no_grad():
             for start in range(0, len(prompts), _BATCH):
                 ids = self.tokens(list(prompts[start : start + _BATCH])).to(device)
                 rows.append(normalize(self.model.encode_text(ids), dim=-1))  # type: ignore[operator]
-        return torch.cat(rows) if rows else torch.empty(0, 0)
+        return torch.cat(rows)
 
 
 def _library() -> Any:
