@@ -171,7 +171,7 @@ def _processing(folder: Path) -> dict[str, Any]:
 
 def _ears(folder: Path) -> ClapFeatureExtractor:
     try:
-        return ClapFeatureExtractor.from_pretrained(folder, local_files_only=True)  # type: ignore[no-any-return]
+        return ClapFeatureExtractor.from_pretrained(folder, local_files_only=True)
     except _DAMAGED as error:
         raise CheckpointError(f"the feature extractor of {folder} can't be read: {first_line(error)}") from error
 
