@@ -16,7 +16,7 @@ STYLES = {"pass": "green", "warn": "yellow", "fail": "bold red", "adaptive": "ma
 COLOURS = {"sound": "bold green", "warn": "bold yellow", "needs adaptive": "bold magenta", "unreliable": "bold red"}
 
 
-@click.command(short_help="Is a model's robustness to be believed? Soundness checks and a badge.")
+@click.command(short_help="Soundness checks of a robust accuracy, and a badge.")
 @click.option("--suite", required=True, metavar="NAME|FILE.yaml", help="NAME:MODALITY for a part of a suite.")
 @click.option("--model", required=True, metavar="NAME|FOLDER", help="NAME+DEFENCE: behind a registered defence.")
 @click.option("--examples", type=click.IntRange(1, 200), default=100, show_default=True, metavar="N")
@@ -73,7 +73,7 @@ def audit(
             report=report,
             on_pass=count,
         )
-    path = _written(found, out)
+    path = _written(found, only, out)
     if as_json:
         click.echo(found.json(), nl=False)
     else:
@@ -83,11 +83,11 @@ def audit(
         raise click.exceptions.Exit(1)
 
 
-def _written(found: Audit, out: Path) -> Path:
+def _written(found: Audit, only: tuple[str, ...], out: Path) -> Path:
     from rlbench import console
     from rlbench.errors import StoreError
 
-    name = f"{found.suite}-{found.model}".replace("/", "_").replace("\\", "_").replace(":", "_")
+    name = "-".join((found.suite, found.model, *only)).replace("/", "_").replace("\\", "_").replace(":", "_")
     path = out / "audits" / f"{name}.json"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
