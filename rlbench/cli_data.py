@@ -40,7 +40,7 @@ def list_(as_json: bool) -> None:
 @click.argument("name", metavar="NAME")
 @click.option("--root", default="", metavar="DIR", help="The copy [default: its folder below RLBENCH_DATA].")
 def check(name: str, root: str) -> None:
-    """Whether a copy of the data set NAME is whole: counts, classes, files, checksums. Exit 1 if it is not."""
+    """Whether a copy of the data set NAME is whole: counts, classes, files, checksums. Exit 1 if a fault is found."""
     from rlbench.copies import data_sets, inspected
 
     copy = inspected(name, root)
@@ -50,6 +50,6 @@ def check(name: str, root: str) -> None:
     for finding in copy.findings:
         click.echo(f"  {marks[finding.good]:5}  {finding.what}: {finding.found}")
     click.echo(f"source: {about.url}; licence: {about.licence}")
-    click.echo(f"verdict: {'whole' if copy.whole else f'not whole; it must hold {about.layout}'}")
+    click.echo(f"verdict: {'no fault found' if copy.whole else f'not whole; it must hold {about.layout}'}")
     if not copy.whole:
         raise click.exceptions.Exit(1)

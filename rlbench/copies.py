@@ -34,7 +34,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Copy:
-    """What a check found; `whole` if nothing is wrong."""
+    """What a check found; `whole` if nothing of it is wrong."""
 
     name: str
     folder: str

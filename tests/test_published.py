@@ -13,6 +13,7 @@ from rlbench import registry
 from rlbench.core import Box
 from rlbench.errors import DataError, FieldError
 from rlbench.heads import prompts
+from rlbench.suite import load_suite
 from rlbench.tasks.published import Published
 from rlbench.tasks.trees import names
 
@@ -232,6 +233,20 @@ def test_the_fingerprint_knows_names_labels_and_sizes(tmp_path) -> None:
     (tmp_path / "val" / _synsets()[1] / first.name).unlink()
     seen.add(_task("imagenet", tmp_path).fingerprint())
     assert len(seen) == 4
+
+
+def test_a_suite_names_the_copy_relative_to_itself(tmp_path, monkeypatch) -> None:
+    _tree(tmp_path / "tree")
+    head = "suite: mine\nversion: 1\nsummary: S.\nmodality: image\n"
+    text = head + "task: {name: imagenet, root: ROOT}\nperturbations: [clean]\n"
+    path = tmp_path / "mine.yaml"
+    monkeypatch.chdir("/")
+    path.write_text(text.replace("ROOT", "tree"))
+    near = load_suite(path)
+    monkeypatch.setenv("RLBENCH_DATA", str(tmp_path))
+    path.write_text(text.replace("ROOT", '"${RLBENCH_DATA}/tree"'))
+    assert near.task_name == "imagenet" and near.task.size("test") == 12
+    assert load_suite(path).task.fingerprint() == near.task.fingerprint()
 
 
 @pytest.mark.parametrize(("name", "fields"), [("esc50", {"folds": [6]}), ("urbansound8k", {"folds": []})])
