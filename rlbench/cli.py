@@ -123,6 +123,7 @@ def show(
 @click.option("--suite", "suites", multiple=True, required=True, metavar="NAME|FILE.yaml", help="Several are allowed.")
 @click.option("--model", "models", multiple=True, required=True, metavar="NAME|FOLDER", help="Several are allowed.")
 @click.option("--examples", type=click.IntRange(1), metavar="N", help="Per cell [default: the suite's].")
+@click.option("--budget", metavar="TIME", help="As many examples as fit in 30s, 10m, 2h; N or the suite's at most.")
 @click.option(
     "--seed", type=click.IntRange(0), metavar="N", help="Of the attacks and corruptions [default: the suite's]."
 )
@@ -155,12 +156,12 @@ def run(
 
     What the store has is not run again: an interrupted run continues where it was. Exit 1 if a cell failed.
     """
-    from rlbench import console, planner, runner
+    from rlbench import console, console_plan, planner, runner
 
     terminal = console.console(sys.stderr if as_json else None)
-    plan = planner.plan(suites, models, store=out, **options)
+    plan = planner.plan(suites, models, store=out, pilot=dry_run, **options)
     if not quiet or dry_run:
-        console.plan(plan, terminal)
+        console_plan.plan(plan, terminal, by_cell=dry_run)
     if dry_run:
         if as_json:
             click.echo(console.as_json(asdict(cell) for cell in plan.cells))

@@ -19,7 +19,7 @@ from rlbench.errors import DataError, FieldError, ModalityError, StoreError
 from rlbench.evaluate import Bench, prepare
 from rlbench.machine import code, device_of, processors, settled
 from rlbench.pilot import rehearse
-from rlbench.records import Store
+from rlbench.records import BLOCK, Store
 from rlbench.retrieval import gallery_of
 from rlbench.suite import load_suites
 from rlbench.variants import varied
@@ -179,7 +179,7 @@ class _Draft:
     def fitted(self, seconds: float) -> int:
         """The most examples that the budget has room for. Raises: FieldError where it has room for none."""
         most = max(pair.n for pair in self.pairs)
-        n = times.largest(lambda n: self.plan(n).expected <= seconds, most)
+        n = times.largest(lambda n: self.plan(n).expected <= seconds, most, BLOCK)
         if n == 0:
             raise FieldError(
                 f"the budget of {seconds:g} s is too small: 1 example takes about {self.plan(1).expected:.1f} s; "
