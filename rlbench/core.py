@@ -132,7 +132,7 @@ class Encoder(Protocol):
 class Attack(Protocol):
     """Searches the ball about x; sees the classifier. A plugin is a frozen keyword-only dataclass.
 
-    `min_classes` is the smallest number of classes for which the attack is defined as published.
+    It may say `norms`, `min_classes` (as published), and by number of classes its `loss_used`, `passes` and `label`.
     """
 
     def __call__(self, classifier: Classifier, x: Tensor, y: Tensor, ball: Ball, streams: Streams) -> Tensor:

@@ -57,6 +57,14 @@ def test_right_fields_pass_and_lists_become_tuples() -> None:
     assert checked(Plugin, {"rate": 1, "names": ["a"]}, "x") == {"rate": 1, "names": ("a",)}
 
 
+def test_a_factory_may_check_the_rest_of_its_fields_itself() -> None:
+    def factory(*, steps: int, **rest: object) -> None: ...
+
+    assert checked(factory, {"steps": 1, "own": "x"}, "attack 'x'") == {"steps": 1, "own": "x"}
+    with pytest.raises(FieldError, match="must be int"):
+        checked(factory, {"steps": "x", "own": "x"}, "attack 'x'")
+
+
 def test_a_missing_field_is_named() -> None:
     def factory(*, steps: int, name: str = "x") -> None: ...
 

@@ -1,7 +1,12 @@
 """Streams: the numbers of an example depend on the seed, the scope and its id alone."""
 
+import random
+
+import numpy as np
+import pytest
 import torch
 
+from rlbench import seeds
 from rlbench.seeds import ExampleStreams, generator
 
 STREAMS = ExampleStreams(3, ("a", "b", "c"), "pgd linf 4/255")
@@ -35,3 +40,19 @@ def test_an_empty_batch_has_an_empty_stream() -> None:
 
 def test_parts_of_a_key_do_not_run_together() -> None:
     assert generator("ab", "c").random() != generator("a", "bc").random()
+
+
+def test_foreign_code_is_seeded_and_the_global_generators_are_restored() -> None:
+    def draws() -> list[float]:
+        return [torch.rand(1).item(), float(np.random.rand()), random.random()]
+
+    states = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()
+    with seeds.seeded(3, torch.device("cpu")):
+        first = draws()
+    with pytest.raises(ValueError, match="stop"), seeds.seeded(3, torch.device("cpu")):
+        assert draws() == first
+        raise ValueError("stop")
+    with seeds.seeded(4, torch.device("cpu")):
+        assert draws() != first
+    assert torch.equal(torch.get_rng_state(), states[0])
+    assert (random.getstate(), np.random.get_state()[1].tolist()) == states[1:]
