@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from rlbench.audit.report import Audit
+    from rlbench.console import Advance
 
 STYLES = {"pass": "green", "warn": "yellow", "fail": "bold red", "adaptive": "magenta", "skip": "dim"}
 COLOURS = {"sound": "bold green", "warn": "bold yellow", "needs adaptive": "bold magenta", "unreliable": "bold red"}
@@ -49,20 +50,9 @@ def audit(
     from rlbench.machine import device_of, settled
     from rlbench.suite import load_suite
 
-    passes, at = 0, ("loading", 0, 1)
-
-    def count(n: int) -> None:
-        nonlocal passes
-        passes += n
-        advance(*at, f"{passes:,} passes")
-
-    def report(what: str, done: int, total: int) -> None:
-        nonlocal at
-        at = what, done, total
-        advance(*at, f"{passes:,} passes")
-
     used = device_of(device)
     with console.progress(quiet=quiet) as advance, settled(used):
+        shown = _Shown(advance)
         found = audited(
             load_suite(suite),
             model,
@@ -70,8 +60,8 @@ def audit(
             only=only,
             device=used,
             batch_size=batch_size,
-            report=report,
-            on_pass=count,
+            report=shown.check,
+            on_pass=shown.passed,
         )
     path = _written(found, only, out)
     if as_json:
@@ -81,6 +71,21 @@ def audit(
         click.echo(f"\nreport: {path}")
     if not found.accepted:
         raise click.exceptions.Exit(1)
+
+
+class _Shown:
+    """The check that is running, and the forward passes so far."""
+
+    def __init__(self, advance: Advance) -> None:
+        self.advance, self.passes, self.what, self.done, self.total = advance, 0, "loading", 0, 1
+
+    def check(self, what: str, done: int, total: int) -> None:
+        self.what, self.done, self.total = what, done, total
+        self.passed(0)
+
+    def passed(self, n: int) -> None:
+        self.passes += n
+        self.advance(self.what, self.done, self.total, f"{self.passes:,} passes")
 
 
 def _written(found: Audit, only: tuple[str, ...], out: Path) -> Path:
