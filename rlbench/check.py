@@ -39,18 +39,17 @@ def references(path: Path) -> list[Record]:
     return read_records(found)
 
 
-def suite_names(suites: Iterable[str]) -> list[str]:
-    """The names of suites given by name or file."""
-    return list(dict.fromkeys(suite.name for given in suites for suite in load_suites(given)))
+def parts_of(suites: Iterable[str]) -> list[tuple[str, str]]:
+    """The (suite, modality) of suites given by name or file."""
+    return list(dict.fromkeys((suite.name, suite.modality) for given in suites for suite in load_suites(given)))
 
 
-def models_of(known: Iterable[Record], suites: Sequence[str]) -> list[str]:
-    """The models that have references of these suites. Raises: FieldError where there is none."""
-    found = sorted({record.model for record in known if record.suite in suites})
+def models_of(known: Iterable[Record], parts: Sequence[tuple[str, str]]) -> list[str]:
+    """The models that have references of these (suite, modality). Raises: FieldError where there is none."""
+    found = sorted({record.model for record in known if (record.suite, record.modality) in parts})
     if not found:
-        raise FieldError(
-            f"no model has references of {', '.join(suites)}; rlbench check --update --model NAME makes some"
-        )
+        names = ", ".join(name for name, _ in parts)
+        raise FieldError(f"no model has references of {names}; rlbench check --update --model NAME makes some")
     return found
 
 
@@ -101,7 +100,7 @@ def check(
     """
     known = references(home(None if reference is None else Path(reference)))
     suites = [suite] if isinstance(suite, str) else list(suite)
-    models = ([model] if isinstance(model, str) else list(model)) or models_of(known, suite_names(suites))
+    models = ([model] if isinstance(model, str) else list(model)) or models_of(known, parts_of(suites))
     records, ids = measure(suites, models, **options)
     return gate(known, records, policy, ids)
 
@@ -121,10 +120,10 @@ def renewed(path: Path, records: Sequence[Record]) -> tuple[dict[Path, str], lis
     said: list[str] = []
     for file, new in _by_file(path, records).items():
         old = read_records([file]) if file.is_file() else []
-        scope = {(record.suite, record.model) for record in new}
-        kept = [record for record in old if (record.suite, record.model) not in scope]
+        scope = {place(record)[:3] for record in new}
+        kept = [record for record in old if place(record)[:3] not in scope]
         texts[file] = "".join(_line(record) for record in sorted([*kept, *new], key=reading_order))
-        said += _changes([record for record in old if (record.suite, record.model) in scope], new)
+        said += _changes([record for record in old if place(record)[:3] in scope], new)
     return texts, said
 
 

@@ -77,23 +77,25 @@ def check(
     from rlbench.regression import gate as judged
 
     policy = Policy(margin=margin, alpha=alpha, strict=strict)
-    names = gate.suite_names(suites or ((gate.SUITE,) if not records else ()))
+    parts = gate.parts_of(suites or ((gate.SUITE,) if not records else ()))
     home = gate.home(reference)
     known = [] if update and (models or records) else gate.references(home)
     if records:
-        found, ids = _of_stores(records, names, models)
+        found, ids = _of_stores(records, parts, models)
     else:
-        models = models or tuple(gate.models_of(known, names))
+        models = models or tuple(gate.models_of(known, parts))
         with _progress(quiet) as report:
             found, ids = gate.measure(suites or (gate.SUITE,), models, report=report, **options)
     if update:
         _update(reference or gate.HERE, found)
         return
-    asked = [(suite, default_name(model)) for suite in names for model in models]
+    asked = [(*part, default_name(model)) for part in parts for model in models]
     _say(judged(known, found, policy, ids, asked), str(home), shape)
 
 
-def _of_stores(paths: tuple[Path, ...], suites: list[str], models: tuple[str, ...]) -> tuple[list[Record], Ids]:
+def _of_stores(
+    paths: tuple[Path, ...], parts: list[tuple[str, str]], models: tuple[str, ...]
+) -> tuple[list[Record], Ids]:
     """The records of stores or .jsonl files, of these suites and models if any are named, and their examples' ids."""
     from rlbench.checkpoints import default_name
     from rlbench.records import Store, read_records
@@ -101,7 +103,7 @@ def _of_stores(paths: tuple[Path, ...], suites: list[str], models: tuple[str, ..
 
     names = {default_name(model) for model in models}
     records = read_records(paths)
-    kept = [r for r in records if (not suites or r.suite in suites) and (not names or r.model in names)]
+    kept = [r for r in records if (not parts or (r.suite, r.modality) in parts) and (not names or r.model in names)]
     if not kept:
         raise StoreError("the records have nothing of these suites and models; rlbench run makes them")
     return kept, {k: v for path in paths if path.is_dir() for k, v in example_ids(Store(path), kept).items()}

@@ -53,10 +53,10 @@ def compare(a: Iterable[Record], b: Iterable[Record]) -> list[Contrast]:
     names = {record.model for record in a}, {record.model for record in b}
     across = len(names[0]) == len(names[1]) == 1
 
-    def place(record: Record) -> tuple[str, str, str]:
-        return record.suite, record.perturbation, "" if across else record.model
+    def place(record: Record) -> tuple[str, ...]:
+        return record.suite, record.modality, record.perturbation, "" if across else record.model
 
-    there: dict[tuple[str, str, str], list[Record]] = {}
+    there: dict[tuple[str, ...], list[Record]] = {}
     for record in b:
         there.setdefault(place(record), []).append(record)
     found = [_contrast(record, there[place(record)]) for record in _largest(a) if place(record) in there]
@@ -76,7 +76,7 @@ def _largest(records: Iterable[Record]) -> list[Record]:
     best: dict[object, Record] = {}
     for record in sorted(records, key=lambda record: record.n):
         facts = tuple(record.provenance.get(name) for name in ALIKE)
-        best[record.suite, record.model, record.perturbation, facts] = record
+        best[record.suite, record.modality, record.model, record.perturbation, facts] = record
     return sorted(best.values(), key=reading_order)
 
 

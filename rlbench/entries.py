@@ -122,8 +122,10 @@ def _mapping(value: object, what: str) -> dict[str, Any]:
 
 
 def entry_of(records: Iterable[Record], *, model: str, suite: str, source: str, summary: str) -> Entry:
-    """What the records of a model on a suite claim. Raises: StoreError, FieldError."""
-    own = [record for record in records if (record.model, record.suite) == (model, suite)]
+    """What the records of a model on a suite, or on SUITE:MODALITY, claim. Raises: StoreError, FieldError."""
+    name, _, modality = suite.partition(":")
+    named = [record for record in records if (record.model, record.suite) == (model, name)]
+    own = [record for record in named if modality in ("", record.modality)]
     if not own:
         raise StoreError(f"there are no records of {model} on {suite}; rlbench run --suite {suite} --model {model}")
     if failed := next((record for record in own if record.error is not None), None):

@@ -25,7 +25,7 @@ Status = Literal["PASS", "FAIL", "INCONCLUSIVE", "MISSING"]
 ALIKE = ("protocol", "data", "anchors")  # what must be the same on both sides
 MACHINE = ("device", "dtype", "torch", "numpy", "rlbench")
 POWER, FLIPS = 5.0, 15.0  # points of a drop, and of flips, that the gate's power is stated for
-Place = tuple[str, str, str]
+Place = tuple[str, str, str, str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,16 +103,14 @@ class Report:
     def power(self) -> float:
         """The chance that a cell of n examples fails if it drops by POWER points while FLIPS percent of them flip."""
         cells = sum(v.pairs is not None for v in self.verdicts)
-        return (
-            power(self.n, POWER, FLIPS, alpha=self.policy.alpha, cells=cells, margin=self.policy.margin)
-            if cells
-            else 0.0
-        )
+        if not cells:
+            return 0.0
+        return power(self.n, POWER, FLIPS, alpha=self.policy.alpha, cells=cells, margin=self.policy.margin)
 
 
 def place(record: Record) -> Place:
-    """Which cell it is: suite, model, perturbation."""
-    return record.suite, record.model, record.perturbation
+    """Which cell it is: suite, modality, model, perturbation."""
+    return record.suite, record.modality, record.model, record.perturbation
 
 
 def apart(one: Record, other: Record, facts: Iterable[str] = ALIKE) -> list[str]:
@@ -141,22 +139,24 @@ def gate(
     fresh: Sequence[Record],
     policy: Policy | None = None,
     ids: Mapping[object, Sequence[str]] | None = None,
-    asked: Iterable[tuple[str, str]] = (),
+    asked: Iterable[tuple[str, str, str]] = (),
 ) -> Report:
     """Compares every cell of the suites and models that `fresh` has or that are asked for, and of those alone.
 
     Args:
         ids: of the examples, by the hash of their data; flips of others are named by their number.
-        asked: further (suite, model), of which `fresh` may have nothing.
+        asked: further (suite, modality, model), of which `fresh` may have nothing.
     """
     policy = policy or Policy()
-    scope = {(record.suite, record.model) for record in fresh} | set(asked)
+    scope = {place(record)[:3] for record in fresh} | set(asked)
     known: dict[Place, list[Record]] = {}
     for record in references:
-        if (record.suite, record.model) in scope:
+        if place(record)[:3] in scope:
             known.setdefault(place(record), []).append(record)
     here = {place(record): record for record in sorted(fresh, key=lambda record: record.n)}
-    drafts = [_draft(known.get(at, []), here.get(at), at, ids or {}) for at in dict.fromkeys([*here, *known])]
+    places = dict.fromkeys([*here, *known])
+    drafts = [_draft(known.get(at, []), here.get(at), at, ids or {}) for at in places]
+    drafts = [replace(draft, suite=_part(at, places)) for at, draft in zip(places, drafts, strict=True)]
     tested = [draft for draft in drafts if draft.pairs is not None]
     adjusted = iter(holm([draft.pairs.p_drop for draft in tested if draft.pairs]))
     judged = tuple(
@@ -165,6 +165,12 @@ def gate(
     )
     matched = [(_matching(known.get(at, []), record), record) for at, record in here.items()]
     return Report(judged, policy, _notes([(one, other) for one, other in matched if one is not None]))
+
+
+def _part(at: Place, places: Iterable[Place]) -> str:
+    """The suite's name, with the modality where several of its parts are compared."""
+    parts = {(suite, modality) for suite, modality, *_ in places if suite == at[0]}
+    return at[0] if len(parts) == 1 else f"{at[0]}:{at[1]}"
 
 
 def _matching(references: Sequence[Record], fresh: Record) -> Record | None:
@@ -177,7 +183,8 @@ def _draft(
     references: Sequence[Record], fresh: Record | None, at: Place, ids: Mapping[object, Sequence[str]]
 ) -> Verdict:
     """What can be said of a cell alone: FAIL and MISSING are final, INCONCLUSIVE is not yet judged."""
-    draft = Verdict(suite=at[0], model=at[1], perturbation=at[2], status="MISSING")
+    suite, _, model, perturbation = at
+    draft = Verdict(suite=suite, model=model, perturbation=perturbation, status="MISSING")
     if fresh is None:
         return replace(draft, reason="the reference has this cell, and this run does not: run the whole suite")
     if not references:

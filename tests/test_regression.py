@@ -224,7 +224,7 @@ def test_missing_cells_are_errors_on_both_sides() -> None:
     assert gone.exit_code == 2 and "this run does not" in gone.verdicts[1].reason
     new = gate([record(flags)], [record(flags), record(flags, "clean")])
     assert new.exit_code == 2 and "has no reference" in new.verdicts[1].reason
-    assert gate([record(flags)], [], asked=[("ci", "mine:mini")]).exit_code == 2
+    assert gate([record(flags)], [], asked=[("ci", "thermal", "mine:mini")]).exit_code == 2
     assert gate([], []).exit_code == 2
 
 
@@ -232,6 +232,17 @@ def test_other_suites_and_models_are_left_alone() -> None:
     flags = np.ones(500, dtype=bool)
     others = [record(flags, suite="thermal"), record(flags, model="other:mini")]
     assert gate([record(flags), *others], [record(flags)]).exit_code == 0
+
+
+def test_the_parts_of_a_suite_are_apart() -> None:
+    """A suite of several modalities has a column of one name in each."""
+    flags, none = np.ones(500, dtype=bool), np.zeros(500, dtype=bool)
+    both = [record(flags, "clean"), record(flags, "clean", modality="image", data="other")]
+    worse = [both[0], record(none, "clean", modality="image", data="other")]
+    found = {v.suite: v.status for v in gate(both, worse).verdicts}
+    assert found == {"ci:thermal": "PASS", "ci:image": "FAIL"}
+    assert gate(both, both[:1]).exit_code == 0  # rlbench check --suite ci:thermal
+    assert gate(both, both[:1], asked=[("ci", "image", "mine:mini")]).exit_code == 2
 
 
 def test_a_crash_fails() -> None:
