@@ -102,7 +102,9 @@ def test_wrong_boxes_are_named(tmp_path, edit, said) -> None:
 def test_crops_that_languagebind_published(tmp_path) -> None:
     for folder in ("background", "person"):
         _frame(tmp_path / "val" / folder / "1.jpg", [])
-    assert [item.id for item in _task("llvip", tmp_path).items()] == ["background/1.jpg", "person/1.jpg"]
+    task = _task("llvip", tmp_path)
+    assert [item.id for item in task.items()] == ["background/1.jpg", "person/1.jpg"]
+    assert task.size("val") == task.size("train") == 0  # their val is the test split
     _frame(tmp_path / "val" / "other vehicle" / "2.jpg", [])
     with pytest.raises(DataError, match="other vehicle is none of the 2 classes"):
         _task("llvip", tmp_path).size("test")
@@ -126,7 +128,7 @@ def test_flir_is_read_from_coco_boxes(tmp_path) -> None:
     assert [task.classes[y].name for y in examples.y] == ["car", "dog", "person"]
     assert examples.ids == ("FLIR_08865/71", "FLIR_08865/73", "FLIR_08865/70")
     assert [round(float(x.mean()) * 255) for x in examples.x] == pytest.approx([110, 20, 100], abs=3)
-    assert _task("flir-v1", tmp_path, smallest=4).size("test") == 2
+    assert _task("flir-v1", tmp_path, smallest=4).size("test") == 2 and task.size("val") == 0
 
 
 def test_flir_2_has_its_own_folders_and_clips(tmp_path) -> None:

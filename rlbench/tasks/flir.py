@@ -20,8 +20,7 @@ _LICENCE = "by the terms that one agrees to there"
 
 @dataclass(frozen=True, kw_only=True)
 class Flir(Published):
-    """Crops of COCO boxes. FLIR, https://www.flir.com/oem/adas/adas-dataset-form/; as crops by Zhu et al., 2023,
-    https://arxiv.org/abs/2310.01852, whose published ones, val/<class>/*, are read as they are.
+    """What both versions share: crops of COCO boxes, or the crops that Zhu et al., 2023, published.
 
     Attributes:
         smallest: shorter side in pixels of the boxes that are taken; what the published crops left out is not known.
@@ -43,12 +42,13 @@ class Flir(Published):
 
     def listed(self, split: Split) -> list[Item]:
         root = self.folder
-        path = root / self.lists.get(split, self.lists["test"])
-        if path.is_file():
-            return self._crops(path) if split in self.lists else []
-        folder = root / {"test": "val"}.get(split, split)
+        if split == "val":
+            return []
+        if (root / self.lists["test"]).is_file():
+            return self._crops(root / self.lists[split])
         if not (root / "val").is_dir():
             raise self.misplaced(f"file {self.lists['test']}, nor a folder val")
+        folder = root / ("val" if split == "test" else split)
         return class_tree(root, folder, self.classes, PICTURES) if folder.is_dir() else []
 
     def _crops(self, path: Path) -> list[Item]:

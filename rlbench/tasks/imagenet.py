@@ -56,6 +56,7 @@ class ImageNet(Published):
             found = [(item.path, item.label) for item in class_tree(self.folder, val, self.classes, PICTURES)]
         else:
             found = list(self._flat(val))
+        # Some copies have the synset at the end of the name, too.
         stems = [(Path(path).stem.split("_n")[0], path, label) for path, label in found]
         return [Item(stem, path, label, stem) for stem, path, label in stems]
 

@@ -14,7 +14,7 @@ from rlbench.registry import register
 from rlbench.seeds import generator
 from rlbench.tasks.published import Item, Published, Source
 from rlbench.tasks.readers import PICTURES
-from rlbench.tasks.trees import below, class_tree, first_folder, labelled, templates
+from rlbench.tasks.trees import below, class_tree, labelled, templates
 
 Rectangle = tuple[int, int, int, int]  # left, top, right, bottom in pixels
 _TRIES = 50  # places for a window of background, before the picture is taken to have none
@@ -50,9 +50,11 @@ class Llvip(Published):
 
     def listed(self, split: Split) -> list[Item]:
         root = self.folder
-        crops = first_folder(root, ({"test": "val"}.get(split, split),))
-        if crops is not None:
-            return class_tree(root, crops, self.classes, PICTURES)
+        if split == "val":
+            return []
+        if (root / "val").is_dir():
+            crops = root / ("val" if split == "test" else split)  # what they call val is LLVIP's test
+            return class_tree(root, crops, self.classes, PICTURES) if crops.is_dir() else []
         pictures = root / "infrared" / split
         if not (root / "infrared" / "test").is_dir() or not (root / "Annotations").is_dir():
             raise self.misplaced("folder infrared/test with Annotations, nor val/person")

@@ -38,15 +38,14 @@ class Item:
 @cache
 def names(data_set: str) -> tuple[Label, ...]:
     """The classes of a data set whose names come with rlbench, in the order of its labels."""
-    lines = table(NAMES / f"{data_set}.csv", ("label", "name"))
-    return tuple(Label(line["label"], line["name"]) for _, line in lines)
+    rows = table(NAMES / f"{data_set}.csv", ("label", "name"))
+    return tuple(Label(row["label"], row["name"]) for _, row in rows)
 
 
 @cache
 def templates(name: str, photo: str = "photo") -> tuple[str, ...]:
     """Prompt templates that come with rlbench, with another word for "photo"."""
-    lines = (NAMES / f"{name}.txt").read_text(encoding="utf-8").splitlines()
-    return tuple(line.replace("photo", photo) for line in lines)
+    return tuple(line.replace("photo", photo) for line in lines(NAMES / f"{name}.txt"))
 
 
 def lines(path: Path) -> list[str]:
@@ -113,7 +112,7 @@ def class_tree(root: Path, folder: Path, classes: Sequence[Label], suffixes: Col
 
 
 def first_folder(root: Path, candidates: Sequence[str]) -> Path | None:
-    """The first of some folders below root that is there; "" is the root itself."""
+    """The first of some folders below root that is there; "." is the root itself."""
     return next((root / name for name in candidates if (root / name).is_dir()), None)
 
 
