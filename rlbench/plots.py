@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from io import BytesIO
 from math import ceil
 from statistics import fmean
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import matplotlib
 import numpy as np
@@ -127,7 +127,7 @@ def _panels(panels: Mapping[str, Panel], tone: Mapping[str, str]) -> Figure:
     down = ceil(len(panels) / across)
     figure = Figure(figsize=(2.6 * across, 2.2 * down + 0.5), layout="constrained")
     axes = figure.subplots(down, across, squeeze=False)
-    handles = {}
+    handles: dict[str, Any] = {}
     for place, (title, fill) in zip(axes.flat, panels.items(), strict=False):
         fill(place)
         what, _, rest = title.partition(", ")

@@ -103,7 +103,7 @@ def _hits(row: Row, columns: Sequence[str]) -> _Standing | None:
     whole = lcm(*(score.of for score in counted)) if counted else 1
     total = np.zeros(row.n, dtype=np.int64)
     for score in counted:
-        total += score.hits * (whole // score.of)
+        total += np.asarray(score.hits) * (whole // score.of)
     return total, max((score.deff for score in counted), default=1.0)
 
 

@@ -220,7 +220,7 @@ def _scores(cells: pd.DataFrame, model: str) -> dict[str, Score]:
     return scores
 
 
-def _bits(cell: Mapping[str, Any]) -> NDArray[Any] | None:
+def _bits(cell: Mapping[Any, Any]) -> NDArray[Any] | None:
     """A record's flags, (n,) of 0 and 1."""
     if not cell.get("flags"):
         return None

@@ -21,7 +21,7 @@ LAYERS = [
     "planner",
     "bundles recording",
     "runner training",
-    "claims drawing tables regression entries severities",
+    "claims pooling drawing tables regression entries severities",
     "natural comparison check verify standing macro examples",
     "figures formats sheets",
     "paper",

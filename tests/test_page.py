@@ -202,7 +202,7 @@ def test_every_cell_can_be_filtered(visit: Callable[..., Any]) -> None:
 def test_a_cell_opens_its_examples_by_keyboard(visit: Callable[..., Any]) -> None:
     one = visit()
     one.locator("#modalities button", has_text="image").click()
-    one.get_by_role("button", name="linear, pgd linf 8/255").focus()
+    one.get_by_role("button", name="linear:oracle, pgd linf 8/255").focus()
     one.keyboard.press("Enter")
     assert one.locator("#cell img").count() == 6
     assert one.locator("#cell img").first.evaluate("image => image.naturalWidth") > 0
