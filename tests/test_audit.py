@@ -70,7 +70,7 @@ def watched(answer, x, y) -> dict[str, int]:
 
 
 def test_a_watch_counts_what_it_is_told_to() -> None:
-    x, y = torch.rand(6, 2) * torch.tensor([1.0, 0.1]), torch.zeros(6, dtype=torch.int64)
+    x, y = torch.linspace(0.5, 1, 6)[:, None] * torch.tensor([1.0, 0.1]), torch.zeros(6, dtype=torch.int64)
     plain = watched(lambda x: x.exp(), x, y)
     assert plain == FINE | {"passes": 6, "correct": 6, "gradients": 6, "examples": 6}
     assert watched(lambda x: 1000 * x.exp() + 100 * torch.tensor([1.0, 0.0]), x, y)["saturated"] == 6
