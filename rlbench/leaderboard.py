@@ -15,7 +15,7 @@ from rlbench import formats, natural, paper
 from rlbench.checkpoints import is_path, resolve
 from rlbench.claims import of_rounds, report
 from rlbench.core import Field, Modality, Record
-from rlbench.errors import StoreError
+from rlbench.errors import StoreError, UnknownName
 from rlbench.examples import examples
 from rlbench.macro import Sources, macros
 from rlbench.records import read_records, timeless
@@ -85,8 +85,10 @@ def render(
         sources: by data hash the source of each example (see `examples.sources`), for the macro averages.
 
     Raises:
-        StoreError: a row has two records of one column. UnknownName: no table has the baseline.
+        StoreError: a row has two records of one column. UnknownName: no table has the baseline; another format.
     """
+    if format not in FORMATS:
+        raise UnknownName("format", format, FORMATS)
     found = tables(cells) if len(cells) else []
     if baseline:
         require(found, baseline)

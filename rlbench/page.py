@@ -28,7 +28,8 @@ from rlbench.tables import COMPARABLE, Score, frame, reading_order, tables
 if TYPE_CHECKING:
     from rlbench.pictures import Picture, Report
 
-LIBRARY = "dataTables-3.1.5.min.js"  # https://datatables.net, MIT: dataTables-LICENSE.txt
+LIBRARY, LICENCE = "dataTables-3.1.5.min.js", "dataTables-LICENSE.txt"  # https://datatables.net, from npm, MIT
+ASSETS = (LIBRARY, LICENCE, "charts.js", "page.js", "page.css")
 _HIDDEN = {"round", "clustered_low", "clustered_high"}  # said by the data, and by the interval
 
 
@@ -60,13 +61,14 @@ def render(
 
 def _filled(data: Mapping[str, Any]) -> str:
     home = files("rlbench") / "templates"
-    text = {name: (home / name).read_text(encoding="utf-8") for name in (LIBRARY, "charts.js", "page.js", "page.css")}
+    text = {name: (home / name).read_text(encoding="utf-8") for name in ASSETS}
     environment = Environment(
         loader=PackageLoader("rlbench"), autoescape=True, undefined=StrictUndefined, keep_trailing_newline=True
     )
     as_json = json.dumps(data, sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     return environment.get_template("page.html.j2").render(
         library=text[LIBRARY],
+        licence=text[LICENCE],
         scripts=[text["charts.js"], text["page.js"]],
         style=text["page.css"],
         data=as_json.replace("<", "\\u003c"),
