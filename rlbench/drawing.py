@@ -89,7 +89,7 @@ class Matrix:
 def draw_matrix(matrix: Matrix) -> bytes:
     """Corruptions x severities as a PNG, the clean example on the left of every row."""
     severities = sorted({severity for row in matrix.rows for severity in row.pictures})
-    width, height = {"audio": (1.5, 1.5), "video": (3.2, 0.75)}.get(matrix.modality, (1.15, 1.45))
+    width, height = {"audio": (1.5, 1.5), "video": (4.2, 0.9)}.get(matrix.modality, (1.15, 1.45))
     across, down = 1 + len(severities), len(matrix.rows)
     size = (across * width + 1.3, down * height + 0.9)
     figure = Figure(figsize=size, dpi=100)
