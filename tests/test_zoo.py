@@ -10,7 +10,7 @@ from rlbench.core import Adversarial
 from rlbench.evaluate import check_frozen, prepare
 from rlbench.suite import load_suite
 
-N = 16
+N = 12
 CAUGHT = {
     "batch-statistics": "H4",
     "blur": "H7",
@@ -30,7 +30,7 @@ CAUGHT = {
     "temperature": "H7",
     "trap": "S8",
 }
-MASKED = [name for name, id_ in CAUGHT.items() if id_ in ("H7", "S8")]
+MASKED = ("float16", "quantise", "stop-gradient", "trap")
 
 
 def test_the_zoo_is_complete_and_hidden() -> None:
