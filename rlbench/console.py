@@ -26,7 +26,6 @@ from rlbench.errors import StoreError
 if TYPE_CHECKING:
     from rlbench.cards import Model
     from rlbench.core import Record
-    from rlbench.planner import Plan, PlannedCell
     from rlbench.tables import Score, Table
     from rlbench.training.loop import Step
 
@@ -184,34 +183,6 @@ def retrieved(record: Record) -> dict[str, str]:
     found = {key: value for key, value in record.provenance.items() if key.startswith(("x-to-text", "text-to-x"))}
     shown = {key: f"{100 * value:.1f}" for key, value in found.items() if isinstance(value, float) and "R@" in key}
     return {"model": record.model, "retrieval, %": record.perturbation, **shown} if shown else {}
-
-
-def plan(plan: Plan, out: Console) -> None:
-    """One row a suite and model: its cells, what is recorded, and the most passes that the rest can take."""
-    rows: dict[tuple[str, str], list[PlannedCell]] = {}
-    for cell in plan.cells:
-        rows.setdefault((cell.suite, cell.model), []).append(cell)
-    table = RichTable(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 2, 0, 0))
-    for name in ("suite", "model", "examples", "cells", "blocks done", "forward passes", "backward"):
-        table.add_column(name, justify="left" if name in ("suite", "model") else "right")
-    for (suite, model), cells in rows.items():
-        if cells[0].skipped:
-            continue
-        blocks, done = sum(c.blocks for c in cells), sum(c.done for c in cells)
-        most = (sum(c.forwards for c in cells), sum(c.backwards for c in cells))
-        counts = (str(cells[0].n), str(len(cells)), f"{done} of {blocks}")
-        table.add_row(suite, model, *counts, *(f"<= {passes:,}" if passes else "0" for passes in most))
-    out.print(table)
-    for (suite, model), cells in rows.items():
-        if cells[0].skipped:
-            out.print(Text(f"skipped: {suite} with {model}: {cells[0].skipped}", style="yellow"))
-    for note in plan.notes:
-        out.print(Text(f"note: {note}", style="yellow"))
-    time = f"at most {clock(plan.seconds)} left" if plan.units else "nothing left to compute"
-    processes = f"{plan.workers} process{'es' * (plan.workers > 1)} on {plan.device}"
-    out.print(
-        f"{time}, {processes}; 95% intervals up to +-{100 * plan.half_width:.1f} points; store: {plan.store.path}"
-    )
 
 
 Advance = Callable[[str, int, int, str], None]  # what is being done, how much of how much, and a remark
