@@ -61,7 +61,8 @@ class Natural:
 
     def hits(self) -> np.ndarray:
         """(n,) under how many corruptions and severities each example is correct."""
-        return np.sum([self.right[f"{name} {s}"] for name in self.accuracy for s in range(1, 6)], axis=0)
+        counts: np.ndarray = np.sum([self.right[f"{name} {s}"] for name in self.accuracy for s in range(1, 6)], axis=0)
+        return counts
 
     def mce(self, baseline: Natural | None) -> float | None:
         """Against a baseline with the same corruptions; None without one."""
