@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from io import StringIO
+from os.path import commonprefix
 
 import pandas as pd
 from rich.box import SIMPLE_HEAD
@@ -77,9 +78,14 @@ def reasons(report: Report) -> list[tuple[Verdict, str]]:
 
 
 def _flips(v: Verdict) -> str:
+    """`; lost 3 of thermal-world/test/: 8, 21, 28; gained ...`: what all ids begin with is said once."""
+    shared = commonprefix([*v.lost, *v.gained])
+    shared = shared[: shared.rfind("/") + 1]
+
     def named(kind: str, ids: Sequence[str]) -> str:
+        names = [name.removeprefix(shared) for name in ids[:FLIPPED]]
         more = [f"and {len(ids) - FLIPPED} more"] if len(ids) > FLIPPED else []
-        return f"; {kind} {len(ids)}: {', '.join([*ids[:FLIPPED], *more])}" if ids else ""
+        return f"; {kind} {len(ids)}{shared and f' of {shared}'}: {', '.join([*names, *more])}" if ids else ""
 
     return named("lost", v.lost) + named("gained", v.gained)
 
