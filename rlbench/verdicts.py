@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from io import StringIO
-from os.path import commonprefix
 
 import pandas as pd
 from rich.box import SIMPLE_HEAD
@@ -78,9 +77,9 @@ def reasons(report: Report) -> list[tuple[Verdict, str]]:
 
 
 def _flips(v: Verdict) -> str:
-    """`; lost 3 of thermal-world/test/: 8, 21, 28; gained ...`: what all ids begin with is said once."""
-    shared = commonprefix([*v.lost, *v.gained])
-    shared = shared[: shared.rfind("/") + 1]
+    """`; lost 3 of thermal-world/test/: 8, 21, 28; gained ...`: a folder of all ids is said once."""
+    folders = {name[: name.rfind("/") + 1] for name in (*v.lost, *v.gained)}
+    shared = folders.pop() if len(folders) == 1 else ""
 
     def named(kind: str, ids: Sequence[str]) -> str:
         names = [name.removeprefix(shared) for name in ids[:FLIPPED]]
