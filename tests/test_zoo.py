@@ -48,7 +48,7 @@ def test_a_planted_defence_is_caught_by_its_check(name) -> None:
 
 @pytest.mark.parametrize("model", ["languagebind", "rlbind"])
 def test_no_cheap_check_flags_a_bundled_encoder(model) -> None:
-    found = audit(load_suite("thermal"), model, examples=N, only=sorted(set(CAUGHT.values())))
+    found = audit(load_suite("thermal"), model, examples=N, only=sorted(set(CAUGHT.values()) - {"S8"}))
     assert found.badge == "sound", [(one.id, one.said) for one in found.findings if one.status != "pass"]
 
 
