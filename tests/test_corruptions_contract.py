@@ -89,7 +89,7 @@ CASES = [case for case in CASES if EXAMPLES >= 100 or ALL[case[1]].modalities !=
 
 @pytest.mark.parametrize(("modality", "name"), CASES)
 def test_mean_distortion_grows_with_severity_on_the_world(modality, name) -> None:
-    """With the same draws at all severities; the order of the three published exceptions is not asked for."""
+    """With the same draws at all severities; the order of the five published exceptions is not asked for."""
     [suite] = load_suites(SUITES[modality])
     box: Box = BOXES[modality]
     clean = suite.task.load(box, 0, EXAMPLES)

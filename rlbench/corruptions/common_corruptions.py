@@ -21,7 +21,7 @@ from rlbench.registry import register
 _GLOBALS = Lock()  # the library draws from numpy's global state, which threads share
 _OWN_SEED = ("glass_blur", "impulse_noise")  # these draw from generators of their own
 _EVERY_FRAME = ("gaussian_noise", "shot_noise", "impulse_noise", "speckle_noise")
-_UNORDERED = ("glass_blur", "frost", "saturate")
+_UNORDERED = ("glass_blur", "frost", "fog", "spatter", "saturate")
 _DRAWS = 20
 _SMALLEST = 32
 
@@ -82,8 +82,9 @@ class CommonCorruption:
     2019, https://arxiv.org/abs/1907.07484. Values are 8-bit, cut off rather than rounded, as there. A clip has one draw
     for all its frames; noise is drawn for every frame.
 
-    The published severities of glass_blur, frost and saturate are not ordered by distortion (`ordered` says so): a step
-    changes two parameters at once, or takes colour out first and puts it in later. They are kept, for comparability.
+    The published severities of glass_blur, frost, fog, spatter and saturate are not ordered by distortion (`ordered`
+    says so): a step changes two parameters at once, or the kind: water and then mud, which dark scenes hide; less
+    colour and then more. They are kept, for comparability.
 
     Deviations. A draw whose result is not a number is drawn again: spatter without a drop, one in fifty at 32 pixels
     and severity 1, which the package turns black. A single channel is corrupted as a grey picture, of which the green
