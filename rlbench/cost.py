@@ -91,11 +91,12 @@ def probe(bench: Bench) -> Pace:
             break
         x = torch.full((size, *bench.box.shape), middle, device=bench.device, requires_grad=True)
         begun = perf_counter()
-        logits = bench.classifier(x)
-        float(logits.detach().sum())  # a GPU is done only when it has said so
+        with torch.no_grad():
+            float(bench.classifier(x).sum())  # a GPU is done only when it has said so
         between = perf_counter()
-        float(torch.autograd.grad(logits.sum(), x)[0].sum())
-        pace = Pace((between - begun) / size, (perf_counter() - between) / size)
+        float(torch.autograd.grad(bench.classifier(x).sum(), x)[0].sum())
+        forward, both = (between - begun) / size, (perf_counter() - between) / size
+        pace = Pace(forward, max(0.0, both - forward))
         if perf_counter() - begun > 0.1 and size > 1:
             break
     return pace

@@ -29,6 +29,7 @@ STAND_IN = Adversarial("apgd-ce", Threat("linf", Fraction(0)), (("steps", 10),))
 IDLE = 4  # passes an example that was not attacked, or not for longer than the judge takes
 LATE = 0.25  # share of its passes that a cell takes, about, to break what broke in the pilot under other attacks alone
 EARLY = 0.1  # likewise for what broke under the stand-in
+QUICK = 0.005  # seconds an example of a corruption that is measured on a whole chunk
 CHUNK = 32  # examples that the pilot takes at a time
 STEADY = 0.06  # relative standard error at which it ends
 
@@ -57,7 +58,7 @@ def rehearse(bench: Bench, groups: Sequence[Group], bounds: Rates, *, n: int, se
         seconds: that the pilot may take, about.
     """
     until = perf_counter() + seconds
-    corrupting, warming = _corrupting(bench, groups, min(4, n), until)
+    corrupting, warming = _corrupting(bench, groups, n, until)
     pilot = _Pilot(bench, groups, bounds)
     starts = range(0, n, CHUNK)
     for done, k in enumerate(sorted(range(len(starts)), key=lambda k: k * 0.618034 % 1), 1):
@@ -84,7 +85,9 @@ def _corrupting(bench: Bench, groups: Sequence[Group], n: int, until: float) -> 
             continue
         try:
             warm = 0.0 if one.corruption in first else timed(one, 1)
-            seconds[one] = timed(one, n)
+            seconds[one] = timed(one, min(4, n))
+            if seconds[one] < QUICK:  # a call has a cost of its own, which a block shares
+                seconds[one] = timed(one, min(CHUNK, n))
             first.setdefault(one.corruption, max(0.0, warm - seconds[one]))
         except AttackError:
             continue  # it fails its cell in the run, too

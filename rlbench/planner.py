@@ -27,7 +27,8 @@ from rlbench.work import Pair, Plan, PlannedCell, Unit, half_width
 
 __all__ = ["Pair", "Plan", "PlannedCell", "Unit", "plan"]
 SMALL = 4.0  # seconds: a run that takes no longer than this at most needs no pilot
-PILOT = 0.03  # a pilot may take this share of the most that the run can take, or SMALL
+PILOT = 0.03  # a pilot may take this share of the most that the run can take, or LEAST
+LEAST = 8.0  # seconds, of all pilots together
 Span = tuple[int, int]
 
 
@@ -170,11 +171,12 @@ class _Draft:
             seconds = sum(unit.seconds for unit in units)
             if seconds > SMALL / len(most):
                 pair, groups = self.pairs[k], list(dict.fromkeys(unit.group for unit in units))
-                allowed = max(PILOT * seconds, SMALL * seconds / whole)
+                allowed = max(PILOT * seconds, LEAST * seconds / whole)
                 with settled(self.device):
                     bench = self._bench(pair.suite, pair.model)
                     rates = rehearse(bench, groups, pair.bounds, n=pair.n, seconds=allowed)
-                self.pairs[k] = replace(pair, rates=rates)
+                slowest = replace(rates, cells=pair.bounds.cells)
+                self.pairs[k] = replace(pair, rates=rates, bounds=slowest)
 
     def fitted(self, seconds: float) -> int:
         """The most examples that the budget has room for. Raises: FieldError where it has room for none."""
