@@ -201,7 +201,13 @@ def as_json(tables: Sequence[Shown], macros: Sequence[Macro], baseline: str) -> 
             for name, score in scores.items():
                 minus = macro.minus.get(model, {}).get(name)
                 means.append(
-                    {"family": macro.family, "backbone": macro.backbone, "suites": macro.suites, "model": model, "measure": name}
+                    {
+                        "family": macro.family,
+                        "backbone": macro.backbone,
+                        "suites": macro.suites,
+                        "model": model,
+                        "measure": name,
+                    }
                     | {end: round(getattr(score, end), 6) for end in ("share", "low", "high")}
                     | {f"minus_{e}": minus and round(getattr(minus, e), 6) for e in ("share", "low", "high")}
                 )
