@@ -188,13 +188,14 @@ def record_key(key: str, n: int) -> str:
     return _hash([key, n])
 
 
-def loss_used(perturbation: Perturbation, n_classes: int) -> str | None:
-    """The loss that the attack ascends with this number of classes, where it says so."""
+def told(perturbation: Perturbation, n_classes: int) -> dict[str, str]:
+    """What the attack says of itself with this number of classes: the `loss` that it ascends, and its `label`."""
     group = Group() if isinstance(perturbation, Worst) else _group(perturbation)
     if not group.attacks:
-        return None
-    ask = getattr(plugin("attack", group.attacks[-1].attack, group.attacks[-1].fields), "loss_used", None)
-    return str(ask(n_classes)) if ask else None
+        return {}
+    attack = plugin("attack", group.attacks[-1].attack, group.attacks[-1].fields)
+    asked = {"loss": getattr(attack, "loss_used", None), "label": getattr(attack, "label", None)}
+    return {name: str(ask(n_classes)) for name, ask in asked.items() if ask}
 
 
 def bound(perturbation: Perturbation, n_classes: int) -> tuple[int, int]:

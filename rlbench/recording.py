@@ -73,11 +73,11 @@ def _provenance(pair: Pair, p: Perturbation, blocks: Sequence[Block], seconds: f
     }
     found |= {name: str(pair.subject[name]) for name in ("checkpoint", "anchors", "data")}
     found |= {"protocol": cells.protocol(pair.suite, p), "seed": pair.suite.seed, "classes": pair.n_classes}
-    loss, series = cells.loss_used(p, pair.n_classes), getattr(pair.suite.task, "series", 0)
+    series = getattr(pair.suite.task, "series", 0)
     found |= {"series": series} if series else {}
     found |= soundness.provenance([block.evidence for block in blocks])
     found |= {"mode": mode} if (mode := cells.mode(p)) != "standalone" else {}
-    return found | ({} if loss is None else {"loss": loss}) | {"seconds": round(seconds, 3)}
+    return found | cells.told(p, pair.n_classes) | {"seconds": round(seconds, 3)}
 
 
 def _clusters(correct: np.ndarray | None, blocks: Sequence[Sequence[Block | None]]) -> dict[str, Field]:

@@ -10,6 +10,7 @@ import torch
 from rlbench import registry
 from rlbench.attacks.pgd import PGD
 from rlbench.cells import groups, in_mode
+from rlbench.cells import told as told_of
 from rlbench.core import Adversarial, Box, Clean, Corrupted, Threat, Worst
 from rlbench.judge import Meter
 from rlbench.matrix import Case, Outcome
@@ -171,3 +172,13 @@ def test_balls_in_balls() -> None:
     x = torch.full((1, 16), 0.5)
     corner = x + 0.1
     assert distance(corner, x, "l2").item() == pytest.approx(0.4)
+
+
+def test_what_an_attack_says_of_itself_is_in_the_record() -> None:
+    def attack(name: str, **fields) -> Adversarial:
+        return Adversarial(name, Threat("linf", Fraction(1, 50)), tuple(fields.items()))
+
+    assert told_of(attack("autoattack"), 10)["label"] == "aa-standard"
+    assert told_of(attack("autoattack", queries=100), 10)["label"].startswith("custom:")
+    assert told_of(attack("autoattack"), 3)["label"].startswith("custom:")
+    assert told_of(attack("apgd-t"), 3) == {"loss": "margin-targeted"} and told_of(Clean(), 3) == {}

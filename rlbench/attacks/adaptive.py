@@ -62,7 +62,7 @@ class Adaptive:
 
     def search(self, x: Tensor, y: Tensor, ball: Ball, streams: Streams, logits: Callable[[], Tensor]) -> Search:
         """Its jobs, for the pool."""
-        clean = logits() if ball.radius > 0 else x.new_zeros(len(x), 2)
+        clean = logits()
         runs = 1 + min(self.targets, clean.shape[1] - 1)
         return _Search(
             x=x,
