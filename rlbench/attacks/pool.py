@@ -122,6 +122,8 @@ def alone(classifier: Classifier, search: Search) -> Tensor:
 
 
 def clean_logits(classifier: Classifier, x: Tensor) -> Tensor:
-    """(N, C) without a graph."""
+    """(N, C) without a graph; (0, 2) where there is no example, which an encoder need not bear."""
+    if not len(x):
+        return x.new_zeros(0, 2)
     with torch.no_grad():
         return classifier(x)
