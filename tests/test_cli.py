@@ -157,7 +157,7 @@ def test_json_is_the_records_alone(call: Call, mine: Path) -> None:
 
 def test_a_dry_run_writes_nothing(call: Call, mine: Path, tmp_path: Path) -> None:
     result = call(*RUN, "--suite", mine, "--dry-run")
-    assert result.exit_code == 0 and f"0 of {CELLS}" in result.stdout
+    assert result.exit_code == 0 and result.stdout.count("0 of 1") == CELLS
     planned = json.loads(call(*RUN, "--suite", mine, "--dry-run", "--json").stdout)
     assert len(planned) == CELLS and {cell["done"] for cell in planned} == {0}
     assert list(tmp_path.iterdir()) == []
