@@ -248,15 +248,8 @@ def plan(
     loaded = list({(s.path, s.name, s.modality): s for s in loaded}.values())
     loaded = [varied(one, seed=seed, series=series, mode=mode) for one in loaded]
     names = list(dict.fromkeys(resolve(str(one)).name for one in _several(models)))
-    draft = _Draft(
-        store=store,
-        device=device_of(device),
-        batch_size=batch_size,
-        examples=examples,
-        fresh=fresh,
-        workers=workers,
-        notes=store.records()[1],
-    )
+    where = {"store": store, "device": device_of(device), "workers": workers, "notes": store.records()[1]}
+    draft = _Draft(**where, batch_size=batch_size, examples=examples, fresh=fresh)  # type: ignore[arg-type]
     for suite in loaded:
         for model in names:
             draft.add(suite, model, alone=len(names) == 1)
