@@ -173,6 +173,11 @@ def test_h264_of_a_smooth_still_is_close_and_grows_worse() -> None:
     assert far[0] < 0.01 and far[4] > 3 * far[0]
 
 
+def test_h264_gives_the_same_bytes_again() -> None:
+    grey = torch.from_numpy(np.random.default_rng(42).integers(0, 256, (1, 1, 6, 32, 32)) / 255)
+    assert len({corrupt(grey, "h264", 1).numpy().tobytes() for _ in range(20)}) == 1
+
+
 def test_packet_loss_keeps_the_first_frame_and_changes_the_share_of_blocks() -> None:
     g = torch.Generator().manual_seed(0)
     x = torch.rand(1, 3, 8, 64, 64, generator=g)
