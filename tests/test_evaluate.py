@@ -321,10 +321,9 @@ class Noisy(Affine):
 def test_a_randomised_encoder_is_attacked_and_judged_by_its_expectation() -> None:
     """So that its numbers repeat themselves, whatever the batch, and each pass is paid for."""
     whole, small = (replace_encoder(bench(batch_size=size), Noisy) for size in (64, 7))
-    attack = adversarial("pgd", "0.1", steps=5)
-    one, same, other = (done(b, attack)[0] for b in (whole, whole, small))
-    assert not isinstance(one, Failure) and (one.correct == same.correct).all() and (one.margin == same.margin).all()
-    assert (one.correct == other.correct).all() and 0 < one.correct.sum() < (one.backwards > 0).sum()
+    one, other = (done(b, adversarial("pgd", "0.1", steps=2))[0] for b in (whole, small))
+    assert not isinstance(one, Failure) and (one.correct == other.correct).all()
+    assert np.allclose(one.margin, other.margin, atol=1e-5) and 0 < one.correct.sum() < (one.backwards > 0).sum()
     clean = evaluate(whole, [Group()], 0, N, None, lambda rows: None)[0]
     assert (clean.forwards == 20).all()
 
