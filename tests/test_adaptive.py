@@ -42,7 +42,7 @@ def test_it_breaks_what_the_targeted_attack_breaks_for_a_fraction_of_its_passes(
 
 
 def test_every_run_has_a_target_of_its_own(net) -> None:
-    """A linear classifier whose rivals are equally far: only one class can be reached, whichever is near at the start."""
+    """A linear classifier of which only one class can be reached, whichever is near at the start."""
     weights = torch.eye(6)[:, :5].repeat_interleave(2, dim=1)[:, :4] * 0
     weights[3] = torch.tensor([1.0, 1.0, -1.0, -1.0])
     x = torch.full((1, 1, 2, 2), 0.5)
