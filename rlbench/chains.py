@@ -47,7 +47,7 @@ class Stage:
     def __post_init__(self) -> None:
         n = len(self.found)
         self.opened, self.ended, self.broken, self.judged = (torch.zeros(n, dtype=torch.bool) for _ in range(4))
-        self.correct, self.prediction = torch.ones(n, dtype=torch.bool), torch.zeros(n, dtype=torch.int64)
+        self.correct, self.prediction = torch.zeros(n, dtype=torch.bool), torch.zeros(n, dtype=torch.int64)
         self.margin = torch.full((n,), float("inf"))
 
     def open(self, rows: Tensor) -> None:
@@ -139,7 +139,10 @@ class Chain:
                 stage.judge(x, y)
 
     def said(self, threat: Threat, x: Tensor) -> Verdict:
-        """Of the chain's judged points in the ball of this threat, per example the one with the smallest margin."""
+        """Of the chain's judged points in the ball of this threat, per example the one with the smallest margin.
+
+        Raises: AttackError for an example without one: it must not pass for robust.
+        """
         stages, best = self._nearest(threat)
         rows = torch.arange(len(best))
         far = torch.stack([distance(stage.found, x, threat.norm).cpu() for stage in stages])
@@ -161,5 +164,7 @@ class Chain:
     def _nearest(self, threat: Threat) -> tuple[list[Stage], Tensor]:
         """The stages in the ball of this threat, and (R,) which of them has the point with the smallest margin."""
         stages = self.inside(next(stage.ball for stage in self.stages if stage.attack.threat == threat))
+        if not torch.stack([stage.judged for stage in stages]).any(0).all():
+            raise AttackError(f"{threat}: an example was neither attacked nor broken before; a defect of rlbench")
         margins = torch.stack([s.margin.nan_to_num(-torch.inf).where(s.judged, torch.inf) for s in stages])
         return stages, margins.argmin(0)

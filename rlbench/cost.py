@@ -15,6 +15,7 @@ from rlbench import cells
 from rlbench.cells import Group
 from rlbench.core import Corrupted, Perturbation
 from rlbench.evaluate import Bench
+from rlbench.expectation import DRAWS
 
 STARTING = 4.0  # seconds that a worker process takes to start: the import of torch, and the encoder
 CORRUPTING = 0.005  # seconds that a corruption takes of an example of 32 pixels, about
@@ -78,7 +79,9 @@ class Rates:
 def bounds(bench: Bench) -> Rates:
     """The most that the cells of a bench can cost, at the pace of a short probe."""
     members = [member for group in cells.groups(bench.suite.perturbations) for member in group.members]
-    found = {member: Cost(*cells.bound(member, bench.n_classes)) for member in members}
+    draws = DRAWS if "randomised" in bench.classifier.encoder.traits else 1
+    most = {member: cells.bound(member, bench.n_classes) for member in members}
+    found = {member: Cost(draws * forwards, draws * backwards) for member, (forwards, backwards) in most.items()}
     return Rates(pace=probe(bench), cells=found)
 
 

@@ -272,3 +272,12 @@ def test_a_dry_run_tells_the_cost_of_every_cell(suite: str, tmp_path: Path) -> N
     assert all(0 < row["half_width"] < 0.2 and row["expected_forwards"] <= row["forwards"] for row in rows)
     wrong = CliRunner().invoke(main, [*call, "--budget", "soon"])
     assert wrong.exit_code == 2 and "30s, 10m or 2h" in wrong.stderr
+
+
+def test_the_bound_of_a_randomised_encoder_counts_its_draws() -> None:
+    plain, drawn = bench(fragile=False), bench(fragile=False)
+    drawn.classifier.encoder.traits = frozenset({"randomised"})  # type: ignore[misc]
+    most, more = bounds(plain).cells, bounds(drawn).cells
+    assert {p: (20 * c.forwards, 20 * c.backwards) for p, c in most.items()} == {
+        p: (c.forwards, c.backwards) for p, c in more.items()
+    }

@@ -12,8 +12,9 @@ from rlbench.attacks.pgd import PGD
 from rlbench.cells import groups, in_mode
 from rlbench.cells import told as told_of
 from rlbench.core import Adversarial, Box, Clean, Corrupted, Threat, Worst
+from rlbench.errors import AttackError
 from rlbench.judge import Meter
-from rlbench.matrix import Case, Outcome
+from rlbench.matrix import Case, Outcome, _Matrix
 from rlbench.threat import Ball, contains, distance
 
 BOX = Box(shape=(1, 4, 4))
@@ -161,6 +162,15 @@ def test_a_failure_in_the_pool_is_its_own_cell_s(net, monkeypatch) -> None:
     assert isinstance(found["broken linf 0.02"], Outcome)
     assert found["broken linf 0.05"] == found["broken linf 0.1"] and "planned" in found["broken linf 0.05"]
     assert found["broken linf 0.05"].startswith("broken linf 0.05: ")
+
+
+def test_an_example_that_nobody_judged_is_an_error_and_never_robust(net) -> None:
+    made, [group] = case(net), [g for g in groups(COLUMNS[:2]) if g.attacks]
+    idle = _Matrix(made, [group])
+    with pytest.raises(AttackError, match="neither attacked nor broken"):
+        idle.outcome(group.members[0], idle.chains[0])
+    idle.run(idle.chains)
+    assert idle.outcome(group.members[0], idle.chains[0]).verdict.correct.any()
 
 
 def test_balls_in_balls() -> None:
