@@ -34,10 +34,18 @@ def _fits(value: object, hint: object) -> bool:
     return isinstance(value, hint) if isinstance(hint, type) else True
 
 
+_WORDS = {str: "a text", int: "a whole number", float: "a number", bool: "true or false", NoneType: "null"}
+
+
 def _allowed(hint: object) -> str:
-    if get_origin(hint) is Literal:
-        return "one of " + ", ".join(map(str, get_args(hint)))
-    return getattr(hint, "__name__", None) if isinstance(hint, type) else str(hint)  # type: ignore[return-value]
+    origin, args = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        return "one of " + ", ".join(map(str, args))
+    if origin in (Union, UnionType):
+        return " or ".join(map(_allowed, args))
+    if isinstance(hint, type):
+        return _WORDS.get(hint, hint.__name__)
+    return str(hint)
 
 
 def checked(target: Callable[..., object], values: Mapping[str, object], what: str) -> dict[str, object]:

@@ -302,6 +302,7 @@ MISTAKEN = [
     (["languagebind", "--set", "epoch=1"], ["'epoch'", "did you mean 'epochs'"]),
     (["languagebind", "--set", "epochs=many"], ["epochs", "'many'"]),
     (["languagebind", "--set", "eps=4/0"], ["eps", "4/0"]),
+    (["languagebind", "--set", "eps=4"], ["eps is 4", "such as 4/255"]),
     (["rlbind", "--stage", "7"], ["stage 7"]),
     (["languagebind", "--suite", "thermul"], ["did you mean 'thermal'"]),
     (["languagebind", "--out", "/proc/here"], ["/proc/here"]),

@@ -77,7 +77,7 @@ class Recipe:
     lr: float = 1e-3
     weight_decay: float = 0.02
     warmup: float = 0.1
-    eps: str = "0"
+    eps: str | float = "0"
     attack_steps: int = 3
     attack_step: float = 0.5
     attack_momentum: float = 0.0
@@ -95,7 +95,8 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        parse_eps(self.eps, "recipe: eps")
+        if parse_eps(self.eps, "recipe: eps") > 1:
+            raise FieldError(f"recipe: eps is {self.eps}; it is a share of the input's range, such as 4/255")
         for name in ("examples", "epochs", "batch", "accumulate", "attack_steps", "validation"):
             if getattr(self, name) < 1:
                 raise FieldError(f"recipe: {name} is {getattr(self, name)}; it must be at least 1")
