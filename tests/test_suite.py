@@ -112,7 +112,7 @@ def test_a_field_at_its_default_is_the_same_column(tmp_path) -> None:
             9,
             "stepps: attack 'pgd' has no field 'stepps'; did you mean 'steps'?",
         ),
-        ("attack: pgd,", "attack: pgd, steps: many,", 9, "steps: attack 'pgd': steps is 'many'; it must be a whole number"),
+        ("attack: pgd,", "attack: pgd, steps: many,", 9, "steps: attack 'pgd': steps is 'many'; it must be a whole"),
         ("attack: pgd,", "attack: pgd, steps: -1,", 9, "steps: "),
         ("attack: pgd,", "attack: pgd, steps: 3, steps: 4,", 9, "steps: stands twice"),
         ("attack: pgd, norm: linf,", "attack: pgd,", 9, "perturbations: attack 'pgd' needs the key 'norm'"),
