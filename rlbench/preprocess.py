@@ -10,6 +10,7 @@ from functools import cache
 from math import ceil, gcd, pi
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import conv1d, interpolate, pad
@@ -54,15 +55,18 @@ def depth(x: Tensor, side: int = 224, *, antialias: bool = True) -> Tensor:
     return picture((x.float() / 1000).clamp(near, far)[None] / far, side, antialias=antialias)
 
 
-def clip(x: Tensor, side: int = 224) -> Tensor:
-    """(C, T, H, W) frames in [0, 1] -> (C, T, side, side): bilinear to the short side, centre crop."""
-    frames = _resized(x.transpose(0, 1), side, "bilinear", antialias=False)
+def clip(x: Tensor, side: int = 224, *, antialias: bool = False) -> Tensor:
+    """(C, T, H, W) frames in [0, 1] -> (C, T, side, side): bilinear to the short side, centre crop.
+
+    The original does not smooth before it makes a clip smaller.
+    """
+    frames = _resized(x.transpose(0, 1), side, "bilinear", antialias=antialias)
     return _cropped(frames, side, side).transpose(0, 1)
 
 
 def frame_numbers(count: int, frames: int = 8) -> list[int]:
     """Which of a clip's frames are taken: evenly from the first to the last, rounded down."""
-    return [int(i) for i in torch.linspace(0, count - 1, frames, dtype=torch.float64)]
+    return [int(i) for i in np.linspace(0, count - 1, frames)]
 
 
 @cache

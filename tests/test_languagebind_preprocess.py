@@ -6,6 +6,7 @@ import json
 import math
 from dataclasses import replace
 
+import av
 import numpy as np
 import pytest
 import soundfile
@@ -127,7 +128,7 @@ def test_depth(expected) -> None:
     torch.testing.assert_close(intensity(front(found[None])[0])[:, ::16, ::16], original.clamp(0, 1), atol=1e-5, rtol=0)
 
 
-def test_clips(expected, originals) -> None:
+def test_clips(expected, originals, tmp_path) -> None:
     t, y, x = np.mgrid[:20, :120, :160].astype(np.int64)
     rgb = np.stack([(3 * x + 5 * y + 7 * t) % 256, (x * y // 7 + 11 * t) % 256, (x * x // 50 + y + 3 * t) % 256])
     meta = json.loads((originals / "preproc" / "meta.json").read_text())
@@ -137,6 +138,14 @@ def test_clips(expected, originals) -> None:
     found = preprocess.clip(torch.from_numpy(rgb[:, frames].astype(np.uint8)).float() / 255)
     x = front_of("video", VisionSizes(frames=8), BoxOptions())(found[None])[0]
     torch.testing.assert_close(x[:, :, ::32, ::32], expected["video_noflip"], atol=1e-5, rtol=0)
+    with av.open(str(tmp_path / "lossless.mkv"), "w") as container:
+        stream = container.add_stream("ffv1", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 160, 120, "bgr0"
+        for picture in rgb.astype(np.uint8).transpose(1, 2, 3, 0):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")))
+        container.mux(stream.encode())
+    read = readers.video(tmp_path / "lossless.mkv", front_of("video", VisionSizes(frames=8), BoxOptions()).box)
+    torch.testing.assert_close(torch.from_numpy(read), found, atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize(("rate", "sweep", "tone"), [(44100, 3000, 0.2), (8000, 1000, 0.0)])

@@ -17,10 +17,8 @@ import torch
 from rlbench.core import Box, Examples, Label, Modality, Split
 from rlbench.errors import DataError, FieldError
 from rlbench.registry import register
-from rlbench.tasks.readers import picture, planes, read
+from rlbench.tasks.readers import VERSIONS, picture, planes, read
 from rlbench.tasks.recordings import Recordings
-
-_VERSION = 1  # of the readers: raise it on any change of a value that they give
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +180,8 @@ class Folder(Recordings):
     @cached_property
     def _fingerprint(self) -> str:
         labels = [one.label for one in self.classes]
-        digest = hashlib.sha256(f"folder {_VERSION} {self.modality} {self.rate} {self.seconds} {labels}".encode())
+        version = VERSIONS.get(self.modality, 1)
+        digest = hashlib.sha256(f"folder {version} {self.modality} {self.rate} {self.seconds} {labels}".encode())
         for row in chain.from_iterable(self.rows.values()):
             try:
                 content = (self.root / row.path).read_bytes()

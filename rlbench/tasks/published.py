@@ -20,12 +20,11 @@ import torch
 from rlbench.core import Box, Examples, Label, Modality, Split
 from rlbench.errors import DataError
 from rlbench.tasks.folder import mixed
-from rlbench.tasks.readers import read
+from rlbench.tasks.readers import VERSIONS, read
 from rlbench.tasks.recordings import Recordings
 from rlbench.tasks.trees import Item
 
 __all__ = ["Item", "Published", "Source"]
-_VERSION = 1  # of the readers: raise it on any change of a value that they give
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,7 +149,8 @@ class Published(Recordings, ABC):
     def _fingerprint(self) -> str:
         values = [getattr(self, one.name) for one in fields(self) if one.name != "root"]
         labels = [one.label for one in self.classes]
-        digest = hashlib.sha256(f"{type(self).__name__} {_VERSION} {values} {labels}\n".encode())
+        version = VERSIONS.get(self.modality, 1)
+        digest = hashlib.sha256(f"{type(self).__name__} {version} {values} {labels}\n".encode())
         sizes = {path: _size(self.folder / path) for path in {item.path for item in self.items()}}
         for item in self.items():
             digest.update(f"{item.id} {item.label} {item.source} {item.part} {sizes[item.path]}\n".encode())

@@ -1,4 +1,4 @@
-"""Media files -> arrays in [0, 1] at an encoder's box; pictures and frames keep 8-bit values, in steps of 1/255."""
+"""Media files -> arrays in [0, 1] at an encoder's box; pictures keep 8-bit values, in steps of 1/255."""
 
 from __future__ import annotations
 
@@ -17,17 +17,13 @@ from rlbench.core import Box, Modality
 from rlbench.errors import DataError
 from rlbench.tasks.mel import logmel
 
+VERSIONS: dict[Modality, int] = {"video": 2}  # if not 1: raise it on any change of a value that is read
 _MODES = {1: "L", 3: "RGB"}
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff")
 FILMS = (".mp4", ".avi", ".mkv", ".webm", ".mov", ".m4v", ".mpg")
 SOUNDS = (".wav", ".flac", ".ogg", ".mp3", ".aiff", ".opus")
+_SMALL = 112  # pixels of a box for which frames are smoothed
 _WIDE = ("I", "F")  # more than 8 bits: Pillow's conversion would clip them
-
-
-def _fitted(picture: Image.Image, channels: int, size: tuple[int, int], filter_: Image.Resampling) -> np.ndarray:
-    """(C, H, W) uint8: the largest centred part of the box's aspect, resized with antialiasing."""
-    rows, columns = size
-    return planes(ImageOps.fit(picture.convert(_MODES[channels]), (columns, rows), filter_))
 
 
 def planes(picture: Image.Image) -> np.ndarray:
@@ -48,8 +44,9 @@ def picture(path: Path, channels: int) -> Image.Image:
 
 def pixels(picture: Image.Image, box: Box) -> np.ndarray:
     """A picture in memory: bicubic to the box's short side, centre crop. (C, H, W) float32 in [0, 1]."""
-    channels, *size = box.shape
-    return _fitted(picture, channels, (size[0], size[1]), Image.Resampling.BICUBIC).astype(np.float32) / 255
+    channels, rows, columns = box.shape
+    fitted = ImageOps.fit(picture.convert(_MODES[channels]), (columns, rows), Image.Resampling.BICUBIC)
+    return planes(fitted).astype(np.float32) / 255
 
 
 def image(path: Path, box: Box, part: Sequence[float] = ()) -> np.ndarray:
@@ -184,28 +181,34 @@ def _frames(path: Path) -> Iterator[Any]:
 
 
 def video(path: Path, box: Box) -> np.ndarray:
-    """A clip: T frames evenly from its first to its last; bilinear to the box's short side, centre crop.
+    """A clip as `preprocess.clip` prepares it, of as many frames as the box has: `preprocess.frame_numbers`.
+
+    Frames are smoothed for boxes below 112 pixels, such as a mini encoder's, where little would be left of them.
 
     Returns:
         (C, T, H, W) float32 in [0, 1].
     """
     import av
 
-    channels, frames, *size = box.shape
+    channels, frames, side, width = box.shape
+    if side != width:
+        raise DataError(f"clips are for square boxes; the encoder's box is {box.shape}")
     try:
         # Twice, since the count in a file's header is often wrong and a long clip does not fit in memory.
         count = sum(1 for _ in _frames(path))
         if not count:
             raise DataError(f"the clip {path} has no frames")
-        wanted = np.linspace(0, count - 1, frames).round().astype(int)
-        kept = {
-            i: _fitted(frame.to_image(), channels, (size[0], size[1]), Image.Resampling.BILINEAR)
-            for i, frame in enumerate(_frames(path))
-            if i in wanted
-        }
+        wanted = preprocess.frame_numbers(count, frames)
+        kept = {i: _still(frame, channels, side) for i, frame in enumerate(_frames(path)) if i in wanted}
     except (OSError, IndexError, av.FFmpegError) as error:
         raise DataError(f"can't read the clip {path}: {error}") from error
-    return np.stack([kept[i] for i in wanted], axis=1).astype(np.float32) / 255
+    return np.stack([kept[i] for i in wanted], axis=1)
+
+
+def _still(frame: Any, channels: int, side: int) -> np.ndarray:
+    """A PyAV frame -> (C, side, side) float32 in [0, 1]."""
+    whole = planes(frame.to_image().convert(_MODES[channels])).astype(np.float32) / 255
+    return preprocess.clip(torch.from_numpy(whole)[:, None], side, antialias=side < _SMALL)[:, 0].numpy()
 
 
 def read(
