@@ -77,6 +77,8 @@ def _corruptions(parts: dict[str, Part], modality: Modality, task: Task) -> Iter
             name.fail(f"corruption {name.text()!r} is for {able}; the suite's modality is {modality}")
         if getattr(corruption, "acts_on", "") == "waveform" and not hasattr(task, "waves"):
             name.fail(f"corruption {name.text()!r} acts on waveforms, which the task does not have; choose another")
+        if (views := getattr(task, "views", 1)) > 1:
+            name.fail(f"corruption {name.text()!r} is for whole clips, not {views} views; set views: 1")
         for each in severity.each():
             one = Corrupted(name.text(), each.whole(1, 5), fields)
             if then is None:

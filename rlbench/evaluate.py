@@ -99,7 +99,7 @@ def prepare(suite: Suite, model: str, *, device: str = "cpu", batch_size: int = 
     encoder = _encoder(model, suite.modality, device, weights)
     head = head_of(encoder, suite.modality, suite.task)
     head = replace(head, anchors=head.anchors.to(device))
-    return Bench(suite, head, encoder.boxes[suite.modality], suite.task.fingerprint(), device, batch_size, kept)
+    return Bench(suite, head, head.box, suite.task.fingerprint(), device, batch_size, kept)
 
 
 @dataclass(frozen=True)

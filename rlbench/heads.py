@@ -9,12 +9,13 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import log
 
 import torch
 from torch import Tensor
 
-from rlbench.core import Encoder, Label, Modality
+from rlbench.core import Box, Encoder, Label, Modality
 
 _MASS = "people|grass|water|sky|rain|snow|ground|traffic|noise|wind|fire"
 _NO_ARTICLE = re.compile(rf"^(?!pair )(?:(?:an?|the|no|empty|some) |.*ing$|.*(?:[^sui]s|{_MASS})$)")
@@ -47,6 +48,11 @@ class ZeroShot:
     modality: Modality
     anchors: Tensor
 
+    @property
+    def box(self) -> Box:
+        """Of x."""
+        return self.encoder.boxes[self.modality]
+
     def __call__(self, x: Tensor) -> Tensor:
         """(B, *box.shape) in the box -> (B, C) logits, differentiable in x."""
         logits = self.encoder.logit_scale * (self.encoder.embed(x, self.modality).float() @ self.anchors.T)
@@ -62,6 +68,39 @@ class ZeroShot:
         cos = (self.anchors @ self.anchors.T).triu(1)
         best = int(cos.argmax())
         return divmod(best, len(cos)) if float(cos.flatten()[best]) > 1 - 1e-6 else None
+
+
+@dataclass(frozen=True)
+class Viewed(ZeroShot):
+    """A zero-shot classifier of several views of a clip: the mean of their probabilities.
+
+    Softmax comes before the mean, as LanguageBind's evaluation has it (https://github.com/PKU-YuanGroup/LanguageBind,
+    `merge` in v_cls/zeroshot_cls.py). An attack may change every view on its own, which is more than an attack on the
+    clip could do where views overlap: an accuracy under attack errs on the low side.
+
+    Attributes:
+        views: their number V; the box has V times the encoder's frames, one view after the other.
+    """
+
+    views: int = 1
+
+    @property
+    def box(self) -> Box:
+        box = super().box
+        channels, frames, *size = box.shape
+        return replace(box, shape=(channels, self.views * frames, *size))
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(B, *box.shape) in the box -> (B, C) logits: of a single view, those of a ZeroShot.
+
+        softmax(logits) is the mean of the views' softmax(z_v); the constant that softmax drops is their mean one.
+        """
+        b, c, frames, h, w = x.shape
+        clips = x.reshape(b, c, self.views, frames // self.views, h, w).transpose(1, 2).flatten(0, 1)
+        z = super().__call__(clips).view(b, self.views, -1)
+        total = z.logsumexp(2, keepdim=True)
+        mean: Tensor = (z - total).logsumexp(1) - log(self.views)
+        return mean + total.mean(1)
 
 
 def zero_shot(encoder: Encoder, modality: Modality, classes: Sequence[Label], templates: Sequence[str]) -> ZeroShot:

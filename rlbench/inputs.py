@@ -26,6 +26,7 @@ from rlbench.seeds import ExampleStreams
 
 LIMIT = 2 << 30  # bytes of the folder: beyond, the oldest files go
 _DIGEST = 16
+MEMORY = 4 << 30  # bytes of blocks that are held, and one more
 _HELD: dict[tuple[object, ...], Examples] = {}  # the last few blocks of this process
 
 
@@ -68,7 +69,7 @@ class Inputs:
         if name not in _HELD:
             examples = self.task.load(self.box, start, stop)
             _check(examples, self.box, start, stop)
-            while len(_HELD) >= 4:
+            while len(_HELD) >= 4 or sum(held.x.nbytes for held in _HELD.values()) > MEMORY:
                 del _HELD[next(iter(_HELD))]
             _HELD[name] = examples
         return _HELD[name]

@@ -19,6 +19,7 @@ from rlbench import fbank
 from rlbench.core import Box
 
 DEPTH = (0.01, 10.0)  # metres: nearest and farthest
+_STRIDE = 8  # frames of a clip of which a view takes one
 _ZEROS, _ROLLOFF = 6, 0.99  # of the low-pass filter: zero crossings to each side, and the edge below Nyquist's
 
 
@@ -67,6 +68,26 @@ def clip(x: Tensor, side: int = 224, *, antialias: bool = False) -> Tensor:
 def frame_numbers(count: int, frames: int = 8) -> list[int]:
     """Which of a clip's frames are taken: evenly from the first to the last, rounded down."""
     return [int(i) for i in np.linspace(0, count - 1, frames)]
+
+
+def view_frames(count: int, frames: int = 8, segments: int = 5) -> list[list[int]]:
+    """Which of a clip's frames the views over time take: of every eighth frame, runs of `frames`, evenly apart.
+
+    A clip that is too short repeats its last one. From LanguageBind's evaluation on Kinetics.
+    """
+    numbers = list(range(0, count, _STRIDE))
+    numbers += numbers[-1:] * (frames - len(numbers))
+    step = (len(numbers) - frames) / (segments - 1)
+    return [numbers[int(k * step) :][:frames] for k in range(segments)]
+
+
+def thirds(x: Tensor, side: int = 224, *, antialias: bool = False) -> Tensor:
+    """(C, T, H, W) frames in [0, 1] -> (3, C, T, side, side): as `clip`, cut at both ends and in the middle."""
+    frames = _resized(x.transpose(0, 1), side, "bilinear", antialias=antialias).transpose(0, 1)
+    height, width = frames.shape[-2:]
+    starts = [int(k * (max(height, width) - side) / 2) for k in range(3)]
+    long = 2 if height >= width else 3
+    return torch.stack([frames.narrow(long, start, side) for start in starts])
 
 
 @cache

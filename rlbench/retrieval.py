@@ -33,7 +33,7 @@ from torch import Tensor
 
 from rlbench.core import Encoder, Modality, Task
 from rlbench.errors import DataError
-from rlbench.heads import ZeroShot, zero_shot
+from rlbench.heads import Viewed, ZeroShot, zero_shot
 from rlbench.judge import Meter
 from rlbench.metrics import ranks, recall_at
 
@@ -111,10 +111,11 @@ class Ranked(Meter):
 
 
 def head_of(encoder: Encoder, modality: Modality, task: Task) -> ZeroShot:
-    """The classifier of a task: by its captions where it has some, else by its classes' prompts."""
+    """The classifier of a task: by its captions or its classes' prompts, of whole clips or of views."""
     if isinstance(task, Paired):
         return retriever(encoder, modality, task.captions, at=getattr(task, "at", 1))
-    return zero_shot(encoder, modality, task.classes, task.templates)
+    head, views = zero_shot(encoder, modality, task.classes, task.templates), getattr(task, "views", 1)
+    return head if views == 1 else Viewed(**vars(head), views=views)
 
 
 def retriever(encoder: Encoder, modality: Modality, captions: Sequence[Sequence[str]], *, at: int = 1) -> Retriever:

@@ -106,7 +106,7 @@ def _located(part: Part, data: str) -> str:
 
 
 def _task(part: Part, modality: Modality) -> tuple[str, Task]:
-    """The task, and the name that records and tables give it: with its folder's name where it reads one."""
+    """The task, and the name that records and tables give it: with its folder's name and its form."""
     parts = part.items()
     if "name" not in parts:
         part.fail("the key 'name' is missing")
@@ -118,7 +118,8 @@ def _task(part: Part, modality: Modality) -> tuple[str, Task]:
     task = made("task", name, parts, values)
     if task.modality != modality:
         name.fail(f"task {name.text()!r} is {task.modality}; the suite's modality is {modality}")
-    return f"{name.text()}:{Path(values['data']).name}" if "data" in values else name.text(), task
+    folder = f":{Path(values['data']).name}" if "data" in values else ""
+    return f"{name.text()}{folder}{getattr(task, 'form', '')}", task
 
 
 def load_suites(name: str | os.PathLike[str]) -> list[Suite]:

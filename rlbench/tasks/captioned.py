@@ -29,6 +29,10 @@ class Captioned(Published):
 
     at: Literal[1, 5, 10] = 1
 
+    @property
+    def form(self) -> str:
+        return f"(R@{self.at})" if self.at > 1 else ""
+
     @abstractmethod
     def captioned(self) -> Sequence[tuple[Item, Captions]]:
         """The media of the test split with their captions; labels are not looked at. Raises: DataError."""

@@ -86,6 +86,11 @@ class Published(Recordings, ABC):
         return self.kind
 
     @property
+    def form(self) -> str:
+        """What is measured of it, where that is not the usual, for its name in records."""
+        return ""
+
+    @property
     def folder(self) -> Path:
         """The copy. Raises: DataError, which says where to get it."""
         about, base = self.source, os.environ.get("RLBENCH_DATA")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from math import gcd
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 from scipy import signal
+from torch import Tensor
 
 from rlbench import preprocess
 from rlbench.core import Box, Modality
@@ -18,6 +20,7 @@ from rlbench.errors import DataError
 from rlbench.tasks.mel import logmel
 
 VERSIONS: dict[Modality, int] = {"video": 2}  # if not 1: raise it on any change of a value that is read
+Prepare = Callable[..., Tensor]  # a function of `preprocess` on frames: (C, T, H, W), side, antialias
 _MODES = {1: "L", 3: "RGB"}
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff")
 FILMS = (".mp4", ".avi", ".mkv", ".webm", ".mov", ".m4v", ".mpg")
@@ -180,17 +183,17 @@ def _frames(path: Path) -> Iterator[Any]:
         yield from container.decode(video=0)
 
 
-def video(path: Path, box: Box) -> np.ndarray:
-    """A clip as `preprocess.clip` prepares it, of as many frames as the box has: `preprocess.frame_numbers`.
+def _picked(path: Path, box: Box, choose: Callable[[int], list[int]], prepare: Prepare) -> Tensor:
+    """The frames of a clip that `choose` names, given their number, each (C, 1, H, W) in [0, 1] as `prepare` makes it.
 
     Frames are smoothed for boxes below 112 pixels, such as a mini encoder's, where little would be left of them.
 
     Returns:
-        (C, T, H, W) float32 in [0, 1].
+        (frames, ...).
     """
     import av
 
-    channels, frames, side, width = box.shape
+    channels, _, side, width = box.shape
     if side != width:
         raise DataError(f"clips are for square boxes; the encoder's box is {box.shape}")
     try:
@@ -198,17 +201,41 @@ def video(path: Path, box: Box) -> np.ndarray:
         count = sum(1 for _ in _frames(path))
         if not count:
             raise DataError(f"the clip {path} has no frames")
-        wanted = preprocess.frame_numbers(count, frames)
-        kept = {i: _still(frame, channels, side) for i, frame in enumerate(_frames(path)) if i in wanted}
+        wanted, kept = choose(count), {}
+        for i, frame in enumerate(_frames(path)):
+            if i in wanted:
+                still = planes(frame.to_image().convert(_MODES[channels])).astype(np.float32) / 255
+                kept[i] = prepare(torch.from_numpy(still)[:, None], side, antialias=side < _SMALL)
     except (OSError, IndexError, av.FFmpegError) as error:
         raise DataError(f"can't read the clip {path}: {error}") from error
-    return np.stack([kept[i] for i in wanted], axis=1)
+    return torch.stack([kept[i] for i in wanted])
 
 
-def _still(frame: Any, channels: int, side: int) -> np.ndarray:
-    """A PyAV frame -> (C, side, side) float32 in [0, 1]."""
-    whole = planes(frame.to_image().convert(_MODES[channels])).astype(np.float32) / 255
-    return preprocess.clip(torch.from_numpy(whole)[:, None], side, antialias=side < _SMALL)[:, 0].numpy()
+def video(path: Path, box: Box) -> np.ndarray:
+    """A clip as `preprocess.clip` prepares it, of as many frames as the box has: `preprocess.frame_numbers`.
+
+    Returns:
+        (C, T, H, W) float32 in [0, 1].
+    """
+    found = _picked(path, box, partial(preprocess.frame_numbers, frames=box.shape[1]), preprocess.clip)
+    return found[:, :, 0].transpose(0, 1).numpy()
+
+
+def views(path: Path, box: Box, segments: int) -> np.ndarray:
+    """Views of a clip: `segments` over time (`preprocess.view_frames`) by three in space (`preprocess.thirds`).
+
+    Returns:
+        (C, segments * 3 * T, H, W) float32 in [0, 1], one view after the other.
+    """
+    channels, total, *size = box.shape
+    frames = total // (3 * segments)
+
+    def choose(count: int) -> list[int]:
+        return [i for run in preprocess.view_frames(count, frames, segments) for i in run]
+
+    found = _picked(path, box, choose, preprocess.thirds).numpy()  # (segments * T, 3, C, 1, H, W)
+    split = found.reshape(segments, frames, 3, channels, *size)
+    return split.transpose(3, 0, 2, 1, 4, 5).reshape(box.shape)
 
 
 def read(
