@@ -5,6 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from click.testing import CliRunner, Result
+from commands import MINE, Call
+
+from rlbench.cli import main
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -19,3 +23,25 @@ def originals() -> Path:
     if not (root / "languagebind").is_dir():
         pytest.skip("no outputs of the original code: set RLBENCH_FIXTURES")
     return root / "languagebind"
+
+
+@pytest.fixture
+def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Call:
+    """Runs the command in an empty folder; a traceback fails the test."""
+    monkeypatch.chdir(tmp_path)
+
+    def invoke(*arguments: object) -> Result:
+        result = CliRunner().invoke(main, [str(a) for a in arguments], prog_name="rlbench")
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return result
+
+    return invoke
+
+
+@pytest.fixture
+def mine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A suite of blobs, which take no time, with four kinds of cells."""
+    file = tmp_path_factory.mktemp("suites") / "mine.yaml"
+    file.write_text(MINE)
+    return file

@@ -1,0 +1,90 @@
+"""Mistakes at the command line: each is one line that names what is wrong, and nothing is written."""
+
+import re
+from pathlib import Path
+
+import pytest
+from commands import MINE, Call, fails
+
+# Mistakes in names and suites
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--suite", "smok", "--model", "linear"], ["no suite", "'smok'", "did you mean 'smoke'"]),
+        (["--suite", "smoke", "--model", "liner"], ["no model named 'liner'", "did you mean 'linear"]),
+        (["--suite", "nowhere.yaml", "--model", "linear"], ["nowhere.yaml"]),
+        (["--suite", "smoke", "--model", "runs/none"], ["runs/none", "card.yaml"]),
+        (["--suite", "thermal", "--model", "linear"], ["linear", "no thermal", "image"]),
+        (["--suite", "smoke", "--model", "linear", "--device", "tpu"], ["'tpu'", "auto, cpu or cuda"]),
+    ],
+)
+def test_mistaken_names(call: Call, tmp_path: Path, arguments: list[str], words: list[str]) -> None:
+    fails(call("run", *arguments), *words, untouched=tmp_path / "rlbench-results")
+
+
+CHANGES = [
+    ("attack: [fgsm, pgd]", "attack: [fgsm, pdg]", ["'pdg'", "did you mean 'pgd'"]),
+    ("attack: pgd, norm: l2", "attack: pgd, step: 3, norm: l2", ["'step'", "did you mean 'steps'"]),
+    ("attack: pgd, norm: l2", "attack: pgd, steps: 0, norm: l2", ["steps"]),
+    ("attack: pgd, norm: l2", "attack: pgd, norm: l3", ["'l3'", "l2"]),
+    ("eps: 4/255", "eps: 4/0", ["'4/0'", "4/255"]),
+    ("eps: 4/255", "eps: -1", ["-1", "negative"]),
+    ("eps: 4/255", "eps: abc", ["'abc'", "4/255"]),
+    ("- clean", "- {corruption: fog, severity: 0}", ["0", "1", "5"]),
+    ("- clean", "- {corruption: fog, severity: 6}", ["6", "1", "5"]),
+    ("- clean", "- {corruption: fogg, severity: 3}", ["'fogg'", "did you mean 'fog'"]),
+    ("modality: image", "modality: imag", ["'imag'", "did you mean 'image'"]),
+    ("examples: 96", "exmaples: 96", ["exmaples", "did you mean 'examples'"]),
+    ("examples: 96", "examples: 0", ["examples", "0"]),
+    ("task: {name: blobs}", "task: {name: blob}", ["'blob'", "did you mean 'blobs'"]),
+    ("task: {name: blobs}", "task: {name: blobs, colour: red}", ["'colour'"]),
+    ("version: 1", "", ["'version'", "missing"]),
+    ("suite: mine", "suite: [", ["mine.yaml"]),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "words"), CHANGES, ids=[new or "a missing key" for _, new, _ in CHANGES])
+def test_mistakes_in_a_suite_name_file_and_line(
+    call: Call, tmp_path: Path, old: str, new: str, words: list[str]
+) -> None:
+    assert old in MINE
+    (tmp_path / "mine.yaml").write_text(MINE.replace(old, new, 1))
+    result = call("run", "--suite", "mine.yaml", "--model", "linear")
+    fails(result, *words, untouched=tmp_path / "rlbench-results")
+    assert re.search(r"mine\.yaml:\d+", result.stderr), result.stderr
+
+
+@pytest.mark.parametrize("out", ["file", "file/store", "/proc/store"])
+def test_a_store_that_can_not_be_written(call: Call, tmp_path: Path, out: str) -> None:
+    (tmp_path / "file").write_text("mine")
+    fails(call("run", "--suite", "smoke", "--model", "linear", "--quiet", "--out", out), out, "--out")
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize("option", [["--examples", "0"], ["--batch-size", "x"], ["--workers", "-1"], ["--sute", "a"]])
+def test_mistaken_options_exit_2(call: Call, option: list[str]) -> None:
+    result = call("run", "--suite", "smoke", "--model", "linear", *option)
+    assert result.exit_code == 2 and option[0] in result.stderr and "Traceback" not in result.stderr
+
+
+# Training
+
+MISTAKEN = [
+    (["languagebnd"], ["did you mean 'languagebind'"]),
+    (["languagebind", "--modality", "thermals"], ["did you mean 'thermal'"]),
+    (["languagebind", "--set", "epoch=1"], ["'epoch'", "did you mean 'epochs'"]),
+    (["languagebind", "--set", "epochs=many"], ["epochs", "'many'"]),
+    (["languagebind", "--set", "eps=4/0"], ["eps", "4/0"]),
+    (["languagebind", "--set", "eps=4"], ["eps is 4", "such as 4/255"]),
+    (["rlbind", "--stage", "7"], ["stage 7"]),
+    (["languagebind", "--suite", "thermul"], ["did you mean 'thermal'"]),
+    (["languagebind", "--out", "/proc/here"], ["/proc/here"]),
+]
+
+
+@pytest.mark.parametrize(("arguments", "words"), MISTAKEN, ids=[" ".join(a) for a, _ in MISTAKEN])
+def test_mistakes_in_training(call: Call, tmp_path: Path, arguments: list[str], words: list[str]) -> None:
+    fails(call("train", *arguments, "--quiet"), *words)
+    assert list(tmp_path.iterdir()) == []
