@@ -54,7 +54,7 @@ class Stage:
         """Examples that shall be attacked here."""
         self.opened[rows] = True
         if self.search is not None:
-            self.search.open[rows] = True
+            self.search.reopen(rows)
 
     def end(self, search: Search, rows: Tensor) -> None:
         """Examples that the search is through with."""

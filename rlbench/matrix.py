@@ -139,7 +139,8 @@ class _Matrix:
             search: Search | None = None
             if hasattr(method, "search"):
                 search = method.search(x, self.case.y, ball, streams, logits)
-                search.rows, search.open = part.examples, torch.zeros(len(x), dtype=torch.bool)
+                search.rows = part.examples
+                search.close()
             found = x.clone() if search is None else search.best
             return Stage(
                 attack=attack,

@@ -124,6 +124,8 @@ class APGD:
         """Which jobs halve their step now: too few ascents, or no better point since a step that was kept."""
         length = checkpoints(self.steps).to(s["i"].device)[s["i"]]
         check = length > 0
+        if not check.any():
+            return check
         stalled = ~s["halved"] & (s["loss_check"] >= s["loss_best"])
         halve = check & ((s["ascents"] <= self.rho * length) | stalled)
         s["step"] = torch.where(halve, s["step"] / 2, s["step"])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import Protocol
 
 import torch
@@ -59,7 +60,7 @@ class Search:
         jobs: names of the random streams of an example's jobs, in the order of their turns.
         targets: (N, len(jobs)) target classes.
         rows: (N,) what the classifier is told that an example is (default: its index).
-        open: (N,) bool, which examples may run; a search alone runs all.
+        open: (N,) bool, which examples may run; a search alone runs all. `close` and `reopen` change it.
         best, best_margin: per example the point with the smallest margin so far.
         alive: (N,) bool, not broken yet.
         slots, parked: the running jobs, and jobs whose last point still needs its forward pass, without a gradient.
@@ -90,6 +91,20 @@ class Search:
         self.running = torch.zeros(n, dtype=torch.int64)  # jobs in slots
         self.left = torch.full((n,), len(self.jobs) if self.ball.radius > 0 else 0)  # jobs that have not ended
         self.told = torch.zeros(n, dtype=torch.bool)
+        self._news, self._idle = True, set[bool]()  # an example may have ended; how `admit` found nobody waiting
+
+    def close(self) -> None:
+        """No example may run until it is opened."""
+        self.open.zero_()
+
+    def reopen(self, rows: Tensor) -> None:
+        """Examples that may run."""
+        self.open[rows] = True
+        self._changed()
+
+    def _changed(self) -> None:
+        self._news = True
+        self._idle.clear()
 
     def waiting(self) -> Tensor:
         """(N,) bool, examples that have a job to begin."""
@@ -97,9 +112,12 @@ class Search:
 
     def admit(self, room: int, *, alongside: bool) -> None:
         """Begins at most `room` jobs: of examples that run none, or `alongside` also further ones of those that do."""
+        if room <= 0 or alongside in self._idle:
+            return
         ready = self.waiting() if alongside else self.waiting() & (self.running == 0)
         found = ready.nonzero()[:, 0]
-        if not len(found) or room <= 0:
+        if not len(found):
+            self._idle.add(alongside)
             return
         order = torch.argsort(self.turn[found] + len(self.jobs) * self.running[found], stable=True)
         rows = found[order[:room]]
@@ -156,6 +174,7 @@ class Search:
         for state in (self.slots, self.parked):
             if state:
                 self.running.index_add_(0, state["example"], torch.ones_like(state["example"]))
+        self._changed()
 
     def record(self, s: State, logits: Tensor) -> Tensor:
         """Keeps the point of the smallest margin; (K,) the slots that are it now.
@@ -175,6 +194,9 @@ class Search:
 
     def ended(self) -> Tensor:
         """The open examples that ended, broken or not, since this was asked last."""
+        if not self._news:
+            return torch.empty(0, dtype=torch.int64)
+        self._news = False
         new = self.open & ~self.told & (~self.alive | (self.left == 0))
         self.told |= new
         return new.nonzero()[:, 0]
@@ -182,6 +204,8 @@ class Search:
 
 def _check_finite(gradient: Tensor, alive: Tensor) -> None:
     """torch.sign(nan) is 0: without this check an example with such a gradient would stand still and look robust."""
+    if isfinite(float(gradient.sum())):
+        return
     bad = int((~torch.isfinite(gradient.flatten(1).sum(1)).cpu() & alive).sum())
     if bad:
         raise AttackError(
