@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import runpy
+import sys
 import warnings
 from importlib.util import find_spec
 from pathlib import Path
@@ -141,7 +143,14 @@ def test_the_activation_of_a_tag_is_used(tmp_path, library, monkeypatch) -> None
     torch.testing.assert_close(encoder.embed(x, "image"), expected)
 
 
+def test_a_torchvision_that_does_not_fit_is_one_clear_line(monkeypatch) -> None:
+    """Where transformers can't be imported because of it."""
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(RLBenchError, match=r"^transformers can't be imported .* same build as torch: uninstall it"):
+        runpy.run_path(find_spec("rlbench.encoders.clip_towers").origin)
+
+
 def test_without_the_library_there_is_one_clear_line(monkeypatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "open_clip", None)
+    monkeypatch.setitem(sys.modules, "open_clip", None)
     with pytest.raises(RLBenchError, match=r"pip install 'rlbind-bench\[open-clip\]'"):
         load_encoder("open_clip:ViT-B-32/openai", "image")

@@ -13,10 +13,17 @@ from typing import Literal, cast
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPVisionConfig
-from transformers.models.clip.modeling_clip import CLIPEncoderLayer
 
-from rlbench.errors import DataError
+from rlbench.errors import DataError, RLBenchError, first_line
+
+try:
+    from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPVisionConfig
+    from transformers.models.clip.modeling_clip import CLIPEncoderLayer
+except (ImportError, RuntimeError) as error:  # it imports a torchvision that is there, which may not fit to torch
+    raise RLBenchError(
+        f"transformers can't be imported ({first_line(error.__cause__ or error)}); a torchvision beside it must be of the "
+        "same build as torch: uninstall it, or install both from one index"
+    ) from error
 
 Attention = Literal["sdpa", "eager"]
 
