@@ -21,8 +21,8 @@ try:
     from transformers.models.clip.modeling_clip import CLIPEncoderLayer
 except (ImportError, RuntimeError) as error:  # it imports a torchvision that is there, which may not fit to torch
     raise RLBenchError(
-        f"transformers can't be imported ({first_line(error.__cause__ or error)}); a torchvision beside it must be of the "
-        "same build as torch: uninstall it, or install both from one index"
+        f"transformers can't be imported ({first_line(error.__cause__ or error)}); a torchvision beside it must be "
+        "of the same build as torch: uninstall it, or install both from one index"
     ) from error
 
 Attention = Literal["sdpa", "eager"]
