@@ -21,6 +21,7 @@ from rlbench.seeds import ExampleStreams
 L2 = ("CW", "DeepFool", "PGDL2")
 EITHER = ("APGD", "APGDT", "AutoAttack", "FAB", "Square")
 TARGETED_DLR = ("APGDT", "AutoAttack")  # crash below 4 classes
+REAL = ("c", "kappa", "scale")  # arguments of CW and Jitter that need not be whole, though their defaults are
 GIVEN = ("model", "eps", "norm", "seed", "n_classes", "verbose")  # arguments that the threat model and streams decide
 
 
@@ -107,7 +108,8 @@ class TorchAttack:
         kind, what = getattr(torchattacks, self.name), f"attack {f'torchattacks:{self.name}'!r}"
         values = checked(partial(kind, **dict.fromkeys(GIVEN)), dict(self.arguments), what)
         defaults = inspect.signature(kind).parameters
-        return {name: _typed(value, defaults[name].default, f"{what}: {name}") for name, value in values.items()}
+        usual = {name: float(p.default) if name in REAL else p.default for name, p in defaults.items()}
+        return {name: _typed(value, usual[name], f"{what}: {name}") for name, value in values.items()}
 
     def __call__(self, classifier: Classifier, x: Tensor, y: Tensor, ball: Ball, streams: Streams) -> Tensor:
         """x (B, *shape) in the box, y (B,) int64 -> x_adv like x.
