@@ -7,8 +7,11 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 from commands import MINE, Call
+from tiny_suite import suite_file
 
 from rlbench.cli import main
+from rlbench.core import Record
+from rlbench.runner import run
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -45,3 +48,10 @@ def mine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("suites") / "mine.yaml"
     file.write_text(MINE)
     return file
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> list[Record]:
+    """An undisturbed run of 300 examples: two blocks."""
+    folder = tmp_path_factory.mktemp("whole")
+    return run(suite_file(folder, 300), "linear", out=folder / "out", workers=1)

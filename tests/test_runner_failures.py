@@ -1,0 +1,169 @@
+"""Runs that go wrong: failed cells, killed workers, edited plugins, and what can't run at all."""
+
+import os
+import shutil
+import signal
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+import yaml
+from tiny_suite import same, suite_file
+
+from rlbench import cells, registry
+from rlbench.checkpoints import resolve
+from rlbench.core import Adversarial, Record, Worst
+from rlbench.errors import DataError, FieldError, ModalityError, RLBenchError, StoreError, UnknownName
+from rlbench.evaluate import prepare
+from rlbench.records import read_records
+from rlbench.runner import Progress, execute, plan, run
+from rlbench.suite import load_suite
+
+
+@registry.register("attack", "broken")
+@dataclass(frozen=True, kw_only=True)
+class Broken:
+    """Crashes while `fault` says so."""
+
+    def __call__(self, classifier, x, y, ball, streams):
+        if Path(os.environ["RLBENCH_TEST_FAULT"]).exists():
+            raise ArithmeticError("planned")
+        return x
+
+
+def test_a_failed_cell_is_recorded_and_never_robust(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = registry.Entry("attack", "broken", __name__, "Broken", "")
+    table = {**registry.entries(), ("attack", "broken"): entry}
+    monkeypatch.setattr(registry, "entries", lambda: table)
+    fault = tmp_path / "fault"
+    fault.touch()
+    monkeypatch.setenv("RLBENCH_TEST_FAULT", str(fault))
+    path, out = suite_file(tmp_path, 300, "broken"), tmp_path / "out"
+    records = {r.perturbation: r for r in run(path, "linear", out=out, workers=1)}
+    assert records["broken linf 4/255"].n_correct is None and "planned" in str(records["broken linf 4/255"].error)
+    assert records["worst linf 4/255"].n_correct is None
+    assert str(records["worst linf 4/255"].error).startswith("broken linf 4/255: ")
+    assert records["worst linf 2/255"].error is None and records["clean"].n_correct
+    fault.unlink()  # mended: run again
+    again = {r.perturbation: r for r in run(path, "linear", out=out, workers=1)}
+    assert again["broken linf 4/255"].n_correct == again["clean"].n_correct
+    assert len(read_records([out])) == len(again)
+
+
+def test_an_edited_plugin_is_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = registry.Entry("attack", "broken", __name__, "Broken", "")
+    table = {**registry.entries(), ("attack", "broken"): entry}
+    monkeypatch.setattr(registry, "entries", lambda: table)
+    suite = load_suite(suite_file(tmp_path, 40, "broken"))
+    one = next(p for p in suite.perturbations if "broken" in str(p))
+    before = cells.cell_key({}, suite, one)
+    monkeypatch.setattr(cells, "source_hash", lambda module: "edited" if module == __name__ else "")
+    assert cells.cell_key({}, suite, one) != before
+
+
+def test_a_key_changes_with_all_that_numbers_depend_on(tmp_path: Path) -> None:
+    suite = load_suite(suite_file(tmp_path))
+    subject = prepare(suite, "linear").subject()
+    attacked = [p for p in suite.perturbations if isinstance(p, Adversarial)]
+    keys = [cells.cell_key(subject, suite, p) for p in suite.perturbations]
+    keys += [cells.cell_key({**subject, name: "other"}, suite, attacked[0]) for name in subject]
+    keys += [cells.cell_key(subject, replace(suite, seed=1), p) for p in attacked]
+    keys.append(cells.cell_key(subject, suite, replace(attacked[1], ladder=())))
+    keys.append(cells.cell_key(subject, suite, replace(attacked[1], fields=(("steps", 6),))))
+    fewer = replace(suite, perturbations=tuple(p for p in suite.perturbations if p != attacked[2]))
+    keys.append(cells.cell_key(subject, fewer, Worst(attacked[1].threat)))  # over other attacks
+    assert len(set(keys)) == len(keys)
+    renamed = replace(suite, name="other", version=2, summary="", path="elsewhere", examples=7)
+    assert [cells.cell_key(subject, renamed, p) for p in suite.perturbations] == keys[: len(suite.perturbations)]
+    assert cells.record_key(keys[0], 5) != cells.record_key(keys[0], 6)
+
+
+def _children() -> list[int]:
+    found = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children")
+    return [int(pid) for pid in found.read_text().split()] if found.exists() else []
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs /proc")
+def test_a_killed_worker_is_a_clear_error_and_blocks_stay(tmp_path: Path, whole: list[Record]) -> None:
+    path, out = suite_file(tmp_path, 300), tmp_path / "out"
+    before = set(_children())
+
+    def kill(progress: Progress) -> None:
+        if list(out.glob("blocks/*/*.parquet")):
+            for pid in set(_children()) - before:
+                os.kill(pid, signal.SIGKILL)
+
+    with pytest.raises(RLBenchError, match=r"signal 9.*running again continues"):
+        execute(plan(path, "linear", store=out, workers=2), kill)
+    assert set(_children()) <= before and list(out.glob("blocks/*/*.parquet"))
+    assert same(run(path, "linear", out=out, workers=1)) == same(whole)
+
+
+def test_an_error_in_a_worker_is_the_callers(tmp_path: Path) -> None:
+    path, out = suite_file(tmp_path, 300), tmp_path / "out"
+    made = plan(path, "linear", store=out, workers=2)
+    shutil.rmtree(out, ignore_errors=True)
+    wrong = replace(made.pairs[0].suite, task=replace_task(made.pairs[0].suite.task))
+    with pytest.raises(Exception, match=r"pickle|Nowhere"):
+        execute(replace(made, pairs=(replace(made.pairs[0], suite=wrong),)))
+
+
+def replace_task(task: object) -> object:
+    class Nowhere:  # a local class can't be sent to another process
+        fingerprint, modality = task.fingerprint, task.modality
+
+    return Nowhere()
+
+
+def test_what_cannot_run_is_said_before_any_work(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    for error, text, wrong in (
+        (ModalityError, "thermal", {"suites": "thermal"}),
+        (UnknownName, "did you mean", {"suites": "smok"}),
+        (UnknownName, "did you mean", {"models": "linea"}),
+        (FieldError, "examples is 0", {"examples": 0}),
+        (FieldError, "batch_size is 0", {"batch_size": 0}),
+        (FieldError, "workers is -1", {"workers": -1}),
+        (FieldError, "device", {"device": "tpu9"}),
+        (StoreError, "--out", {"store": __file__}),
+    ):
+        with pytest.raises(error, match=text):
+            plan(**{"suites": "smoke", "models": "linear", "store": out, **wrong})
+    assert not out.exists()
+
+
+def test_a_checkpoint_that_was_trained_anew_is_loaded_anew(tmp_path: Path) -> None:
+    suite, found = load_suite("thermal"), []
+    for baseline in ("tecoa", "fare"):
+        shutil.copytree(resolve(baseline).folder, tmp_path / "model", dirs_exist_ok=True)
+        found.append(prepare(suite, str(tmp_path / "model")).subject()["checkpoint"])
+    assert found == [resolve(baseline).sha256["thermal"] for baseline in ("tecoa", "fare")]
+    assert found[0] != found[1]
+
+
+def test_an_empty_split_is_an_error_and_a_suite_named_twice_runs_once(tmp_path: Path) -> None:
+    suite = load_suite(suite_file(tmp_path))
+
+    class Empty(type(suite.task)):
+        def size(self, split: str) -> int:
+            return 0
+
+    with pytest.raises(DataError, match="empty"):
+        plan(replace(suite, task=Empty()), "linear", store=tmp_path / "out")
+    twice = plan([suite.path, suite.path], ["linear", "linear:oracle"], store=tmp_path / "out")
+    assert len(twice.cells) == len(suite.perturbations)
+
+
+def test_of_several_models_one_that_cannot_run_is_skipped(tmp_path: Path) -> None:
+    folder = tmp_path / "thermal-only"
+    shutil.copytree(resolve("fare").folder, folder)
+    card = yaml.safe_load((folder / "card.yaml").read_text())
+    towers = card["backbones"]["mini"]["modalities"]
+    card["backbones"]["mini"]["modalities"] = {"thermal": towers["thermal"]}
+    (folder / "card.yaml").write_text(yaml.safe_dump(card))
+    made = plan("smoke", ["linear", str(folder)], store=tmp_path / "out", examples=8)
+    skipped = [cell for cell in made.cells if cell.skipped]
+    assert {cell.model for cell in skipped} == {str(folder)} and "image" in str(skipped[0].skipped)
+    assert {cell.model for cell in made.cells if not cell.skipped} == {"linear:oracle"}
+    with pytest.raises(ModalityError):
+        plan("smoke", str(folder), store=tmp_path / "out")
