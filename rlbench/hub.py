@@ -95,4 +95,6 @@ def weights_file(folder: Path, layout: Layout = TRANSFORMERS) -> Path:
     for name in layout.weights:
         if (folder / name).is_file():
             return folder / name
-    raise CheckpointError(f"{folder} has no weights; there must be {' or '.join(layout.weights)}")
+    shards = next(iter(sorted(folder.glob("*.index.json"))), None)
+    parts = f"; {shards.name} is of weights in several files, which must be made one" if shards else ""
+    raise CheckpointError(f"{folder} has no weights; there must be {' or '.join(layout.weights)}{parts}")

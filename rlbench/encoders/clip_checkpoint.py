@@ -78,6 +78,9 @@ def load_checkpoint(
     vision, alpha = vision_sizes(tensors, config, next((pair.rank for pair in factors.values()), 0), about)
     text = text_sizes(tensors, config, about)
     tensors.shape("logit_scale", 0)
+    if vision.projection != text.projection:
+        sizes = f"{vision.projection} values of visual_projection and {text.projection} of text_projection"
+        raise CheckpointError(f"{source} has {sizes}, which must be as many")
     fold(weights, factors, alpha)
     if weights[_PATCHES].dim() == 5:
         weights[_PATCHES] = weights[_PATCHES][:, :, 0]  # a convolution over one frame at a time
@@ -88,7 +91,7 @@ def load_checkpoint(
         modality=found,
         logit_scale=float(weights["logit_scale"].exp()),
         sha256=sha256_of(path),
-    )
+    ).eval()
 
 
 def _part(weights: Mapping[str, Tensor], prefixes: tuple[str, ...]) -> dict[str, Tensor]:

@@ -13,6 +13,7 @@ from math import isqrt
 from typing import Any
 
 from torch import Tensor
+from transformers.activations import ACT2FN
 
 from rlbench.core import Modality
 from rlbench.encoders.clip_towers import TextSizes, VisionSizes
@@ -39,10 +40,13 @@ class Tensors:
         return found
 
     def layers(self, model: str) -> int:
-        """The number of layers of "vision_model" or "text_model"."""
+        """The number of layers of "vision_model" or "text_model". Raises: CheckpointError: one of them is missing."""
         prefix = f"{model}.encoder.layers."
         found = {name.removeprefix(prefix).split(".")[0] for name in self.weights if name.startswith(prefix)}
-        return 1 + max((int(number) for number in found if number.isdigit()), default=-1)
+        lost = next((n for n in range(len(found)) if str(n) not in found), None)
+        if lost is not None:
+            raise CheckpointError(f"{self.source} lacks {prefix}{lost}, but has {prefix}{max(found)}")
+        return len(found)
 
 
 @dataclass(frozen=True)
@@ -65,20 +69,45 @@ class Told:
         """Of the sections that agree, without nothing and 0."""
         return next((section[key] for section in self.sections[: self.agreeing] if section.get(key)), default)
 
+    def number(self, section: Mapping[str, Any], key: str, *, whole: bool = True) -> float:
+        """What a section says of a key; 0 for nothing. Raises: CheckpointError."""
+        value = section.get(key) or 0
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
+            raise CheckpointError(f"{self.source}: {key} is {value!r}; it must be a positive number")
+        if whole and value != int(value):
+            raise CheckpointError(f"{self.source}: {key} is {value!r}; it must be a whole number")
+        return value
+
+    def believed(self, key: str, default: float, *, whole: bool = True) -> float:
+        """As `first`, of numbers. Raises: CheckpointError."""
+        said = (self.number(section, key, whole=whole) for section in self.sections[: self.agreeing])
+        return next((value for value in said if value), default)
+
+    def activation(self) -> str:
+        """Raises: CheckpointError: transformers has none of this name."""
+        name = self.first("hidden_act", "gelu")
+        if not isinstance(name, str) or name not in ACT2FN:
+            raise CheckpointError(f"{self.source}: hidden_act is {name!r}, which is no activation of transformers")
+        return name
+
+    def eps(self) -> float:
+        """Of the layer norms. Raises: CheckpointError."""
+        return float(self.believed("layer_norm_eps", 1e-5, whole=False))
+
     def heads(self, hidden: int) -> int:
         """Raises: CheckpointError: nothing is said that fits, and the hidden size is no multiple of 64."""
-        said = [int(section["num_attention_heads"]) for section in self.sections if section.get("num_attention_heads")]
-        fitting = [heads for heads in said if hidden % heads == 0]
+        said = [int(self.number(section, "num_attention_heads")) for section in self.sections]
+        fitting = [heads for heads in said if heads and hidden % heads == 0]
         if not fitting and hidden % _HEAD:
             raise CheckpointError(f"{self.source} must say num_attention_heads for the hidden size {hidden}")
         return fitting[0] if fitting else hidden // _HEAD
 
     def check_rank(self, rank: int) -> None:
         """Raises: CheckpointError: the sections say another rank of LoRA than the tensors have (0: no LoRA)."""
-        said = {section["lora_r"] for section in self.sections if section.get("lora_r") is not None}
+        said = {self.number(section, "lora_r") for section in self.sections if section.get("lora_r") is not None}
         if said and rank not in said and not self.overwritten:
             found = f"LoRA factors of rank {rank}" if rank else "no LoRA factors"
-            raise CheckpointError(f"{self.source} says lora_r {max(said)}; the weights have {found}")
+            raise CheckpointError(f"{self.source} says lora_r {max(said):g}; the weights have {found}")
 
 
 def told(config: Mapping[str, Any], tower: str, facts: Mapping[str, int], source: str) -> Told:
@@ -141,16 +170,17 @@ def vision_sizes(tensors: Tensors, config: Mapping[str, Any], rank: int, source:
         projection=projection,
         frames=tensors.shape(time, 3)[1] if time in tensors.weights else 0,
         frame_classes=classes[0] if len(classes) == 2 else 0,
-        activation=said.first("hidden_act", "gelu"),
-        eps=said.first("layer_norm_eps", 1e-5),
+        activation=said.activation(),
+        eps=said.eps(),
     )
     _check_frames(said, modality, sizes)
-    return sizes, float(said.first("lora_alpha", 16))
+    return sizes, said.believed("lora_alpha", 16.0, whole=False)
 
 
 def _input(said: Told, modality: Modality | None, positions: int, patch: int) -> tuple[int, int]:
     """Height and width: mel bins and frames as the config says, or a square."""
-    bins = [(int(s["num_mel_bins"]), int(s.get("target_length") or 0)) for s in said.sections if s.get("num_mel_bins")]
+    sizes = [[int(said.number(section, key)) for key in ("num_mel_bins", "target_length")] for section in said.sections]
+    bins = [(height, width) for height, width in sizes if height]
     if modality == "audio" or (modality is None and bins):
         for height, width in bins:
             if (height // patch) * (width // patch) + 1 == positions:
@@ -170,12 +200,14 @@ def _check_frames(said: Told, modality: Modality | None, sizes: VisionSizes) -> 
     if sizes.clip and modality not in (None, "video"):
         raise CheckpointError(f"{said.source} is for {modality}, but the weights are a video tower's")
     if sizes.frames and sizes.frame_classes not in (0, sizes.frames):
-        raise CheckpointError(f"the weights have {sizes.frame_classes} class tokens for {sizes.frames} frames")
+        raise CheckpointError(
+            f"the weights beside {said.source} have {sizes.frame_classes} class tokens for {sizes.frames} frames"
+        )
     if not sizes.frames and said.first("add_time_attn", False):
         raise CheckpointError(f"{said.source} says add_time_attn; the weights have no attention over time")
-    frames = said.first("num_frames", 1)
+    frames = said.believed("num_frames", 1)
     if sizes.clip and frames > 1 and sizes.clip != frames and not said.overwritten:
-        raise CheckpointError(f"{said.source} says num_frames {frames}; the weights are for {sizes.clip} frames")
+        raise CheckpointError(f"{said.source} says num_frames {frames:g}; the weights are for {sizes.clip} frames")
 
 
 def text_sizes(tensors: Tensors, config: Mapping[str, Any], source: str) -> TextSizes:
@@ -195,6 +227,6 @@ def text_sizes(tensors: Tensors, config: Mapping[str, Any], source: str) -> Text
         vocabulary=vocabulary,
         positions=positions,
         projection=projection,
-        activation=said.first("hidden_act", "gelu"),
-        eps=said.first("layer_norm_eps", 1e-5),
+        activation=said.activation(),
+        eps=said.eps(),
     )

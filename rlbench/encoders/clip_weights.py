@@ -66,7 +66,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     found = _unpickled(path) if path.suffix == ".bin" else _loaded(path)
     if not isinstance(found, Mapping) or not all(isinstance(value, Tensor) for value in found.values()):
         raise CheckpointError(f"{path} must hold tensors by name and nothing else")
-    kept = {str(name): value.float() for name, value in found.items() if not str(name).endswith("position_ids")}
+    kept = {
+        str(name): value.detach().float() for name, value in found.items() if not str(name).endswith("position_ids")
+    }
     for name, value in kept.items():
         if not bool(value.isfinite().all()):
             raise CheckpointError(f"{path} holds values that are not finite: {name}")
@@ -143,6 +145,6 @@ def _check_alike(plain: Mapping[str, Tensor], pairs: Mapping[str, Factors], sour
 
 
 def fold(plain: dict[str, Tensor], factors: Mapping[str, Factors], alpha: float) -> None:
-    """W += alpha / r B A, in place."""
+    """W + alpha / r B A in the place of W; tensors that share memory with W stay as they are."""
     for module, pair in factors.items():
-        plain[f"{module}.weight"] += alpha / pair.rank * pair.b @ pair.a
+        plain[f"{module}.weight"] = plain[f"{module}.weight"] + alpha / pair.rank * pair.b @ pair.a
