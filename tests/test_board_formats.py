@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
+from made import made
 
 from rlbench.cli import main
 from rlbench.core import Record
@@ -23,23 +24,7 @@ from rlbench.tables import frame, gravest, tables
 
 
 def record(model: str, perturbation: str, ones: int, *, n: int = 100, suite: str = "a_b", **told: object) -> Record:
-    return Record(
-        key=f"{suite} {model} {perturbation} {told.get('round')}",
-        suite=suite,
-        suite_version=1,
-        task="world",
-        modality="image",
-        model=model,
-        backbone="mini",
-        perturbation=perturbation,
-        n=n,
-        n_correct=ones,
-        error=None,
-        forwards=1,
-        backwards=0,
-        flags=np.packbits(np.arange(n) < ones).tobytes().hex(),
-        provenance={"protocol": perturbation, "data": "d", "anchors": "a", "seed": 0, "checkpoint": model, **told},
-    )
+    return made(model, perturbation, np.arange(n) < ones, suite=suite, checkpoint=model, **told)
 
 
 RECORDS = [

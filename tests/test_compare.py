@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from made import made
 from scipy.stats import binomtest
 
 from rlbench.check import renewed
@@ -18,23 +19,7 @@ from rlbench.paired import Pairs
 
 
 def record(model: str, perturbation: str, correct: np.ndarray, **facts: object) -> Record:
-    return Record(
-        key=f"{model} {perturbation} {len(correct)}",
-        suite="thermal",
-        suite_version=1,
-        task="t",
-        modality="thermal",
-        model=f"{model}:mini",
-        backbone="mini",
-        perturbation=perturbation,
-        n=len(correct),
-        n_correct=int(correct.sum()),
-        error=None,
-        forwards=0,
-        backwards=0,
-        flags=np.packbits(correct).tobytes().hex(),
-        provenance={"protocol": perturbation, "data": "da", "anchors": "an", **facts},  # type: ignore[dict-item]
-    )
+    return made(f"{model}:mini", perturbation, correct, **facts)
 
 
 def side(model: str, seed: int, share: float, **facts: object) -> list[Record]:
@@ -72,7 +57,7 @@ def test_another_protocol_or_data_is_not_compared_and_says_so() -> None:
     [clean, pgd] = compare(
         side("a", 1, 0.5), [replace(r, provenance={**r.provenance, "data": "o"}) for r in side("b", 2, 0.5)]
     )
-    assert clean.pairs is None and clean.apart == "data o, not da" and pgd.verdict() == "not comparable"
+    assert clean.pairs is None and clean.apart == "data o, not d" and pgd.verdict() == "not comparable"
 
 
 def test_anchors_may_differ_between_models_alone() -> None:

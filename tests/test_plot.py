@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from made import made
 from PIL import Image
 
 from rlbench.cli import main
@@ -23,23 +24,7 @@ NOISE = {f"{name} {s}": 90 - 10 * s - k for k, name in enumerate(("fog", "snow_f
 
 
 def record(model: str, perturbation: str, ones: int, suite: str) -> Record:
-    return Record(
-        key=f"{suite} {model} {perturbation}",
-        suite=suite,
-        suite_version=1,
-        task="world",
-        modality="image",
-        model=model,
-        backbone="mini",
-        perturbation=perturbation,
-        n=100,
-        n_correct=ones,
-        error=None,
-        forwards=0,
-        backwards=0,
-        flags=np.packbits(np.arange(100) < ones).tobytes().hex(),
-        provenance={"protocol": perturbation, "data": suite, "anchors": "a", "seed": 0},
-    )
+    return made(model, perturbation, np.arange(100) < ones, suite=suite, data=suite)
 
 
 RECORDS = [

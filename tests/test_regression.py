@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from made import made
 from scipy.optimize import brentq, minimize_scalar
 from scipy.stats import binomtest, norm
 
@@ -17,28 +18,9 @@ FACTS = {"protocol": "pr", "data": "da", "anchors": "an", "seed": 0, "torch": "2
 
 
 def record(correct: np.ndarray, perturbation: str = "pgd linf 4/255", **changes: object) -> Record:
-    facts = {
-        **FACTS,
-        **{k: changes.pop(k) for k in ("protocol", "data", "anchors", "soundness", "torch") if k in changes},
-    }
-    base = Record(
-        key=f"{perturbation} {len(correct)}",
-        suite="ci",
-        suite_version=1,
-        task="t",
-        modality="thermal",
-        model="mine:mini",
-        backbone="mini",
-        perturbation=perturbation,
-        n=len(correct),
-        n_correct=int(correct.sum()),
-        error=None,
-        forwards=0,
-        backwards=0,
-        flags=np.packbits(correct).tobytes().hex(),
-        provenance=facts,
-    )
-    return replace(base, **changes)  # type: ignore[arg-type]
+    told = ("protocol", "data", "anchors", "soundness", "torch")
+    facts = {**FACTS, **{k: changes.pop(k) for k in told if k in changes}}
+    return replace(made("mine:mini", perturbation, correct, suite="ci", **facts), **changes)  # type: ignore[arg-type]
 
 
 def flips(g: np.random.Generator, n: int, drop: float, share: float) -> tuple[np.ndarray, np.ndarray]:
