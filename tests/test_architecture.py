@@ -25,6 +25,7 @@ LAYERS = [
     "claims pooling drawing tables regression entries severities",
     "natural comparison check verify standing macro examples",
     "figures formats sheets",
+    "recalls",
     "paper",
     "leaderboard pictures plots",
     "page",

@@ -1,0 +1,74 @@
+"""Recalls on the boards: exact where nothing attacks, bounds where the attack looks elsewhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rlbench import leaderboard, paper
+from rlbench.core import Record
+from rlbench.tables import frame
+
+RECALLS = {f"{way} R@{k}": share for way, share in (("x-to-text", 0.4), ("text-to-x", 0.3)) for k in (1, 5, 10)}
+
+
+def record(perturbation: str, n_correct: int, task: str = "msrvtt", **recalls: float) -> Record:
+    said = {**RECALLS, "x-to-text R@1": n_correct / 50, **recalls} if perturbation[:5] != "worst" else {}
+    facts = {"checkpoint": "c", "anchors": "a", "data": "d", "seed": 0, "protocol": perturbation}
+    return Record(
+        key=f"{task} {perturbation}", suite="video-msrvtt", suite_version=1, task=task, modality="video", model="mine",
+        backbone="b", perturbation=perturbation, n=50, n_correct=n_correct, error=None, forwards=0, backwards=0,
+        provenance={**facts, **said},
+    )  # fmt: skip
+
+
+RECORDS = [
+    record("apgd-ce linf 2/255", 5, **{"x-to-text R@5": 0.123456}),
+    record("clean", 20),
+    record("fog 3", 15),
+    record("fog 3 + pgd linf 2/255", 4),
+    record("worst linf 2/255", 5),
+]
+
+
+def lines(text: str) -> list[list[str]]:
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if "mine" in line]
+
+
+def test_a_board_has_recalls_in_both_directions() -> None:
+    text = leaderboard.render(frame(RECORDS), "mine")
+    title, _, rest = text.partition("## video-msrvtt v1: recalls")
+    assert "≤" not in title and "`≤`: a bound from above" in rest
+    exact = ["40.0", "40.0", "40.0", "30.0", "30.0", "30.0"]
+    assert lines(rest) == [
+        ["mine", "50", "clean", *exact],
+        ["mine", "50", "apgd-ce linf 2/255", "10.0", "≤ 12.3", "≤ 40.0", "≤ 30.0", "≤ 30.0", "≤ 30.0"],
+        ["mine", "50", "fog 3", "30.0", *exact[1:]],
+        ["mine", "50", "fog 3 + pgd linf 2/255", "8.0", *[f"≤ {share}" for share in exact[1:]]],
+    ]
+    assert leaderboard.render(frame(reversed(RECORDS)), "mine") == text
+
+
+def test_the_robust_recall_is_exact_at_the_task_s_own_rank() -> None:
+    one = record("pgd linf 2/255", 5, "msrvtt(R@5)")
+    (row,) = lines(leaderboard.render(frame([one]), "mine").partition(": recalls")[2])
+    assert row[3:6] == ["≤ 10.0", "40.0", "≤ 40.0"]
+
+
+def test_boards_without_galleries_say_nothing_of_recalls() -> None:
+    plain = record("clean", 20)
+    without = frame(
+        [Record(**{**vars(plain), "provenance": {k: v for k, v in plain.provenance.items() if "R@" not in k}})]
+    )
+    assert "recalls" not in leaderboard.render(without, "mine").lower()
+    both = frame([plain, Record(**{**vars(plain), "suite": "video", "key": "k", "provenance": {}})])
+    assert leaderboard.render(both, "mine").count(": recalls") == 1
+    assert "No records." in leaderboard.render(frame([]), "mine")
+
+
+@pytest.mark.parametrize("records", [[], RECORDS])
+def test_the_paper_board_has_them_under_measured(records) -> None:
+    reported = Path(leaderboard.boards()[0].page).with_name(paper.REPORTED)
+    part = paper.render(reported, records).partition("## MSR-VTT")[2].partition("\n## ")[0]
+    assert ("≤ 12.3" in part.partition("### measured")[2]) == bool(records)
