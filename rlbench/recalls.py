@@ -30,17 +30,17 @@ def grids(cells: pd.DataFrame) -> dict[tuple[str, int], str]:
     """The markdown tables by suite and version; one line a model and perturbation."""
     if not set(COLUMNS) <= set(cells):
         return {}
-    parts: dict[tuple[str, int], list[dict[str, Any]]] = {}
+    parts: dict[tuple[str, int], list[Mapping[Any, Any]]] = {}
     for cell in cells[cells[COLUMNS[0]].notna()].to_dict("records"):
         parts.setdefault((cell["suite"], cell["suite_version"]), []).append(cell)
     return {part: formats.grid([_row(cell) for cell in sorted(parts[part], key=_place)]) for part in sorted(parts)}
 
 
-def _place(cell: Mapping[str, Any]) -> tuple[Any, ...]:
+def _place(cell: Mapping[Any, Any]) -> tuple[Any, ...]:
     return *(str(cell.get(name)) for name in (*COMPARABLE, *ROW)), column_order(cell["perturbation"])
 
 
-def _row(cell: Mapping[str, Any]) -> dict[str, str]:
+def _row(cell: Mapping[Any, Any]) -> dict[str, str]:
     column, exact = cell["perturbation"], f"x-to-text R@{_depth(cell['task'])}"
     values = {name: f"{100 * cell[name]:.1f}" for name in COLUMNS}
     if THREAT.match(column):
