@@ -35,6 +35,10 @@ _MODELS = {"clip": CLIPModel, "siglip": SiglipModel, "clap": ClapModel}
 _BUFFERS = ("position_ids", "relative_position_index", "num_batches_tracked")  # that no one learns
 _DAMAGED = (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError, pickle.UnpicklingError, EOFError)
 _VOCABULARIES = ("vocab.json", "tokenizer.json", "spiece.model", "vocab.txt")
+_IMAGEBIND = (
+    "transformers has no ImageBind; make an encoder of the package of https://github.com/facebookresearch/ImageBind and "
+    "name it MODULE:CALLABLE, or take --model languagebind:vit-l-14"
+)
 _BATCH = 256  # prompts at a time
 
 
@@ -202,6 +206,8 @@ def hugging_face(*, source: str, seconds: float | None = None) -> HuggingFace | 
     Raises:
         CheckpointError: a file is missing or faulty, the hub can't be reached, or it is no model of these kinds.
     """
+    if "imagebind" in source.lower():
+        raise CheckpointError(f"{source}: {_IMAGEBIND}")
     folder = hub.folder_of(source)
     said = read_config(folder)
     bound, kind = declared(said), str(said.get("model_type"))
