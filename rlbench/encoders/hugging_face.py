@@ -36,8 +36,8 @@ _BUFFERS = ("position_ids", "relative_position_index", "num_batches_tracked")  #
 _DAMAGED = (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError, pickle.UnpicklingError, EOFError)
 _VOCABULARIES = ("vocab.json", "tokenizer.json", "spiece.model", "vocab.txt")
 _IMAGEBIND = (
-    "transformers has no ImageBind; make an encoder of the package of https://github.com/facebookresearch/ImageBind and "
-    "name it MODULE:CALLABLE, or take --model languagebind:vit-l-14"
+    "transformers has no ImageBind; make an encoder of the package of https://github.com/facebookresearch/ImageBind "
+    "and name it MODULE:CALLABLE, or take --model languagebind:vit-l-14"
 )
 _BATCH = 256  # prompts at a time
 
