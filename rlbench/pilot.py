@@ -55,11 +55,10 @@ def rehearse(bench: Bench, groups: Sequence[Group], bounds: Rates, *, n: int, se
         bench: without a folder of kept inputs.
         groups: those that the run has to compute.
         n: examples of the run, from which the pilot's are taken.
-        seconds: that the pilot may take, about.
+        seconds: that the attacks may take, about, and as many that the corruptions may.
     """
-    until = perf_counter() + seconds
-    corrupting, warming = _corrupting(bench, groups, n, until)
-    pilot = _Pilot(bench, groups, bounds)
+    corrupting, warming = _corrupting(bench, groups, n, perf_counter() + seconds)
+    pilot, until = _Pilot(bench, groups, bounds), perf_counter() + seconds
     starts = range(0, n, CHUNK)
     for done, k in enumerate(sorted(range(len(starts)), key=lambda k: k * 0.618034 % 1), 1):
         pilot.take(starts[k], min(starts[k] + CHUNK, n), until)
@@ -71,7 +70,7 @@ def rehearse(bench: Bench, groups: Sequence[Group], bounds: Rates, *, n: int, se
 def _corrupting(bench: Bench, groups: Sequence[Group], n: int, until: float) -> tuple[dict[Corrupted, float], float]:
     """Seconds an example of every corruption that the run needs, and those that first calls take besides."""
     seconds: dict[Corrupted, float] = {}
-    first: dict[str, float] = {}
+    first: list[float] = []
 
     def timed(one: Corrupted, n: int) -> float:
         bench.inputs.load(0, n)
@@ -84,14 +83,14 @@ def _corrupting(bench: Bench, groups: Sequence[Group], n: int, until: float) -> 
             seconds[one] = mean(seconds.values())
             continue
         try:
-            warm = 0.0 if one.corruption in first else timed(one, 1)
+            warm = timed(one, 1)
             seconds[one] = timed(one, min(4, n))
             if seconds[one] < QUICK:  # a call has a cost of its own, which a block shares
                 seconds[one] = timed(one, min(CHUNK, n))
-            first.setdefault(one.corruption, max(0.0, warm - seconds[one]))
+            first.append(max(0.0, warm - seconds[one]))
         except AttackError:
             continue  # it fails its cell in the run, too
-    return seconds, sum(first.values())
+    return seconds, sum(first)
 
 
 class _Pilot:
@@ -169,10 +168,11 @@ class _Pilot:
 
     def _slower(self) -> float:
         """Seconds of a pass in the pilot's full batches over those of the probe, which has the encoder alone."""
-        full = [(n, taken) for n, taken in self.times if n >= self.bench.batch_size / 2] or self.times
-        if not full or not self.passes[0]:
+        full = [(n, taken) for n, taken in self.times if n >= self.bench.batch_size / 2]
+        share = 1.0 if full else self.passes[1] / max(self.passes[0], 1.0)  # the judge's calls, of a cell, are small
+        full = full or self.times
+        if not full:
             return 1.0
-        share = self.passes[1] / self.passes[0]
         return sum(taken for _, taken in full) / sum(n for n, _ in full) / self.bounds.pace.seconds(1, share)
 
 

@@ -71,7 +71,20 @@ def test_the_hopeless_end_after_a_run_and_the_masked_do_not() -> None:
     for scale, runs in ((0.5, 1), (2.0, 5), (0.0, 5)):  # falls of .2 and .8 of a margin of 1 at eps .1, and of none
         found = attack(slope(scale), x, y, "adaptive", eps="0.1", steps=10)
         assert not found.broken.any()
-        assert found.backwards.tolist() == [10 * runs] * 2, scale
+        assert found.backwards.tolist() == [2 + 10 * runs] * 2, scale
+
+
+def test_what_the_first_step_breaks_costs_one_gradient() -> None:
+    """A linear classifier whose examples lie at .5 and at 1.5 of eps from the boundary."""
+
+    def classify(x: torch.Tensor) -> torch.Tensor:
+        rest = torch.full((len(x), 4), -9.0)
+        return torch.cat([x.flatten(1).sum(1, keepdim=True), rest], dim=1) + torch.tensor([0.0, 10.0, 0, 0, 0])
+
+    x = torch.stack([torch.full((1, 2, 2), 0.25 + d) for d in (0.05, 0.15)])
+    found = attack(classify, x, torch.zeros(2, dtype=torch.int64), "adaptive", eps="0.1", steps=10, hopeless=0.1)
+    assert found.broken.tolist() == [True, False]
+    assert found.backwards.tolist() == [1, 2 + 10]
 
 
 def test_batches_change_nothing(net) -> None:
@@ -80,7 +93,9 @@ def test_batches_change_nothing(net) -> None:
     assert torch.equal(whole.broken, small.broken)
 
 
-@pytest.mark.parametrize("wrong", [{"steps": 0}, {"targets": 0}, {"hopeless": 0.0}, {"hopeless": float("nan")}])
+@pytest.mark.parametrize(
+    "wrong", [{"steps": 0}, {"targeted": 0}, {"targets": 0}, {"hopeless": 0.0}, {"hopeless": float("nan")}]
+)
 def test_fields_are_checked(net, wrong) -> None:
     x, y = points(net, 2)
     with pytest.raises(FieldError, match=f"adaptive: {next(iter(wrong))} is"):

@@ -18,34 +18,39 @@ from rlbench.errors import FieldError
 from rlbench.metrics import margin
 from rlbench.registry import register
 
+CE = 2  # the turn of the first run: plain steps come before it, targeted runs after it
+
 
 @register("attack", "adaptive")
 @dataclass(frozen=True, kw_only=True)
 class Adaptive:
     """Short runs of Auto-PGD, each from the last best point and at the class that is nearest there; hopeless ones end.
 
-    The first run ascends the cross-entropy; then each run ascends the targeted DLR of a class that has not been tried,
-    the one with the largest logit at the best point so far. An example ends when it is broken, or when its smallest
-    margin m is more than `hopeless` times the clean margin's fall, m_clean - m: in a loss that bends little, a few more
-    steps do not double a fall. An example whose margin has not fallen at all is never given up, since that is what a
-    masked gradient looks like. Discarding hard examples early is an idea of Liu et al., 2022
-    (https://arxiv.org/abs/2203.05154), who bring them back; the runs are Croce & Hein's, 2020
-    (https://arxiv.org/abs/2003.01690). This project's own; its robust accuracy beside that of apgd-ce and apgd-t is in
-    benchmarks/adaptive.md. It is a fast protocol, not a replacement for them.
+    Two steps as long as eps allows come first, which break most of what is not robust at all (Goodfellow et al., 2015,
+    https://arxiv.org/abs/1412.6572). The first run ascends the cross-entropy from a random start; then each run ascends
+    the targeted DLR of a class that has not been tried, the one with the largest logit at the best point so far. An
+    example ends when it is broken, or when its smallest margin m, after the first run or later, is more than `hopeless`
+    times the clean margin's fall, m_clean - m: in a loss that bends little, a few more steps do not double a fall. An
+    example whose margin has not fallen at all is never given up, since that is what a masked gradient looks like.
+    Discarding hard examples early is an idea of Liu et al., 2022 (https://arxiv.org/abs/2203.05154), who bring them
+    back; the runs are Croce & Hein's, 2020 (https://arxiv.org/abs/2003.01690). This project's own; its robust accuracy
+    beside that of apgd-ce and apgd-t is in benchmarks/adaptive.md. It is a fast protocol, not a replacement for them.
 
     Attributes:
-        steps: iterations of a run.
+        steps: iterations of the first run.
+        targeted: iterations of each of the others, `steps` at most: what they break, they break soon.
         targets: most classes that are tried.
         hopeless: see above; larger is more careful and slower.
     """
 
     steps: int = 25
+    targeted: int = 12
     targets: int = 9
     hopeless: float = 1.0
     min_classes: ClassVar[int] = 4
 
     def __post_init__(self) -> None:
-        for name, value in (("steps", self.steps), ("targets", self.targets)):
+        for name, value in (("steps", self.steps), ("targeted", self.targeted), ("targets", self.targets)):
             if value < 1:
                 raise FieldError(f"adaptive: {name} is {value}; it must be at least 1")
         if not self.hopeless > 0:
@@ -57,13 +62,14 @@ class Adaptive:
 
     def passes(self, n_classes: int) -> tuple[int, int]:
         """The most forward and backward passes of an example."""
-        runs = 1 + min(self.targets, n_classes - 1)
-        return 1 + runs * (self.steps + 1), runs * self.steps
+        runs, short = min(self.targets, n_classes - 1), min(self.targeted, self.steps)
+        backwards = CE + self.steps + runs * short
+        return 1 + backwards + CE + 1 + runs, backwards
 
     def search(self, x: Tensor, y: Tensor, ball: Ball, streams: Streams, logits: Callable[[], Tensor]) -> Search:
         """Its jobs, for the pool."""
         clean = logits()
-        runs = 1 + min(self.targets, clean.shape[1] - 1)
+        jobs = ["step 0", "step 1", *(f"run {run}" for run in range(1 + min(self.targets, clean.shape[1] - 1)))]
         return _Search(
             x=x,
             y=y,
@@ -72,9 +78,10 @@ class Adaptive:
             rule=APGD(name="apgd-t", steps=self.steps),
             loss="dlr-targeted",
             start=surface,
-            jobs=[f"run {run}" for run in range(runs)],
-            targets=y[:, None].repeat(1, runs),
+            jobs=jobs,
+            targets=y[:, None].repeat(1, len(jobs)),
             clean=clean,
+            targeted=self.targeted,
             hopeless=self.hopeless,
         )
 
@@ -85,7 +92,7 @@ class Adaptive:
 
 @dataclass(kw_only=True, eq=False)
 class _Search(Search):
-    """One run after another, each by what the ones before it found.
+    """Steps, then one run after another, each by what the ones before it found.
 
     Attributes:
         clean: (N, C) logits of x.
@@ -93,6 +100,7 @@ class _Search(Search):
     """
 
     clean: Tensor
+    targeted: int
     hopeless: float
     near: Tensor = field(init=False)
     tried: Tensor = field(init=False)
@@ -109,8 +117,8 @@ class _Search(Search):
             super().admit(room, alongside=False)
 
     def begin(self, rows: Tensor, turn: int) -> None:
-        """The first run starts at random, the others at the best point."""
-        if turn:
+        """The targeted runs take the nearest class that has not been tried."""
+        if turn > CE:
             at = rows.to(self.x.device)
             target = self.near[at].masked_fill(self.tried[at], float("-inf")).argmax(1)
             self.targets[at, turn] = target
@@ -118,13 +126,18 @@ class _Search(Search):
         super().begin(rows, turn)
 
     def first(self, rows: Tensor, turn: int) -> Tensor:
-        """(K, *shape) the first points of a turn's jobs."""
-        return self.best[rows] if turn else super().first(rows, turn)
+        """(K, *shape) the first run starts at random, all else at the best point, which is x at first."""
+        return super().first(rows, turn) if turn == CE else self.best[rows]
+
+    def finished(self) -> Tensor:
+        """(B,) bool, the slots whose jobs took their last gradient."""
+        turn, i = self.slots["turn"], self.slots["i"]
+        return super().finished() | (turn < CE) | ((turn > CE) & (i == self.targeted))
 
     def ascended(self, logits: Tensor) -> Tensor:
-        """(B,) cross-entropy in the first run, then the targeted loss."""
+        """(B,) cross-entropy in the steps and the first run, then the targeted loss."""
         y = self.slots["y"]
-        return torch.where(self.slots["turn"] == 0, LOSSES["ce"](logits, y, y), super().ascended(logits))
+        return torch.where(self.slots["turn"] <= CE, LOSSES["ce"](logits, y, y), super().ascended(logits))
 
     def record(self, s: State, logits: Tensor) -> Tensor:
         """Keeps the best points' logits, too."""
@@ -134,7 +147,7 @@ class _Search(Search):
 
     def settle(self, logits: Tensor) -> None:
         """Ends runs, and with them the examples that are hopeless."""
-        examples = self.parked["example"]
+        examples = self.parked["example"][self.parked["turn"] >= CE]
         super().settle(logits)
         m = self.best_margin[examples]
         fall = self.clean_margin[examples] - m

@@ -151,14 +151,18 @@ class Search:
         _check_finite(gradient, self.alive[self.slots["example"]])
         self.rule.advance(self.slots, loss, gradient, self.ball)
 
+    def finished(self) -> Tensor:
+        """(B,) bool, the slots whose jobs took their last gradient."""
+        return self.slots["i"] == self.rule.steps
+
     def leave(self) -> None:
         """After a step: broken examples leave with all their jobs, jobs that took their last gradient park."""
         s = self.slots
         s["i"] = s["i"] + 1
-        alive, last = self.alive[s["example"]], (s["i"] == self.rule.steps).cpu()
+        alive, last = self.alive[s["example"]], self.finished().cpu()
         if not last.any() and alive.all():
             return
-        self.parked = _join(self.parked, take({k: s[k] for k in ("example", "x_adv", "y")}, alive & last))
+        self.parked = _join(self.parked, take({k: s[k] for k in ("example", "turn", "x_adv", "y")}, alive & last))
         self.slots = take(s, alive & ~last)
         self._count()
 
