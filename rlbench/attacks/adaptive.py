@@ -147,7 +147,7 @@ class _Search(Search):
 
     def settle(self, logits: Tensor) -> None:
         """Ends runs, and with them the examples that are hopeless."""
-        examples = self.parked["example"][self.parked["turn"] >= CE]
+        examples = self.parked["example"][(self.parked["turn"] >= CE).cpu()]
         super().settle(logits)
         m = self.best_margin[examples]
         fall = self.clean_margin[examples] - m
