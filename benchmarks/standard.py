@@ -5,10 +5,11 @@
 Ours is the worst case of --attacks, by default those of the suites' matrix, apgd-ce and apgd-t, once per seed. The
 standard is pyautoattack's, in its own batches and from its own seed 0: apgd-ce, apgd-t, fab-t, and square with 5000
 queries, each on what the ones before it left. Both start from all clean-correct examples, and the judge decides on
-both sides. The standard spends thousands of passes on an example that stands: --most M hands it only M of those that
-stand under every seed of ours, the half with the smallest margins and as many at random (always the same). Then its
-survivors are an estimate, and the bound beside the mean difference is for the upper end of Wilson's 95% interval of
-the share that it breaks among those drawn at random, applied to all that it was not given.
+both sides. `apart` counts the examples on which the standard and some seed of ours disagree. The standard spends
+thousands of passes on an example that stands: --most M hands it only M of those that stand under every seed of ours,
+the half with the smallest margins and as many at random (always the same). Then its survivors are an estimate, and the
+bound beside the mean difference is for the upper end of Wilson's 95% interval of the share that it breaks among those
+drawn at random, applied to all that it was not given.
 """
 
 from __future__ import annotations
