@@ -206,7 +206,7 @@ def hugging_face(*, source: str, seconds: float | None = None) -> HuggingFace | 
     Raises:
         CheckpointError: a file is missing or faulty, the hub can't be reached, or it is no model of these kinds.
     """
-    if "imagebind" in source.lower():
+    if "imagebind" in source.lower() and not hub.is_folder(source):
         raise CheckpointError(f"{source}: {_IMAGEBIND}")
     folder = hub.folder_of(source)
     said = read_config(folder)
