@@ -107,7 +107,7 @@ class Encoder(Protocol):
         boxes: the box of every modality that it has.
         traits: what an attacker has to know: randomised, dynamic, non_differentiable, purifies_input.
         logit_scale: the temperature of its zero-shot logits, `logit_scale * cos`.
-        sha256: of the weights that are in use, by modality.
+        sha256: of the weights in use, by modality. A method `identity()`, if any, adds a text or mapping to cell keys.
     """
 
     @property

@@ -16,6 +16,7 @@ from rlbench.cards import read_card
 from rlbench.check import models_of
 from rlbench.checkpoints import resolve, resolve_plain
 from rlbench.errors import CheckpointError, RLBenchError, UnknownName
+from rlbench.training.campaign import read_campaign
 
 OWN = "import near\nfrom rlbench.encoders.linear import Linear\ndef make(): return near.made(Linear)\n"
 NEAR = "def made(kind):\n    import later\n    one = kind(); one.sha256_of = later.X\n    return one\n"
@@ -159,4 +160,10 @@ def test_a_name_in_a_file_is_no_code_to_run(tmp_path: Path, monkeypatch: pytest.
         resolve_plain("beside:make", "the entry")
     with pytest.raises(RLBenchError, match="which is code to be run"):
         models_of([replace(whole[0], model="beside:make+jpeg")], [(whole[0].suite, "image")])
+    campaign = tmp_path / "campaign.yaml"
+    campaign.write_text(
+        "modalities: [image]\nrounds: {'1': {}}\njobs: {a: {method: tecoa, set: {init: 'beside:make'}}}\n"
+    )
+    with pytest.raises(RLBenchError, match="the campaign names the encoder beside:make"):
+        read_campaign(campaign, tmp_path)
     assert not (tmp_path / "RAN").exists() and resolve_plain("rlbind", "x").name == "rlbind:mini"

@@ -108,7 +108,7 @@ class Tokens:
         if not any((folder / name).is_file() for name in _VOCABULARIES):
             raise CheckpointError(f"{folder} has no tokenizer: it needs one of {', '.join(_VOCABULARIES)}")
         try:
-            self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         except (*_DAMAGED, ImportError) as error:
             raise CheckpointError(f"the tokenizer of {folder} can't be read: {first_line(error)}") from error
         if len(self._tokenizer) > config.vocab_size:

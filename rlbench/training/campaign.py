@@ -31,7 +31,8 @@ from typing import Any, cast
 import pandas as pd
 import yaml
 
-from rlbench.checkpoints import resolve
+from rlbench import callables
+from rlbench.checkpoints import resolve, resolve_plain
 from rlbench.core import Modality
 from rlbench.errors import FieldError, RLBenchError
 from rlbench.fields import checked
@@ -114,6 +115,8 @@ def read_campaign(path: Path, out: Path) -> list[Task]:
 def _task(name: str, job: _Job, turn: str, modality: Modality, settings: Mapping[str, object], out: Path) -> Task:
     after = {}
     for key, value in settings.items():
+        if key in ("init", "original") and callables.is_form(str(value)):
+            resolve_plain(str(value), "the campaign")
         if isinstance(value, str) and value.startswith("@"):
             before, _, other = value[1:].rpartition("/")
             after[key] = f"{before or turn}/{modality}/{other}"
