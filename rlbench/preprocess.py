@@ -142,7 +142,7 @@ def _resampled_singly(wave: Tensor, old: int, new: int) -> Tensor:
     """The same sums for rates with a small common divisor, whose whole filter bank would not fit in memory."""
     weights, width = _phases(old, new).to(wave), _reach(old, new)[1]
     padded, reach, parts = pad(wave, (width, width + 1)), torch.arange(weights.shape[1]), list[Tensor]()
-    for k in torch.arange(ceil(new * wave.shape[-1] / old)).split(_TAPS // 4 // len(reach) + 1):
+    for k in torch.split(torch.arange(ceil(new * wave.shape[-1] / old)), _TAPS // 4 // len(reach) + 1):
         parts.append((padded[:, (k * old // new)[:, None] + reach] * weights[k % new]).sum(-1))
     return torch.cat(parts, 1)
 

@@ -23,5 +23,6 @@ def guard(what: str) -> Iterator[None]:
         raise
     except Exception as error:
         said = getattr(error, "strerror", None) or first_line(error)
+        said = f"{type(error).__name__}: {said}" if isinstance(error, LookupError) else said
         text = "".join(c if c.isprintable() else "?" for c in str(said))
         raise DataError(f"{what}: {text[:_LONGEST]}") from error

@@ -116,7 +116,9 @@ def _recall(keys: Sequence[bytes]) -> None:
             return
         with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", timeout=2, uri=True)) as base:
             for key in keys:
-                row = base.execute("SELECT size, mtime, ctime, inode, digest FROM files WHERE path = ?", (key,)).fetchone()
+                row = base.execute(
+                    "SELECT size, mtime, ctime, inode, digest FROM files WHERE path = ?", (key,)
+                ).fetchone()
                 if row is not None and isinstance(row[4], bytes) and len(row[4]) == 32:
                     _MEMORY[key] = (row[0], row[1], row[2], row[3]), row[4]
     except (sqlite3.Error, OSError, RuntimeError):

@@ -114,7 +114,9 @@ def read_table(path: Path, columns: Sequence[str], *, head: Sequence[str] = ()) 
                 continue
             yield _line(path, reader.line_num, names, [value.strip() for value in row], columns, delimiter)
     except csv.Error as error:
-        raise DataError(f"{path}:{reader.line_num}: {error}; check the quotes of this line and of those before") from error
+        raise DataError(
+            f"{path}:{reader.line_num}: {error}; check the quotes of this line and of those before"
+        ) from error
 
 
 def _delimiter(path: Path, text: str, columns: Sequence[str]) -> str:
@@ -131,7 +133,7 @@ def _delimiter(path: Path, text: str, columns: Sequence[str]) -> str:
     names = [name.strip() for name in first.split(",")]
     lacking = next(name for name in columns if name not in names)
     raise DataError(
-        f"{path}:1: no column {lacking!r}; it needs {','.join(columns)}, and the first line is {shorten(first.strip())}"
+        f"{path} has no column {lacking!r}; it needs {', '.join(columns)}; its first line is {shorten(first.strip())}"
     )
 
 
