@@ -33,11 +33,9 @@ def home(asked: Path | None = None) -> Path:
 
 def references(path: Path) -> list[Record]:
     """The reference records of a .jsonl file, a folder of them, or a result store. Raises: StoreError."""
-    whole = path.is_dir() and not (path / "records.jsonl").is_file()
-    found = sorted(path.glob("*.jsonl")) if whole else [path]
-    if not path.exists() or not found:
+    if not path.exists() or (path.is_dir() and not any(path.glob("*.jsonl"))):
         raise StoreError(f"no reference records in {path}; rlbench check --update --model NAME makes some")
-    return read_records(found)
+    return read_records([path])
 
 
 def parts_of(suites: Iterable[str]) -> list[tuple[str, str]]:

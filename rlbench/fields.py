@@ -9,8 +9,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import is_dataclass
 from difflib import get_close_matches
 from fractions import Fraction
+from functools import cache
 from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hints
 
 from rlbench.core import Norm
 from rlbench.errors import FieldError
@@ -51,6 +52,9 @@ def _allowed(hint: object) -> str:
     return str(hint)
 
 
+_signature, _hints = cache(inspect.signature), cast(Any, cache(get_type_hints))  # of thousands of records alike
+
+
 def checked(target: Callable[..., object], values: Mapping[str, object], what: str) -> dict[str, object]:
     """`values` as keyword arguments of `target`; lists become tuples. What `**fields` takes, `target` checks itself.
 
@@ -59,10 +63,10 @@ def checked(target: Callable[..., object], values: Mapping[str, object], what: s
     """
     base = getattr(target, "func", target)
     bound = set(getattr(target, "keywords", {}))
-    taken = {n: p for n, p in inspect.signature(base).parameters.items() if n not in bound}
+    taken = {n: p for n, p in _signature(base).parameters.items() if n not in bound}
     known = {n: p for n, p in taken.items() if p.kind is not inspect.Parameter.VAR_KEYWORD}
     # a dataclass's own hints: those of an inherited field are written in the names of the parent's module
-    hints = get_type_hints(base if inspect.isfunction(base) or is_dataclass(base) else base.__init__)
+    hints = _hints(base if inspect.isfunction(base) or is_dataclass(base) else base.__init__)
     for name, value in values.items():
         if name not in known and known != taken:
             continue

@@ -139,7 +139,7 @@ class _Draft:
 
     def add(self, suite: Suite, model: str, *, alone: bool) -> None:
         n, short = _count(suite, self.examples)
-        self.notes += short
+        self.notes += short + [f"{suite.name}: {note}" for note in getattr(suite.task, "notes", tuple)()]
         try:
             self.pairs.append(self._pair(suite, model, n))
         except ModalityError as error:

@@ -23,6 +23,7 @@ LAYERS = [
     "planner",
     "bundles recording",
     "runner training",
+    "scores",
     "claims pooling drawing tables regression entries severities",
     "natural comparison check verify standing macro examples",
     "figures formats sheets",
