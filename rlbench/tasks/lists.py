@@ -121,7 +121,7 @@ def read_table(path: Path, columns: Sequence[str], *, head: Sequence[str] = ()) 
 
 def _delimiter(path: Path, text: str, columns: Sequence[str]) -> str:
     """What separates the values: under it, the first line has every column once."""
-    first = next((line for line in io.StringIO(text) if line.strip()), "")
+    first = next((line for line in io.StringIO(text, newline=None) if line.strip()), "")
     for delimiter in _DELIMITERS:
         with guard(f"{path}:1"):
             names = [name.strip() for name in next(csv.reader([first], delimiter=delimiter), [])]
