@@ -32,7 +32,7 @@ def test_quotes_keep_the_delimiter_in_a_value(tmp_path) -> None:
     [
         ("path,label\na.png,crane, a bird\n", r"list.csv:2: 3 values for 2 columns; a value with a comma in it needs"),
         ("path;label\na.png;x;y\n", r"list.csv:2: 3 values for 2 columns; a value with a semicolon in it needs quotes"),
-        ("path,label\na.png,x\n\nb.png\n", r"list.csv:4: 1 values for 2 columns$"),
+        ("path,label\na.png,x\n\nb.png\n", r"list.csv:4: 1 value for 2 columns$"),
         ("path,label\na.png, \n", r"list.csv:2: no 'label'"),
         ("path,label\na.png,NaN\n", r"list.csv:2: no 'label'"),
         (

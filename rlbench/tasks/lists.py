@@ -142,7 +142,7 @@ def _line(
 ) -> Line:
     if len(row) != len(names):
         quotes = f"; a value with a {_DELIMITERS[delimiter]} in it needs quotes" if len(row) > len(names) else ""
-        raise DataError(f"{path}:{number}: {len(row)} values for {len(names)} columns{quotes}")
+        raise DataError(f"{path}:{number}: {len(row)} value{'s' * (len(row) > 1)} for {len(names)} columns{quotes}")
     line = Line(path, number, {name: value for name, value in zip(names, row, strict=True) if name in columns})
     for column in columns:
         if line[column].casefold() in _MISSING:
