@@ -174,7 +174,7 @@ class Examples:
 
 
 class Task(Protocol):
-    """Labelled examples of one modality, class names, templates (`{}`: name, `{a}`: with article); maybe `notes()`."""
+    """Labelled examples of one modality, class names, templates (`{}`: name, `{a}`: with article), maybe `notes()`."""
 
     @property
     def modality(self) -> Modality: ...
