@@ -9,7 +9,7 @@ from rlbench.core import Modality
 from rlbench.registry import register
 from rlbench.tasks.captioned import Captioned, Captions
 from rlbench.tasks.listing import check_paths, check_splits, is_file, split_of
-from rlbench.tasks.lists import read_table
+from rlbench.tasks.lists import Line, read_table
 from rlbench.tasks.published import Item, Source
 
 
@@ -35,7 +35,10 @@ class CaptionedFolder(Captioned):
     def captioned(self) -> list[tuple[Item, Captions]]:
         lines = list(read_table(self.folder / "labels.csv", ("path", "split", "source", "caption")))
         check_splits(lines)
-        check_paths(self.folder, {line["path"]: line for line in reversed(lines)})
+        first: dict[str, Line] = {}
+        for line in lines:
+            first.setdefault(line["path"], line)
+        check_paths(self.folder, first)
         items: dict[str, Item] = {}
         said: dict[str, list[str]] = {}
         for line in lines:

@@ -50,7 +50,9 @@ def _rows(root: Path, where: Mapping[str, str]) -> list[Row]:
     missing = [row.path for row in rows if not is_file(root / row.path)]
     if missing:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-        raise DataError(f"{path} names files that are missing from {root}: {', '.join(missing[:3])}{more}")
+        raise DataError(
+            f"{path} names files that are missing from {root}: {', '.join(path[:80] for path in missing[:3])}{more}"
+        )
     return rows
 
 

@@ -121,7 +121,7 @@ def read_table(path: Path, columns: Sequence[str], *, head: Sequence[str] = ()) 
 
 def _delimiter(path: Path, text: str, columns: Sequence[str]) -> str:
     """What separates the values: under it, the first line has every column once."""
-    first = next((line for line in io.StringIO(text) if line.strip()), "")
+    first = next((line for line in io.StringIO(text, newline=None) if line.strip()), "")
     for delimiter in _DELIMITERS:
         with guard(f"{path}:1"):
             names = [name.strip() for name in next(csv.reader([first], delimiter=delimiter), [])]
@@ -142,7 +142,7 @@ def _line(
 ) -> Line:
     if len(row) != len(names):
         quotes = f"; a value with a {_DELIMITERS[delimiter]} in it needs quotes" if len(row) > len(names) else ""
-        raise DataError(f"{path}:{number}: {len(row)} values for {len(names)} columns{quotes}")
+        raise DataError(f"{path}:{number}: {len(row)} value{'s' * (len(row) > 1)} for {len(names)} columns{quotes}")
     line = Line(path, number, {name: value for name, value in zip(names, row, strict=True) if name in columns})
     for column in columns:
         if line[column].casefold() in _MISSING:

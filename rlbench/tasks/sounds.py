@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from scipy import signal
 
-from rlbench import preprocess
+from rlbench import fbank, preprocess
 from rlbench.core import Box
 from rlbench.errors import DataError
 from rlbench.tasks.clips import FILMS, open_film
@@ -21,6 +21,7 @@ from rlbench.tasks.mel import logmel
 SOUNDS = (".wav", ".flac", ".ogg", ".mp3", ".aiff", ".opus")
 LARGEST = 60_000_000  # samples of a channel, as recorded and as resampled: 21 minutes at 48 kHz
 RATES = (500, 1_000_000)  # samples a second that a recording may have
+_WHOLE = 28_000_000  # samples for a box of unit "fbank", which takes all: 29 minutes at 16 kHz
 _BLOCK = 1 << 20  # samples of a channel that are read at a time
 _LOUDEST = 16.0  # of samples, as a factor of full scale: beyond, they are in other units
 _LONG = 1_050_000  # taps of a filter of `resample_poly`, which has 20 for every sample of the larger rate
@@ -141,6 +142,8 @@ def audible(path: Path, box: Box, *, rate: int, seconds: float) -> tuple[np.ndar
     if box.unit == "fbank":
         if len(wave) < 0.025 * own_rate:
             raise DataError(f"the recording {path} is shorter than 25 ms")
+        if len(wave) * max(1.0, fbank.RATE / own_rate) > _WHOLE:
+            raise DataError(f"the recording {path} has {len(wave):,} samples; for this encoder at most {_WHOLE:,}")
         return first, own_rate
     rate = box.rate or rate
     if len(wave) * rate / own_rate > LARGEST:

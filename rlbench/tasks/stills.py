@@ -61,8 +61,7 @@ def _strictly() -> Iterator[None]:
 
 def _decoded(path: Path, kind: str) -> Image.Image:
     """A whole picture in its own mode, upright: of several in a file, the first. Raises: DataError."""
-    with guard(f"can't read the {kind} {path}"), _strictly(), path.open("rb") as file:
-        found = Image.open(file, formats=_formats())
+    with guard(f"can't read the {kind} {path}"), _strictly(), Image.open(path, formats=_formats()) as found:
         if found.width * found.height > LARGEST:
             raise DataError(f"{path} has {found.width} x {found.height} pixels; a picture has at most {LARGEST:,}")
         found.load()

@@ -15,6 +15,7 @@ from rlbench.errors import DataError
 from rlbench.tasks.lists import read_lines, read_table
 
 V = TypeVar("V")
+_TEXTS = (".csv", ".tsv", ".txt", ".json", ".md", ".pkl", ".xml", ".yaml", ".html")  # no media, so not missed
 NAMES = Path(__file__).parent / "names"
 
 
@@ -84,7 +85,7 @@ def _below(
             if not name.isprintable():
                 raise DataError(f"{folder} has a file {name!a}; name it without control characters, in UTF-8")
             yield (folder / name).relative_to(root).as_posix()
-        else:
+        elif not name.lower().endswith(_TEXTS):
             left[Path(name).suffix.lower() or name] += 1
     # Links last, so that what they lead to has its own name where it lies in the same tree.
     for name in (*sorted(folders), *sorted(links)):
