@@ -51,12 +51,12 @@ class Shown:
 
     @cached_property
     def before(self) -> list[str]:
-        """Those of BEFORE that the table has: a text tower's anchors, for example, only where rows differ in them."""
+        """Those of BEFORE that the table has: backbone and anchors only where rows differ in them."""
         rows = self.table.rows
         there = {
             "rank": bool(self.ranks),
             "backbone": not self.table.backbone,
-            "anchors": len({row.anchors for row in rows}) > 1,
+            "anchors": len({row.anchors for row in rows}) > 1 or (not self.table.backbone and bool(rows[0].anchors)),
             "warning": any(row.warning for row in rows),
             "soundness": any(self.soundness(k) for k in range(len(rows))),
         }
