@@ -113,12 +113,12 @@ def test_holm_takes_one_step_after_the_other() -> None:
 def test_three_hundred_models_take_seconds() -> None:
     rng = np.random.default_rng(0)
     hard, names = (
-        rng.normal(size=300),
+        rng.normal(size=100),
         [f"pgd linf {k}/255" for k in range(1, 7)] + ["clean", FOUR, EIGHT, "worst l2 1"],
     )
     skills = rng.normal(size=300)
     cells = [
-        made(f"m{k}", c, hard + 0.5 * rng.normal(size=300) < s - place / 9, checkpoint=f"m{k}")
+        made(f"m{k}", c, hard + 0.5 * rng.normal(size=100) < s - place / 9, checkpoint=f"m{k}")
         for k, s in enumerate(skills)
         for place, c in enumerate(names)
     ]
