@@ -11,6 +11,7 @@ from pathlib import Path, PurePath
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from rlbench.checkpoints import resolve_plain
 from rlbench.core import Record
 from rlbench.errors import FieldError, StoreError
 from rlbench.records import Store, read_records, timeless
@@ -43,11 +44,16 @@ def parts_of(suites: Iterable[str]) -> list[tuple[str, str]]:
 
 
 def models_of(known: Iterable[Record], parts: Sequence[tuple[str, str]]) -> list[str]:
-    """The models that have references of these (suite, modality). Raises: FieldError where there is none."""
+    """The models that have references of these (suite, modality).
+
+    Raises: FieldError where there is none; RLBenchError for a model that is a user's code: it must be named.
+    """
     found = sorted({record.model for record in known if (record.suite, record.modality) in parts})
     if not found:
         names = ", ".join(name for name, _ in parts)
         raise FieldError(f"no model has references of {names}; rlbench check --update --model NAME makes some")
+    for name in found:
+        resolve_plain(name, "a reference record")
     return found
 
 
