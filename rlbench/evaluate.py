@@ -65,7 +65,7 @@ class Bench:
             "task": self.suite.task_name,
             "data": self.data,
             "modality": modality,
-            "box": [list(self.box.shape), self.box.low, self.box.high, self.box.unit],
+            "box": self.box.facts(),
             "anchors": self.classifier.anchors_hash(),
             "checkpoint": encoder.sha256.get(modality, ""),
             "encoder": [type(encoder).__name__, source_hash(type(encoder).__module__)],

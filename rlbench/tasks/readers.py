@@ -15,7 +15,8 @@ from scipy import signal
 from torch import Tensor
 
 from rlbench import preprocess
-from rlbench.core import Box, Modality
+from rlbench.box import Box, Fill, Fit
+from rlbench.core import Modality
 from rlbench.errors import DataError
 from rlbench.tasks.mel import logmel
 
@@ -46,14 +47,20 @@ def picture(path: Path, channels: int) -> Image.Image:
 
 
 def pixels(picture: Image.Image, box: Box) -> np.ndarray:
-    """A picture in memory: bicubic to the box's short side, centre crop. (C, H, W) float32 in [0, 1]."""
+    """A picture in memory, as `box.fit` says: by default bicubic to the box's short side, centre crop.
+
+    Returns:
+        (C, H, W) float32 in [0, 1].
+    """
     channels, rows, columns = box.shape
-    fitted = ImageOps.fit(picture.convert(_MODES[channels]), (columns, rows), Image.Resampling.BICUBIC)
-    return planes(fitted).astype(np.float32) / 255
+    picture = picture.convert(_MODES[channels])
+    if isinstance(box.fit, Fit):
+        return planes(box.fit(picture, rows, columns)).astype(np.float32) / 255
+    return planes(ImageOps.fit(picture, (columns, rows), Image.Resampling.BICUBIC)).astype(np.float32) / 255
 
 
 def image(path: Path, box: Box, part: Sequence[float] = ()) -> np.ndarray:
-    """A picture: RGB for a box of three channels, grey for one; bicubic to the box's short side, centre crop.
+    """A picture: RGB for a box of three channels, grey for one; to the box's size by `pixels`.
 
     Args:
         path: the file.
@@ -95,8 +102,10 @@ def depth(path: Path, box: Box) -> np.ndarray:
     return near.expand(channels, -1, -1).numpy()
 
 
-def window(wave: np.ndarray, length: int) -> np.ndarray:
-    """The `length` samples of most energy; a shorter wave is centred in silence."""
+def window(wave: np.ndarray, length: int, fill: Fit | Fill | None = None) -> np.ndarray:
+    """The `length` samples of most energy; a shorter wave is filled as a box's `fit` says, or centred in silence."""
+    if isinstance(fill, Fill) and len(wave) < length:
+        return fill(wave, length)
     if len(wave) <= length:
         before = (length - len(wave)) // 2
         return np.pad(wave, (before, length - len(wave) - before))
@@ -162,7 +171,7 @@ def audible(path: Path, box: Box, *, rate: int, seconds: float) -> tuple[np.ndar
     common = gcd(rate, own_rate)
     if own_rate != rate:
         wave = signal.resample_poly(wave, rate // common, own_rate // common)
-    return window(wave, box.shape[-1] if box.unit == "waveform" else round(seconds * rate)), rate
+    return window(wave, box.shape[-1] if box.unit == "waveform" else round(seconds * rate), box.fit), rate
 
 
 def heard(wave: np.ndarray, rate: int, box: Box) -> np.ndarray:
