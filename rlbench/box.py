@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 Resize = Literal["short", "cover", "contain", "squash", "none"]
 Padding = Literal["pad", "repeat", "repeatpad"]
 Filter = Literal["nearest", "lanczos", "bilinear", "bicubic", "box", "hamming"]
+_WHOLE = 2**24  # pixels that are resized as a whole
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,16 +35,20 @@ class Fit:
     fill: int = 0
 
     def __call__(self, picture: Image, rows: int, columns: int) -> Image:
-        """A picture of 8 bits -> (rows, columns), computing only what is cut out, however long the picture is."""
+        """A picture of 8 bits -> (rows, columns)."""
         from PIL import Image
 
         height, width = self._resized(picture.height, picture.width)
         top, left = self._offset(height, rows), self._offset(width, columns)
         upper, lower = max(top, 0), min(top + rows, height)
         first, last = max(left, 0), min(left + columns, width)
-        down, across = picture.height / height, picture.width / width
-        area = (first * across, upper * down, min(last * across, picture.width), min(lower * down, picture.height))
-        part = picture.resize((last - first, lower - upper), Image.Resampling[self.filter.upper()], area)
+        way = Image.Resampling[self.filter.upper()]
+        if height * width <= _WHOLE:
+            part = picture.resize((width, height), way).crop((first, upper, last, lower))
+        else:  # of a strip only what is cut out is computed; its levels may be rounded otherwise
+            down, across = picture.height / height, picture.width / width
+            area = (first * across, upper * down, min(last * across, picture.width), min(lower * down, picture.height))
+            part = picture.resize((last - first, lower - upper), way, area)
         if part.size == (columns, rows):
             return part
         padded = Image.new(picture.mode, (columns, rows), (self.fill,) * len(picture.getbands()))

@@ -25,9 +25,7 @@ from rlbench.errors import CheckpointError, first_line
 _FACTOR = re.compile(r"(?P<module>.+)\.lora_(?P<factor>[AB])(?:\.[^.]+)?\.weight")
 _WRAPPED = ".base_model.model."  # PEFT's prefix
 _LAYER = re.compile(r"\.layers\.\d+\.")
-_CODE = re.compile(
-    r"(?:GLOBAL|global|class|function)[ :]+([\w.]*\w\.\w+)"
-)  # in what torch says of a pickle that it refuses
+_CODE = re.compile(r"GLOBAL (\S+)")  # in what torch says of a pickle that it refuses
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int32, torch.int64)
 _POINTER = b"version https://git-lfs"
 _LONGEST = 2**24  # bytes of a JSON file
@@ -130,7 +128,7 @@ def _unpickled(path: Path) -> object:
                 f"{path} is refused: it holds code ({code[1]}), which is never run; ask its author for safetensors"
             ) from error
         if isinstance(error, pickle.UnpicklingError):
-            raise CheckpointError(f"{path} is refused: it holds more than tensors, or is truncated") from error
+            raise CheckpointError(f"{path} is refused: it holds code or more than tensors, or is truncated") from error
         raise CheckpointError(f"{path} can't be read, or is truncated: {first_line(error)}") from error
 
 

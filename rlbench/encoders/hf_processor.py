@@ -63,7 +63,7 @@ def _section(folder: Path, *parts: str) -> tuple[dict[str, Any], Path]:
 
 @dataclass(frozen=True)
 class _Said:
-    """The fields of a processor of images, with its class's defaults where they are absent or null."""
+    """The fields of a processor of images, with its class's defaults where they are absent; null is false, as transformers has it."""
 
     fields: Mapping[str, Any]
     source: Path
@@ -73,7 +73,7 @@ class _Said:
         return CheckpointError(f"{self.source}: {name} is {shown}, which is not followed; it must be {needed}")
 
     def flag(self, name: str) -> bool:
-        if not isinstance(self.fields[name], bool):
+        if not isinstance(self.fields[name], bool | None):
             raise self.wrong(name, "true or false")
         return bool(self.fields[name])
 
@@ -121,13 +121,10 @@ def _said(folder: Path, kind: str) -> _Said:
         raise CheckpointError(f"{source}: {shown} is a processor that is not followed; one of {', '.join(names)} is")
     if found.get("auto_map"):
         raise CheckpointError(f"{source} names code of the checkpoint (auto_map), which is never run")
-    given = {name: value for name, value in found.items() if value is not None}
-    said = _Said({**_DEFAULTS[names[named]], **given}, source)
-    for name, value in given.items():
+    said = _Said({**_DEFAULTS[names[named]], **found}, source)
+    for name, value in found.items():
         idle = name in _IDLE or (name, value) in (("data_format", "channels_first"), ("do_pad", True))
-        if name not in _ALIKE and name not in _CLIP and not idle and value is not False:
-            if name == "pad_size" and not given.get("do_pad"):
-                continue
+        if name not in _ALIKE and name not in _CLIP and not idle and value is not None and value is not False:
             raise said.wrong(name, "absent")
     return said
 
