@@ -78,8 +78,12 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     }
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
+def read_tensors(path: Path, *, wrapped: bool = False) -> dict[str, Tensor]:
     """All tensors of a file: of finite floating-point numbers in 16 bits or more, or of indices.
+
+    Args:
+        path: .safetensors, or a pickle, which is .bin.
+        wrapped: they may lie under "state_dict", beside the state of a training.
 
     Raises:
         CheckpointError: truncated, no such file, code in a pickle, anything that is no plain tensor, quantised weights,
@@ -89,6 +93,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         if stream.read(len(_POINTER)) == _POINTER:
             raise CheckpointError(f"{path} is a pointer of Git LFS and no weights; fetch them by `git lfs pull`")
     found = _unpickled(path) if path.suffix == ".bin" else _loaded(path)
+    if wrapped and isinstance(found, Mapping) and "state_dict" in found:
+        found = found["state_dict"]
     if not isinstance(found, Mapping) or not all(isinstance(value, Tensor) for value in found.values()):
         raise CheckpointError(f"{path} must hold tensors by name and nothing else")
     weights = {str(name): value for name, value in found.items()}

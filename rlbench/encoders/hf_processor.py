@@ -21,6 +21,7 @@ from rlbench.box import Box, Filter, Fit
 from rlbench.encoders.clap_front import ClapWaveform
 from rlbench.encoders.clip_fronts import MEAN, STD, Pixels
 from rlbench.encoders.clip_weights import read_json
+from rlbench.encoders.hf_weights import quiet
 from rlbench.errors import CheckpointError, first_line
 
 _FILTERS: tuple[Filter, ...] = get_args(Filter)  # in Pillow's order
@@ -63,7 +64,7 @@ def _section(folder: Path, *parts: str) -> tuple[dict[str, Any], Path]:
 
 @dataclass(frozen=True)
 class _Said:
-    """The fields of a processor of images, with its class's defaults where they are absent; null is false, as transformers has it."""
+    """The fields of a processor of images, with its class's defaults where they are absent; a null flag is false."""
 
     fields: Mapping[str, Any]
     source: Path
@@ -177,7 +178,8 @@ def sounds(folder: Path, audio: Any, seconds: float | None) -> ClapWaveform:
     given = {name: value for name, value in found.items() if name in _CLAP and value is not None}
     _check_sounds(given, audio, source)
     try:
-        ears = ClapFeatureExtractor(**given)
+        with quiet():
+            ears = ClapFeatureExtractor(**given)
     except Exception as error:  # what numpy makes of numbers that fit to no bank of filters
         raise CheckpointError(f"the feature extractor of {folder} can't be made: {first_line(error)}") from error
     return ClapWaveform(ears, seconds, fused=audio.enable_fusion)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,20 @@ from rlbench.encoders.hf_weights import quiet
 from rlbench.errors import CheckpointError, first_line
 
 _VOCABULARIES = ("vocab.json", "tokenizer.json", "spiece.model", "vocab.txt", "tokenizer.model")
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Without what Rust writes to the process's stderr when it panics."""
+    sys.stderr.flush()
+    kept, sink = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(sink, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(sink)
 
 
 class Tokens:
@@ -28,12 +45,10 @@ class Tokens:
         self._folder = folder
         if not any((folder / name).is_file() for name in _VOCABULARIES):
             raise CheckpointError(f"{folder} has no tokenizer: it needs one of {', '.join(_VOCABULARIES)}")
-        try:
-            with quiet():  # without trust_remote_code, transformers would ask on the terminal whether to run code
-                self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-                last = max(self._tokenizer.get_vocab().values(), default=-1)
-        except Exception as error:  # tokenizers raises Exception itself
-            raise self._unreadable(error) from error
+        with self._reading():
+            # Without trust_remote_code, transformers would ask on the terminal whether to run code.
+            self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+            last = max(self._tokenizer.get_vocab().values(), default=-1)
         if last >= config.vocab_size:
             raise CheckpointError(f"{folder}: tokens up to number {last} for a text tower of {config.vocab_size}")
         if self._tokenizer.pad_token_id is None:
@@ -46,15 +61,20 @@ class Tokens:
         self._length = int(min(longest, positions))
         self._padding = "longest" if kind == "clap" else "max_length"
 
-    def _unreadable(self, error: Exception) -> CheckpointError:
-        return CheckpointError(f"the tokenizer of {self._folder} can't be read: {first_line(error)}")
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """Raises: CheckpointError for what the library makes of any file: Exception itself, or a panic of Rust."""
+        try:
+            with quiet(), _silent():
+                yield
+        except BaseException as error:
+            if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+                raise
+            raise CheckpointError(f"the tokenizer of {self._folder} can't be read: {first_line(error)}") from error
 
     def __call__(self, prompts: Sequence[str], padding: str = "") -> Mapping[str, Tensor]:
         """(P,) -> (P, L) int64 by the names of the text tower's arguments."""
         cut = {"padding": padding or self._padding, "max_length": self._length, "truncation": True}
-        try:
-            with quiet():
-                found = self._tokenizer(list(prompts), return_tensors="pt", **cut)
-        except Exception as error:  # what a tokenizer of any file makes of a prompt
-            raise self._unreadable(error) from error
+        with self._reading():
+            found = self._tokenizer(list(prompts), return_tensors="pt", **cut)
         return {name: found[name] for name in ("input_ids", "attention_mask") if name in found}
