@@ -98,6 +98,7 @@ def test_pictures_are_prepared_as_by_the_checkpoint_s_own_processor(tmp_path, ki
         ({"image_std": [0.5, 0.0, 0.5]}, "image_std is"),
         ({"image_mean": [0.5, 0.5]}, "image_mean is"),
         ({"image_mean": None}, "image_mean is null"),
+        ({"image_mean": [10**400, 0, 0]}, "image_mean is"),
         ({"resample": None}, "resample is null"),
         ({"image_mean": ["a", 0.5, 0.5]}, "image_mean is"),
         ({"do_flip_channel_order": True}, "do_flip_channel_order is true, which is not followed; it must be absent"),

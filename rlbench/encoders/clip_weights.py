@@ -62,6 +62,12 @@ def read_json(path: Path) -> dict[str, Any]:
     return found
 
 
+def check_no_code(path: Path) -> None:
+    """Raises: CheckpointError: a JSON file, if it is there, names classes of the checkpoint's own."""
+    if path.is_file() and read_json(path).get("auto_map"):
+        raise CheckpointError(f"{path} names code of the checkpoint (auto_map), which is never run")
+
+
 def read_config(folder: Path) -> dict[str, Any]:
     """config.json. Raises: CheckpointError: missing, or no JSON object."""
     return read_json(folder / "config.json")

@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor
 from transformers import AutoTokenizer
 
+from rlbench.encoders.clip_weights import check_no_code
 from rlbench.encoders.hf_weights import quiet
 from rlbench.errors import CheckpointError, first_line
 
@@ -45,8 +46,8 @@ class Tokens:
         self._folder = folder
         if not any((folder / name).is_file() for name in _VOCABULARIES):
             raise CheckpointError(f"{folder} has no tokenizer: it needs one of {', '.join(_VOCABULARIES)}")
-        with self._reading():
-            # Without trust_remote_code, transformers would ask on the terminal whether to run code.
+        check_no_code(folder / "tokenizer_config.json")
+        with self._reading():  # transformers would else ask on the terminal whether to trust the checkpoint's code
             self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
             last = max(self._tokenizer.get_vocab().values(), default=-1)
         if last >= config.vocab_size:

@@ -15,12 +15,11 @@ from transformers import ClapModel, CLIPModel, SiglipModel
 from transformers.utils import logging as reports
 
 from rlbench import hub
-from rlbench.encoders.clip_weights import read_tensors
+from rlbench.encoders.clip_weights import check_no_code, read_tensors
 from rlbench.errors import CheckpointError, first_line
 
 MODELS = {"clip": CLIPModel, "siglip": SiglipModel, "clap": ClapModel}
 _BUFFERS = ("position_ids", "relative_position_index", "num_batches_tracked")  # that no one learns
-_REFUSED = {"auto_map": "names code of the checkpoint, which is never run", "quantization_config": "is not supported"}
 _SPECTROGRAM = 4096  # pixels of a side, of CLAP's: its weights do not tell
 
 
@@ -82,9 +81,9 @@ def load_model(folder: Path, kind: str, said: Mapping[str, Any]) -> nn.Module:
 def _config(kind: str, said: Mapping[str, Any], weights: Mapping[str, Tensor], folder: Path) -> Any:
     """The config as transformers reads it, of a model that is no larger than its weights. Raises: CheckpointError."""
     about = folder / "config.json"
-    for key, what in _REFUSED.items():
-        if said.get(key):
-            raise CheckpointError(f"{about}: {key} {what}")
+    check_no_code(about)
+    if said.get("quantization_config"):
+        raise CheckpointError(f"{about} has a quantization_config: quantised weights can't be used")
     config = MODELS[kind].config_class.from_dict(dict(said))  # type: ignore[attr-defined]
     parts = [getattr(config, f"{part}_config", None) for part in ("text", "vision", "audio")]
     layers = sum(getattr(part, "num_hidden_layers", 0) for part in parts) + sum(getattr(parts[2], "depths", ()))

@@ -19,7 +19,7 @@ from rlbench import hub
 from rlbench.box import Box, Filter, Fit, Resize
 from rlbench.core import Modality, Trait
 from rlbench.encoders.clip_fronts import Pixels
-from rlbench.encoders.clip_weights import read_json, read_tensors, sha256_of
+from rlbench.encoders.clip_weights import check_no_code, read_json, read_tensors, sha256_of
 from rlbench.errors import CheckpointError, ModalityError, RLBenchError, UnknownName, first_line
 from rlbench.registry import register
 
@@ -81,7 +81,9 @@ class OpenClip(nn.Module):
 
 
 def _front(said: Mapping[str, Any]) -> Pixels:
-    """As open_clip prepares a picture; of its own fields `mode` is always RGB. Raises: CheckpointError."""
+    """As open_clip prepares a picture. Raises: CheckpointError: a field is not followed."""
+    if said.get("mode", "RGB") != "RGB":
+        raise CheckpointError(f"preprocess_cfg: mode is {said['mode']!r}, which is not followed; it must be RGB")
     size, fill = said["size"], said.get("fill_color", 0)
     sides = [size] * 2 if isinstance(size, int) else list(size)
     if len(sides) != 2 or not all(isinstance(side, int) and 0 < side <= _LARGEST for side in sides):
@@ -133,8 +135,7 @@ def _check_folder(folder: Path, library: Any) -> Path:
     if wrong:
         raise CheckpointError(f"{about}: {wrong[0]} of its tokenizer is not followed; {', '.join(_TOKENIZER)} are")
     for name in ("tokenizer_config.json", "config.json"):
-        if (folder / name).is_file() and read_json(folder / name).get("auto_map"):
-            raise CheckpointError(f"{folder / name} names code of the checkpoint (auto_map), which is never run")
+        check_no_code(folder / name)
     weights = read_tensors(path, wrapped=True)
     values = sum(value.numel() for value in weights.values())
     deep = any(_number(tower.get("layers")) > len(weights) for tower in towers)
