@@ -20,7 +20,7 @@ from rlbench.box import Box, Filter, Fit
 from rlbench.encoders.clap_front import ClapWaveform
 from rlbench.encoders.clip_fronts import MEAN, STD, Pixels
 from rlbench.encoders.clip_weights import check_no_code, read_json
-from rlbench.encoders.hf_weights import quiet
+from rlbench.encoders.hf_quiet import quiet
 from rlbench.errors import CheckpointError, first_line
 
 _FILTERS: tuple[Filter, ...] = get_args(Filter)  # in Pillow's order

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,24 +10,10 @@ from torch import Tensor
 from transformers import AutoTokenizer
 
 from rlbench.encoders.clip_weights import check_no_code
-from rlbench.encoders.hf_weights import quiet
-from rlbench.errors import CheckpointError, first_line
+from rlbench.encoders.hf_quiet import reading_tokenizer
+from rlbench.errors import CheckpointError
 
 _VOCABULARIES = ("vocab.json", "tokenizer.json", "spiece.model", "vocab.txt", "tokenizer.model")
-
-
-@contextmanager
-def _silent() -> Iterator[None]:
-    """Without what Rust writes to the process's stderr when it panics."""
-    sys.stderr.flush()
-    kept, sink = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(sink, 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(sink)
 
 
 class Tokens:
@@ -47,7 +30,9 @@ class Tokens:
         if not any((folder / name).is_file() for name in _VOCABULARIES):
             raise CheckpointError(f"{folder} has no tokenizer: it needs one of {', '.join(_VOCABULARIES)}")
         check_no_code(folder / "tokenizer_config.json")
-        with self._reading():  # transformers would else ask on the terminal whether to trust the checkpoint's code
+        with reading_tokenizer(
+            folder
+        ):  # transformers would else ask on the terminal whether to trust the checkpoint's code
             self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
             last = max(self._tokenizer.get_vocab().values(), default=-1)
         if last >= config.vocab_size:
@@ -62,20 +47,9 @@ class Tokens:
         self._length = int(min(longest, positions))
         self._padding = "longest" if kind == "clap" else "max_length"
 
-    @contextmanager
-    def _reading(self) -> Iterator[None]:
-        """Raises: CheckpointError for what the library makes of any file: Exception itself, or a panic of Rust."""
-        try:
-            with quiet(), _silent():
-                yield
-        except BaseException as error:
-            if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
-                raise
-            raise CheckpointError(f"the tokenizer of {self._folder} can't be read: {first_line(error)}") from error
-
     def __call__(self, prompts: Sequence[str], padding: str = "") -> Mapping[str, Tensor]:
         """(P,) -> (P, L) int64 by the names of the text tower's arguments."""
         cut = {"padding": padding or self._padding, "max_length": self._length, "truncation": True}
-        with self._reading():
+        with reading_tokenizer(self._folder):
             found = self._tokenizer(list(prompts), return_tensors="pt", **cut)
         return {name: found[name] for name in ("input_ids", "attention_mask") if name in found}

@@ -2,41 +2,22 @@
 
 from __future__ import annotations
 
-import logging
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import ClapModel, CLIPModel, SiglipModel
-from transformers.utils import logging as reports
 
 from rlbench import hub
 from rlbench.encoders.clip_weights import check_no_code, read_tensors
+from rlbench.encoders.hf_quiet import quiet
 from rlbench.errors import CheckpointError, first_line
 
 MODELS = {"clip": CLIPModel, "siglip": SiglipModel, "clap": ClapModel}
 _BUFFERS = ("position_ids", "relative_position_index", "num_batches_tracked")  # that no one learns
 _SPECTROGRAM = 4096  # pixels of a side, of CLAP's: its weights do not tell
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Without transformers' progress bars, reports and warnings: what is wrong is raised."""
-    level, bars = reports.get_verbosity(), reports.is_progress_bar_enabled()
-    reports.set_verbosity(logging.CRITICAL)
-    reports.disable_progress_bar()  # type: ignore[no-untyped-call]
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        reports.set_verbosity(level)
-        if bars:
-            reports.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def load_model(folder: Path, kind: str, said: Mapping[str, Any]) -> nn.Module:

@@ -23,8 +23,9 @@ from rlbench.encoders.clip_fronts import Front
 from rlbench.encoders.clip_sizes import declared
 from rlbench.encoders.clip_weights import read_config, sha256_of
 from rlbench.encoders.hf_processor import pictures, sounds
+from rlbench.encoders.hf_quiet import quiet
 from rlbench.encoders.hf_tokens import Tokens
-from rlbench.encoders.hf_weights import MODELS, load_model, quiet
+from rlbench.encoders.hf_weights import MODELS, load_model
 from rlbench.encoders.languagebind import LanguageBind, languagebind
 from rlbench.errors import CheckpointError, FieldError, ModalityError, first_line
 from rlbench.registry import register
