@@ -82,10 +82,11 @@ class AttackError(RLBenchError):
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, cut to its first line, without a full stop; its type where it says nothing.
+    """What an error says, cut to its first line (two if it ends in a colon), without a full stop; or its type.
 
     How to load an unsafe pickle nevertheless is never passed on.
     """
     if _ADVICE in str(error):
         return "it holds code or more than tensors, which is never loaded"
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+    lines = [line.strip() for line in str(error).strip().splitlines()] or [type(error).__name__]
+    return " ".join(lines[: 2 if lines[0].endswith(":") else 1]).rstrip(".")
