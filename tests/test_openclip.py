@@ -19,8 +19,8 @@ from safetensors.torch import load_file, save_file
 
 from rlbench.checkpoints import load_encoder
 from rlbench.errors import CheckpointError, RLBenchError, UnknownName
-from rlbench.evaluate import check_frozen
-from rlbench.tasks.readers import pixels
+from rlbench.loading import check_frozen
+from rlbench.tasks.stills import pixels
 
 PROMPTS = ["a photo of a dog.", "a photo of a cat.", "an owl"]
 SIZES = {

@@ -24,7 +24,8 @@ from rlbench.checkpoints import load_encoder, resolve
 from rlbench.core import Encoder
 from rlbench.encoders.clap_front import ClapWaveform
 from rlbench.errors import CheckpointError, FieldError, ModalityError
-from rlbench.evaluate import check_frozen
+from rlbench.identity import identify
+from rlbench.loading import check_frozen
 
 PROMPTS = ["a photo of a dog.", "a photo of a cat.", "a sound of rain."]
 
@@ -110,6 +111,17 @@ def test_the_waveform_s_gradient_in_float64(tmp_path) -> None:
     front = ClapWaveform(small, 0.3, fused=False).double()
     x = (0.3 * torch.randn(1, 1, 300, generator=torch.Generator().manual_seed(0))).double().requires_grad_()
     assert torch.autograd.gradcheck(lambda v: front(v)[:, :, ::7], (x,), fast_mode=True)
+
+
+def test_the_preparation_is_part_of_a_checkpoint_s_identity(tmp_path) -> None:
+    """Of one file of weights; where the folder lies is not."""
+    found = {}
+    for name, said in {"a": {}, "same": {}, "resample": {"resample": 2}, "mean": {"image_mean": [0.1] * 3}}.items():
+        (tmp_path / name).mkdir()
+        checkpoint(tmp_path / name, "clip", **said)
+        source = f"hf:{tmp_path / name}"
+        found[name] = identify(load_encoder(source), resolve(source), "image")
+    assert found["a"] == found["same"] and found["a"] not in (found["resample"], found["mean"])
 
 
 def test_normalisation_is_the_checkpoint_s_own(tmp_path) -> None:

@@ -64,13 +64,13 @@ class ClipTokens:
             self._tokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
         if len(self._tokenizer) != vocabulary:
             raise CheckpointError(f"{folder}: {len(self._tokenizer)} tokens for a text tower of {vocabulary}")
-        self._positions, self._folder = positions, folder
+        self._positions = positions
         if int(self(["a photo"])[0].max()) >= vocabulary:
             raise CheckpointError(f"{folder}: its tokenizer has numbers beyond the {vocabulary} of the text tower")
 
     def __call__(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
         cut = {"padding": "max_length", "max_length": self._positions, "truncation": True}
-        with reading_tokenizer(self._folder):
+        with reading_tokenizer(self._tokenizer.name_or_path):
             found = self._tokenizer(list(prompts), return_tensors="pt", **cut)
         return found["input_ids"], found["attention_mask"]
 

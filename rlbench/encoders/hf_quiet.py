@@ -46,7 +46,7 @@ def _silent() -> Iterator[None]:
 
 
 @contextmanager
-def reading_tokenizer(folder: Path) -> Iterator[None]:
+def reading_tokenizer(folder: Path | str) -> Iterator[None]:
     """Raises: CheckpointError for what the library makes of any file: Exception itself, or a panic of Rust."""
     try:
         with quiet(), _silent():

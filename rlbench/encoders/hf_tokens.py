@@ -26,13 +26,10 @@ class Tokens:
     """
 
     def __init__(self, folder: Path, kind: str, config: Any) -> None:
-        self._folder = folder
         if not any((folder / name).is_file() for name in _VOCABULARIES):
             raise CheckpointError(f"{folder} has no tokenizer: it needs one of {', '.join(_VOCABULARIES)}")
         check_no_code(folder / "tokenizer_config.json")
-        with reading_tokenizer(
-            folder
-        ):  # transformers would else ask on the terminal whether to trust the checkpoint's code
+        with reading_tokenizer(folder):  # without False, transformers asks on the terminal whether to run its code
             self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
             last = max(self._tokenizer.get_vocab().values(), default=-1)
         if last >= config.vocab_size:
@@ -50,6 +47,6 @@ class Tokens:
     def __call__(self, prompts: Sequence[str], padding: str = "") -> Mapping[str, Tensor]:
         """(P,) -> (P, L) int64 by the names of the text tower's arguments."""
         cut = {"padding": padding or self._padding, "max_length": self._length, "truncation": True}
-        with reading_tokenizer(self._folder):
+        with reading_tokenizer(self._tokenizer.name_or_path):
             found = self._tokenizer(list(prompts), return_tensors="pt", **cut)
         return {name: found[name] for name in ("input_ids", "attention_mask") if name in found}
