@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
+from rlbench.box import Box as Box
+
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
@@ -22,22 +24,6 @@ Mode = Literal["standalone", "cascade", "descending"]
 Trait = Literal["randomised", "dynamic", "non_differentiable", "purifies_input"]
 Field = str | int | float | bool | None
 Fields = tuple[tuple[str, Field], ...]  # sorted (name, value) pairs that differ from a plugin's defaults
-
-
-@dataclass(frozen=True, kw_only=True)
-class Box:
-    """The space where an attack lives; normalisation, channel replication and resizing are inside the encoder.
-
-    Attributes:
-        shape: of one example; low, high: range of every coordinate; rate: samples a second of a waveform (0: any).
-        unit: what a coordinate is: "intensity", "log-mel" (of its peak), "fbank" (log-mel in nats) or "waveform".
-    """
-
-    shape: tuple[int, ...]
-    low: float = 0.0
-    high: float = 1.0
-    unit: str = "intensity"
-    rate: int = 0
 
 
 @dataclass(frozen=True)

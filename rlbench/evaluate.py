@@ -71,7 +71,7 @@ class Bench:
             "task": self.suite.task_name,
             "data": self.data,
             "modality": self.suite.modality,
-            "box": [list(self.box.shape), self.box.low, self.box.high, self.box.unit],
+            "box": self.box.facts(),
             "anchors": self.classifier.anchors_hash(),
             "checkpoint": self.identity.checkpoint,
             "encoder": [type(encoder).__name__, source_hash(type(encoder).__module__)],

@@ -90,8 +90,17 @@ class Inputs:
 
     def _key(self, corrupted: Corrupted, start: int, stop: int) -> str:
         made = plugin_values("corruption", corrupted.corruption, corrupted.fields)
-        box = [list(self.box.shape), self.box.low, self.box.high, self.box.unit]
-        facts = [type(self.task).__name__, self.data, box, start, stop, made, corrupted.severity, self.seed, _sources()]
+        facts = [
+            type(self.task).__name__,
+            self.data,
+            self.box.facts(),
+            start,
+            stop,
+            made,
+            corrupted.severity,
+            self.seed,
+            _sources(),
+        ]
         return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:32]
 
     def sounds(self, corrupted: Corrupted, start: int, stop: int) -> tuple[list[Tensor], int] | None:

@@ -117,7 +117,7 @@ def text(report: Report, against: str, out: Console) -> None:
 
 def plain(report: Report, against: str = "the reference records") -> str:
     """As `text`, without colours, for a log."""
-    out = Console(file=StringIO(), width=WIDE, highlight=False)
+    out = Console(file=StringIO(), width=WIDE, highlight=False, markup=False, emoji=False)
     with out.capture() as captured:
         text(report, against, out)
     return captured.get()
