@@ -10,7 +10,7 @@ import rlbench
 ROOT = Path(rlbench.__file__).parent
 LAYERS = [
     "errors core",
-    "cards learning fbank fields hub machine preprocess registry located columns threat seeds metrics paired "
+    "cards learning fbank fields files hub machine preprocess registry located columns threat seeds metrics paired "
     "acceptance checks soundness",
     "encoders attacks corruptions objectives tasks",
     "cells checkpoints copies expectation heads judge suite records rows workers",

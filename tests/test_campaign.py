@@ -39,7 +39,7 @@ def test_a_file_becomes_runs_that_wait_for_others(tmp_path: Path) -> None:
     assert first.after == frozenset() and fare.after == again.after == {"1/thermal/languagebind"}
     told = again.arguments(tmp_path / "out")
     start = str((tmp_path / "out" / "1/thermal/languagebind").absolute())
-    assert told[:3] == ["fare", "--modality", "thermal"] and f"init={start}" in told and "seed=1" in told
+    assert told[:4] == ["train", "fare", "--modality", "thermal"] and f"init={start}" in told and "seed=1" in told
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,8 @@ from rlbench.core import Suite
 from rlbench.errors import CheckpointError, DataError, FieldError, ModalityError, RLBenchError, UnknownName
 from rlbench.training import run as training
 from rlbench.training.loop import Step
-from rlbench.training.run import rehearse, train
+from rlbench.training.rehearsal import rehearse
+from rlbench.training.run import train
 
 TINY = {"examples": 64, "epochs": 1, "batch": 32, "attack_steps": 1, "validation": 32}
 THERMAL = {"modalities": ["thermal"]}
