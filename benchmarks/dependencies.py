@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -21,6 +22,7 @@ import click
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parents[1]
+SKIPPED = shutil.ignore_patterns(".*", "build", "*.egg-info", "rlbench-*", "__pycache__")
 LIMIT = 3600  # seconds of one command; pip's includes the downloads
 IMPORTS = """
 import importlib, pkgutil, rlbench
@@ -127,8 +129,9 @@ def main(which: str, extras: tuple[str, ...], tests: tuple[str, ...], folder: Pa
         venv.create(place / which, with_pip=True)
         python, work = place / which / ("Scripts" if os.name == "nt" else "bin") / "python", place / f"work-{which}"
         work.mkdir(exist_ok=True)
+        shutil.copytree(ROOT, place / "source", ignore=SKIPPED, dirs_exist_ok=True)  # for pip, which builds in it
         (work / "constraints.txt").write_text("".join(f"{line}\n" for line in constraints(which, extras)))
-        package = f"{ROOT}[{','.join(extras)}]" if extras else str(ROOT)
+        package = str(place / "source") + (f"[{','.join(extras)}]" if extras else "")
         more = ["pytest", "hypothesis"] if tests else []
         install = [
             str(python),

@@ -137,6 +137,7 @@ def test_an_unfinished_run_of_another_recipe_is_refused(tmp_path) -> None:
     with pytest.raises(RLBenchError, match="another recipe"):
         train("fare", out=tmp_path / "a", overrides={**TINY, "lr": 0.5}, **THERMAL)
     (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "notes.txt").write_text("")
     with pytest.raises(RLBenchError, match="b exists"):
         train("fare", out=tmp_path / "b", overrides=TINY, **THERMAL)
     (tmp_path / "file").write_text("")
