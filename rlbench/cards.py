@@ -8,24 +8,27 @@ A card is `<folder>/card.yaml`:
     backbones:
       mini:
         family: mini                  # a registered encoder; called with files={modality: path} if there are any
-        fields: {}                    # further arguments of it
+        fields: {}                    # further arguments of it, none of them a path
         data: procedural worlds
         modalities:
           thermal: {file: mini-thermal.safetensors, sha256: ..., bytes: 571000, trained: {...}}
           audio: {hub: LanguageBind/LanguageBind_Audio_FT, revision: ...}
           depth: {file: LanguageBind_Depth}     # a folder: a copy of such a checkpoint
           image: {}                             # no weights
+
+A card may come from anywhere, so it names no code, and no file outside its folder.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, cast, get_args
 
 import yaml
 
+from rlbench import registry
 from rlbench.core import Modality
 from rlbench.errors import CheckpointError, UnknownName
 from rlbench.fields import checked
@@ -116,15 +119,47 @@ def read_card(path: Path) -> list[Model]:
     return [_model(card, name, value, path) for name, value in card.backbones.items()]
 
 
+def _check_contained(backbone: _Backbone, what: str) -> None:
+    """Raises: UnknownName, CheckpointError: the family is none that is registered, or a field names a path."""
+    families = [name for name in registry.names("encoder") if ":" not in name]
+    if ":" in backbone.family:
+        raise CheckpointError(
+            f"{what}: family is {backbone.family!r}; a card names one of {', '.join(families)}, "
+            "and forms with a colon are for the command line"
+        )
+    if backbone.family not in families:
+        raise UnknownName("encoder", backbone.family, families)
+    for name, value in backbone.fields.items():
+        if name == "files" or any(_is_place(text) for text in _texts(value)):
+            raise CheckpointError(f"{what}: the field {name} is {value!r}; a card's fields name no file or folder")
+
+
+def _is_place(text: str) -> bool:
+    return "/" in text or "\\" in text or ":" in text or text.startswith((".", "~"))
+
+
+def _texts(value: object) -> Iterator[str]:
+    """The texts in a value of YAML."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for one in [*value, *value.values()] if isinstance(value, dict) else value:
+            yield from _texts(one)
+
+
 def _model(card: _Card, name: str, value: object, path: Path) -> Model:
     what = f"{path}: backbone {name!r}"
     backbone = _Backbone(**cast(Any, checked(_Backbone, _mapping(value, what), what)))
+    _check_contained(backbone, what)
     weights: dict[Modality, Weights] = {}
     for modality, entry in backbone.modalities.items():
         if modality not in get_args(Modality):
             raise UnknownName("modality", str(modality), get_args(Modality))
         entry = checked(Weights, _mapping(entry, f"{what}, {modality}"), f"{what}, {modality}")
         weights[modality] = Weights(**cast(Any, entry))
+        file = PurePath(weights[modality].file or "")
+        if file.is_absolute() or ".." in file.parts or "\\" in str(file):
+            raise CheckpointError(f"{what}, {modality}: file is {str(file)!r}; it must lie in the card's folder")
     return Model(
         name=f"{card.baseline}:{name}",
         baseline=card.baseline,

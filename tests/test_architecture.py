@@ -11,10 +11,11 @@ ROOT = Path(rlbench.__file__).parent
 LAYERS = [
     "errors core",
     "cards learning fbank fields files hub machine preprocess registry located columns threat seeds metrics paired "
-    "acceptance checks soundness",
+    "acceptance checks soundness sources reach callables",
     "encoders attacks corruptions objectives tasks",
     "cells checkpoints copies expectation heads judge suite records rows workers",
-    "chains inputs retrieval variants",
+    "chains identity inputs retrieval variants",
+    "loading",
     "matrix",
     "evaluate",
     "audit cost budget",
@@ -22,6 +23,7 @@ LAYERS = [
     "planner",
     "bundles recording",
     "runner training",
+    "scores",
     "claims pooling drawing tables regression entries severities",
     "natural comparison check verify standing macro examples",
     "figures formats sheets",
