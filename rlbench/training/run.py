@@ -68,22 +68,36 @@ def train(
     folder = run_folder(method, recipes, suite, Path(broadcast_object_list([str(out)])[0]))
     for recipe in recipes.values():
         check_shares(recipe, accelerator.num_processes)
-    main = accelerator.is_main_process
     if folder.check() == "finished":
         folder.sweep()
         announce(f"{folder.path} is finished: nothing is left to train")
         return folder.path
     groups = [recipes] if together else [{modality: recipe} for modality, recipe in recipes.items()]
+    speaking = (report, announce) if accelerator.is_main_process else _MUTE
     with _claimed(folder, accelerator), threads_of(first):
-        if folder.check() == "unfinished" and main:
-            announce(f"{folder.path} is not finished: going on where it was")
-        accelerator.wait_for_everyone()
-        done = [_trained(g, suite, folder, accelerator, *((report, announce) if main else _MUTE)) for g in groups]
-        if main:
-            last, best = ({m: entry[k] for group in done for m, entry in group.items()} for k in range(2))
-            folder.finish(last, best)
-        accelerator.wait_for_everyone()
+        _train_groups(groups, suite, folder, accelerator, *speaking)
     return folder.path
+
+
+def _train_groups(
+    groups: Sequence[Mapping[Modality, Recipe]],
+    suite: Suite | None,
+    folder: RunFolder,
+    accelerator: Accelerator,
+    report: Report,
+    announce: Callable[[str], None],
+) -> None:
+    """Trains what the folder lacks, one group of modalities after the other."""
+    if (begun := folder.check()) == "finished":
+        return  # by another process, just now
+    if begun == "unfinished":
+        announce(f"{folder.path} is not finished: going on where it was")
+    accelerator.wait_for_everyone()
+    done = [_trained(group, suite, folder, accelerator, report, announce) for group in groups]
+    if accelerator.is_main_process:
+        last, best = ({m: entry[k] for group in done for m, entry in group.items()} for k in range(2))
+        folder.finish(last, best)
+    accelerator.wait_for_everyone()
 
 
 @contextmanager
