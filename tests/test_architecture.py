@@ -11,7 +11,7 @@ ROOT = Path(rlbench.__file__).parent
 LAYERS = [
     "box errors",
     "core",
-    "cards learning fbank fields hub machine preprocess registry located columns threat seeds metrics paired "
+    "cards learning fbank fields files hub machine preprocess registry located columns threat seeds metrics paired "
     "acceptance checks soundness sources reach callables",
     "encoders attacks corruptions objectives tasks",
     "cells checkpoints copies expectation heads judge suite records rows workers",
