@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rlbench.blocks import Block
 from rlbench.cells import Group, source_hash
 from rlbench.checkpoints import load_encoder, resolve
 from rlbench.core import Box, Classifier, Encoder, Examples, Modality, Suite
@@ -28,7 +29,6 @@ from rlbench.judge import Meter, Watch
 from rlbench.machine import environment
 from rlbench.matrix import Case, Outcome
 from rlbench.metrics import margin
-from rlbench.records import Block
 from rlbench.retrieval import Ranked, Retriever, head_of
 
 OnPass = Callable[[int], None]

@@ -12,6 +12,7 @@ from functools import lru_cache
 
 from rlbench import budget as times
 from rlbench import cells
+from rlbench.blocks import BLOCK
 from rlbench.checkpoints import resolve
 from rlbench.core import Mode, Perturbation, Suite, Worst
 from rlbench.cost import STARTING, bounds
@@ -19,7 +20,7 @@ from rlbench.errors import DataError, FieldError, ModalityError, StoreError
 from rlbench.evaluate import Bench, prepare
 from rlbench.machine import code, device_of, processors, settled
 from rlbench.pilot import rehearse
-from rlbench.records import BLOCK, Store
+from rlbench.records import Store
 from rlbench.retrieval import gallery_of
 from rlbench.suite import load_suites
 from rlbench.variants import varied

@@ -10,8 +10,8 @@ import rlbench
 ROOT = Path(rlbench.__file__).parent
 LAYERS = [
     "errors core",
-    "cards learning fbank fields hub machine preprocess registry located columns threat seeds metrics paired "
-    "acceptance checks soundness",
+    "acceptance blocks cards checks columns documents fbank fields flags hub learning lines located machine metrics "
+    "paired preprocess registry seeds soundness threat yaml_nodes",
     "encoders attacks corruptions objectives tasks",
     "cells checkpoints copies expectation heads judge suite records rows workers",
     "chains inputs retrieval variants",

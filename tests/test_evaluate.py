@@ -9,13 +9,13 @@ from affine_bench import Affine, Crash, N, Points, adversarial, bench, done
 from torch import Tensor
 
 from rlbench import registry
+from rlbench.blocks import Block
 from rlbench.cells import Group, groups
 from rlbench.core import Box, Composed, Corrupted, Examples, Worst
 from rlbench.errors import DataError, RLBenchError
 from rlbench.evaluate import Bench, Failure, check_frozen, evaluate
 from rlbench.inputs import corrupt
 from rlbench.metrics import margin
-from rlbench.records import Block
 from rlbench.seeds import ExampleStreams
 
 
