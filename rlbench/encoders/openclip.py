@@ -19,6 +19,7 @@ from torch.nn.functional import normalize
 
 from rlbench import hub
 from rlbench.core import Box, Modality, Trait
+from rlbench.documents import expand_user
 from rlbench.encoders.clip_fronts import Pixels
 from rlbench.encoders.clip_weights import sha256_of
 from rlbench.errors import CheckpointError, ModalityError, RLBenchError, UnknownName, first_line
@@ -121,7 +122,7 @@ def open_clip(*, source: str) -> OpenClip:
     scheme, _, rest = source.partition(":")
     try:
         if scheme in ("hf-hub", "local-dir"):
-            folder = Path(rest).expanduser() if scheme == "local-dir" else hub.folder_of(rest, hub.OPEN_CLIP)
+            folder = expand_user(rest) if scheme == "local-dir" else hub.folder_of(rest, hub.OPEN_CLIP)
             name, path = f"local-dir:{folder}", hub.weights_file(folder, hub.OPEN_CLIP)
         else:
             name, arguments, path = _tagged(library, source)
