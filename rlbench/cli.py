@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from errno import EPIPE
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +20,7 @@ from rlbench.cli_check import check, compare, entry, verify
 from rlbench.cli_data import data
 from rlbench.cli_plot import plot
 from rlbench.cli_train import campaign, train
+from rlbench.documents import expand_user
 from rlbench.errors import CONTROL, RLBenchError, UnknownName, one_line, quote
 
 if TYPE_CHECKING:
@@ -41,6 +45,14 @@ class Tool(click.Group):
     A mistake is an RLBenchError, what click refuses, and a file that the system refuses.
     """
 
+    def main(self, *args: Any, **options: Any) -> Any:
+        if sys.stdout is None:  # closed by the shell, >&-
+            sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - as long as the process
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, TextIOWrapper):  # a locale without a letter shows it as ?
+                stream.reconfigure(errors="replace")
+        return super().main(*args, **options)
+
     def make_context(self, *args: Any, **options: Any) -> click.Context:
         with _mistakes():
             return super().make_context(*args, **options)
@@ -51,12 +63,16 @@ class Tool(click.Group):
                 raise Mistake("an argument is empty: is a variable of the shell not set?")
             if CONTROL.search(arg) or len(arg) > ARGUMENT:
                 raise Mistake(f"{quote(arg)}: an argument must be one line of UTF-8 of at most {ARGUMENT} characters")
+            if arg.startswith("~"):  # the shell left it, since there is no such user
+                expand_user(arg)
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
             with _mistakes():
-                return super().invoke(ctx)
+                found = super().invoke(ctx)
+                sys.stdout.flush()
+                return found
         except KeyboardInterrupt:
             click.echo("rlbench: interrupted", err=True)
             ctx.exit(130)
@@ -74,9 +90,10 @@ def _mistakes() -> Iterator[None]:
         command = error.ctx.command_path if error.ctx else "rlbench"
         raise Mistake(f"{error.format_message().rstrip('.')}; see {command} --help") from None
     except OSError as error:
-        if error.filename is None:  # of no file: stdout that is closed, which click answers
+        if error.errno == EPIPE:  # whoever reads stdout has enough, which click answers
             raise
-        raise Mistake(f"can't use {quote(str(error.filename))}: {error.strerror}") from error
+        what = "stdout" if error.filename is None else quote(str(error.filename))
+        raise Mistake(f"can't use {what}: {error.strerror or error}") from error
 
 
 @click.group(
