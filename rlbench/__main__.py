@@ -1,6 +1,11 @@
 """`python -m rlbench` is the command `rlbench`."""
 
+import os
 import sys
+
+if not sys.flags.safe_path and sys.path[:1] in ([""], [os.getcwd()]):
+    del sys.path[0]  # the working directory, which may be a downloaded folder: nothing in it is to be imported
+
 from importlib.util import find_spec
 
 from rlbench.cli import main

@@ -8,23 +8,26 @@ A card is `<folder>/card.yaml`:
     backbones:
       mini:
         family: mini                  # a registered encoder; called with files={modality: path} if there are any
-        fields: {}                    # further arguments of it
+        fields: {}                    # further arguments of it, none of them a path
         data: procedural worlds
         modalities:
           thermal: {file: mini-thermal.safetensors, sha256: ..., bytes: 571000, trained: {...}}
           audio: {hub: LanguageBind/LanguageBind_Audio_FT, revision: ...}
           depth: {file: LanguageBind_Depth}     # a folder: a copy of such a checkpoint
           image: {}                             # no weights
+
+A card may come from anywhere, so it names no code, and no file outside its folder.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, cast, get_args
 
+from rlbench import registry
 from rlbench.core import Modality
 from rlbench.errors import CheckpointError, FieldError, UnknownName, quote
 from rlbench.located import Part, read
@@ -114,13 +117,45 @@ def read_card(path: Path) -> list[Model]:
     return [_model(card, part, path) for part in whole.items()["backbones"].items().values()]
 
 
+def _check_contained(backbone: _Backbone, part: Part) -> None:
+    """Raises: UnknownName, CheckpointError: the family is none that is registered, or a field names a path."""
+    families = [name for name in registry.names("encoder") if ":" not in name]
+    if ":" in backbone.family:
+        part.fail(
+            f"family is {quote(backbone.family)}; a card names one of {', '.join(families)}, "
+            "and forms with a colon are for the command line"
+        )
+    if backbone.family not in families:
+        raise UnknownName("encoder", backbone.family, families, where=f"{part.path}:{part.line}: ")
+    for name, value in backbone.fields.items():
+        if name == "files" or any(_is_place(text) for text in _texts(value)):
+            part.fail(f"the field {name} is {quote(value)}; a card's fields name no file or folder")
+
+
+def _is_place(text: str) -> bool:
+    return "/" in text or "\\" in text or ":" in text or text.startswith((".", "~"))
+
+
+def _texts(value: object) -> Iterator[str]:
+    """The texts in a value of YAML."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for one in [*value, *value.values()] if isinstance(value, dict) else value:
+            yield from _texts(one)
+
+
 def _model(card: _Card, part: Part, path: Path) -> Model:
     backbone = part.make(_Backbone)
+    _check_contained(backbone, part)
     weights: dict[Modality, Weights] = {}
     for modality, entry in part.items()["modalities"].items().items():
         if modality not in get_args(Modality):
             raise UnknownName("modality", modality, get_args(Modality), where=f"{entry.path}:{entry.line}: ")
-        weights[cast(Modality, modality)] = entry.make(Weights)
+        weights[cast(Modality, modality)] = made = entry.make(Weights)
+        file = PurePath(made.file or "")
+        if file.is_absolute() or ".." in file.parts or "\\" in str(file):
+            entry.fail(f"file is {quote(str(file))}; it must lie in the card's folder")
     return Model(
         name=f"{card.baseline}:{part.key}",
         baseline=card.baseline,

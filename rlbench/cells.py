@@ -7,18 +7,16 @@ attack's ladder of ascending eps, where an example that is broken at a smaller e
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, is_dataclass, replace
 from fractions import Fraction
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 from rlbench import registry
 from rlbench.core import Adversarial, Clean, Composed, Corrupted, Field, Mode, Perturbation, Suite, Worst
 from rlbench.errors import SuiteError
+from rlbench.sources import source_hash
 
 PROTOCOL = 1  # raise it when rlbench computes other numbers from the same inputs: no stored block is used again
 
@@ -131,15 +129,6 @@ def worst_members(worst: Worst, perturbations: Sequence[Perturbation]) -> list[A
 def _hash(value: object) -> str:
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-@cache
-def source_hash(module: str) -> str:
-    """Of a plugin's module, so that an edited plugin is run again; PROTOCOL stands for rlbench's own code."""
-    if module.split(".")[0] == "rlbench":
-        return ""
-    file = inspect.getsourcefile(__import__(module, fromlist=["_"]))
-    return hashlib.sha256(Path(file).read_bytes()).hexdigest()[:16] if file else ""
 
 
 def plugin(kind: registry.Kind, name: str, fields: Sequence[tuple[str, Field]]) -> Any:

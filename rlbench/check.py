@@ -11,6 +11,7 @@ from pathlib import Path, PurePath
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from rlbench.checkpoints import resolve_plain
 from rlbench.core import Record
 from rlbench.errors import FieldError, StoreError
 from rlbench.records import Store, read_records, timeless
@@ -32,11 +33,9 @@ def home(asked: Path | None = None) -> Path:
 
 def references(path: Path) -> list[Record]:
     """The reference records of a .jsonl file, a folder of them, or a result store. Raises: StoreError."""
-    whole = path.is_dir() and not (path / "records.jsonl").is_file()
-    found = sorted(path.glob("*.jsonl")) if whole else [path]
-    if not path.exists() or not found:
+    if not path.exists() or (path.is_dir() and not any(path.glob("*.jsonl"))):
         raise StoreError(f"no reference records in {path}; rlbench check --update --model NAME makes some")
-    return read_records(found)
+    return read_records([path])
 
 
 def parts_of(suites: Iterable[str]) -> list[tuple[str, str]]:
@@ -45,11 +44,16 @@ def parts_of(suites: Iterable[str]) -> list[tuple[str, str]]:
 
 
 def models_of(known: Iterable[Record], parts: Sequence[tuple[str, str]]) -> list[str]:
-    """The models that have references of these (suite, modality). Raises: FieldError where there is none."""
+    """The models that have references of these (suite, modality).
+
+    Raises: FieldError where there is none; RLBenchError for a model that is a user's code: it must be named.
+    """
     found = sorted({record.model for record in known if (record.suite, record.modality) in parts})
     if not found:
         names = ", ".join(name for name, _ in parts)
         raise FieldError(f"no model has references of {names}; rlbench check --update --model NAME makes some")
+    for name in found:
+        resolve_plain(name, "a reference record")
     return found
 
 

@@ -11,18 +11,18 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from difflib import get_close_matches
 from functools import cache
 from importlib.metadata import entry_points
 from importlib.resources import files
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from rlbench import hub, registry
+from rlbench import callables, hub, registry
 from rlbench.cards import Model, read_card
 from rlbench.core import Modality
 from rlbench.documents import expand_user
-from rlbench.errors import CheckpointError, ModalityError, UnknownName
+from rlbench.errors import CheckpointError, ModalityError, RLBenchError, UnknownName
 
 if TYPE_CHECKING:
     from rlbench.core import Encoder
@@ -87,7 +87,8 @@ def resolve(name: str) -> Model:
     if (folder / "card.yaml").is_file():
         return _of_run(name, folder)
     if "/" in name or "\\" in name:
-        raise CheckpointError(f"{name} is not a trained model: it has no card.yaml (rlbench train writes one)")
+        own = "; your own encoder is MODULE:CALLABLE, without a folder: run from there" if ":" in folder.name else ""
+        raise CheckpointError(f"{name} is not a trained model: it has no card.yaml (rlbench train writes one){own}")
     raise UnknownName("model", name, {*known, *(model.baseline for model in known.values())})
 
 
@@ -101,7 +102,9 @@ def _formed(name: str, known: Mapping[str, Model]) -> Model | None:
         return None
     if scheme == RANDOM.partition(":")[0]:
         return _random(name, rest)
-    if scheme not in forms and _importable(scheme):
+    if scheme not in forms and callables.is_form(name):
+        if not callables.is_there(name) and get_close_matches(name, known, n=1):
+            return None
         forms[scheme], rest = OWN, name
     if scheme not in forms:
         return None
@@ -128,11 +131,17 @@ def _random(name: str, backbone: str) -> Model:
     )
 
 
-def _importable(module: str) -> bool:
-    try:
-        return find_spec(module) is not None
-    except (ImportError, ValueError):
-        return False
+def resolve_plain(name: str, source: object) -> Model:
+    """The model of a name that a file says; that of the user's own code is for the command line alone.
+
+    Raises: as `resolve`; RLBenchError for MODULE:CALLABLE.
+    """
+    model = resolve(name)
+    if model.family == OWN:
+        raise RLBenchError(
+            f"{source} names the encoder {name}, which is code to be run; if you trust it, name it: --model {name}"
+        )
+    return model
 
 
 def _behind(name: str) -> tuple[str, str] | None:

@@ -8,7 +8,7 @@ import click
 
 from rlbench.errors import UnknownName
 
-PATHS = "A result store or a .jsonl file; several are merged. Without it: the boards in leaderboards/."
+PATHS = "A result store, a .jsonl file or a folder of them; several are merged. Without it: leaderboards/."
 
 
 @click.command(short_help="Render records as tables, or as a page.")
@@ -81,10 +81,14 @@ def _freeze(paths: tuple[Path, ...], file: Path, runs: Path | None) -> None:
 def _tables(paths: tuple[Path, ...], out: Path | None, format: str, baseline: str | None) -> None:
     from rlbench import console
     from rlbench.examples import sources
-    from rlbench.leaderboard import load, render
+    from rlbench.leaderboard import render
+    from rlbench.records import read_records
+    from rlbench.tables import frame
 
+    records = read_records(paths)
     title = f"Results: {', '.join(path.name or str(path) for path in paths)}"
-    console.emit(out, render(load(paths), title, baseline=baseline, format=format, sources=sources(paths)))
+    shared = sources(records, paths)
+    console.emit(out, render(frame(records), title, baseline=baseline, format=format, sources=shared))
 
 
 def _page(paths: tuple[Path, ...], folder: Path, baseline: str | None, pictures: int) -> None:

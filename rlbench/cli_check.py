@@ -177,7 +177,10 @@ def _side(name: str, stores: tuple[Path, ...], read: Callable[[list[Path]], list
     from rlbench.checkpoints import default_name
 
     path = Path(name)
-    if path.suffix == ".jsonl" or (path / "records.jsonl").is_file():
+    folder = (
+        path.is_dir() and any(path.glob("*.jsonl")) and not (path / "card.yaml").exists()
+    )  # that of a run is a model
+    if path.suffix == ".jsonl" or folder:
         return read([path])
     own = [record for record in read(list(stores)) if record.model in (name, default_name(name))]
     if not own:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
-from typing import Any, get_args
+from typing import Any
 
 from rlbench import registry
 from rlbench.core import (
@@ -17,14 +17,13 @@ from rlbench.core import (
     Corrupted,
     Fields,
     Modality,
-    Norm,
     Perturbation,
     Task,
     Threat,
     Worst,
 )
 from rlbench.errors import RLBenchError
-from rlbench.fields import parse_eps
+from rlbench.fields import check_eps, parse_eps, parse_norm
 from rlbench.located import Part
 
 _NEEDED = {"attack": ("norm", "eps"), "corruption": ("severity",)}
@@ -54,17 +53,23 @@ def _plugin(kind: registry.Kind, name: Part, fields: Mapping[str, Part]) -> tupl
 
 def _attacks(parts: dict[str, Part]) -> Iterator[tuple[Part, Adversarial]]:
     names, norm, eps = (parts.pop(key) for key in ("attack", "norm", "eps"))
-    kind: Any = norm.one_of("norm", get_args(Norm))
+    kind = _parsed(norm, parse_norm, norm.value())
     for name in names.each():
         plugin, fields = _plugin("attack", name, parts)
         if kind not in getattr(plugin, "norms", (kind,)):
             norm.fail(f"attack {name.text()!r} is for {', '.join(sorted(plugin.norms))}; choose another")
         for each in eps.each():
-            try:
-                threat = Threat(kind, parse_eps(each.value()))
-            except RLBenchError as error:
-                each.fail(str(error).removeprefix("eps is "))
+            threat = Threat(kind, _parsed(each, parse_eps, each.value()))
+            _parsed(each, check_eps, threat.eps, kind)
             yield each, Adversarial(name.text(), threat, fields)
+
+
+def _parsed(part: Part, parse: Callable[..., Any], *values: object) -> Any:
+    """What `parse` makes of values; an error names the line of the part that they come from."""
+    try:
+        return parse(*values)
+    except RLBenchError as error:
+        part.fail(str(error).removeprefix(f"{part.key} is "))
 
 
 def _corruptions(parts: dict[str, Part], modality: Modality, task: Task) -> Iterator[tuple[Part, Corrupted | Composed]]:

@@ -26,7 +26,7 @@ from rlbench.errors import StoreError
 if TYPE_CHECKING:
     from rlbench.cards import Model
     from rlbench.core import Record
-    from rlbench.tables import Score, Table
+    from rlbench.scores import Score, Table
     from rlbench.training.loop import Step
 
 EVERY = 5.0  # seconds between two plain lines
@@ -116,6 +116,8 @@ def scores(table: Table, out: Console) -> None:
     out.print(fitting[0] if fitting else layouts[-1])
     for line in table.failures:
         out.print(Text(f"failed: {line}", style="bold red"))
+    for line in table.notes:
+        out.print(Text(f"note: {line}", style="dim"))
 
 
 def _cell(score: Score | None, *, folded: bool = False) -> Text:
@@ -126,8 +128,8 @@ def _cell(score: Score | None, *, folded: bool = False) -> Text:
 
 
 def _title(table: Table) -> str:
-    sizes = sorted({row.n for row in table.rows})
-    return f"{table.title}, n = {', '.join(map(str, sizes))}; accuracy in % [Wilson 95% interval]"
+    size = "" if "n" in table.apart else f", n = {table.facts['n']}"
+    return f"{table.title}{size}; accuracy in % [Wilson 95% interval]"
 
 
 def _upright(table: Table) -> RichTable:
@@ -136,7 +138,7 @@ def _upright(table: Table) -> RichTable:
     for column in table.columns:
         grid.add_column(column, justify="right", no_wrap=True)
     for row in table.rows:
-        grid.add_row(_name(table, row.model, row.n), *(_cell(row.scores.get(column)) for column in table.columns))
+        grid.add_row(row.model, *(_cell(row.scores.get(column)) for column in table.columns))
     return grid
 
 
@@ -145,16 +147,11 @@ def _turned(table: Table, *, folded: bool = False) -> RichTable:
     grid = RichTable(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
     grid.add_column("", no_wrap=True)
     for row in table.rows:
-        name = _name(table, row.model, row.n)
-        grid.add_column(name.replace(":", ":\n") if folded else name, justify="right")
+        grid.add_column(row.model.replace(":", ":\n") if folded else row.model, justify="right")
     for column in table.columns:
         cells = (_cell(row.scores.get(column), folded=folded) for row in table.rows)
         grid.add_row(Text(column), *cells, style="bold" if column.startswith("worst ") else "")
     return grid
-
-
-def _name(table: Table, model: str, n: int) -> str:
-    return model if len({row.n for row in table.rows}) == 1 else f"{model}, n = {n}"
 
 
 def records_json(records: Iterable[Record]) -> str:
@@ -163,7 +160,7 @@ def records_json(records: Iterable[Record]) -> str:
 
 
 def results(records: Sequence[Record], out: Console) -> None:
-    """The tables of these records, one for each suite and backbone."""
+    """The tables of these records, one for each suite and number of examples."""
     from rlbench.tables import frame, tables
 
     found = tables(frame(records)) if records else []
@@ -171,17 +168,18 @@ def results(records: Sequence[Record], out: Console) -> None:
         out.print()
         scores(table, out)
     recalls = [row for record in records if (row := retrieved(record))]
-    if recalls:
+    for columns in dict.fromkeys(map(tuple, recalls)):
         out.print()
-        listing(recalls, out)
+        listing([row for row in recalls if tuple(row) == columns], out)
     if any(record.backbone == "mini" for record in records):
         out.print("mini is a small model organism: its numbers are not LanguageBind's.", style="dim")
 
 
 def retrieved(record: Record) -> dict[str, str]:
-    """A record's recalls in %; nothing where it has none."""
-    found = {key: value for key, value in record.provenance.items() if key.startswith(("x-to-text", "text-to-x"))}
-    shown = {key: f"{100 * value:.1f}" for key, value in found.items() if isinstance(value, float) and "R@" in key}
+    """A record's recalls in %, bounds with ≤ (see `recalls`); nothing where it has none."""
+    from rlbench.recalls import recalls
+
+    shown = {name: text for name, text in recalls(asdict(record) | dict(record.provenance)).items() if "R@" in name}
     return {"model": record.model, "retrieval, %": record.perturbation, **shown} if shown else {}
 
 

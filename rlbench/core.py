@@ -174,7 +174,7 @@ class Examples:
 
 
 class Task(Protocol):
-    """Labelled examples of one modality, class names and prompt templates (`{}`: the name, `{a}`: with its article)."""
+    """Labelled examples of one modality, class names, templates (`{}`: name, `{a}`: with article), maybe `notes()`."""
 
     @property
     def modality(self) -> Modality: ...

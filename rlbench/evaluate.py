@@ -8,8 +8,8 @@ verified and classified afresh by the judge; what breaks a contract fails its ce
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 
@@ -18,18 +18,20 @@ import torch
 from torch import Tensor
 
 from rlbench.blocks import Block
-from rlbench.cells import Group, source_hash
-from rlbench.checkpoints import load_encoder, resolve
-from rlbench.core import Box, Classifier, Encoder, Examples, Modality, Suite
-from rlbench.errors import AttackError, RLBenchError
+from rlbench.cells import Group
+from rlbench.core import Box, Classifier, Examples, Suite
+from rlbench.errors import AttackError
 from rlbench.expectation import Expectation
 from rlbench.heads import ZeroShot
+from rlbench.identity import Identity
 from rlbench.inputs import Inputs
 from rlbench.judge import Meter, Watch
+from rlbench.loading import load
 from rlbench.machine import environment
 from rlbench.matrix import Case, Outcome
 from rlbench.metrics import margin
 from rlbench.retrieval import Ranked, Retriever, head_of
+from rlbench.sources import source_hash
 
 OnPass = Callable[[int], None]
 
@@ -38,7 +40,7 @@ OnPass = Callable[[int], None]
 class Bench:
     """An encoder on a suite's task, ready to be evaluated.
 
-    `data` is the task's fingerprint; `kept` the folder of corrupted inputs (see `inputs`).
+    `data` is the task's fingerprint; `kept` the folder of corrupted inputs (see `inputs`); `identity` the encoder's.
     """
 
     suite: Suite
@@ -48,6 +50,7 @@ class Bench:
     device: str
     batch_size: int
     kept: Path | None = None
+    identity: Identity = field(default_factory=Identity)
 
     @property
     def inputs(self) -> Inputs:
@@ -60,46 +63,40 @@ class Bench:
 
     def subject(self) -> dict[str, object]:
         """What a cell's numbers depend on besides the protocol: the encoder and the task."""
-        encoder, modality = self.classifier.encoder, self.suite.modality
+        encoder, facts = self.classifier.encoder, dict(self.identity.facts)
         return {
             "task": self.suite.task_name,
             "data": self.data,
-            "modality": modality,
+            "modality": self.suite.modality,
             "box": [list(self.box.shape), self.box.low, self.box.high, self.box.unit],
             "anchors": self.classifier.anchors_hash(),
-            "checkpoint": encoder.sha256.get(modality, ""),
+            "checkpoint": self.identity.checkpoint,
             "encoder": [type(encoder).__name__, source_hash(type(encoder).__module__)],
             "logit_scale": f"{encoder.logit_scale:.6g}",
-        }
+        } | ({"identity": facts} if facts else {})
 
 
-def check_frozen(encoder: Encoder, model: str) -> None:
-    """Raises RLBenchError if a module of the encoder is in training mode or has parameters that require gradients."""
-    held = [encoder, *getattr(encoder, "__dict__", {}).values()]
-    for module in (m for m in held if isinstance(m, torch.nn.Module)):
-        if any(part.training for part in module.modules()):
-            raise RLBenchError(f"the encoder {model!r} is in training mode; its factory must call eval()")
-        if any(parameter.requires_grad for parameter in module.parameters()):
-            raise RLBenchError(f"the encoder {model!r} is not frozen; its factory must call requires_grad_(False)")
-
-
-@lru_cache(maxsize=2)
-def _encoder(model: str, modality: Modality, device: str, sha256: str) -> Encoder:
-    encoder = load_encoder(model, modality, device)
-    check_frozen(encoder, model)
-    return encoder
-
-
-def prepare(suite: Suite, model: str, *, device: str = "cpu", batch_size: int = 64, kept: Path | None = None) -> Bench:
+def prepare(
+    suite: Suite,
+    model: str,
+    *,
+    device: str = "cpu",
+    batch_size: int = 64,
+    kept: Path | None = None,
+    known: Identity | None = None,
+) -> Bench:
     """Loads the encoder (kept for the next call) and embeds the anchors.
 
-    Raises: UnknownName, CheckpointError, ModalityError, DataError; RLBenchError where the encoder is not frozen.
+    Args:
+        known: the identity that the encoder had before in this run, in this process or in another.
+
+    Raises: UnknownName, CheckpointError, ModalityError, DataError; RLBenchError where the encoder is not frozen, or
+        another than the one that is known.
     """
-    weights = resolve(model).sha256.get(suite.modality, "")  # a path's may have been trained anew
-    encoder = _encoder(model, suite.modality, device, weights)
-    head = head_of(encoder, suite.modality, suite.task)
+    loaded = load(model, suite.modality, device, known)
+    head = head_of(loaded.encoder, suite.modality, suite.task)
     head = replace(head, anchors=head.anchors.to(device))
-    return Bench(suite, head, head.box, suite.task.fingerprint(), device, batch_size, kept)
+    return Bench(suite, head, head.box, suite.task.fingerprint(), device, batch_size, kept, loaded.identity)
 
 
 @dataclass(frozen=True)

@@ -68,11 +68,14 @@ def blocks(record: Record, places: Iterable[Path]) -> list[Block]:
     return []
 
 
-def sources(paths: Iterable[str | Path]) -> dict[str, list[str]]:
-    """By data hash the source of each example, in order, as far as clean blocks say. Raises: StoreError."""
+def sources(records: Iterable[Record], paths: Iterable[str | Path]) -> dict[str, list[str]]:
+    """By data hash the source of each example, in order, as far as clean blocks of these stores say.
+
+    Raises: StoreError.
+    """
     found: dict[str, list[str]] = {}
     places = [Path(path) for path in paths]
-    for record in read_records(places):
+    for record in records:
         data = str(record.provenance.get("data"))
         if record.perturbation == "clean" and record.n > len(found.get(data, [])):
             known = [str(source) for part in blocks(record, places) for source in part.source]

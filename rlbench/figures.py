@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from rlbench import natural
-from rlbench.tables import THREAT, Score, Table
+from rlbench.scores import THREAT, Score, Table, differing, is_bound
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A5195", "#6B6B6B")
 """Colours that colour-blind people tell apart (Okabe and Ito, 2008, https://jfly.uni-koeln.de/color/), and two more."""
@@ -57,10 +57,10 @@ class Heat:
 
 
 def curves(table: Table) -> list[Curves]:
-    """One for each norm and attack of the table, the worst case first; columns of several protocols are left out."""
+    """One for each norm and attack of the table, the worst case first; bounds and several protocols are left out."""
     found: dict[tuple[bool, bool, str, str], list[tuple[Fraction, str]]] = {}
     for column in table.columns:
-        if (hit := THREAT.match(column)) and " + " not in column:
+        if (hit := THREAT.match(column)) and " + " not in column and not is_bound(column):
             place = hit["what"] != "worst", hit["norm"] == "l2", hit["what"], hit["norm"]
             found.setdefault(place, []).append((Fraction(hit["eps"]), column))
     return [_curves(table, what, norm, sorted(columns)) for (_, _, what, norm), columns in sorted(found.items())]
@@ -70,18 +70,12 @@ def _curves(table: Table, what: str, norm: str, columns: Sequence[tuple[Fraction
     ladder = [(Fraction(0), "clean"), *columns]
     scale = 255 if norm == "linf" else 1
     models = {}
-    for name, scores in _named(table):
+    for row in table.rows:
+        name, scores = row.marked, row.scores
         points = [(float(eps * scale), scores[column]) for eps, column in ladder if _counted(scores.get(column))]
         if len(points) > 1:
             models[name] = points
     return Curves(table.title, what, norm, models)
-
-
-def _named(table: Table) -> Iterable[tuple[str, Mapping[str, Score]]]:
-    """A row by its model's name, with n where the table has several of that name."""
-    names = [row.model for row in table.rows]
-    for row in table.rows:
-        yield (row.model if names.count(row.model) == 1 else f"{row.model}, n = {row.n}"), row.scores
 
 
 def _counted(score: Score | None) -> bool:
@@ -90,13 +84,12 @@ def _counted(score: Score | None) -> bool:
 
 def scatters(table: Table) -> list[Scatter]:
     """One for each worst case and mean of corruptions; a table of one model has none."""
-    columns = [column for column in table.columns if column.startswith("worst ") or " corruptions at " in column]
+    named = [column for column in table.columns if column.startswith("worst ") or " corruptions at " in column]
+    columns = [column for column in named if not is_bound(column)]
     found = []
     for column in columns if "clean" in table.columns else ():
         models = {
-            name: (scores["clean"], scores[column])
-            for name, scores in _named(table)
-            if _counted(scores.get("clean")) and _counted(scores.get(column))
+            row.marked: (row.scores["clean"], row.scores[column]) for row in table.rows if row.whole(("clean", column))
         }
         if len(models) > 1:
             found.append(Scatter(table.title, column, models))
@@ -106,8 +99,8 @@ def scatters(table: Table) -> list[Scatter]:
 def heats(cells: pd.DataFrame) -> list[Heat]:
     """One for each comparable part with corruptions at all five severities (see `natural.collect`)."""
     found = []
-    for facts, models in natural.collect(cells):
-        title = f"{facts['suite']} v{facts['suite_version']}: {facts['modality']}, backbone {facts['backbone']}"
+    for facts, apart, models in natural.collect(cells):
+        title = f"{facts['suite']} v{facts['suite_version']}: {facts['modality']}{differing(facts, apart)}"
         found.append(Heat(title, facts, {m.model: m.accuracy for m in models}))
     return found
 

@@ -6,16 +6,21 @@ import csv
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from io import StringIO
 from typing import Any
 
 import pandas as pd
 
 from rlbench.macro import Macro
+from rlbench.scores import Score, Table, gravest, marked
 from rlbench.standing import Difference, baseline_row, differences, ranks
-from rlbench.tables import COMPARABLE, Score, Table, gravest
+from rlbench.tables import COMPARABLE
 
-BEFORE = {"rank": "right", "model": "left", "soundness": "left", "n": "right"}  # columns that stand before the scores
+BEFORE = {  # columns that stand before the scores
+    **{"rank": "right", "model": "left", "backbone": "left", "anchors": "left", "warning": "left"},
+    **{"soundness": "left", "n": "right"},
+}
 
 
 @dataclass(frozen=True)
@@ -31,30 +36,56 @@ class Shown:
 
     table: Table
     baseline: str = ""
-    ranks: Sequence[tuple[int, int]] | None = None
+    ranks: Sequence[tuple[int, int] | None] | None = None
     best: Mapping[str, frozenset[int]] = field(default_factory=dict)
     minus: Mapping[int, Mapping[str, Difference]] = field(default_factory=dict)
 
     def rank(self, k: int) -> str:
-        """`1`, or `1-3` where the row is not told apart from its neighbours."""
-        low, high = (self.ranks or [])[k]
-        return f"{low}" if low == high else f"{low}-{high}"
+        """`1`, or `1-3` where the row is not told apart from its neighbours; `-` off the table's scale."""
+        low, high = (self.ranks or [])[k] or (0, 0)
+        return "-" if not low else f"{low}" if low == high else f"{low}-{high}"
 
     def soundness(self, k: int) -> str:
         """Of a row: the gravest badge of its cells."""
-        return gravest(score.soundness for score in self.table.rows[k].scores.values())
+        return self.table.rows[k].soundness
 
-    @property
+    @cached_property
     def before(self) -> list[str]:
-        """Those of BEFORE that the table has."""
-        audited = any(self.soundness(k) for k in range(len(self.table.rows)))
-        return [name for name in BEFORE if name != "rank" or self.ranks if name != "soundness" or audited]
+        """Those of BEFORE that the table has: a text tower's anchors, for example, only where rows differ in them."""
+        rows = self.table.rows
+        there = {
+            "rank": bool(self.ranks),
+            "backbone": not self.table.backbone,
+            "anchors": len({row.anchors for row in rows}) > 1,
+            "warning": any(row.warning for row in rows),
+            "soundness": any(self.soundness(k) for k in range(len(rows))),
+        }
+        return [name for name in BEFORE if there.get(name, True)]
 
     def row(self, k: int) -> dict[str, str]:
         """What stands before the scores."""
         own = self.table.rows[k]
-        values = {"model": own.model, "soundness": self.soundness(k) or "-", "n": str(own.n)}
+        values = {"model": own.model, "backbone": own.backbone or "-", "anchors": own.anchors[:8] or "-"}
+        values |= {"warning": own.warning or "-", "soundness": self.soundness(k) or "-", "n": str(own.n)}
         return {name: self.rank(k) if name == "rank" else values[name] for name in self.before}
+
+    def bold(self, k: int, column: str) -> bool:
+        """No other row is shown to be above this one there, and there are others."""
+        return len(self.table.rows) > 1 and k in self.best.get(column, ())
+
+    @property
+    def notes(self) -> list[str]:
+        """Lines that stand below the table: what failed, and what its numbers do not say."""
+        table = self.table
+        found = [f"failed: {line}" for line in table.failures]
+        usual = tuple(c for c in table.columns if c.startswith("worst ")) or table.columns
+        if self.ranks and table.scale != usual:
+            found.append(f"note: ranked by the mean of {', '.join(table.scale)}")
+        if any(row.warning for row in table.rows):
+            found.append(
+                "note: rows with other prompts differ by the choice of templates, and not by their encoder alone"
+            )
+        return [line.replace("\n", " ") for line in (*found, *(f"note: {line}" for line in table.notes))]
 
 
 def shown(table: Table, baseline: str | None = None) -> Shown:
@@ -62,7 +93,7 @@ def shown(table: Table, baseline: str | None = None) -> Shown:
     best = {}
     for column in table.columns:
         found = ranks(table, (column,))
-        best[column] = frozenset(k for k, (low, _) in enumerate(found or ()) if low == 1)
+        best[column] = frozenset(k for k, place in enumerate(found or ()) if place and place[0] == 1)
     minus = differences(table, baseline) if baseline else {}
     base = baseline_row(table, baseline) if baseline else None
     return Shown(table, base.model if base else "", ranks(table), best, minus)
@@ -74,25 +105,31 @@ def grid(rows: Sequence[Mapping[str, object]]) -> str:
 
 
 def markdown(one: Shown) -> str:
-    """A heading, the table, its failures, the differences to the baseline, and what it was made of."""
-    table, tied = one.table, len(one.table.rows) > 1
+    """A heading, the table, its notes, the differences to the baseline, and what it was made of."""
+    table = one.table
 
     def text(k: int, column: str) -> str:
         score = table.rows[k].scores.get(column)
-        if score is None or score.error is not None or not tied or k not in one.best.get(column, ()):
+        if score is None or not one.bold(k, column):
             return "-" if score is None else str(score)
         return str(score).replace(" ", "** ", 1).join(("**", ""))
 
     rows = [one.row(k) | {column: text(k, column) for column in table.columns} for k in range(len(table.rows))]
-    failures = [f"- failed: {line}".replace("\n", " ") for line in table.failures]
-    hashes = " · ".join(f"{name} {table.facts[name]}" for name in COMPARABLE[5:] if table.facts[name] not in ("", None))
-    parts = [f"## {table.title}", grid(rows), "\n".join(failures), _minus(one), f"{hashes} · {table.made_with}"]
+    notes = "\n".join(f"- {line}" for line in one.notes)
+    parts = [f"## {table.title}", grid(rows), notes, _minus(one), f"{hashes(one)} · {table.made_with}"]
     return "\n\n".join(part for part in parts if part)
+
+
+def hashes(one: Shown) -> str:
+    """The facts that rows share: `data 12ab · anchors 34cd · seed 0`."""
+    facts = dict(one.table.facts) | {"anchors": "" if "anchors" in one.before else one.table.rows[0].anchors}
+    named = [(name, facts[name]) for name in ("data", "anchors", "seed")]
+    return " · ".join(f"{name} {value}" for name, value in named if value not in ("", None))
 
 
 def _minus(one: Shown) -> str:
     rows = [
-        {f"minus {one.baseline}": one.table.rows[k].model} | {column: str(d) for column, d in by.items()}
+        {f"minus {one.baseline}": one.table.rows[k].marked} | {column: str(d) for column, d in by.items()}
         for k, by in one.minus.items()
     ]
     return grid(rows) if rows else ""
@@ -103,10 +140,12 @@ def macro_markdown(macro: Macro, baseline: str) -> str:
     rows = []
     for model, scores in macro.rows.items():
         minus = {f"{name} minus {baseline}": signed(score) for name, score in macro.minus.get(model, {}).items()}
-        rows.append({"model": model} | {name: str(score) for name, score in scores.items()} | minus)
+        badge = gravest(score.soundness for score in scores.values())
+        rows.append({"model": marked(model, badge)} | {name: str(score) for name, score in scores.items()} | minus)
     about = f"Over {', '.join(macro.modalities)}: the suites {', '.join(macro.suites)}."
     left = f" Not in all of them: {', '.join(macro.partial)}." if macro.partial else ""
-    return "\n\n".join([f"## Macro average of {macro.family}, backbone {macro.backbone}", about + left, grid(rows)])
+    backbone = f", backbone {macro.backbone}" if macro.backbone else ""
+    return "\n\n".join([f"## Macro average of {macro.family}{backbone}", about + left, grid(rows)])
 
 
 def signed(score: Score) -> str:
@@ -129,8 +168,8 @@ def _tabular(one: Shown) -> str:
         score = table.rows[k].scores.get(column)
         if score is None or score.error is not None:
             return "--" if score is None else "failed"
-        share = f"{100 * score.share:.1f}"
-        share = rf"\textbf{{{share}}}" if k in one.best.get(column, ()) else share
+        share = r"$\leq$ " * score.bound + f"{100 * score.share:.1f}"
+        share = rf"\textbf{{{share}}}" if one.bold(k, column) else share
         return rf"{share} {{\scriptsize [{100 * score.low:.1f}, {100 * score.high:.1f}]}}"
 
     head = [name.translate(_LATEX) for name in (*one.before, *table.columns)]
@@ -141,11 +180,12 @@ def _tabular(one: Shown) -> str:
     ]
     columns = "".join("l" if BEFORE[name] == "left" else "r" for name in one.before) + "r" * len(table.columns)
     body = [" & ".join(row) + r" \\" for row in rows]
+    notes = "".join(f"; {line}" for line in one.notes).translate(_LATEX)
     return "\n".join(
         [
             r"\begin{table}",
             r"\centering",
-            rf"\caption{{{table.title.translate(_LATEX)}; accuracy in \% with 95\% interval}}",
+            rf"\caption{{{table.title.translate(_LATEX)}; accuracy in \% with 95\% interval{notes}}}",
             rf"\begin{{tabular}}{{{columns}}}",
             r"\toprule",
             " & ".join(head) + r" \\",
@@ -160,21 +200,28 @@ def _tabular(one: Shown) -> str:
 
 
 def cells(one: Shown) -> list[dict[str, Any]]:
-    """One row a cell of the table, shares in [0, 1]; None where something is not known."""
+    """One row a cell of the table, shares in [0, 1]; None where something is not known, as of a failed cell's share.
+
+    `bound`: the share is a bound from above.
+    """
     found = []
+    facts = {name: one.table.facts[name] for name in COMPARABLE}
     for k, row in enumerate(one.table.rows):
-        low, high = one.ranks[k] if one.ranks else (None, None)
+        low, high = (one.ranks[k] if one.ranks else None) or (None, None)
         for column in one.table.columns:
             if (score := row.scores.get(column)) is None:
                 continue
             minus = one.minus.get(k, {}).get(column)
-            fields = ("points", "only_own", "only_other", "p", "p_holm")
+            names = ("points", "only_own", "only_other", "p", "p_holm")
+            values = {
+                name: None if score.error else round(getattr(score, name), 6) for name in ("share", "low", "high")
+            }
             found.append(
-                {name: one.table.facts[name] for name in COMPARABLE}
-                | {"model": row.model, "n": row.n, "column": column, "error": score.error}
-                | {name: round(getattr(score, name), 6) for name in ("share", "low", "high")}
+                facts
+                | {"model": row.model, "backbone": row.backbone, "anchors": row.anchors, "warning": row.warning}
+                | {"n": row.n, "column": column, "error": score.error, **values, "bound": score.bound}
                 | {"soundness": score.soundness, "rank_low": low, "rank_high": high, "tied_best": k in one.best[column]}
-                | {f"minus_{name}": None if minus is None else _rounded(getattr(minus, name)) for name in fields}
+                | {f"minus_{name}": None if minus is None else _rounded(getattr(minus, name)) for name in names}
             )
     return found
 
@@ -194,7 +241,7 @@ def as_csv(tables: Sequence[Shown]) -> str:
 
 
 def as_json(tables: Sequence[Shown], macros: Sequence[Macro], baseline: str) -> str:
-    """{"baseline", "cells": one object a cell, "macro": one object a backbone, model and measure}."""
+    """{"baseline", "cells": one object a cell, "notes" by table, "macro": one object a model and measure}."""
     means: list[dict[str, Any]] = []
     for macro in macros:
         for model, scores in macro.rows.items():
@@ -203,13 +250,21 @@ def as_json(tables: Sequence[Shown], macros: Sequence[Macro], baseline: str) -> 
                 means.append(
                     {
                         "family": macro.family,
-                        "backbone": macro.backbone,
+                        "backbone": macro.backbones[model],
                         "suites": macro.suites,
                         "model": model,
                         "measure": name,
+                        "bound": score.bound,
+                        "soundness": score.soundness,
                     }
                     | {end: round(getattr(score, end), 6) for end in ("share", "low", "high")}
                     | {f"minus_{e}": minus and round(getattr(minus, e), 6) for e in ("share", "low", "high")}
                 )
-    whole = {"baseline": baseline, "cells": [row for one in tables for row in cells(one)], "macro": means}
+    notes = {one.table.title: one.notes for one in tables if one.notes}
+    whole = {
+        "baseline": baseline,
+        "cells": [row for one in tables for row in cells(one)],
+        "notes": notes,
+        "macro": means,
+    }
     return json.dumps(whole, indent=1, ensure_ascii=False, sort_keys=True) + "\n"

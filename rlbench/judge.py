@@ -16,7 +16,7 @@ from torch import Tensor
 from rlbench import registry
 from rlbench.core import Adversarial, Attack, Ball, Box, Classifier, Field, Norm, Streams, Threat
 from rlbench.errors import AttackError, FieldError, RLBenchError
-from rlbench.fields import parse_eps
+from rlbench.fields import check_eps, parse_eps, parse_norm
 from rlbench.metrics import margin
 from rlbench.seeds import ExampleStreams
 from rlbench.soundness import SUMS
@@ -232,7 +232,8 @@ def attack(
         AttackError: the attack broke its contract or crashed.
     """
     method: Attack = registry.make("attack", name, fields)
-    threat = Threat(_norm(norm), parse_eps(eps))
+    threat = Threat(parse_norm(norm), parse_eps(eps))
+    check_eps(threat.eps, threat.norm, x[0].numel() if len(x) else None)
     names = tuple(map(str, range(len(x)))) if ids is None else tuple(ids)
     _check(classifier, x, y, names, low, high)
     ball = ball_of(threat, Box(shape=tuple(x.shape[1:]), low=low, high=high))
@@ -262,12 +263,6 @@ class Part:
 
     def __call__(self, x: Tensor, rows: Tensor | None = None) -> Tensor:
         return self.meter(x, self.examples if rows is None else self.examples[rows.cpu()])
-
-
-def _norm(norm: Norm) -> Norm:
-    if norm not in ("linf", "l2"):
-        raise FieldError(f"norm is {norm!r}; it must be one of linf, l2")
-    return norm
 
 
 def _check(

@@ -7,14 +7,15 @@ whole sources (recordings, speakers) where they are known (Efron and Tibshirani,
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import sqrt
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from rlbench.metrics import resampled
-from rlbench.tables import COMPARABLE, Row, Score, Table
+from rlbench.scores import Score, Table, gravest, is_bound
+from rlbench.tables import COMPARABLE
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -24,23 +25,30 @@ Sources = Mapping[str, Sequence[str]]  # of a task's examples, in order, by its 
 
 @dataclass(frozen=True)
 class Macro:
-    """Means over modalities of a family of suites with one backbone, and who has all of them.
+    """Means over modalities of a family of suites, and who has all of them.
 
     Attributes:
         family: the suites' name, with `*` for what differs. suites: that they are taken over.
+        backbones: by model.
         modalities: whose means have the same weight.
-        rows: by model, by measure ("clean", "robust", "corrupted") the share with its interval.
-        minus: by model and measure the difference to the baseline and its interval, in [-1, 1].
-        partial: models that lack one of the suites.
+        rows: by model, by measure of MEASURES the share with its interval; none where a cell is missing or failed.
+        minus: by model and measure the difference to the baseline and its interval, in [-1, 1]; none of bounds.
+        partial: models that lack one of the suites, or have none of the measures.
     """
 
     family: str
-    backbone: str
+    backbones: Mapping[str, str]
     suites: tuple[str, ...]
     modalities: tuple[str, ...]
     rows: Mapping[str, Mapping[str, Score]]
     minus: Mapping[str, Mapping[str, Score]]
     partial: tuple[str, ...] = ()
+
+    @property
+    def backbone(self) -> str:
+        """That of all models, or "" where they differ."""
+        found = set(self.backbones.values())
+        return found.pop() if len(found) == 1 else ""
 
 
 @dataclass
@@ -49,24 +57,31 @@ class _Stratum:
 
     modality: str
     data: str
-    values: dict[str, dict[str, list[NDArray[Any]]]] = field(default_factory=dict)
+    values: dict[str, dict[str, list[NDArray[Any] | None]]] = field(default_factory=dict)
     deff: float = 1.0
+    badges: dict[str, list[str]] = field(default_factory=dict)
 
     def of(self, measure: str, model: str) -> NDArray[Any]:
         """(n,) in [0, 1]."""
-        kept = self.values[measure][model]
-        n = min(map(len, kept))
-        mean: NDArray[Any] = np.mean([one[:n] for one in kept], axis=0)
+        mean: NDArray[Any] = np.mean([one for one in self.values[measure][model] if one is not None], axis=0)
         return mean
 
+    def has(self, measure: str, model: str) -> bool:
+        """It has counts in every cell of the measure."""
+        kept = self.values.get(measure, {}).get(model, [])
+        return bool(kept) and all(one is not None for one in kept)
 
-MEASURES = ("clean", "robust", "corrupted")
+
+BOUND = "robust, descending"
+MEASURES = ("clean", "robust", BOUND, "corrupted")
 
 
 def _measured(column: str) -> str | None:
     if column == "clean":
         return "clean"
-    return "robust" if column.startswith("worst ") else "corrupted" if " corruptions at " in column else None
+    if column.startswith("worst "):
+        return BOUND if is_bound(column) else "robust"
+    return "corrupted" if " corruptions at " in column else None
 
 
 def macros(tables: Sequence[Table], *, baseline: str | None = None, sources: Sources | None = None) -> list[Macro]:
@@ -74,22 +89,17 @@ def macros(tables: Sequence[Table], *, baseline: str | None = None, sources: Sou
 
     The interval is a bootstrap's over examples, stratified by task, over whole sources where they are known
     (`sources`); where a record only says that examples share some, the deviations are widened by its design effect.
-    Of a suite that has several tables (other data or seeds) the one with most examples counts.
+    Of a suite that has several tables (other data, seeds or numbers of examples) the one with most examples counts.
     """
-    found = []
-    for backbone in dict.fromkeys(str(table.facts["backbone"]) for table in tables):
-        own = [table for table in _largest(tables) if table.facts["backbone"] == backbone]
-        for family, members in families(own).items():
-            if one := _macro(family, backbone, members, baseline, sources):
-                found.append(one)
-    return found
+    members = families(_largest(tables)).items()
+    return [one for family, those in members if (one := _macro(family, those, baseline, sources))]
 
 
 def _largest(tables: Sequence[Table]) -> list[Table]:
-    """Of tables that differ in data, anchors or seed alone, the one whose rows have most examples."""
+    """Of tables that differ in data, seed or number of examples alone, the one whose rows have most examples."""
     kept: dict[tuple[object, ...], Table] = {}
     for table in tables:
-        place = tuple(table.facts[name] for name in COMPARABLE if name not in ("data", "anchors", "seed"))
+        place = tuple(table.facts[name] for name in COMPARABLE if name not in ("data", "seed", "n"))
         if place not in kept or sum(row.n for row in table.rows) > sum(row.n for row in kept[place].rows):
             kept[place] = table
     return list(kept.values())
@@ -122,11 +132,9 @@ def _several(tables: Sequence[Table]) -> bool:
     return len({table.facts["modality"] for table in tables}) > 1
 
 
-def _macro(
-    family: str, backbone: str, tables: Sequence[Table], baseline: str | None, sources: Sources | None
-) -> Macro | None:
-    models = {row.model for table in tables for row in table.rows}
-    whole = {model for model in models if all(any(row.model == model for row in table.rows) for table in tables)}
+def _macro(family: str, tables: Sequence[Table], baseline: str | None, sources: Sources | None) -> Macro | None:
+    backbones = {row.model: row.backbone for table in tables for row in table.rows}
+    whole = {model for model in backbones if all(any(row.model == model for row in table.rows) for table in tables)}
     strata = _strata(tables, whole)
     modalities = sorted({stratum.modality for stratum in strata})
     base = next((m for m in sorted(whole) if baseline in (m, m.partition(":")[0])), None)
@@ -136,44 +144,44 @@ def _macro(
         having = [stratum for stratum in strata if measure in stratum.values]
         if {stratum.modality for stratum in having} != set(modalities):
             continue
-        for model in sorted(whole):
-            if all(model in stratum.values[measure] for stratum in having):
-                own = [stratum.of(measure, model) for stratum in having]
-                rows.setdefault(model, {})[measure] = _averaged(own, having, sources)
-                if base is not None and model != base:
-                    pairs = [a - stratum.of(measure, base) for a, stratum in zip(own, having, strict=True)]
-                    minus.setdefault(model, {})[measure] = _averaged(pairs, having, sources)
+        counted = [model for model in sorted(whole) if all(stratum.has(measure, model) for stratum in having)]
+        for model in counted:
+            own = [stratum.of(measure, model) for stratum in having]
+            badge = gravest(badge for stratum in having for badge in stratum.badges.get(model, ()))
+            score = replace(_averaged(own, having, sources), bound=measure == BOUND, soundness=badge)
+            rows.setdefault(model, {})[measure] = score
+            if base in counted and base is not None and model != base and measure != BOUND:
+                pairs = [a - stratum.of(measure, base) for a, stratum in zip(own, having, strict=True)]
+                minus.setdefault(model, {})[measure] = _averaged(pairs, having, sources)
     suites = tuple(sorted({str(table.facts["suite"]) for table in tables}))
     key = "robust" if any("robust" in row for row in rows.values()) else "corrupted"
     order = sorted(rows, key=lambda m: (-rows[m][key].share if key in rows[m] else 0.0, m))
-    partial = tuple(sorted(models - whole))
-    return (
-        Macro(family, backbone, suites, tuple(modalities), {m: rows[m] for m in order}, minus, partial)
-        if rows
-        else None
-    )
+    partial = tuple(sorted(backbones.keys() - rows.keys()))
+    own_backbones = {model: backbones[model] for model in order}
+    means = {model: rows[model] for model in order}
+    return Macro(family, own_backbones, suites, tuple(modalities), means, minus, partial) if rows else None
 
 
 def _strata(tables: Sequence[Table], models: set[str]) -> list[_Stratum]:
-    """Tables of the same data are one stratum. A cell that failed has no correct example."""
+    """Tables of the same data are one stratum; None stands for a cell that is missing or failed."""
     found: dict[tuple[str, str], _Stratum] = {}
     for table in tables:
         place = str(table.facts["modality"]), str(table.facts["data"])
         stratum = found.setdefault(place, _Stratum(*place))
-        for model in models:
-            row = max((row for row in table.rows if row.model == model), key=lambda row: row.n)
+        for row in (row for row in table.rows if row.model in models):
             for column in table.columns:
-                measure, score = _measured(column), row.scores.get(column)
-                if measure and (values := _values(row, score)) is not None:
-                    stratum.values.setdefault(measure, {}).setdefault(model, []).append(values)
+                if measure := _measured(column):
+                    score = row.scores.get(column)
+                    stratum.values.setdefault(measure, {}).setdefault(row.model, []).append(_values(score))
                     stratum.deff = max(stratum.deff, score.deff if score else 1.0)
+                    stratum.badges.setdefault(row.model, []).append(score.soundness if score else "")
     return [found[place] for place in sorted(found)]
 
 
-def _values(row: Row, score: Score | None) -> NDArray[Any] | None:
-    if score is None or score.error is not None:
-        return np.zeros(row.n)
-    return None if score.hits is None else score.hits / score.of
+def _values(score: Score | None) -> NDArray[Any] | None:
+    if score is None or score.error is not None or score.hits is None:
+        return None
+    return np.asarray(score.hits / score.of)
 
 
 def _averaged(values: Sequence[NDArray[Any]], strata: Sequence[_Stratum], sources: Sources | None) -> Score:

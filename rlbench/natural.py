@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 
 from rlbench.metrics import mean_corruption_error, relative_accuracy, wilson
+from rlbench.scores import CORRUPTED, Score, differing, gravest, marked, most_shared
 from rlbench.severities import ALPHA, Fall, Flags, falls, gains
-from rlbench.tables import COMPARABLE, CORRUPTED, ROW, Score
+from rlbench.tables import Cell, models, parts
 
 BASELINE = "languagebind"
 READING = (
@@ -73,63 +74,64 @@ class Natural:
         return mean_corruption_error(*errors)
 
 
-def collect(cells: pd.DataFrame) -> list[tuple[dict[str, object], list[Natural]]]:
-    """By comparable part of a frame (see `tables.frame`) its models, best mean first.
+def collect(cells: pd.DataFrame) -> list[tuple[dict[str, object], tuple[str, ...], list[Natural]]]:
+    """By comparable part of a frame (see `tables.parts`) what it shares, what keeps it apart, and its models.
 
-    Corruptions count that every model of the part has at all five severities without failure, if there are two or more;
-    a part without is left out.
+    The models come best mean first. Corruptions count that most models of the part have at all five severities without
+    failure, if there are two or more; models that lack one of them are left out, and so is a part without.
     """
     found = []
-    known = cells.assign(**{name: "" for name in (*COMPARABLE, *ROW) if name not in cells}).astype(object)
-    known = known.where(known.notna(), None)
-    for facts, part in known.groupby(list(COMPARABLE), sort=True, dropna=False) if len(known) else []:
-        rows = [_natural(row) for _, row in part.groupby(list(ROW), sort=True, dropna=False)]
-        models = [model for model in rows if model is not None]
-        shared = set.intersection(*(set(model.accuracy) for model in models)) if models else set()
+    for facts, apart, part in parts(cells):
+        rows = [one for name, _, row in models(part) if (one := _natural(name, row)) is not None]
+        names = sorted({name for one in rows for name in one.accuracy})
+        shared = most_shared([set(one.accuracy) for one in rows], names)
         if len(shared) > 1:
-            cut = [model.of(shared) for model in models]
-            cut.sort(key=lambda model: (-fmean(model.every), model.model))
-            found.append((dict(zip(COMPARABLE, facts, strict=True)), cut))
+            cut = [one.of(shared) for one in rows if set(shared) <= set(one.accuracy)]
+            cut.sort(key=lambda one: (-fmean(one.every), one.model))
+            found.append((facts, apart, cut))
     return found
 
 
-def _natural(row: pd.DataFrame) -> Natural | None:
+def _natural(name: str, row: Sequence[Cell]) -> Natural | None:
     """A model's corruptions that have all five severities; None without any, or without a clean cell."""
-    counted = row[row["error"].isna()]
-    scores = dict(zip(counted["perturbation"], counted["accuracy"].astype(float), strict=True))
+    counted = {str(cell["column"]): cell for cell in row if cell["error"] is None and cell["n_correct"] is not None}
     table: dict[str, dict[int, float]] = {}
-    for column, accuracy in scores.items():
-        if hit := CORRUPTED.match(str(column)):
-            table.setdefault(hit["what"], {})[int(hit["severity"])] = accuracy
+    for column, cell in counted.items():
+        if hit := CORRUPTED.match(column):
+            table.setdefault(hit["what"], {})[int(hit["severity"])] = float(cell["accuracy"])
     whole = {k: tuple(v[s] for s in range(1, 6)) for k, v in sorted(table.items()) if len(v) == 5}
-    if not whole or "clean" not in scores:
+    if not whole or "clean" not in counted:
         return None
-    n, classes = int(row["n"].iloc[0]), counted.get("classes", pd.Series([0])).iloc[0] or 0
-    return Natural(str(row["model"].iloc[0]), n, scores["clean"], whole, int(classes), _right(counted, n))
+    clean = counted["clean"]
+    badge = gravest(str(cell.get("soundness") or "") for cell in row)
+    classes = int(clean.get("classes") or 0)
+    return Natural(marked(name, badge), clean["n"], clean["accuracy"], whole, classes, _right(counted))
 
 
-def _right(cells: pd.DataFrame, n: int) -> dict[str, Flags]:
-    shared = cells["sources"].notna().any() if "sources" in cells else False
-    if shared or cells["flags"].isna().any():
+def _right(cells: Mapping[str, Cell]) -> dict[str, Flags]:
+    if any(cell.get("sources") or not cell["flags"] for cell in cells.values()):
         return {}
-    bits = [np.unpackbits(np.frombuffer(bytes.fromhex(text), dtype=np.uint8))[:n] == 1 for text in cells["flags"]]
-    return dict(zip(cells["perturbation"].astype(str), bits, strict=True))
+    return {
+        column: np.unpackbits(np.frombuffer(bytes.fromhex(cell["flags"]), dtype=np.uint8))[: cell["n"]] == 1
+        for column, cell in cells.items()
+    }
 
 
 def sections(cells: pd.DataFrame, baseline: str = BASELINE) -> list[str]:
     """Markdown: what the numbers mean, the sum of the parts, then for each part what was found, and two tables."""
     found = collect(cells)
-    parts = [part for facts, models in found for part in _section(facts, models, baseline)]
-    measured = [_falls(one) for _, models in found if (one := _reference(models, baseline)) and _tested(one)]
+    texts = [text for facts, apart, models in found for text in _section(facts, apart, models, baseline)]
+    measured = [_falls(one) for _, _, models in found if (one := _reference(models, baseline)) and _tested(one)]
     total = [_total(measured, baseline)] if len(measured) > 1 else []
-    return [READING.format(baseline=baseline), *total, *parts] if parts else []
+    return [READING.format(baseline=baseline), *total, *texts] if texts else []
 
 
-def _section(facts: Mapping[str, object], models: list[Natural], baseline: str) -> list[str]:
+def _section(facts: Mapping[str, object], apart: Sequence[str], models: list[Natural], baseline: str) -> list[str]:
     common = facts["modality"] == "image" and models[0].accuracy.keys() >= set(HEADLINE)
     names: Collection[str] = HEADLINE if common else models[0].accuracy
     reference = _reference(models, baseline)
-    title = f"## {facts['suite']} v{facts['suite_version']}: natural robustness, {len(names)} corruptions"
+    suite = f"{facts['suite']} v{facts['suite_version']}"
+    title = f"## {suite}: natural robustness, {len(names)} corruptions{differing(facts, apart)}"
     rows = [_row(m.of(names), reference and reference.of(names)) for m in models]
     each = [{"corruption": k} | {m.model: _percent(fmean(m.accuracy[k])) for m in models} for k in models[0].accuracy]
     tables = [str(pd.DataFrame(t).to_markdown(index=False, disable_numparse=True)) for t in (rows, each)]

@@ -16,14 +16,15 @@ from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from rlbench import figures, formats, leaderboard, natural
+from rlbench import figures, formats, leaderboard, natural, recalls
 from rlbench.core import Record
 from rlbench.examples import sources
 from rlbench.macro import macros
 from rlbench.pooling import pooled
 from rlbench.records import read_records
+from rlbench.scores import Score, differing, gravest, is_bound, marked
 from rlbench.standing import baseline_row, require
-from rlbench.tables import COMPARABLE, Score, frame, reading_order, tables
+from rlbench.tables import COMPARABLE, frame, reading_order, tables
 
 if TYPE_CHECKING:
     from rlbench.pictures import Picture, Report
@@ -50,13 +51,14 @@ def render(
     Raises:
         StoreError: as `leaderboard.load`. UnknownName: no table has the baseline.
     """
-    records = pooled(read_records(paths))
+    read = read_records(paths)
+    records = pooled(read)
     drawn: dict[str, list[Picture]] = {}
     if pictures:
         from rlbench.pictures import pictures as draw  # needs torch
 
         drawn = draw(records, pictures, report)
-    return _filled(_data(records, baseline, sources(paths), drawn))
+    return _filled(_data(records, baseline, sources(read, paths), drawn))
 
 
 def _filled(data: Mapping[str, Any]) -> str:
@@ -72,7 +74,9 @@ def _filled(data: Mapping[str, Any]) -> str:
         scripts=[text["charts.js"], text["page.js"]],
         style=text["page.css"],
         data=as_json.replace("<", "\\u003c"),
-        mini=leaderboard.MINI if any(table["backbone"] == "mini" for table in data["tables"]) else "",
+        mini=leaderboard.MINI
+        if any(row["backbone"] == "mini" for table in data["tables"] for row in table["rows"])
+        else "",
         reading=(leaderboard.READING, leaderboard.STANDING, leaderboard.MACRO if data["macros"] else ""),
         version=version("rlbind-bench"),
     )
@@ -104,7 +108,9 @@ def _data(
 
 
 def _score(score: Score) -> dict[str, Any]:
-    return {"v": round(score.share, 5), "lo": round(score.low, 5), "hi": round(score.high, 5)}
+    """`b`: it is a bound from above."""
+    found = {"v": round(score.share, 5), "lo": round(score.low, 5), "hi": round(score.high, 5)}
+    return found | ({"b": True} if score.bound else {})
 
 
 def _table(
@@ -117,13 +123,13 @@ def _table(
         model = table.rows[k].model.partition(" (")[0]  # without the checkpoint that tells twins apart
         found = _score(score) | {"r": [by.get(model, min(by.values())) for by in named]}
         minus = one.minus.get(k, {}).get(column)
-        extra = {"e": score.error, "best": k in one.best[column] and len(table.rows) > 1, "d": minus and str(minus)}
+        extra = {"e": score.error, "best": one.bold(k, column), "d": minus and str(minus)}
         return found | {name: value for name, value in extra.items() if value}
 
     rows = [
         {
             "model": row.model,
-            "n": row.n,
+            **{name: getattr(row, name) for name in ("n", "backbone", "anchors", "warning")},
             "rank": one.ranks and one.ranks[k],
             "badge": one.soundness(k),
             "cells": {column: cell(k, column, score) for column, score in row.scores.items()},
@@ -132,12 +138,15 @@ def _table(
     ]
     return {
         "title": table.title,
+        "apart": differing(table.facts, table.apart).removeprefix(", "),
         **{name: facts[name] for name in COMPARABLE},
         "baseline": one.baseline,
         "columns": table.columns,
         "rows": rows,
-        "failures": table.failures,
-        "made": table.made_with,
+        "notes": one.notes,
+        "before": one.before,
+        "backbone": table.backbone,
+        "made": f"{formats.hashes(one)} · {table.made_with}",
         "curves": [_curves(found) for found in figures.curves(table) if found.models],
         "scatters": [_scatter(found) for found in figures.scatters(table)],
         "heat": next((dict(heat.models) for heat in heats if heat.facts == facts), None),
@@ -155,7 +164,10 @@ def _scatter(found: figures.Scatter) -> dict[str, Any]:
 
 def _macro(one: Any) -> dict[str, Any]:
     """A macro average; its differences as text."""
-    rows = [[model, {name: _score(score) for name, score in scores.items()}] for model, scores in one.rows.items()]
+    rows = [
+        [marked(model, gravest(s.soundness for s in scores.values())), {name: _score(s) for name, s in scores.items()}]
+        for model, scores in one.rows.items()
+    ]
     minus = {m: {name: formats.signed(score) for name, score in by.items()} for m, by in one.minus.items()}
     facts = ("family", "backbone", "suites", "modalities", "partial")
     return {name: getattr(one, name) for name in facts} | {"rows": rows, "minus": minus}
@@ -165,7 +177,13 @@ def _record(record: Record, drawn: Sequence[Picture]) -> dict[str, Any]:
     """What a cell's dialog shows; `facts` is its provenance."""
     names = ("suite", "modality", "model", "perturbation", "n", "n_correct", "error", "flags", "forwards", "backwards")
     found = {name: value for name in names if (value := getattr(record, name)) is not None}
-    facts = {"key": record.key, **record.provenance}
+    said = {"n": record.n, "task": record.task, "perturbation": record.perturbation, **record.provenance}
+    recalled = {name: f"{text} %" if "R@" in name else text for name, text in recalls.recalls(said).items()}
+    facts = {k: v for k, v in record.provenance.items() if not recalls.RECALL.match(k)} | {
+        "key": record.key,
+        **recalled,
+    }
+    found |= {"b": True} if is_bound(record.perturbation) else {}
     found["soundness"] = str(facts.pop("soundness", None) or "")
     found["facts"] = {k: v for k, v in sorted(facts.items()) if k not in _HIDDEN and v not in (None, "")}
     return found | ({"pictures": [asdict(picture) for picture in drawn]} if drawn else {})

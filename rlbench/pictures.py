@@ -16,6 +16,7 @@ from matplotlib import colormaps
 from PIL import Image
 
 from rlbench.cells import protocol
+from rlbench.checkpoints import resolve_plain
 from rlbench.core import Perturbation, Record, Suite
 from rlbench.drawing import COLOURS, Guess, Sheet, amplification, unit
 from rlbench.errors import RLBenchError
@@ -95,7 +96,9 @@ def _found(record: Record) -> tuple[Suite, Perturbation] | None:
         if record.perturbation not in columns:
             return None
         suite, one = replace(suites[0], seed=int(record.provenance.get("seed") or 0)), columns[record.perturbation]
-        subject = prepare(suite, record.model).subject() | {"protocol": protocol(suite, one)}
+        subject = prepare(suite, resolve_plain(record.model, record.suite).name).subject() | {
+            "protocol": protocol(suite, one)
+        }
     except RLBenchError:
         return None
     same = all(str(subject[name]) == str(record.provenance.get(name)) for name in SAME)

@@ -9,15 +9,17 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from itertools import product
 
 from rlbench import budget as times
 from rlbench import cells
 from rlbench.blocks import BLOCK
-from rlbench.checkpoints import resolve
+from rlbench.checkpoints import OWN, resolve
 from rlbench.core import Mode, Perturbation, Suite, Worst
 from rlbench.cost import STARTING, bounds
 from rlbench.errors import DataError, FieldError, ModalityError, StoreError
 from rlbench.evaluate import Bench, prepare
+from rlbench.identity import Identity
 from rlbench.machine import code, device_of, processors, settled
 from rlbench.pilot import rehearse
 from rlbench.records import Store
@@ -127,6 +129,7 @@ class _Draft:
     notes: list[str]
     skipped: list[tuple[int, PlannedCell]] = field(default_factory=list)
     pairs: list[Pair] = field(default_factory=list)
+    identities: dict[tuple[str, str], Identity] = field(default_factory=dict)  # by model and modality
 
     def __post_init__(self) -> None:
         self.held = lru_cache(maxsize=None)(self._held)
@@ -137,7 +140,7 @@ class _Draft:
 
     def add(self, suite: Suite, model: str, *, alone: bool) -> None:
         n, short = _count(suite, self.examples)
-        self.notes += short
+        self.notes += short + [f"{suite.name}: {note}" for note in getattr(suite.task, "notes", tuple)()]
         try:
             self.pairs.append(self._pair(suite, model, n))
         except ModalityError as error:
@@ -147,7 +150,10 @@ class _Draft:
             self.skipped += [(len(self.pairs), PlannedCell(*cell, skipped=str(error))) for cell in about]
 
     def _bench(self, suite: Suite, model: str) -> Bench:
-        return prepare(suite, model, device=self.device, batch_size=self.batch_size)
+        known = self.identities.get((model, suite.modality))
+        bench = prepare(suite, model, device=self.device, batch_size=self.batch_size, known=known)
+        self.identities[model, suite.modality] = bench.identity
+        return bench
 
     def _pair(self, suite: Suite, model: str, n: int) -> Pair:
         bench = self._bench(suite, model)
@@ -161,8 +167,10 @@ class _Draft:
         found = resolve(model)
         with settled(self.device):
             rates = bounds(bench)
+        if found.family == OWN and not bench.identity.checkpoint and not bench.identity.facts["identity()"]:
+            self.notes.append(f"{model}: no weights were found in it; where they change, state sha256 or identity()")
         about = suite, found.name, found.backbone, n, bench.n_classes, subject, keys, rates, rates
-        return Pair(*about, gallery_of(bench.classifier))
+        return Pair(*about, gallery_of(bench.classifier), bench.identity)
 
     def pilot(self) -> None:
         """Estimates, for the pairs that have much to compute."""
@@ -214,6 +222,23 @@ class _Draft:
         )
 
 
+def _check_distinct(draft: _Draft) -> None:
+    """Raises StoreError where two models are one encoder, in the run or in the store: their results would be shared."""
+    same = "the same encoder: weights, code and fields are equal"
+    owners: dict[str, str] = {}
+    for pair in draft.pairs:
+        for key in pair.keys.values():
+            if (other := owners.setdefault(key, pair.model)) != pair.model:
+                raise StoreError(f"{other} and {pair.model} are {same}; run one of them")
+    kept = [] if draft.fresh else draft.store.records()[0]
+    for record, (key, model) in product(kept, owners.items()):
+        if record.model != model and cells.record_key(key, record.n) == record.key:
+            raise StoreError(
+                f"{model} is {record.model}, of which {draft.store.path} has results ({same}); go on with that name, "
+                "choose another --out, or rename them with --fresh"
+            )
+
+
 def plan(
     suites: str | Suite | Sequence[str | Suite],
     models: str | Sequence[str],
@@ -254,6 +279,7 @@ def plan(
     for suite in loaded:
         for model in names:
             draft.add(suite, model, alone=len(names) == 1)
+    _check_distinct(draft)
     if not draft.pairs:
         raise ModalityError(str(draft.skipped[0][1].skipped))
     if pilot or seconds is not None:

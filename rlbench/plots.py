@@ -17,7 +17,8 @@ from matplotlib.figure import Figure
 from rlbench.core import Record
 from rlbench.figures import Curves, Heat, Scatter, colours, curves, headline, heats, scatters
 from rlbench.pooling import pooled
-from rlbench.tables import Score, frame, tables
+from rlbench.scores import Score
+from rlbench.tables import frame, tables
 
 Kind = Literal["curves", "scatter", "corruptions"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -60,7 +61,8 @@ def draw(records: Iterable[Record], *, kinds: Sequence[Kind] = KINDS, format: st
             files[f"scatter.{format}"] = _file(_panels(panels, tone), format)
         if "corruptions" in kinds and records:
             for heat in heats(cells) if listed else ():
-                name = f"corruptions-{heat.facts['suite']}-{heat.facts['backbone']}-{str(heat.facts['data'])[:6]}"
+                f = heat.facts
+                name = f"corruptions-{f['suite']}-{str(f['data'])[:6]}-seed{f['seed']}-n{f['n']}"
                 files[f"{name}.{format}"] = _file(_heat(heat), format)
     return files
 
@@ -73,7 +75,7 @@ def _ladders(specs: Sequence[Curves]) -> Iterator[Curves]:
 
 
 def _name(model: str) -> str:
-    return model.split(", n = ")[0].split(" (")[0]
+    return model.split(" [")[0].split(" (")[0]
 
 
 def _style(model: str, tone: Mapping[str, str]) -> dict[str, str]:

@@ -6,7 +6,7 @@ evaluates; here nothing is drawn. Normalisation is no part of it: it belongs to 
 
 from __future__ import annotations
 
-from functools import cache
+from functools import lru_cache
 from math import ceil, gcd, pi
 from typing import Literal
 
@@ -20,6 +20,7 @@ from rlbench.core import Box
 
 DEPTH = (0.01, 10.0)  # metres: nearest and farthest
 _STRIDE = 8  # frames of a clip of which a view takes one
+_TAPS = 1 << 24  # numbers of a filter bank that is held at a time
 _ZEROS, _ROLLOFF = 6, 0.99  # of the low-pass filter: zero crossings to each side, and the edge below Nyquist's
 
 
@@ -90,20 +91,29 @@ def thirds(x: Tensor, side: int = 224, *, antialias: bool = False) -> Tensor:
     return torch.stack([frames.narrow(long, start, side) for start in starts])
 
 
-@cache
+def _windowed(t: Tensor) -> Tensor:
+    """The low-pass filter at t, in its zero crossings: a sinc under a Hann window."""
+    t = t.clamp(-_ZEROS, _ZEROS)
+    return torch.sinc(t) * torch.cos(t * pi / _ZEROS / 2).square()
+
+
+def _reach(old: int, new: int) -> tuple[float, int]:
+    """The filter's edge, and how many samples it reaches to each side."""
+    edge = min(old, new) * _ROLLOFF
+    return edge, ceil(_ZEROS * old / edge)
+
+
+@lru_cache(maxsize=16)
 def _lowpass(old: int, new: int) -> tuple[Tensor, int]:
     """(new, 1, taps) windowed sincs, one for each phase, and how many samples they reach back."""
-    edge = min(old, new) * _ROLLOFF
-    width = ceil(_ZEROS * old / edge)
+    edge, width = _reach(old, new)
     taps = torch.arange(-width, width + old, dtype=torch.float64) / old
     t = (taps - torch.arange(new, dtype=torch.float64)[:, None] / new) * edge
-    t = t.clamp(-_ZEROS, _ZEROS)
-    window = torch.cos(t * pi / _ZEROS / 2).square()
-    return (torch.sinc(t) * window * edge / old).float()[:, None], width
+    return (_windowed(t) * edge / old).float()[:, None], width
 
 
 def resampled(wave: Tensor, old: int, new: int) -> Tensor:
-    """(B, samples) at `old` Hz -> (B, ceil(samples * new / old)) at `new` Hz.
+    """(B, samples) at `old` Hz -> (B, ceil(samples * new / old)) at `new` Hz, in memory that any two rates share.
 
     A sinc under a Hann window (Smith, 2002, https://ccrma.stanford.edu/~jos/resample/), as torchaudio has it.
     """
@@ -111,10 +121,30 @@ def resampled(wave: Tensor, old: int, new: int) -> Tensor:
     old, new = old // common, new // common
     if old == new:
         return wave
+    if new * (old + 2 * _reach(old, new)[1]) > _TAPS:
+        return _resampled_singly(wave, old, new)
     kernel, width = _lowpass(old, new)
     padded = pad(wave, (width, width + old))[:, None]
     phases = conv1d(padded, kernel.to(wave), stride=old)
     return phases.transpose(1, 2).flatten(1)[:, : ceil(new * wave.shape[-1] / old)]
+
+
+@lru_cache(maxsize=4)
+def _phases(old: int, new: int) -> Tensor:
+    """(new, taps): of each phase those taps of `_lowpass` that are not zero for sure."""
+    edge, width = _reach(old, new)
+    k, reach = torch.arange(new)[:, None], torch.arange(-width, width + 2)
+    t = ((k * old // new + reach) * new - k * old).double() / (old * new) * edge
+    return (_windowed(t) * edge / old).float()
+
+
+def _resampled_singly(wave: Tensor, old: int, new: int) -> Tensor:
+    """The same sums for rates with a small common divisor, whose whole filter bank would not fit in memory."""
+    weights, width = _phases(old, new).to(wave), _reach(old, new)[1]
+    padded, reach, parts = pad(wave, (width, width + 1)), torch.arange(weights.shape[1]), list[Tensor]()
+    for k in torch.split(torch.arange(ceil(new * wave.shape[-1] / old)), _TAPS // 4 // len(reach) + 1):
+        parts.append((padded[:, (k * old // new)[:, None] + reach] * weights[k % new]).sum(-1))
+    return torch.cat(parts, 1)
 
 
 def heard(wave: Tensor, rate: int, box: Box) -> Tensor:

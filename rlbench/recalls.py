@@ -1,51 +1,82 @@
-"""Recalls of retrieval as tables of a board: R@1, R@5 and R@10 in both directions, exact or a bound."""
+"""Recalls of retrieval as tables of a board: R@1, R@5 and R@10 in both directions, exact, bounds, or of a part."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
 from rlbench import formats
-from rlbench.tables import COMPARABLE, ROW, THREAT, column_order
+from rlbench.scores import THREAT, column_order, differing, marked
+from rlbench.tables import Cell, models, parts
 
-COLUMNS = tuple(f"{direction} R@{depth}" for direction in ("x-to-text", "text-to-x") for depth in (1, 5, 10))
+RECALL = re.compile(r"^(?P<way>x-to-text|text-to-x) (?P<what>R@\d+|median rank)(?P<part> of \d+)?$")
 READING = (
     "Recalls in %, of media to captions (x-to-text) and of captions to media (text-to-x). Clean and corrupted ones are "
     "exact. Under attack the robust recall is exact, x-to-text R@1 unless the task says another; `≤` is a bound from "
     "above, since the attack does not try to lower that recall further. Intervals of the robust recall stand above."
 )
+PARTIAL = (
+    "`of k`: captions ranked among the k media that were evaluated, which are not all of the gallery. That is easier "
+    "than the whole, and to be compared with nothing else."
+)
 
 
 def sections(cells: pd.DataFrame) -> list[str]:
     """Markdown: what the numbers mean, then a heading and a table for each comparable part; nothing without recalls."""
-    found = grids(cells)
-    titled = [text for (suite, version), grid in found.items() for text in (f"## {suite} v{version}: recalls", grid)]
-    return [titled[0], READING, *titled[1:]] if titled else []
+    found = [text for texts in grids(cells).values() for text in texts]
+    return [found[0], READING, *found[1:]] if found else []
 
 
-def grids(cells: pd.DataFrame) -> dict[tuple[str, int], str]:
-    """The markdown tables by suite and version; one line a model and perturbation."""
-    if not set(COLUMNS) <= set(cells):
-        return {}
-    parts: dict[tuple[str, int], list[Mapping[Any, Any]]] = {}
-    for cell in cells[cells[COLUMNS[0]].notna()].to_dict("records"):
-        parts.setdefault((cell["suite"], cell["suite_version"]), []).append(cell)
-    return {part: formats.grid([_row(cell) for cell in sorted(parts[part], key=_place)]) for part in sorted(parts)}
+def grids(cells: pd.DataFrame) -> dict[str, list[str]]:
+    """By suite a heading and a markdown table of each comparable part; one line a model and perturbation."""
+    found: dict[str, list[str]] = {}
+    for facts, apart, part in parts(cells):
+        rows = [row for name, _, own in models(part) for row in _rows(name, own)]
+        if rows:
+            heading = f"## {facts['suite']} v{facts['suite_version']}: recalls{differing(facts, apart)}"
+            partial = [PARTIAL] if any(" of " in name for row in rows for name in row) else []
+            found.setdefault(str(facts["suite"]), []).extend([heading, *partial, formats.grid(rows)])
+    return found
 
 
-def _place(cell: Mapping[Any, Any]) -> tuple[Any, ...]:
-    return *(str(cell.get(name)) for name in (*COMPARABLE, *ROW)), column_order(cell["perturbation"])
+def _rows(model: str, cells: Sequence[Cell]) -> list[dict[str, str]]:
+    found = []
+    for cell in sorted(cells, key=lambda cell: column_order(cell["column"])):
+        values = {name: text for name, text in recalls(cell).items() if "median" not in name}
+        if values:
+            name = marked(model, str(cell.get("soundness") or ""))
+            found.append({"model": name, "n": str(cell["n"]), "under": cell["column"], **values})
+    return found
 
 
-def _row(cell: Mapping[Any, Any]) -> dict[str, str]:
-    column, exact = cell["perturbation"], f"x-to-text R@{_depth(cell['task'])}"
-    values = {name: f"{100 * cell[name]:.1f}" for name in COLUMNS}
-    if THREAT.match(column):
-        values = {name: value if name == exact else f"≤ {value}" for name, value in values.items()}
-    return {"model": str(cell["model"]), "n": str(cell["n"]), "under": column, **values}
+def recalls(cell: Mapping[Any, Any]) -> dict[str, str]:
+    """A cell's recalls in % and median ranks, by what they are among, and with ≤ or ≥ where they are bounds.
+
+    Args:
+        cell: a record's fields and provenance. Records of before `of k` was recorded are of a part where their media
+            are fewer than the classes of the gallery.
+    """
+    threat = THREAT.match(cell["perturbation"])
+    exact = "" if threat and threat["bound"] else f"x-to-text R@{_depth(cell['task'])}"
+    few = cell["n"] < (cell.get("classes") or 0)
+    found = {}
+    for name, value in cell.items():
+        if (hit := RECALL.match(str(name))) and value is not None and value == value:
+            rank = hit["what"] == "median rank"
+            sign = ("≥ " if rank else "≤ ") if threat and name != exact else ""
+            part = f" of {cell['n']}" if few and hit["way"] == "text-to-x" and not hit["part"] else ""
+            found[f"{name}{part}"] = sign + (f"{value:g}" if rank else f"{100 * value:.1f}")
+    return {name: found[name] for name in sorted(found, key=_order)}
+
+
+def _order(name: str) -> tuple[object, ...]:
+    hit = RECALL.match(name)
+    assert hit
+    depth = hit["what"].removeprefix("R@")
+    return hit["way"] != "x-to-text", int(depth) if depth.isdigit() else 99, name
 
 
 def _depth(task: str) -> int:

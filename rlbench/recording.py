@@ -11,6 +11,7 @@ from rlbench.blocks import Block
 from rlbench.core import Field, Perturbation, Record, Worst
 from rlbench.metrics import clustered
 from rlbench.planner import Pair
+from rlbench.retrieval import prompted
 
 
 def members(pair: Pair, p: Perturbation) -> list[Perturbation]:
@@ -57,7 +58,8 @@ def _recalls(pair: Pair, blocks: Sequence[Block]) -> dict[str, Field]:
     if pair.gallery is None or not features:
         return {}
     labels = np.concatenate([block.label for block in blocks])
-    return dict(pair.gallery.recalls(np.concatenate(features), labels))
+    size = pair.suite.task.size("test")
+    return dict(pair.gallery.recalls(np.concatenate(features), labels, whole=size is None or pair.n >= size))
 
 
 def _all_correct(rows: Sequence[Block | None]) -> np.ndarray:
@@ -73,6 +75,10 @@ def _provenance(pair: Pair, p: Perturbation, blocks: Sequence[Block], seconds: f
     }
     found |= {name: str(pair.subject[name]) for name in ("checkpoint", "anchors", "data")}
     found |= {"protocol": cells.protocol(pair.suite, p), "seed": pair.suite.seed, "classes": pair.n_classes}
+    found |= {
+        "seen": len({int(label) for block in blocks for label in block.label}),
+        "prompts": prompted(pair.suite.task),
+    }
     series = getattr(pair.suite.task, "series", 0)
     found |= {"series": series} if series else {}
     found |= soundness.provenance([block.evidence for block in blocks])

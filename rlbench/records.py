@@ -55,13 +55,12 @@ def _differ(one: Record, other: Record) -> bool:
 
 
 def read_records(paths: Iterable[str | Path]) -> list[Record]:
-    """The records of JSON lines files or store folders, merged.
+    """The records of JSON lines files, of folders of them, or of stores, merged.
 
-    Raises: StoreError for a missing file, an unusable line, or two stores with other results of the same cell.
+    Raises: StoreError for a missing file, an unusable line, or two files with other results of the same cell.
     """
-    found: dict[tuple[str, int, str, str], Record] = {}
-    for path in map(Path, paths):
-        file = path / "records.jsonl" if path.is_dir() else path
+    found: dict[tuple[str, int, str, str], tuple[Record, Path]] = {}
+    for file in (file for path in paths for file in record_files(Path(path))):
         try:
             records, problems = _parse(file)
         except OSError as error:
@@ -69,10 +68,22 @@ def read_records(paths: Iterable[str | Path]) -> list[Record]:
         if problems:
             raise StoreError(f"{problems[0]}; run the same command again to compute it again, or remove the line")
         for record in records:
-            if _differ(record, found.setdefault(identity(record), record)):
+            other, before = found.setdefault(identity(record), (record, file))
+            if _differ(record, other):
                 cell = f"{record.suite}, {record.model}, {record.perturbation}"
-                raise StoreError(f"{file} contradicts another store on one cell ({cell}); render one store at a time")
-    return list(found.values())
+                raise StoreError(f"{file} contradicts {before} on one cell ({cell}); leave one of them out")
+    return [record for record, _ in found.values()]
+
+
+def record_files(path: Path) -> list[Path]:
+    """A store's file of records, those of a folder of .jsonl files, or the file itself. Raises: StoreError for none."""
+    if not path.is_dir() or (path / "records.jsonl").exists():
+        return [path / "records.jsonl" if path.is_dir() else path]
+    if not (found := sorted(path.glob("*.jsonl"))):
+        raise StoreError(
+            f"can't read records from {path}: no .jsonl file is there; `rlbench run --out {path}` makes it"
+        )
+    return found
 
 
 class Store:

@@ -12,7 +12,8 @@ What is recorded besides, from the embeddings of the very media that the judge s
 - x-to-text R@5 and R@10: the rank of a medium is that of its captions among the gallery's, where a medium's captions
   score as the best of them;
 - text-to-x R@1, R@5 and R@10: the rank of a caption is that of its best medium among the media that were evaluated,
-  each attacked against its own captions. All ranks are computed anew among the attacked media.
+  each attacked against its own captions. All ranks are computed anew among the attacked media. Where these are a part
+  of the gallery, N media, the names end in " of N": to find a medium among fewer is easier.
 
 Under attack, "correct" is the robust recall; the others are bounds from above: the attack stops at the next rank, it
 leaves media alone that are not so far in front when clean, and it raises no medium for captions of others. Ties count
@@ -23,6 +24,8 @@ such captions one by one has the same x-to-text R@1, and R@5 and R@10 that are n
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -33,7 +36,7 @@ from torch import Tensor
 
 from rlbench.core import Encoder, Modality, Task
 from rlbench.errors import DataError
-from rlbench.heads import Viewed, ZeroShot, zero_shot
+from rlbench.heads import Viewed, ZeroShot, prompts, zero_shot
 from rlbench.judge import Meter
 from rlbench.metrics import ranks, recall_at
 
@@ -118,6 +121,12 @@ def head_of(encoder: Encoder, modality: Modality, task: Task) -> ZeroShot:
     return head if views == 1 else Viewed(**vars(head), views=views)
 
 
+def prompted(task: Task) -> str:
+    """Hash of what a task gives the text tower: anchors may differ by the tower, or by this choice."""
+    texts = list(task.captions) if isinstance(task, Paired) else [prompts(c.name, task.templates) for c in task.classes]
+    return hashlib.sha256(json.dumps(texts).encode()).hexdigest()[:16]
+
+
 def retriever(encoder: Encoder, modality: Modality, captions: Sequence[Sequence[str]], *, at: int = 1) -> Retriever:
     """Embeds a gallery's captions once, as they are. Raises: DataError where it has too few for this rank."""
     if len(captions) <= at:
@@ -138,16 +147,17 @@ class Gallery:
     anchors: np.ndarray
     owners: np.ndarray
 
-    def recalls(self, features: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    def recalls(self, features: np.ndarray, labels: np.ndarray, *, whole: bool = True) -> dict[str, float]:
         """R@1, R@5, R@10 and the median rank in both directions.
 
         Args:
             features: (N, D) unit embeddings of the media that were evaluated.
             labels: (N,) their classes.
+            whole: these are all media of the gallery, among which a caption is ranked.
 
         Returns:
             Shares in [0, 1] by "x-to-text R@1", ..., and "text-to-x median rank". The queries of text-to-x are the
-            captions of these media.
+            captions of these media; of a part of the gallery the names end in " of N": they are no recalls of it.
         """
         scores = features.astype(np.float64) @ self.anchors.astype(np.float64).T
         asked = np.isin(self.owners, labels)
@@ -157,13 +167,14 @@ class Gallery:
             "x-to-text": ranks(by_set, labels[:, None] == sets[None]),
             "text-to-x": ranks(scores.T[asked], own.T[asked]),
         }
-        return dict(_named(found))
+        return dict(_named(found, "" if whole else f" of {len(labels)}"))
 
 
-def _named(found: Mapping[str, np.ndarray]) -> Iterator[tuple[str, float]]:
+def _named(found: Mapping[str, np.ndarray], part: str) -> Iterator[tuple[str, float]]:
     for direction, places in found.items():
-        yield from ((f"{direction} R@{k}", round(recall_at(places, k), 6)) for k in DEPTHS)
-        yield f"{direction} median rank", float(np.median(places))
+        end = part if direction == "text-to-x" else ""
+        yield from ((f"{direction} R@{k}{end}", round(recall_at(places, k), 6)) for k in DEPTHS)
+        yield f"{direction} median rank{end}", float(np.median(places))
 
 
 def gallery_of(head: ZeroShot) -> Gallery | None:

@@ -19,6 +19,7 @@ from rlbench.cells import Group
 from rlbench.core import Clean, Mode, Perturbation, Record, Suite
 from rlbench.errors import StoreError
 from rlbench.evaluate import Bench, Failure, OnPass, Result, evaluate, prepare
+from rlbench.identity import Identity
 from rlbench.machine import settled
 from rlbench.planner import Pair, Plan, PlannedCell, Unit, plan
 from rlbench.recording import members, recorded
@@ -52,7 +53,7 @@ class Progress:
 class _Shared:
     """What every job needs, and the benches that a process has prepared."""
 
-    pairs: tuple[tuple[Suite, str], ...]
+    pairs: tuple[tuple[Suite, str, Identity], ...]
     device: str
     batch_size: int
     kept: Path
@@ -67,11 +68,11 @@ def perform(shared: _Shared, job: Job, on_pass: OnPass) -> list[Result]:
     units, clean = job
     unit = units[0]
     if unit.pair not in shared.benches:
-        suite, model = shared.pairs[unit.pair]
+        suite, model, known = shared.pairs[unit.pair]
         while len(shared.benches) >= 2:
             del shared.benches[next(iter(shared.benches))]
         shared.benches[unit.pair] = prepare(
-            suite, model, device=shared.device, batch_size=shared.batch_size, kept=shared.kept
+            suite, model, device=shared.device, batch_size=shared.batch_size, kept=shared.kept, known=known
         )
     with settled(shared.device):
         groups = [unit.group for unit in units]
@@ -98,7 +99,7 @@ class _Run:
 
     def go(self) -> list[Record]:
         self._record_finished()
-        pairs = tuple((p.suite, p.model) for p in self.plan.pairs)
+        pairs = tuple((p.suite, p.model, p.identity) for p in self.plan.pairs)
         shared = _Shared(pairs, self.plan.device, self.plan.batch_size, self.plan.store.inputs)
         with Pool(perform, shared, self.plan.workers, self._tick) as pool:
             self.pool = pool

@@ -7,15 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from math import lcm
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from rlbench.errors import UnknownName
-from rlbench.metrics import holm, sign_flip
-from rlbench.tables import Row, Table
+from rlbench.metrics import holm, sign_flips
+from rlbench.scores import Row, Table
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -54,63 +53,78 @@ def said(p: float) -> str:
     return "<.001" if p < 0.001 else f"{p:.3f}".lstrip("0") if p < 0.9995 else "1"
 
 
-def _p(differences: NDArray[Any], deff: float) -> float:
-    """Of the exact paired test; where examples share sources, of as many independent pairs as say as much.
-
-    Dividing the counts by the design effect is Rao and Scott's correction, 1992, https://doi.org/10.2307/2532311, on
-    discordant pairs; the effect of the accuracies is taken, which is the cautious choice.
-    """
-    if deff <= 1:
-        return sign_flip(differences.tolist())
-    values, counts = np.unique(differences[differences != 0], return_counts=True)
-    return sign_flip(np.repeat(values, (counts / deff).astype(int)).tolist())
-
-
-def ranks(table: Table, columns: Sequence[str] = ()) -> list[tuple[int, int]] | None:
+def ranks(table: Table, columns: Sequence[str] = ()) -> list[tuple[int, int] | None] | None:
     """The 95% interval of each row's rank, 1 the best, for all rows at once; None where the flags of one are not known.
 
-    The rank is that of the mean over `columns`; by default over the worst cases, or all where there is none. A row
-    comes before another one where the exact paired test says so, Holm-adjusted over all pairs of rows (as in Mogstad,
-    Romano, Shaikh and Wilhelm, 2024, https://doi.org/10.1093/restud/rdad006). A cell that failed or is missing has no
-    correct example.
+    The rank is that of the mean over `columns`, by default the table's scale. A row comes before another one where the
+    exact paired test says so, Holm-adjusted over all pairs of rows (as in Mogstad, Romano, Shaikh and Wilhelm, 2024,
+    https://doi.org/10.1093/restud/rdad006). A row that lacks one of the columns, failed there, or has a bound there has
+    no rank, and the others are ranked without it.
     """
-    worst = tuple(column for column in table.columns if column.startswith("worst "))
-    standing = [_hits(row, columns or worst or table.columns) for row in table.rows]
-    if len(standing) < 2 or any(one is None for one in standing):
+    columns = columns or table.scale
+    ranked = [k for k, row in enumerate(table.rows) if columns and row.whole(columns)]
+    standing = [hits for k in ranked if (hits := _hits(table.rows[k], columns)) is not None]
+    if len(ranked) < 2 or len(standing) < len(ranked):
         return None
-    pairs = list(combinations(range(len(standing)), 2))
-    differences = [_minus(standing[i], standing[j]) for i, j in pairs]
-    above = [0] * len(standing)
-    below = [0] * len(standing)
-    adjusted = holm([_p(d, deff) for d, deff in differences])
-    for (i, j), (d, _), p in zip(pairs, differences, adjusted, strict=True):
-        if p < ALPHA:
-            better, worse = (i, j) if d.sum() > 0 else (j, i)
-            below[better] += 1
-            above[worse] += 1
-    return [(1 + a, len(standing) - b) for a, b in zip(above, below, strict=True)]
+    found: list[tuple[int, int] | None] = [None] * len(table.rows)
+    for k, place in zip(ranked, _ranks(standing), strict=True):
+        found[k] = place
+    return found
 
 
-_Standing = tuple["NDArray[Any]", float]  # per example a number of correct answers, and the design effect
+def _ranks(standing: Sequence[_Standing]) -> list[tuple[int, int]]:
+    """Of all of these, from every pair of them."""
+    hits, deff, size = np.stack([one for one, _, _ in standing]), np.array([d for _, d, _ in standing]), standing[0][2]
+    one, other = np.triu_indices(len(hits), 1)
+    if size == 1:
+        both = (hits.astype(np.float32) @ hits.T.astype(np.float32)).astype(np.int64)[one, other]  # exact below 2^24
+        alone = hits.sum(1)
+        counts = np.stack([alone[one] - both, np.zeros_like(both), alone[other] - both], axis=1)
+        raw, sums = _tested(counts, np.maximum(deff[one], deff[other]))
+    else:
+        rest = [
+            (_counts(hits[k + 1 :], hits[k], size), np.maximum(deff[k + 1 :], deff[k])) for k in range(len(hits) - 1)
+        ]
+        tests = [_tested(*those) for those in rest]
+        raw, sums = np.concatenate([p for p, _ in tests]), np.concatenate([total for _, total in tests])
+    clear, second = np.array(holm(raw.tolist())) < ALPHA, sums > 0  # of each pair: told apart; the second is better
+    better, worse = np.where(second, other, one)[clear], np.where(second, one, other)[clear]
+    above, below = (np.bincount(those, minlength=len(hits)) for those in (worse, better))
+    return [(1 + int(a), len(hits) - int(b)) for a, b in zip(above, below, strict=True)]
+
+
+_Standing = tuple["NDArray[Any]", float, int]  # per example correct answers, the design effect, and the most answers
 
 
 def _hits(row: Row, columns: Sequence[str]) -> _Standing | None:
     """Per example the correct answers over some columns, each column of the same weight."""
-    scores = [row.scores[column] for column in columns if column in row.scores]
-    counted = [score for score in scores if score.error is None]
-    if any(score.hits is None for score in counted):
+    scores = [row.scores[column] for column in columns]
+    if any(score.hits is None for score in scores):
         return None
-    whole = lcm(*(score.of for score in counted)) if counted else 1
+    whole = lcm(*(score.of for score in scores))
     total = np.zeros(row.n, dtype=np.int64)
-    for score in counted:
+    for score in scores:
         total += np.asarray(score.hits) * (whole // score.of)
-    return total, max((score.deff for score in counted), default=1.0)
+    return total, max(score.deff for score in scores), whole * len(scores)
 
 
-def _minus(own: Any, other: Any) -> _Standing:
-    """Paired on the examples that both have: a task's first examples never change."""
-    n = min(len(own[0]), len(other[0]))
-    return own[0][:n] - other[0][:n], max(own[1], other[1])
+def _counts(own: NDArray[Any], other: NDArray[Any], size: int) -> NDArray[Any]:
+    """How often rows (R, n) minus another one (n,), answers from 0 to `size`, are -size, ..., size: (R, 2 size + 1)."""
+    span = 2 * size + 1
+    places = own - other + size + span * np.arange(len(own))[:, None]
+    return np.bincount(places.ravel(), minlength=span * len(own)).reshape(-1, span)
+
+
+def _tested(counts: NDArray[Any], deff: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """p of the exact paired tests of such counts, and the sums of the differences.
+
+    Where examples share sources, of as many independent pairs as say as much: dividing the counts by the design effect
+    (R,) is Rao and Scott's correction, 1992, https://doi.org/10.2307/2532311, on discordant pairs; the effect of the
+    accuracies is taken, which is the cautious choice.
+    """
+    size = counts.shape[1] // 2
+    shrunk = np.where(deff[:, None] > 1, counts / deff[:, None], counts).astype(np.int64)
+    return sign_flips(shrunk), counts @ np.arange(-size, size + 1)
 
 
 def baseline_row(table: Table, name: str) -> Row | None:
@@ -126,23 +140,29 @@ def require(tables: Sequence[Table], name: str) -> None:
 
 
 def differences(table: Table, baseline: str) -> dict[int, dict[str, Difference]]:
-    """By row (its index) and column the difference to the baseline; empty without that baseline."""
+    """By row (its index) and column the difference to the baseline; none of bounds, and empty without that baseline."""
     base = baseline_row(table, baseline)
     found: dict[int, dict[str, Difference]] = {}
     for column in table.columns if base else ():
-        compared = [
-            (k, *pair) for k, row in enumerate(table.rows) if row is not base and (pair := _pair(row, base, column))
-        ]
-        raw = [_p(d, deff) for _, d, deff, _ in compared]
-        for (k, d, _, of), p, p_holm in zip(compared, raw, holm(raw), strict=True):
-            points = 100 * float(d.sum()) / of / len(d)
-            one = Difference(points, int((d > 0).sum()), int((d < 0).sum()), p, p_holm)
-            found.setdefault(k, {})[column] = one
+        compared = [k for k, row in enumerate(table.rows) if row is not base and _paired(row, base, column)]
+        if not compared:
+            continue
+        standing = [one for k in compared if (one := _hits(table.rows[k], [column])) is not None]
+        other = _hits(base, [column]) if base else None
+        assert other is not None
+        hits, deff = np.stack([one for one, _, _ in standing]), np.array([max(d, other[1]) for _, d, _ in standing])
+        raw, sums = _tested(_counts(hits, other[0], other[2]), deff)
+        lost, gained = (hits < other[0]).sum(1), (hits > other[0]).sum(1)
+        for i, (k, p_holm) in enumerate(zip(compared, holm(raw.tolist()), strict=True)):
+            points = 100 * float(sums[i]) / other[2] / hits.shape[1]
+            minus = Difference(points, int(gained[i]), int(lost[i]), float(raw[i]), p_holm)
+            found.setdefault(k, {})[column] = minus
     return found
 
 
-def _pair(row: Row, base: Row | None, column: str) -> tuple[NDArray[Any], float, int] | None:
+def _paired(row: Row, base: Row | None, column: str) -> bool:
+    """Both have exact counts there, over as many cells, and flags."""
     own, other = row.scores.get(column), base.scores.get(column) if base else None
-    if own is None or other is None or own.hits is None or other.hits is None or own.of != other.of:
-        return None
-    return *_minus((own.hits, own.deff), (other.hits, other.deff)), own.of
+    if own is None or other is None or not (own.exact and other.exact):
+        return False
+    return own.hits is not None and other.hits is not None and own.of == other.of

@@ -18,6 +18,7 @@ import numpy as np
 
 from rlbench import cells
 from rlbench.acceptance import least_lost, least_share, p_few, p_lost
+from rlbench.checkpoints import resolve_plain
 from rlbench.core import Perturbation, Record, Suite
 from rlbench.entries import Claim, Entry
 from rlbench.errors import FieldError, StoreError
@@ -96,13 +97,14 @@ def verify(
 
     if not 0 <= margin < 100 or not 0 < alpha < 1 or examples < 1:
         raise FieldError(f"margin {margin}, alpha {alpha}, examples {examples}: points below 100, a share, at least 1")
+    model = model or resolve_plain(entry.model, f"the entry of {entry.suite}").name
     suite = _suite(entry)
     n = min(claim.n for claim in entry.claims)
     drawn = generator("verify", seed, entry.suite, entry.model).permutation(n)[: min(examples, n)]
     rows = tuple(sorted(drawn.tolist()))
     part = replace(suite, task=of_rows(suite.task, rows), examples=len(rows))
     with TemporaryDirectory(prefix="rlbench-verify-") as folder:
-        planned = plan(part, model or entry.model, store=folder, **options)
+        planned = plan(part, model, store=folder, **options)
         _same_subject(entry, suite, planned.pairs[0].subject)
         records = execute(planned, report or (lambda progress: None))
     return Verified(entry, judged(entry.claims, rows, records, margin=margin, alpha=alpha), seed, rows)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from rlbench.blocks import BLOCK
 from rlbench.cells import Group
 from rlbench.core import Perturbation, Suite
 from rlbench.cost import STARTING, Rates
+from rlbench.identity import Identity
 from rlbench.metrics import wilson
 from rlbench.records import Store
 from rlbench.retrieval import Gallery
@@ -41,7 +42,7 @@ class Pair:
     """A suite and a model, with the cell key of every perturbation, hidden rungs of a ladder included.
 
     `bounds` is the most that its cells cost, `rates` what they cost about: the bounds themselves without a pilot.
-    `gallery`: the captions, of retrieval.
+    `gallery`: the captions, of retrieval. `identity`: the encoder's.
     """
 
     suite: Suite
@@ -54,6 +55,7 @@ class Pair:
     bounds: Rates
     rates: Rates
     gallery: Gallery | None = None
+    identity: Identity = field(default_factory=Identity)
 
     @property
     def spans(self) -> list[tuple[int, int]]:

@@ -10,11 +10,12 @@ import rlbench
 ROOT = Path(rlbench.__file__).parent
 LAYERS = [
     "errors core",
-    "acceptance blocks cards checks columns documents fbank fields flags hub learning lines located machine metrics "
-    "paired preprocess registry seeds soundness threat yaml_nodes",
+    "acceptance blocks callables cards checks columns documents fbank fields flags hub learning lines located machine "
+    "metrics paired preprocess reach registry seeds soundness sources threat yaml_nodes",
     "encoders attacks corruptions objectives tasks",
     "cells checkpoints copies expectation heads judge suite records rows workers",
-    "chains inputs retrieval variants",
+    "chains identity inputs retrieval variants",
+    "loading",
     "matrix",
     "evaluate",
     "audit cost budget",
@@ -22,6 +23,7 @@ LAYERS = [
     "planner",
     "bundles recording",
     "runner training",
+    "scores",
     "claims pooling drawing tables regression entries severities",
     "natural comparison check verify standing macro examples",
     "figures formats sheets",

@@ -14,7 +14,7 @@ from commands import RUN, Call, fails
 from rich.console import Console
 
 from rlbench import console
-from rlbench.tables import Row, Score, Table
+from rlbench.scores import Row, Score, Table
 
 CELLS = 1 + 6 + 1 + 1 + 4
 

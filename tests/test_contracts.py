@@ -7,7 +7,7 @@ import torch
 
 from rlbench import checkpoints, registry
 from rlbench.errors import RLBenchError
-from rlbench.evaluate import check_frozen
+from rlbench.loading import check_frozen
 
 MODELS = [  # without those of the hub, which a test must not reach for
     (model.name, modality)

@@ -13,8 +13,9 @@ from rlbench.blocks import Block
 from rlbench.cells import Group, groups
 from rlbench.core import Box, Composed, Corrupted, Examples, Worst
 from rlbench.errors import DataError, RLBenchError
-from rlbench.evaluate import Bench, Failure, check_frozen, evaluate
+from rlbench.evaluate import Bench, Failure, evaluate
 from rlbench.inputs import corrupt
+from rlbench.loading import check_frozen
 from rlbench.metrics import margin
 from rlbench.seeds import ExampleStreams
 

@@ -125,11 +125,14 @@ def _edit(name: str, old: str, new: str):
         (_edit("classes.csv", "light,light picture\n", ""), r"classes are dark_one; there must be two or more"),
         (_edit("classes.csv", "light,light", "lamp,light"), r"classes has no 'light', the label of light_train_0.png"),
         (
-            _edit("labels.csv", ",test,", ",holdout,"),
+            _edit("labels.csv", ",test,", ",val,"),
             r"data has nothing to test: no line of .*labels.csv has the split 'test'",
         ),
-        (_edit("labels.csv", "path,label", "file,label"), r"labels.csv:2: no 'path'; the columns are path,label,split"),
-        (_edit("labels.csv", "light_val_0.png,light,val,day 0", "light_val_0.png,light"), r"labels.csv:12: no 'split'"),
+        (_edit("labels.csv", "path,label", "file,label"), r"labels.csv has no column 'path'; it needs path, label, sp"),
+        (
+            _edit("labels.csv", "light_val_0.png,light,val,day 0", "light_val_0.png,light"),
+            r"labels.csv:12: 2 values for 4 columns$",
+        ),
         (_edit("labels.csv", "light_val_1.png", "light_val_0.png"), r"labels.csv:15: 'light_val_0.png' stands twice"),
     ],
 )

@@ -131,7 +131,7 @@ def test_mistakes(tmp_path) -> None:
     with pytest.raises(DataError, match=r"can't read .*names.csv"):
         task_of(root, classes="names.csv")
     (root / "names.csv").write_text("wnid,name\nn01,lamp\n")
-    with pytest.raises(DataError, match=r"names.csv:2: no 'label'; the columns are label,name"):
+    with pytest.raises(DataError, match=r"names.csv has no column 'label'; it needs label, name; its first"):
         task_of(root, classes="names.csv")
 
 

@@ -19,7 +19,7 @@ from rlbench.encoders.clip_text import ClipTokens, HashedTokens
 from rlbench.encoders.clip_towers import TextSizes, VisionSizes, random_weights
 from rlbench.encoders.languagebind import LanguageBind
 from rlbench.errors import CheckpointError, FieldError, ModalityError
-from rlbench.evaluate import check_frozen
+from rlbench.loading import check_frozen
 
 MODALITIES: tuple[Modality, ...] = ("image", "thermal", "depth", "audio", "video")
 VISION = VisionSizes(hidden=64, mlp=96, layers=2, heads=4, patch=7, height=28, width=28, projection=24)

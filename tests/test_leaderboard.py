@@ -17,7 +17,8 @@ from rlbench.core import Record
 from rlbench.errors import StoreError
 from rlbench.metrics import wilson
 from rlbench.records import read_records
-from rlbench.tables import Table, frame
+from rlbench.scores import Table
+from rlbench.tables import frame
 from rlbench.tables import tables as comparable
 
 COLUMNS = ["clean", "apgd-ce linf 4/255", "pgd linf 4/255", "pgd linf 8/255", "pgd l2 0.5", "worst linf 4/255"]
@@ -92,7 +93,7 @@ def test_what_was_not_run_is_no_advantage() -> None:
     assert re.search(r"part:mini .*\| - +\|", text)
 
 
-@pytest.mark.parametrize("field", ["data", "anchors", "seed"])
+@pytest.mark.parametrize("field", ["data", "seed"])
 def test_what_can_not_be_compared_gets_a_table_of_its_own(field: str) -> None:
     other = [replace(r, provenance={**r.provenance, field: "other"}) for r in board("b:mini")]
     found = tables(board("a:mini") + other)
@@ -111,14 +112,15 @@ def test_another_protocol_is_another_column_that_says_so() -> None:
     assert all(len(row.scores) == 6 for row in table.rows)
 
 
-@pytest.mark.parametrize("change", [{"suite_version": 2}, {"suite": "thermal-unseen"}, {"backbone": "vit-l-14"}])
-def test_suites_versions_and_backbones_do_not_share_a_table(change: dict[str, object]) -> None:
+@pytest.mark.parametrize("change", [{"suite_version": 2}, {"suite": "thermal-unseen"}, {"task": "another"}])
+def test_suites_versions_and_tasks_do_not_share_a_table(change: dict[str, object]) -> None:
     assert len(tables(board("a:mini") + [replace(r, **change) for r in board("b")])) == 2  # type: ignore[arg-type]
 
 
-def test_a_trial_run_of_fewer_examples_is_a_row_of_its_own() -> None:
-    [table] = tables([*board("a:mini"), record("a:mini", "clean", 10, n=16)])
-    assert [(row.n, len(row.scores)) for row in table.rows] == [(200, 6), (16, 1)]
+def test_a_trial_run_of_fewer_examples_is_a_table_of_its_own() -> None:
+    whole, trial = tables([*board("a:mini"), record("a:mini", "clean", 10, n=16)])
+    assert [(row.n, len(row.scores)) for row in (*whole.rows, *trial.rows)] == [(200, 6), (16, 1)]
+    assert whole.title.endswith(", n = 200") and trial.title.endswith(", n = 16")
 
 
 def test_two_records_of_one_place_are_refused() -> None:

@@ -30,7 +30,7 @@ def test_a_user_s_own_encoder(tmp_path, monkeypatch) -> None:
         load_encoder("own_encoders:Mine", "video")
     with pytest.raises(RLBenchError, match="returned object, which is no encoder: it lacks boxes, traits"):
         load_encoder("own_encoders:half")
-    with pytest.raises(RLBenchError, match="own_encoders has no callable 'nothing'"):
+    with pytest.raises(RLBenchError, match=r"own_encoders \(.*own_encoders.py\) has no callable 'nothing'"):
         load_encoder("own_encoders:nothing")
     ours = ("rlbind:mini", "hf:openai/clip", "open_clip:ViT-B-32/openai", "open_clip:hf-hub:chs20/fare2-clip")
     assert not any(map(is_path, ours))
@@ -41,12 +41,13 @@ def test_a_user_s_own_encoder(tmp_path, monkeypatch) -> None:
         "hf:ID",
         "random:BACKBONE",
         "MODULE:CALLABLE",
-        "no_such_module:Mine",
         "rlbind:mini2",
         "languagebind:vit-l-15",
     ):
         with pytest.raises(UnknownName):
             resolve(name)
+    with pytest.raises(RLBenchError, match="there is no module 'no_such_module'; its folder must be the working dir"):
+        load_encoder("no_such_module:Mine")
 
 
 def test_random_weights_of_a_backbone() -> None:

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 
 from rlbench.checkpoints import load_encoder
 from rlbench.errors import CheckpointError, RLBenchError, UnknownName
-from rlbench.evaluate import check_frozen
+from rlbench.loading import check_frozen
 
 PROMPTS = ["a photo of a dog.", "a photo of a cat.", "an owl"]
 SIZES = {

@@ -33,7 +33,7 @@ from rlbench.checkpoints import load_encoder, resolve
 from rlbench.core import Encoder
 from rlbench.encoders.clap_front import ClapWaveform
 from rlbench.errors import CheckpointError, FieldError, ModalityError
-from rlbench.evaluate import check_frozen
+from rlbench.loading import check_frozen
 
 WORDS = ["<s>", "<pad>", "</s>", "<unk>", "a", "photo", "sound", "of", "dog", "cat", "rain", "."]
 PROMPTS = ["a photo of a dog.", "a photo of a cat.", "a sound of rain."]

@@ -39,7 +39,7 @@ def lines(text: str) -> list[list[str]]:
 def test_a_board_has_recalls_in_both_directions() -> None:
     text = leaderboard.render(frame(RECORDS), "mine")
     title, _, rest = text.partition("## video-msrvtt v1: recalls")
-    assert "≤" not in title and "is a bound from above" in rest
+    assert "| ≤" not in title and "is a bound from above" in rest
     exact = ["40.0", "40.0", "40.0", "30.0", "30.0", "30.0"]
     assert lines(rest) == [
         ["mine", "50", "clean", *exact],

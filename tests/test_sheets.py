@@ -18,6 +18,7 @@ from rlbench.errors import FieldError, UnknownName
 from rlbench.evaluate import Result, evaluate, prepare
 from rlbench.sheets import choose, collect
 from rlbench.suite import load_suite
+from rlbench.threat import distance
 
 SHAPES: list[tuple[Modality, tuple[int, ...], str]] = [
     ("image", (3, 16, 16), "intensity"),
@@ -113,6 +114,9 @@ def test_a_sheet_shows_what_a_run_computes(column: str) -> None:
         group = next(g for g in groups(suite.perturbations) if one in g.members)
         block = evaluate(bench, [group], 0, 12, clean, lambda n: None)[group.members.index(one)]  # type: ignore[arg-type]
         assert shown.perturbed == guesses(block, names)
+        assert isinstance(block, Block) and isinstance(one, Adversarial)
+        moved = distance(shown.x_adv, shown.x, one.threat.norm)
+        assert moved.tolist() == pytest.approx(block.distance.tolist(), abs=1e-9)  # a smaller eps broke it: no farther
 
 
 def test_a_composition_is_corrupted_then_attacked(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -125,6 +125,17 @@ def test_batches_do_not_depend_on_processes_parts_loaders_or_memory(tree, whole,
     assert all(_same(parts, one[step]) for step, parts in enumerate(loader))
 
 
+def test_mirroring_exchanges_left_and_right_of_about_half_of_the_examples(tree) -> None:
+    """Red grows to the right and green downward in every picture of the tree."""
+    data = pool(_task(tree), BOX, 20, read=_quiet)
+    batches = Batches(data, replace(CROPS, crop=0.0, roll=0, batch=20), "image", 20)
+    x = torch.cat([part.x.float() for step in range(4) for part in batches[step]])
+    rightward, downward = x[:, 0, :, -1] - x[:, 0, :, 0], x[:, 1, -1] - x[:, 1, 0]
+    assert (downward > 0).all()
+    mirrored = (rightward < 0).all(1)
+    assert (mirrored | (rightward > 0).all(1)).all() and 20 <= int(mirrored.sum()) <= 60
+
+
 def test_every_example_comes_as_often_in_an_epoch(tree) -> None:
     """An epoch of 20 goes twice through ten examples; one that is shorter than a batch goes round."""
     data = pool(_task(tree), BOX, 20, read=_quiet)

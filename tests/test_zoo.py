@@ -7,7 +7,8 @@ from rlbench import checkpoints, registry
 from rlbench.audit.lab import Lab, main_threat
 from rlbench.audit.report import audit
 from rlbench.core import Adversarial
-from rlbench.evaluate import check_frozen, prepare
+from rlbench.evaluate import prepare
+from rlbench.loading import check_frozen
 from rlbench.suite import load_suite
 
 N = 12

@@ -41,8 +41,8 @@ class PGD:
         for name, value in (("steps", self.steps), ("restarts", self.restarts)):
             if value < 1:
                 raise FieldError(f"pgd: {name} is {value}; it must be at least 1")
-        if self.rel_step is not None and not 0 < self.rel_step < float("inf"):
-            raise FieldError(f"pgd: rel_step is {self.rel_step}; it must be above 0")
+        if self.rel_step is not None and not 0 < self.rel_step <= 2:
+            raise FieldError(f"pgd: rel_step is {self.rel_step}; it is a share of eps, above 0 and at most 2")
 
     def loss_used(self, n_classes: int) -> str:
         """The name of the loss that is ascended with this number of classes."""

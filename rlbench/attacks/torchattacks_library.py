@@ -109,7 +109,12 @@ class TorchAttack:
         values = checked(partial(kind, **dict.fromkeys(GIVEN)), dict(self.arguments), what)
         defaults = inspect.signature(kind).parameters
         usual = {name: float(p.default) if name in REAL else p.default for name, p in defaults.items()}
-        return {name: _typed(value, usual[name], f"{what}: {name}") for name, value in values.items()}
+        typed = {name: _typed(value, usual[name], f"{what}: {name}") for name, value in values.items()}
+        if not 0 < typed.get("alpha", 1) <= 1:
+            raise FieldError(
+                f"{what}: alpha is {values['alpha']}; a step in a box of range 1 is at most 1, such as 2/255"
+            )
+        return typed
 
     def __call__(self, classifier: Classifier, x: Tensor, y: Tensor, ball: Ball, streams: Streams) -> Tensor:
         """x (B, *shape) in the box, y (B,) int64 -> x_adv like x.
@@ -137,10 +142,10 @@ class TorchAttack:
         return kind(unit, **given)(u, y)  # type: ignore[no-any-return]  # an untyped library
 
 
-def _typed(value: object, default: object, what: str) -> object:
+def _typed(value: object, default: object, what: str) -> Any:
     """A value of the type of the library's default. Raises: FieldError."""
     if isinstance(default, float) and isinstance(value, str):
-        return float(parse_eps(value, what))
+        value = float(parse_eps(value, what))
     kinds = (int, float) if isinstance(default, float) else (type(default),)
     if type(value) not in kinds:
         raise FieldError(f"{what} is {value!r}; it must be {type(default).__name__}, such as the default {default!r}")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 
+from rlbench import callables
 from rlbench.core import Box, Encoder
 from rlbench.errors import RLBenchError
 from rlbench.registry import register
@@ -14,19 +14,15 @@ _NEEDED = ("boxes", "traits", "logit_scale", "sha256", "embed", "embed_text")
 
 @register("encoder", "MODULE:CALLABLE")
 def own(*, source: str) -> Encoder:
-    """Your own encoder: my_package.encoders:make, a callable without arguments that Python can import.
+    """Your own encoder: my_package.encoders:make, a callable without arguments, of a module here or on Python's path.
 
-    It must return an `rlbench.core.Encoder`, in evaluation mode, its parameters frozen. Records hold the hash of its
-    module's source; that of its weights must come from its `sha256`.
+    It must return an `rlbench.core.Encoder`, in evaluation mode, its parameters frozen. Cell keys hold the hash of its
+    weights, its fields, and the source of its module and of what that imports from beside it.
 
     Raises:
-        RLBenchError: the module has no such callable, or what it returns is no encoder.
+        RLBenchError: the module or the callable is missing or fails, or what it returns is no encoder.
     """
-    name, _, attribute = source.partition(":")
-    make = getattr(importlib.import_module(name), attribute, None)
-    if not callable(make):
-        raise RLBenchError(f"{source}: {name} has no callable {attribute!r}")
-    made = make()
+    made = callables.call(source)
     missing = [needed for needed in _NEEDED if not hasattr(made, needed)]
     if missing:
         raise RLBenchError(

@@ -9,9 +9,10 @@ from typing import ClassVar
 from rlbench.core import Modality
 from rlbench.registry import register
 from rlbench.tasks.captioned import Captioned, Captions
+from rlbench.tasks.lists import read_table, without_fraction
 from rlbench.tasks.published import Item, Source
 from rlbench.tasks.readers import FILMS, SOUNDS
-from rlbench.tasks.trees import by_stem, columns
+from rlbench.tasks.trees import by_stem
 
 _LISTS = ("test.csv", "dataset/test.csv", "audiocaps_test.csv")
 
@@ -42,9 +43,10 @@ class AudioCaps(Captioned):
         if path is None:
             raise self.misplaced("file test.csv")
         said: dict[tuple[str, str], list[str]] = {}
-        for name, start, caption in columns(path, ("youtube_id", "start_time", "caption")):
-            said.setdefault((name, start), []).append(caption)
-        files = by_stem(self.folder, self.folder, (*SOUNDS, *FILMS))
+        for row in read_table(path, ("youtube_id", "start_time", "caption")):
+            key = row["youtube_id"], without_fraction(row["start_time"])
+            said.setdefault(key, []).append(row["caption"])
+        files = by_stem(self.folder, self.folder, (*SOUNDS, *FILMS), self.left)
         named = {key: next((files[stem] for stem in _stems(*key) if stem in files), None) for key in said}
         return self.at_hand(
             {"_".join(key): captions for key, captions in said.items()},

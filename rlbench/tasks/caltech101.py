@@ -43,4 +43,4 @@ class Caltech101(Published):
         folder = first_folder(self.folder, ("101_ObjectCategories", "caltech-101/101_ObjectCategories"))
         if folder is None:
             raise self.misplaced("folder 101_ObjectCategories")
-        return class_tree(self.folder, folder, self.classes, PICTURES) if split == "test" else []
+        return class_tree(self.folder, folder, self.classes, PICTURES, self.left) if split == "test" else []

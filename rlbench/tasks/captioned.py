@@ -84,8 +84,6 @@ class Captioned(Published):
             if stem in files
         ]
 
-    @cached_property
-    def _fingerprint(self) -> str:
+    def fingerprint(self) -> str:
         """With the captions."""
-        files = super()._fingerprint
-        return hashlib.sha256(f"{files} {self.captions}".encode()).hexdigest()[:16]
+        return hashlib.sha256(f"{super().fingerprint()} {self.captions}".encode()).hexdigest()[:16]

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from rlbench.core import Modality
-from rlbench.errors import DataError
 from rlbench.registry import register
 from rlbench.tasks.captioned import Captioned, Captions
-from rlbench.tasks.folder import table
+from rlbench.tasks.listing import check_paths, check_splits, is_file, split_of
+from rlbench.tasks.lists import read_table
 from rlbench.tasks.published import Item, Source
 
 
@@ -33,15 +33,20 @@ class CaptionedFolder(Captioned):
         return self.medium
 
     def captioned(self) -> list[tuple[Item, Captions]]:
+        lines = list(read_table(self.folder / "labels.csv", ("path", "split", "source", "caption")))
+        check_splits(lines)
+        check_paths(self.folder, {line["path"]: line for line in reversed(lines)})
         items: dict[str, Item] = {}
         said: dict[str, list[str]] = {}
-        for number, line in table(self.folder / "labels.csv", ("path", "split", "source", "caption")):
-            if line["split"] != "test":
+        for line in lines:
+            path, source = line["path"], line["source"]
+            if split_of(line) != "test":
                 continue
-            path = line["path"]
-            if not (self.folder / path).is_file():
-                raise DataError(f"{self.folder / 'labels.csv'}:{number}: there is no file {path}")
-            items[path] = Item(path, path, "", line["source"])
+            if path not in items and not is_file(self.folder / path):
+                raise line.error(f"there is no file {path}")
+            item = items.setdefault(path, Item(path, path, "", source))
+            if item.source != source:
+                raise line.error(f"the source of {path!r} is {source!r} here and {item.source!r} before")
             said.setdefault(path, []).append(line["caption"])
         return [(item, tuple(said[path])) for path, item in items.items()]
 

@@ -13,6 +13,7 @@ from PIL import Image
 from rlbench.core import Box, Label, Modality, Split
 from rlbench.errors import DataError
 from rlbench.registry import register
+from rlbench.tasks.guard import guard
 from rlbench.tasks.pickles import ARRAYS, unpickled
 from rlbench.tasks.published import Item, Published, Source
 from rlbench.tasks.readers import pixels
@@ -30,7 +31,8 @@ def _batch(path: Path, key: str, head: int, changed: int) -> tuple[np.ndarray, n
     `changed` is when the file was written last, so that another file of that name is read anew.
     """
     if path.suffix == ".bin":
-        data = np.fromfile(path, np.uint8)
+        with guard(f"can't read {path}"):
+            data = np.fromfile(path, np.uint8)
         if not data.size or data.size % (head + _PIXELS):
             raise DataError(f"{path} has {data.size} bytes; they must be records of {head + _PIXELS}")
         records = data.reshape(-1, head + _PIXELS)
@@ -38,9 +40,10 @@ def _batch(path: Path, key: str, head: int, changed: int) -> tuple[np.ndarray, n
     batch = unpickled(path, ARRAYS)
     if not isinstance(batch, dict) or not {"data", key} <= set(batch):
         raise DataError(f"{path} is no batch of CIFAR: it needs 'data' and {key!r}")
-    pictures, labels = np.asarray(batch["data"], np.uint8), np.asarray(batch[key], np.int64)
-    if pictures.shape != (len(labels), _PIXELS):
-        raise DataError(f"{path} has {len(labels)} labels for pictures of shape {pictures.shape}")
+    with guard(f"can't read {path}"):
+        pictures, labels = np.asarray(batch["data"], np.uint8), np.asarray(batch[key], np.int64)
+    if pictures.shape != (labels.size, _PIXELS) or labels.ndim != 1:
+        raise DataError(f"{path} has {labels.size} labels for pictures of shape {pictures.shape}")
     return pictures.reshape(-1, 3, 32, 32), labels
 
 

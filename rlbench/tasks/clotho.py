@@ -9,9 +9,10 @@ from typing import ClassVar
 from rlbench.core import Modality
 from rlbench.registry import register
 from rlbench.tasks.captioned import Captioned, Captions
+from rlbench.tasks.lists import read_table
 from rlbench.tasks.published import Item, Source
 from rlbench.tasks.readers import SOUNDS
-from rlbench.tasks.trees import by_stem, columns
+from rlbench.tasks.trees import by_stem, once
 
 _LIST = "clotho_captions_evaluation.csv"
 _FOLDERS = (".", "CLOTHO_retrieval_dataset")
@@ -40,6 +41,7 @@ class Clotho(Captioned):
         path = next((self.folder / f / _LIST for f in _FOLDERS if (self.folder / f / _LIST).is_file()), None)
         if path is None:
             raise self.misplaced(f"file {_LIST}")
-        rows = columns(path, ("file_name", *(f"caption_{k}" for k in range(1, 6))))
-        captions = {Path(name).stem: tuple(said) for name, *said in rows}
-        return self.at_hand(captions, by_stem(self.folder, self.folder / "evaluation", SOUNDS))
+        captions = [f"caption_{k}" for k in range(1, 6)]
+        rows = read_table(path, ("file_name", *captions))
+        said = once(((Path(row["file_name"]).stem, tuple(row[name] for name in captions)) for row in rows), path)
+        return self.at_hand(said, by_stem(self.folder, self.folder / "evaluation", SOUNDS, self.left))

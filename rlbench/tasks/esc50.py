@@ -8,8 +8,9 @@ from typing import ClassVar
 from rlbench.core import Label, Modality, Split
 from rlbench.errors import FieldError
 from rlbench.registry import register
+from rlbench.tasks.lists import read_table, without_fraction
 from rlbench.tasks.published import Item, Published, Source
-from rlbench.tasks.trees import columns, names
+from rlbench.tasks.trees import names
 
 
 @register("task", "esc50")
@@ -54,9 +55,8 @@ class Esc50(Published):
         if not meta.is_file():
             raise self.misplaced("file meta/esc50.csv")
         wanted = {"test": set(self.folds), "train": set(range(1, 6)) - set(self.folds), "val": set[int]()}[split]
-        rows = columns(meta, ("filename", "fold", "category", "src_file"))
-        return [
-            Item(name, f"audio/{name}", label, f"freesound-{recording}")
-            for name, fold, label, recording in rows
-            if int(fold) in wanted
-        ]
+        items = []
+        for row in read_table(meta, ("filename", "fold", "category", "src_file")):
+            name, recording = row["filename"], without_fraction(row["src_file"])
+            items.append((row.whole("fold"), Item(name, f"audio/{name}", row["category"], f"freesound-{recording}")))
+        return [item for fold, item in items if fold in wanted]

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from rlbench.core import Label, Modality, Split
-from rlbench.errors import DataError
 from rlbench.registry import register
+from rlbench.tasks.guard import guard
+from rlbench.tasks.lists import read_text
 from rlbench.tasks.published import Item, Published, Source
 from rlbench.tasks.readers import PICTURES
 from rlbench.tasks.trees import class_tree, folded, labelled, templates
@@ -49,17 +50,15 @@ class Flir(Published):
         if not (root / "val").is_dir():
             raise self.misplaced(f"file {self.lists['test']}, nor a folder val")
         folder = root / ("val" if split == "test" else split)
-        return class_tree(root, folder, self.classes, PICTURES) if folder.is_dir() else []
+        return class_tree(root, folder, self.classes, PICTURES, self.left) if folder.is_dir() else []
 
     def _crops(self, path: Path) -> list[Item]:
         known = {folded(one.label): one.label for one in self.classes}
-        try:
-            coco = json.loads(path.read_text(encoding="utf-8"))
+        with guard(f"can't read the boxes of {path}"):
+            coco = json.loads(read_text(path))
             labels = {one["id"]: known.get(folded(one["name"])) for one in coco["categories"]}
             pictures = {one["id"]: str(one["file_name"]) for one in coco["images"]}
             boxes = [_box(one, labels, pictures) for one in coco["annotations"]]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise DataError(f"can't read the boxes of {path}: {type(error).__name__}: {error}") from error
         folder = path.parent.relative_to(self.folder)
         items = []
         for name, label, picture, (left, top, width, height) in boxes:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Literal, Protocol, TypeVar, get_args
@@ -17,8 +15,12 @@ import torch
 from rlbench.core import Box, Examples, Label, Modality, Split
 from rlbench.errors import DataError, FieldError
 from rlbench.registry import register
+from rlbench.tasks.hashes import digests
+from rlbench.tasks.listing import check_paths, check_splits, is_file, split_of
+from rlbench.tasks.lists import Line, read_lines, read_table, without_fraction
 from rlbench.tasks.readers import VERSIONS, picture, planes, read
 from rlbench.tasks.recordings import Recordings
+from rlbench.tasks.trees import describe_left_out
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,31 +33,21 @@ class Row:
     source: str
 
 
-def table(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
-    """The lines of a CSV file with their numbers; every one of `columns` is filled in."""
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            for line in reader:
-                for column in columns:
-                    if not (line.get(column) or "").strip():
-                        raise DataError(f"{path}:{reader.line_num}: no {column!r}; the columns are {','.join(columns)}")
-                yield reader.line_num, {column: line[column].strip() for column in columns}
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"can't read {path}: {getattr(error, 'strerror', None) or error}") from error
-
-
 def _rows(root: Path, where: Mapping[str, str]) -> list[Row]:
-    """The lines of labels.csv whose columns have the values of `where`."""
-    path, seen = root / "labels.csv", set()
-    rows = []
-    for number, line in table(path, ("path", "label", "split", "source", *where)):
-        if line["path"] in seen:
-            raise DataError(f"{path}:{number}: {line['path']!r} stands twice")
-        seen.add(line["path"])
-        if all(line[column] == value for column, value in where.items()):
-            rows.append(Row(line["path"], line["label"], line["split"], line["source"]))
-    missing = [row.path for row in rows if not (root / row.path).is_file()]
+    """The lines of labels.csv whose columns have the values of `where`. All lines are checked."""
+    path, lines = root / "labels.csv", dict[str, Line]()
+    for line in read_table(path, ("path", "label", "split", "source", *where)):
+        if line["path"] in lines:
+            raise line.error(f"{line['path']!r} stands twice")
+        lines[line["path"]] = line
+    check_splits(lines.values())
+    check_paths(root, lines)
+    rows = [
+        Row(line["path"], line["label"], split_of(line), line["source"])
+        for line in lines.values()
+        if all(without_fraction(line[column]) == without_fraction(value) for column, value in where.items())
+    ]
+    missing = [row.path for row in rows if not is_file(root / row.path)]
     if missing:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         raise DataError(f"{path} names files that are missing from {root}: {', '.join(missing[:3])}{more}")
@@ -65,8 +57,9 @@ def _rows(root: Path, where: Mapping[str, str]) -> list[Row]:
 def classes_of(root: Path, given: str | Mapping[str, str] | Sequence[str] | None) -> tuple[Label, ...]:
     """The classes that are given, or the lines of a CSV file, without a name classes.csv. Raises: DataError."""
     if given is None or isinstance(given, str):
-        lines = table(root / (given or "classes.csv"), ("label", "name"))
-        pairs = [(line["label"], line["name"]) for _, line in lines]
+        pairs = [
+            (line["label"], line["name"]) for line in read_table(root / (given or "classes.csv"), ("label", "name"))
+        ]
     elif isinstance(given, Mapping):
         pairs = list(given.items())
     else:
@@ -79,11 +72,10 @@ def classes_of(root: Path, given: str | Mapping[str, str] | Sequence[str] | None
 
 def templates_of(root: Path, given: Sequence[str] | None) -> tuple[str, ...]:
     """The prompt templates that are given, or the lines of prompts.txt. Raises: DataError."""
-    path = root / "prompts.txt"
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines() if given is None else given
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"can't read {path}: {error}; or give templates in the suite") from error
+        lines = read_lines(root / "prompts.txt") if given is None else given
+    except DataError as error:
+        raise DataError(f"{error}; or give templates in the suite") from error
     found = tuple(line.strip() for line in lines if line.strip())
     for template in found or ("",):
         if "{}" not in template and "{a}" not in template:
@@ -117,9 +109,18 @@ def mixed(rows: Sequence[E], classes: Sequence[Label], key: Callable[[E], str] =
     return tuple(row for row in chain.from_iterable(turns) if row is not None)
 
 
+def describe_untested(classes: Sequence[Label], tested: Sequence[Example]) -> list[str]:
+    """A note on classes of which no example is tested; none where every class has one."""
+    used = {one.label for one in tested}
+    without = [one.label for one in classes if one.label not in used]
+    named = f"{', '.join(without[:3])}{', ...' * (len(without) > 3)}"
+    return [f"{len(without):,} of {len(classes):,} classes have no test example: {named}"] if without else []
+
+
 def _splits(root: Path, rows: Sequence[Row], classes: Sequence[Label]) -> dict[str, tuple[Row, ...]]:
     """The rows by split; every label has its class, and there is something to test."""
     known, path = {one.label for one in classes}, root / "labels.csv"
+    rows = [row if row.label in known else replace(row, label=without_fraction(row.label)) for row in rows]
     orphan = next((row for row in rows if row.label not in known), None)
     if orphan is not None:
         raise DataError(f"classes has no {orphan.label!r}, the label of {orphan.path} in {path}; add it to classes")
@@ -140,6 +141,7 @@ class Folder(Recordings):
     rows: Mapping[str, tuple[Row, ...]]
     rate: int
     seconds: float
+    left: tuple[tuple[str, int], ...] = ()  # suffixes of the files that are left out, and how many
 
     def size(self, split: Split) -> int | None:
         return len(self.rows[split])
@@ -174,21 +176,22 @@ class Folder(Recordings):
         return planes(picture(self.root / row.path, channels)), label
 
     def fingerprint(self) -> str:
-        """A hash of the lists and of every file's bytes."""
-        return self._fingerprint
-
-    @cached_property
-    def _fingerprint(self) -> str:
+        """A hash of the lists and of every file's bytes, of all splits."""
         labels = [one.label for one in self.classes]
         version = VERSIONS.get(self.modality, 1)
         digest = hashlib.sha256(f"folder {version} {self.modality} {self.rate} {self.seconds} {labels}".encode())
-        for row in chain.from_iterable(self.rows.values()):
-            try:
-                content = (self.root / row.path).read_bytes()
-            except OSError as error:
-                raise DataError(f"can't read {self.root / row.path}: {error.strerror}") from error
-            digest.update(f"{row} ".encode() + hashlib.sha256(content).digest())
+        self._add_files(digest)
         return digest.hexdigest()[:16]
+
+    def _add_files(self, digest: hashlib._Hash) -> None:
+        rows = list(chain.from_iterable(self.rows.values()))
+        hashes = digests(self.root / row.path for row in rows)
+        for row in rows:
+            digest.update(f"{row} ".encode() + hashes[self.root / row.path])
+
+    def notes(self) -> tuple[str, ...]:
+        """What is not as one may expect, and no mistake: files that are left out, classes of which none is tested."""
+        return (*describe_left_out(dict(self.left)), *describe_untested(self.classes, self.rows["test"]))
 
 
 @register("task", "folder")
@@ -208,7 +211,7 @@ def folder(
 
     Args:
         data: the folder. labels.csv has path,label,split,source; paths are relative to the folder and may leave it
-            for a neighbour's files. Splits are train, val and test; lines of other splits are left out.
+            for a neighbour's files. Splits are train, val and test.
         modality: of the files.
         classes: name by label, or labels whose names are the same with spaces; without it, classes.csv
             (label,name). The order is that of the logits.

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from math import ceil
 from pathlib import Path
 from typing import Literal
@@ -14,49 +14,47 @@ from rlbench.core import Label
 from rlbench.errors import DataError, FieldError
 from rlbench.registry import register
 from rlbench.tasks.folder import Folder, Row, classes_of, mixed, templates_of
-from rlbench.tasks.readers import PICTURES
-from rlbench.tasks.trees import below
+from rlbench.tasks.readers import PICTURES, VERSIONS
+from rlbench.tasks.trees import below, class_folders
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageFolder(Folder):
     """The task of a tree; every picture is a source of its own."""
 
-    @cached_property
-    def _fingerprint(self) -> str:
-        """Of the splits' paths and sizes, in place of the bytes of what may be a million files."""
-        digest = hashlib.sha256(f"image-folder {self.modality} {[one.label for one in self.classes]}".encode())
-        for rows in self.rows.values():
-            for row in rows:
-                try:
-                    size = (self.root / row.path).stat().st_size
-                except OSError as error:
-                    raise DataError(f"can't read {self.root / row.path}: {error.strerror}") from error
-                digest.update(f"{row.path} {row.split} {size}\n".encode())
+    def fingerprint(self) -> str:
+        """A hash of the classes, and of all splits' paths and bytes."""
+        labels = [one.label for one in self.classes]
+        version = VERSIONS.get(self.modality, 1)
+        digest = hashlib.sha256(f"image-folder {version} {self.modality} {labels}".encode())
+        self._add_files(digest)
         return digest.hexdigest()[:16]
 
 
-def _rows(root: Path, name: str, classes: tuple[Label, ...]) -> tuple[Row, ...]:
+def _rows(root: Path, name: str, classes: tuple[Label, ...], left: Counter[str]) -> tuple[Row, ...]:
     """The pictures of root/<name>, in the fixed order; none where there is no such folder."""
     folder = root / name
     if not folder.is_dir():
         return ()
-    labels = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    labels = [path.name for path in class_folders(folder)]
     if not labels:
         raise DataError(f"{folder} has no folders; its pictures must be in one folder a class, {name}/<class>/*.jpg")
     known = {one.label for one in classes}
     for label in labels:
         if label not in known:
             raise DataError(f"classes has no {label!r}, a folder of {folder}; add it to classes")
-    rows = {label: [Row(path, label, name, path) for path in below(root, folder / label, PICTURES)] for label in labels}
+    rows = {
+        label: [Row(path, label, name, path) for path in below(root, folder / label, PICTURES, left)]
+        for label in labels
+    }
     for label, found in rows.items():
         if not found:
             raise DataError(f"{folder / label} has no pictures ({', '.join(PICTURES)})")
     return mixed([row for found in rows.values() for row in found], classes)
 
 
-def _splits(root: Path, classes: tuple[Label, ...], holdout: float) -> dict[str, tuple[Row, ...]]:
-    train, val, test = (_rows(root, name, classes) for name in ("train", "val", "test"))
+def _splits(root: Path, classes: tuple[Label, ...], holdout: float, left: Counter[str]) -> dict[str, tuple[Row, ...]]:
+    train, val, test = (_rows(root, name, classes, left) for name in ("train", "val", "test"))
     if not val and not test:
         raise DataError(f"data has nothing to test: {root} has neither a folder 'test' nor 'val'")
     if not val or not test:
@@ -76,8 +74,9 @@ def image_folder(
 ) -> ImageFolder:
     """A tree of pictures in ImageNet's layout: one folder a class in train, and in val or test.
 
-    Deng et al., 2009, https://doi.org/10.1109/CVPR.2009.5206848. The fingerprint knows every path and size, and not
-    the bytes. Pictures may lie in subfolders of a class's folder.
+    Deng et al., 2009, https://doi.org/10.1109/CVPR.2009.5206848. The fingerprint is of every path and of all
+    bytes, which are read once (about 1 GB a second from a fast disk; see `hashes`). Pictures may lie in subfolders of a
+    class's folder, and links are followed.
 
     Args:
         data: the folder that has train, val and test, or some of them. Without test, val is the test split.
@@ -96,13 +95,14 @@ def image_folder(
     root = Path(data)
     if not root.is_dir():
         raise DataError(f"data is {data!r}; there is no such folder")
-    known = classes_of(root, classes)
+    known, left = classes_of(root, classes), Counter[str]()
     return ImageFolder(
         root=root,
         modality=modality,
         classes=known,
         templates=templates_of(root, templates),
-        rows=_splits(root, known, holdout),
+        rows=_splits(root, known, holdout, left),
         rate=1,
         seconds=1.0,
+        left=tuple(sorted(left.items())),
     )

@@ -10,9 +10,11 @@ from typing import ClassVar
 from rlbench.core import Label, Modality, Split
 from rlbench.errors import DataError
 from rlbench.registry import register
+from rlbench.tasks.guard import guard
+from rlbench.tasks.lists import read_lines, read_table
 from rlbench.tasks.published import Item, Published, Source
 from rlbench.tasks.readers import PICTURES
-from rlbench.tasks.trees import below, class_tree, columns, lines, names, templates
+from rlbench.tasks.trees import below, class_folders, class_tree, names, once, templates
 
 _DEVKIT = ("ILSVRC2012_devkit_t12/data", "devkit/data", "data", ".")
 
@@ -52,8 +54,10 @@ class ImageNet(Published):
         val = self.folder / "val"
         if not val.is_dir():
             raise self.misplaced("folder val")
-        if any(path.is_dir() for path in val.iterdir()):
-            found = [(item.path, item.label) for item in class_tree(self.folder, val, self.classes, PICTURES)]
+        if class_folders(val):
+            found = [
+                (item.path, item.label) for item in class_tree(self.folder, val, self.classes, PICTURES, self.left)
+            ]
         else:
             found = list(self._flat(val))
         # Some copies have the synset at the end of the name, too.
@@ -63,7 +67,7 @@ class ImageNet(Published):
     def _flat(self, val: Path) -> Iterator[tuple[str, str]]:
         """(path, synset) of pictures that lie in one folder."""
         labels = self._truth()
-        for path in below(self.folder, val, PICTURES):
+        for path in below(self.folder, val, PICTURES, self.left):
             if Path(path).stem not in labels:
                 raise DataError(f"{self.folder / path} has no label in the list beside it")
             yield path, labels[Path(path).stem]
@@ -72,11 +76,12 @@ class ImageNet(Published):
         """The synset of every picture, from whichever list is there."""
         root = self.folder
         if (root / "LOC_val_solution.csv").is_file():
-            pairs = columns(root / "LOC_val_solution.csv", ("ImageId", "PredictionString"))
-            return {name: boxes.split(" ", 1)[0] for name, boxes in pairs}
+            path = root / "LOC_val_solution.csv"
+            rows = read_table(path, ("ImageId", "PredictionString"))
+            return once(((row["ImageId"], row["PredictionString"].split(" ", 1)[0]) for row in rows), path)
         listed = root / "imagenet_2012_validation_synset_labels.txt"
         if listed.is_file():
-            return _numbered(lines(listed))
+            return _numbered(read_lines(listed))
         for folder in _DEVKIT:
             if (root / folder / "ILSVRC2012_validation_ground_truth.txt").is_file():
                 return _numbered(_devkit(root / folder))
@@ -92,12 +97,10 @@ def _devkit(folder: Path) -> list[str]:
     """The validation pictures' synsets from the development kit's meta.mat and list of its numbers."""
     from scipy.io import loadmat
 
-    try:
+    with guard(f"can't read {folder / 'meta.mat'}"):
         synsets = loadmat(str(folder / "meta.mat"), squeeze_me=True)["synsets"]
-    except (OSError, ValueError, KeyError, NotImplementedError) as error:
-        raise DataError(f"can't read {folder / 'meta.mat'}: {error}") from error
-    synset = {int(one["ILSVRC2012_ID"]): str(one["WNID"]) for one in synsets}
-    numbers = lines(folder / "ILSVRC2012_validation_ground_truth.txt")
-    if not all(number.isdigit() and int(number) in synset for number in numbers):
+        synset = {int(one["ILSVRC2012_ID"]): str(one["WNID"]) for one in synsets}
+    numbers = read_lines(folder / "ILSVRC2012_validation_ground_truth.txt")
+    if not all(number.isdecimal() and int(number) in synset for number in numbers):
         raise DataError(f"{folder / 'ILSVRC2012_validation_ground_truth.txt'} has numbers that meta.mat lacks")
     return [synset[int(number)] for number in numbers]

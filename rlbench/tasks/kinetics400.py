@@ -10,9 +10,10 @@ import numpy as np
 
 from rlbench.core import Box, Label, Modality, Split
 from rlbench.registry import register
+from rlbench.tasks.lists import read_table
 from rlbench.tasks.published import Item, Published, Source
 from rlbench.tasks.readers import FILMS, views
-from rlbench.tasks.trees import by_stem, class_tree, columns, first_folder, folded, names, templates
+from rlbench.tasks.trees import by_stem, class_tree, first_folder, folded, names, templates
 
 _LISTS = ("annotations/val.csv", "val.csv", "annotations/kinetics_400_val.csv", "kinetics_400_val.csv")
 
@@ -72,15 +73,18 @@ class Kinetics400(Published):
             raise self.misplaced("folder val, nor a list")
         return [
             Item(Path(one.path).stem, one.path, one.label, Path(one.path).stem)
-            for one in class_tree(root, val, self.classes, FILMS)
+            for one in class_tree(root, val, self.classes, FILMS, self.left)
         ]
 
     def _from_list(self, path: Path) -> list[Item]:
         known = {folded(one.label): one.label for one in self.classes}
-        files = by_stem(self.folder, first_folder(self.folder, ("val", "val_256", ".")) or self.folder, FILMS)
+        files = by_stem(
+            self.folder, first_folder(self.folder, ("val", "val_256", ".")) or self.folder, FILMS, self.left
+        )
         items = []
-        for label, name, start, end in columns(path, ("label", "youtube_id", "time_start", "time_end")):
-            stem = f"{name}_{int(start):06d}_{int(end):06d}"
+        for row in read_table(path, ("label", "youtube_id", "time_start", "time_end")):
+            label = row["label"]
+            stem = f"{row['youtube_id']}_{row.whole('time_start'):06d}_{row.whole('time_end'):06d}"
             if stem in files:
                 items.append(Item(stem, files[stem], known.get(folded(label), label), stem))
         return items

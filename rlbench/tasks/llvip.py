@@ -9,9 +9,9 @@ from typing import ClassVar
 from xml.etree import ElementTree
 
 from rlbench.core import Label, Modality, Split
-from rlbench.errors import DataError
 from rlbench.registry import register
 from rlbench.seeds import generator
+from rlbench.tasks.guard import guard
 from rlbench.tasks.published import Item, Published, Source
 from rlbench.tasks.readers import PICTURES
 from rlbench.tasks.trees import below, class_tree, labelled, templates
@@ -54,11 +54,11 @@ class Llvip(Published):
             return []
         if (root / "val").is_dir():
             crops = root / ("val" if split == "test" else split)  # what they call val is LLVIP's test
-            return class_tree(root, crops, self.classes, PICTURES) if crops.is_dir() else []
+            return class_tree(root, crops, self.classes, PICTURES, self.left) if crops.is_dir() else []
         pictures = root / "infrared" / split
         if not (root / "infrared" / "test").is_dir() or not (root / "Annotations").is_dir():
             raise self.misplaced("folder infrared/test with Annotations, nor val/person")
-        return [item for path in below(root, pictures, PICTURES) for item in _crops(root, path)]
+        return [item for path in below(root, pictures, PICTURES, self.left) for item in _crops(root, path)]
 
 
 def _crops(root: Path, path: str) -> Iterator[Item]:
@@ -73,13 +73,11 @@ def _crops(root: Path, path: str) -> Iterator[Item]:
 
 def _annotated(path: Path) -> tuple[tuple[int, int], list[Rectangle]]:
     """Width and height of the picture, and its people, of a VOC annotation. Raises: DataError."""
-    try:
+    with guard(f"can't read the boxes of {path}"):
         tree = ElementTree.parse(path).getroot()
         size = int(_text(tree, "size/width")), int(_text(tree, "size/height"))
         boxes = tree.findall("object/bndbox")
         people = [_rectangle([float(_text(box, edge)) for edge in ("xmin", "ymin", "xmax", "ymax")]) for box in boxes]
-    except (OSError, ElementTree.ParseError, ValueError) as error:
-        raise DataError(f"can't read the boxes of {path}: {error}") from error
     return size, [one for one in people if one[0] < one[2] and one[1] < one[3]]
 
 

@@ -8,9 +8,10 @@ from typing import ClassVar
 from rlbench.core import Modality
 from rlbench.registry import register
 from rlbench.tasks.captioned import Captioned, Captions
+from rlbench.tasks.lists import read_table
 from rlbench.tasks.published import Item, Source
 from rlbench.tasks.readers import FILMS
-from rlbench.tasks.trees import by_stem, columns
+from rlbench.tasks.trees import by_stem, once
 
 _LIST = "MSRVTT_JSFUSION_test.csv"
 
@@ -39,5 +40,6 @@ class MsrVtt(Captioned):
         )
         if path is None:
             raise self.misplaced(f"file {_LIST}")
-        captions = {name: (said,) for name, said in columns(path, ("video_id", "sentence"))}
-        return self.at_hand(captions, by_stem(self.folder, self.folder, FILMS))
+        rows = read_table(path, ("video_id", "sentence"))
+        captions = once(((row["video_id"], (row["sentence"],)) for row in rows), path)
+        return self.at_hand(captions, by_stem(self.folder, self.folder, FILMS, self.left))

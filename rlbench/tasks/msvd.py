@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from pathlib import Path
+from typing import Any, ClassVar
 
 from rlbench.core import Modality
 from rlbench.errors import DataError
 from rlbench.registry import register
 from rlbench.tasks.captioned import Captioned, Captions
+from rlbench.tasks.lists import read_lines
 from rlbench.tasks.pickles import unpickled
 from rlbench.tasks.published import Item, Source
 from rlbench.tasks.readers import FILMS
-from rlbench.tasks.trees import by_stem, lines
+from rlbench.tasks.trees import by_stem, once
 
 
 @register("task", "msvd")
@@ -39,10 +41,15 @@ class Msvd(Captioned):
         if not listed.is_file() or not path.is_file():
             raise self.misplaced("file test_list.txt, or raw-captions.pkl")
         said = unpickled(path)
-        try:
-            captions = {name: [" ".join(words) for words in said[name]] for name in lines(listed)}
-        except (KeyError, TypeError) as error:
-            raise DataError(f"{path} has no captions, as lists of words, of {error}") from error
+        captions = once(((name, _sentences(said, name, path)) for name in read_lines(listed)), listed)
         # An id is YouTube's and two times, so that clips of one video are a source.
         sources = {name: name.rsplit("_", 2)[0] for name in captions}
-        return self.at_hand(captions, by_stem(self.folder, self.folder, FILMS), sources)
+        return self.at_hand(captions, by_stem(self.folder, self.folder, FILMS, self.left), sources)
+
+
+def _sentences(captions: Any, name: str, path: Path) -> list[str]:
+    """The captions of a clip, of lists of words. Raises: DataError."""
+    try:
+        return [" ".join(words) for words in captions[name]]
+    except (LookupError, TypeError) as error:
+        raise DataError(f"{path} has no captions, as lists of words, of {name!r}") from error

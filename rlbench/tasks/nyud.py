@@ -56,4 +56,4 @@ class NyuD(Published):
         folder = first_folder(self.folder, ("data/val", "val", "test"))
         if folder is None:
             raise self.misplaced("folder data/val")
-        return class_tree(self.folder, folder, self.classes, (".png",)) if split == "test" else []
+        return class_tree(self.folder, folder, self.classes, (".png",), self.left) if split == "test" else []

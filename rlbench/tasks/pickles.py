@@ -7,7 +7,7 @@ from collections.abc import Set
 from pathlib import Path
 from typing import Any
 
-from rlbench.errors import DataError
+from rlbench.tasks.guard import guard
 
 # How numpy of any version pickles an array.
 ARRAYS = frozenset(
@@ -27,10 +27,7 @@ class _Plain(pickle.Unpickler):
 
 def unpickled(path: Path, allowed: Set[tuple[str, str]] = frozenset()) -> Any:
     """The value in a pickle of containers, numbers and text, of Python 2 too. Raises: DataError."""
-    try:
-        with path.open("rb") as file:
-            reader = _Plain(file, encoding="latin1")
-            reader.allowed = allowed
-            return reader.load()
-    except (OSError, ImportError, pickle.UnpicklingError, EOFError, LookupError, TypeError, ValueError) as error:
-        raise DataError(f"can't read {path}: {getattr(error, 'strerror', None) or error}") from error
+    with guard(f"can't read {path}"), path.open("rb") as file:
+        reader = _Plain(file, encoding="latin1")
+        reader.allowed = allowed
+        return reader.load()

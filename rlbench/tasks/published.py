@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
@@ -20,10 +21,11 @@ import torch
 from rlbench.core import Box, Examples, Label, Modality, Split
 from rlbench.documents import expand_user
 from rlbench.errors import DataError
-from rlbench.tasks.folder import mixed
+from rlbench.tasks.folder import describe_untested, mixed
+from rlbench.tasks.hashes import digests
 from rlbench.tasks.readers import VERSIONS, read
 from rlbench.tasks.recordings import Recordings
-from rlbench.tasks.trees import Item
+from rlbench.tasks.trees import Item, describe_left_out
 
 __all__ = ["Item", "Published", "Source"]
 
@@ -115,13 +117,37 @@ class Published(Recordings, ABC):
     def items(self, split: Split = "test") -> tuple[Item, ...]:
         """The examples of a split in their order: classes in turns, each by hash of id. Raises: DataError."""
         if split not in self._items:
+            self.left.clear()
             found = self.listed(split)
+            self._check_ids(found)
             known = {one.label for one in self.classes}
             orphan = next((item for item in found if item.label not in known), None)
             if orphan is not None:
                 raise DataError(f"{self.folder}: {orphan.id} has the label {orphan.label!r}, which is no class")
             self._items[split] = mixed(found, self.classes, lambda item: item.id)
         return self._items[split]
+
+    def _check_ids(self, found: Sequence[Item]) -> None:
+        """Raises: DataError where two examples have one name: randomness and records tell examples apart by it."""
+        paths: dict[str, str] = {}
+        for item in found:
+            if item.id in paths:
+                files = " and ".join(dict.fromkeys((paths[item.id], item.path)))
+                raise DataError(f"{self.folder}: {item.id!r} is there twice, as {files}; take one away")
+            paths[item.id] = item.path
+
+    @cached_property
+    def left(self) -> Counter[str]:
+        """Suffixes of the files that are left out of the split that was listed last, and how many."""
+        return Counter()
+
+    def notes(self) -> tuple[str, ...]:
+        """What is not as one may expect, and no mistake: files that are left out, a copy that is not whole."""
+        items, whole = self.items(), self.source.test
+        notes = [f"{self.folder}: {note}" for note in describe_left_out(self.left)]
+        if whole and len(items) != whole:
+            notes.append(f"{self.folder} has {len(items):,} test examples; {self.source.title} has {whole:,}")
+        return (*notes, *([] if self.source.partial else describe_untested(self.classes, items)))
 
     @cached_property
     def _items(self) -> dict[Split, tuple[Item, ...]]:
@@ -148,23 +174,13 @@ class Published(Recordings, ABC):
         return [self.folder / item.path for item in self.items(split)[start:stop]]
 
     def fingerprint(self) -> str:
-        """A hash of the fields, of the test examples' names, labels and parts, and of their files' sizes."""
-        return self._fingerprint
-
-    @cached_property
-    def _fingerprint(self) -> str:
+        """A hash of the fields, of the test examples' names, labels and parts, and of their files' bytes."""
         values = [getattr(self, one.name) for one in fields(self) if one.name != "root"]
         labels = [one.label for one in self.classes]
-        version = VERSIONS.get(self.modality, 1)
+        version, items = VERSIONS.get(self.modality, 1), self.items()
         digest = hashlib.sha256(f"{type(self).__name__} {version} {values} {labels}\n".encode())
-        sizes = {path: _size(self.folder / path) for path in {item.path for item in self.items()}}
-        for item in self.items():
-            digest.update(f"{item.id} {item.label} {item.source} {item.part} {sizes[item.path]}\n".encode())
+        hashes = digests({self.folder / item.path for item in items})
+        for item in items:
+            content = hashes[self.folder / item.path].hex()
+            digest.update(f"{item.id} {item.label} {item.source} {item.part} {content}\n".encode())
         return digest.hexdigest()[:16]
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError as error:
-        raise DataError(f"can't read {path}: {error.strerror}") from error

@@ -1,18 +1,20 @@
-"""Lists and trees of published data sets: class names, prompt templates, media below a folder."""
+"""Trees of media, class names and prompt templates: what published data sets and folders of pictures share."""
 
 from __future__ import annotations
 
-import csv
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import TypeVar
 
 from rlbench.core import Label
 from rlbench.errors import DataError
-from rlbench.tasks.folder import table
+from rlbench.tasks.lists import read_lines, read_table
 
+V = TypeVar("V")
 NAMES = Path(__file__).parent / "names"
 
 
@@ -38,59 +40,87 @@ class Item:
 @cache
 def names(data_set: str) -> tuple[Label, ...]:
     """The classes of a data set whose names come with rlbench, in the order of its labels."""
-    rows = table(NAMES / f"{data_set}.csv", ("label", "name"))
-    return tuple(Label(row["label"], row["name"]) for _, row in rows)
+    return tuple(Label(row["label"], row["name"]) for row in read_table(NAMES / f"{data_set}.csv", ("label", "name")))
 
 
 @cache
 def templates(name: str, photo: str = "photo") -> tuple[str, ...]:
     """Prompt templates that come with rlbench, with another word for "photo"."""
-    return tuple(line.replace("photo", photo) for line in lines(NAMES / f"{name}.txt"))
+    return tuple(line.replace("photo", photo) for line in read_lines(NAMES / f"{name}.txt"))
 
 
-def lines(path: Path) -> list[str]:
-    """The lines of a list that are not empty. Raises: DataError."""
+def below(root: Path, folder: Path, suffixes: Collection[str], left: Counter[str] | None = None) -> Iterator[str]:
+    """Paths relative to root of a folder's files with these suffixes, in subfolders too; hidden ones are left out.
+
+    Links are followed; a folder that is there twice, as in a loop of links, is read once.
+
+    Args:
+        root, folder: the files' paths are relative to one and lie in the other.
+        suffixes: in lower case; files may have them in any case.
+        left: counts the suffixes of the files that are left out.
+
+    Raises:
+        DataError: a folder can't be read.
+    """
+    return _below(root, folder, tuple(suffixes), Counter() if left is None else left, set())
+
+
+def _below(
+    root: Path, folder: Path, suffixes: tuple[str, ...], left: Counter[str], seen: set[tuple[int, int]]
+) -> Iterator[str]:
     try:
-        return [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"can't read {path}: {getattr(error, 'strerror', None) or error}") from error
+        about = folder.stat()
+        if (about.st_dev, about.st_ino) in seen:
+            return
+        seen.add((about.st_dev, about.st_ino))
+        with os.scandir(folder) as listing:
+            entries = sorted((one for one in listing if not _is_hidden(one.name)), key=lambda one: one.name)
+            folders = {one.name for one in entries if one.is_dir(follow_symlinks=False)}
+            links = {one.name for one in entries if one.is_symlink() and os.path.isdir(one.path)}
+    except OSError as error:
+        raise DataError(f"can't read the folder {folder}: {error.strerror}") from error
+    for name in (one.name for one in entries if one.name not in folders and one.name not in links):
+        if name.lower().endswith(suffixes):
+            if not name.isprintable():
+                raise DataError(f"{folder} has a file {name!a}; name it without control characters, in UTF-8")
+            yield (folder / name).relative_to(root).as_posix()
+        else:
+            left[Path(name).suffix.lower() or name] += 1
+    # Links last, so that what they lead to has its own name where it lies in the same tree.
+    for name in (*sorted(folders), *sorted(links)):
+        yield from _below(root, folder / name, suffixes, left, seen)
 
 
-def columns(path: Path, wanted: Sequence[str], delimiter: str = ",") -> Iterator[list[str]]:
-    """The values of some columns of a CSV file, by the names in its first line. Raises: DataError."""
-    rows = plain(path, delimiter)
-    head = next(rows, [])
-    missing = [name for name in wanted if name not in head]
-    if missing:
-        raise DataError(f"{path} has no column {missing[0]!r}; it needs {', '.join(wanted)}")
-    places = [head.index(name) for name in wanted]
-    for row in rows:
-        if len(row) != len(head):
-            raise DataError(f"{path}: {delimiter.join(row)!r} has {len(row)} values; its first line has {len(head)}")
-        yield [row[place].strip() for place in places]
+def _is_hidden(name: str) -> bool:
+    """Whether a system or program keeps something of its own there."""
+    return name.startswith(".") or name.lower() in ("thumbs.db", "desktop.ini", "__macosx")
 
 
-def plain(path: Path, delimiter: str = ",") -> Iterator[list[str]]:
-    """The rows of a CSV file, its first line too. Raises: DataError."""
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            yield from (row for row in csv.reader(file, delimiter=delimiter) if row)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"can't read {path}: {getattr(error, 'strerror', None) or error}") from error
+def describe_left_out(left: Mapping[str, int]) -> list[str]:
+    """A note on the files that are left out: "7 files are left out: 5 .heic, 2 .gif"; none without such files."""
+    total, most = sum(left.values()), sorted(left.items(), key=lambda pair: (-pair[1], pair[0]))
+    named = ", ".join(f"{count:,} {suffix}" for suffix, count in most[:5]) + ", ..." * (len(most) > 5)
+    return [f"{total:,} file{'s are' if total > 1 else ' is'} left out: {named}"] if total else []
 
 
-def below(root: Path, folder: Path, suffixes: Collection[str]) -> Iterator[str]:
-    """Paths relative to root of a folder's files with these suffixes, in subfolders too; hidden ones are left out."""
-    for place, folders, found in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(found):
-            if name.lower().endswith(tuple(suffixes)) and not name.startswith("."):
-                yield (Path(place) / name).relative_to(root).as_posix()
+def by_stem(root: Path, folder: Path, suffixes: Collection[str], left: Counter[str] | None = None) -> dict[str, str]:
+    """The files of a folder, at any depth, by their names without suffix. Raises: DataError for one that is twice."""
+    found: dict[str, str] = {}
+    for path in below(root, folder, suffixes, left):
+        other = found.setdefault(Path(path).stem, path)
+        if other != path:
+            raise DataError(f"{root} has {Path(path).stem} twice: {other} and {path}; move one away")
+    return found
 
 
-def by_stem(root: Path, folder: Path, suffixes: Collection[str]) -> dict[str, str]:
-    """The files of a folder, at any depth, by their names without suffix."""
-    return {Path(path).stem: path for path in below(root, folder, suffixes)}
+def once(rows: Iterable[tuple[str, V]], path: Path) -> dict[str, V]:
+    """Values by name. Raises: DataError for a name that stands twice in the list `path`."""
+    found: dict[str, V] = {}
+    for name, value in rows:
+        if name in found:
+            raise DataError(f"{path}: {name!r} stands twice")
+        found[name] = value
+    return found
 
 
 def folded(name: str) -> str:
@@ -98,15 +128,25 @@ def folded(name: str) -> str:
     return " ".join(name.lower().replace("_", " ").split())
 
 
-def class_tree(root: Path, folder: Path, classes: Sequence[Label], suffixes: Collection[str]) -> list[Item]:
+def class_folders(folder: Path) -> list[Path]:
+    """The folders in a folder that are not hidden, links to folders too, by name. Raises: DataError."""
+    try:
+        return sorted(path for path in folder.iterdir() if path.is_dir() and not _is_hidden(path.name))
+    except OSError as error:
+        raise DataError(f"can't read the folder {folder}: {error.strerror}") from error
+
+
+def class_tree(
+    root: Path, folder: Path, classes: Sequence[Label], suffixes: Collection[str], left: Counter[str] | None = None
+) -> list[Item]:
     """The files of `folder/<class>/`; ids are "<class>/<name>". Raises: DataError for a folder that is no class."""
     known = {folded(one.label): one.label for one in classes}
     items = []
-    for place in sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")):
+    for place in class_folders(folder):
         label = known.get(folded(place.name))
         if label is None:
             raise DataError(f"{place} is none of the {len(known)} classes, such as {classes[0].label!r}; move it away")
-        paths = below(root, place, suffixes)
+        paths = below(root, place, suffixes, left)
         items += [Item(f"{label}/{Path(path).name}", path, label, f"{label}/{Path(path).stem}") for path in paths]
     return items
 

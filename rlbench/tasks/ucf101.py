@@ -9,8 +9,9 @@ from typing import ClassVar, Literal
 from rlbench.core import Label, Modality, Split
 from rlbench.errors import DataError
 from rlbench.registry import register
+from rlbench.tasks.lists import read_lines
 from rlbench.tasks.published import Item, Published, Source
-from rlbench.tasks.trees import first_folder, lines, names, templates
+from rlbench.tasks.trees import first_folder, names, templates
 
 _LISTS = ("ucfTrainTestlist", "UCF101TrainTestSplits-RecognitionTask/ucfTrainTestlist", ".")
 
@@ -56,7 +57,7 @@ class Ucf101(Published):
         if path is None or videos is None:
             raise self.misplaced(f"file ucfTrainTestlist/{name}")
         items = []
-        for line in lines(path):
+        for line in read_lines(path):
             label, _, clip = line.split(" ")[0].partition("/")
             if not clip:
                 raise DataError(f"{path}: {line!r} is not <class>/<clip>")

@@ -8,8 +8,9 @@ from typing import ClassVar
 from rlbench.core import Label, Modality, Split
 from rlbench.errors import FieldError
 from rlbench.registry import register
+from rlbench.tasks.lists import read_table, without_fraction
 from rlbench.tasks.published import Item, Published, Source
-from rlbench.tasks.trees import columns, labelled
+from rlbench.tasks.trees import labelled
 
 _CLASSES = (
     "air_conditioner",
@@ -66,9 +67,8 @@ class UrbanSound8K(Published):
         if not meta.is_file():
             raise self.misplaced("file metadata/UrbanSound8K.csv")
         wanted = {"test": set(self.folds), "train": set(range(1, 11)) - set(self.folds), "val": set[int]()}[split]
-        rows = columns(meta, ("slice_file_name", "fsID", "fold", "class"))
-        return [
-            Item(name, f"audio/fold{fold}/{name}", label, f"freesound-{recording}")
-            for name, recording, fold, label in rows
-            if int(fold) in wanted
-        ]
+        items = []
+        for row in read_table(meta, ("slice_file_name", "fsID", "fold", "class")):
+            name, fold, recording = row["slice_file_name"], row.whole("fold"), without_fraction(row["fsID"])
+            items.append((fold, Item(name, f"audio/fold{fold}/{name}", row["class"], f"freesound-{recording}")))
+        return [item for fold, item in items if fold in wanted]

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import ClassVar
 
 from rlbench.core import Label, Modality, Split
-from rlbench.errors import DataError
 from rlbench.registry import register
+from rlbench.tasks.lists import read_table
 from rlbench.tasks.published import Item, Published, Source
 from rlbench.tasks.readers import FILMS, SOUNDS
-from rlbench.tasks.trees import by_stem, labelled, plain
+from rlbench.tasks.trees import by_stem, labelled
+
+_HEAD = ("id", "start", "class", "split")  # the file has no line of names
 
 
 @register("task", "vggsound")
@@ -42,11 +44,8 @@ class VggSound(Published):
         path = self.folder / "vggsound.csv"
         if not path.is_file():
             raise self.misplaced("file vggsound.csv")
-        rows = list(plain(path))
-        wrong = next((row for row in rows if len(row) != 4 or not row[1].strip().isdigit()), None)
-        if wrong is not None:
-            raise DataError(f"{path}: {','.join(wrong)!r} is not an id, a start in seconds, a class and a split")
-        return [(name, int(start), label.strip(), split.strip()) for name, start, label, split in rows]
+        rows = read_table(path, _HEAD, head=_HEAD)
+        return [(row["id"], row.whole("start"), row["class"], row["split"]) for row in rows]
 
     @property
     def classes(self) -> tuple[Label, ...]:
@@ -57,6 +56,6 @@ class VggSound(Published):
         return ("a sound of {}.",)
 
     def listed(self, split: Split) -> list[Item]:
-        files = by_stem(self.folder, self.folder, (*SOUNDS, *FILMS))
+        files = by_stem(self.folder, self.folder, (*SOUNDS, *FILMS), self.left)
         named = [(f"{name}_{start:06d}", name, label) for name, start, label, of in self._rows if of == split]
         return [Item(stem, Path(files[stem]).as_posix(), label, name) for stem, name, label in named if stem in files]

@@ -2,7 +2,7 @@
 "use strict";
 const data = JSON.parse(document.getElementById("data").textContent);
 const $ = (id) => document.getElementById(id);
-const colourOf = (model) => data.colours[model.split(", n = ")[0].split(" (")[0]] || "#888888";
+const colourOf = (model) => data.colours[model.split(" [")[0].split(" (")[0]] || "#888888";
 const BADGES = {
   sound: "the soundness checks of the run passed",
   warn: "a soundness check warns",
@@ -10,6 +10,8 @@ const BADGES = {
   unreliable: "a soundness check failed: do not trust this number",
 };
 let current = 0, grid = null, cells = null;
+
+const most = (score) => (score.b ? "≤ " : "");
 
 function badge(text) {
   return text ? el("span", { class: "badge", "data-badge": text, title: BADGES[text] || text }, text) : null;
@@ -29,9 +31,8 @@ function choices() {
 
 function listSuites() {
   const groups = Map.groupBy(choices(), ([table]) => table.modality);
-  const twice = (table) => data.tables.filter((other) => other.suite === table.suite && other.backbone === table.backbone).length > 1;
-  const apart = (table) => table.title.match(/\(rounds? .*\)$/)?.[0] || table.title.split(", ").slice(2).join(", ") || table.task;
-  const name = (table) => `${table.suite} · ${table.backbone}${twice(table) ? ` · ${apart(table)}` : ""}`;
+  const apart = (table) => table.apart.match(/\(rounds? .*\)/)?.[0] || table.apart;
+  const name = (table) => [table.suite, table.backbone, apart(table)].filter(Boolean).join(" · ");
   $("suite").replaceChildren(...[...groups].map(([modality, tables]) => el("optgroup", { label: modality },
     ...tables.map(([table, k]) => el("option", { value: k }, name(table))))));
 }
@@ -39,8 +40,8 @@ function listSuites() {
 function scoreCell(table, row, column) {
   const cell = row.cells[column];
   if (!cell) return el("td", { "data-order": -1, class: "none" }, "–");
-  const words = cell.e ? "failed" : `${percent(cell.v)} percent, ${interval(cell)}`;
-  const inside = cell.e ? [el("b", {}, "failed")] : [el("b", {}, percent(cell.v)), el("small", {}, interval(cell))];
+  const words = cell.e ? "failed" : `${cell.b ? "at most " : ""}${percent(cell.v)} percent, ${interval(cell)}`;
+  const inside = cell.e ? [el("b", {}, "failed")] : [el("b", {}, most(cell) + percent(cell.v)), el("small", {}, interval(cell))];
   const button = el("button", {
     type: "button", class: `score${cell.best ? " best" : ""}${cell.e ? " failed" : ""}`, style: `--v:${cell.v.toFixed(3)}`,
     "aria-label": `${row.model}, ${column}: ${words}`, onclick: () => open(table, row, column),
@@ -49,20 +50,24 @@ function scoreCell(table, row, column) {
 }
 
 function drawBoard() {
-  const table = data.tables[current], ranked = table.rows.some((row) => row.rank), audited = table.rows.some((row) => row.badge);
-  const head = [...(ranked ? ["rank"] : []), "model", ...(audited ? ["soundness"] : []), "n", ...table.columns];
-  const body = table.rows.map((row) => el("tr", {},
-    ranked ? el("td", { "data-order": row.rank[0] + row.rank[1] / 1000 }, [...new Set(row.rank)].join("–")) : null,
-    el("th", { scope: "row" }, el("i", { class: "dot", style: `--c:${colourOf(row.model)}` }), row.model),
-    audited ? el("td", {}, badge(row.badge) || "–") : null,
-    el("td", { class: "n wide" }, String(row.n)), ...table.columns.map((column) => scoreCell(table, row, column))));
+  const table = data.tables[current], head = [...table.before, ...table.columns];
+  const before = {
+    rank: (row) => el("td", { "data-order": row.rank ? row.rank[0] + row.rank[1] / 10000 : 1e9 }, row.rank ? [...new Set(row.rank)].join("–") : "–"),
+    model: (row) => el("th", { scope: "row" }, el("i", { class: "dot", style: `--c:${colourOf(row.model)}` }), row.model),
+    backbone: (row) => el("td", {}, row.backbone || "–"),
+    anchors: (row) => el("td", {}, row.anchors.slice(0, 8) || "–"),
+    warning: (row) => el("td", {}, row.warning ? el("span", { class: "badge", "data-badge": "warn" }, row.warning) : "–"),
+    soundness: (row) => el("td", {}, badge(row.badge) || "–"),
+    n: (row) => el("td", { class: "n wide" }, String(row.n)),
+  };
+  const body = table.rows.map((row) => el("tr", {}, ...table.before.map((name) => before[name](row)), ...table.columns.map((column) => scoreCell(table, row, column))));
   if (grid) grid.destroy();
   const node = el("table", { id: "grid" }, el("thead", {}, el("tr", {}, ...head.map((name) => el("th", { scope: "col", class: name === "n" ? "wide" : null }, name)))), el("tbody", {}, ...body));
   $("board").replaceChildren(node);
   grid = new DataTable(node, { paging: false, info: false, order: [], autoWidth: false, layout: { topStart: null, topEnd: table.rows.length > 5 ? "search" : null, bottomStart: null, bottomEnd: null } });
   $("board-title").textContent = table.title;
-  $("failures").replaceChildren(...table.failures.map((line) => el("li", {}, `failed: ${line}`)));
-  $("made").textContent = `data ${table.data} · anchors ${table.anchors} · seed ${table.seed} · ${table.made}`;
+  $("failures").replaceChildren(...table.notes.map((line) => el("li", { class: line.startsWith("failed") ? "failed" : "note" }, line)));
+  $("made").textContent = table.made;
 }
 
 function figure(id, values, draw, first) {
@@ -135,7 +140,7 @@ function again(record) {
 function one(record, clean) {
   const parts = [];
   if (record.error) parts.push(el("p", { class: "error" }, `Failed: ${record.error}`));
-  else parts.push(el("p", { class: "big" }, el("b", {}, percent(record.n_correct / record.n)), `% `, el("small", {}, `95% interval ${interval(record)} · ${record.n_correct} of ${record.n}`)));
+  else parts.push(el("p", { class: "big" }, el("b", {}, most(record) + percent(record.n_correct / record.n)), `% `, el("small", {}, `95% interval ${interval(record)} · ${record.n_correct} of ${record.n}`)));
   if (record.soundness) parts.push(el("p", {}, badge(record.soundness), ` ${BADGES[record.soundness] || ""}${record.facts.soundness_failed ? `: ${record.facts.soundness_failed}` : ""}`));
   if (record.pictures) parts.push(pictures(record));
   if (record.flags) parts.push(map(record, clean));
@@ -150,7 +155,7 @@ function open(table, row, column) {
   if (cell.e) parts.push(el("p", { class: "error" }, `Failed: ${cell.e}`));
   if (records.length === 1) parts.push(...one(records[0], before));
   else parts.push(el("p", {}, `The mean of ${records.length} cells:`), ...records.map((record) =>
-    el("details", {}, el("summary", {}, `${record.perturbation}: ${record.error ? "failed" : percent(record.n_correct / record.n)}`), ...one(record, before).filter(Boolean))));
+    el("details", {}, el("summary", {}, `${record.perturbation}: ${record.error ? "failed" : most(record) + percent(record.n_correct / record.n)}`), ...one(record, before).filter(Boolean))));
   $("cell-body").replaceChildren(...parts.filter(Boolean));
   $("cell").showModal();
   $("cell").scrollTop = 0;
@@ -160,7 +165,7 @@ function open(table, row, column) {
 
 function listCells() {
   const rows = data.records.map((record, k) => ({ k, ...record, share: record.error ? -1 : record.n_correct / record.n })).filter((row) => row.table !== undefined);
-  const shown = (row) => (row.error ? "failed" : `${percent(row.share)} [${interval(row)}]`);
+  const shown = (row) => (row.error ? "failed" : `${most(row)}${percent(row.share)} [${interval(row)}]`);
   const columns = [["model"], ["perturbation", "column"], ["suite"], ["modality", "modality", "wide"]].map(([name, title = name, className]) => ({ data: name, title, className, render: DataTable.render.text() }));
   columns.splice(2, 0, { data: "share", title: "accuracy, %", type: "num", render: (v, kind, row) => (kind === "display" ? `<button type="button" class="link" data-k="${row.k}">${shown(row)}</button>` : v) });
   columns.push({ data: "n", title: "n", className: "wide" });
@@ -186,10 +191,10 @@ function listMeans() {
   $("means").replaceChildren(...data.macros.flatMap((macro) => {
     const names = Object.keys(macro.rows[0][1]);
     const row = ([model, scores]) => el("tr", {}, el("th", { scope: "row" }, el("i", { class: "dot", style: `--c:${colourOf(model)}` }), model),
-      ...names.map((name) => el("td", {}, scores[name] ? el("span", { class: "score", style: `--v:${scores[name].v}` }, el("b", {}, percent(scores[name].v)), el("small", {}, interval(scores[name]))) : "–")),
-      ...(Object.keys(macro.minus).length ? names.map((name) => el("td", { class: "n" }, macro.minus[model]?.[name] || "–")) : []));
+      ...names.map((name) => el("td", {}, scores[name] ? el("span", { class: "score", style: `--v:${scores[name].v}` }, el("b", {}, most(scores[name]) + percent(scores[name].v)), el("small", {}, interval(scores[name]))) : "–")),
+      ...(Object.keys(macro.minus).length ? names.map((name) => el("td", { class: "n" }, macro.minus[model.split(" [")[0]]?.[name] || "–")) : []));
     const head = ["model", ...names, ...(Object.keys(macro.minus).length ? names.map((name) => `${name} minus ${data.baseline}`) : [])];
-    return [el("h2", {}, `Macro average of ${macro.family}, over ${macro.modalities.join(", ")}`), el("p", { class: "facts" }, `backbone ${macro.backbone}; suites ${macro.suites.join(", ")}`),
+    return [el("h2", {}, `Macro average of ${macro.family}, over ${macro.modalities.join(", ")}`), el("p", { class: "facts" }, `${macro.backbone ? `backbone ${macro.backbone}; ` : ""}suites ${macro.suites.join(", ")}`),
       el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Macro averages" }, el("table", { class: "means" }, el("thead", {}, el("tr", {}, ...head.map((text) => el("th", { scope: "col" }, text)))), el("tbody", {}, ...macro.rows.map(row))))];
   }));
 }

@@ -17,7 +17,7 @@ from rlbench import registry
 from rlbench.checkpoints import DEFAULT_BACKBONE, default_name, folders, models
 from rlbench.core import Modality
 from rlbench.errors import FieldError, UnknownName, quote
-from rlbench.fields import checked, parse_eps
+from rlbench.fields import check_eps, checked, parse_eps
 from rlbench.located import read
 
 if TYPE_CHECKING:
@@ -94,14 +94,15 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if parse_eps(self.eps, "recipe: eps") > 1:
-            raise FieldError(f"recipe: eps is {self.eps}; it is a share of the input's range, such as 4/255")
+        check_eps(parse_eps(self.eps, "recipe: eps"), "linf", what="recipe: eps")
         for name in ("examples", "epochs", "batch", "accumulate", "attack_steps", "validation"):
             if getattr(self, name) < 1:
                 raise FieldError(f"recipe: {name} is {getattr(self, name)}; it must be at least 1")
         for name in ("lr", "attack_step"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise FieldError(f"recipe: {name} is {getattr(self, name)}; it must be above 0 and finite")
+        if self.attack_step > 2:
+            raise FieldError(f"recipe: attack_step is {self.attack_step}; it is a share of eps, such as 0.5")
         for name in ("weight_decay", "roll", "replay_weight", "steps", "lora", "threads", "loaders", "validate"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise FieldError(f"recipe: {name} is {getattr(self, name)}; it must not be negative")
