@@ -30,13 +30,13 @@ from counting import Counter, Spent
 from torch import Tensor, nn
 
 from rlbench.attacks import pool
+from rlbench.blocks import BLOCK, Block
 from rlbench.cells import Group, groups
 from rlbench.core import Adversarial, Ball, Clean, Norm, Suite, Threat
 from rlbench.evaluate import Bench, evaluate, prepare
 from rlbench.fields import parse_eps
 from rlbench.judge import judge
 from rlbench.machine import settled
-from rlbench.records import BLOCK, Block
 from rlbench.suite import load_suite
 from rlbench.threat import ball_of, project
 

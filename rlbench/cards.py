@@ -21,17 +21,16 @@ A card may come from anywhere, so it names no code, and no file outside its fold
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any, cast, get_args
 
-import yaml
-
 from rlbench import registry
 from rlbench.core import Modality
-from rlbench.errors import CheckpointError, UnknownName
-from rlbench.fields import checked
+from rlbench.errors import CheckpointError, FieldError, UnknownName, quote
+from rlbench.located import Part, read
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +49,14 @@ class Weights:
     sha256: str = ""
     bytes: int = 0
     trained: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.sha256 and not re.fullmatch(r"[0-9a-f]{64}", self.sha256):
+            raise FieldError(f"sha256 is {quote(self.sha256)}; it must be 64 hexadecimal digits", "sha256")
+        if self.bytes < 0:
+            raise FieldError(f"bytes is {self.bytes}; it must be at least 0", "bytes")
+        if self.file is not None and self.hub is not None:
+            raise FieldError("file and hub are both given; choose one", "hub")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,52 +93,43 @@ class Model:
 @dataclass(frozen=True, kw_only=True)
 class _Backbone:
     family: str
-    modalities: dict  # type: ignore[type-arg]
+    modalities: Mapping[str, Any]
     data: str = ""
-    fields: dict = field(default_factory=dict)  # type: ignore[type-arg]
+    fields: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Card:
     baseline: str
     summary: str
-    backbones: dict  # type: ignore[type-arg]
+    backbones: Mapping[str, Any]
     source: str = ""
-
-
-def _mapping(value: object, what: str) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{what} must be a mapping; it is {value!r}")
-    return value
 
 
 def read_card(path: Path) -> list[Model]:
     """The models of a card, one per backbone.
 
     Raises:
-        CheckpointError: not readable or not YAML. FieldError: an unknown or missing key, or a value of another type.
+        CheckpointError: not readable, not YAML, an unknown or missing key, or a value that is not allowed.
     """
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise CheckpointError(f"{path} can't be read as a card: {error}".replace("\n", " ")) from error
-    card = _Card(**cast(Any, checked(_Card, _mapping(raw, str(path)), str(path))))
-    return [_model(card, name, value, path) for name, value in card.backbones.items()]
+    whole = read(path, "card", CheckpointError)
+    card = whole.make(_Card)
+    return [_model(card, part, path) for part in whole.items()["backbones"].items().values()]
 
 
-def _check_contained(backbone: _Backbone, what: str) -> None:
+def _check_contained(backbone: _Backbone, part: Part) -> None:
     """Raises: UnknownName, CheckpointError: the family is none that is registered, or a field names a path."""
     families = [name for name in registry.names("encoder") if ":" not in name]
     if ":" in backbone.family:
-        raise CheckpointError(
-            f"{what}: family is {backbone.family!r}; a card names one of {', '.join(families)}, "
+        part.fail(
+            f"family is {quote(backbone.family)}; a card names one of {', '.join(families)}, "
             "and forms with a colon are for the command line"
         )
     if backbone.family not in families:
-        raise UnknownName("encoder", backbone.family, families)
+        raise UnknownName("encoder", backbone.family, families, where=f"{part.path}:{part.line}: ")
     for name, value in backbone.fields.items():
         if name == "files" or any(_is_place(text) for text in _texts(value)):
-            raise CheckpointError(f"{what}: the field {name} is {value!r}; a card's fields name no file or folder")
+            part.fail(f"the field {name} is {quote(value)}; a card's fields name no file or folder")
 
 
 def _is_place(text: str) -> bool:
@@ -147,23 +145,21 @@ def _texts(value: object) -> Iterator[str]:
             yield from _texts(one)
 
 
-def _model(card: _Card, name: str, value: object, path: Path) -> Model:
-    what = f"{path}: backbone {name!r}"
-    backbone = _Backbone(**cast(Any, checked(_Backbone, _mapping(value, what), what)))
-    _check_contained(backbone, what)
+def _model(card: _Card, part: Part, path: Path) -> Model:
+    backbone = part.make(_Backbone)
+    _check_contained(backbone, part)
     weights: dict[Modality, Weights] = {}
-    for modality, entry in backbone.modalities.items():
+    for modality, entry in part.items()["modalities"].items().items():
         if modality not in get_args(Modality):
-            raise UnknownName("modality", str(modality), get_args(Modality))
-        entry = checked(Weights, _mapping(entry, f"{what}, {modality}"), f"{what}, {modality}")
-        weights[modality] = Weights(**cast(Any, entry))
-        file = PurePath(weights[modality].file or "")
+            raise UnknownName("modality", modality, get_args(Modality), where=f"{entry.path}:{entry.line}: ")
+        weights[cast(Modality, modality)] = made = entry.make(Weights)
+        file = PurePath(made.file or "")
         if file.is_absolute() or ".." in file.parts or "\\" in str(file):
-            raise CheckpointError(f"{what}, {modality}: file is {str(file)!r}; it must lie in the card's folder")
+            entry.fail(f"file is {quote(str(file))}; it must lie in the card's folder")
     return Model(
-        name=f"{card.baseline}:{name}",
+        name=f"{card.baseline}:{part.key}",
         baseline=card.baseline,
-        backbone=name,
+        backbone=part.key,
         family=backbone.family,
         summary=card.summary,
         source=card.source,

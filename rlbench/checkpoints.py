@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, cast
 from rlbench import callables, hub, registry
 from rlbench.cards import Model, read_card
 from rlbench.core import Modality
+from rlbench.documents import expand_user
 from rlbench.errors import CheckpointError, ModalityError, RLBenchError, UnknownName
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def resolve(name: str) -> Model:
         return formed
     if default_name(name) in known:
         return _with_modalities(known[default_name(name)])
-    folder = Path(name).expanduser()
+    folder = expand_user(name)
     if (folder / "card.yaml").is_file():
         return _of_run(name, folder)
     if "/" in name or "\\" in name:

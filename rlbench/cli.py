@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
+from errno import EPIPE
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +20,14 @@ from rlbench.cli_check import check, compare, entry, verify
 from rlbench.cli_data import data
 from rlbench.cli_plot import plot
 from rlbench.cli_train import campaign, train
-from rlbench.errors import RLBenchError, UnknownName
+from rlbench.documents import expand_user
+from rlbench.errors import CONTROL, RLBenchError, UnknownName, one_line, quote
 
 if TYPE_CHECKING:
     from rlbench.runner import Progress
+
+
+ARGUMENT = 4096  # characters
 
 
 class Mistake(click.ClickException):
@@ -27,20 +36,64 @@ class Mistake(click.ClickException):
     exit_code = 2
 
     def show(self, file: Any = None) -> None:
-        click.echo(f"rlbench: {' '.join(self.message.split())}", err=True)
+        click.echo(f"rlbench: {one_line(self.message)}", err=True)
 
 
 class Tool(click.Group):
-    """Turns an RLBenchError into one line and exit 2, and Ctrl-C into exit 130. A bug keeps its traceback."""
+    """Turns a user's mistake into one line and exit 2, and Ctrl-C into exit 130. A bug keeps its traceback.
+
+    A mistake is an RLBenchError, what click refuses, and a file that the system refuses.
+    """
+
+    def main(self, *args: Any, **options: Any) -> Any:
+        if sys.stdout is None:  # closed by the shell, >&-
+            sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - as long as the process
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, TextIOWrapper):  # a locale without a letter shows it as ?
+                stream.reconfigure(errors="replace")
+        return super().main(*args, **options)
+
+    def make_context(self, *args: Any, **options: Any) -> click.Context:
+        with _mistakes():
+            return super().make_context(*args, **options)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        for arg in args:
+            if not arg.strip():
+                raise Mistake("an argument is empty: is a variable of the shell not set?")
+            if CONTROL.search(arg) or len(arg) > ARGUMENT:
+                raise Mistake(f"{quote(arg)}: an argument must be one line of UTF-8 of at most {ARGUMENT} characters")
+            if arg.startswith("~"):  # the shell left it, since there is no such user
+                expand_user(arg)
+        return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
-        except RLBenchError as error:
-            raise Mistake(str(error)) from error
+            with _mistakes():
+                found = super().invoke(ctx)
+                sys.stdout.flush()
+                return found
         except KeyboardInterrupt:
             click.echo("rlbench: interrupted", err=True)
             ctx.exit(130)
+
+
+@contextmanager
+def _mistakes() -> Iterator[None]:
+    try:
+        yield
+    except RLBenchError as error:
+        raise Mistake(str(error)) from error
+    except click.exceptions.NoArgsIsHelpError:
+        raise
+    except click.UsageError as error:
+        command = error.ctx.command_path if error.ctx else "rlbench"
+        raise Mistake(f"{error.format_message().rstrip('.')}; see {command} --help") from None
+    except OSError as error:
+        if error.errno == EPIPE:  # whoever reads stdout has enough, which click answers
+            raise
+        what = "stdout" if error.filename is None else quote(str(error.filename))
+        raise Mistake(f"can't use {what}: {error.strerror or error}") from error
 
 
 @click.group(

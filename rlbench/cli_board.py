@@ -49,6 +49,8 @@ def leaderboard(
         raise click.UsageError("--check and --board are about the boards in leaderboards/; leave --records out")
     if runs and not freeze:
         raise click.UsageError("--runs is for --freeze: its records are named by a campaign's jobs")
+    if runs and not runs.is_dir():
+        raise click.UsageError(f"--runs {runs}: there is no such folder")
     if freeze and not records:
         raise click.UsageError("--freeze needs --records: what is to become reference records")
     if (format != "md" or baseline) and not (records or html):

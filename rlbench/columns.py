@@ -44,7 +44,7 @@ def made(kind: registry.Kind, name: Part, fields: Mapping[str, Part], values: Ma
 
 def _plugin(kind: registry.Kind, name: Part, fields: Mapping[str, Part]) -> tuple[Any, Fields]:
     """A plugin, and its fields that differ from their defaults, sorted."""
-    values = {key: part.plain() for key, part in fields.items()}
+    values = {key: part.value() for key, part in fields.items()}
     plugin = made(kind, name, fields, values)
     known = inspect.signature(registry.factory(kind, name.text())).parameters
     own = {key: value for key, value in values.items() if key not in known or value != known[key].default}

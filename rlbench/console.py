@@ -256,7 +256,9 @@ def clock(seconds: float) -> str:
 def check_writable(path: Path) -> None:
     """Raises: StoreError."""
     folder = path.absolute().parent
-    if not folder.is_dir() or not os.access(folder, os.W_OK) or path.is_dir():
+    if path.exists() and not path.is_file():  # a device would be replaced by a file
+        raise StoreError(f"can't write {path}: it is no file; choose another path")
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
         raise StoreError(f"can't write {path}: {folder} is no folder that can be written to; choose another path")
 
 

@@ -17,15 +17,20 @@ from typing import Any
 import numpy as np
 
 from rlbench.core import Field, Record
-from rlbench.errors import FieldError, StoreError
+from rlbench.documents import load_json, read_text, reason
+from rlbench.errors import CONTROL, LINE, FieldError, StoreError, first_line, quote
 from rlbench.fields import checked
+from rlbench.flags import unpack
+from rlbench.lines import MOST, check_perturbation
 
 VERSION = 1
+SIZE = 2**24  # bytes of a file
+CLAIMS = 1000
 CHECKPOINT = "checkpoint"
 HASHES = ("protocol", "data", "anchors")
 TOLD = ("rlbench", "torch", "numpy", "python", "device", "dtype", "soundness")  # provenance that an entry repeats
 _CONTACT = re.compile(r"[^\s@/]+@[^\s@/]+\.\w+")
-_SOURCE = re.compile(r"https?://\S+|bundled")
+_SOURCE = re.compile(r"https?://[\w.-]+(:\d+)?(/\S*)?|bundled")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,24 +46,29 @@ class Claim:
     flags: str | None = None
 
     def __post_init__(self) -> None:
+        check_perturbation(self.perturbation)
         what = f"claim {self.perturbation!r}"
-        if self.n < 1 or not 0 <= self.n_correct <= self.n:
-            raise FieldError(f"{what}: n_correct is {self.n_correct} of n = {self.n}; it must be 0 to n, and n above 0")
+        if not 1 <= self.n <= MOST or not 0 <= self.n_correct <= self.n:
+            allowed = f"it must be 0 to n, and n 1 to {MOST:,}"
+            raise FieldError(f"{what}: n_correct is {self.n_correct} of n = {self.n}; {allowed}", "n_correct")
+        for name in HASHES:
+            _check_text(name, getattr(self, name), f"{what}: ")
         if self.flags is not None and self.correct().sum() != self.n_correct:
-            raise FieldError(
-                f"{what}: flags has {self.correct().sum()} examples correct; n_correct says {self.n_correct}"
-            )
+            has = f"flags has {self.correct().sum()} examples correct"
+            raise FieldError(f"{what}: {has}; n_correct says {self.n_correct}", "flags")
 
     def correct(self) -> np.ndarray:
         """(n,) bool of `flags`. Raises: FieldError."""
         try:
-            data = bytes.fromhex(self.flags or "")
-        except ValueError:
-            raise FieldError(f"claim {self.perturbation!r}: flags must be hexadecimal digits") from None
-        bits = np.unpackbits(np.frombuffer(data, dtype=np.uint8))
-        if len(data) != (self.n + 7) // 8 or bits[self.n :].any():
-            raise FieldError(f"claim {self.perturbation!r}: flags has {len(bits)} bits; n = {self.n} in whole bytes")
-        return bits[: self.n].astype(bool)
+            return unpack(self.flags or "", self.n)
+        except FieldError as error:
+            raise FieldError(f"claim {self.perturbation!r}: {error}", error.field) from None
+
+
+def _check_text(name: str, text: str, what: str = "") -> None:
+    """Raises FieldError where the text says nothing or has several lines."""
+    if not text.strip() or len(text) > LINE or CONTROL.search(text):
+        raise FieldError(f"{what}{name} is {quote(text)}; it must be one line of at most {LINE} characters", name)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,10 +88,18 @@ class Entry:
     def __post_init__(self) -> None:
         if self.entry != VERSION:
             raise FieldError(f"entry is {self.entry}; this rlbench reads version {VERSION}")
+        for name in ("model", "summary", "source", "suite", "checkpoint"):
+            _check_text(name, getattr(self, name))
         if not _SOURCE.fullmatch(self.source):
-            raise FieldError(f'source is {self.source!r}; it must be the URL of the weights, or "bundled"')
-        if not self.claims:
-            raise FieldError("claims is empty; an entry claims one cell at least")
+            raise FieldError(
+                f'source is {quote(self.source)}; it must be the URL of the weights, or "bundled"', "source"
+            )
+        if self.suite_version < 1:
+            raise FieldError(f"suite_version is {self.suite_version}; it must be at least 1", "suite_version")
+        if not 1 <= len(self.claims) <= CLAIMS:
+            raise FieldError(f"claims is empty or too long; an entry claims 1 to {CLAIMS} cells", "claims")
+        for name, value in self.provenance.items():
+            _check_text("provenance", f"{name} {value}")
         names = [claim.perturbation for claim in self.claims]
         if twice := {name for name in names if names.count(name) > 1}:
             raise FieldError(f"claims has {min(twice)!r} twice")
@@ -93,11 +111,11 @@ class Entry:
 def read_entry(path: Path) -> Entry:
     """The entry of a JSON file. Raises: StoreError where it is no JSON; FieldError names the field that is wrong."""
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise StoreError(f"can't read {path}: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
-        raise StoreError(f"{path} is not JSON ({error}); `rlbench entry` writes one") from None
+        raw = load_json(read_text(path, SIZE))
+    except (OSError, UnicodeDecodeError) as error:
+        raise StoreError(f"can't read {path}: {reason(error)}") from None
+    except ValueError as error:
+        raise StoreError(f"{path} is not JSON ({first_line(error)}); `rlbench entry` writes one") from None
     try:
         return _entry(raw)
     except FieldError as error:
@@ -117,7 +135,7 @@ def _entry(raw: Any) -> Entry:
 
 def _mapping(value: object, what: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise FieldError(f"{what} must be an object; it is {value!r:.60}")
+        raise FieldError(f"{what} must be an object; it is {quote(value)}")
     return value
 
 

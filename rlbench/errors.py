@@ -15,6 +15,7 @@ A bug is none of these and keeps its traceback.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 from unicodedata import category
@@ -33,6 +34,11 @@ def _escaped(character: str) -> str:
     return character.encode("unicode_escape", "surrogatepass").decode()
 
 
+LINE, QUOTED = 400, 80  # the most characters of a message, and of a value that it quotes
+# control characters, breaks of lines and paragraphs, marks that turn the direction of writing, lone surrogates
+CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
 class RLBenchError(Exception):
     """A mistake that the user can mend; the message says what was asked, what is allowed, what to do.
 
@@ -46,11 +52,11 @@ class RLBenchError(Exception):
 class UnknownName(RLBenchError):
     """A name that is not registered; suggests the nearest known ones."""
 
-    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+    def __init__(self, kind: str, name: str, known: Iterable[str], where: str = "") -> None:
         names = sorted(known)
-        near = get_close_matches(name, names, n=1, cutoff=0.6)
+        near = get_close_matches(name[:QUOTED], names, n=1, cutoff=0.6)
         hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names) or 'none'}"
-        super().__init__(f"no {kind} named {name!r}; {hint}")
+        super().__init__(f"{where}no {kind} named {quote(name)}; {hint}")
 
 
 class SuiteError(RLBenchError):
@@ -58,7 +64,11 @@ class SuiteError(RLBenchError):
 
 
 class FieldError(RLBenchError):
-    """A field of a plugin or a recipe has an unknown name or a value that is not allowed."""
+    """A field of a plugin or a recipe has an unknown name or a value that is not allowed; `field` names it."""
+
+    def __init__(self, message: object, field: str = "") -> None:
+        super().__init__(str(message))
+        self.field = field
 
 
 class DataError(RLBenchError):
@@ -90,3 +100,23 @@ def first_line(error: BaseException) -> str:
         return "it holds code or more than tensors, which is never loaded"
     lines = [line.strip() for line in str(error).strip().splitlines()] or [type(error).__name__]
     return " ".join(lines[: 2 if lines[0].endswith(":") else 1]).rstrip(".")
+
+
+def shorten(text: str, limit: int) -> str:
+    """The text, or its beginning and end where it is longer than `limit` characters."""
+    return text if len(text) <= limit else f"{text[: limit * 2 // 3]} ... {text[len(text) - limit // 3 :]}"
+
+
+def quote(value: object) -> str:
+    """A value as messages show it: its `repr`, cut in the middle where it is long."""
+    if isinstance(value, str) and len(value) > LINE:
+        value = value[:LINE] + value[-LINE:]
+    try:
+        return shorten(repr(value), QUOTED)
+    except (ValueError, RecursionError):  # a whole number of thousands of digits; lists in lists without end
+        return f"{'a number of many digits' if isinstance(value, int) else type(value).__name__}"
+
+
+def one_line(text: object) -> str:
+    """A message as one line of at most about LINE characters that are safe to print."""
+    return shorten(printable(" ".join(str(text).split())), LINE)

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rlbench.blocks import Block
 from rlbench.cells import Group
 from rlbench.core import Box, Classifier, Examples, Suite
 from rlbench.errors import AttackError
@@ -31,7 +32,6 @@ from rlbench.loading import load
 from rlbench.machine import environment
 from rlbench.matrix import Case, Outcome
 from rlbench.metrics import margin
-from rlbench.records import Block
 from rlbench.retrieval import Ranked, Retriever, head_of
 from rlbench.sources import source_hash
 from rlbench.threat import threat_of

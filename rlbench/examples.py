@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from rlbench.blocks import BLOCK, Block
 from rlbench.cells import record_key
 from rlbench.core import Record
-from rlbench.records import BLOCK, Block, Store, read_records
+from rlbench.records import Store, read_records
 
 CELL = ("suite", "suite_version", "modality", "task", "model", "backbone", "perturbation")
 FACTS = ("data", "seed", "checkpoint", "protocol")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from rlbench.documents import expand_user
 from rlbench.errors import CheckpointError, first_line
 
 _TOKENS = ("vocab.json", "vocab.txt", "merges.txt", "tokenizer.json", "tokenizer_config.json", "spiece.model")
@@ -83,7 +84,7 @@ def folder_of(source: str, layout: Layout = TRANSFORMERS) -> Path:
     Raises: CheckpointError.
     """
     if is_folder(source):
-        return Path(source).expanduser()
+        return expand_user(source)
     repo, _, revision = source.partition("@")
     return fetched(repo, revision or None, layout)
 

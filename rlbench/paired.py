@@ -9,6 +9,7 @@ from statistics import NormalDist
 import numpy as np
 
 from rlbench.core import Record
+from rlbench.flags import unpack
 from rlbench.metrics import mcnemar
 
 _Z = NormalDist().inv_cdf
@@ -18,8 +19,7 @@ def flags_of(record: Record) -> np.ndarray:
     """(n,) bool: which examples of a record that has counts are correct. Raises: ValueError where it has no flags."""
     if record.flags is None:
         raise ValueError(f"{record.perturbation} has no flags: {record.error}")
-    bits = np.unpackbits(np.frombuffer(bytes.fromhex(record.flags), dtype=np.uint8))
-    return bits[: record.n].astype(bool)
+    return unpack(record.flags, record.n)
 
 
 @dataclass(frozen=True)

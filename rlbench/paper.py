@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
 
-import yaml
-
-from rlbench import formats, recalls
+from rlbench import formats, located, recalls
 from rlbench.core import Record
-from rlbench.errors import StoreError
-from rlbench.fields import checked
+from rlbench.errors import StoreError, quote
+from rlbench.located import Part
 from rlbench.tables import frame, tables
 
 NAME, REPORTED = "paper", "reported.yaml"
@@ -51,66 +48,53 @@ class Reported:
     suite: str = ""
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Page:
-    sources: dict  # type: ignore[type-arg]
-    tables: list  # type: ignore[type-arg]
-
-
-def _made(kind: Any, values: object, what: str) -> Any:
-    if not isinstance(values, dict):
-        raise StoreError(f"{what} is {values!r}; it must be a mapping")
-    return kind(**checked(kind, values, what))
-
-
 def read(path: Path) -> tuple[dict[str, Source], list[Reported]]:
     """The sources by name, and the tables.
 
     Raises:
-        StoreError: not readable; a source that is not there, not used or no page; a row whose values do not fit the
-            columns or leave [0, 100]; a title, suite, column or row that stands twice. FieldError: an unknown or
-            missing key, or a value of another type.
+        StoreError: not readable; an unknown or missing key, or a value of another type; a source that is not there, not
+            used or no page; a row whose values do not fit the columns or leave [0, 100]; a title, suite, column or row
+            that stands twice.
     """
-    try:
-        page = _made(_Page, yaml.safe_load(path.read_text(encoding="utf-8")), str(path))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise StoreError(f"{path} can't be read: {error}".replace("\n", " ")) from error
-    sources = {str(name): _made(Source, value, f"{path}: source {name}") for name, value in page.sources.items()}
-    found = [_table(values, f"{path}: table {k + 1}") for k, values in enumerate(page.tables)]
-    for name, source in sources.items():
-        _check(source.url.startswith("https://"), f"{path}: {name} has the url {source.url!r}; it must be https://...")
+    keys = (whole := located.read(path, "board", StoreError)).items()
+    located.check_keys(keys, whole, ("sources", "tables"))
+    sources = {name: part.make(Source) for name, part in keys["sources"].items().items()}
+    found = [_table(part) for part in keys["tables"].each()]
+    for name, part in keys["sources"].items().items():
+        url = sources[name].url
+        _check(url.startswith("https://"), part, f"{name} has the url {quote(url)}; it must be https://...")
     used = {row.source for table in found for row in table.rows}
     for name in sorted(used ^ set(sources)):
-        raise StoreError(f"{path}: the source {name!r} is {'not used' if name in sources else 'not listed'}")
-    _once([table.title for table in found], path)
-    _once([table.suite for table in found if table.suite], path)
+        keys["sources"].fail(f"the source {quote(name)} is {'not used' if name in sources else 'not listed'}")
+    _once([table.title for table in found], keys["tables"])
+    _once([table.suite for table in found if table.suite], keys["tables"])
     return sources, found
 
 
-def _table(values: object, what: str) -> Reported:
-    raw = values.get("rows") if isinstance(values, dict) else None
-    rows = tuple(_made(Row, row, f"{what}, row {k + 1}") for k, row in enumerate(raw if isinstance(raw, list) else []))
-    _check(bool(rows), f"{what} needs rows")
-    made: Reported = replace(_made(Reported, {**cast(Any, values), "rows": []}, what), rows=rows)
-    _once(made.columns, what)
-    _once([row.model for row in rows], what)
+def _table(part: Part) -> Reported:
+    parts = part.items()
+    rows = tuple(row.make(Row) for row in parts.pop("rows").each()) if "rows" in parts else ()
+    made = part.make(Reported, parts, rows=rows)
+    _check(bool(rows), part, "a table needs rows")
+    _once(made.columns, part)
+    _once([row.model for row in rows], part)
     for row in rows:
         fits = len(row.values) == len(made.columns)
-        _check(fits, f"{what}: {row.model} has {len(row.values)} values for {len(made.columns)} columns")
+        _check(fits, part, f"{row.model} has {len(row.values)} values for {len(made.columns)} columns")
         inside = all(value is None or 0 <= value <= 100 for value in row.values)
-        _check(inside, f"{what}: {row.model} has the values {list(row.values)}; they must lie in [0, 100]")
+        _check(inside, part, f"{row.model} has the values {list(row.values)}; they must lie in [0, 100]")
     return made
 
 
-def _check(fits: bool, problem: str) -> None:
+def _check(fits: bool, part: Part, problem: str) -> None:
     if not fits:
-        raise StoreError(problem)
+        part.fail(problem)
 
 
-def _once(names: Iterable[str], what: object) -> None:
+def _once(names: Iterable[str], part: Part) -> None:
     seen: set[str] = set()
     for name in names:
-        _check(name not in seen, f"{what}: {name!r} stands twice")
+        _check(name not in seen, part, f"{quote(name)} stands twice")
         seen.add(name)
 
 

@@ -16,12 +16,12 @@ from time import perf_counter
 import numpy as np
 
 from rlbench import cells
+from rlbench.blocks import Block
 from rlbench.cells import Group, plugin
 from rlbench.core import Adversarial, Clean, Composed, Corrupted, Perturbation, Threat
 from rlbench.cost import Cost, Rates
 from rlbench.errors import AttackError
 from rlbench.evaluate import Bench, Result, evaluate
-from rlbench.records import Block
 from rlbench.threat import threat_of
 
 SHORT = {"steps": 10, "restarts": 1, "targets": 2, "queries": 50, "points": 10}  # fields of attacks, cut to this

@@ -13,6 +13,7 @@ from itertools import product
 
 from rlbench import budget as times
 from rlbench import cells
+from rlbench.blocks import BLOCK
 from rlbench.checkpoints import OWN, resolve
 from rlbench.core import Mode, Perturbation, Suite, Worst
 from rlbench.cost import STARTING, bounds
@@ -21,7 +22,7 @@ from rlbench.evaluate import Bench, prepare
 from rlbench.identity import Identity
 from rlbench.machine import code, device_of, processors, settled
 from rlbench.pilot import rehearse
-from rlbench.records import BLOCK, Store
+from rlbench.records import Store
 from rlbench.retrieval import gallery_of
 from rlbench.suite import load_suites
 from rlbench.variants import varied

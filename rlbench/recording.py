@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from rlbench import cells, soundness
+from rlbench.blocks import Block
 from rlbench.core import Field, Perturbation, Record, Worst
 from rlbench.metrics import clustered
 from rlbench.planner import Pair
-from rlbench.records import Block
 from rlbench.retrieval import prompted
 
 

@@ -13,13 +13,14 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
+from rlbench.blocks import BLOCK
 from rlbench.cells import record_key
 from rlbench.checks import RANK
 from rlbench.core import Record
 from rlbench.errors import FieldError
 from rlbench.metrics import holm
 from rlbench.paired import Pairs, flags_of, power
-from rlbench.records import BLOCK, Store
+from rlbench.records import Store
 
 Status = Literal["PASS", "FAIL", "INCONCLUSIVE", "MISSING"]
 ALIKE = ("protocol", "data", "anchors")  # what must be the same on both sides

@@ -13,6 +13,7 @@ from pathlib import Path
 from time import perf_counter
 
 from rlbench import cells
+from rlbench.blocks import Block
 from rlbench.bundles import Bundle, bundles
 from rlbench.cells import Group
 from rlbench.core import Clean, Mode, Perturbation, Record, Suite
@@ -22,7 +23,6 @@ from rlbench.identity import Identity
 from rlbench.machine import settled
 from rlbench.planner import Pair, Plan, PlannedCell, Unit, plan
 from rlbench.recording import members, recorded
-from rlbench.records import Block
 from rlbench.workers import PERIOD, Pool
 
 __all__ = ["Plan", "PlannedCell", "Progress", "execute", "plan", "run"]

@@ -17,8 +17,9 @@ from typing import Any, get_args
 
 from rlbench.columns import made, perturbations
 from rlbench.core import Modality, Suite, Task
-from rlbench.errors import SuiteError, UnknownName
-from rlbench.located import Part, check_keys, parse
+from rlbench.documents import expand_user
+from rlbench.errors import RLBenchError, SuiteError, UnknownName, quote
+from rlbench.located import Part, check_keys, read
 
 GROUP = "rlbench.suites"
 HEAD = ("suite", "version", "summary")
@@ -46,7 +47,7 @@ def _head(whole: Part) -> tuple[SuiteInfo, dict[str, Part], dict[Modality, dict[
     check_keys(keys, whole, (*HEAD, *(("parts",) if several else BODY), *OPTIONAL), tuple(OPTIONAL))
     name = keys["suite"].text()
     if not _NAME.fullmatch(name):
-        keys["suite"].fail(f"{name!r} must be letters, digits, '.', '_' and '-'")
+        keys["suite"].fail(f"{quote(name)} must be letters, digits, '.', '_' and '-'")
     bodies: dict[Modality, dict[str, Part]] = {}
     for part in keys["parts"].each() if several else [whole]:
         body = part.items()
@@ -86,7 +87,7 @@ def suites() -> list[SuiteInfo]:
     """
     listed = []
     for stem, path in _paths().items():
-        info, keys, _ = _head(parse(path, Path(path).read_text(encoding="utf-8")))
+        info, keys, _ = _head(read(path))
         if info.name != stem:
             keys["suite"].fail(f"{info.name!r} must be the file's name, {stem!r}")
         listed.append(info)
@@ -98,11 +99,14 @@ def _located(part: Part, data: str) -> str:
     if data.startswith(DATA_ROOT):
         root = os.environ.get("RLBENCH_DATA")
         if not root:
-            part.fail(f"{data!r} needs RLBENCH_DATA; export RLBENCH_DATA=<the folder that holds the data packs>")
+            part.fail(f"{quote(data)} needs RLBENCH_DATA; export RLBENCH_DATA=<the folder that holds the data packs>")
         data = root + data.removeprefix(DATA_ROOT)
     if "${" in data:
-        part.fail(f"{data!r}: {DATA_ROOT} at its start is the only variable")
-    return str(Path(part.path).resolve().parent / Path(data).expanduser())
+        part.fail(f"{quote(data)}: {DATA_ROOT} at its start is the only variable")
+    try:
+        return str(Path(part.path).resolve().parent / expand_user(data))
+    except RLBenchError as error:
+        part.fail(error)
 
 
 def _task(part: Part, modality: Modality) -> tuple[str, Task]:
@@ -111,7 +115,7 @@ def _task(part: Part, modality: Modality) -> tuple[str, Task]:
     if "name" not in parts:
         part.fail("the key 'name' is missing")
     name = parts.pop("name")
-    values = {key: part.plain() for key, part in parts.items()}
+    values = {key: part.value() for key, part in parts.items()}
     for key in ("data", "root"):
         if isinstance(values.get(key), str):
             values[key] = _located(parts[key], values[key])
@@ -137,11 +141,7 @@ def load_suites(name: str | os.PathLike[str]) -> list[Suite]:
         if path not in known:
             raise UnknownName("suite (or .yaml file)", path, known)
         path = known[path]
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SuiteError(f"{path}: can't read the suite file: {getattr(error, 'strerror', None) or error}") from None
-    info, keys, bodies = _head(parse(path, text))
+    info, keys, bodies = _head(read(path))
     if wanted and wanted not in bodies:
         raise UnknownName(f"part of suite {info.name}", wanted, bodies)
     return [_suite(info, keys, modality, body) for modality, body in bodies.items() if wanted in ("", modality)]

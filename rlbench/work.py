@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from rlbench.blocks import BLOCK
 from rlbench.cells import Group
 from rlbench.core import Perturbation, Suite
 from rlbench.cost import STARTING, Rates
 from rlbench.identity import Identity
 from rlbench.metrics import wilson
-from rlbench.records import BLOCK, Store
+from rlbench.records import Store
 from rlbench.retrieval import Gallery
 
 

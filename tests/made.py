@@ -1,14 +1,21 @@
 """Records that no run made."""
 
+import hashlib
+
 import numpy as np
 
 from rlbench.core import Record
 
 
+def key(*facts: object) -> str:
+    """A record's key that no run has: 16 hexadecimal digits, of these facts."""
+    return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
+
+
 def made(model: str, perturbation: str, correct: np.ndarray, *, suite: str = "thermal", **facts: object) -> Record:
     """A cell with these flags; `facts` are further provenance, or replace it."""
     return Record(
-        key=f"{suite} {model} {perturbation} {len(correct)} {facts.get('round')}",
+        key=key(suite, model, perturbation, len(correct), facts.get("round")),
         suite=suite,
         suite_version=1,
         task="world",

@@ -11,8 +11,8 @@ ROOT = Path(rlbench.__file__).parent
 LAYERS = [
     "box errors",
     "core",
-    "cards learning fbank fields files hub machine preprocess registry located columns threat seeds metrics paired "
-    "acceptance checks soundness sources reach callables",
+    "acceptance blocks callables cards checks columns documents fbank fields files flags hub learning lines located "
+    "machine metrics paired preprocess reach registry seeds soundness sources threat yaml_nodes",
     "encoders attacks corruptions objectives tasks",
     "cells checkpoints copies expectation heads judge suite records rows workers",
     "chains identity inputs retrieval variants",

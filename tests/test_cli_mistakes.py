@@ -88,3 +88,43 @@ MISTAKEN = [
 def test_mistakes_in_training(call: Call, tmp_path: Path, arguments: list[str], words: list[str]) -> None:
     fails(call("train", *arguments, "--quiet"), *words)
     assert list(tmp_path.iterdir()) == []
+
+
+# Arguments of any kind
+
+TWO = ["--suite", "smoke", "--model", "linear", "--dry-run"]
+ODD = [
+    (["run", *TWO[:2], "--model", "~nouser/x"], ["~nouser", "no user"]),
+    (["run", *TWO[:2], "--model", "a\0b"], ["an argument must be one line"]),
+    (["run", *TWO[:2], "--model", "\x1b[31m"], ["an argument must be one line"]),
+    (["run", *TWO[:2], "--model", "\udcff"], ["an argument must be one line"]),
+    (["run", *TWO[:2], "--model", ""], ["an argument is empty"]),
+    (["run", *TWO[:2], "--model", "x" * 800], ["xxx ... xxx", "too long"]),
+    (["run", *TWO[:2], "--model", "x" * 100_000], ["an argument must be one line"]),
+    (["run", *TWO, "--examples", "9" * 5000], ["an argument must be one line"]),
+    (["run", *TWO, "--examples", "1e3"], ["'1e3'", "see rlbench run --help"]),
+    (["run", *TWO, "--out", "x" * 300], ["can't", "xxx"]),
+    (["run", "--suite", "smoke"], ["Missing option '--model'"]),
+    (["nope"], ["No such command 'nope'"]),
+    (["--nope"], ["No such option"]),
+    (["leaderboard", "--records", "."], ["records.jsonl"]),
+    (["leaderboard", "--records", "/dev/zero"], ["/dev/zero", "not a file"]),
+    (["verify", "/dev/zero"], ["/dev/zero", "not a file"]),
+    (["campaign", "/dev/zero", "--out", "o"], ["/dev/zero", "not a file"]),
+    (["train", "languagebind", "--dry-run", "--set", "eps=1e9999999"], ["eps is inf"]),
+    (["train", "languagebind", "--dry-run", "--set", "lr=1e999"], ["lr"]),
+]
+
+
+@pytest.mark.parametrize(("arguments", "words"), ODD, ids=[" ".join(a)[:60] for a, _ in ODD])
+def test_odd_arguments(call: Call, tmp_path: Path, arguments: list[str], words: list[str]) -> None:
+    result = call(*arguments)
+    fails(result, *words)
+    assert len(result.stderr) < 450 and result.stderr.strip().isprintable()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_device_is_not_replaced_by_a_file(call: Call, tmp_path: Path) -> None:
+    (tmp_path / "device").symlink_to("/dev/null")
+    fails(call("show", "smoke", "--model", "linear", "--out", "device"), "it is no file")
+    assert (tmp_path / "device").is_symlink()

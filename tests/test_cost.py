@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from torch import Tensor
 
 from rlbench import cells, planner
+from rlbench.blocks import Block
 from rlbench.budget import largest, seconds
 from rlbench.cells import Group
 from rlbench.cli import main
@@ -22,7 +23,6 @@ from rlbench.errors import FieldError
 from rlbench.evaluate import Bench, evaluate
 from rlbench.pilot import CHUNK, rehearse, shortened
 from rlbench.planner import plan
-from rlbench.records import Block
 from rlbench.runner import execute, run
 
 BOX = Box(shape=(1, 4, 4))

@@ -9,6 +9,7 @@ from affine_bench import Affine, Crash, N, Points, adversarial, bench, done
 from torch import Tensor
 
 from rlbench import registry
+from rlbench.blocks import Block
 from rlbench.cells import Group, groups
 from rlbench.core import Box, Composed, Corrupted, Examples, Worst
 from rlbench.errors import DataError, RLBenchError
@@ -16,7 +17,6 @@ from rlbench.evaluate import Bench, Failure, evaluate
 from rlbench.inputs import corrupt
 from rlbench.loading import check_frozen
 from rlbench.metrics import margin
-from rlbench.records import Block
 from rlbench.seeds import ExampleStreams
 
 

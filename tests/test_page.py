@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from made import key
 
 import rlbench
 from rlbench import page
@@ -27,7 +28,7 @@ def record(model: str, perturbation: str, ones: int | None, suite: str, **change
     flags = None if ones is None else np.packbits(np.arange(200) < ones).tobytes().hex()
     facts = {"protocol": perturbation, "data": suite, "anchors": "a", "seed": 0, "soundness": "sound"}
     return Record(
-        key=f"{suite} {model} {perturbation}",
+        key=key(suite, model, perturbation),
         suite=suite,
         suite_version=1,
         task="world",

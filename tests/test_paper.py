@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from made import key
 
 from rlbench import paper
 from rlbench.core import Record
@@ -19,7 +20,7 @@ FILE = BOARD.page.with_name(paper.REPORTED)
 
 def record(suite: str, perturbation: str, right: int) -> Record:
     return Record(
-        key=f"{suite} {perturbation}",
+        key=key(suite, perturbation),
         suite=suite,
         suite_version=1,
         task=suite,
@@ -96,9 +97,9 @@ def _edited(path: Path, edit) -> Path:
         (lambda p: p["tables"][0]["rows"][0].update(value=[1]), "has no field 'value'; did you mean 'values'"),
         (lambda p: p["tables"][0]["rows"].append(p["tables"][0]["rows"][0]), "'CLIP' stands twice"),
         (lambda p: p["tables"].append(p["tables"][0]), "'Zero-shot pictures, mean of 13 sets' stands twice"),
-        (lambda p: p["tables"][0].update(rows=[]), "table 1 needs rows"),
-        (lambda p: p["tables"].append("text"), "needs rows"),
-        (lambda p: p.update(tables=3), "tables is 3"),
+        (lambda p: p["tables"][0].update(rows=[]), "the list is empty"),
+        (lambda p: p["tables"].append("text"), "'text' must be a mapping"),
+        (lambda p: p.update(tables=3), "tables: 3 must be"),
     ],
 )
 def test_a_file_that_is_wrong_is_refused(tmp_path, edit, said) -> None:

@@ -9,11 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from rlbench.blocks import Block
 from rlbench.core import Record
 from rlbench.errors import StoreError
-from rlbench.records import Block, Store, read_records, timeless
+from rlbench.records import Store, read_records, timeless
 
 KEY = "0123456789abcdef"
+FACTS = {"protocol": "p", "data": "d", "anchors": "a", "seed": 0}
 
 
 def block(n: int = 5, seed: int = 0) -> Block:
@@ -31,10 +33,15 @@ def block(n: int = 5, seed: int = 0) -> Block:
     )
 
 
+def key(i: int) -> str:
+    return f"{i:016x}"
+
+
 def record(i: int = 0, **changes: object) -> Record:
     values = dict(suite="s", suite_version=1, task="t", modality="image", model="m:mini", backbone="mini")
     counts = dict(perturbation=f"pgd linf {i}/255", n=10, n_correct=5, error=None, forwards=7, backwards=6)
-    return replace(Record(key=f"key{i}", provenance={"seconds": 1.0, "seed": 0}, **values, **counts), **changes)
+    facts = {**FACTS, "seconds": 1.0}
+    return replace(Record(key=key(i), flags="f800", provenance=facts, **values, **counts), **changes)
 
 
 def test_a_block_comes_back_exactly(tmp_path: Path) -> None:
@@ -79,24 +86,24 @@ def test_a_block_in_anothers_place_is_not_trusted(tmp_path: Path) -> None:
     store = Store(tmp_path)
     store.save(KEY, 0, 5, block())
     path = tmp_path / "blocks" / KEY / "0-5.parquet"
-    for key, start, stop in ((KEY, 5, 10), (KEY, 0, 6), ("f" * 16, 0, 5)):
-        other = tmp_path / "blocks" / key / f"{start}-{stop}.parquet"
+    for cell, start, stop in ((KEY, 5, 10), (KEY, 0, 6), ("f" * 16, 0, 5)):
+        other = tmp_path / "blocks" / cell / f"{start}-{stop}.parquet"
         other.parent.mkdir(exist_ok=True)
         other.write_bytes(path.read_bytes())
         with pytest.raises(StoreError, match="damaged"):
-            store.block(key, start, stop)
+            store.block(cell, start, stop)
 
 
 def test_records_are_replaced_by_identity_and_survive_damage(tmp_path: Path) -> None:
     store = Store(tmp_path)
     store.append(record(1))
     store.append(record(2))
-    store.append(record(1, n_correct=4))
+    store.append(record(1, n_correct=4, flags="f000"))
     store.append(record(1, model="other:mini"))
     assert sorted((r.model, r.key, r.n_correct) for r in read_records([tmp_path])) == [
-        ("m:mini", "key1", 4),
-        ("m:mini", "key2", 5),
-        ("other:mini", "key1", 5),
+        ("m:mini", key(1), 4),
+        ("m:mini", key(2), 5),
+        ("other:mini", key(1), 5),
     ]
     file = tmp_path / "records.jsonl"
     file.write_text(file.read_text() + '{"key": "torn')
@@ -131,7 +138,7 @@ def test_a_missing_file_is_an_error_that_says_what_writes_it(tmp_path: Path) -> 
 
 
 def test_timeless_drops_seconds_alone() -> None:
-    assert dict(timeless(record()).provenance) == {"seed": 0}
+    assert dict(timeless(record()).provenance) == FACTS
 
 
 WRITER = """
@@ -149,7 +156,7 @@ def test_concurrent_writers_lose_no_record(tmp_path: Path) -> None:
     writers = [subprocess.Popen([*arguments, str(w), str(Path(__file__).parent)]) for w in range(3)]
     assert [w.wait() for w in writers] == [0, 0, 0]
     assert sorted(r.key for r in read_records([tmp_path])) == sorted(
-        f"key{100 * w + i}" for w in range(3) for i in range(12)
+        key(100 * w + i) for w in range(3) for i in range(12)
     )
 
 
@@ -158,8 +165,8 @@ def test_forget_removes_these_cells_and_no_others(tmp_path: Path) -> None:
     for i in (1, 2):
         store.append(record(i))
         store.save(f"cell{i}", 0, 5, block())
-    store.forget(["cell1"], ["key1"])
-    assert [r.key for r in read_records([tmp_path])] == ["key2"]
+    store.forget(["cell1"], [key(1)])
+    assert [r.key for r in read_records([tmp_path])] == [key(2)]
     assert store.block("cell1", 0, 5) is None and store.block("cell2", 0, 5) is not None
 
 
@@ -179,24 +186,10 @@ def test_a_read_only_folder_is_found_before_any_work(tmp_path: Path) -> None:
 
 
 def test_stores_that_contradict_each_other_are_not_merged(tmp_path: Path) -> None:
-    record = Record(
-        key="k",
-        suite="s",
-        suite_version=1,
-        task="t",
-        modality="image",
-        model="m:mini",
-        backbone="mini",
-        perturbation="clean",
-        n=10,
-        n_correct=7,
-        error=None,
-        forwards=10,
-        backwards=0,
-    )
-    Store(tmp_path / "a").append(record)
-    Store(tmp_path / "b").append(replace(record, provenance={"device": "cuda"}))
-    Store(tmp_path / "c").append(replace(record, n_correct=8))
-    assert read_records([tmp_path / "a", tmp_path / "b"]) == [record]
+    one = record(0, perturbation="clean")
+    Store(tmp_path / "a").append(one)
+    Store(tmp_path / "b").append(replace(one, provenance={**FACTS, "device": "cuda"}))
+    Store(tmp_path / "c").append(replace(one, n_correct=8, flags="ff00"))
+    assert read_records([tmp_path / "a", tmp_path / "b"]) == [one]
     with pytest.raises(StoreError, match=r"contradicts .*records.jsonl on one cell \(s, m:mini, clean\)"):
         read_records([tmp_path / "a", tmp_path / "c"])

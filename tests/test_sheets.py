@@ -10,12 +10,12 @@ import torch
 from PIL import Image
 
 from rlbench import inputs, sheets
+from rlbench.blocks import Block
 from rlbench.cells import groups
 from rlbench.core import Adversarial, Box, Clean, Composed, Corrupted, Modality, Threat
 from rlbench.drawing import RIGHT, WRONG, Guess, Sheet, amplification, draw
 from rlbench.errors import FieldError, UnknownName
 from rlbench.evaluate import Result, evaluate, prepare
-from rlbench.records import Block
 from rlbench.sheets import choose, collect
 from rlbench.suite import load_suite
 from rlbench.threat import distance

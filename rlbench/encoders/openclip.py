@@ -18,6 +18,7 @@ from torch.nn.functional import normalize
 from rlbench import hub
 from rlbench.box import Box, Filter, Fit, Resize
 from rlbench.core import Modality, Trait
+from rlbench.documents import expand_user
 from rlbench.encoders.clip_fronts import Pixels
 from rlbench.encoders.clip_weights import check_no_code, read_json, read_tensors, sha256_of
 from rlbench.errors import CheckpointError, ModalityError, RLBenchError, UnknownName, first_line
@@ -202,7 +203,7 @@ def open_clip(*, source: str) -> OpenClip:
     scheme, _, rest = source.partition(":")
     try:
         if scheme in ("hf-hub", "local-dir"):
-            folder = Path(rest).expanduser() if scheme == "local-dir" else hub.folder_of(rest, hub.OPEN_CLIP)
+            folder = expand_user(rest) if scheme == "local-dir" else hub.folder_of(rest, hub.OPEN_CLIP)
             name, path = f"local-dir:{folder}", _check_folder(folder, library)
         else:
             name, arguments, path = _tagged(library, source)

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from rlbench.core import Box, Examples, Label, Modality, Split
+from rlbench.documents import expand_user
 from rlbench.errors import DataError
 from rlbench.tasks.folder import describe_untested, mixed
 from rlbench.tasks.hashes import digests
@@ -99,7 +100,7 @@ class Published(Recordings, ABC):
         get = f"get {about.title} from {about.url} (licence: {about.licence}); it holds {about.layout}"
         if not self.root and not base:
             raise DataError(f"no data: set root, or export RLBENCH_DATA=<the folder of {about.folder}/>; {get}")
-        folder = Path(self.root or Path(str(base)) / about.folder).expanduser()
+        folder = expand_user(self.root or str(Path(str(base)) / about.folder))
         if not folder.is_dir():
             raise DataError(f"there is no folder {folder}; {get}")
         return folder

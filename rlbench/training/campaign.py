@@ -20,24 +20,25 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from subprocess import DEVNULL, PIPE
-from typing import Any, cast
+from typing import Any
 
 import pandas as pd
-import yaml
 
 from rlbench import callables
 from rlbench.checkpoints import resolve, resolve_plain
 from rlbench.core import Modality
-from rlbench.errors import FieldError, RLBenchError
-from rlbench.fields import checked
+from rlbench.errors import FieldError, RLBenchError, quote
 from rlbench.files import LOCK, locked
+from rlbench.located import Part, read
 from rlbench.machine import processors
 from rlbench.suite import load_suite
 from rlbench.training.recipe import load_recipe
@@ -51,17 +52,24 @@ class _Job:
     method: str
     stage: int | None = None
     suite: str | None = None
-    set: dict = field(default_factory=dict)  # type: ignore[type-arg]
+    set: Mapping[str, Any] = field(default_factory=dict)
     rounds: tuple[str, ...] | None = None
-    modalities: tuple[str, ...] | None = None
+    modalities: tuple[Modality, ...] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Round:
+    modalities: tuple[Modality, ...] | None = None
+    suite: str | None = None
+    set: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
 class _File:
-    modalities: tuple[str, ...]
-    jobs: dict  # type: ignore[type-arg]
-    rounds: dict = field(default_factory=lambda: {"0": {}})  # type: ignore[type-arg]
-    set: dict = field(default_factory=dict)  # type: ignore[type-arg]
+    modalities: tuple[Modality, ...]
+    jobs: Mapping[str, Any]
+    rounds: Mapping[str, Any] = field(default_factory=lambda: {"0": {}})
+    set: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -94,30 +102,50 @@ def read_campaign(path: Path, out: Path) -> list[Task]:
     Raises:
         FieldError: the file can't be read, or a key, value or job's name is wrong. UnknownName: a method or modality.
     """
-    try:
-        raw: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise FieldError(f"{path} can't be read as a campaign: {error}".replace("\n", " ")) from error
-    if not isinstance(raw, dict):
-        raise FieldError(f"{path} must be a mapping of modalities, rounds, set and jobs")
-    file = _File(**cast(Any, checked(_File, raw, str(path))))
-    jobs = {name: _Job(**cast(Any, checked(_Job, job, f"{path}: job {name}"))) for name, job in file.jobs.items()}
+    whole = read(path, "campaign", FieldError)
+    file, parts = whole.make(_File), whole.items()
+    jobs = {_name(part): part.make(_Job) for part in parts["jobs"].items().values()}
+    rounds = {"0": _Round()}
+    if "rounds" in parts:
+        rounds = {_name(part): _round(part) for part in parts["rounds"].items().values()}
     tasks = []
-    for turn, common in file.rounds.items():
-        own = dict(common or {})
-        modalities, suite = own.pop("modalities", file.modalities), own.pop("suite", None)
+    for turn, own in rounds.items():
+        modalities = own.modalities or file.modalities
         for modality in modalities:
             for name, job in jobs.items():
-                if turn in (job.rounds or file.rounds) and modality in (job.modalities or modalities):
-                    settings = {**file.set, **own, **job.set}
-                    job = replace(job, suite=job.suite or suite)
-                    tasks.append(_task(name, job, str(turn), cast(Modality, modality), settings, out))
+                if turn in (job.rounds or rounds) and modality in (job.modalities or modalities):
+                    settings = {**file.set, **own.set, **job.set}
+                    job = replace(job, suite=job.suite or own.suite)
+                    tasks.append(_task(name, job, turn, modality, settings, out))
+    _check_order(tasks, parts["jobs"])
+    return tasks
+
+
+def _name(part: Part) -> str:
+    """The name of a round or job, which becomes a folder's."""
+    if not re.fullmatch(r"\w[\w.-]{0,99}", part.key):
+        part.fail("a name must be letters, digits, '.', '_' and '-'")
+    return part.key
+
+
+def _round(part: Part) -> _Round:
+    """Null, or a mapping of settings, `modalities` and `suite`."""
+    parts = {} if part.value() is None else part.items()
+    settings = {key: parts.pop(key).value() for key in list(parts) if key not in ("modalities", "suite")}
+    return part.make(_Round, parts, set=settings)
+
+
+def _check_order(tasks: Sequence[Task], jobs: Part) -> None:
+    """Every run starts from runs of the file, and none waits for itself."""
     known = {task.name for task in tasks}
     for task in tasks:
         load_recipe(task.method, task.stage, modality=task.modality, overrides=task.settings)
         if task.after - known:
-            raise FieldError(f"{path}: {task.name} starts from {min(task.after - known)}, which is no job of it")
-    return tasks
+            jobs.fail(f"{task.name} starts from {quote(min(task.after - known))}, which is no job of it")
+    try:
+        TopologicalSorter({task.name: task.after for task in tasks}).prepare()
+    except CycleError as error:
+        jobs.fail(f"{' waits for '.join(error.args[1])}")
 
 
 def _task(name: str, job: _Job, turn: str, modality: Modality, settings: Mapping[str, object], out: Path) -> Task:

@@ -13,13 +13,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
-import yaml
-
 from rlbench import registry
 from rlbench.checkpoints import DEFAULT_BACKBONE, default_name, folders, models
 from rlbench.core import Modality
-from rlbench.errors import FieldError, UnknownName
+from rlbench.errors import FieldError, UnknownName, quote
 from rlbench.fields import check_eps, checked, parse_eps
+from rlbench.located import read
 
 if TYPE_CHECKING:
     from rlbench.learning import Objective
@@ -158,16 +157,16 @@ def methods() -> dict[str, tuple[int, ...]]:
     return {method: tuple(sorted(set(stages))) for method, stages in sorted(table.items())}
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise FieldError(f"{path} can't be read as a recipe: {error}".replace("\n", " ")) from error
-    if not isinstance(raw, dict):
-        raise FieldError(f"{path} must be a mapping of a recipe's fields")
-    if "extends" in raw:
-        return {**_read(path.parent.parent / f"{raw.pop('extends')}.yaml"), **raw}
-    return raw
+def _read(path: Path, below: int = 8) -> dict[str, Any]:
+    """A recipe's fields, with those of what it extends, in at most `below` steps."""
+    whole = read(path, "recipe", FieldError)
+    raw: dict[str, Any] = whole.value() if whole.items() else {}
+    if "extends" not in raw:
+        return raw
+    base = whole.items()["extends"]
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", base.text()) or not below:
+        base.fail(f"{quote(base.text())} must be METHOD/BACKBONE, and extend nothing that extends this file")
+    return {**_read(path.parent.parent / f"{raw.pop('extends')}.yaml", below - 1), **raw}
 
 
 def load_recipe(
@@ -196,7 +195,10 @@ def load_recipe(
         )
     raw = _read(path)
     own = raw.pop("modalities", None) or {}
-    values = _overridden({**raw, **(own.get(modality) or {}), "backbone": backbone}, overrides or {})
+    special = (own.get(modality) or {}) if isinstance(own, Mapping) else own
+    if not isinstance(special, Mapping):
+        raise FieldError(f"{path}: modalities must map modalities to fields")
+    values = _overridden({**raw, **special, "backbone": backbone}, overrides or {})
     return Recipe(**cast(Any, checked(Recipe, values, f"recipe {path.parent.name}/{path.name}")))
 
 

@@ -1,0 +1,180 @@
+"""What is read is checked: an altered line of records, block or entry is refused by file, line and field."""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from commands import Call, fails
+from hypothesis import given
+from hypothesis import strategies as st
+from made import made
+from test_records import KEY, block
+
+from rlbench.blocks import Block, to_bytes
+from rlbench.errors import FieldError, StoreError
+from rlbench.fields import parse_eps
+from rlbench.lines import check_perturbation, from_line, to_line
+from rlbench.records import Store, read_records
+
+RECORD = made("a:mini", "pgd linf 4/255", np.arange(12) % 3 > 0)
+TEXT = ["", " ", "a\nb", "\x1b[31m", "\ud800", "x" * 5000, None, 1, [], {}]
+COUNT = [None, True, -1, 1.5, "1", 10**30, []]
+ALTERED: dict[str, list[Any]] = {
+    "key": [*TEXT, "g" * 16, "0" * 15],
+    "suite": TEXT,
+    "suite_version": [*COUNT, 0],
+    "task": TEXT,
+    "modality": [*TEXT, "smell"],
+    "model": TEXT,
+    "backbone": TEXT,
+    "perturbation": [
+        *TEXT,
+        "fog",
+        "fog 6",
+        "pgd linf",
+        "pgd l3 1/255",
+        *(f"pgd linf {e}" for e in ("4/0", "nan", "٣")),
+    ],
+    "n": [*COUNT, 0, 20, 10**9],
+    "n_correct": [True, -1, 13, 7, None],
+    "error": ["", 1, "crashed"],
+    "flags": [None, "", "zz", "b6d", "b6d0d0", "b6df", "0xb6", "ffff", 1],
+    "forwards": COUNT,
+    "backwards": COUNT,
+    "provenance": [None, [], {}, {"seed": 0}],
+}
+FACTS: dict[str, list[Any]] = {
+    "seed": [-1, "0", None],
+    "soundness": ["solid", 1, None],
+    "clustered_low": [-0.1, 2, "a"],
+    "sources": [0, "x", 13],
+    "mode": ["x"],
+    "x-to-text R@1": [1.1, "a"],
+    "data": [1, None, "\x07"],
+    "mine": [[1], {}, "a\nb", 10**30],
+    "": [1],
+}
+
+
+def _refused(tmp_path: Path, values: dict[str, Any]) -> str:
+    file = tmp_path / "r.jsonl"
+    file.write_text(to_line(RECORD) + "\n" + json.dumps(values) + "\n")
+    with pytest.raises(StoreError, match="line 2, is not a record") as error:
+        read_records([file])
+    assert str(file) in str(error.value) and "\n" not in str(error.value)
+    return str(error.value)
+
+
+@pytest.mark.parametrize("name", ALTERED)
+def test_an_altered_field_is_named(tmp_path: Path, name: str) -> None:
+    values = asdict(replace(RECORD, key="f" * 16))
+    for value in ALTERED[name]:
+        assert any(word in _refused(tmp_path, {**values, name: value}) for word in (name, "flags", "n_correct"))
+    del values[name]
+    if name not in ("flags",):
+        assert name in _refused(tmp_path, values)
+
+
+@pytest.mark.parametrize("name", FACTS)
+def test_an_altered_fact_is_named(tmp_path: Path, name: str) -> None:
+    for value in FACTS[name]:
+        values = {**asdict(RECORD), "provenance": {**RECORD.provenance, name: value}}
+        assert repr(name) in (said := _refused(tmp_path, values)) or f"provenance: {name}" in said
+
+
+def test_a_line_that_says_something_else_of_the_same_cell(tmp_path: Path) -> None:
+    file, other = tmp_path / "r.jsonl", replace(RECORD, flags="fff0", n_correct=12)
+    file.write_text(f"{to_line(RECORD)}\n{to_line(RECORD)}\n")
+    assert read_records([file]) == [RECORD]
+    file.write_text(f"{to_line(RECORD)}\n{to_line(other)}\n")
+    with pytest.raises(StoreError, match="line 2, is not a record"):
+        read_records([file])
+
+
+@given(st.data())
+def test_any_bytes_in_a_line_give_a_record_or_one_sentence(data: st.DataObject) -> None:
+    line = bytearray(to_line(RECORD).encode())
+    for _ in range(data.draw(st.integers(1, 3))):
+        line[data.draw(st.integers(0, len(line) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        found = from_line(line.decode())
+    except (ValueError, FieldError) as error:
+        assert str(error)
+    else:
+        assert from_line(to_line(found)) == found
+
+
+@pytest.mark.parametrize("command", ["leaderboard --records", "plot", "check --records", "compare a --records"])
+def test_every_command_refuses_the_line(call: Call, tmp_path: Path, command: str) -> None:
+    (tmp_path / "r.jsonl").write_text(to_line(replace(RECORD, n=20)) + "\n")
+    words = command.split() + ["r.jsonl"] + (["b"] if "compare" in command else [])
+    fails(call(*words), "r.jsonl, line 1", "flags")
+
+
+@pytest.mark.parametrize(
+    "text", ["clean", "worst linf 4/255", "pgd(steps=3) l2 0.5 descending", "fog 3 + pgd linf 1/255"]
+)
+def test_perturbations_that_rlbench_writes_are_read(text: str) -> None:
+    check_perturbation(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["1e9999999", "1e309", "nan", "inf", "4/0", "1/3/5", "٣/255", "1_0/255", "4 2/255", True]
+)
+def test_an_eps_that_is_no_plain_number(text: object) -> None:
+    with pytest.raises(FieldError, match="eps is"):
+        parse_eps(text)
+
+
+def _parquet(change: Callable[[pa.Table], pa.Table]) -> bytes:
+    table = change(pq.read_table(pa.BufferReader(to_bytes(block(), KEY, 0))))
+    pq.write_table(table, sink := pa.BufferOutputStream())
+    return bytes(sink.getvalue().to_pybytes())
+
+
+def _fact(name: str, value: object) -> Callable[[pa.Table], pa.Table]:
+    def change(table: pa.Table) -> pa.Table:
+        facts = json.loads(table.schema.metadata[b"rlbench"]) | {name: value}
+        return table.replace_schema_metadata({"rlbench": json.dumps(facts)})
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *(
+            _fact(name, value)
+            for name in ("environment", "evidence", "seconds", "digest")
+            for value in (None, 1, "x", [1])
+        ),
+        lambda t: t.replace_schema_metadata(None),
+        lambda t: t.replace_schema_metadata({"rlbench": "[" * 9999}),
+        lambda t: t.drop_columns(["margin"]),
+        lambda t: t.slice(1),
+        *(
+            lambda t, n=n: t.set_column(t.column_names.index(n), n, pa.array([None] * 5))
+            for n in ("id", "label", "margin")
+        ),
+    ],
+)
+def test_a_block_of_other_columns_or_facts_is_damaged(tmp_path: Path, change: Callable[[pa.Table], pa.Table]) -> None:
+    store = Store(tmp_path)
+    store.save(KEY, 0, 5, block())
+    (tmp_path / "blocks" / KEY / "0-5.parquet").write_bytes(_parquet(change))
+    with pytest.raises(StoreError, match="is damaged"):
+        store.block(KEY, 0, 5)
+
+
+@pytest.mark.parametrize("change", [{"label": np.full(5, -1)}, {"distance": np.full(5, -1.0)}, {"seconds": -1.0}])
+def test_a_block_of_values_that_can_not_be_is_damaged(tmp_path: Path, change: dict[str, Any]) -> None:
+    store, whole = Store(tmp_path), block()
+    store.save(KEY, 0, 5, Block(**{**vars(whole), **change}))
+    with pytest.raises(StoreError, match="is damaged"):
+        store.block(KEY, 0, 5)

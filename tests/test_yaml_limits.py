@@ -1,0 +1,98 @@
+"""YAML of any kind is read within bounds: one line that names the file and the line, at once."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from time import process_time
+from typing import Any
+
+import pytest
+
+from rlbench.cards import read_card
+from rlbench.errors import RLBenchError
+from rlbench.located import parse
+from rlbench.paper import read as read_board
+from rlbench.suite import load_suites
+from rlbench.training.campaign import read_campaign
+from rlbench.yaml_nodes import DEPTH, compose, construct
+
+READERS: dict[str, Callable[[Path], Any]] = {
+    "suite": load_suites,
+    "card": read_card,
+    "campaign": lambda path: read_campaign(path, path.parent),
+    "board": read_board,
+}
+BOMB = "a: &a [x,x,x,x,x,x,x,x,x,x]\n" + "".join(
+    f"{chr(98 + i)}: &{chr(98 + i)} [{','.join(['*' + chr(97 + i)] * 10)}]\n" for i in range(9)
+)
+TEXTS = {
+    "nothing": b"",
+    "a comment": b"# only\n",
+    "two documents": b"a: 1\n---\nb: 2\n",
+    "a tab": b"a:\n\t- b\n",
+    "NUL": b"a: 1\nb: \0\n",
+    "an escaped NUL": b'a: 1\nb: "\\0"\n',
+    "a lone surrogate": b'a: "\\ud800"\n',
+    "Latin-1": b"a: 1\nb: \xe9\n",
+    "UTF-16": "a: 1".encode("utf-16"),
+    "deep": b"a: " + b"[" * 5000 + b"]" * 5000,
+    "deep mappings": b"{a: " * 3000,
+    "a bool tag": b"a: !!bool abc",
+    "a python tag": b"a: !!python/object/apply:os.system [ls]",
+    "laughs": BOMB.encode(),
+    "a loop": b"a: &a [*a]",
+    "a key twice": b"a: 1\na: 2\n",
+    "a list as key": b"? [a]\n: b\n",
+    "a merge of a list": b"a: {<<: [1, 2]}",
+    "a text": b"text",
+    "a number": b"3",
+    "many values": b"a: [" + b"x, " * 30_000 + b"]",
+    "many bytes": b"x" * 3_000_000,
+    "a long key": b"x" * 100_000 + b": 1",
+}
+
+
+@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize("text", TEXTS)
+def test_one_line_at_once(tmp_path: Path, reader: str, text: str) -> None:
+    path, begun = tmp_path / "mine.yaml", process_time()
+    path.write_bytes(TEXTS[text])
+    with pytest.raises(RLBenchError, match=r"mine\.yaml:") as error:
+        READERS[reader](path)
+    said = str(error.value)
+    assert "\n" not in said and "\0" not in said and len(said) < 400 + len(str(path))
+    assert process_time() - begun < 2
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_what_is_no_file(tmp_path: Path, reader: str) -> None:
+    (tmp_path / "folder.yaml").mkdir()
+    os.mkfifo(tmp_path / "pipe.yaml")
+    (tmp_path / "zero.yaml").symlink_to("/dev/zero")
+    for name in ("folder", "pipe", "zero", "missing"):
+        with pytest.raises(RLBenchError, match=f"{name}.yaml"):
+            READERS[reader](tmp_path / f"{name}.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        *(("12", 12), ("-3", -3), ("1.5", 1.5), ("1e-3", 0.001), ("1.0e5", 1e5), ("no", False), ("~", None)),
+        *((text, text) for text in ("010", "0x1f", "1_000", "1:30", "2024-99-99", ".inf", "1e309", "9" * 19, "٣", "=")),
+    ],
+)
+def test_only_plain_decimals_are_numbers(text: str, value: object) -> None:
+    node = compose(f"a: {text}")
+    assert node is not None and construct(node) == {"a": value}
+
+
+def test_merges_and_aliases_are_read() -> None:
+    whole = parse("x.yaml", "a: &a {x: 1, y: 2}\nb: {<<: *a, y: 3}\nno: 4\n0: 5\n")
+    assert whole.value() == {"a": {"x": 1, "y": 2}, "b": {"x": 1, "y": 3}, "no": 4, "0": 5}
+    assert {key: part.value() for key, part in whole.items()["b"].items().items()} == {"x": 1, "y": 3}
+
+
+def test_as_deep_as_is_allowed_and_one_deeper() -> None:
+    parse("x.yaml", "[" * (DEPTH - 1) + "]" * (DEPTH - 1))
+    with pytest.raises(RLBenchError, match=r"^x\.yaml:1: it is nested deeper than"):
+        parse("x.yaml", "[" * (DEPTH + 1) + "]" * (DEPTH + 1))
