@@ -9,7 +9,6 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from itertools import product
 
 from rlbench import budget as times
 from rlbench import cells
@@ -231,8 +230,10 @@ def _check_distinct(draft: _Draft) -> None:
             if (other := owners.setdefault(key, pair.model)) != pair.model:
                 raise StoreError(f"{other} and {pair.model} are {same}; run one of them")
     kept = [] if draft.fresh else draft.store.records()[0]
-    for record, (key, model) in product(kept, owners.items()):
-        if record.model != model and cells.record_key(key, record.n) == record.key:
+    counts = {record.n for record in kept}
+    ours = {cells.record_key(key, n): model for n in counts for key, model in owners.items()}
+    for record in kept:
+        if (model := ours.get(record.key, record.model)) != record.model:
             raise StoreError(
                 f"{model} is {record.model}, of which {draft.store.path} has results ({same}); go on with that name, "
                 "choose another --out, or rename them with --fresh"
