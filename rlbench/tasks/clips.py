@@ -96,7 +96,7 @@ def _picked(path: Path, box: Box, choose: Callable[[int], list[int]], prepare: P
         i: prepare(torch.from_numpy(still.astype(np.float32) / 255)[:, None], side, antialias=side < _SMALL)
         for i, still in _stills(path, channels, frozenset(wanted))
     }
-    return torch.stack([kept[i] for i in wanted])
+    return torch.stack([kept[i] for i in wanted]).clamp(0, 1)  # smoothing's weights add up to 1 but for rounding
 
 
 def video(path: Path, box: Box) -> np.ndarray:
