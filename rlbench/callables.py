@@ -118,7 +118,8 @@ def _imported(name: str) -> ModuleType:
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
             raise RLBenchError(f"{name!r} can't be imported: {_said(error)}") from error
         parent, _, last = error.name.rpartition(".")
-        what = f"{parent} has no module {last!r}" if parent else f"there is no module {last!r}; {_PYTHONPATH}"
+        hidden = _hidden(sys.modules[parent]) if parent in sys.modules else ""
+        what = f"{parent} has no module {last!r}{hidden}" if parent else f"there is no module {last!r}; {_PYTHONPATH}"
         written = "; name the module without .py" if last == "py" else ""
         raise RLBenchError(f"{name!r} can't be imported: {what}{written}") from error
     except (Exception, SystemExit) as error:

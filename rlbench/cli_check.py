@@ -159,6 +159,7 @@ def compare(a: str, b: str, records: tuple[Path, ...], suites: tuple[str, ...], 
     """
     from rlbench import console, verdicts
     from rlbench.comparison import compare as contrasts
+    from rlbench.comparison import doubts
     from rlbench.records import read_records
 
     sides = [_side(name, records or (Path("rlbench-results"),), read_records) for name in (a, b)]
@@ -169,6 +170,8 @@ def compare(a: str, b: str, records: tuple[Path, ...], suites: tuple[str, ...], 
         click.echo(verdicts.grid(rows))
     else:
         verdicts.table(rows, console.console())
+    for line in doubts(record for side in kept for record in side):
+        click.echo(f"note: {line}: its accuracies may be too high")
     for suite, sources in dict.fromkeys((one.suite, one.sources) for one in found if one.sources):
         click.echo(f"note: the examples of {suite} share {sources} sources: p and intervals are too sure")
 

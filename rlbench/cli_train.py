@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,7 @@ def train(
     where it was. Several processes: accelerate launch --multi_gpu -m rlbench train METHOD ...
     """
     from rlbench.suite import load_suite
-    from rlbench.training.run import rehearse
+    from rlbench.training.rehearsal import rehearse
 
     name, _, backbone = method.partition(":")
     asked: dict[str, Any] = {
@@ -52,9 +53,7 @@ def train(
         **options,
     }
     if dry_run:
-        for line in rehearse(
-            name, **{key: value for key, value in asked.items() if key not in ("together", "announce")}
-        ):
+        for line in rehearse(name, out=out, **{**asked, "announce": lambda line: None}):
             click.echo(line)
         return
     free = (Path("rlbench-runs", f"{name}-{k}") for k in count(1))
@@ -102,12 +101,13 @@ def _setting(text: str) -> tuple[str, object]:
 def campaign(file: Path, out: Path, workers: int | None, table: Path | None, dry_run: bool) -> None:
     """Train all runs of FILE, such as baselines/campaigns/bundle.yaml, side by side; again: what is missing."""
     from rlbench import console
-    from rlbench.training.campaign import read_campaign, results, run_campaign
+    from rlbench.training.campaign import is_finished, read_campaign, results, run_campaign
 
     tasks = read_campaign(file, out)
     if dry_run:
         for task in tasks:
-            click.echo(f"{task.name}: rlbench train {' '.join(task.arguments(out))}")
+            made = "finished" if is_finished(task, out) else f"rlbench {shlex.join(task.arguments(out))}"
+            click.echo(f"{task.name}: {made}")
         return
     with console.progress(quiet=False) as advance:
         run_campaign(tasks, out, workers=workers, report=lambda name, done, of: advance("campaign", done, of, name))

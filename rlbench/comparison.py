@@ -11,6 +11,7 @@ from rlbench.errors import StoreError
 from rlbench.metrics import holm
 from rlbench.paired import Pairs, flags_of
 from rlbench.regression import ALIKE, apart
+from rlbench.scores import DOUBTED, is_bound
 from rlbench.tables import reading_order
 
 
@@ -35,10 +36,17 @@ class Contrast:
     sources: int | None = None
     apart: str = ""
 
-    def verdict(self, alpha: float = 0.05) -> Literal["B above", "B below", "level", "not comparable"]:
+    @property
+    def bound(self) -> bool:
+        """The cell is a bound from above, so that a difference says nothing of the accuracies."""
+        return is_bound(self.perturbation)
+
+    def verdict(self, alpha: float = 0.05) -> Literal["B above", "B below", "level", "bounds", "not comparable"]:
         """ "level" where the adjusted p is not below alpha: neither is shown to be better."""
         if self.pairs is None:
             return "not comparable"
+        if self.bound:
+            return "bounds"
         return "level" if self.p >= alpha else "B below" if self.pairs.drop > 0 else "B above"
 
 
@@ -62,8 +70,14 @@ def compare(a: Iterable[Record], b: Iterable[Record]) -> list[Contrast]:
     found = [_contrast(record, there[place(record)]) for record in _largest(a) if place(record) in there]
     if not found:
         raise StoreError(f"nothing to compare: {_said(a)} and {_said(b)} share no cell; run the same suite on both")
-    adjusted = iter(holm([one.pairs.p for one in found if one.pairs]))
-    return [replace(one, p=next(adjusted)) if one.pairs else one for one in found]
+    adjusted = iter(holm([one.pairs.p for one in found if one.pairs and not one.bound]))
+    return [replace(one, p=next(adjusted)) if one.pairs and not one.bound else one for one in found]
+
+
+def doubts(records: Iterable[Record]) -> list[str]:
+    """`own:mini is unreliable on thermal`: the models whose accuracies are in doubt, by their soundness checks."""
+    found = {(r.model, str(r.provenance.get("soundness") or ""), r.suite) for r in records}
+    return [f"{model} is {badge} on {suite}" for model, badge, suite in sorted(found) if badge in DOUBTED]
 
 
 def _said(records: Sequence[Record]) -> str:

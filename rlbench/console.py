@@ -14,14 +14,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderHook, RenderResult
+from rich.measure import Measurement
 from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bar
+from rich.segment import Segment
 from rich.table import Column
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from rlbench.errors import StoreError
+from rlbench.errors import StoreError, printable
 
 if TYPE_CHECKING:
     from rlbench.cards import Model
@@ -34,10 +36,32 @@ WIDE = 400  # columns of a console that is no terminal, so that no line is folde
 FOLDED = 120  # columns from which on such a console turns a table
 
 
+class _Printable(RenderHook):
+    """Prints names from files as they are: without control characters, which a terminal would obey."""
+
+    def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
+        return [_Clean(one) for one in renderables]
+
+
+class _Clean:
+    def __init__(self, inner: ConsoleRenderable) -> None:
+        self.inner = inner
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for text, style, control in console.render(self.inner, options):
+            yield Segment(text if control else "\n".join(map(printable, text.split("\n"))), style, control)
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        return Measurement.get(console, options, self.inner)
+
+
 def console(stream: TextIO | None = None) -> Console:
-    """A console on a stream (default: stdout); as wide as its terminal, or WIDE."""
+    """A console on a stream (default: stdout), as wide as its terminal, or WIDE; names are no markup to it."""
     stream = sys.stdout if stream is None else stream
-    return Console(file=stream, width=None if stream.isatty() else WIDE, highlight=False, soft_wrap=False)
+    width = None if stream.isatty() else WIDE
+    found = Console(file=stream, width=width, highlight=False, soft_wrap=False, markup=False, emoji=False)
+    found.push_render_hook(_Printable())
+    return found
 
 
 def listing(rows: Sequence[Mapping[str, object]], out: Console) -> None:
@@ -192,8 +216,10 @@ def progress(*, quiet: bool) -> Iterator[Advance]:
     if quiet:
         yield lambda what, done, total, remark: None
     elif sys.stderr.isatty():
-        what = TextColumn("{task.description}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis"))
-        remark = TextColumn("{task.fields[remark]}", table_column=Column(no_wrap=True))
+        what = TextColumn(
+            "{task.description}", markup=False, table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")
+        )
+        remark = TextColumn("{task.fields[remark]}", markup=False, table_column=Column(no_wrap=True))
         with Bar(what, BarColumn(16), remark, console=console(sys.stderr), transient=True, expand=True) as bar:
             task = bar.add_task("", total=None, remark="")
             yield lambda what, done, total, remark: bar.update(

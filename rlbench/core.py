@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
+from rlbench.box import Box as Box
+
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
@@ -22,22 +24,6 @@ Mode = Literal["standalone", "cascade", "descending"]
 Trait = Literal["randomised", "dynamic", "non_differentiable", "purifies_input"]
 Field = str | int | float | bool | None
 Fields = tuple[tuple[str, Field], ...]  # sorted (name, value) pairs that differ from a plugin's defaults
-
-
-@dataclass(frozen=True, kw_only=True)
-class Box:
-    """The space where an attack lives; normalisation, channel replication and resizing are inside the encoder.
-
-    Attributes:
-        shape: of one example; low, high: range of every coordinate; rate: samples a second of a waveform (0: any).
-        unit: what a coordinate is: "intensity", "log-mel" (of its peak), "fbank" (log-mel in nats) or "waveform".
-    """
-
-    shape: tuple[int, ...]
-    low: float = 0.0
-    high: float = 1.0
-    unit: str = "intensity"
-    rate: int = 0
 
 
 @dataclass(frozen=True)
@@ -107,7 +93,7 @@ class Encoder(Protocol):
         boxes: the box of every modality that it has.
         traits: what an attacker has to know: randomised, dynamic, non_differentiable, purifies_input.
         logit_scale: the temperature of its zero-shot logits, `logit_scale * cos`.
-        sha256: of the weights that are in use, by modality.
+        sha256: of the weights in use, by modality. A method `identity()`, if any, adds a text or mapping to cell keys.
     """
 
     @property

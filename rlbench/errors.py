@@ -17,10 +17,30 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from unicodedata import category
+
+_HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")  # control, format (with the overrides of direction), surrogates, separators
+_JOINERS = "\u200c\u200d"  # of which some scripts make words
+_ADVICE = "weights_only"  # in torch's own text, which says how to run the code in a pickle
+
+
+def printable(text: str) -> str:
+    """Text from a file without what moves a terminal's cursor, colours it or turns its lines: each as an escape."""
+    return "".join(_escaped(c) if category(c) in _HIDDEN and c not in _JOINERS else c for c in text)
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape", "surrogatepass").decode()
 
 
 class RLBenchError(Exception):
-    """A mistake that the user can mend; the message says what was asked, what is allowed, what to do."""
+    """A mistake that the user can mend; the message says what was asked, what is allowed, what to do.
+
+    It is one line: `printable`, and white space of any kind is one space.
+    """
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(printable(" ".join(message.split())))
 
 
 class UnknownName(RLBenchError):
@@ -62,5 +82,11 @@ class AttackError(RLBenchError):
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, cut to its first line, without a full stop; its type where it says nothing."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+    """What an error says, cut to its first line (two if it ends in a colon), without a full stop; or its type.
+
+    How to load an unsafe pickle nevertheless is never passed on.
+    """
+    if _ADVICE in str(error):
+        return "it holds code or more than tensors, which is never loaded"
+    lines = [line.strip() for line in str(error).strip().splitlines()] or [type(error).__name__]
+    return " ".join(lines[: 2 if lines[0].endswith(":") else 1]).rstrip(".")

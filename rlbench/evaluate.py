@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from math import prod
 from pathlib import Path
 from time import perf_counter
 
@@ -21,6 +22,7 @@ from rlbench.cells import Group
 from rlbench.core import Box, Classifier, Examples, Suite
 from rlbench.errors import AttackError
 from rlbench.expectation import Expectation
+from rlbench.fields import check_eps
 from rlbench.heads import ZeroShot
 from rlbench.identity import Identity
 from rlbench.inputs import Inputs
@@ -32,6 +34,7 @@ from rlbench.metrics import margin
 from rlbench.records import Block
 from rlbench.retrieval import Ranked, Retriever, head_of
 from rlbench.sources import source_hash
+from rlbench.threat import threat_of
 
 OnPass = Callable[[int], None]
 
@@ -68,7 +71,7 @@ class Bench:
             "task": self.suite.task_name,
             "data": self.data,
             "modality": self.suite.modality,
-            "box": [list(self.box.shape), self.box.low, self.box.high, self.box.unit],
+            "box": self.box.facts(),
             "anchors": self.classifier.anchors_hash(),
             "checkpoint": self.identity.checkpoint,
             "encoder": [type(encoder).__name__, source_hash(type(encoder).__module__)],
@@ -90,10 +93,12 @@ def prepare(
     Args:
         known: the identity that the encoder had before in this run, in this process or in another.
 
-    Raises: UnknownName, CheckpointError, ModalityError, DataError; RLBenchError where the encoder is not frozen, or
-        another than the one that is known.
+    Raises: UnknownName, CheckpointError, ModalityError, DataError; FieldError for an eps beyond the box; RLBenchError
+        where the encoder is not frozen, or another than the one that is known.
     """
     loaded = load(model, suite.modality, device, known)
+    for threat in filter(None, map(threat_of, suite.perturbations)):
+        check_eps(threat.eps, threat.norm, prod(loaded.encoder.boxes[suite.modality].shape), f"{suite.path}: eps")
     head = head_of(loaded.encoder, suite.modality, suite.task)
     head = replace(head, anchors=head.anchors.to(device))
     return Bench(suite, head, head.box, suite.task.fingerprint(), device, batch_size, kept, loaded.identity)

@@ -82,7 +82,7 @@ def checked(target: Callable[..., object], values: Mapping[str, object], what: s
     return {n: tuple(v) if isinstance(v, list) else v for n, v in values.items()}
 
 
-_NUMBER = re.compile(r"[+-]?[\d.]{1,40}(e[+-]?\d{1,3})?(/\d{1,40})?", re.IGNORECASE)
+_NUMBER = re.compile(r"[+-]?[\d.]{1,40}(e[+-]?\d{1,3})?(/\d{1,40})?", re.IGNORECASE | re.ASCII)
 _NORMS: dict[str, Norm] = {"linf": "linf", "l2": "l2", "2": "l2", "2.0": "l2"}
 _NORMS |= dict.fromkeys(("inf", "linfinity", "infinity", "l∞", "∞"), "linf")
 

@@ -99,7 +99,7 @@ def scatters(table: Table) -> list[Scatter]:
 def heats(cells: pd.DataFrame) -> list[Heat]:
     """One for each comparable part with corruptions at all five severities (see `natural.collect`)."""
     found = []
-    for facts, apart, models in natural.collect(cells):
+    for facts, apart, models, _ in natural.collect(cells):
         title = f"{facts['suite']} v{facts['suite_version']}: {facts['modality']}{differing(facts, apart)}"
         found.append(Heat(title, facts, {m.model: m.accuracy for m in models}))
     return found

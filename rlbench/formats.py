@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from rlbench.macro import Macro
-from rlbench.scores import Score, Table, gravest, marked
+from rlbench.scores import DOUBTED, Score, Table, gravest, is_bound, marked
 from rlbench.standing import Difference, baseline_row, differences, ranks
 from rlbench.tables import COMPARABLE
 
@@ -51,12 +51,12 @@ class Shown:
 
     @cached_property
     def before(self) -> list[str]:
-        """Those of BEFORE that the table has: a text tower's anchors, for example, only where rows differ in them."""
+        """Those of BEFORE that the table has: backbone and anchors only where rows differ in them."""
         rows = self.table.rows
         there = {
             "rank": bool(self.ranks),
             "backbone": not self.table.backbone,
-            "anchors": len({row.anchors for row in rows}) > 1,
+            "anchors": len({row.anchors for row in rows}) > 1 or (not self.table.backbone and bool(rows[0].anchors)),
             "warning": any(row.warning for row in rows),
             "soundness": any(self.soundness(k) for k in range(len(rows))),
         }
@@ -70,15 +70,17 @@ class Shown:
         return {name: self.rank(k) if name == "rank" else values[name] for name in self.before}
 
     def bold(self, k: int, column: str) -> bool:
-        """No other row is shown to be above this one there, and there are others."""
-        return len(self.table.rows) > 1 and k in self.best.get(column, ())
+        """No other row is shown to be above this one there, and there are others; never a number in doubt."""
+        doubted = self.table.rows[k].scores[column].soundness in DOUBTED
+        return len(self.table.rows) > 1 and k in self.best.get(column, ()) and not doubted
 
     @property
     def notes(self) -> list[str]:
         """Lines that stand below the table: what failed, and what its numbers do not say."""
         table = self.table
         found = [f"failed: {line}" for line in table.failures]
-        usual = tuple(c for c in table.columns if c.startswith("worst ")) or table.columns
+        exact = [column for column in table.columns if not is_bound(column)]
+        usual = tuple(column for column in exact if column.startswith("worst ")) or tuple(exact)
         if self.ranks and table.scale != usual:
             found.append(f"note: ranked by the mean of {', '.join(table.scale)}")
         if any(row.warning for row in table.rows):

@@ -1,7 +1,9 @@
 """What a model sees before any attack: a task's examples, or those examples corrupted; kept for the next model.
 
 Corrupted inputs do not depend on the model, and some cost more than the model does. So they are kept in a folder, a
-file a block: 8 bits a value where that is exact, float32 elsewhere, compressed, with a digest.
+file a block: 8 bits a value where that is exact, float32 elsewhere, compressed, with a digest. Any number of processes
+and hosts share the folder. Files and no database: a lost one costs its computation, and SQLite does not hold on network
+file systems.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from contextlib import suppress
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -22,11 +25,13 @@ from torch import Tensor
 from rlbench.cells import plugin, plugin_values
 from rlbench.core import Box, Corrupted, Examples, Split, Streams, Task
 from rlbench.errors import AttackError, DataError
+from rlbench.files import LOG, TEMPORARY, is_stale, place
 from rlbench.seeds import ExampleStreams
 
 LIMIT = 2 << 30  # bytes of the folder: beyond, the oldest files go
 _DIGEST = 16
 MEMORY = 4 << 30  # bytes of blocks that are held, and one more
+_UNUSABLE: set[Path] = set()  # folders that could not be written; this process does not try again
 _HELD: dict[tuple[object, ...], Examples] = {}  # the last few blocks of this process
 
 
@@ -90,8 +95,17 @@ class Inputs:
 
     def _key(self, corrupted: Corrupted, start: int, stop: int) -> str:
         made = plugin_values("corruption", corrupted.corruption, corrupted.fields)
-        box = [list(self.box.shape), self.box.low, self.box.high, self.box.unit]
-        facts = [type(self.task).__name__, self.data, box, start, stop, made, corrupted.severity, self.seed, _sources()]
+        facts = [
+            type(self.task).__name__,
+            self.data,
+            self.box.facts(),
+            start,
+            stop,
+            made,
+            corrupted.severity,
+            self.seed,
+            _sources(),
+        ]
         return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:32]
 
     def sounds(self, corrupted: Corrupted, start: int, stop: int) -> tuple[list[Tensor], int] | None:
@@ -179,15 +193,25 @@ def _eighths(levels: np.ndarray, box: Box) -> Tensor:
 
 
 def _write(file: Path, x: Tensor, box: Box) -> None:
+    """Keeps the block if it can: a folder that can't be written costs time, and no cell."""
+    if file.parent in _UNUSABLE:
+        return
     levels = ((x - box.low) / (box.high - box.low) * 255).round().byte().numpy()
     exact = torch.equal(_eighths(levels, box), x)
     data = (levels if exact else x.numpy()).tobytes()
     packed = hashlib.blake2b(data, digest_size=_DIGEST).digest() + pa.compress(data, codec="zstd", asbytes=True)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_suffix(f".{os.getpid()}")
-    temporary.write_bytes(packed)
-    os.replace(temporary, file)
-    _make_room(file.parent)
+    try:
+        place(file, packed, sync=False)
+    except FileNotFoundError:
+        return  # another process removed the folder, as it may at any time
+    except OSError as error:
+        if not file.is_file():  # on Windows, a file that is there and being read can't be replaced
+            _UNUSABLE.add(file.parent)
+            reason = error.strerror or error
+            LOG.warning("corrupted inputs are not kept for the next model: can't write to %s: %s", file.parent, reason)
+        return
+    with suppress(OSError):
+        _make_room(file.parent)
 
 
 def _read(file: Path, shape: tuple[int, ...], box: Box) -> Tensor | None:
@@ -209,11 +233,18 @@ def _read(file: Path, shape: tuple[int, ...], box: Box) -> Tensor | None:
 
 
 def _make_room(folder: Path) -> None:
-    """Removes the oldest files while the folder is over its limit."""
-    found = sorted((s.st_mtime, s.st_size, f.path) for f in os.scandir(folder) if (s := f.stat()))
+    """Removes the oldest files while the folder is over its limit; others may do the same at the same time."""
+    found = []
+    for entry in os.scandir(folder):
+        with suppress(FileNotFoundError):
+            if not entry.name.startswith(TEMPORARY):
+                found.append(((status := entry.stat()).st_mtime, status.st_size, entry.path))
+            elif is_stale(Path(entry)):
+                os.unlink(entry)
     total = sum(size for _, size, _ in found)
-    for _, size, path in found:
+    for _, size, path in sorted(found):
         if total <= LIMIT:
             break
-        Path(path).unlink(missing_ok=True)
-        total -= size
+        with suppress(OSError):
+            os.unlink(path)
+            total -= size

@@ -40,9 +40,10 @@ READING = (
 STANDING = (
     "`rank` is the 95% interval of a row's rank, for all rows of a table at once: one row comes before another only "
     "where the exact paired test on the same examples says so, Holm-adjusted over all pairs. Overlapping ranks are "
-    "ties. In bold: no other row is shown to be above in that column. `minus` a baseline: points (examples that only "
-    "the row gets right, or more often : only the baseline, p of that test, for one cell McNemar's, and Holm-adjusted "
-    "over the column); where examples share sources, the tests count as many pairs as the wider interval stands for."
+    "ties. In bold: no other row is shown to be above in that column; a number that is `unreliable` or `needs "
+    "adaptive` is never in bold. `minus` a baseline: points (examples that only the row gets right, or more often : "
+    "only the baseline, p of that test, for one cell McNemar's, and Holm-adjusted over the column); where examples "
+    "share sources, the tests count as many pairs as the wider interval stands for."
 )
 MACRO = (
     "Macro averages give each modality the same weight, and each suite within it; `robust` is the mean of the `worst` "

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import fmean
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -74,21 +75,30 @@ class Natural:
         return mean_corruption_error(*errors)
 
 
-def collect(cells: pd.DataFrame) -> list[tuple[dict[str, object], tuple[str, ...], list[Natural]]]:
-    """By comparable part of a frame (see `tables.parts`) what it shares, what keeps it apart, and its models.
+class Part(NamedTuple):
+    """A comparable part: what it shares, what keeps it apart, its models, best mean first, and those left out."""
 
-    The models come best mean first. Corruptions count that most models of the part have at all five severities without
-    failure, if there are two or more; models that lack one of them are left out, and so is a part without.
+    facts: Mapping[str, object]
+    apart: Sequence[str]
+    models: list[Natural]
+    left: list[str]
+
+
+def collect(cells: pd.DataFrame) -> list[Part]:
+    """The comparable parts of a frame (see `tables.parts`) that have corruptions at all five severities.
+
+    Corruptions count that most models of a part have without failure, if there are two or more; models that lack one
+    of them are left out.
     """
     found = []
     for facts, apart, part in parts(cells):
         rows = [one for name, _, row in models(part) if (one := _natural(name, row)) is not None]
         names = sorted({name for one in rows for name in one.accuracy})
-        shared = most_shared([set(one.accuracy) for one in rows], names)
+        shared = set(most_shared([set(one.accuracy) for one in rows], names))
         if len(shared) > 1:
-            cut = [one.of(shared) for one in rows if set(shared) <= set(one.accuracy)]
+            cut = [one.of(shared) for one in rows if shared <= set(one.accuracy)]
             cut.sort(key=lambda one: (-fmean(one.every), one.model))
-            found.append((facts, apart, cut))
+            found.append(Part(facts, apart, cut, [one.model for one in rows if not shared <= set(one.accuracy)]))
     return found
 
 
@@ -120,25 +130,27 @@ def _right(cells: Mapping[str, Cell]) -> dict[str, Flags]:
 def sections(cells: pd.DataFrame, baseline: str = BASELINE) -> list[str]:
     """Markdown: what the numbers mean, the sum of the parts, then for each part what was found, and two tables."""
     found = collect(cells)
-    texts = [text for facts, apart, models in found for text in _section(facts, apart, models, baseline)]
-    measured = [_falls(one) for _, _, models in found if (one := _reference(models, baseline)) and _tested(one)]
+    texts = [text for part in found for text in _section(part, baseline)]
+    measured = [_falls(one) for part in found if (one := _reference(part.models, baseline)) and _tested(one)]
     total = [_total(measured, baseline)] if len(measured) > 1 else []
     return [READING.format(baseline=baseline), *total, *texts] if texts else []
 
 
-def _section(facts: Mapping[str, object], apart: Sequence[str], models: list[Natural], baseline: str) -> list[str]:
+def _section(part: Part, baseline: str) -> list[str]:
+    facts, models = part.facts, part.models
     common = facts["modality"] == "image" and models[0].accuracy.keys() >= set(HEADLINE)
     names: Collection[str] = HEADLINE if common else models[0].accuracy
     reference = _reference(models, baseline)
     suite = f"{facts['suite']} v{facts['suite_version']}"
-    title = f"## {suite}: natural robustness, {len(names)} corruptions{differing(facts, apart)}"
+    title = f"## {suite}: natural robustness, {len(names)} corruptions{differing(facts, part.apart)}"
+    left = [f"Left out, since they lack or failed some of these: {', '.join(part.left)}."] if part.left else []
     rows = [_row(m.of(names), reference and reference.of(names)) for m in models]
     each = [{"corruption": k} | {m.model: _percent(fmean(m.accuracy[k])) for m in models} for k in models[0].accuracy]
     tables = [str(pd.DataFrame(t).to_markdown(index=False, disable_numparse=True)) for t in (rows, each)]
     others = [m.of(names) for m in models if m is not reference]
     said = [_against(reference.of(names), others)] if reference and others else []
     checked = [_severities(reference)] if reference and _tested(reference) else []
-    return [title, *said, *tables, *checked]
+    return [title, *left, *said, *tables, *checked]
 
 
 def _reference(models: Sequence[Natural], baseline: str) -> Natural | None:

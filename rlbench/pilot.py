@@ -17,11 +17,12 @@ import numpy as np
 
 from rlbench import cells
 from rlbench.cells import Group, plugin
-from rlbench.core import Adversarial, Clean, Composed, Corrupted, Perturbation, Threat, Worst
+from rlbench.core import Adversarial, Clean, Composed, Corrupted, Perturbation, Threat
 from rlbench.cost import Cost, Rates
 from rlbench.errors import AttackError
 from rlbench.evaluate import Bench, Result, evaluate
 from rlbench.records import Block
+from rlbench.threat import threat_of
 
 SHORT = {"steps": 10, "restarts": 1, "targets": 2, "queries": 50, "points": 10}  # fields of attacks, cut to this
 LONG = 100  # passes an example: an attack that can't be cut below has STAND_IN's word on who survives it
@@ -135,7 +136,7 @@ class _Pilot:
         found = [(m, short, r) for m, short, r in zip(members, cut, results, strict=True) if isinstance(r, Block)]
         for member, short, block in found:
             self.passes += block.forwards.sum(), block.backwards.sum()
-            inside = [~other.correct for m, _, other in found if _within(_threat(m), _threat(member))]
+            inside = [~other.correct for m, _, other in found if _within(threat_of(m), threat_of(member))]
             elsewhere = np.logical_or.reduce(inside) & block.correct
             whole = np.array([self.bounds.cells[member].forwards, self.bounds.cells[member].backwards])
             spent = np.stack([block.forwards, block.backwards], 1).astype(float)
@@ -174,12 +175,6 @@ class _Pilot:
         if not full:
             return 1.0
         return sum(taken for _, taken in full) / sum(n for n, _ in full) / self.bounds.pace.seconds(1, share)
-
-
-def _threat(member: Perturbation) -> Threat | None:
-    if isinstance(member, Composed):
-        return member.adversarial.threat
-    return member.threat if isinstance(member, Adversarial | Worst) else None
 
 
 def _within(one: Threat | None, other: Threat | None) -> bool:

@@ -9,13 +9,12 @@ half of one. A block carries the digest of its contents: one that does not match
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ import pyarrow.parquet as pq
 from rlbench.core import Record
 from rlbench.errors import FieldError, StoreError
 from rlbench.fields import checked
+from rlbench.files import FULL, LOCK, clear, locked, place
 
 BLOCK = 256  # examples
 TIMED = ("seconds",)  # provenance that differs between two runs of the same cell
@@ -213,9 +213,7 @@ class Store:
         with self._locked():
             self._place(self.path / ".probe", b"")
             (self.path / ".probe").unlink()
-            for left in self.path.glob(".tmp-*"):
-                if not _alive(int(left.name.split("-")[1])):
-                    left.unlink(missing_ok=True)
+            clear(self.path)
 
     def block(self, key: str, start: int, stop: int) -> Block | None:
         """The block, or None where there is none.
@@ -265,35 +263,27 @@ class Store:
                 self._place(self.path / "records.jsonl", lines.encode())
 
     def _place(self, path: Path, data: bytes) -> None:
-        temporary = self.path / f".tmp-{os.getpid()}-{path.parent.name}-{path.name}"
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with temporary.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
+            try:
+                place(path, data, folder=self.path)
+            except OSError as error:
+                if error.errno not in FULL or not self.inputs.is_dir():
+                    raise
+                shutil.rmtree(self.inputs, ignore_errors=True)  # what can be made again makes room for what can't
+                place(path, data, folder=self.path)
         except OSError as error:
-            raise StoreError(f"can't write {path}: {error.strerror}; choose another folder with --out") from None
+            raise self._refusal(f"can't write {path}", error) from None
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            lock = (self.path / ".lock").open("w")
-        except OSError as error:
-            reason = f"can't write results to {self.path}: {error.strerror}"
-            raise StoreError(f"{reason}; choose another folder with --out") from None
-        with lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with ExitStack() as stack:
+            try:
+                self.path.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(locked(self.path / LOCK))
+            except OSError as error:
+                raise self._refusal(f"can't write results to {self.path}", error) from None
             yield
 
-
-def _alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+    def _refusal(self, what: str, error: OSError) -> StoreError:
+        hint = "free some space, or choose" if error.errno in FULL else "choose"
+        return StoreError(f"{what}: {error.strerror or error}; {hint} another folder with --out")

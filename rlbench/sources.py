@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import os
 import sys
 from collections.abc import Iterator
 from functools import cache
@@ -63,9 +64,11 @@ def source_hash(module: str) -> str:
     loaded = getattr(sys.modules.get(module), "__spec__", None)
     kept = _HASHES.get(module)
     if kept is None or kept[0] is not loaded:
-        files = sorted((name, path.read_bytes()) for name, path in beside(module).items())
-        digest = hashlib.sha256(repr([(name, hashlib.sha256(data).hexdigest()) for name, data in files]).encode())
-        _HASHES[module] = kept = loaded, digest.hexdigest()[:16] if files else ""
+        files = beside(module)
+        start = files.pop("", Path())
+        others = sorted((os.path.relpath(path, start.parent), path.read_bytes()) for path in files.values())
+        data = [start.read_bytes(), *others] if start.is_file() else []
+        _HASHES[module] = kept = loaded, hashlib.sha256(repr(data).encode()).hexdigest()[:16] if data else ""
     return kept[1]
 
 

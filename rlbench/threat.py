@@ -12,7 +12,7 @@ import math
 import torch
 from torch import Tensor
 
-from rlbench.core import Ball, Box, Norm, Streams, Threat
+from rlbench.core import Adversarial, Ball, Box, Composed, Norm, Perturbation, Streams, Threat, Worst
 
 TOLERANCE = 1e-6  # relative: the norm may exceed eps by this much before it is a violation
 
@@ -20,6 +20,13 @@ TOLERANCE = 1e-6  # relative: the norm may exceed eps by this much before it is 
 def ball_of(threat: Threat, box: Box) -> Ball:
     """The threat model's ball in a box: an eps quoted for [0, 1] scales by high - low."""
     return Ball(threat.norm, float(threat.eps) * (box.high - box.low), box.low, box.high)
+
+
+def threat_of(perturbation: Perturbation) -> Threat | None:
+    """The threat model of an attack or a worst case; None where nothing is attacked."""
+    if isinstance(perturbation, Composed):
+        return perturbation.adversarial.threat
+    return perturbation.threat if isinstance(perturbation, Adversarial | Worst) else None
 
 
 def rows_norm(delta: Tensor, norm: Norm) -> Tensor:

@@ -117,7 +117,7 @@ def text(report: Report, against: str, out: Console) -> None:
 
 def plain(report: Report, against: str = "the reference records") -> str:
     """As `text`, without colours, for a log."""
-    out = Console(file=StringIO(), width=WIDE, highlight=False)
+    out = Console(file=StringIO(), width=WIDE, highlight=False, markup=False, emoji=False)
     with out.capture() as captured:
         text(report, against, out)
     return captured.get()
@@ -178,7 +178,10 @@ def _contrast(one: Contrast, names: tuple[str, str]) -> Row:
     if one.pairs is None:
         return row | {"n": "-", names[0]: "-", names[1]: "-", "difference": one.apart, "only one right": "-", "p": "-"}
     n, (low, high) = one.pairs.n, one.pairs.interval()
-    accuracies = {names[0]: _percent(one.a, n), names[1]: _percent(one.b, n)}
+    most = "≤ " * one.bound
+    accuracies = {names[0]: most + _percent(one.a, n), names[1]: most + _percent(one.b, n)}
+    if one.bound:
+        return row | {"n": str(n), **accuracies, "difference": "of bounds", "only one right": "-", "p": "-"}
     difference = f"{0 - one.pairs.drop:+.1f} [{0 - high:+.1f}, {0 - low:+.1f}]"
     return (
         row

@@ -6,6 +6,7 @@ pipe and answers on it; its stdin is a pipe that the parent never writes to, who
 
 from __future__ import annotations
 
+import logging
 import os
 import pickle
 import subprocess
@@ -21,6 +22,7 @@ from types import TracebackType
 from typing import Any, Generic, TypeVar
 
 from rlbench.errors import RLBenchError
+from rlbench.files import LOG
 
 J = TypeVar("J")
 R = TypeVar("R")
@@ -33,12 +35,8 @@ class _Worker:
     def __init__(self) -> None:
         self.pipe, theirs = Pipe()
         with theirs:
-            # Modules are found where the parent finds them, whatever the working directory holds.
-            code = (
-                f"import sys; sys.path[:] = {sys.path!r}; from rlbench.workers import serve; serve({theirs.fileno()})"
-            )
             self.process = subprocess.Popen(
-                [sys.executable, "-P", "-c", code],
+                command(f"from rlbench.workers import serve; serve({theirs.fileno()})"),
                 env={**_MALLOC, **os.environ},
                 stdin=subprocess.PIPE,
                 stdout=2,  # what a plugin prints must not end up in the parent's output
@@ -87,6 +85,7 @@ class Pool(Generic[J, R]):
         self.perform, self.shared, self.size, self.tick = perform, shared, workers, tick
         self.workers: list[_Worker] = []
         self.active: list[J] = []
+        self.notes: set[str] = set()  # what workers had to say, each thing once
 
     def __enter__(self) -> Pool[J, R]:
         return self
@@ -138,12 +137,19 @@ class Pool(Generic[J, R]):
                 raise worker.death() from None
             if kind == "passes":
                 passes += value
+            elif kind == "note":
+                self._note(value)
             elif kind == "error":
                 raise _raised(*value)
             else:
                 job, worker.job = worker.job, None
                 yield job, value
         self.tick(passes)
+
+    def _note(self, text: str) -> None:
+        if text not in self.notes:
+            self.notes.add(text)
+            LOG.warning(text)
 
 
 def _raised(error: BaseException | None, text: str) -> BaseException:
@@ -170,7 +176,31 @@ class _Throttle:
         self.passes, self.last = 0, monotonic()
 
 
-def _follow_parent() -> None:
+class _Notes(logging.Handler):
+    """Gives what rlbench logs in a worker to its parent, so that what all workers say is said once."""
+
+    def __init__(self, pipe: Connection) -> None:
+        super().__init__(logging.WARNING)
+        self.pipe = pipe
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.pipe.send(("note", record.getMessage()))
+
+
+def command(code: str) -> list[str]:
+    """A fresh interpreter that runs `code`, finds modules where this process does, and ends when its stdin does."""
+    start = (
+        f"import sys; sys.path[:] = {sys.path!r}; from rlbench.workers import follow_parent; follow_parent(); {code}"
+    )
+    return [sys.executable, "-P", "-c", start]
+
+
+def follow_parent() -> None:
+    """Ends this process when its stdin ends, a pipe that its parent never writes to."""
+    threading.Thread(target=_wait_for_parent, daemon=True).start()
+
+
+def _wait_for_parent() -> None:
     while os.read(0, 1):
         pass
     os._exit(1)
@@ -178,8 +208,9 @@ def _follow_parent() -> None:
 
 def serve(handle: int) -> None:
     """The worker's life: jobs from the pipe `handle` until it closes."""
-    threading.Thread(target=_follow_parent, daemon=True).start()
     pipe = Connection(handle)
+    LOG.addHandler(_Notes(pipe))
+    LOG.propagate = False
     meter = _Throttle(lambda passes: pipe.send(("passes", passes)))
     try:
         module, name, shared = pipe.recv()

@@ -10,6 +10,7 @@ import yaml
 from rlbench.cards import read_card
 from rlbench.checkpoints import resolve
 from rlbench.errors import CheckpointError, FieldError, RLBenchError
+from rlbench.files import LOCK, locked
 from rlbench.training.bundle import bundle
 from rlbench.training.campaign import Task, read_campaign, results, run_campaign
 
@@ -39,7 +40,7 @@ def test_a_file_becomes_runs_that_wait_for_others(tmp_path: Path) -> None:
     assert first.after == frozenset() and fare.after == again.after == {"1/thermal/languagebind"}
     told = again.arguments(tmp_path / "out")
     start = str((tmp_path / "out" / "1/thermal/languagebind").absolute())
-    assert told[:3] == ["fare", "--modality", "thermal"] and f"init={start}" in told and "seed=1" in told
+    assert told[:4] == ["train", "fare", "--modality", "thermal"] and f"init={start}" in told and "seed=1" in told
 
 
 @pytest.mark.parametrize(
@@ -48,6 +49,7 @@ def test_a_file_becomes_runs_that_wait_for_others(tmp_path: Path) -> None:
         ("[]", "must be a mapping"),
         (FILE.replace("jobs:", "job:"), "did you mean 'jobs'"),
         (FILE.replace("method: fare", "methods: fare"), "did you mean 'method'"),
+        (FILE.replace("epochs: 1", "epoch: 1"), "did you mean 'epochs'"),
         (FILE.replace('"@1/languagebind", original', '"@1/languagebnd", original'), "which is no job of it"),
     ],
 )
@@ -64,6 +66,11 @@ def test_runs_are_made_once_tabled_and_bundled(tmp_path: Path) -> None:
     stamp = (out / "2/thermal/fare/card.yaml").stat().st_mtime_ns
     run_campaign(tasks, out, report=lambda *_: pytest.fail("nothing is left"))
     assert (out / "2/thermal/fare/card.yaml").stat().st_mtime_ns == stamp
+
+    with locked(out / LOCK), pytest.raises(RLBenchError, match="in use by another campaign"):
+        run_campaign(tasks, out, report=lambda *_: None)
+    with pytest.raises(RLBenchError, match="2/thermal/fare exists: a finished run of another recipe"):
+        run_campaign(campaign(tmp_path, FILE.replace("seed: 1", "seed: 2")), out, report=lambda *_: None)
 
     table = results(tasks, out).splitlines()
     assert len(table) == 2 + 3 and "seed=1" in table[-1] and "clean" in table[0]

@@ -152,7 +152,7 @@ def test_tables_fit_the_terminal_and_lose_nothing(width: int) -> None:
     models = ("rlbind:mini", "fare:mini", "tecoa:mini", "languagebind:mini")
     columns = ("clean", "apgd-ce linf 4/255", "pgd linf 8/255", "pgd l2 0.5", "worst linf 4/255", "15 corruptions at 3")
     rows = tuple(Row(m, 500, {c: Score(0.882, 0.851, 0.907) for c in columns}) for m in models)
-    facts = {"suite": "thermal", "suite_version": 1, "modality": "thermal", "backbone": "mini", "task": "thermal-world"}
+    facts = {"suite": "thermal", "suite_version": 1, "modality": "thermal", "task": "thermal-world", "n": 500}
     out = Console(width=width, force_terminal=True, color_system=None, file=StringIO())
     console.scores(Table(facts, columns, rows, ""), out)
     text = out.file.getvalue()  # type: ignore[attr-defined]

@@ -12,10 +12,11 @@ from scipy.stats import binomtest
 
 from rlbench.check import renewed
 from rlbench.cli import main
-from rlbench.comparison import compare
+from rlbench.comparison import compare, doubts
 from rlbench.core import Record
 from rlbench.errors import StoreError
 from rlbench.paired import Pairs
+from rlbench.verdicts import contrasts
 
 
 def record(model: str, perturbation: str, correct: np.ndarray, **facts: object) -> Record:
@@ -122,3 +123,15 @@ def test_two_stores_and_a_note_on_sources(call: Callable[..., Result]) -> None:
 def test_an_unknown_side(call: Callable[..., Result], name: str) -> None:
     result = call("fare", name)
     assert result.exit_code == 2 and len(result.stderr.splitlines()) == 1 and name in result.stderr
+
+
+def test_bounds_are_shown_as_bounds_and_doubts_are_named() -> None:
+    """A column `descending` has no difference, and takes no part in Holm's; a model in doubt is named."""
+    on, off = np.ones(40, dtype=bool), np.zeros(40, dtype=bool)
+    columns = ("clean", "pgd linf 4/255 descending")
+    a, b = ([record(m, c, f) for c in columns] for m, f in (("a", off), ("b", on)))
+    clean, bound = compare(a, b)
+    assert (clean.verdict(), bound.verdict()) == ("B above", "bounds") and clean.p == pytest.approx(2 / 2**40)
+    (row,) = contrasts([bound], ("a", "b"))
+    assert (row["a"], row["b"], row["difference"], row["p"]) == ("≤ 0.0", "≤ 100.0", "of bounds", "-")
+    assert doubts([record("a", "clean", on, soundness="unreliable"), *b]) == ["a:mini is unreliable on thermal"]

@@ -281,7 +281,7 @@ def test_files_that_are_no_weights_are_refused(tmp_path, capsys) -> None:
         with pytest.raises(CheckpointError):
             load_checkpoint(folder)
     torch.save({"a": Code()}, path)
-    with pytest.raises(CheckpointError, match="refused: it holds more than tensors"):
+    with pytest.raises(CheckpointError, match=r"refused: it holds code \(print\)"):
         load_checkpoint(folder)
     torch.save({"model": weights_of(VISION)}, path)
     with pytest.raises(CheckpointError, match="tensors by name and nothing else"):

@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from rlbench.checkpoints import load_encoder
 from rlbench.errors import CheckpointError, RLBenchError, UnknownName
 from rlbench.loading import check_frozen
+from rlbench.tasks.stills import pixels
 
 PROMPTS = ["a photo of a dog.", "a photo of a cat.", "an owl"]
 SIZES = {
@@ -102,11 +103,104 @@ def test_an_open_clip_folder_that_is_wrong_is_refused(tmp_path, library) -> None
             load_encoder(f"open_clip:local-dir:{folder}", "image")
         assert "\n" not in str(caught.value)
     path.write_bytes(data[:-9])
-    with pytest.raises(CheckpointError, match="can't load local-dir:"):
+    with pytest.raises(CheckpointError, match="can't be read, or is truncated"):
         load_encoder(f"open_clip:local-dir:{folder}", "image")
     path.unlink()
     with pytest.raises(CheckpointError, match=r"has no weights; there must be open_clip_model\.safetensors or"):
         load_encoder(f"open_clip:local-dir:{folder}", "image")
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {},
+        {"interpolation": "bilinear"},
+        {"interpolation": "random"},
+        {"resize_mode": "squash", "interpolation": "bilinear"},
+        {"resize_mode": "longest", "fill_color": 120},
+        {"resize_mode": "longest", "interpolation": "bilinear"},
+        {"mean": 0.5, "std": 0.25, "unknown": 3},
+        {"resize_mode": None, "fill_color": 9},
+    ],
+)
+def test_pictures_are_prepared_as_by_open_clip(tmp_path, library, said) -> None:
+    _preprocess(published(tmp_path, library), **said)
+    encoder = load_encoder(f"open_clip:local-dir:{tmp_path}", "image")
+    theirs = library.create_model_and_transforms(f"local-dir:{tmp_path}")[2]
+    noise = np.random.default_rng(0).integers(0, 256, (6, 6, 3), dtype=np.uint8)
+    for size in ((84, 84), (61, 37), (37, 61), (20, 90), (91, 13), (29, 28)):
+        one = Image.fromarray(noise).resize(size, Image.Resampling.BICUBIC)
+        found = encoder.front(torch.from_numpy(pixels(one, encoder.boxes["image"]))[None])[0]
+        torch.testing.assert_close(found, theirs(one), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("mode", ["shortest", "longest", "squash"])
+def test_a_size_that_is_no_square_is_prepared_as_by_open_clip(library, mode) -> None:
+    from open_clip.transform import PreprocessCfg, image_transform_v2
+
+    from rlbench.encoders.openclip import _front
+
+    said = {"size": (20, 32), "mean": (0.4,) * 3, "std": (0.2,) * 3, "resize_mode": mode, "interpolation": "bilinear"}
+    front, theirs = _front(said), image_transform_v2(PreprocessCfg(**said), is_train=False)
+    noise = np.random.default_rng(0).integers(0, 256, (6, 6, 3), dtype=np.uint8)
+    for size in ((84, 84), (61, 37), (37, 61), (20, 90), (91, 13)):
+        one = Image.fromarray(noise).resize(size, Image.Resampling.BICUBIC)
+        found = front(torch.from_numpy(pixels(one, front.box))[None])[0]
+        torch.testing.assert_close(found, theirs(one), atol=1e-5, rtol=1e-5)
+
+
+def _preprocess(folder: Path, **said: object) -> None:
+    path = folder / "open_clip_config.json"
+    whole = json.loads(path.read_text())
+    path.write_text(json.dumps({**whole, "preprocess_cfg": {**whole["preprocess_cfg"], **said}}))
+
+
+def _model(folder: Path, **said: object) -> None:
+    path = folder / "open_clip_config.json"
+    whole = json.loads(path.read_text())
+    towers = {key: {**SIZES[key], **value} if isinstance(value, dict) else value for key, value in said.items()}
+    path.write_text(json.dumps({**whole, "model_cfg": {**whole["model_cfg"], **towers}}))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda f: _preprocess(f, interpolation="lanczos"), "interpolation is 'lanczos', which is not followed"),
+        (lambda f: _preprocess(f, resize_mode="pad"), "resize_mode is 'pad', which is not followed"),
+        (lambda f: _preprocess(f, mean=[0.5]), "mean is .*three numbers"),
+        (lambda f: _preprocess(f, std=[0.5, 0, 0.5]), "must not hold 0"),
+        (lambda f: _preprocess(f, resize_mode="longest", fill_color=300), "fill_color is 300"),
+        (lambda f: _preprocess(f, mode="L"), "mode is 'L', which is not followed"),
+        (
+            lambda f: _model(f, text_cfg={"tokenizer_kwargs": {"trust_remote_code": True}}),
+            "trust_remote_code of its tok",
+        ),
+        (lambda f: _model(f, text_cfg={"tokenizer_kwargs": {"reduction_mask": "random"}}), "reduction_mask of its tok"),
+        (lambda f: _model(f, text_cfg={"tokenizer_kwargs": {"bpe_path": "/etc/passwd"}}), "bpe_path of its tokenizer"),
+        (lambda f: _model(f, text_cfg={"layers": 10**9}), "describes a larger model than"),
+        (lambda f: _model(f, vision_cfg={"width": 10**9}), "describes a larger model than"),
+        (lambda f: _model(f, text_cfg={"vocab_size": 10**6}), "describes a larger model than"),
+        (lambda f: _model(f, vision_cfg={"width": -64}), "can't load"),
+        (lambda f: _model(f, text_cfg=[]), "must have a model_cfg with a text_cfg"),
+        (lambda f: (f / "open_clip_config.json").write_text("[]"), "must hold a JSON object"),
+        (lambda f: (f / "tokenizer_config.json").write_text('{"auto_map": {"a": "b.C"}}'), "names code of the checkp"),
+    ],
+)
+def test_a_config_that_is_not_followed_is_refused_by_one_line(tmp_path, library, change, said) -> None:
+    change(published(tmp_path, library))
+    with pytest.raises(CheckpointError, match=said):
+        load_encoder(f"open_clip:local-dir:{tmp_path}", "image")
+
+
+def test_a_pickle_with_code_is_refused_without_advice(tmp_path, library) -> None:
+    class Code:
+        def __reduce__(self) -> tuple:
+            return print, ("this must never be printed",)
+
+    (published(tmp_path, library) / "open_clip_model.safetensors").unlink()
+    torch.save({"state_dict": {"a": Code()}}, tmp_path / "open_clip_pytorch_model.bin")
+    with pytest.raises(CheckpointError, match=r"is refused: it holds code \(print\)"):
+        load_encoder(f"open_clip:local-dir:{tmp_path}", "image")
 
 
 def test_the_hub_and_the_library_s_list(tmp_path, library, monkeypatch) -> None:

@@ -10,21 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hub_models import checkpoint, clap, clip, ears, processor, siglip, words
 from huggingface_hub import constants
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import Tensor
-from transformers import (
-    ClapConfig,
-    ClapFeatureExtractor,
-    ClapModel,
-    CLIPConfig,
-    CLIPModel,
-    PreTrainedTokenizerFast,
-    SiglipConfig,
-    SiglipModel,
-)
+from transformers import ClapFeatureExtractor
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
@@ -33,58 +24,10 @@ from rlbench.checkpoints import load_encoder, resolve
 from rlbench.core import Encoder
 from rlbench.encoders.clap_front import ClapWaveform
 from rlbench.errors import CheckpointError, FieldError, ModalityError
+from rlbench.identity import identify
 from rlbench.loading import check_frozen
 
-WORDS = ["<s>", "<pad>", "</s>", "<unk>", "a", "photo", "sound", "of", "dog", "cat", "rain", "."]
 PROMPTS = ["a photo of a dog.", "a photo of a cat.", "a sound of rain."]
-TOWER = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
-TEXT = {**TOWER, "vocab_size": len(WORDS), "bos_token_id": 0, "pad_token_id": 1, "eos_token_id": 2}
-PICTURE = {"image_size": 28, "patch_size": 7}
-
-
-def words(folder: Path) -> PreTrainedTokenizerFast:
-    """A tokenizer of whole words, in the folder."""
-    inner = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="<unk>"))
-    inner.pre_tokenizer = pre_tokenizers.Whitespace()
-    inner.post_processor = processors.TemplateProcessing("<s> $A </s>", None, [("<s>", 0), ("</s>", 2)])
-    made = PreTrainedTokenizerFast(
-        tokenizer_object=inner, bos_token="<s>", pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
-    )
-    made.save_pretrained(folder)
-    return made
-
-
-def clip(folder: Path) -> CLIPModel:
-    text = {**TEXT, "max_position_embeddings": 12}
-    return _saved(
-        CLIPModel(CLIPConfig(text_config=text, vision_config={**TOWER, **PICTURE}, projection_dim=24)), folder
-    )
-
-
-def siglip(folder: Path) -> SiglipModel:
-    text = {**TEXT, "max_position_embeddings": 64, "projection_size": 32}
-    return _saved(SiglipModel(SiglipConfig(text_config=text, vision_config={**TOWER, **PICTURE})), folder)
-
-
-def clap(folder: Path, *, fused: bool) -> ClapModel:
-    ears = {"patch_embeds_hidden_size": 16, "depths": [1, 1], "num_attention_heads": [2, 2], "hidden_size": 32}
-    ears |= {"window_size": 4, "spec_size": 64, "num_mel_bins": 16, "patch_size": 2, "patch_stride": [2, 2]}
-    audio = {**ears, "enable_fusion": fused, "fusion_type": "aff_2d" if fused else None, "projection_dim": 24}
-    audio |= {"aff_block_r": 1, "enable_patch_layer_norm": True}
-    text = {**TEXT, "max_position_embeddings": 34, "projection_dim": 24, "type_vocab_size": 1}
-    return _saved(ClapModel(ClapConfig(text_config=text, audio_config=audio, projection_dim=24)), folder)
-
-
-def _saved(model, folder: Path):
-    g = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for name, value in model.named_parameters():
-            if value.dim() > 1:
-                value.copy_(0.2 * torch.randn(value.shape, generator=g))
-            elif "logit_bias" in name:
-                value.fill_(-3.0)
-    model.eval().save_pretrained(folder)
-    return model
 
 
 def pictures() -> np.ndarray:
@@ -114,12 +57,12 @@ def test_clip_and_siglip_give_the_logits_of_transformers(tmp_path, kind) -> None
     size = {"size": {"height": 28, "width": 28}} | (
         {"crop_size": {"height": 28, "width": 28}} if kind == "clip" else {}
     )
-    processor = {"clip": CLIPImageProcessorPil, "siglip": SiglipImageProcessorPil}[kind](**size)
-    processor.save_pretrained(tmp_path)
+    prepare = {"clip": CLIPImageProcessorPil, "siglip": SiglipImageProcessorPil}[kind](**size)
+    prepare.save_pretrained(tmp_path)
     tokenizer = words(tmp_path)
     encoder = load_encoder(f"hf:{tmp_path}", "image")
     padding = {"padding": "max_length", "max_length": 64} if kind == "siglip" else {"padding": True}
-    inputs = processor([Image.fromarray(image) for image in pictures()], return_tensors="pt")
+    inputs = prepare([Image.fromarray(image) for image in pictures()], return_tensors="pt")
     text = tokenizer(PROMPTS, return_tensors="pt", **padding)
     with torch.no_grad():
         expected = model(input_ids=text["input_ids"], attention_mask=text["attention_mask"], **inputs)
@@ -135,18 +78,14 @@ def test_clap_gives_the_logits_of_transformers_from_waves(tmp_path, fused) -> No
     """Whole clips, and shorter ones that both repeat; the library's own spectrogram is numpy's."""
     model, tokenizer = clap(tmp_path, fused=fused), words(tmp_path)
     truncation = "fusion" if fused else "rand_trunc"
-    ears = ClapFeatureExtractor(
-        feature_size=16, sampling_rate=8000, hop_length=80, fft_window_size=256, max_length_s=1, frequency_max=4000,
-        truncation=truncation,
-    )  # fmt: skip
-    ears.save_pretrained(tmp_path)
+    extract = ears(tmp_path, truncation=truncation)
     g = torch.Generator().manual_seed(0)
     for samples, seconds in ((8000, None), (2800, 0.35)):
         encoder = registry.make("encoder", "hf:ID", {"source": str(tmp_path), "seconds": seconds})
         box = encoder.boxes["audio"]
         assert (box.shape, box.low, box.high, box.unit, box.rate) == ((1, samples), -1, 1, "waveform", 8000)
         waves = 0.3 * torch.randn(3, 1, samples, generator=g) * torch.linspace(0, 1, samples)
-        inputs = ears([wave[0].numpy() for wave in waves], sampling_rate=8000, return_tensors="pt")
+        inputs = extract([wave[0].numpy() for wave in waves], sampling_rate=8000, return_tensors="pt")
         heard = encoder.front(waves)
         torch.testing.assert_close(heard, inputs["input_features"].float(), atol=1e-3, rtol=0)  # dB
         text = tokenizer(PROMPTS, return_tensors="pt", padding=True)
@@ -161,17 +100,28 @@ def test_clap_gives_the_logits_of_transformers_from_waves(tmp_path, fused) -> No
     with pytest.raises(ModalityError, match="has no image; it has audio"):
         load_encoder(f"hf:{tmp_path}", "image")
     (tmp_path / "preprocessor_config.json").unlink()
-    with pytest.raises(CheckpointError, match=r"the feature extractor of .* can't be read"):
+    with pytest.raises(CheckpointError, match=r"has no preprocessor_config.json"):
         load_encoder(f"hf:{tmp_path}", "audio")
 
 
 def test_the_waveform_s_gradient_in_float64(tmp_path) -> None:
-    ears = ClapFeatureExtractor(
+    small = ClapFeatureExtractor(
         feature_size=4, sampling_rate=1000, hop_length=20, fft_window_size=64, max_length_s=1, frequency_max=500
     )
-    front = ClapWaveform(ears, 0.3, fused=False).double()
+    front = ClapWaveform(small, 0.3, fused=False).double()
     x = (0.3 * torch.randn(1, 1, 300, generator=torch.Generator().manual_seed(0))).double().requires_grad_()
     assert torch.autograd.gradcheck(lambda v: front(v)[:, :, ::7], (x,), fast_mode=True)
+
+
+def test_the_preparation_is_part_of_a_checkpoint_s_identity(tmp_path) -> None:
+    """Of one file of weights; where the folder lies is not."""
+    found = {}
+    for name, said in {"a": {}, "same": {}, "resample": {"resample": 2}, "mean": {"image_mean": [0.1] * 3}}.items():
+        (tmp_path / name).mkdir()
+        checkpoint(tmp_path / name, "clip", **said)
+        source = f"hf:{tmp_path / name}"
+        found[name] = identify(load_encoder(source), resolve(source), "image")
+    assert found["a"] == found["same"] and found["a"] not in (found["resample"], found["mean"])
 
 
 def test_normalisation_is_the_checkpoint_s_own(tmp_path) -> None:
@@ -179,12 +129,12 @@ def test_normalisation_is_the_checkpoint_s_own(tmp_path) -> None:
     words(tmp_path)
     x = boxed(pictures())
     said = {"crop_size": 28, "image_mean": [0.1, 0.2, 0.3], "image_std": [1.0, 0.5, 0.25]}
-    (tmp_path / "preprocessor_config.json").write_text(json.dumps(said))
+    processor(tmp_path, **said)
     mean, std = (torch.tensor(said[key]).view(3, 1, 1) for key in ("image_mean", "image_std"))
     expected = model.get_image_features(pixel_values=(x - mean) / std).pooler_output
     found = load_encoder(f"hf:{tmp_path}").embed(x, "image")
     torch.testing.assert_close(found, torch.nn.functional.normalize(expected), atol=1e-6, rtol=0)
-    (tmp_path / "preprocessor_config.json").write_text(json.dumps({**said, "crop_size": {"height": 32, "width": 32}}))
+    processor(tmp_path, **{**said, "crop_size": {"height": 32, "width": 32}})
     with pytest.raises(CheckpointError, match=r"its processor cuts pictures to .*; its tower is for 28 x 28"):
         load_encoder(f"hf:{tmp_path}")
 
@@ -224,7 +174,7 @@ class Code:
         (_weights(lambda w: w.update({"logit_scale": torch.ones(2)})), "has of another shape logit_scale"),
         (_weights(lambda w: w["text_projection.weight"].fill_(float("nan"))), "not finite: text_projection"),
         (_config(model_type="bert"), "is a model of the type 'bert'; hf: takes clip, siglip, clap and"),
-        (_pickled, r"pytorch_model\.bin can't be read"),
+        (_pickled, r"pytorch_model\.bin is refused: it holds code \(print\)"),
         (lambda folder: (folder / "tokenizer.json").unlink(), "has no tokenizer: it needs one of vocab.json"),
         (lambda folder: (folder / "config.json").unlink(), r"config\.json can't be read"),
         (
@@ -234,8 +184,7 @@ class Code:
     ],
 )
 def test_a_folder_that_is_wrong_is_refused(tmp_path, capsys, change, said) -> None:
-    clip(tmp_path)
-    words(tmp_path)
+    checkpoint(tmp_path)
     capsys.readouterr()
     load_encoder(f"hf:{tmp_path}", "image")
     change(tmp_path)
@@ -255,8 +204,7 @@ def test_the_hub_is_asked_only_when_needed(tmp_path, monkeypatch) -> None:
         load_encoder(model.name)
     cached = tmp_path / "models--mine--clip" / "snapshots" / revision
     cached.mkdir(parents=True)
-    clip(cached)
-    words(cached)
+    checkpoint(cached)
     encoder = load_encoder(model.name, "image")
     assert encoder.sha256 == {"image": sha256((cached / "model.safetensors").read_bytes()).hexdigest()}
     with pytest.raises(CheckpointError, match=r"^facebook/imagebind-huge: transformers has no ImageBind; .*MODULE:"):

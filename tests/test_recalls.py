@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from rlbench import leaderboard, paper
+from rlbench import leaderboard, paper, recalls
+from rlbench.console import retrieved
 from rlbench.core import Record
 from rlbench.tables import frame
 
@@ -72,3 +73,30 @@ def test_the_paper_board_has_them_under_measured(records) -> None:
     reported = Path(leaderboard.boards()[0].page).with_name(paper.REPORTED)
     part = paper.render(reported, records).partition("## MSR-VTT")[2].partition("\n## ")[0]
     assert ("≤ 12.3" in part.partition("### measured")[2]) == bool(records)
+
+
+def test_a_recall_among_a_part_of_the_gallery_is_named_by_its_size() -> None:
+    """As recorded now, and of records of before, whose media are fewer than the gallery's classes."""
+    way = {k: v for k, v in RECALLS.items() if k.startswith("x-")}
+    part = {f"text-to-x R@{k} of 50": 0.9 for k in (1, 5, 10)} | {"text-to-x median rank of 50": 1.0}
+    one = record("clean", 20)
+    facts = {k: v for k, v in one.provenance.items() if "R@" not in k}
+    new = Record(**{**vars(one), "provenance": {**facts, **way, **part}})
+    old = Record(**{**vars(one), "provenance": {**one.provenance, "classes": 80}})
+    for found, share in ((new, "90.0"), (old, "30.0")):
+        text = leaderboard.render(frame([found]), "mine").partition(": recalls")[2]
+        assert "| text-to-x R@1 of 50 " in text and "text-to-x R@1  " not in text and "to be compared with" in text
+        assert lines(text)[0][-3:] == [share] * 3
+        assert list(recalls.recalls({**vars(found), **found.provenance}))[3] == "text-to-x R@1 of 50"
+    both = leaderboard.render(frame([new, Record(**{**vars(one), "n": 90, "key": "k"})]), "mine")
+    assert both.count(": recalls, n = ") == 2  # never in one table
+
+
+def test_all_recalls_of_a_descending_attack_are_bounds() -> None:
+    (row,) = lines(leaderboard.render(frame([record("pgd linf 2/255 descending", 5)]), "mine").partition("recalls")[2])
+    assert all(share.startswith("≤ ") for share in row[3:])
+
+
+def test_a_run_prints_bounds_as_bounds() -> None:
+    shown = retrieved(record("pgd linf 2/255", 5))
+    assert shown["x-to-text R@1"] == "10.0" and shown["text-to-x R@1"] == "≤ 30.0"

@@ -178,15 +178,6 @@ def test_a_read_only_folder_is_found_before_any_work(tmp_path: Path) -> None:
         Store(tmp_path / "out").check()
 
 
-def test_what_killed_writers_left_is_cleared_and_a_living_ones_is_not(tmp_path: Path) -> None:
-    gone = subprocess.Popen([sys.executable, "-c", ""])
-    gone.wait()
-    for process in (gone.pid, os.getpid()):
-        (tmp_path / f".tmp-{process}-key-0-5.parquet").write_bytes(b"half")
-    Store(tmp_path).prepare()
-    assert [p.name.split("-")[1] for p in tmp_path.glob(".tmp-*")] == [str(os.getpid())]
-
-
 def test_stores_that_contradict_each_other_are_not_merged(tmp_path: Path) -> None:
     record = Record(
         key="k",

@@ -38,6 +38,9 @@ def test_a_killed_run_ends_with_the_weights_of_an_undisturbed_one(tmp_path) -> N
         while not (metrics.exists() and metrics.read_text().count("\n") > 9):
             assert process.poll() is None and time.monotonic() < limit
             time.sleep(0.01)
+        process.send_signal(signal.SIGSTOP)
+        second = subprocess.run(again, env=_environment(), capture_output=True, text=True)
+        assert second.returncode == 2 and "is being trained by another process; wait for it" in second.stderr
         process.send_signal(signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL and not (tmp_path / "killed" / "card.yaml").exists()
     assert list((tmp_path / "killed").glob("state-*"))

@@ -16,7 +16,8 @@ from rlbench.core import Suite
 from rlbench.errors import CheckpointError, DataError, FieldError, ModalityError, RLBenchError, UnknownName
 from rlbench.training import run as training
 from rlbench.training.loop import Step
-from rlbench.training.run import rehearse, train
+from rlbench.training.rehearsal import rehearse
+from rlbench.training.run import train
 
 TINY = {"examples": 64, "epochs": 1, "batch": 32, "attack_steps": 1, "validation": 32}
 THERMAL = {"modalities": ["thermal"]}
@@ -136,6 +137,7 @@ def test_an_unfinished_run_of_another_recipe_is_refused(tmp_path) -> None:
     with pytest.raises(RLBenchError, match="another recipe"):
         train("fare", out=tmp_path / "a", overrides={**TINY, "lr": 0.5}, **THERMAL)
     (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "notes.txt").write_text("")
     with pytest.raises(RLBenchError, match="b exists"):
         train("fare", out=tmp_path / "b", overrides=TINY, **THERMAL)
     (tmp_path / "file").write_text("")

@@ -6,14 +6,16 @@ where that draws nothing: a wave of the model's own length, or a shorter one, wh
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 from transformers import ClapFeatureExtractor
 
-from rlbench.core import Box
+from rlbench.box import Box, Fill, Padding
 from rlbench.encoders.clip_fronts import Front
-from rlbench.errors import CheckpointError, FieldError
+from rlbench.errors import FieldError
 
 _FLOOR = 1e-10  # power below it is silence
 
@@ -33,9 +35,8 @@ class ClapWaveform(Front):
         samples = length if seconds is None else round(seconds * rate)
         if not 0 < samples <= length:
             raise FieldError(f"seconds is {seconds}; this CLAP hears up to {length / rate:g}")
-        if ears.padding not in ("repeatpad", "repeat", "pad"):
-            raise CheckpointError(f"a CLAP that pads by {ears.padding!r} is not supported")
-        super().__init__(Box(shape=(1, samples), low=-1.0, high=1.0, unit="waveform", rate=rate))
+        fit = Fill(padding=cast(Padding, ears.padding))
+        super().__init__(Box(shape=(1, samples), low=-1.0, high=1.0, unit="waveform", rate=rate, fit=fit))
         self.length, self.hop, self.fused, self.padding = length, ears.hop_length, fused, ears.padding
         bank = ears.mel_filters if ears.truncation == "fusion" else ears.mel_filters_slaney
         self.register_buffer("bank", torch.from_numpy(bank).float(), persistent=False)

@@ -18,7 +18,7 @@ from torch import Tensor
 from rlbench.core import Modality
 from rlbench.encoders.clip_towers import Attention, VisionSizes, VisionTower, vision_tower
 from rlbench.encoders.clip_weights import sha256_of
-from rlbench.errors import CheckpointError
+from rlbench.errors import CheckpointError, first_line
 
 _KEY = "rlbench"  # of the metadata: a single one, since several have no fixed order
 
@@ -51,10 +51,13 @@ def read_tower(path: Path, modality: Modality, attention: Attention = "sdpa") ->
     if about.get("modality") != modality:
         raise CheckpointError(f"{path} is a tower of {about.get('modality')}; {modality} was asked for")
     try:
-        vision = vision_tower(weights, VisionSizes(**about["sizes"]), attention)
-        box, text, bound = about["box"], about["text"], about["text_sha256"]
-    except (KeyError, TypeError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[-1].strip()
+        sizes = VisionSizes(**about["sizes"])
+        if sizes.layers > len(weights):
+            raise ValueError(f"it has {sizes.layers} layers, of {len(weights)} tensors")
+        vision = vision_tower(weights, sizes, attention)
+        box, text, bound = dict(about["box"]), str(about["text"]), str(about["text_sha256"])
+    except Exception as error:  # what the towers make of any sizes
+        reason = (str(error).strip().splitlines() or [""])[-1].strip()
         raise CheckpointError(f"{path} does not hold the tower that it describes: {reason}") from error
     for name, value in weights.items():
         if not bool(value.isfinite().all()):
@@ -65,8 +68,8 @@ def read_tower(path: Path, modality: Modality, attention: Attention = "sdpa") ->
 def _opened(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     try:
         with safe_open(path, framework="pt") as opened:
-            about = json.loads((opened.metadata() or {}).get(_KEY, "{}"))
+            about = dict(json.loads((opened.metadata() or {}).get(_KEY, "{}")))
             weights = {name: opened.get_tensor(name).float() for name in opened.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError, ValueError) as error:
-        raise CheckpointError(f"{path} can't be read as a saved tower: {error}") from error
+    except (OSError, SafetensorError, ValueError, TypeError, RecursionError) as error:
+        raise CheckpointError(f"{path} can't be read as a saved tower: {first_line(error)}") from error
     return about, weights

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from rlbench.encoders.clip_towers import TextTower
-from rlbench.errors import CheckpointError, first_line
+from rlbench.encoders.hf_quiet import reading_tokenizer
+from rlbench.errors import CheckpointError
 
 _VOCABULARIES = ("vocab.json", "tokenizer.json")
 _BATCH = 256  # prompts at a time
@@ -59,17 +60,18 @@ class ClipTokens:
 
         if not any((folder / name).is_file() for name in _VOCABULARIES):
             raise CheckpointError(f"{folder} has no tokenizer: it needs vocab.json and merges.txt, or tokenizer.json")
-        try:
+        with reading_tokenizer(folder):
             self._tokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
-        except (OSError, ValueError, KeyError) as error:
-            raise CheckpointError(f"the tokenizer of {folder} can't be read: {first_line(error)}") from error
         if len(self._tokenizer) != vocabulary:
             raise CheckpointError(f"{folder}: {len(self._tokenizer)} tokens for a text tower of {vocabulary}")
         self._positions = positions
+        if int(self(["a photo"])[0].max()) >= vocabulary:
+            raise CheckpointError(f"{folder}: its tokenizer has numbers beyond the {vocabulary} of the text tower")
 
     def __call__(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
         cut = {"padding": "max_length", "max_length": self._positions, "truncation": True}
-        found = self._tokenizer(list(prompts), return_tensors="pt", **cut)
+        with reading_tokenizer(self._tokenizer.name_or_path):
+            found = self._tokenizer(list(prompts), return_tensors="pt", **cut)
         return found["input_ids"], found["attention_mask"]
 
 

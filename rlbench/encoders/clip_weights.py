@@ -10,13 +10,13 @@ import json
 import pickle
 import re
 import warnings
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -25,6 +25,10 @@ from rlbench.errors import CheckpointError, first_line
 _FACTOR = re.compile(r"(?P<module>.+)\.lora_(?P<factor>[AB])(?:\.[^.]+)?\.weight")
 _WRAPPED = ".base_model.model."  # PEFT's prefix
 _LAYER = re.compile(r"\.layers\.\d+\.")
+_CODE = re.compile(r"GLOBAL (\S+)")  # in what torch says of a pickle that it refuses
+_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int32, torch.int64)
+_POINTER = b"version https://git-lfs"
+_LONGEST = 2**24  # bytes of a JSON file
 
 
 @dataclass(frozen=True)
@@ -45,53 +49,107 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """Raises: CheckpointError: missing, longer than 16 MB, or no JSON object."""
+    try:
+        if path.stat().st_size > _LONGEST:
+            raise CheckpointError(f"{path} is longer than {_LONGEST / 1e6:.0f} MB, which no description of a model is")
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} can't be read: {first_line(error)}") from error
+    if not isinstance(found, dict):
+        raise CheckpointError(f"{path} must hold a JSON object")
+    return found
+
+
+def check_no_code(path: Path) -> None:
+    """Raises: CheckpointError: a JSON file, if it is there, names classes of the checkpoint's own."""
+    if path.is_file() and read_json(path).get("auto_map"):
+        raise CheckpointError(f"{path} names code of the checkpoint (auto_map), which is never run")
+
+
 def read_config(folder: Path) -> dict[str, Any]:
     """config.json. Raises: CheckpointError: missing, or no JSON object."""
-    path = folder / "config.json"
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} can't be read: {error}") from error
-    if not isinstance(config, dict):
-        raise CheckpointError(f"{path} must hold a JSON object")
-    return config
+    return read_json(folder / "config.json")
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
     """All tensors of a file, in float32, without the `position_ids` that no one learns.
 
     Raises:
-        CheckpointError: truncated, no such file, code in a pickle, or values that are not finite.
+        CheckpointError: as `read_tensors`.
     """
+    return {
+        name: value.detach().float() for name, value in read_tensors(path).items() if not name.endswith("position_ids")
+    }
+
+
+def read_tensors(path: Path, *, wrapped: bool = False) -> dict[str, Tensor]:
+    """All tensors of a file: of finite floating-point numbers in 16 bits or more, or of indices.
+
+    Args:
+        path: .safetensors, or a pickle, which is .bin.
+        wrapped: they may lie under "state_dict", beside the state of a training.
+
+    Raises:
+        CheckpointError: truncated, no such file, code in a pickle, anything that is no plain tensor, quantised weights,
+            values that are not finite, or more values than the file has bytes for.
+    """
+    with path.open("rb") as stream:
+        if stream.read(len(_POINTER)) == _POINTER:
+            raise CheckpointError(f"{path} is a pointer of Git LFS and no weights; fetch them by `git lfs pull`")
     found = _unpickled(path) if path.suffix == ".bin" else _loaded(path)
+    if wrapped and isinstance(found, Mapping) and "state_dict" in found:
+        found = found["state_dict"]
     if not isinstance(found, Mapping) or not all(isinstance(value, Tensor) for value in found.values()):
         raise CheckpointError(f"{path} must hold tensors by name and nothing else")
-    kept = {
-        str(name): value.detach().float() for name, value in found.items() if not str(name).endswith("position_ids")
-    }
-    for name, value in kept.items():
-        if not bool(value.isfinite().all()):
+    weights = {str(name): value for name, value in found.items()}
+    for name, value in weights.items():
+        if value.layout != torch.strided or value.device.type != "cpu" or value.is_quantized:
+            raise CheckpointError(f"{path} holds {name}, which is no plain tensor")
+        if value.dtype not in _DTYPES:
+            raise CheckpointError(f"{path} holds {name} in {value.dtype}: quantised weights can't be used")
+        if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+            raise CheckpointError(f"{path} holds {name} of shape {tuple(value.shape)}, but fewer values than that")
+        if value.is_floating_point() and not bool(value.isfinite().all()):
             raise CheckpointError(f"{path} holds values that are not finite: {name}")
-    return kept
+    return weights
 
 
 def _loaded(path: Path) -> object:
     try:
         return load_file(path)
-    except (OSError, ValueError, SafetensorError) as error:
+    except Exception as error:  # what damaged bytes make safetensors raise
         raise CheckpointError(f"{path} can't be read, or is truncated: {first_line(error)}") from error
 
 
 def _unpickled(path: Path) -> object:
     """What torch's unpickler of tensors alone makes of a file, of which damaged bytes make it raise almost anything."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of a pickle that is then refused anyway
-        try:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of a pickle that is then refused anyway
+            if zipfile.is_zipfile(path):
+                _check_stored(path)
             return torch.load(path, map_location="cpu", weights_only=True)
-        except pickle.UnpicklingError as error:
-            raise CheckpointError(f"{path} is refused: it holds more than tensors, or is truncated") from error
-        except Exception as error:
-            raise CheckpointError(f"{path} can't be read, or is truncated: {first_line(error)}") from error
+    except CheckpointError:
+        raise
+    except Exception as error:
+        code = _CODE.search(str(error))
+        if code:
+            raise CheckpointError(
+                f"{path} is refused: it holds code ({code[1]}), which is never run; ask its author for safetensors"
+            ) from error
+        if isinstance(error, pickle.UnpicklingError):
+            raise CheckpointError(f"{path} is refused: it holds code or more than tensors, or is truncated") from error
+        raise CheckpointError(f"{path} can't be read, or is truncated: {first_line(error)}") from error
+
+
+def _check_stored(path: Path) -> None:
+    """Raises: CheckpointError: a member is compressed, as torch writes none: it could be longer than memory."""
+    with zipfile.ZipFile(path) as archive:
+        for member in archive.infolist():
+            if member.compress_type != zipfile.ZIP_STORED or member.file_size > member.compress_size:
+                raise CheckpointError(f"{path} is refused: {member.filename} in it is compressed, as torch writes none")
 
 
 def parted(weights: Mapping[str, Tensor], source: str) -> tuple[dict[str, Tensor], dict[str, Factors]]:

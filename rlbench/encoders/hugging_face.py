@@ -6,40 +6,37 @@ https://arxiv.org/abs/2303.15343. CLAP: Wu et al., 2022, https://arxiv.org/abs/2
 
 from __future__ import annotations
 
-import json
-import logging
-import pickle
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from math import isfinite, prod
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn.functional import normalize
-from transformers import AutoTokenizer, ClapFeatureExtractor, ClapModel, CLIPModel, SiglipModel
-from transformers.utils import logging as reports
+from transformers import SiglipModel
 
 from rlbench import hub
 from rlbench.core import Box, Modality, Trait
 from rlbench.encoders.clap_front import ClapWaveform
-from rlbench.encoders.clip_fronts import MEAN, STD, Front, Pixels
+from rlbench.encoders.clip_fronts import Front
 from rlbench.encoders.clip_sizes import declared
 from rlbench.encoders.clip_weights import read_config, sha256_of
+from rlbench.encoders.hf_processor import pictures, sounds
+from rlbench.encoders.hf_quiet import quiet
+from rlbench.encoders.hf_tokens import Tokens
+from rlbench.encoders.hf_weights import MODELS, load_model
 from rlbench.encoders.languagebind import LanguageBind, languagebind
 from rlbench.errors import CheckpointError, FieldError, ModalityError, first_line
 from rlbench.registry import register
 
-_MODELS = {"clip": CLIPModel, "siglip": SiglipModel, "clap": ClapModel}
-_BUFFERS = ("position_ids", "relative_position_index", "num_batches_tracked")  # that no one learns
-_DAMAGED = (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError, pickle.UnpicklingError, EOFError)
-_VOCABULARIES = ("vocab.json", "tokenizer.json", "spiece.model", "vocab.txt")
 _IMAGEBIND = (
     "transformers has no ImageBind; make an encoder of the package of https://github.com/facebookresearch/ImageBind "
     "and name it MODULE:CALLABLE, or take --model languagebind:vit-l-14"
 )
 _BATCH = 256  # prompts at a time
+_PROBES = ("a photo", "a photo of a dog and a cat in the rain")
+_ROUNDING = 1e-3
 
 
 class HuggingFace(nn.Module):
@@ -98,101 +95,29 @@ def _unit(features: Any) -> Tensor:
     return normalize(getattr(features, "pooler_output", features), dim=-1)
 
 
-class Tokens:
-    """A folder's tokenizer, with the padding that its model was trained with; longer prompts are cut.
-
-    Raises: CheckpointError: the folder has no vocabulary, or a larger one than its text tower.
-    """
-
-    def __init__(self, folder: Path, kind: str, config: Any) -> None:
-        if not any((folder / name).is_file() for name in _VOCABULARIES):
-            raise CheckpointError(f"{folder} has no tokenizer: it needs one of {', '.join(_VOCABULARIES)}")
-        try:
-            self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        except (*_DAMAGED, ImportError) as error:
-            raise CheckpointError(f"the tokenizer of {folder} can't be read: {first_line(error)}") from error
-        if len(self._tokenizer) > config.vocab_size:
-            raise CheckpointError(f"{folder}: {len(self._tokenizer)} tokens for a text tower of {config.vocab_size}")
-        # RoBERTa's positions, which are CLAP's, begin behind that of the padding.
-        self._positions = config.max_position_embeddings - (config.pad_token_id + 1 if kind == "clap" else 0)
-        self._padding = "longest" if kind == "clap" else "max_length"
-
-    def __call__(self, prompts: Sequence[str]) -> Mapping[str, Tensor]:
-        """(P,) -> (P, L) int64 by the names of the text tower's arguments."""
-        cut = {"padding": self._padding, "max_length": self._positions, "truncation": True}
-        found = self._tokenizer(list(prompts), return_tensors="pt", **cut)
-        return {name: found[name] for name in ("input_ids", "attention_mask") if name in found}
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without transformers' progress bars and reports: what is wrong is raised."""
-    level, bars = reports.get_verbosity(), reports.is_progress_bar_enabled()
-    reports.set_verbosity(logging.CRITICAL)
-    reports.disable_progress_bar()  # type: ignore[no-untyped-call]
+def _check(encoder: HuggingFace, folder: Path) -> None:
+    """Raises: CheckpointError: it can't embed, not in finite numbers, or a prompt otherwise beside a longer one."""
+    (box,) = encoder.boxes.values()
+    x = torch.linspace(0.4, 0.6, prod(box.shape)).view(1, *box.shape)
     try:
-        yield
-    finally:
-        reports.set_verbosity(level)
-        if bars:
-            reports.enable_progress_bar()  # type: ignore[no-untyped-call]
-
-
-def _loaded(folder: Path, kind: str) -> nn.Module:
-    """The towers in float32, frozen, in eval mode. Raises: CheckpointError: a tensor is missing, left over or wrong."""
-    path = hub.weights_file(folder)
-    try:
-        with _quiet():
-            model, info = _MODELS[kind].from_pretrained(  # type: ignore[attr-defined]
-                folder, local_files_only=True, output_loading_info=True, ignore_mismatched_sizes=True
-            )
-    except _DAMAGED as error:
-        raise CheckpointError(f"{path} can't be read, or is truncated: {first_line(error)}") from error
-    said = {"missing_keys": "lacks", "unexpected_keys": "has no place for", "mismatched_keys": "has of another shape"}
-    for key, what in said.items():
-        names = sorted(str(name[0] if isinstance(name, tuple) else name) for name in info[key])
-        wrong = [name for name in names if not name.endswith(_BUFFERS)]
-        if wrong:
-            raise CheckpointError(f"{path} {what} {', '.join(wrong[:3])}{' and more' if len(wrong) > 3 else ''}")
-    model = model.float().eval().requires_grad_(False)
-    for name, value in model.state_dict().items():
-        if not bool(value.isfinite().all()):
-            raise CheckpointError(f"{path} holds values that are not finite: {name}")
-    return model  # type: ignore[no-any-return]
-
-
-def _processing(folder: Path) -> dict[str, Any]:
-    """What the checkpoint says of its processor of images; older and newer releases write it to different files."""
-    for name, part in (("preprocessor_config.json", None), ("processor_config.json", "image_processor")):
-        if (folder / name).is_file():
-            try:
-                found = json.loads((folder / name).read_text(encoding="utf-8"))
-                return dict(found.get(part, {}) if part else found)
-            except (OSError, ValueError, TypeError, AttributeError) as error:
-                raise CheckpointError(f"{folder / name} can't be read: {first_line(error)}") from error
-    return {}
-
-
-def _ears(folder: Path) -> ClapFeatureExtractor:
-    try:
-        return ClapFeatureExtractor.from_pretrained(folder, local_files_only=True)
-    except _DAMAGED as error:
-        raise CheckpointError(f"the feature extractor of {folder} can't be read: {first_line(error)}") from error
-
-
-def _pixels(folder: Path, kind: str, vision: Any) -> Pixels:
-    """The box of the tower's size, with the mean and deviation of the processor, or the family's where it is silent."""
-    said, side = _processing(folder), vision.image_size
-    cut = said.get("crop_size") or said.get("size") or side
-    sides = set(cut.values()) if isinstance(cut, dict) else {cut}
-    if sides != {side}:
-        raise CheckpointError(f"{folder}: its processor cuts pictures to {cut}; its tower is for {side} x {side}")
-    mean, std = (MEAN, STD) if kind == "clip" else ((0.5,) * 3, (0.5,) * 3)
-    if said.get("do_normalize") is False:
-        mean, std = (0.0,) * 3, (1.0,) * 3
-    return Pixels(
-        Box(shape=(3, side, side)), tuple(said.get("image_mean") or mean), tuple(said.get("image_std") or std)
-    )
+        with torch.no_grad(), quiet():
+            found = [encoder.embed(x, encoder.modality), encoder.embed_text(_PROBES)]
+            alone = _unit(encoder.model.get_text_features(**encoder.tokens(_PROBES[:1], "do_not_pad")))  # type: ignore[operator]
+    except CheckpointError:
+        raise
+    except Exception as error:  # what a model of any config.json raises when it is called
+        raise CheckpointError(f"{folder}: its model can't be used: {first_line(error)}") from error
+    if not all(bool(one.isfinite().all()) for one in found) or not isfinite(encoder.logit_scale):
+        raise CheckpointError(f"{folder}: its model embeds in numbers that are not finite")
+    if found[0].shape[1] != found[1].shape[1]:
+        raise CheckpointError(
+            f"{folder} embeds {encoder.modality} in {found[0].shape[1]} numbers, text in {found[1].shape[1]}"
+        )
+    if not isinstance(encoder.model, SiglipModel) and (alone - found[1][:1]).abs().max() > _ROUNDING:
+        raise CheckpointError(
+            f"{folder} embeds a prompt otherwise beside a longer one: its padding is on the left, or is not masked; "
+            "set padding_side and pad_token in tokenizer_config.json"
+        )
 
 
 @register("encoder", "hf:ID")
@@ -213,18 +138,20 @@ def hugging_face(*, source: str, seconds: float | None = None) -> HuggingFace | 
     bound, kind = declared(said), str(said.get("model_type"))
     if bound is not None:
         return languagebind(files={bound: folder}, seconds=seconds)
-    if kind not in _MODELS:
+    if kind not in MODELS:
         raise CheckpointError(
-            f"{source} is a model of the type {kind!r}; hf: takes {', '.join(_MODELS)} and LanguageBind"
+            f"{source} is a model of the type {kind!r}; hf: takes {', '.join(MODELS)} and LanguageBind"
         )
     if seconds is not None and kind != "clap":
         raise FieldError(f"{source} is a {kind}; seconds is for clap")
-    model = _loaded(folder, kind)
+    model = load_model(folder, kind, said)
     config: Any = model.config
+    tokens = Tokens(folder, kind, config.text_config)
     front: Front
     if kind == "clap":
-        front = ClapWaveform(_ears(folder), seconds, fused=config.audio_config.enable_fusion)
+        front = sounds(folder, config.audio_config, seconds)
     else:
-        front = _pixels(folder, kind, config.vision_config)
-    tokens = Tokens(folder, kind, config.text_config)
-    return HuggingFace(model, front, tokens, sha256_of(hub.weights_file(folder))).eval().requires_grad_(False)
+        front = pictures(folder, kind, config.vision_config)
+    encoder = HuggingFace(model, front, tokens, sha256_of(hub.weights_file(folder))).eval().requires_grad_(False)
+    _check(encoder, folder)
+    return encoder

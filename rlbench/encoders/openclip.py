@@ -7,25 +7,32 @@ TeCoA's in the same training: tecoa2-clip, tecoa4-clip.
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from rlbench import hub
-from rlbench.core import Box, Modality, Trait
+from rlbench.box import Box, Filter, Fit, Resize
+from rlbench.core import Modality, Trait
 from rlbench.encoders.clip_fronts import Pixels
-from rlbench.encoders.clip_weights import sha256_of
+from rlbench.encoders.clip_weights import check_no_code, read_json, read_tensors, sha256_of
 from rlbench.errors import CheckpointError, ModalityError, RLBenchError, UnknownName, first_line
 from rlbench.registry import register
 
-_DAMAGED = (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError, pickle.UnpicklingError, EOFError)
 _BATCH = 256  # prompts at a time
+_LARGEST = 2**15  # pixels of a side
+_RESIZES: Mapping[str, Resize] = {"shortest": "short", "longest": "contain", "squash": "squash"}
+_FILTERS: Mapping[str, Filter] = {"bicubic": "bicubic", "bilinear": "bilinear", "random": "bicubic"}
+_TOKENIZER = (
+    "clean",
+    "strip_sep_token",
+    "language",
+    "additional_special_tokens",
+)  # others run code, read files or draw
 
 
 class OpenClip(nn.Module):
@@ -40,10 +47,7 @@ class OpenClip(nn.Module):
         super().__init__()
         from open_clip import get_model_preprocess_cfg
 
-        said: Any = get_model_preprocess_cfg(model)
-        size = said["size"]
-        height, width = (size, size) if isinstance(size, int) else size
-        self.front = Pixels(Box(shape=(3, height, width)), said["mean"], said["std"])
+        self.front = _front(get_model_preprocess_cfg(model))
         self.model, self.tokens = model, tokens
         self.logit_scale = float(cast(Tensor, model.logit_scale).exp())
         bias = cast("Tensor | None", getattr(model, "logit_bias", None))
@@ -74,6 +78,83 @@ class OpenClip(nn.Module):
                 ids = self.tokens(list(prompts[start : start + _BATCH])).to(device)
                 rows.append(normalize(self.model.encode_text(ids), dim=-1))  # type: ignore[operator]
         return torch.cat(rows)
+
+
+def _front(said: Mapping[str, Any]) -> Pixels:
+    """As open_clip prepares a picture. Raises: CheckpointError: a field is not followed."""
+    if said.get("mode", "RGB") != "RGB":
+        raise CheckpointError(f"preprocess_cfg: mode is {said['mode']!r}, which is not followed; it must be RGB")
+    size, fill = said["size"], said.get("fill_color", 0)
+    sides = [size] * 2 if isinstance(size, int) else list(size)
+    if len(sides) != 2 or not all(isinstance(side, int) and 0 < side <= _LARGEST for side in sides):
+        raise CheckpointError(f"preprocess_cfg: size is {size!r}; it must be one or two sides in pixels")
+    if isinstance(fill, bool) or not isinstance(fill, int) or not 0 <= fill <= 255:
+        raise CheckpointError(
+            f"preprocess_cfg: fill_color is {fill!r}, which is not followed; it must be from 0 to 255"
+        )
+    mode, way = said.get("resize_mode") or "shortest", said.get("interpolation") or "bicubic"
+    if mode not in _RESIZES or way not in _FILTERS:
+        wrong = f"resize_mode is {mode!r}" if mode not in _RESIZES else f"interpolation is {way!r}"
+        raise CheckpointError(f"preprocess_cfg: {wrong}, which is not followed")
+    uneven = mode == "shortest" and sides[0] != sides[1]  # for which open_clip has another resizing, always bicubic
+    fit = Fit(
+        resize="cover" if uneven else _RESIZES[mode],
+        size=(sides[0], sides[1]),
+        filter="bicubic" if uneven else _FILTERS[way],
+        centre="even",
+        fill=fill if mode == "longest" else 0,
+    )
+    mean, std = (_channels(said, name) for name in ("mean", "std"))
+    if not all(std):
+        raise CheckpointError(f"preprocess_cfg: std is {said['std']!r}; it must not hold 0")
+    return Pixels(Box(shape=(3, *sides), fit=fit), mean, std)
+
+
+def _channels(said: Mapping[str, Any], name: str) -> list[float]:
+    found = said[name] if isinstance(said[name], list | tuple) else [said[name]] * 3
+    if len(found) != 3 or not all(isinstance(v, int | float) and abs(v) < 1e6 for v in found):
+        raise CheckpointError(f"preprocess_cfg: {name} is {said[name]!r}; it must be three numbers")
+    return [float(value) for value in found]
+
+
+def _check_folder(folder: Path, library: Any) -> Path:
+    """The weights of a folder that can be handed to open_clip, which believes what it finds there.
+
+    Raises:
+        CheckpointError: a file is missing or faulty; the config asks for code, for a tokenizer that draws, or for a
+            larger model than its weights.
+    """
+    path, about = hub.weights_file(folder, hub.OPEN_CLIP), folder / hub.OPEN_CLIP.config
+    config = read_json(about).get("model_cfg")
+    parts = [config.get(part) for part in ("text_cfg", "vision_cfg")] if isinstance(config, dict) else []
+    towers = [part for part in parts if isinstance(part, dict)]
+    if not isinstance(config, dict) or len(towers) < 2:
+        raise CheckpointError(f"{about} must have a model_cfg with a text_cfg and a vision_cfg")
+    asked = towers[0].get("tokenizer_kwargs") or {}
+    wrong = [key for key in asked if key not in _TOKENIZER] if isinstance(asked, dict) else ["tokenizer_kwargs"]
+    if wrong:
+        raise CheckpointError(f"{about}: {wrong[0]} of its tokenizer is not followed; {', '.join(_TOKENIZER)} are")
+    for name in ("tokenizer_config.json", "config.json"):
+        check_no_code(folder / name)
+    weights = read_tensors(path, wrapped=True)
+    values = sum(value.numel() for value in weights.values())
+    deep = any(_number(tower.get("layers")) > len(weights) for tower in towers)
+    wide = any(_number(value) > values for tower in (config, *towers) for value in tower.values())
+    if deep or wide:
+        raise CheckpointError(f"{about} describes a larger model than the {values} numbers of {path.name}")
+    if not {"timm_model_name", "hf_model_name"} & {*towers[0], *towers[1]}:
+        with torch.device("meta"):
+            made = library.create_model(f"local-dir:{folder}", load_weights=False, device="meta")
+        if sum(value.numel() for value in made.state_dict().values()) > 2 * values + 10**6:
+            raise CheckpointError(f"{about} describes a larger model than the {values} numbers of {path.name}")
+    return path
+
+
+def _number(value: object) -> float:
+    """The largest of a value's numbers."""
+    if isinstance(value, list):
+        return max(map(_number, value), default=0)
+    return abs(value) if isinstance(value, int | float) else 0
 
 
 def _library() -> Any:
@@ -122,12 +203,14 @@ def open_clip(*, source: str) -> OpenClip:
     try:
         if scheme in ("hf-hub", "local-dir"):
             folder = Path(rest).expanduser() if scheme == "local-dir" else hub.folder_of(rest, hub.OPEN_CLIP)
-            name, path = f"local-dir:{folder}", hub.weights_file(folder, hub.OPEN_CLIP)
+            name, path = f"local-dir:{folder}", _check_folder(folder, library)
         else:
             name, arguments, path = _tagged(library, source)
         model = library.create_model(name, require_pretrained=True, **arguments)
         tokens = library.get_tokenizer(name)
-    except _DAMAGED as error:
+    except RLBenchError:
+        raise
+    except Exception as error:  # what open_clip and what it calls make of any folder
         raise CheckpointError(f"open_clip can't load {source}: {first_line(error)}") from error
     for key, value in model.state_dict().items():
         if not bool(value.isfinite().all()):

@@ -264,5 +264,5 @@ def _heard(wave: Wave, box: Box) -> np.ndarray:
     if rate != RATE:
         wave = np.clip(signal.resample(wave, rate), -1, 1)
     if rate != box.shape[1]:
-        wave = window(wave, box.shape[1])
+        wave = window(wave, box.shape[1], box.fit)
     return np.asarray(np.round((wave[None] + 1) / 2 * 65535) / 65535)

@@ -12,7 +12,7 @@ import torch
 from scipy import signal
 
 from rlbench import fbank, preprocess
-from rlbench.core import Box
+from rlbench.box import Box, Fill, Fit
 from rlbench.errors import DataError
 from rlbench.tasks.clips import FILMS, open_film
 from rlbench.tasks.guard import guard
@@ -29,8 +29,10 @@ _UNKNOWN = 0x7FFF0000  # bytes of sound: a writer that could not know them says 
 Sound = tuple[np.ndarray, np.ndarray, int]  # the mean of the channels, the first one, and samples a second
 
 
-def window(wave: np.ndarray, length: int) -> np.ndarray:
-    """The `length` samples of most energy; a shorter wave is centred in silence."""
+def window(wave: np.ndarray, length: int, fill: Fit | Fill | None = None) -> np.ndarray:
+    """The `length` samples of most energy; a shorter wave is filled as a box's `fit` says, or centred in silence."""
+    if isinstance(fill, Fill) and len(wave) < length:
+        return fill(wave, length)
     if len(wave) <= length:
         before = (length - len(wave)) // 2
         return np.pad(wave, (before, length - len(wave) - before))
@@ -149,7 +151,7 @@ def audible(path: Path, box: Box, *, rate: int, seconds: float) -> tuple[np.ndar
     if len(wave) * rate / own_rate > LARGEST:
         raise DataError(f"the recording {path} is longer than {LARGEST / rate / 60:.0f} minutes, the most at {rate} Hz")
     wave = _resampled(wave, own_rate, rate)
-    return window(wave, box.shape[-1] if box.unit == "waveform" else round(seconds * rate)), rate
+    return window(wave, box.shape[-1] if box.unit == "waveform" else round(seconds * rate), box.fit), rate
 
 
 def _resampled(wave: np.ndarray, old: int, new: int) -> np.ndarray:

@@ -13,7 +13,7 @@ import torch
 from PIL import ExifTags, Image, ImageFile, ImageOps
 
 from rlbench import preprocess
-from rlbench.core import Box
+from rlbench.box import Box, Fit
 from rlbench.errors import DataError
 from rlbench.tasks.guard import guard
 
@@ -91,14 +91,20 @@ def picture(path: Path, channels: int) -> Image.Image:
 
 
 def pixels(picture: Image.Image, box: Box) -> np.ndarray:
-    """A picture in memory: bicubic to the box's short side, centre crop. (C, H, W) float32 in [0, 1]."""
+    """A picture in memory, as `box.fit` says: by default bicubic to the box's short side, centre crop.
+
+    Returns:
+        (C, H, W) float32 in [0, 1].
+    """
     channels, rows, columns = box.shape
-    fitted = ImageOps.fit(picture.convert(MODES[channels]), (columns, rows), Image.Resampling.BICUBIC)
-    return planes(fitted).astype(np.float32) / 255
+    picture = picture.convert(MODES[channels])
+    if isinstance(box.fit, Fit):
+        return planes(box.fit(picture, rows, columns)).astype(np.float32) / 255
+    return planes(ImageOps.fit(picture, (columns, rows), Image.Resampling.BICUBIC)).astype(np.float32) / 255
 
 
 def image(path: Path, box: Box, part: Sequence[float] = ()) -> np.ndarray:
-    """A picture: RGB for a box of three channels, grey for one; bicubic to the box's short side, centre crop.
+    """A picture: RGB for a box of three channels, grey for one; to the box's size by `pixels`.
 
     Args:
         path: the file.

@@ -11,7 +11,7 @@ const BADGES = {
 };
 let current = 0, grid = null, cells = null;
 
-const most = (score) => (score.b ? "≤ " : "");
+const most = (score) => (score.b ? "≤ " : "");  // a bound from above
 
 function badge(text) {
   return text ? el("span", { class: "badge", "data-badge": text, title: BADGES[text] || text }, text) : null;
@@ -66,7 +66,7 @@ function drawBoard() {
   $("board").replaceChildren(node);
   grid = new DataTable(node, { paging: false, info: false, order: [], autoWidth: false, layout: { topStart: null, topEnd: table.rows.length > 5 ? "search" : null, bottomStart: null, bottomEnd: null } });
   $("board-title").textContent = table.title;
-  $("failures").replaceChildren(...table.notes.map((line) => el("li", { class: line.startsWith("failed") ? "failed" : "note" }, line)));
+  $("failures").replaceChildren(...table.notes.map((line) => el("li", { class: line.startsWith("failed") ? null : "facts" }, line)));
   $("made").textContent = table.made;
 }
 

@@ -21,21 +21,29 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from subprocess import DEVNULL, PIPE
 from typing import Any, cast
 
 import pandas as pd
 import yaml
 
-from rlbench.checkpoints import resolve
+from rlbench import callables
+from rlbench.checkpoints import resolve, resolve_plain
 from rlbench.core import Modality
 from rlbench.errors import FieldError, RLBenchError
 from rlbench.fields import checked
+from rlbench.files import LOCK, locked
 from rlbench.machine import processors
+from rlbench.suite import load_suite
+from rlbench.training.recipe import load_recipe
+from rlbench.training.run import run_folder
+from rlbench.training.state import writing
+from rlbench.workers import command
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,8 +77,8 @@ class Task:
     after: frozenset[str]
 
     def arguments(self, out: Path) -> list[str]:
-        """What `rlbench train` is called with."""
-        told = [self.method, "--modality", self.modality, "--out", str(out / self.name), "--quiet"]
+        """What `rlbench` is called with."""
+        told = ["train", self.method, "--modality", self.modality, "--out", str(out / self.name), "--quiet"]
         if self.stage is not None:
             told += ["--stage", str(self.stage)]
         if self.suite is not None:
@@ -84,7 +92,7 @@ def read_campaign(path: Path, out: Path) -> list[Task]:
     """The runs of a campaign's file, in its order, rounds first.
 
     Raises:
-        FieldError: the file can't be read, or a key, value or job's name is wrong.
+        FieldError: the file can't be read, or a key, value or job's name is wrong. UnknownName: a method or modality.
     """
     try:
         raw: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -106,6 +114,7 @@ def read_campaign(path: Path, out: Path) -> list[Task]:
                     tasks.append(_task(name, job, str(turn), cast(Modality, modality), settings, out))
     known = {task.name for task in tasks}
     for task in tasks:
+        load_recipe(task.method, task.stage, modality=task.modality, overrides=task.settings)
         if task.after - known:
             raise FieldError(f"{path}: {task.name} starts from {min(task.after - known)}, which is no job of it")
     return tasks
@@ -114,6 +123,8 @@ def read_campaign(path: Path, out: Path) -> list[Task]:
 def _task(name: str, job: _Job, turn: str, modality: Modality, settings: Mapping[str, object], out: Path) -> Task:
     after = {}
     for key, value in settings.items():
+        if key in ("init", "original") and callables.is_form(str(value)):
+            resolve_plain(str(value), "the campaign")
         if isinstance(value, str) and value.startswith("@"):
             before, _, other = value[1:].rpartition("/")
             after[key] = f"{before or turn}/{modality}/{other}"
@@ -135,16 +146,37 @@ def run_campaign(
     """Trains what is not trained yet, in processes of one thread; `report` gets a name, how many are done, of how many.
 
     Raises:
-        RLBenchError: a run failed; the others that do not wait for it are finished first.
+        RLBenchError: a run failed; the others that do not wait for it are finished first. Another campaign runs in the
+            folder, or it can't be written.
     """
-    done = {task.name for task in tasks if (out / task.name / "card.yaml").is_file()}
+    with ExitStack() as stack:
+        with writing(out):
+            out.mkdir(parents=True, exist_ok=True)
+            try:
+                stack.enter_context(locked(out / LOCK, wait=False))
+            except TimeoutError:
+                raise RLBenchError(f"{out} is in use by another campaign; wait for it, or name another --out") from None
+        _run(tasks, out, workers or processors(), report)
+
+
+def is_finished(task: Task, out: Path) -> bool:
+    """Whether the run is there. Raises: RLBenchError where the folder holds another run, or its start has changed."""
+    if not (out / task.name / "card.yaml").is_file():
+        return False
+    suite = None if task.suite is None else load_suite(task.suite)
+    recipe = load_recipe(task.method, task.stage, modality=task.modality, overrides=task.settings)
+    return run_folder(task.method, {task.modality: recipe}, suite, out / task.name).check() == "finished"
+
+
+def _run(tasks: Sequence[Task], out: Path, workers: int, report: Callable[[str, int, int], None]) -> None:
+    done = {task.name for task in tasks if is_finished(task, out)}
     left = [task for task in tasks if task.name not in done]
     running: dict[Future[None], Task] = {}
     failed: list[str] = []
-    with ThreadPoolExecutor(workers or processors()) as pool:
+    with ThreadPoolExecutor(workers) as pool:
         while left or running:
             ready = [task for task in left if task.after <= done]
-            for task in ready[: pool._max_workers - len(running)]:
+            for task in ready[: workers - len(running)]:
                 left.remove(task)
                 running[pool.submit(_train, task, out)] = task
             if not running:
@@ -162,10 +194,15 @@ def run_campaign(
 
 def _train(task: Task, out: Path) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "rlbench", "train", *task.arguments(out)]
-    made = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    arguments = [*command("from rlbench.cli import main; main(prog_name='rlbench')"), *task.arguments(out)]
+    made = subprocess.Popen(arguments, env=environment, stdin=PIPE, stdout=DEVNULL, stderr=PIPE, text=True)
+    with made:  # its stdin stays open, so that it ends with this process
+        assert made.stderr is not None
+        said = made.stderr.read().strip().splitlines()
+    if made.returncode < 0:
+        raise RLBenchError(f"it was killed by signal {-made.returncode}")
     if made.returncode:
-        raise RLBenchError((made.stderr.strip().splitlines() or ["it was killed"])[-1].removeprefix("rlbench: "))
+        raise RLBenchError((said or ["no word"])[-1].removeprefix("rlbench: "))
 
 
 def results(tasks: Sequence[Task], out: Path, *, columns: Sequence[str] = ("clean", "robust", "unseen")) -> str:

@@ -23,7 +23,7 @@ def draw_curves(metrics: Path, png: Path, *, title: str) -> None:
         left.set_title(f"{modality}: loss", loc="left")
         right.set_title(f"{modality}: validation accuracy, %", loc="left")
     figure.suptitle(title, x=0.01, ha="left")
-    figure.savefig(png, dpi=110)
+    figure.savefig(png, dpi=110, format="png")
 
 
 def _draw(steps: list[dict[str, Any]], left: Axes, right: Axes) -> None:

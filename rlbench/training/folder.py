@@ -4,33 +4,44 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
 from rlbench.checkpoints import resolve
 from rlbench.core import Modality
 from rlbench.errors import RLBenchError
+from rlbench.files import LOCK, TEMPORARY, clear, locked, place, placing
 from rlbench.learning import Trainable
 from rlbench.training.curves import draw_curves
 from rlbench.training.loop import Run, Step
 from rlbench.training.recipe import RANDOM, Recipe
+from rlbench.training.state import writing
 
 SUMMARY = "Trained by rlbench train {method}."
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """The folder of a run of `method`; `recipes` by modality; `data`: what it is trained on, in words."""
+    """The folder of a run of `method`, which one process at a time may write.
+
+    Attributes:
+        recipes: by modality.
+        data: what it is trained on, in words.
+        checksums: of what the run is made of besides its recipe (see `prepare.checksums`).
+    """
 
     path: Path
     method: str
     recipes: Mapping[Modality, Recipe]
     data: str
+    checksums: Mapping[str, str]
 
     @property
     def backbone(self) -> str:
@@ -39,30 +50,69 @@ class RunFolder:
     def _recipe_text(self) -> str:
         # the method's name comes along, since its recipes may be another's
         own = {modality: asdict(recipe) for modality, recipe in self.recipes.items()}
-        return yaml.safe_dump({"method": self.method, "data": self.data, "recipes": own}, sort_keys=False)
+        text = {"method": self.method, "data": self.data, "recipes": own, "checksums": dict(self.checksums)}
+        return yaml.safe_dump(text, sort_keys=False)
 
-    def check(self) -> bool:
-        """Whether an unfinished run of the same recipes is there to go on with.
+    def check(self) -> Literal["new", "unfinished", "finished"]:
+        """How far this very run is in the folder, wherever it was killed.
 
         Raises:
-            RLBenchError: the folder is a finished run, another's, or something else.
+            RLBenchError: the folder holds another run or something else, or the data or a start changed meanwhile.
         """
-        if not self.path.exists():
-            return False
-        kept = self.path / "recipe.yaml"
-        if (self.path / "card.yaml").exists() or not kept.is_file():
-            raise RLBenchError(f"{self.path} exists; name another run folder with --out")
-        if kept.read_text(encoding="utf-8") != self._recipe_text():
-            raise RLBenchError(f"{self.path} holds an unfinished run of another recipe; name another folder with --out")
-        return True
+        if not os.path.lexists(self.path):
+            return "new"
+        kept, own = self._kept(), yaml.safe_load(self._recipe_text())
+        if kept is None:
+            return "new"
+        finished = (self.path / "card.yaml").exists()
+        what = "exists: a finished run" if finished else "holds an unfinished run"
+        sums, now = kept.pop("checksums", None), own.pop("checksums")
+        if kept != own or not isinstance(sums, dict):
+            raise RLBenchError(f"{self.path} {what} of another recipe; name another folder with --out")
+        if changed := [name for name, value in now.items() if value != sums.get(name)]:
+            since = f"but {' and '.join(changed)} changed since it began"
+            raise RLBenchError(f"{self.path} {what} of this recipe, {since}; name another folder with --out")
+        return "finished" if finished else "unfinished"
+
+    def _kept(self) -> dict[str, Any] | None:
+        """What recipe.yaml says; None in a folder that holds nothing yet. Raises: RLBenchError for anything else."""
+        try:
+            return dict(yaml.safe_load((self.path / "recipe.yaml").read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            if self.path.is_dir() and all(map(_is_passing, self.path.iterdir())):
+                return None
+        except (OSError, ValueError, TypeError, yaml.YAMLError):
+            pass
+        raise RLBenchError(f"{self.path} exists; name another run folder with --out")
+
+    @contextmanager
+    def claim(self) -> Iterator[None]:
+        """Holds the folder, which is made where it is missing; a folder that got nothing is removed at the end.
+
+        Raises: RLBenchError where another process holds it, or it can't be written.
+        """
+        with ExitStack() as stack, writing(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            try:
+                stack.enter_context(locked(self.path / LOCK, wait=False))
+            except TimeoutError:
+                busy = f"{self.path} is being trained by another process"
+                raise RLBenchError(f"{busy}; wait for it, or name another folder with --out") from None
+            for folder in (self.path, self.path / "best"):
+                clear(folder)
+            try:
+                yield
+            finally:
+                if not (self.path / "recipe.yaml").exists() or (self.path / "card.yaml").exists():
+                    with suppress(OSError):
+                        (self.path / LOCK).unlink()
+                        self.path.rmdir()  # only where it is empty
 
     def create(self) -> None:
-        """Makes the folder, unless it is there to go on with."""
-        try:
-            (self.path / "best").mkdir(parents=True, exist_ok=True)
-            (self.path / "recipe.yaml").write_text(self._recipe_text(), encoding="utf-8")
-        except OSError as error:
-            raise RLBenchError(f"{self.path} can't be written: {error.strerror}; name another with --out") from error
+        """Writes what is there from the beginning."""
+        with writing(self.path):
+            place(self.path / "recipe.yaml", self._recipe_text().encode())
+            (self.path / "best").mkdir(exist_ok=True)
 
     def state(self, modalities: Mapping[Modality, object]) -> Path:
         """Where the state of modalities that are trained together is kept."""
@@ -70,45 +120,68 @@ class RunFolder:
 
     def log(self, step: Step) -> None:
         """A line of metrics.jsonl."""
-        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as stream:
+        path = self.path / "metrics.jsonl"
+        with writing(path), path.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(asdict(step)) + "\n")
 
     def forget(self, modality: Modality, after: int) -> None:
         """Takes back the lines of a modality's steps after that one: they will be made again."""
         path = self.path / "metrics.jsonl"
-        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
         kept = [line for line in lines if not _is_later(line, modality, after)]
-        path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+        with writing(path):
+            place(path, "".join(f"{line}\n" for line in kept).encode())
 
     def write(self, encoder: Trainable, modality: Modality, *, best: bool = False) -> dict[str, Any]:
         """Saves a tower; returns what a card says of the file."""
-        path = self.path / ("best" if best else "") / f"{self.backbone}-{modality}.safetensors"
-        encoder.save(modality, path)
-        data = path.read_bytes()
+        path = self._weights(modality, best=best)
+        with writing(path), placing(path) as temporary:
+            encoder.save(modality, temporary)
+            data = temporary.read_bytes()
         return {"file": path.name, "sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
 
+    def has_best(self, modality: Modality, entry: Mapping[str, Any]) -> bool:
+        """Whether the best weights are those of a card's entry; a kill may have left newer ones."""
+        path = self._weights(modality, best=True)
+        return path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == entry.get("sha256")
+
+    def _weights(self, modality: Modality, *, best: bool) -> Path:
+        return self.path / ("best" if best else "") / f"{self.backbone}-{modality}.safetensors"
+
     def finish(self, last: Mapping[Modality, Any], best: Mapping[Modality, Any]) -> None:
-        """Draws the curves and writes the cards; what is needed to go on is removed."""
-        draw_curves(self.path / "metrics.jsonl", self.path / "curves.png", title=f"{self.method}: {self.data}")
-        self._card(self.path / "best", best)
+        """Draws the curves and writes the cards, its own last; then what was needed to go on is removed."""
+        title = f"{self.method}: {self.data}"
+        with writing(self.path):
+            with placing(self.path / "curves.png") as temporary:
+                draw_curves(self.path / "metrics.jsonl", temporary, title=title)
+            self._card(self.path / "best", best)
+            self._card(self.path, last)
+        self.sweep()
+
+    def sweep(self) -> None:
+        """Removes what a finished run needs no more."""
         for state in self.path.glob("state-*"):
-            state.unlink()
-        self._card(self.path, last)
+            state.unlink(missing_ok=True)
 
     def _card(self, folder: Path, entries: Mapping[Modality, Any]) -> None:
         family = resolve(f"languagebind:{self.backbone}").family
         backbone = {"family": family, "data": self.data, "modalities": dict(entries)}
         summary = SUMMARY.format(method=self.method)
         card = {"baseline": self.method, "summary": summary, "backbones": {self.backbone: backbone}}
-        (folder / "card.yaml").write_text(yaml.safe_dump(card, sort_keys=False), encoding="utf-8")
+        place(folder / "card.yaml", yaml.safe_dump(card, sort_keys=False).encode())
 
 
 def _is_later(line: str, modality: Modality, after: int) -> bool:
     try:
         step = json.loads(line)
-    except ValueError:
+        return bool(step["modality"] == modality and step["step"] > after)
+    except (ValueError, TypeError, KeyError):
         return True  # the run was killed while it wrote the line
-    return bool(step["modality"] == modality and step["step"] > after)
+
+
+def _is_passing(path: Path) -> bool:
+    """Whether a file is there only while a run begins."""
+    return path.name == LOCK or path.name.startswith(TEMPORARY)
 
 
 def provenance(run: Run, step: int, val: Mapping[str, float], seconds: float, processes: int) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
 from rlbench.core import Ball, Label, Modality, Suite, Threat
-from rlbench.errors import FieldError, RLBenchError
+from rlbench.errors import RLBenchError
 from rlbench.fields import parse_eps
 from rlbench.learning import Batch, Objective, Trainable
 from rlbench.threat import ball_of
@@ -107,12 +107,6 @@ class Trainer:
 
     def __init__(self, run: Run, accelerator: Accelerator, means: Means) -> None:
         self.run, self.accelerator, self.means = run, accelerator, means
-        for stream in run.streams:
-            if stream.size % (run.recipe.accumulate * accelerator.num_processes):
-                raise FieldError(
-                    f"recipe: {stream.size} {stream.name} examples of a batch can't be shared equally by "
-                    f"{accelerator.num_processes} processes in {run.recipe.accumulate} parts"
-                )
         self.tower = run.encoder.tower(run.modality).to(accelerator.device).eval()
         if run.original is not None:
             run.original.tower(run.modality).to(accelerator.device)

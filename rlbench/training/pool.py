@@ -107,6 +107,11 @@ def _kept(x: Tensor, box: Box) -> Tensor:
     return ((x - box.low) / (box.high - box.low) * 255).round().clamp(0, 255).to(torch.uint8)
 
 
+def epoch_of(size: int | None, examples: int) -> int:
+    """The examples of an epoch, of a split of a fixed size or, without one, of a world: see `Recipe.examples`."""
+    return examples if size is None else max(size, min(examples, PASSES * size))
+
+
 def pool(task: Task, box: Box, examples: int, *, whole: bool = False, read: Callable[[int, int], None]) -> Pool:
     """The train split: `examples` of a world, or all of a fixed split; rendered or read once if it fits in memory.
 
@@ -121,7 +126,7 @@ def pool(task: Task, box: Box, examples: int, *, whole: bool = False, read: Call
     n = examples if size is None else size
     if n < 1:
         raise DataError("there is nothing to train on: the train split is empty")
-    epoch = max(n, examples if size is None else min(examples, PASSES * n))
+    epoch = epoch_of(size, examples)
     width = 1 if box.unit in EIGHT_BITS else 4
     if (whole and isinstance(task, Pictures)) or n * width * math.prod(box.shape) > LIMIT:
         read(n, n)

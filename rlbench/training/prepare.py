@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import cast
 
 from rlbench import registry
-from rlbench.checkpoints import load_encoder, models
+from rlbench.cards import Model
+from rlbench.checkpoints import load_encoder, models, resolve
 from rlbench.core import Label, Modality, Suite, Task
 from rlbench.errors import CheckpointError, FieldError, ModalityError
 from rlbench.learning import Trainable
@@ -29,16 +30,11 @@ def prepared(recipe: Recipe, modality: Modality, suite: Suite | None = None, rea
         FieldError: a replayed share of no example or of all, or of a suite; crops of audio; checkpointing or lora of a
             tower that can't.
     """
+    check_start(recipe, modality, suite)
     encoder = _initial(recipe, modality)
     if modality not in encoder.boxes:
         raise ModalityError(f"{recipe.backbone} has no {modality}; it has {', '.join(encoder.boxes)}")
-    if recipe.crop and modality == "audio":
-        raise FieldError("recipe: crop is for pictures and clips, audio is not cropped; leave it out")
     replayed = round(recipe.replay * recipe.batch)
-    if recipe.replay and not 0 < replayed < recipe.batch:
-        raise FieldError(f"recipe: a replay of {recipe.replay} of {recipe.batch} examples leaves a part of them empty")
-    if replayed and suite is not None:
-        raise FieldError("recipe: replay needs a procedural world; a suite's data has no unlabelled part")
     original = _original(recipe, encoder, modality)
     task = task_of(recipe, modality, suite)
     data = pool(task, encoder.boxes[modality], recipe.examples, whole=recipe.crop > 0, read=read)
@@ -69,20 +65,61 @@ def _original(recipe: Recipe, encoder: Trainable, modality: Modality) -> Trainab
     return copy.deepcopy(encoder) if recipe.init == RANDOM else loaded(recipe.original, modality)
 
 
-def _initial(recipe: Recipe, modality: Modality) -> Trainable:
-    """The encoder that a run starts from: a model's, or random weights from the recipe's seed."""
+def check_start(recipe: Recipe, modality: Modality, suite: Suite | None) -> None:
+    """What can be told of a recipe before anything is loaded. Raises: see `prepared`."""
     if recipe.init.startswith(STAGE1) and recipe.init not in {m.name for m in models()}:
         raise CheckpointError(
             f"stage 2 starts from {recipe.init}, which is not here: rlbench train rlbind:{recipe.backbone} --stage 1 "
             f"--modality {modality} makes it; then --set init=ITS_FOLDER"
         )
+    start = _backbone(recipe) if recipe.init == RANDOM else resolve(recipe.init)
+    if start.modalities and modality not in start.modalities:
+        raise ModalityError(f"{start.name} has no {modality}; it has {', '.join(start.modalities)}")
+    if recipe.crop and modality == "audio":
+        raise FieldError("recipe: crop is for pictures and clips, audio is not cropped; leave it out")
+    if recipe.replay and not 0 < round(recipe.replay * recipe.batch) < recipe.batch:
+        raise FieldError(f"recipe: a replay of {recipe.replay} of {recipe.batch} examples leaves a part of them empty")
+    if recipe.replay and suite is not None:
+        raise FieldError("recipe: replay needs a procedural world; a suite's data has no unlabelled part")
+
+
+def check_shares(recipe: Recipe, processes: int) -> None:
+    """Whether so many processes can share the rows of a batch, each kind of them apart. Raises: FieldError."""
+    replayed = round(recipe.replay * recipe.batch)
+    for name, size in (("labelled", recipe.batch - replayed), ("replayed", replayed)):
+        if size % (recipe.accumulate * processes):
+            raise FieldError(
+                f"recipe: {size} {name} examples of a batch can't be shared equally by "
+                f"{processes} processes in {recipe.accumulate} parts"
+            )
+
+
+def checksums(recipe: Recipe, modality: Modality, suite: Suite | None) -> dict[str, str]:
+    """What a run is made of besides its recipe: the fingerprint of its data, the sha256 of `init` and of `original`.
+
+    Raises: see `prepared`.
+    """
+    check_start(recipe, modality, suite)
+    found = {f"the data of {modality}": task_of(recipe, modality, suite).fingerprint()}
     if recipe.init != RANDOM:
-        return loaded(recipe.init, modality)
+        starts = {name: resolve(name).sha256.get(modality, "") for name in (recipe.init, recipe.original) if name}
+        found |= {f"{modality} of {name}": sha256 for name, sha256 in starts.items()}
+    return found
+
+
+def _backbone(recipe: Recipe) -> Model:
+    """The model whose sizes random weights have. Raises: FieldError."""
     model = next((m for m in models() if m.backbone == recipe.backbone and m.baseline == "languagebind"), None)
     if model is None:
         raise FieldError(f"recipe: there is no backbone {recipe.backbone!r} to draw random weights of")
-    if modality not in model.modalities:
-        raise ModalityError(f"{recipe.backbone} has no {modality}; it has {', '.join(model.modalities)}")
+    return model
+
+
+def _initial(recipe: Recipe, modality: Modality) -> Trainable:
+    """The encoder that a run starts from: a model's, or random weights from the recipe's seed."""
+    if recipe.init != RANDOM:
+        return loaded(recipe.init, modality)
+    model = _backbone(recipe)
     fields = {**model.fields, "fresh": (modality,), "seed": recipe.seed}
     return cast(Trainable, registry.make("encoder", model.family, fields))
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +16,12 @@ from accelerate.utils import broadcast_object_list
 
 from rlbench.core import Modality, Suite
 from rlbench.encoders.mini import BOXES
-from rlbench.errors import ModalityError
+from rlbench.errors import ModalityError, RLBenchError
 from rlbench.machine import peak_memory
 from rlbench.training.folder import RunFolder, provenance
 from rlbench.training.loop import Run, Step, Trainer
 from rlbench.training.means import Means
-from rlbench.training.prepare import prepared
+from rlbench.training.prepare import check_shares, checksums, prepared
 from rlbench.training.recipe import Recipe, described, load_recipe
 from rlbench.training.state import read_state, write_state
 from rlbench.training.validation import Held, held, validated
@@ -52,7 +51,7 @@ def train(
         stage: of a method of several stages; None: the last.
         backbone: "mini" or "vit-l-14".
         suite: train on its train split instead of the modality's procedural world.
-        out: the run folder. One that is not finished, of the same recipes, goes on where it was.
+        out: the run folder. One of the same recipes and data that is not finished goes on where it was.
         overrides: fields of the recipe; "objective.tau" is a field of its objective.
         together: all modalities step by step, sharing their classes' means, and not one after the other.
         report: called after every step, and before the first one with the examples that are there.
@@ -61,24 +60,79 @@ def train(
     Returns:
         `out`, a model; `out/best` is another one, of the weights that were most robust in validation.
 
-    Raises: RLBenchError: also for an `out` of another run, or a loss that is not finite.
+    Raises: RLBenchError: also for an `out` of another run or of changed data, one that another process trains, or a
+        loss that is not finite.
     """
-    chosen = _chosen(modalities, suite)
-    recipes = {m: load_recipe(method, stage, modality=m, backbone=backbone, overrides=overrides) for m in chosen}
-    accelerator = _accelerator(device, first := recipes[chosen[0]], announce)
-    data = f"the train split of suite {suite.name}" if suite else "procedural worlds"
-    folder = RunFolder(Path(broadcast_object_list([str(out)])[0]), method, recipes, data)
-    main = accelerator.is_main_process
-    if folder.check() and main:
-        announce(f"{folder.path} is not finished: going on where it was")
+    recipes = recipes_of(method, modalities, stage, backbone, suite, overrides)
+    accelerator = accelerator_of(device, first := next(iter(recipes.values())), announce)
+    folder = run_folder(method, recipes, suite, Path(broadcast_object_list([str(out)])[0]))
+    for recipe in recipes.values():
+        check_shares(recipe, accelerator.num_processes)
+    if folder.check() == "finished":
+        folder.sweep()
+        announce(f"{folder.path} is finished: nothing is left to train")
+        return folder.path
     groups = [recipes] if together else [{modality: recipe} for modality, recipe in recipes.items()]
-    with _threads(first):
-        done = [_trained(g, suite, folder, accelerator, *((report, announce) if main else _MUTE)) for g in groups]
-    if main:
+    speaking = (report, announce) if accelerator.is_main_process else _MUTE
+    with _claimed(folder, accelerator), threads_of(first):
+        _train_groups(groups, suite, folder, accelerator, *speaking)
+    return folder.path
+
+
+def _train_groups(
+    groups: Sequence[Mapping[Modality, Recipe]],
+    suite: Suite | None,
+    folder: RunFolder,
+    accelerator: Accelerator,
+    report: Report,
+    announce: Callable[[str], None],
+) -> None:
+    """Trains what the folder lacks, one group of modalities after the other."""
+    if (begun := folder.check()) == "finished":
+        return  # by another process, just now
+    if begun == "unfinished":
+        announce(f"{folder.path} is not finished: going on where it was")
+    accelerator.wait_for_everyone()
+    done = [_trained(group, suite, folder, accelerator, report, announce) for group in groups]
+    if accelerator.is_main_process:
         last, best = ({m: entry[k] for group in done for m, entry in group.items()} for k in range(2))
         folder.finish(last, best)
     accelerator.wait_for_everyone()
-    return folder.path
+
+
+@contextmanager
+def _claimed(folder: RunFolder, accelerator: Accelerator) -> Iterator[None]:
+    """Holds the folder in the main process. Raises: RLBenchError, in all of them, where another run holds it."""
+    refused = ""
+    with ExitStack() as stack:
+        if accelerator.is_main_process:
+            try:
+                stack.enter_context(folder.claim())
+            except RLBenchError as error:
+                refused = str(error)
+        if refused := broadcast_object_list([refused])[0]:
+            raise RLBenchError(refused)
+        yield
+
+
+def recipes_of(
+    method: str,
+    modalities: Sequence[Modality] | None,
+    stage: int | None,
+    backbone: str,
+    suite: Suite | None,
+    overrides: Mapping[str, object] | None,
+) -> dict[Modality, Recipe]:
+    """The recipes of a run by modality. Raises: UnknownName, FieldError; ModalityError, of a suite of another one."""
+    chosen = _chosen(modalities, suite)
+    return {m: load_recipe(method, stage, modality=m, backbone=backbone, overrides=overrides) for m in chosen}
+
+
+def run_folder(method: str, recipes: Mapping[Modality, Recipe], suite: Suite | None, out: Path) -> RunFolder:
+    """The folder of a run, as what it is made of is now. Raises: see `prepare.prepared`."""
+    data = f"the train split of suite {suite.name}" if suite else "procedural worlds"
+    sums = {name: sha for m, recipe in recipes.items() for name, sha in checksums(recipe, m, suite).items()}
+    return RunFolder(out, method, recipes, data, sums)
 
 
 def _chosen(modalities: Sequence[Modality] | None, suite: Suite | None) -> tuple[Modality, ...]:
@@ -88,51 +142,11 @@ def _chosen(modalities: Sequence[Modality] | None, suite: Suite | None) -> tuple
     return chosen
 
 
-def rehearse(
-    method: str,
-    *,
-    modalities: Sequence[Modality] | None = None,
-    stage: int | None = None,
-    backbone: str = "mini",
-    suite: Suite | None = None,
-    overrides: Mapping[str, object] | None = None,
-    device: str = "auto",
-    announce: Callable[[str], None] = lambda text: None,
-) -> list[str]:
-    """What `train` would do: a line a modality, with its steps, passes and time, estimated by steps of a small batch.
-
-    Raises: what `train` raises before its first step.
-    """
-    lines = []
-    for modality in _chosen(modalities, suite):
-        recipe = load_recipe(method, stage, modality=modality, backbone=backbone, overrides=overrides)
-        batch = recipe.batch if backbone == "mini" else min(recipe.batch, 2 * recipe.accumulate)
-        small = replace(recipe, batch=batch, examples=batch, replay=0.0, epochs=3, steps=0)
-        accelerator = _accelerator(device, recipe, announce)
-        with _threads(recipe):
-            run = prepared(small, modality, suite)
-            trainer = Trainer(run, accelerator, Means())
-            trainer.start(0)
-            trainer.step(0)  # the first one is slower
-            began = time.monotonic()
-            trainer.step(1)
-            seconds = (time.monotonic() - began) / small.batch
-        size = suite.task.size("train") if suite else None
-        epoch = recipe.examples if size is None else run.streams[0].data.epoch
-        steps = recipe.steps or recipe.epochs * max(1, epoch // (recipe.batch - round(recipe.replay * recipe.batch)))
-        forwards, backwards = (n * steps * recipe.batch for n in recipe.passes())
-        lines.append(
-            f"{method}, {modality}: {described(recipe)}; {steps:,} steps of {recipe.batch}, {forwards:,} forward and "
-            f"{backwards:,} backward passes, about {steps * recipe.batch * seconds / 60:.1f} min, and the validation"
-        )
-    return lines
-
-
 _MUTE: tuple[Report, Callable[[str], None]] = (lambda step: None, lambda text: None)
 Entries = dict[Modality, tuple[dict[str, Any], dict[str, Any]]]  # what the cards say of the last and of the best
 
 
-def _accelerator(device: str, recipe: Recipe, announce: Callable[[str], None]) -> Accelerator:
+def accelerator_of(device: str, recipe: Recipe, announce: Callable[[str], None]) -> Accelerator:
     AcceleratorState._reset_state()  # or an earlier run in this process would fix the precision
     if {"ACCELERATE_MIXED_PRECISION", "MASTER_ADDR"} <= set(os.environ) and "WORLD_SIZE" not in os.environ:
         # what `accelerate launch --cpu --num_processes 2` makes, without a word
@@ -141,7 +155,7 @@ def _accelerator(device: str, recipe: Recipe, announce: Callable[[str], None]) -
 
 
 @contextmanager
-def _threads(recipe: Recipe) -> Iterator[None]:
+def threads_of(recipe: Recipe) -> Iterator[None]:
     """The recipe's number of CPU threads."""
     before = torch.get_num_threads()
     if recipe.threads:
@@ -249,7 +263,9 @@ class _Training:
         """Makes `step` the next one, with the state before it if there is one."""
         if state is not None:
             self.trainer.restore(state["trainer"])
-            self.best, self.val, self.before = state["best"], state["val"], state["seconds"]
+            self.val, self.before = state["val"], state["seconds"]
+            if self.folder.has_best(self.run.modality, state["best"]):  # else the kill came between the two files
+                self.best = state["best"]
         if self.main:
             self.folder.forget(self.run.modality, step)
         self.trainer.start(step)

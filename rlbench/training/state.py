@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from rlbench.errors import CheckpointError
+from rlbench.errors import CheckpointError, RLBenchError, first_line
+from rlbench.files import FULL, placing
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turns what the disk refuses into one line. Raises: RLBenchError."""
+    try:
+        yield
+    except OSError as error:
+        hint = "free some space and run it again" if error.errno in FULL else "name another folder"
+        raise RLBenchError(f"{path} can't be written: {error.strerror or error}; {hint} with --out") from error
 
 
 def write_state(path: Path, state: dict[str, Any]) -> None:
-    """Replaces the file at once, so that a kill leaves the old one or the new one."""
-    partial = path.with_suffix(".partial")
-    torch.save(state, partial)
-    partial.replace(path)
+    """Replaces the file at once, so that a kill leaves the old one or the new one. Raises: RLBenchError."""
+    with writing(path), placing(path) as temporary, temporary.open("wb") as file:
+        torch.save(state, file)
 
 
 def read_state(path: Path) -> dict[str, Any] | None:
@@ -28,5 +40,5 @@ def read_state(path: Path) -> dict[str, Any] | None:
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises what the file's bytes make it raise
-        raise CheckpointError(f"{path} can't be read: {error}; remove its folder to start over") from error
+        raise CheckpointError(f"{path} can't be read: {first_line(error)}; remove its folder to start over") from error
     return state

@@ -1,0 +1,82 @@
+"""What a training run would do, without doing it: `rlbench train --dry-run`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from accelerate import Accelerator
+
+from rlbench.core import Modality, Suite
+from rlbench.training.loop import Trainer
+from rlbench.training.means import Means
+from rlbench.training.pool import epoch_of
+from rlbench.training.prepare import check_shares, prepared
+from rlbench.training.recipe import Recipe, described
+from rlbench.training.run import accelerator_of, recipes_of, run_folder, threads_of
+from rlbench.training.state import read_state
+
+
+def rehearse(
+    method: str,
+    *,
+    modalities: Sequence[Modality] | None = None,
+    stage: int | None = None,
+    backbone: str = "mini",
+    suite: Suite | None = None,
+    out: Path | str | None = None,
+    overrides: Mapping[str, object] | None = None,
+    together: bool = False,
+    device: str = "auto",
+    announce: Callable[[str], None] = lambda text: None,
+) -> list[str]:
+    """What `train` would do: a line a modality, with its steps, passes and time, estimated by steps of a small batch.
+
+    Args: those of `train`; without `out`, of a new folder.
+
+    Raises: what `train` raises before its first step.
+    """
+    recipes = recipes_of(method, modalities, stage, backbone, suite, overrides)
+    folder, done, lines = run_folder(method, recipes, suite, Path(out or "")), "new", []
+    if out is not None and (done := folder.check()) == "finished":
+        return [f"{out} is finished: nothing is left to train"]
+    for modality, recipe in recipes.items():
+        accelerator = accelerator_of(device, recipe, announce)
+        check_shares(recipe, accelerator.num_processes)
+        with threads_of(recipe):
+            seconds = _pace(recipe, modality, suite, accelerator)
+        state = read_state(folder.state(recipes if together else {modality: recipe})) if done == "unfinished" else None
+        steps = steps_of(recipe, suite)
+        left = steps if state is None else 0 if "entries" in state else max(0, steps - int(state["step"]))
+        forwards, backwards = (n * left * recipe.batch for n in recipe.passes())
+        minutes = left * recipe.batch * seconds / 60
+        lines.append(
+            f"{method}, {modality}: {described(recipe)}; {_counted(left, steps)} of {recipe.batch}, {forwards:,} "
+            f"forward and {backwards:,} backward passes, about {minutes:.1f} min, and the validation"
+        )
+    return lines
+
+
+def steps_of(recipe: Recipe, suite: Suite | None) -> int:
+    """The steps of a run."""
+    epoch = epoch_of(suite.task.size("train") if suite else None, recipe.examples)
+    return recipe.steps or recipe.epochs * max(1, epoch // (recipe.batch - round(recipe.replay * recipe.batch)))
+
+
+def _counted(left: int, steps: int) -> str:
+    return f"{steps:,} steps" if left == steps else f"the last {left:,} of {steps:,} steps"
+
+
+def _pace(recipe: Recipe, modality: Modality, suite: Suite | None, accelerator: Accelerator) -> float:
+    """Seconds of an example in a step."""
+    whole = recipe.backbone == "mini"
+    batch = recipe.batch if whole else min(recipe.batch, 2 * recipe.accumulate * accelerator.num_processes)
+    small = replace(recipe, batch=batch, examples=batch, replay=0.0, epochs=3, steps=0)
+    trainer = Trainer(prepared(small, modality, suite), accelerator, Means())
+    trainer.start(0)
+    trainer.step(0)  # the first one is slower
+    began = time.monotonic()
+    trainer.step(1)
+    return (time.monotonic() - began) / batch

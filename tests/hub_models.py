@@ -1,0 +1,98 @@
+"""Tiny random checkpoints of transformers in folders, as the hub has them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import (
+    ClapConfig,
+    ClapFeatureExtractor,
+    ClapModel,
+    CLIPConfig,
+    CLIPModel,
+    PreTrainedTokenizerFast,
+    SiglipConfig,
+    SiglipModel,
+)
+
+WORDS = ["<s>", "<pad>", "</s>", "<unk>", "a", "photo", "sound", "of", "dog", "cat", "rain", "."]
+TOWER = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+TEXT = {**TOWER, "vocab_size": len(WORDS), "bos_token_id": 0, "pad_token_id": 1, "eos_token_id": 2}
+PICTURE = {"image_size": 28, "patch_size": 7}
+
+
+def words(folder: Path) -> PreTrainedTokenizerFast:
+    """A tokenizer of whole words, in the folder."""
+    inner = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="<unk>"))
+    inner.pre_tokenizer = pre_tokenizers.Whitespace()
+    inner.post_processor = processors.TemplateProcessing("<s> $A </s>", None, [("<s>", 0), ("</s>", 2)])
+    made = PreTrainedTokenizerFast(
+        tokenizer_object=inner, bos_token="<s>", pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
+    )
+    made.save_pretrained(folder)
+    return made
+
+
+def clip(folder: Path) -> CLIPModel:
+    text = {**TEXT, "max_position_embeddings": 12}
+    return _saved(
+        CLIPModel(CLIPConfig(text_config=text, vision_config={**TOWER, **PICTURE}, projection_dim=24)), folder
+    )
+
+
+def siglip(folder: Path) -> SiglipModel:
+    text = {**TEXT, "max_position_embeddings": 64, "projection_size": 32}
+    return _saved(SiglipModel(SiglipConfig(text_config=text, vision_config={**TOWER, **PICTURE})), folder)
+
+
+def clap(folder: Path, *, fused: bool) -> ClapModel:
+    ears = {"patch_embeds_hidden_size": 16, "depths": [1, 1], "num_attention_heads": [2, 2], "hidden_size": 32}
+    ears |= {"window_size": 4, "spec_size": 64, "num_mel_bins": 16, "patch_size": 2, "patch_stride": [2, 2]}
+    audio = {**ears, "enable_fusion": fused, "fusion_type": "aff_2d" if fused else None, "projection_dim": 24}
+    audio |= {"aff_block_r": 1, "enable_patch_layer_norm": True}
+    text = {**TEXT, "max_position_embeddings": 34, "projection_dim": 24, "type_vocab_size": 1}
+    return _saved(ClapModel(ClapConfig(text_config=text, audio_config=audio, projection_dim=24)), folder)
+
+
+def _saved(model, folder: Path):
+    g = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, value in model.named_parameters():
+            if value.dim() > 1:
+                value.copy_(0.2 * torch.randn(value.shape, generator=g))
+            elif "logit_bias" in name:
+                value.fill_(-3.0)
+    model.eval().save_pretrained(folder)
+    return model
+
+
+SIDES = {"height": 28, "width": 28}
+PROCESSORS = {"clip": {"size": {"shortest_edge": 28}, "crop_size": SIDES}, "siglip": {"size": SIDES}}
+
+
+def processor(folder: Path, **said: Any) -> None:
+    """Writes preprocessor_config.json."""
+    (folder / "preprocessor_config.json").write_text(json.dumps(said))
+
+
+def ears(folder: Path, **said: Any) -> ClapFeatureExtractor:
+    """A feature extractor that fits to `clap`, in the folder."""
+    fields = {"feature_size": 16, "sampling_rate": 8000, "hop_length": 80, "fft_window_size": 256, "max_length_s": 1}
+    made = ClapFeatureExtractor(**{**fields, "frequency_max": 4000, **said})
+    made.save_pretrained(folder)
+    return made
+
+
+def checkpoint(folder: Path, kind: str = "clip", **said: Any) -> Any:
+    """A whole checkpoint of a kind; `said`: fields of its processor. Returns the model."""
+    made = {"clip": clip, "siglip": siglip, "clap": lambda f: clap(f, fused=False)}[kind](folder)
+    words(folder)
+    if kind == "clap":
+        ears(folder, **{"truncation": "rand_trunc", **said})
+    else:
+        processor(folder, **{**PROCESSORS[kind], **said})
+    return made

@@ -1,0 +1,169 @@
+"""MODULE:CALLABLE: found in the working directory, hiding nothing, each mistake in one line; cards name no code."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from commands import Call, fails
+
+from rlbench import callables
+from rlbench.cards import read_card
+from rlbench.check import models_of
+from rlbench.checkpoints import resolve, resolve_plain
+from rlbench.errors import CheckpointError, RLBenchError, UnknownName
+from rlbench.training.campaign import read_campaign
+
+OWN = "import near\nfrom rlbench.encoders.linear import Linear\ndef make(): return near.made(Linear)\n"
+NEAR = "def made(kind):\n    import later\n    one = kind(); one.sha256_of = later.X\n    return one\n"
+
+
+def _command(folder: Path, *arguments: str, module: bool = False) -> subprocess.CompletedProcess[str]:
+    start = [sys.executable, *(["-m", "rlbench"] if module else ["-P", "-m", "rlbench"])]
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [*start, *arguments], cwd=folder, env=environment, capture_output=True, text=True, timeout=120
+    )
+
+
+@pytest.mark.parametrize("module", [False, True])
+def test_the_module_beside_the_user_is_found_in_workers_too(tmp_path: Path, module: bool) -> None:
+    (tmp_path / "beside.py").write_text(OWN)
+    (tmp_path / "near.py").write_text(NEAR)
+    (tmp_path / "later.py").write_text("X = 1\n")
+    (tmp_path / "yaml.py").write_text("open('RAN', 'w')\n")  # hides no installed module
+    (tmp_path / "flash_attn.py").write_text("open('RAN', 'w')\n")  # what a library may look for
+    done = _command(
+        tmp_path,
+        *["run", "--suite", "smoke", "--model", "beside:make", "--examples", "8", "--workers", "2", "--json"],
+        module=module,
+    )
+    assert done.returncode == 0, done.stderr
+    assert '"model": "beside:make"' in done.stdout and not (tmp_path / "RAN").exists()
+
+
+MISTAKES = {
+    "absent:make": ("'absent' can't be imported: there is no module 'absent'", "working directory or on PYTHONPATH"),
+    "absent.inner:make": ("there is no module 'absent'",),
+    "pack.inner:make": ("'pack.inner' can't be imported: pack has no module 'inner'",),
+    "needs:make": ("ModuleNotFoundError: No module named 'no_such_library' (needs.py, line 1)",),
+    "wrong:make": ("SyntaxError", "(wrong.py, line 2)"),
+    "exits:make": ("'exits' can't be imported: SystemExit: 3 (exits.py, line 2)",),
+    "good.py:make": ("name the module without .py",),
+    "good:nothing": ("good.py) has no callable 'nothing'",),
+    "good:number": ("has no callable 'number'",),
+    "good:asks": ("good:asks needs size, and is called without arguments",),
+    "good:raises": ("good:raises raised ValueError: out of range (good.py, line 3)",),
+    "good:empty": ("good:empty raised KeyError",),
+    "good:none": ("returned NoneType, which is no encoder",),
+    "good:unknown": ("good:unknown: no model named 'fair'",),
+    "./good:make": ("your own encoder is MODULE:CALLABLE, without a folder",),
+    "__main__:make": ("can't be made in another process; write it to a file",),
+    "json:make": ("json", "has no callable 'make'"),
+    "click:make": ("has no callable 'make'; it hides the module of that name in the working directory: rename that",),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_each_mistake_is_one_line(tmp_path: Path, call: Call, name: str) -> None:
+    (tmp_path / "pack").mkdir()
+    (tmp_path / "pack" / "__init__.py").write_text("")
+    (tmp_path / "needs.py").write_text("import no_such_library\n")
+    (tmp_path / "wrong.py").write_text("x = 1\ndef make(:\n")
+    (tmp_path / "exits.py").write_text("import sys\nsys.exit(3)\n")
+    (tmp_path / "click.py").write_text("def make(): ...\n")
+    (tmp_path / "good.py").write_text(
+        "number = 3\ndef asks(size, more=1): ...\ndef raises(): raise ValueError('out of range')\n"
+        "def empty(): return {}['a']\ndef none(): ...\n"
+        "def unknown():\n    import rlbench\n    return rlbench.load_encoder('fair')\n"
+    )
+    result = call("run", "--suite", "smoke", "--model", name, "--out", tmp_path / "out")
+    fails(result, *MISTAKES[name], untouched=tmp_path / "out")
+
+
+def test_another_working_directory_has_modules_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "twin.py").write_text(f"def make(): return {name!r}\n")
+        monkeypatch.chdir(tmp_path / name)
+        assert callables.call("twin:make") == name
+    assert str(tmp_path) not in " ".join(sys.path)
+
+
+def test_a_slip_in_a_baseline_s_name_is_no_module() -> None:
+    with pytest.raises(UnknownName, match="did you mean 'rlbind:mini'"):
+        resolve("rlbnd:mini")
+
+
+def _card(folder: Path, file: str | None = None, **backbone: object) -> Path:
+    entry = {} if file is None else {"file": file}
+    whole = {"family": "mini", "modalities": {"thermal": entry}, **backbone}
+    path = folder / "card.yaml"
+    path.write_text(yaml.safe_dump({"baseline": "x", "summary": "s", "backbones": {"mini": whole}}))
+    return path
+
+
+@pytest.mark.parametrize("family", ["MODULE:CALLABLE", "beside:make", "hf:ID", "hf:x/y", "open_clip:ARCH/TAG", "a:b"])
+def test_a_card_names_no_form(tmp_path: Path, family: str) -> None:
+    with pytest.raises(CheckpointError, match="a card names one of languagebind, linear, mini, and forms with a colon"):
+        read_card(_card(tmp_path, family=family))
+
+
+@pytest.mark.parametrize("family", ["pgd", "beside", "rlbench.encoders.mini", "os", ""])
+def test_a_card_names_a_registered_family(tmp_path: Path, family: str) -> None:
+    with pytest.raises(UnknownName, match="no encoder named"):
+        read_card(_card(tmp_path, family=family))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"source": "beside:make"},
+        {"text": "/etc"},
+        {"text": "../other"},
+        {"text": "~/x"},
+        {"text": "."},
+        {"files": {"thermal": "x"}},
+        {"fresh": ["a/b"]},
+        {"a": {"b": ["C:\\x"]}},
+    ],
+)
+def test_a_card_s_fields_name_no_file_and_no_code(tmp_path: Path, fields: dict[str, object]) -> None:
+    with pytest.raises(CheckpointError, match="a card's fields name no file or folder"):
+        read_card(_card(tmp_path, fields=fields))
+
+
+@pytest.mark.parametrize("file", ["/etc/passwd", "../x.safetensors", "a/../../x", "..\\x"])
+def test_a_card_s_files_lie_in_its_folder(tmp_path: Path, file: str) -> None:
+    with pytest.raises(CheckpointError, match="must lie in the card's folder"):
+        read_card(_card(tmp_path, file=file))
+
+
+def test_nothing_beside_a_card_is_imported(tmp_path: Path) -> None:
+    for name in ("yaml", "beside", "torch", "numpy", "click", "rlbench_extra", "sitecustomize"):
+        (tmp_path / f"{name}.py").write_text("open('RAN', 'w').close()\ndef make(): ...\n")
+    _card(tmp_path, family="MODULE:CALLABLE", fields={"source": "beside:make"})
+    done = _command(tmp_path, "run", "--suite", "thermal", "--model", str(tmp_path), module=True)
+    assert done.returncode == 2 and len(done.stderr.strip().splitlines()) == 1 and not (tmp_path / "RAN").exists()
+
+
+def test_a_name_in_a_file_is_no_code_to_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole) -> None:
+    from dataclasses import replace
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "beside.py").write_text("open('RAN', 'w').close()\ndef make(): ...\n")
+    with pytest.raises(RLBenchError, match="names the encoder beside:make, which is code to be run; if you trust it"):
+        resolve_plain("beside:make", "the entry")
+    with pytest.raises(RLBenchError, match="which is code to be run"):
+        models_of([replace(whole[0], model="beside:make+jpeg")], [(whole[0].suite, "image")])
+    campaign = tmp_path / "campaign.yaml"
+    campaign.write_text(
+        "modalities: [image]\nrounds: {'1': {}}\njobs: {a: {method: tecoa, set: {init: 'beside:make'}}}\n"
+    )
+    with pytest.raises(RLBenchError, match="the campaign names the encoder beside:make"):
+        read_campaign(campaign, tmp_path)
+    assert not (tmp_path / "RAN").exists() and resolve_plain("rlbind", "x").name == "rlbind:mini"

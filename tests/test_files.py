@@ -1,0 +1,147 @@
+"""Files that processes and hosts share: whole or as they were, temporary ones that are left, locks, a parent's end."""
+
+import errno
+import logging
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from complaint import complain
+
+from rlbench import files, inputs, records
+from rlbench.core import Box
+from rlbench.errors import StoreError
+from rlbench.files import TEMPORARY, clear, host, is_stale, locked, place, placing
+from rlbench.records import Store
+from rlbench.workers import Pool, command
+
+BOX = Box(shape=(1, 8, 8))
+
+
+def gone() -> int:
+    """The number of a process that has ended."""
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+def full(*arguments: object, **options: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_file_is_replaced_whole_or_left_as_it_was(tmp_path: Path) -> None:
+    place(tmp_path / "new" / "a", b"one")
+    with pytest.raises(ZeroDivisionError), placing(tmp_path / "new" / "a") as temporary:
+        temporary.write_bytes(b"tw")
+        raise ZeroDivisionError
+    assert [(path.name, path.read_bytes()) for path in (tmp_path / "new").iterdir()] == [("a", b"one")]
+
+
+def test_what_killed_writers_left_goes_and_what_others_write_stays(tmp_path: Path) -> None:
+    names = {f"{host()}-{gone()}-0": False, f"{host()}-{os.getpid()}-0": True, "elsewhere-1-0": True, "old-1-0": False}
+    for name in names:
+        (tmp_path / f"{TEMPORARY}{name}").write_bytes(b"half")
+    os.utime(tmp_path / f"{TEMPORARY}old-1-0", (0, time.time() - 2 * files.DAY))
+    clear(tmp_path)
+    left = {path.name.removeprefix(TEMPORARY) for path in tmp_path.iterdir()}
+    assert left == {name for name, stays in names.items() if stays}
+    assert not is_stale(tmp_path / f"{TEMPORARY}elsewhere-1-1")  # moved to its place meanwhile
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from rlbench.files import locked
+with locked(Path(sys.argv[1])):
+    print(1, flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_lock_ends_with_the_process_that_holds_it(tmp_path: Path, caplog, monkeypatch) -> None:
+    monkeypatch.setattr(files, "PATIENCE", 0.05)
+    lock = tmp_path / "lock"
+    with subprocess.Popen([sys.executable, "-c", HOLD, str(lock)], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "1\n"
+        with pytest.raises(TimeoutError), locked(lock, wait=False):
+            pytest.fail("two hold it")
+        threading.Timer(0.3, process.kill).start()
+        with caplog.at_level(logging.WARNING, "rlbench"), locked(lock):
+            assert caplog.messages == [f"another process holds {lock}; waiting for it"]
+    with locked(lock, wait=False):
+        pass
+
+
+def test_many_writers_share_the_folder_of_corrupted_inputs(tmp_path: Path, monkeypatch) -> None:
+    """While each of them makes room, so that files vanish under the others."""
+    monkeypatch.setattr(inputs, "LIMIT", 3000)
+    failed: list[BaseException] = []
+
+    def write(k: int) -> None:
+        g = torch.Generator().manual_seed(k)
+        try:
+            for i in range(100):
+                inputs._write(tmp_path / f"{i % 7}.zst", torch.rand(4, 1, 8, 8, generator=g), BOX)
+        except BaseException as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=write, args=(k,)) for k in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failed and tmp_path not in inputs._UNUSABLE
+    assert all(path.suffix == ".zst" for path in tmp_path.iterdir())
+    found = [inputs._read(path, (4, 1, 8, 8), BOX) for path in tmp_path.iterdir()]
+    assert found and all(x is not None for x in found)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EIO])
+def test_what_can_not_be_cached_is_said_once(number: int, tmp_path: Path, caplog, monkeypatch) -> None:
+    def refuse(*arguments: object, **options: object) -> None:
+        tried.append(arguments)
+        raise OSError(number, os.strerror(number))
+
+    tried: list[object] = []
+    monkeypatch.setattr(inputs, "place", refuse)
+    for name in "abc":
+        inputs._write(tmp_path / f"{name}.zst", torch.zeros(1, 1, 8, 8), BOX)
+    assert len(tried) == 1
+    assert caplog.messages == [
+        f"corrupted inputs are not kept for the next model: can't write to {tmp_path}: {os.strerror(number)}"
+    ]
+
+
+def test_a_cache_that_is_no_folder(tmp_path: Path, caplog) -> None:
+    (tmp_path / "inputs").write_text("")
+    inputs._write(tmp_path / "inputs" / "a.zst", torch.zeros(1, 1, 8, 8), BOX)
+    assert len(caplog.messages) == 1 and inputs._read(tmp_path / "inputs" / "a.zst", (1, 1, 8, 8), BOX) is None
+
+
+def test_the_cache_makes_room_for_what_must_be_kept(tmp_path: Path, monkeypatch) -> None:
+    store = Store(tmp_path)
+    place(store.inputs / "a.zst", b"0" * 99)
+    monkeypatch.setattr(records, "place", lambda *a, **o: full() if store.inputs.exists() else place(*a, **o))
+    store.prepare()
+    assert not store.inputs.exists()
+    monkeypatch.setattr(records, "place", full)
+    with pytest.raises(StoreError, match=r"can't write .*: No space left on device; free some space") as refused:
+        store.prepare()
+    assert "\n" not in str(refused.value)
+
+
+def test_what_all_workers_say_is_said_once(caplog) -> None:
+    with Pool(complain, None, 2, lambda passes: None) as pool:
+        assert sorted(result for _, result in pool.run(range(6))) == list(range(6))
+    assert caplog.messages == ["the disk is full"]
+
+
+def test_a_process_ends_with_its_parents_end_of_the_pipe() -> None:
+    process = subprocess.Popen(command("import time; time.sleep(60)"), stdin=subprocess.PIPE)
+    process.stdin.close()
+    assert process.wait(30) == 1

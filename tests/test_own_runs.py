@@ -1,0 +1,107 @@
+"""A user's own encoders run together as they run alone: in any order, in several processes, killed and resumed."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+from commands import Call, fails
+from tiny_suite import same, suite_file
+
+from rlbench.core import Record
+from rlbench.errors import RLBenchError, StoreError
+from rlbench.records import Store
+from rlbench.runner import Progress, execute, plan, run
+
+FIVE = """
+import torch
+from rlbench.encoders.linear import Linear
+class Own(Linear):
+    sha256 = {}
+    def __init__(self, seed):
+        super().__init__()
+        noise = torch.randn(self._weights.shape, generator=torch.Generator().manual_seed(seed))
+        self.parts = [self._weights + 0.006 * seed * noise / noise.abs().sum(1, keepdim=True)]
+        self._weights = None
+    def embed(self, x, modality):
+        head = (x.flatten(1) - 0.5) @ self.parts[0].to(x).T
+        return torch.cat([head, (1 - head.square().sum(1, keepdim=True)).clamp_min(0).sqrt()], dim=1)
+def make_1(): return Own(10)
+def make_2(): return Own(20)
+def make_3(): return Own(30)
+def make_4(): return Own(50)
+def make_5(): return Own(80)
+def again_5(): return Own(80)
+def unseeded():
+    one = Own(1); one.parts = [one.parts[0] + 1e-4 * torch.rand(4, 64)]; return one
+"""
+NAMES = [f"five:make_{k}" for k in range(1, 6)]
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "five.py").write_text(FIVE)
+    monkeypatch.chdir(tmp_path)
+
+
+def _by_model(records: list[Record]) -> dict[str, list[Record]]:
+    return {name: same([record for record in records if record.model == name]) for name in NAMES}
+
+
+def _alone(suite: str) -> dict[str, list[Record]]:
+    return _by_model([record for name in NAMES for record in run(suite, name, out=f"alone-{name[-1]}", workers=1)])
+
+
+def test_joint_runs_are_single_runs_in_any_order_and_number_of_processes(tmp_path: Path) -> None:
+    suite = suite_file(tmp_path)
+    alone = _alone(suite)
+    assert len({str([r.flags for r in records]) for records in alone.values()}) == 5  # they are five encoders
+    for workers, order in ((1, NAMES[::-1]), (2, random.Random(0).sample(NAMES, 5))):
+        for _ in range(2):  # once computed, once from the store
+            assert _by_model(run(suite, order, out=f"joint-{workers}", workers=workers)) == alone
+
+
+def test_a_joint_run_that_was_killed_goes_on_to_the_same_records(tmp_path: Path) -> None:
+    suite = suite_file(tmp_path)
+    alone, killed = _alone(suite), 0
+
+    def kill(progress: Progress) -> None:
+        if progress.done > 60 * (killed + 1):
+            raise KeyboardInterrupt
+
+    while killed < 3:
+        with pytest.raises(KeyboardInterrupt):
+            execute(plan(suite, NAMES, store="killed", workers=1), kill)
+        killed += 1
+    assert _by_model(run(suite, NAMES[::-1], out="killed", workers=1)) == alone
+
+
+def test_one_encoder_under_two_names_is_refused(tmp_path: Path, call: Call) -> None:
+    (tmp_path / "five.py").write_text(FIVE)
+    suite = suite_file(tmp_path)
+    both = ("--model", "five:make_5", "--model", "five:again_5")
+    fails(call("run", "--suite", suite, *both), "five:make_5 and five:again_5 are the same encoder", "run one of them")
+    run(suite, "five:make_5", out="store", workers=1, examples=12)
+    with pytest.raises(StoreError, match="five:again_5 is five:make_5, of which store has results"):
+        run(suite, "five:again_5", out="store", workers=1)
+    run(suite, "five:again_5", out="store", workers=1, examples=12, fresh=True)
+    assert {record.model for record in Store("store").records()[0]} == {"five:again_5"}
+
+
+def test_the_same_name_with_other_weights_meets_no_old_block(tmp_path: Path) -> None:
+    suite = suite_file(tmp_path)
+    before = run(suite, "five:make_1", out="store", workers=1)
+    import five
+
+    five.make_1.__code__ = five.make_5.__code__  # as a notebook that defines it anew
+    after = run(suite, "five:make_1", out="store", workers=1)
+    assert [r.flags for r in after] != [r.flags for r in before] and not {r.key for r in after} & {
+        r.key for r in before
+    }
+
+
+def test_an_encoder_that_differs_between_processes_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RLBenchError, match=r"five:unseeded' is another one each time .*encoder\.parts\[0\]"):
+        run(suite_file(tmp_path), "five:unseeded", out="store", workers=2)
+    assert run(suite_file(tmp_path), "five:unseeded", out="store", workers=1)

@@ -1,0 +1,218 @@
+"""Weights are found wherever an encoder hides them, and so is a module in training mode."""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from functools import partial
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from rlbench import reach as reaching
+from rlbench.errors import RLBenchError
+from rlbench.loading import check_frozen
+from rlbench.reach import reach
+
+PARTS = """
+import torch
+GAIN = 1
+class Net(torch.nn.Module):
+    def __init__(self, w):
+        super().__init__()
+        self.w = torch.nn.Parameter(w, requires_grad=False)
+    def forward(self, x): return GAIN * x @ self.w.T
+def drawn(seed):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.rand((4, 64), generator=generator)
+"""
+OWN = """
+import numpy, torch
+from collections import deque
+from functools import partial
+from rlbench.core import Box
+from .parts import Net, drawn
+
+SHIFT = 0
+TABLE = {}
+
+class Own:
+    boxes = {"image": Box(shape=(1, 8, 8))}
+    traits, logit_scale, sha256 = frozenset(), 100.0, {}
+    def embed(self, x, modality):
+        return torch.nn.functional.normalize(self.made(x.flatten(1) + SHIFT), dim=1)
+    def embed_text(self, prompts): return torch.eye(4)[[i % 4 for i in range(len(prompts))]]
+
+class Slotted(Own):
+    __slots__ = ("secret",)
+
+class Thing:
+    pass
+
+def net(w): return Net(w).eval()
+"""
+# How an encoder may keep its weights w: lines that hang them on `e`.
+HIDINGS = {
+    "attribute": "e.net = net(w)",
+    "list": "e.parts = [1, [net(w)]]",
+    "dict": "e.parts = {'a': {'b': (net(w),)}}",
+    "slots": "e = Slotted(); e.secret = net(w)",
+    "closure": "inner = net(w); e.made = lambda x: inner(x)",
+    "default": "\n    def made(x, inner=net(w)): return inner(x)\n    e.made = made",
+    "partial": "e.made = partial(torch.nn.functional.linear, weight=w)",
+    "method": "e.made = net(w).forward",
+    "array": "e.table = numpy.asarray(w)",
+    "deeper": "e.thing = Thing(); e.thing.thing = Thing(); e.thing.thing.queue = deque([net(w)])",
+    "cycle": "e.self = e; e.list = [e]; e.list.append(e.list); e.net = net(w)",
+    "buffer": "e.net = torch.nn.Identity().eval(); e.net.register_buffer('w', w, persistent=False)",
+    "hook": "e.net = torch.nn.Identity().eval(); e.net.register_forward_hook(partial(print, w))",
+    "klass": "e = type('Other', (Own,), {'net': net(w), '__module__': __name__})()",
+}
+CALLABLES = (
+    "".join(
+        f"def {name}_{seed}_{k}():\n    e = Own(); w = drawn({seed})\n    {line}\n    e.k = {k}\n    return e\n"
+        for name, line in HIDINGS.items()
+        for seed in (0, 1)
+        for k in (0, 1)
+    )
+    + """
+def from_file():
+    e = Own(); e.net = net(torch.load("weights.pt")["w"]); return e
+def unseeded():
+    e = Own(); e.net = net(torch.rand(4, 64)); return e
+def stated_0():
+    e = Own(); e.net = net(drawn(0)); e.sha256 = {"image": "ab"}; return e
+def stated_1():
+    e = Own(); e.net = net(drawn(1)); e.sha256 = {"image": "ab"}; return e
+class Says(Own):
+    def __init__(self): self.net = net(drawn(0))
+    def identity(self): return self.said()
+def says_a():
+    e = Says(); Says.said = lambda self: "a"; return e
+def says_b():
+    e = Says(); Says.said = lambda self: "b"; return e
+def says_mapping():
+    e = Says(); Says.said = lambda self: {"revision": 3}; return e
+def says_number():
+    e = Says(); Says.said = lambda self: 3; return e
+def says_tensor():
+    e = Says(); Says.said = lambda self: {"w": torch.ones(1)}; return e
+class Declares(Own):
+    @property
+    def traits(self): return TABLE["traits"]
+    @property
+    def boxes(self): return {"image": Box(shape=(1, 8, 8), rate=TABLE["rate"])}
+    @property
+    def logit_scale(self): return TABLE["scale"]
+def _declares(traits=(), rate=0, scale=100.0):
+    TABLE.update(traits=frozenset(traits), rate=rate, scale=scale); return Declares()
+def declares_nothing(): return _declares()
+def declares_trait(): return _declares(traits=("randomised",))
+def declares_rate(): return _declares(rate=16000)
+def declares_scale(): return _declares(scale=100.0000001)
+"""
+)
+
+
+class Holder:
+    """Anything that holds something."""
+
+    def __init__(self, **held: object) -> None:
+        vars(self).update(held)
+
+
+def _slotted(net: nn.Module) -> object:
+    class Slotted:
+        __slots__ = ("_net",)
+
+    one = Slotted()
+    one._net = net  # type: ignore[attr-defined]
+    return one
+
+
+def _wrapped(net: nn.Module) -> object:
+    @torch.no_grad()
+    def embed(x: torch.Tensor) -> torch.Tensor:
+        return net(x)
+
+    return embed
+
+
+PLACES = {
+    "encoder.net": lambda net: Holder(net=net),
+    "encoder.parts[0].net": lambda net: Holder(parts=[Holder(net=net)]),
+    "encoder.table['a'][1]": lambda net: Holder(table={"a": (0, net)}),
+    "encoder.parts[]": lambda net: Holder(parts={net}),
+    "encoder.queue[0]": lambda net: Holder(queue=deque([net])),
+    "encoder.order[3]": lambda net: Holder(order=OrderedDict({3: net})),
+    "encoder.space.net": lambda net: Holder(space=SimpleNamespace(net=net)),
+    "encoder.made.keywords['net']": lambda net: Holder(made=partial(print, net=net)),
+    "encoder.made.args[0]": lambda net: Holder(made=partial(print, net)),
+    "encoder.made.self": lambda net: Holder(made=net.forward),
+    "encoder.made.net": lambda net: Holder(made=lambda x: net(x)),
+    "encoder.made.func.net": lambda net: Holder(made=_wrapped(net)),
+    "encoder.one._net": lambda net: Holder(one=_slotted(net)),
+    "encoder.first.inner": lambda net: Holder(first=nn.Sequential(OrderedDict(inner=net)).requires_grad_(False).eval()),
+}
+
+
+@pytest.mark.parametrize("path", PLACES)
+def test_a_module_in_training_mode_is_found_where_it_is(path: str) -> None:
+    net = nn.Dropout()
+    holder = PLACES[path](net)
+    net.train()
+    with pytest.raises(RLBenchError, match="is in training mode at") as caught:
+        check_frozen(holder, "own:make")
+    assert str(caught.value) == f"the encoder 'own:make' is in training mode at {path}; its factory must call eval()"
+    check_frozen(PLACES[path](nn.Dropout().eval()), "own:make")
+
+
+@pytest.mark.parametrize(
+    "held", [nn.Linear(2, 2).eval(), nn.Parameter(torch.ones(2)), torch.ones(1, requires_grad=True)]
+)
+def test_what_requires_gradients_is_named(held: object) -> None:
+    with pytest.raises(
+        RLBenchError, match=r"is not frozen at encoder\.parts\[0\].*; its factory must call requires_grad_"
+    ):
+        check_frozen(Holder(parts=[held]), "own:make")
+
+
+def test_a_module_that_never_asks_for_its_mode_may_be_in_any() -> None:
+    class Normalise(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.mean = [0.5]
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x - self.mean[0]
+
+    check_frozen(Holder(front=Normalise()), "own:make")
+    with pytest.raises(RLBenchError, match="in training mode"):
+        check_frozen(Holder(front=nn.Sequential(nn.BatchNorm1d(2)).requires_grad_(False)), "own:make")
+
+
+def test_values_of_all_kinds_are_told_and_cycles_end() -> None:
+    holder = Holder(a=1, b="two", array=np.arange(3), generator=np.random.default_rng(0), act=torch.relu)
+    holder.me = [holder]
+    found = {one.path: one.value for one in reach(holder).held}
+    assert (found["encoder.a"], found["encoder.b"]) == (1, "two")
+    assert isinstance(found["encoder.array"], np.ndarray) and "PCG64" in str(found["encoder.generator.state"])
+    assert found["encoder.act"] != {one.path: one.value for one in reach(Holder(act=torch.sigmoid)).held}["encoder.act"]
+    assert found["encoder.me[0]"] == reaching.Name("see encoder")
+
+
+def test_two_places_of_one_tensor_are_not_two_tensors() -> None:
+    a, b = torch.ones(2), torch.zeros(2)
+    texts = [[repr(one.value) for one in reach([a, b, last]).held] for last in (a, b)]
+    assert texts[0] != texts[1]
+
+
+def test_a_library_s_objects_stay_closed_and_the_walk_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    import logging
+
+    assert len(reach(Holder(log=logging.getLogger("x"))).held) < 20
+    monkeypatch.setattr(reaching, "LIMIT", 50)
+    with pytest.raises(RLBenchError, match="holds more than a million objects, such as encoder"):
+        reach(Holder(rows=[[Holder()] for _ in range(100)]))

@@ -1,0 +1,155 @@
+"""The folder of a training run: whose it is, who writes it, and that a kill at any write costs nothing."""
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+
+from rlbench import registry
+from rlbench.errors import FieldError, RLBenchError
+from rlbench.files import LOCK, TEMPORARY, locked
+from rlbench.suite import load_suite
+from rlbench.training import folder as module
+from rlbench.training import state
+from rlbench.training.rehearsal import rehearse
+from rlbench.training.run import recipes_of, run_folder, train
+
+TINY = {"examples": 32, "epochs": 2, "batch": 32, "validate": 1, "attack_steps": 1, "validation": 16}
+THERMAL = {"modalities": ["thermal"], "overrides": TINY}
+
+
+class Killed(BaseException):
+    """In the place of a kill."""
+
+
+def made(out: Path, **changes: object) -> module.RunFolder:
+    recipes = recipes_of("languagebind", ["thermal"], None, "mini", None, {**TINY, **changes})
+    return run_folder("languagebind", recipes, None, out)
+
+
+def test_a_folder_is_new_unfinished_or_another_s(tmp_path: Path) -> None:
+    out = tmp_path / "a"
+    assert made(out).check() == "new"
+    with made(out).claim():
+        (out / f"{TEMPORARY}x-1-2").write_text("half")
+        assert made(out).check() == "new"
+        made(out).create()
+    assert made(out).check() == "unfinished"
+    with pytest.raises(RLBenchError, match="unfinished run of another recipe"):
+        made(out, lr=0.5).check()
+    (out / "card.yaml").write_text("")
+    assert made(out).check() == "finished"
+    with pytest.raises(RLBenchError, match="exists: a finished run of another recipe"):
+        made(out, lr=0.5).check()
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [("notes.txt", b"mine"), ("recipe.yaml", b"\xff\xfe"), ("recipe.yaml", b"a: ["), ("recipe.yaml", b"[1]"),
+     ("recipe.yaml", b""), ("card.yaml", b"baseline: x"), ("recipe.yaml", b"lr: 1"), ("best/a", b"")],
+)  # fmt: skip
+def test_what_is_something_else_is_left_alone(name: str, data: bytes, tmp_path: Path) -> None:
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(RLBenchError, match=r"exists|another recipe") as refused:
+        train("languagebind", out=tmp_path, **THERMAL)
+    assert "\n" not in str(refused.value)
+    assert (tmp_path / name).read_bytes() == data and not (tmp_path / LOCK).exists()
+
+
+def test_one_process_at_a_time_and_none_leaves_an_empty_folder(tmp_path: Path) -> None:
+    out = tmp_path / "a"
+    with pytest.raises(KeyError), made(out).claim():
+        raise KeyError
+    assert not out.exists()
+    out.mkdir()
+    with locked(out / LOCK), pytest.raises(RLBenchError, match="being trained by another process"):
+        train("languagebind", out=out, **THERMAL)
+    assert [path.name for path in out.iterdir()] == [LOCK]
+
+
+def _kill_at(k: int, monkeypatch) -> list[str]:
+    """Ends the process, as it were, before the k-th change of the disk; the changes that were made."""
+    done: list[str] = []
+
+    def count(name: str, change):
+        def counted(*arguments: object, **options: object) -> object:
+            if len(done) == k:
+                raise Killed
+            done.append(name)
+            return change(*arguments, **options)
+
+        return counted
+
+    for change in ("replace", "unlink"):
+        monkeypatch.setattr(os, change, count(change, getattr(os, change)))
+    for name in ("create", "log", "forget", "claim"):
+        monkeypatch.setattr(module.RunFolder, name, count(name, getattr(module.RunFolder, name)))
+    return done
+
+
+def test_a_kill_at_any_write_goes_on_to_the_same_weights(tmp_path: Path, monkeypatch) -> None:
+    """The same command again, each time killed one change later, and then a last time."""
+    whole = train("languagebind", out=tmp_path / "whole", **THERMAL)
+    out, k = tmp_path / "killed", 0
+    while True:
+        with monkeypatch.context() as patch:
+            done = _kill_at(k, patch)
+            try:
+                train("languagebind", out=out, **THERMAL)
+            except Killed:
+                k += 3 if k < 6 else 6
+                continue
+        break
+    assert k > 10 and len(done) <= k
+    for name in ("mini-thermal.safetensors", "best/mini-thermal.safetensors"):
+        assert (whole / name).read_bytes() == (out / name).read_bytes()
+    lines = [[json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()] for path in (whole, out)]
+    assert lines[0] == lines[1]
+    names = {path.name for path in whole.iterdir()}
+    assert names == {path.name for path in out.iterdir() if not path.name.startswith(TEMPORARY)}
+    said: list[str] = []
+    assert train("languagebind", out=out, announce=said.append, **THERMAL) == out
+    assert said == [f"{out} is finished: nothing is left to train"]
+
+
+def test_a_resume_checks_the_data_and_the_starts(tmp_path: Path, monkeypatch) -> None:
+    start = train("languagebind", out=tmp_path / "start", **THERMAL)
+    given = {"modalities": ["thermal"], "overrides": {**TINY, "init": str(start), "original": str(start)}}
+
+    def stop(step: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(state, "write_state", lambda *arguments: None)
+    with pytest.raises(KeyboardInterrupt):
+        train("fare", out=tmp_path / "a", report=lambda step: stop(step) if step.what == "step" else None, **given)
+    other = yaml.safe_load((start / "card.yaml").read_text())
+    other["backbones"]["mini"]["modalities"]["thermal"]["sha256"] = "0" * 64
+    (start / "card.yaml").write_text(yaml.safe_dump(other))
+    with pytest.raises(RLBenchError, match=f"thermal of {start} changed since it began"):
+        train("fare", out=tmp_path / "a", **given)
+
+
+def test_a_rehearsal_says_what_the_run_takes(tmp_path: Path) -> None:
+    """A small split of a suite's own, whose epochs go round it several times; and what training refuses."""
+
+    class Small(type(registry.make("task", "thermal-world", {}))):
+        def size(self, split: str) -> int:
+            return 20
+
+    suite = replace(load_suite("thermal"), task=Small())
+    given = {"suite": suite, "overrides": {**TINY, "examples": 60, "batch": 16, "validate": 0}}
+    steps: list[int] = []
+    (line,) = rehearse("languagebind", out=tmp_path / "a", **given)
+    assert not (tmp_path / "a").exists()
+    out = train("languagebind", out=tmp_path / "a", report=lambda step: steps.append(step.steps), **given)
+    assert steps[-1] == 6 and "; 6 steps of 16, " in line
+    assert rehearse("languagebind", out=out, **given) == [f"{out} is finished: nothing is left to train"]
+    for wrong in ({"replay": 0.5}, {"accumulate": 2, "replay": 0.1}, {"replay": 0.001}):
+        with pytest.raises(FieldError, match="recipe: "):
+            rehearse("fare", **({"suite": suite} if len(wrong) == 1 else THERMAL) | {"overrides": {**TINY, **wrong}})
+    with pytest.raises(RLBenchError, match="exists"):
+        rehearse("languagebind", out=tmp_path, **THERMAL)
