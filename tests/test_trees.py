@@ -30,9 +30,16 @@ def test_links_are_followed_and_every_folder_is_read_once(tmp_path) -> None:
     assert found == ["5.png", "b/3.png", "b/4.Jpg", "z/1.png", "z/deep/2.PNG"] and left == {"itself": 1}
 
 
+def test_a_link_to_all_classes_brings_no_other_class_in(tmp_path) -> None:
+    _touch(tmp_path, "test/a/1.png", "test/b/2.png")
+    (tmp_path / "test" / "a" / "up").symlink_to(tmp_path / "test")
+    (tmp_path / "test" / "a" / "top").symlink_to(tmp_path)
+    assert list(below(tmp_path, tmp_path / "test" / "a", (".png",))) == ["test/a/1.png"]
+
+
 def test_what_is_left_out_is_counted_by_suffix(tmp_path) -> None:
     hidden = [".x.png", "._a.png", "Thumbs.db", ".git/y.png", "__MACOSX/z.png", "desktop.ini"]
-    _touch(tmp_path, "a.png", "b.HEIC", "c.heic", "d/e.gif", "README", *hidden)
+    _touch(tmp_path, "a.png", "b.HEIC", "c.heic", "d/e.gif", "README", "f.csv", *hidden)
     left = Counter()
     assert list(below(tmp_path, tmp_path, (".png",), left)) == ["a.png"]
     assert describe_left_out(left) == ["4 files are left out: 2 .heic, 1 .gif, 1 README"]

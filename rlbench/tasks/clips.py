@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -66,6 +66,14 @@ def _upright(still: np.ndarray, frame: Any, path: Path) -> np.ndarray:
     return np.ascontiguousarray(still[:, :: -1 if d < 0 else 1, :: -1 if a < 0 else 1])
 
 
+def _stills(path: Path, channels: int, wanted: Set[int]) -> Iterator[tuple[int, np.ndarray]]:
+    """Some of a clip's frames, by number: (C, H, W) uint8, upright. Raises: DataError."""
+    with guard(f"can't read the clip {path}"):
+        for i, frame in enumerate(_frames(path)):
+            if i in wanted:
+                yield i, _upright(planes(frame.to_image().convert(MODES[channels])), frame, path)
+
+
 def _picked(path: Path, box: Box, choose: Callable[[int], list[int]], prepare: Prepare) -> Tensor:
     """The frames of a clip that `choose` names, given their number, each (C, 1, H, W) in [0, 1] as `prepare` makes it.
 
@@ -83,16 +91,12 @@ def _picked(path: Path, box: Box, choose: Callable[[int], list[int]], prepare: P
         count = sum(1 for _ in _frames(path))
     if not count:
         raise DataError(f"the clip {path} has no frames")
-    wanted, stills = choose(count), {}
-    with guard(f"can't read the clip {path}"):
-        for i, frame in enumerate(_frames(path)):
-            if i in wanted:
-                stills[i] = _upright(planes(frame.to_image().convert(MODES[channels])), frame, path)
+    wanted = choose(count)
     kept = {
         i: prepare(torch.from_numpy(still.astype(np.float32) / 255)[:, None], side, antialias=side < _SMALL)
-        for i, still in stills.items()
+        for i, still in _stills(path, channels, frozenset(wanted))
     }
-    return torch.stack([kept[i] for i in wanted])
+    return torch.stack([kept[i] for i in wanted]).clamp(0, 1)  # smoothing's weights add up to 1 but for rounding
 
 
 def video(path: Path, box: Box) -> np.ndarray:

@@ -53,7 +53,7 @@ def templates(name: str, photo: str = "photo") -> tuple[str, ...]:
 def below(root: Path, folder: Path, suffixes: Collection[str], left: Counter[str] | None = None) -> Iterator[str]:
     """Paths relative to root of a folder's files with these suffixes, in subfolders too; hidden ones are left out.
 
-    Links are followed; a folder that is there twice, as in a loop of links, is read once.
+    Links are followed, but to no folder that `folder` lies in, and every folder is read once.
 
     Args:
         root, folder: the files' paths are relative to one and lie in the other.
@@ -63,7 +63,14 @@ def below(root: Path, folder: Path, suffixes: Collection[str], left: Counter[str
     Raises:
         DataError: a folder can't be read.
     """
-    return _below(root, folder, tuple(suffixes), Counter() if left is None else left, set())
+    try:
+        seen = {
+            (about.st_dev, about.st_ino)
+            for about in map(os.stat, (*folder.absolute().parents, *folder.resolve().parents))
+        }
+    except OSError as error:
+        raise DataError(f"can't read the folder {folder}: {error.strerror}") from error
+    return _below(root, folder, tuple(suffixes), Counter() if left is None else left, seen)
 
 
 def _below(
