@@ -19,6 +19,7 @@ from torch import Tensor
 
 from rlbench.cells import Group, source_hash
 from rlbench.checkpoints import load_encoder, resolve
+from rlbench.contract import check_embed, check_text, scale_of
 from rlbench.core import Box, Classifier, Encoder, Examples, Modality, Suite
 from rlbench.errors import AttackError, RLBenchError
 from rlbench.expectation import Expectation
@@ -29,7 +30,7 @@ from rlbench.machine import environment
 from rlbench.matrix import Case, Outcome
 from rlbench.metrics import margin
 from rlbench.records import Block
-from rlbench.retrieval import Ranked, Retriever, head_of
+from rlbench.retrieval import Ranked, Retriever, first_and_last, head_of
 
 OnPass = Callable[[int], None]
 
@@ -69,7 +70,7 @@ class Bench:
             "anchors": self.classifier.anchors_hash(),
             "checkpoint": encoder.sha256.get(modality, ""),
             "encoder": [type(encoder).__name__, source_hash(type(encoder).__module__)],
-            "logit_scale": f"{encoder.logit_scale:.6g}",
+            "logit_scale": f"{scale_of(encoder):.6g}",
         }
 
 
@@ -84,19 +85,22 @@ def check_frozen(encoder: Encoder, model: str) -> None:
 
 
 @lru_cache(maxsize=2)
-def _encoder(model: str, modality: Modality, device: str, sha256: str) -> Encoder:
+def _encoder(model: str, modality: Modality, device: str, sha256: str) -> tuple[Encoder, Tensor]:
+    """The encoder, checked, and embeddings of it."""
     encoder = load_encoder(model, modality, device)
     check_frozen(encoder, model)
-    return encoder
+    return encoder, check_embed(encoder, model, modality, device)
 
 
 def prepare(suite: Suite, model: str, *, device: str = "cpu", batch_size: int = 64, kept: Path | None = None) -> Bench:
     """Loads the encoder (kept for the next call) and embeds the anchors.
 
-    Raises: UnknownName, CheckpointError, ModalityError, DataError; RLBenchError where the encoder is not frozen.
+    Raises: UnknownName, CheckpointError, ModalityError, DataError; RLBenchError where the encoder is not frozen, or
+        does not do what `core.Encoder` says.
     """
     weights = resolve(model).sha256.get(suite.modality, "")  # a path's may have been trained anew
-    encoder = _encoder(model, suite.modality, device, weights)
+    encoder, embedded = _encoder(model, suite.modality, device, weights)
+    check_text(encoder, model, first_and_last(suite.task), embedded)
     head = head_of(encoder, suite.modality, suite.task)
     head = replace(head, anchors=head.anchors.to(device))
     return Bench(suite, head, head.box, suite.task.fingerprint(), device, batch_size, kept)

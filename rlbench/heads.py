@@ -15,7 +15,9 @@ from math import log
 import torch
 from torch import Tensor
 
+from rlbench.contract import scale_of
 from rlbench.core import Box, Encoder, Label, Modality
+from rlbench.outputs import embed, embed_text
 
 _MASS = "people|grass|water|sky|rain|snow|ground|traffic|noise|wind|fire"
 _NO_ARTICLE = re.compile(rf"^(?!pair )(?:(?:an?|the|no|empty|some) |.*ing$|.*(?:[^sui]s|{_MASS})$)")
@@ -55,7 +57,7 @@ class ZeroShot:
 
     def __call__(self, x: Tensor) -> Tensor:
         """(B, *box.shape) in the box -> (B, C) logits, differentiable in x."""
-        logits = self.encoder.logit_scale * (self.encoder.embed(x, self.modality).float() @ self.anchors.T)
+        logits = scale_of(self.encoder) * (embed(self.encoder, x, self.modality) @ self.anchors.T)
         return getattr(self.encoder, "answer", _unchanged)(logits)
 
     def anchors_hash(self) -> str:
@@ -108,6 +110,6 @@ def zero_shot(encoder: Encoder, modality: Modality, classes: Sequence[Label], te
     rows = []
     with torch.no_grad():
         for label in classes:
-            row = encoder.embed_text(prompts(label.name, templates)).float().mean(0)
+            row = embed_text(encoder, prompts(label.name, templates)).mean(0)
             rows.append(row / row.norm())
     return ZeroShot(encoder, modality, torch.stack(rows))

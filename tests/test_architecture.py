@@ -11,7 +11,7 @@ ROOT = Path(rlbench.__file__).parent
 LAYERS = [
     "errors core",
     "cards learning fbank fields hub machine preprocess registry located columns threat seeds metrics paired "
-    "acceptance checks soundness",
+    "acceptance checks soundness articles consistency contract outputs",
     "encoders attacks corruptions objectives tasks",
     "cells checkpoints copies expectation heads judge suite records rows workers",
     "chains inputs retrieval variants",
