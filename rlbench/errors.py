@@ -64,3 +64,7 @@ class AttackError(RLBenchError):
 def first_line(error: BaseException) -> str:
     """What an error says, cut to its first line, without a full stop; its type where it says nothing."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
+class SoundnessWarning(UserWarning):
+    """A robustness number may be too high: a soundness check fails."""

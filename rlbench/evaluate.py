@@ -19,6 +19,7 @@ from torch import Tensor
 
 from rlbench.cells import Group, source_hash
 from rlbench.checkpoints import load_encoder, resolve
+from rlbench.consistency import evidence
 from rlbench.contract import check_embed, check_text, scale_of
 from rlbench.core import Box, Classifier, Encoder, Examples, Modality, Suite
 from rlbench.errors import AttackError, RLBenchError
@@ -31,6 +32,7 @@ from rlbench.matrix import Case, Outcome
 from rlbench.metrics import margin
 from rlbench.records import Block
 from rlbench.retrieval import Ranked, Retriever, first_and_last, head_of
+from rlbench.soundness import AGAIN
 
 OnPass = Callable[[int], None]
 
@@ -141,7 +143,7 @@ def evaluate(
     """
     examples = bench.inputs.load(start, stop)
     x, y = examples.x.to(bench.device), examples.y.to(bench.device)
-    unit = _Unit(bench, examples, clean, on_pass, y)
+    unit = _Unit(bench, examples, clean, on_pass, y, first=start == 0)
     corrupted = groups[0].corrupted
     if clean is None:
         return [unit.plain(x)]
@@ -157,19 +159,24 @@ def evaluate(
 
 @dataclass(frozen=True)
 class _Unit:
-    """A block's examples; y is on the device."""
+    """A block's examples; y is on the device. first: the task's first ones, on which the encoder is asked again."""
 
     bench: Bench
     examples: Examples
     clean: Block | None
     on_pass: OnPass
     y: Tensor
+    first: bool
 
     def meter(self, n: int, y: Tensor) -> Meter:
         """Watched; of n examples whose labels are y, over and over."""
-        head, labels = self.bench.classifier, y.repeat(n // max(len(y), 1))
-        made = partial(Ranked, head, labels) if isinstance(head, Retriever) else partial(Meter, head)
+        labels = y.repeat(n // max(len(y), 1))
+        made = self._metered(labels)
         return made(n, batch_size=self.bench.batch_size, on_pass=self.on_pass, watch=Watch(labels))
+
+    def _metered(self, labels: Tensor) -> Callable[..., Meter]:
+        head = self.bench.classifier
+        return partial(Ranked, head, labels) if isinstance(head, Retriever) else partial(Meter, head)
 
     def seen(self, meter: Classifier) -> Classifier:
         """What an attack and the judge see: of a randomised encoder, the expectation over its draws."""
@@ -187,7 +194,24 @@ class _Unit:
         undefended = sums.get("examples", 0) if traits - {"randomised"} else 0
         # the attack ascends the expectation, whose single draws, which the watch sees, may err where it does not
         expected = {"lost": 0} if "randomised" in traits else {}
-        return {**sums, "undefended": undefended} | expected
+        again = {} if self.clean is None else {name: self.clean.evidence.get(name, 0) for name in AGAIN}
+        return {**sums, "undefended": undefended} | expected | again
+
+    def _again(self, x: Tensor, logits: Tensor) -> dict[str, int]:
+        """Whether the encoder repeats itself on the clean examples of the first block, and in any company."""
+        traits = self.bench.classifier.encoder.traits
+        if not self.first or self.clean is not None:
+            return {}
+        made = self._metered(self.y)
+        return evidence(
+            lambda size: self.seen(made(len(x), batch_size=size)),
+            x,
+            logits,
+            self.bench.box,
+            self.bench.batch_size,
+            graph="non_differentiable" not in traits,
+            apart="randomised" not in traits,
+        )
 
     def _block(self, seconds: float, evidence: Mapping[str, int], **columns: Tensor) -> Block:
         values = {name: column.detach().cpu().numpy() for name, column in columns.items()}
@@ -210,7 +234,7 @@ class _Unit:
         m = margin(logits, self.y)
         return self._block(
             perf_counter() - begun,
-            meter.watch.sums(m > 0) if meter.watch else {},
+            (meter.watch.sums(m > 0) if meter.watch else {}) | self._again(x, logits),
             prediction=logits.argmax(1),
             correct=m > 0,
             margin=m,

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 import pytest
 import torch
 
+from rlbench.classifier import attack
 from rlbench.errors import FieldError
-from rlbench.judge import attack
 
 
 @dataclass

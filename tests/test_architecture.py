@@ -14,7 +14,7 @@ LAYERS = [
     "acceptance checks soundness articles consistency contract outputs",
     "encoders attacks corruptions objectives tasks",
     "cells checkpoints copies expectation heads judge suite records rows workers",
-    "chains inputs retrieval variants",
+    "chains classifier inputs retrieval variants",
     "matrix",
     "evaluate",
     "audit cost budget",
