@@ -22,6 +22,7 @@ BADGES: dict[Status, Badge] = {
     "fail": "unreliable",
 }
 RANK: tuple[Badge, ...] = ("sound", "warn", "needs adaptive", "unreliable")
+MARK = "*"  # at the number of a cell that is not sound
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,3 +212,8 @@ CHECKS: dict[str, Check] = {check.id: check for check in _ALL}
 def badge(found: Iterable[Finding]) -> Badge:
     """The worst of what the findings make."""
     return max((BADGES[finding.status] for finding in found), key=RANK.index, default="sound")
+
+
+def doubtful(badge: object) -> bool:
+    """Whether a cell's badge is another than "sound"; nothing is known of one without a badge."""
+    return bool(badge) and badge != "sound"

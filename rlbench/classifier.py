@@ -21,6 +21,7 @@ from rlbench.core import Adversarial, Attack, Box, Field, Norm, Threat
 from rlbench.errors import AttackError, FieldError, RLBenchError, SoundnessWarning
 from rlbench.fields import parse_eps
 from rlbench.judge import Meter, Part, Watch, judge, run_attack
+from rlbench.machine import full_float32
 from rlbench.outputs import describe, logits_of
 from rlbench.seeds import ExampleStreams
 from rlbench.soundness import findings
@@ -52,6 +53,7 @@ class Attacked:
         return badge(self.findings)
 
 
+@full_float32()
 def attack(
     classifier: Callable[[Tensor], object],
     x: Tensor,

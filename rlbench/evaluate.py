@@ -27,7 +27,7 @@ from rlbench.expectation import Expectation
 from rlbench.heads import ZeroShot
 from rlbench.inputs import Inputs
 from rlbench.judge import Meter, Watch
-from rlbench.machine import environment
+from rlbench.machine import environment, full_float32
 from rlbench.matrix import Case, Outcome
 from rlbench.metrics import margin
 from rlbench.records import Block
@@ -94,6 +94,7 @@ def _encoder(model: str, modality: Modality, device: str, sha256: str) -> tuple[
     return encoder, check_embed(encoder, model, modality, device)
 
 
+@full_float32()
 def prepare(suite: Suite, model: str, *, device: str = "cpu", batch_size: int = 64, kept: Path | None = None) -> Bench:
     """Loads the encoder (kept for the next call) and embeds the anchors.
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -59,14 +60,13 @@ def settled(device: str) -> Iterator[None]:
 @contextmanager
 def full_float32() -> Iterator[None]:
     """Matrix products and convolutions of float32 in float32, where somebody allowed TF32 or bfloat16 for speed."""
-    backends = torch.backends
-    kinds = (backends.cuda.matmul, *(getattr(part, "conv", None) for part in (backends.cudnn, backends.mkldnn)))
-    kinds += (getattr(backends.mkldnn, "matmul", None),)
+    parts = [(part, kind) for part in ("cuda", "cudnn", "mkldnn") for kind in ("matmul", "conv")]
+    kinds: list[Any] = [getattr(getattr(torch.backends, part), kind, None) for part, kind in parts]
     newer = [kind for kind in kinds if hasattr(kind, "fp32_precision")]  # torch 2.9
     before, older = [kind.fp32_precision for kind in newer], _older_precision()
     if older is not None:
         torch.set_float32_matmul_precision("highest")
-        backends.cudnn.allow_tf32 = False
+        torch.backends.cudnn.allow_tf32 = False
     for kind in newer:
         kind.fp32_precision = "ieee"
     try:
@@ -74,7 +74,7 @@ def full_float32() -> Iterator[None]:
     finally:
         if older is not None:
             torch.set_float32_matmul_precision(older[0])
-            backends.cudnn.allow_tf32 = older[1]
+            torch.backends.cudnn.allow_tf32 = older[1]
         for kind, precision in zip(newer, before, strict=True):
             kind.fp32_precision = precision
 

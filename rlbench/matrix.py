@@ -155,8 +155,12 @@ class _Matrix:
         return Chain(tuple(map(stage, group.attacks, parts)), group.mode)
 
     def run(self, chains: Sequence[Chain]) -> None:
-        """Until every example has been through every chain. Raises: AttackError."""
+        """Until every example has been through every chain.
+
+        Raises: AttackError, also where an attack wrote into the inputs that all share.
+        """
         x, y = self.case.x, self.case.y
+        before = x._version, y._version
         stages = [(chain, stage) for chain in chains for stage in chain.stages]
         searches = {id(stage.search): (chain, stage) for chain, stage in stages if stage.search is not None}
 
@@ -179,6 +183,8 @@ class _Matrix:
                 stage.judge(x, y)
         for chain in chains:
             chain.settle(x, y)
+        if (x._version, y._version) != before:
+            raise AttackError("an attack wrote into its inputs; it must clone what it changes")
 
     def outcome(self, member: Perturbation, chain: Chain) -> Outcome:
         attack = _attack(member)

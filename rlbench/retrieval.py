@@ -123,7 +123,8 @@ def first_and_last(task: Task) -> tuple[str, str]:
     """A prompt of the first class and one of the last: captions, or the classes' names in the first template."""
     if isinstance(task, Paired):
         return task.captions[0][0], task.captions[-1][0]
-    first, last = (prompts(task.classes[k].name, task.templates[:1])[0] for k in (0, -1))
+    ends = task.classes[0], task.classes[-1]
+    first, last = (prompts(label.name, task.templates, label.phrase)[0] for label in ends)
     return first, last
 
 

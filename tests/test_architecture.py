@@ -23,7 +23,7 @@ LAYERS = [
     "bundles recording",
     "runner training",
     "claims pooling drawing tables regression entries severities",
-    "natural comparison check verify standing macro examples",
+    "badges natural comparison check verify standing macro examples",
     "figures formats sheets",
     "recalls",
     "paper",

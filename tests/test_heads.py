@@ -5,7 +5,8 @@ import torch
 
 from rlbench.core import Label
 from rlbench.encoders.hashed_text import HashedText
-from rlbench.heads import ZeroShot, prompts, with_article, zero_shot
+from rlbench.articles import with_article
+from rlbench.heads import ZeroShot, prompts, zero_shot
 
 
 class TextOnly:

@@ -155,4 +155,5 @@ def anchors(encoder: Encoder, classes: tuple[Label, ...], task: Task, modality: 
 def captions(encoder: Encoder, task: Task) -> Tensor:
     """(C, P, D): the embedding of every class in every template."""
     with torch.no_grad():
-        return torch.stack([embed_text(encoder, prompts(label.name, task.templates)) for label in task.classes])
+        texts = [prompts(label.name, task.templates, label.phrase) for label in task.classes]
+        return torch.stack([embed_text(encoder, some) for some in texts])
