@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from rlbench.articles import with_article
 from rlbench.core import Label
 from rlbench.encoders.hashed_text import HashedText
-from rlbench.articles import with_article
 from rlbench.heads import ZeroShot, prompts, zero_shot
 
 
