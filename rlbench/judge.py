@@ -16,7 +16,7 @@ from torch import Tensor
 from rlbench.core import Attack, Ball, Classifier, Streams
 from rlbench.errors import AttackError, FieldError, RLBenchError
 from rlbench.metrics import margin
-from rlbench.soundness import SUMS
+from rlbench.soundness import AGAIN, SUMS
 from rlbench.threat import distance, violation
 
 CLEAR = 1e-4  # a margin below -CLEAR * max|logit| is an error whatever a batch does to the last bits
@@ -67,7 +67,7 @@ class Watch:
         at = rows.to(self.y.device)
         names = zip((*PASS, *ROWS), self.counts[at].sum(0).tolist(), strict=True)
         lost = int((self.broken[at].cpu() & correct.cpu()).sum())
-        return dict(names) | {"examples": len(rows), "lost": lost, "undefended": 0}
+        return dict(names) | {"examples": len(rows), "lost": lost, "undefended": 0} | dict.fromkeys(AGAIN, 0)
 
 
 class Meter:

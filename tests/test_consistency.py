@@ -99,7 +99,7 @@ def test_a_run_says_what_is_not_sound_below_its_table(call: Call, tmp_path) -> N
     (line,) = [line for line in noisy.stdout.splitlines() if line.startswith("unsound:Noisy: ")]
     assert "S10: " in line and "24" not in line.partition("(")[0]
     assert "slips:Good: sound" in noisy.stdout.splitlines()
-    assert len(re.findall(r"\* \d", noisy.stdout)) == 5  # of 10 cells
+    assert len(re.findall(r"\* \d", noisy.stdout)) == 6  # of 12 cells
     assert call(*arguments, "--model", "unsound:Noisy", "--strict").exit_code == 1
     sound = call(*arguments, "--model", "slips:Good", "--strict")
     assert sound.exit_code == 0 and "*" not in sound.stdout

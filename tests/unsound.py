@@ -77,7 +77,7 @@ class Writing(Good):
     """Its preparation is in place, where torch lets it and where a copy is needed."""
 
     def embed(self, x: Tensor, modality: str) -> Tensor:
-        x.pow_(4)
+        x.copy_(x.flip(-1))
         found = super().embed(x, modality)
         x.detach().fill_(7.0)
         return found.clone()
@@ -92,4 +92,4 @@ class Plain(Good):
     """What `Writing` computes."""
 
     def embed(self, x: Tensor, modality: str) -> Tensor:
-        return super().embed(x**4, modality)
+        return super().embed(x.flip(-1), modality)
