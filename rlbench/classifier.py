@@ -162,7 +162,7 @@ def _asked(own: _Own, x: Tensor, y: Tensor, box: Box, batch_size: int) -> dict[s
 def _warn(said: Sequence[Finding]) -> None:
     bad = [f"{one.id}: {one.said}; {one.check.advice}" for one in said if BADGES[one.status] != "sound"]
     if bad:
-        warnings.warn(f"the result is {badge(said)!r}. {'. '.join(bad)}", SoundnessWarning, stacklevel=3)
+        warnings.warn(f"the result is {badge(said)!r}. {'. '.join(bad)}", SoundnessWarning, stacklevel=4)
 
 
 def _norm(norm: Norm) -> Norm:
