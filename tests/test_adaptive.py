@@ -8,6 +8,8 @@ import torch
 from rlbench.classifier import attack
 from rlbench.errors import FieldError
 
+pytestmark = pytest.mark.filterwarnings("ignore::rlbench.errors.SoundnessWarning")  # of planted gradients of zero
+
 
 @dataclass
 class Spy:
@@ -41,7 +43,6 @@ def test_it_breaks_what_the_targeted_attack_breaks_for_a_fraction_of_its_passes(
     assert short.backwards.sum() < long.backwards.sum() / 5
 
 
-@pytest.mark.filterwarnings("ignore::rlbench.errors.SoundnessWarning")  # half of its gradients are zero
 def test_every_run_has_a_target_of_its_own(net) -> None:
     """A linear classifier of which only one class can be reached, whichever is near at the start."""
     weights = torch.eye(6)[:, :5].repeat_interleave(2, dim=1)[:, :4] * 0
