@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rlbench import leaderboard
     from rlbench.checkpoints import load_encoder
-    from rlbench.judge import attack
+    from rlbench.classifier import attack
     from rlbench.runner import run
     from rlbench.suite import load_suite
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["__version__", "attack", "leaderboard", "load_encoder", "load_suite", "run"]
 
 _HOMES = {
-    "attack": "rlbench.judge",
+    "attack": "rlbench.classifier",
     "load_encoder": "rlbench.checkpoints",
     "load_suite": "rlbench.suite",
     "run": "rlbench.runner",

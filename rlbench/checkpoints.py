@@ -206,7 +206,11 @@ def _made(model: Model, modality: Modality | None) -> Encoder:
     arguments = {**model.fields, "files": paths} if paths else dict(model.fields)
     if modality is not None and "fresh" in arguments:
         arguments["fresh"] = (modality,)
-    return cast("Encoder", registry.make("encoder", model.family, arguments))
+    encoder = cast("Encoder", registry.make("encoder", model.family, arguments))
+    from rlbench.contract import check_fields
+
+    check_fields(encoder, model.name)
+    return encoder
 
 
 def load_encoder(name: str, modality: Modality | None = None, device: str = "cpu") -> Encoder:

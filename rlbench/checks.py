@@ -22,6 +22,7 @@ BADGES: dict[Status, Badge] = {
     "fail": "unreliable",
 }
 RANK: tuple[Badge, ...] = ("sound", "warn", "needs adaptive", "unreliable")
+MARK = "*"  # at the number of a cell that is not sound
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +80,7 @@ _ALL = (
     Check(
         id="H4",
         asks="an answer does not depend on the other examples of its batch",
-        rule="flags equal for 99.9% in another batch order and size",
+        rule="logits that move by over 1%, or flags by over 0.1%, in another batch order and size: unreliable",
         advice="take batch statistics out of the encoder, or fix them",
         cost="2 n forward",
         always=True,
@@ -185,9 +186,10 @@ _ALL = (
     Check(
         id="S10",
         asks="the same input gives the same answer",
-        rule="forward passes differ: needs adaptive, or an undeclared trait",
+        rule="forward passes differ: needs adaptive; with and without a gradient: unreliable",
         advice="declare the trait randomised and attack the expectation over 20 passes (EoT)",
         cost="5 n forward",
+        always=True,
     ),
     Check(
         id="S12",
@@ -210,3 +212,8 @@ CHECKS: dict[str, Check] = {check.id: check for check in _ALL}
 def badge(found: Iterable[Finding]) -> Badge:
     """The worst of what the findings make."""
     return max((BADGES[finding.status] for finding in found), key=RANK.index, default="sound")
+
+
+def doubtful(badge: object) -> bool:
+    """Whether a cell's badge is another than "sound"; nothing is known of one without a badge."""
+    return bool(badge) and badge != "sound"

@@ -194,6 +194,7 @@ def show(
 @click.option("--workers", type=click.IntRange(1), metavar="N", help="Processes [default: one a CPU core].")
 @click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda")
 @click.option("--dry-run", is_flag=True, help="Check everything, show the plan, and stop.")
+@click.option("--strict", is_flag=True, help="Exit 1 unless every cell is sound.")
 @click.option("--quiet", is_flag=True, help="Only the result.")
 @click.option("--json", "as_json", is_flag=True, help="Records as a JSON array on stdout, the rest on stderr.")
 def run(
@@ -201,13 +202,15 @@ def run(
     models: tuple[str, ...],
     out: Path,
     dry_run: bool,
+    strict: bool,
     quiet: bool,
     as_json: bool,
     **options: Any,
 ) -> None:
     """Run suites on models and show the robustness table.
 
-    What the store has is not run again: an interrupted run continues where it was. Exit 1 if a cell failed.
+    What the store has is not run again: an interrupted run continues where it was. Exit 1 if a cell failed. Below a
+    table stands how every model does in the cheap soundness checks; a cell that is not sound is marked.
     """
     from rlbench import console, console_plan, planner, runner
 
@@ -228,10 +231,12 @@ def run(
         raise click.exceptions.Exit(130) from None
     if as_json:
         click.echo(console.records_json(records))
+        console.doubts(records, terminal)
     else:
         console.results(records, terminal)
         click.echo(f"\nrecords: {out} (rlbench leaderboard --records {out})")
-    if any(record.error is not None for record in records):
+    unsound = [record for record in records if record.provenance.get("soundness") != "sound"]
+    if any(record.error is not None for record in records) or (strict and unsound):
         raise click.exceptions.Exit(1)
 
 

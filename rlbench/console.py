@@ -23,6 +23,7 @@ from rich.table import Column
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from rlbench.checks import MARK, doubtful
 from rlbench.errors import StoreError, printable
 
 if TYPE_CHECKING:
@@ -148,7 +149,8 @@ def _cell(score: Score | None, *, folded: bool = False) -> Text:
     if score is None:
         return Text("-", style="dim")
     text = str(score).replace(" ", "\n", 1) if folded else str(score)
-    return Text(text, style="bold red" if score.error is not None else "")
+    marked = f"{MARK} {text}" if score.error is None and doubtful(score.soundness) else text
+    return Text(marked, style="bold red" if score.error is not None else "")
 
 
 def _title(table: Table) -> str:
@@ -184,19 +186,38 @@ def records_json(records: Iterable[Record]) -> str:
 
 
 def results(records: Sequence[Record], out: Console) -> None:
-    """The tables of these records, one for each suite and number of examples."""
+    """The tables of these records, one for each suite and number of examples, with each model's badge."""
+    from rlbench.badges import lines
     from rlbench.tables import frame, tables
 
     found = tables(frame(records)) if records else []
     for table in found:
         out.print()
         scores(table, out)
+        badges(lines(table, records), out)
     recalls = [row for record in records if (row := retrieved(record))]
     for columns in dict.fromkeys(map(tuple, recalls)):
         out.print()
         listing([row for row in recalls if tuple(row) == columns], out)
     if any(record.backbone == "mini" for record in records):
         out.print("mini is a small model organism: its numbers are not LanguageBind's.", style="dim")
+
+
+def doubts(records: Sequence[Record], out: Console) -> None:
+    """The lines of `results` that say what is not sound, alone."""
+    from rlbench.badges import lines
+    from rlbench.tables import frame, tables
+
+    found = [line for table in tables(frame(records)) for line in lines(table, records)]
+    badges([line for line in found if not line.endswith(": sound")], out)
+
+
+def badges(found: Sequence[str], out: Console) -> None:
+    """The lines of `rlbench.badges`, and what the mark in the table means."""
+    for line in found:
+        out.print(Text(line, style="" if line.endswith(": sound") else "bold red"), soft_wrap=True)
+    if any(not line.endswith(": sound") for line in found):
+        out.print(f"{MARK} not sound; `rlbench audit` says more", style="dim")
 
 
 def retrieved(record: Record) -> dict[str, str]:

@@ -140,10 +140,14 @@ class Corruption(Protocol):
 
 @dataclass(frozen=True)
 class Label:
-    """A class of a task: its label in the data, and its name in plain English for the prompts."""
+    """A class of a task: its label in the data, and its name in plain English for the prompts.
+
+    `phrase`: the name as `{a}` has it; "": with the article that `articles` finds.
+    """
 
     label: str
     name: str
+    phrase: str = ""
 
 
 @dataclass(frozen=True)

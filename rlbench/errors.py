@@ -120,3 +120,7 @@ def quote(value: object) -> str:
 def one_line(text: object) -> str:
     """A message as one line of at most about LINE characters that are safe to print."""
     return shorten(printable(" ".join(str(text).split())), LINE)
+
+
+class SoundnessWarning(UserWarning):
+    """A robustness number may be too high: a soundness check fails."""

@@ -20,6 +20,8 @@ from torch import Tensor
 
 from rlbench.blocks import Block
 from rlbench.cells import Group
+from rlbench.consistency import evidence
+from rlbench.contract import check_text, scale_of
 from rlbench.core import Box, Classifier, Examples, Suite
 from rlbench.errors import AttackError
 from rlbench.expectation import Expectation
@@ -29,10 +31,11 @@ from rlbench.identity import Identity
 from rlbench.inputs import Inputs
 from rlbench.judge import Meter, Watch
 from rlbench.loading import load
-from rlbench.machine import environment
+from rlbench.machine import environment, full_float32
 from rlbench.matrix import Case, Outcome
 from rlbench.metrics import margin
-from rlbench.retrieval import Ranked, Retriever, head_of
+from rlbench.retrieval import Ranked, Retriever, first_and_last, head_of
+from rlbench.soundness import AGAIN
 from rlbench.sources import source_hash
 from rlbench.threat import threat_of
 
@@ -75,10 +78,11 @@ class Bench:
             "anchors": self.classifier.anchors_hash(),
             "checkpoint": self.identity.checkpoint,
             "encoder": [type(encoder).__name__, source_hash(type(encoder).__module__)],
-            "logit_scale": f"{encoder.logit_scale:.6g}",
+            "logit_scale": f"{scale_of(encoder):.6g}",
         } | ({"identity": facts} if facts else {})
 
 
+@full_float32()
 def prepare(
     suite: Suite,
     model: str,
@@ -94,11 +98,12 @@ def prepare(
         known: the identity that the encoder had before in this run, in this process or in another.
 
     Raises: UnknownName, CheckpointError, ModalityError, DataError; FieldError for an eps beyond the box; RLBenchError
-        where the encoder is not frozen, or another than the one that is known.
+        where the encoder is not frozen, or another than the one that is known, or does not do what `core.Encoder` says.
     """
     loaded = load(model, suite.modality, device, known)
     for threat in filter(None, map(threat_of, suite.perturbations)):
         check_eps(threat.eps, threat.norm, prod(loaded.encoder.boxes[suite.modality].shape), f"{suite.path}: eps")
+    check_text(loaded.encoder, model, first_and_last(suite.task), loaded.embedded)
     head = head_of(loaded.encoder, suite.modality, suite.task)
     head = replace(head, anchors=head.anchors.to(device))
     return Bench(suite, head, head.box, suite.task.fingerprint(), device, batch_size, kept, loaded.identity)
@@ -139,7 +144,7 @@ def evaluate(
     """
     examples = bench.inputs.load(start, stop)
     x, y = examples.x.to(bench.device), examples.y.to(bench.device)
-    unit = _Unit(bench, examples, clean, on_pass, y)
+    unit = _Unit(bench, examples, clean, on_pass, y, first=start == 0)
     corrupted = groups[0].corrupted
     if clean is None:
         return [unit.plain(x)]
@@ -155,19 +160,24 @@ def evaluate(
 
 @dataclass(frozen=True)
 class _Unit:
-    """A block's examples; y is on the device."""
+    """A block's examples; y is on the device. first: the task's first ones, on which the encoder is asked again."""
 
     bench: Bench
     examples: Examples
     clean: Block | None
     on_pass: OnPass
     y: Tensor
+    first: bool
 
     def meter(self, n: int, y: Tensor) -> Meter:
         """Watched; of n examples whose labels are y, over and over."""
-        head, labels = self.bench.classifier, y.repeat(n // max(len(y), 1))
-        made = partial(Ranked, head, labels) if isinstance(head, Retriever) else partial(Meter, head)
+        labels = y.repeat(n // max(len(y), 1))
+        made = self._metered(labels)
         return made(n, batch_size=self.bench.batch_size, on_pass=self.on_pass, watch=Watch(labels))
+
+    def _metered(self, labels: Tensor) -> Callable[..., Meter]:
+        head = self.bench.classifier
+        return partial(Ranked, head, labels) if isinstance(head, Retriever) else partial(Meter, head)
 
     def seen(self, meter: Classifier) -> Classifier:
         """What an attack and the judge see: of a randomised encoder, the expectation over its draws."""
@@ -185,7 +195,24 @@ class _Unit:
         undefended = sums.get("examples", 0) if traits - {"randomised"} else 0
         # the attack ascends the expectation, whose single draws, which the watch sees, may err where it does not
         expected = {"lost": 0} if "randomised" in traits else {}
-        return {**sums, "undefended": undefended} | expected
+        again = {} if self.clean is None else {name: self.clean.evidence.get(name, 0) for name in AGAIN}
+        return {**sums, "undefended": undefended} | expected | again
+
+    def _again(self, x: Tensor, logits: Tensor) -> dict[str, int]:
+        """Whether the encoder repeats itself on the clean examples of the first block, and in any company."""
+        traits = self.bench.classifier.encoder.traits
+        if not self.first or self.clean is not None:
+            return {}
+        made = self._metered(self.y)
+        return evidence(
+            lambda size: self.seen(made(len(x), batch_size=size)),
+            x,
+            logits,
+            self.bench.box,
+            self.bench.batch_size,
+            graph="non_differentiable" not in traits,
+            apart="randomised" not in traits,
+        )
 
     def _block(self, seconds: float, evidence: Mapping[str, int], **columns: Tensor) -> Block:
         values = {name: column.detach().cpu().numpy() for name, column in columns.items()}
@@ -208,7 +235,7 @@ class _Unit:
         m = margin(logits, self.y)
         return self._block(
             perf_counter() - begun,
-            meter.watch.sums(m > 0) if meter.watch else {},
+            (meter.watch.sums(m > 0) if meter.watch else {}) | self._again(x, logits),
             prediction=logits.argmax(1),
             correct=m > 0,
             margin=m,

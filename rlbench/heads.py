@@ -7,7 +7,6 @@ are embedded, normalised, averaged and normalised again.
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import log
@@ -15,22 +14,16 @@ from math import log
 import torch
 from torch import Tensor
 
+from rlbench.articles import with_article
+from rlbench.contract import scale_of
 from rlbench.core import Box, Encoder, Label, Modality
-
-_MASS = "people|grass|water|sky|rain|snow|ground|traffic|noise|wind|fire"
-_NO_ARTICLE = re.compile(rf"^(?!pair )(?:(?:an?|the|no|empty|some) |.*ing$|.*(?:[^sui]s|{_MASS})$)")
+from rlbench.outputs import embed, embed_text
 
 
-def with_article(name: str) -> str:
-    """The name with its article: "a dog", "an owl"; without one for plural and mass names."""
-    if _NO_ARTICLE.match(name):
-        return name
-    return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"
-
-
-def prompts(name: str, templates: Sequence[str]) -> list[str]:
-    """One prompt per template; `{}` is the name, `{a}` the name with its article."""
-    return [t.replace("{a}", with_article(name)).replace("{}", name) for t in templates]
+def prompts(name: str, templates: Sequence[str], phrase: str = "") -> list[str]:
+    """One prompt per template; `{}` is the name, `{a}` the phrase, by default the name with its article."""
+    phrase = phrase or with_article(name)
+    return [t.replace("{a}", phrase).replace("{}", name) for t in templates]
 
 
 def _unchanged(logits: Tensor) -> Tensor:
@@ -55,7 +48,7 @@ class ZeroShot:
 
     def __call__(self, x: Tensor) -> Tensor:
         """(B, *box.shape) in the box -> (B, C) logits, differentiable in x."""
-        logits = self.encoder.logit_scale * (self.encoder.embed(x, self.modality).float() @ self.anchors.T)
+        logits = scale_of(self.encoder) * (embed(self.encoder, x, self.modality) @ self.anchors.T)
         return getattr(self.encoder, "answer", _unchanged)(logits)
 
     def anchors_hash(self) -> str:
@@ -108,6 +101,6 @@ def zero_shot(encoder: Encoder, modality: Modality, classes: Sequence[Label], te
     rows = []
     with torch.no_grad():
         for label in classes:
-            row = encoder.embed_text(prompts(label.name, templates)).float().mean(0)
+            row = embed_text(encoder, prompts(label.name, templates, label.phrase)).mean(0)
             rows.append(row / row.norm())
     return ZeroShot(encoder, modality, torch.stack(rows))

@@ -1,4 +1,4 @@
-"""The harness around an attack: counts passes, re-judges every answer, and attacks any classifier.
+"""The harness around an attack: counts passes and re-judges every answer.
 
 An attack is never trusted: shape, dtype, finite values, box and norm in float64 are checked, then a fresh
 forward pass decides. A violation or a crash is an AttackError, so that its cell is failed, never robust.
@@ -6,21 +6,18 @@ forward pass decides. A violation or a crash is an AttackError, so that its cell
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import Tensor
 
-from rlbench import registry
-from rlbench.core import Adversarial, Attack, Ball, Box, Classifier, Field, Norm, Streams, Threat
+from rlbench.core import Attack, Ball, Classifier, Streams
 from rlbench.errors import AttackError, FieldError, RLBenchError
-from rlbench.fields import check_eps, parse_eps, parse_norm
 from rlbench.metrics import margin
-from rlbench.seeds import ExampleStreams
-from rlbench.soundness import SUMS
-from rlbench.threat import ball_of, distance, violation
+from rlbench.soundness import AGAIN, SUMS
+from rlbench.threat import distance, violation
 
 CLEAR = 1e-4  # a margin below -CLEAR * max|logit| is an error whatever a batch does to the last bits
 GLANCE = 512  # coordinates of a gradient that are looked at first: nearly always one is not 0
@@ -70,7 +67,7 @@ class Watch:
         at = rows.to(self.y.device)
         names = zip((*PASS, *ROWS), self.counts[at].sum(0).tolist(), strict=True)
         lost = int((self.broken[at].cpu() & correct.cpu()).sum())
-        return dict(names) | {"examples": len(rows), "lost": lost, "undefended": 0}
+        return dict(names) | {"examples": len(rows), "lost": lost, "undefended": 0} | dict.fromkeys(AGAIN, 0)
 
 
 class Meter:
@@ -182,75 +179,6 @@ def run_attack(attack: Attack, meter: Classifier, x: Tensor, y: Tensor, ball: Ba
 
 
 @dataclass(frozen=True)
-class Attacked:
-    """The result of `attack`, per example.
-
-    Attributes:
-        x_adv: (B, *shape) in the balls; x itself where the clean prediction is wrong.
-        broken: (B,) bool, misclassified at x_adv.
-        distance: (B,) float64 norm of x_adv - x, in box units.
-        forwards, backwards: (B,) int64 passes, the clean one and the judge's included.
-    """
-
-    x_adv: Tensor
-    broken: Tensor
-    distance: Tensor
-    forwards: Tensor
-    backwards: Tensor
-
-
-def attack(
-    classifier: Callable[[Tensor], Tensor],
-    x: Tensor,
-    y: Tensor,
-    name: str,
-    *,
-    norm: Norm = "linf",
-    eps: object = "4/255",
-    low: float = 0.0,
-    high: float = 1.0,
-    seed: int = 0,
-    ids: Sequence[str] | None = None,
-    batch_size: int = 64,
-    **fields: Field,
-) -> Attacked:
-    """Attacks any classifier, by name, and judges the answer. Clean errors count as broken and are not attacked.
-
-    Args:
-        classifier: (B, *shape) -> (B, C) logits, differentiable, in evaluation mode.
-        x: (B, *shape) float32 in [low, high].
-        y: (B,) int64 labels.
-        name: a registered attack, such as "apgd-ce"; `fields` are its fields.
-        norm: "linf" or "l2".
-        eps: a number or a fraction such as "4/255", for a box of range 1: it scales by high - low.
-        seed, ids: randomness depends on the seed and each example's id (default: its index), not on the batch.
-        batch_size: examples per forward pass.
-
-    Raises:
-        UnknownName, FieldError: the attack or a field of it; eps, norm.
-        RLBenchError: x outside the box, labels that don't fit, a classifier in training mode.
-        AttackError: the attack broke its contract or crashed.
-    """
-    method: Attack = registry.make("attack", name, fields)
-    threat = Threat(parse_norm(norm), parse_eps(eps))
-    check_eps(threat.eps, threat.norm, x[0].numel() if len(x) else None)
-    names = tuple(map(str, range(len(x)))) if ids is None else tuple(ids)
-    _check(classifier, x, y, names, low, high)
-    ball = ball_of(threat, Box(shape=tuple(x.shape[1:]), low=low, high=high))
-    streams = ExampleStreams(seed, names, str(Adversarial(name, threat, tuple(sorted(fields.items())))))
-    meter = Meter(classifier, len(x), batch_size=batch_size)
-    clean = judge(meter, x, x, y, ball).correct
-    rows = clean.nonzero()[:, 0]
-    part = Part(meter, rows)
-    x_adv, far, broken = x.clone(), torch.zeros(len(x), dtype=torch.float64), ~clean
-    if len(rows):
-        found = run_attack(method, part, x[rows], y[rows], ball, streams.take(rows.tolist()))
-        verdict = judge(part, found, x[rows], y[rows], ball)
-        x_adv[rows], far[rows], broken[rows] = found, verdict.distance, ~verdict.correct
-    return Attacked(x_adv, broken, far, meter.forwards, meter.backwards)
-
-
-@dataclass(frozen=True)
 class Part:
     """A classifier seen by an attack on some of its examples."""
 
@@ -263,16 +191,3 @@ class Part:
 
     def __call__(self, x: Tensor, rows: Tensor | None = None) -> Tensor:
         return self.meter(x, self.examples if rows is None else self.examples[rows.cpu()])
-
-
-def _check(
-    classifier: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, ids: Sequence[str], low: float, high: float
-) -> None:
-    if getattr(classifier, "training", False):
-        raise RLBenchError("the classifier is in training mode, where its answers may be random; call its eval() first")
-    if x.dtype != torch.float32 or not torch.isfinite(x).all() or (x.numel() and (x.min() < low or x.max() > high)):
-        raise RLBenchError(f"x must be float32 in the box [{low}, {high}]; give low and high of the classifier's input")
-    if y.dtype != torch.int64 or y.shape != x.shape[:1] or len(ids) != len(x) or (y < 0).any():
-        raise RLBenchError(
-            f"y must be {len(x)} int64 labels from 0 on, and ids as many; y is {tuple(y.shape)} {y.dtype}"
-        )

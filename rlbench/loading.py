@@ -11,6 +11,7 @@ from torch import Tensor
 
 from rlbench.cards import Model
 from rlbench.checkpoints import load_encoder, resolve
+from rlbench.contract import check_embed
 from rlbench.core import Encoder, Modality
 from rlbench.errors import RLBenchError
 from rlbench.identity import Identity, identify
@@ -39,9 +40,15 @@ def _is_steady(module: torch.nn.Module) -> bool:
 
 @dataclass(frozen=True)
 class Loaded:
-    """An encoder with its identity; `made_of`: the card and files of its model, or None where only making it tells."""
+    """An encoder that was checked.
+
+    Attributes:
+        embedded: (2, D) embeddings of two inputs of the box.
+        made_of: the card and files of its model, or None where only making it tells.
+    """
 
     encoder: Encoder
+    embedded: Tensor
     identity: Identity
     made_of: object
 
@@ -66,7 +73,8 @@ def load(name: str, modality: Modality, device: str = "cpu", known: Identity | N
     One that was kept is taken where its card and files are as they were, so that loading it again would give the same,
     or where it is the one that is `known`; a user's own encoder may be another each time that it is made.
 
-    Raises: UnknownName, CheckpointError, ModalityError; RLBenchError where it is not frozen or not the known one.
+    Raises: UnknownName, CheckpointError, ModalityError; RLBenchError where it is not frozen, not the known one, or does
+        not do what `core.Encoder` says.
     """
     model = resolve(name)
     place, made_of = (name, modality, device), _files(model)
@@ -75,6 +83,7 @@ def load(name: str, modality: Modality, device: str = "cpu", known: Identity | N
         return kept
     encoder = load_encoder(name, modality, device)
     check_frozen(encoder, name)
+    embedded = check_embed(encoder, name, modality, device)
     identity = identify(encoder, model, modality)
     if known is not None and identity != known:
         raise RLBenchError(
@@ -84,5 +93,5 @@ def load(name: str, modality: Modality, device: str = "cpu", known: Identity | N
     _KEPT.pop(place, None)
     while len(_KEPT) >= 2:
         del _KEPT[next(iter(_KEPT))]
-    _KEPT[place] = Loaded(encoder, identity, made_of)
+    _KEPT[place] = Loaded(encoder, embedded, identity, made_of)
     return _KEPT[place]

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -45,17 +46,45 @@ def peak_memory(device: str) -> int:
 
 @contextmanager
 def settled(device: str) -> Iterator[None]:
-    """One thread on a CPU, full float32 on a GPU: the arithmetic that numbers are compared in."""
-    threads, tf32 = torch.get_num_threads(), torch.backends.cudnn.allow_tf32
+    """One thread on a CPU, and full float32 anywhere: the arithmetic that numbers are compared in."""
+    threads = torch.get_num_threads()
     if device == "cpu":
         torch.set_num_threads(1)
-    else:
+    try:
+        with full_float32():
+            yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@contextmanager
+def full_float32() -> Iterator[None]:
+    """Matrix products and convolutions of float32 in float32, where somebody allowed TF32 or bfloat16 for speed."""
+    parts = [(part, kind) for part in ("cuda", "cudnn", "mkldnn") for kind in ("matmul", "conv")]
+    kinds: list[Any] = [getattr(getattr(torch.backends, part), kind, None) for part, kind in parts]
+    newer = [kind for kind in kinds if hasattr(kind, "fp32_precision")]  # torch 2.9
+    before, older = [kind.fp32_precision for kind in newer], _older_precision()
+    if older is not None:
+        torch.set_float32_matmul_precision("highest")
         torch.backends.cudnn.allow_tf32 = False
+    for kind in newer:
+        kind.fp32_precision = "ieee"
     try:
         yield
     finally:
-        torch.set_num_threads(threads)
-        torch.backends.cudnn.allow_tf32 = tf32
+        if older is not None:
+            torch.set_float32_matmul_precision(older[0])
+            torch.backends.cudnn.allow_tf32 = older[1]
+        for kind, precision in zip(newer, before, strict=True):
+            kind.fp32_precision = precision
+
+
+def _older_precision() -> tuple[str, bool] | None:
+    """Of matrix products, and whether convolutions use TF32; None where the newer settings were used instead."""
+    try:
+        return torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    except RuntimeError:
+        return None
 
 
 @cache

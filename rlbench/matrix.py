@@ -116,7 +116,7 @@ class _Matrix:
     """Chains for groups, whose stages have a range of the meter's examples each."""
 
     def __init__(self, case: Case, groups: Sequence[Group]) -> None:
-        self.case, n = case, len(case.x)
+        self.case, n, self.handed = case, len(case.x), list[Tensor]()
         self.stages = sum(len(group.attacks) for group in groups)
         self.meter = case.meter(n * self.stages)
         self.classifier = case.seen(self.meter)
@@ -124,7 +124,8 @@ class _Matrix:
         self.chains = [self._chain(group, [next(parts) for _ in group.attacks]) for group in groups]
 
     def _chain(self, group: Group, parts: Sequence[Part]) -> Chain:
-        x, asked = self.case.x, dict[str, Tensor]()
+        x, y, asked = self.case.x.clone(), self.case.y.clone(), dict[str, Tensor]()
+        self.handed += [x, y]
 
         def stage(attack: Adversarial, part: Part) -> Stage:
             def logits() -> Tensor:
@@ -138,7 +139,7 @@ class _Matrix:
             method, ball = plugin("attack", attack.attack, attack.fields), ball_of(attack.threat, self.case.box)
             search: Search | None = None
             if hasattr(method, "search"):
-                search = method.search(x, self.case.y, ball, streams, logits)
+                search = method.search(x, y, ball, streams, logits)
                 search.rows = part.examples
                 search.close()
             found = x.clone() if search is None else search.best
@@ -155,7 +156,10 @@ class _Matrix:
         return Chain(tuple(map(stage, group.attacks, parts)), group.mode)
 
     def run(self, chains: Sequence[Chain]) -> None:
-        """Until every example has been through every chain. Raises: AttackError."""
+        """Until every example has been through every chain.
+
+        Raises: AttackError, also where an attack wrote into its inputs, which are those of its whole group.
+        """
         x, y = self.case.x, self.case.y
         stages = [(chain, stage) for chain in chains for stage in chain.stages]
         searches = {id(stage.search): (chain, stage) for chain, stage in stages if stage.search is not None}
@@ -177,6 +181,8 @@ class _Matrix:
                 _run(pool)
             for _, stage in stages:
                 stage.judge(x, y)
+        if any(one._version for one in self.handed):
+            raise AttackError("an attack wrote into its inputs; it must clone what it changes")
         for chain in chains:
             chain.settle(x, y)
 

@@ -39,6 +39,7 @@ from rlbench.errors import DataError
 from rlbench.heads import Viewed, ZeroShot, prompts, zero_shot
 from rlbench.judge import Meter
 from rlbench.metrics import ranks, recall_at
+from rlbench.outputs import embed, embed_text
 
 DEPTHS = (1, 5, 10)
 _BATCH = 256  # captions that are embedded at a time
@@ -74,7 +75,7 @@ class Retriever(ZeroShot):
         """(B, *box.shape) -> (B, D) unit embeddings; these passes are not counted."""
         with torch.no_grad():
             parts = [x[i : i + batch_size] for i in range(0, len(x), batch_size)]
-            return torch.cat([self.encoder.embed(part, self.modality).float() for part in parts])
+            return torch.cat([embed(self.encoder, part, self.modality) for part in parts])
 
     def twins(self) -> tuple[int, int] | None:
         """None: the captions of a gallery may well say the same."""
@@ -127,6 +128,15 @@ def prompted(task: Task) -> str:
     return hashlib.sha256(json.dumps(texts).encode()).hexdigest()[:16]
 
 
+def first_and_last(task: Task) -> tuple[str, str]:
+    """A prompt of the first class and one of the last: captions, or the classes' names in the first template."""
+    if isinstance(task, Paired):
+        return task.captions[0][0], task.captions[-1][0]
+    ends = task.classes[0], task.classes[-1]
+    first, last = (prompts(label.name, task.templates, label.phrase)[0] for label in ends)
+    return first, last
+
+
 def retriever(encoder: Encoder, modality: Modality, captions: Sequence[Sequence[str]], *, at: int = 1) -> Retriever:
     """Embeds a gallery's captions once, as they are. Raises: DataError where it has too few for this rank."""
     if len(captions) <= at:
@@ -136,7 +146,7 @@ def retriever(encoder: Encoder, modality: Modality, captions: Sequence[Sequence[
     texts = [text for one in captions for text in one]
     owners = [k for k, one in enumerate(captions) for _ in one]
     with torch.no_grad():
-        rows = [encoder.embed_text(texts[i : i + _BATCH]).float() for i in range(0, len(texts), _BATCH)]
+        rows = [embed_text(encoder, texts[i : i + _BATCH]) for i in range(0, len(texts), _BATCH)]
     return Retriever(encoder, modality, torch.cat(rows), torch.tensor(owners), at)
 
 

@@ -23,8 +23,15 @@ SUMS = (
     "examples",  # judged
     "lost",  # examples that were clearly broken on the path and judged correct
     "undefended",  # examples of an encoder that declares traits, or of an attack that is no answer to them
+    "repeated",  # examples of a first block that were classified again, see `consistency`
+    "random",  # of them, with another answer for the same batch
+    "company",  # of them, with another answer in another batch
+    "graph",  # of them, with another answer when a gradient is asked for
 )
 Sums = Mapping[str, int]
+
+
+AGAIN = SUMS[SUMS.index("repeated") :]
 
 
 def total(sums: Iterable[Sums]) -> dict[str, int]:
@@ -80,10 +87,24 @@ def _declared(sums: Sums) -> Finding:
     return Finding(id="S14", status="adaptive" if open_ else "pass", said=said)
 
 
+def _company(sums: Sums) -> Finding:
+    said = f"{sums['company']} of {sums['repeated']} examples get another answer in another batch"
+    share = _share(sums["company"], sums["repeated"])
+    return Finding(id="H4", status="fail" if share > 0.01 else "warn" if share else "pass", said=said)
+
+
+def _repeated(sums: Sums) -> Finding:
+    if sums["graph"]:
+        return Finding(id="S10", status="fail", said="an example gets another answer when a gradient is asked for")
+    said = f"{sums['random']} of {sums['repeated']} examples get another answer when asked again"
+    return Finding(id="S10", status="adaptive" if sums["random"] else "pass", said=said)
+
+
 def findings(sums: Sums) -> list[Finding]:
     """The cheap checks, from the sums of a watched run."""
     whole = total([sums])
-    return [check(whole) for check in (_gradients, _saturated, _logits, _kept, _declared)]
+    checks = (_gradients, _saturated, _logits, _company, _kept, _repeated, _declared)
+    return [check(whole) for check in checks]
 
 
 def provenance(sums: Sequence[Sums]) -> dict[str, Field]:

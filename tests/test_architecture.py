@@ -11,11 +11,12 @@ ROOT = Path(rlbench.__file__).parent
 LAYERS = [
     "box errors",
     "core",
-    "acceptance blocks callables cards checks columns documents fbank fields files flags hub learning lines located "
-    "machine metrics paired preprocess reach registry seeds soundness sources threat yaml_nodes",
+    "acceptance articles blocks callables cards checks columns consistency contract documents fbank fields files flags "
+    "hub learning lines located machine metrics outputs paired preprocess reach registry seeds soundness sources threat "
+    "yaml_nodes",
     "encoders attacks corruptions objectives tasks",
     "cells checkpoints copies expectation heads judge suite records rows workers",
-    "chains identity inputs retrieval variants",
+    "chains classifier identity inputs retrieval variants",
     "loading",
     "matrix",
     "evaluate",
@@ -26,7 +27,7 @@ LAYERS = [
     "runner training",
     "scores",
     "claims pooling drawing tables regression entries severities",
-    "natural comparison check verify standing macro examples",
+    "badges natural comparison check verify standing macro examples",
     "figures formats sheets",
     "recalls",
     "paper",

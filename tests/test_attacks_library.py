@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from rlbench import registry
 from rlbench.attacks import autoattack_reference
 from rlbench.attacks.library import UnitBox, picture
+from rlbench.classifier import attack
 from rlbench.core import Adversarial, Ball, Norm
 from rlbench.errors import AttackError, FieldError, SuiteError
-from rlbench.judge import Meter, attack, judge
+from rlbench.judge import Meter, judge
 from rlbench.seeds import ExampleStreams
 from rlbench.suite import load_suite
 

@@ -3,9 +3,10 @@
 import pytest
 import torch
 
+from rlbench.articles import with_article
 from rlbench.core import Label
 from rlbench.encoders.hashed_text import HashedText
-from rlbench.heads import ZeroShot, prompts, with_article, zero_shot
+from rlbench.heads import ZeroShot, prompts, zero_shot
 
 
 class TextOnly:

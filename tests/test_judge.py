@@ -10,9 +10,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from rlbench.classifier import Attacked, attack
 from rlbench.core import Adversarial, Ball, Box, Classifier, Streams, Threat
 from rlbench.errors import AttackError, FieldError, RLBenchError, UnknownName
-from rlbench.judge import Attacked, Meter, attack, judge, run_attack
+from rlbench.judge import Meter, judge, run_attack
 from rlbench.registry import make
 from rlbench.seeds import ExampleStreams
 from rlbench.threat import ball_of, violation
@@ -203,7 +204,7 @@ def test_attack_of_nothing_is_nothing() -> None:
         ({"eps": -1}, FieldError, "must not be negative"),
         ({"norm": "l1"}, FieldError, "norm is 'l1'; it must be one of linf, l2"),
         ({"batch_size": 0}, FieldError, "batch_size is 0; it must be at least 1"),
-        ({"low": 0.5}, RLBenchError, "x must be float32 in the box"),
+        ({"low": 0.5}, RLBenchError, "it must lie in the box"),
         ({"ids": ["a"]}, RLBenchError, "ids"),
         ({"step": 3}, FieldError, "did you mean 'steps'"),
     ],

@@ -10,9 +10,9 @@ import pytest
 from tiny_suite import counts, same, suite_file
 
 from rlbench import cells
+from rlbench.classifier import attack
 from rlbench.core import Adversarial, Record
 from rlbench.evaluate import prepare
-from rlbench.judge import attack
 from rlbench.records import Store, read_records
 from rlbench.runner import Progress, execute, plan, run
 from rlbench.suite import load_suite

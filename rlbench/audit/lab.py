@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from rlbench import registry
+from rlbench.consistency import REPEATS
 from rlbench.core import Adversarial, Ball, Classifier, Encoder, Examples, Field, Threat
 from rlbench.errors import AttackError, SuiteError
 from rlbench.evaluate import Bench
@@ -23,7 +24,6 @@ from rlbench.seeds import ExampleStreams
 from rlbench.soundness import total
 from rlbench.threat import ball_of
 
-REPEATS = 1e-5  # passes of one input that differ by more than this share of the largest logit are random
 Answer = Callable[[Tensor], Tensor]  # (B, *shape) -> (B, C) logits
 
 

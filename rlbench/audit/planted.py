@@ -16,9 +16,11 @@ from torch import Tensor
 from rlbench import registry
 from rlbench.audit.lab import Lab
 from rlbench.checks import Finding
+from rlbench.contract import scale_of
 from rlbench.core import Ball
 from rlbench.errors import AttackError
 from rlbench.judge import judge, run_attack
+from rlbench.outputs import embed
 from rlbench.seeds import ExampleStreams
 from rlbench.threat import project
 
@@ -46,14 +48,14 @@ class Readouts:
         rows = torch.arange(len(x)) if rows is None else rows
         at = rows.to(self.weights.device)
         scores = (_embed(self.lab, x) * self.weights[at]).sum(1) - self.offsets[at]
-        logits = self.lab.classifier.encoder.logit_scale * torch.stack([torch.zeros_like(scores), scores], dim=1)
+        logits = scale_of(self.lab.classifier.encoder) * torch.stack([torch.zeros_like(scores), scores], dim=1)
         answer = getattr(self.lab.classifier.encoder, "answer", None)
         return answer(logits) if answer else logits
 
 
 def _embed(lab: Lab, x: Tensor) -> Tensor:
     parts = torch.split(x, lab.bench.batch_size)
-    return torch.cat([lab.classifier.encoder.embed(part, lab.bench.suite.modality).float() for part in parts])
+    return torch.cat([embed(lab.classifier.encoder, part, lab.bench.suite.modality) for part in parts])
 
 
 def _points(x: Tensor, ball: Ball, streams: ExampleStreams) -> Tensor:

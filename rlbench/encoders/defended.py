@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from rlbench.core import Box, Encoder, Modality, Trait
+from rlbench.outputs import embed, embed_text
 
 DRAWS = 20  # passes of an expectation
 
@@ -86,13 +87,13 @@ class Defended(nn.Module):
         box, drawn = self.boxes[modality], []
         for _ in range(self.draws):
             unit = self.defence.front((x - box.low) / (box.high - box.low))
-            embedded = self.sibling.embed(box.low + (box.high - box.low) * unit, modality)
+            embedded = embed(self.sibling, box.low + (box.high - box.low) * unit, modality)
             drawn.append(self.defence.middle(embedded))
         return normalize(torch.stack(drawn).mean(0) if len(drawn) > 1 else drawn[0], dim=-1)
 
     def embed_text(self, prompts: Sequence[str]) -> Tensor:
         """(P,) -> (P, D), unit norm."""
-        return self.sibling.embed_text(prompts)
+        return embed_text(self.sibling, prompts)
 
     def answer(self, logits: Tensor) -> Tensor:
         """(B, C) zero-shot logits -> (B, C), what is made of them."""

@@ -167,6 +167,8 @@ _THINGS: tuple[tuple[str, float, Thing], ...] = (
     ("cup", 0.6, _cup),
     ("hourglass", 0.8, _hourglass),
 )
+# The bundled towers were trained with these prompts, whatever the right article is.
+_PHRASES = {"ring": "ring", "hourglass": "a hourglass"}
 
 
 @register("task", "image-world")
@@ -181,7 +183,9 @@ class ImageWorld(World):
     name: ClassVar[str] = "image-world"
     version: ClassVar[int] = 1
     world_modality: ClassVar[Modality] = "image"
-    world_classes: ClassVar[tuple[Label, ...]] = tuple(Label(n.replace(" ", "_"), n) for n, _, _ in _THINGS)
+    world_classes: ClassVar[tuple[Label, ...]] = tuple(
+        Label(n.replace(" ", "_"), n, _PHRASES.get(n, "")) for n, _, _ in _THINGS
+    )
     world_templates: ClassVar[tuple[str, ...]] = (
         "a photo of {a}.",
         "a drawing of {a}.",

@@ -211,6 +211,10 @@ _THINGS: tuple[tuple[str, Thing], ...] = (
 )
 
 
+# The bundled towers were trained with these prompts, whatever the right article is.
+_PHRASES = {"building": "building", "campfire": "campfire"}
+
+
 @register("task", "thermal-world")
 @dataclass(frozen=True, kw_only=True)
 class ThermalWorld(World):
@@ -225,7 +229,9 @@ class ThermalWorld(World):
     name: ClassVar[str] = "thermal-world"
     version: ClassVar[int] = 1
     world_modality: ClassVar[Modality] = "thermal"
-    world_classes: ClassVar[tuple[Label, ...]] = tuple(Label(n.replace(" ", "_"), n) for n, _ in _THINGS)
+    world_classes: ClassVar[tuple[Label, ...]] = tuple(
+        Label(n.replace(" ", "_"), n, _PHRASES.get(n, "")) for n, _ in _THINGS
+    )
     world_templates: ClassVar[tuple[str, ...]] = (
         "a thermal image of {a}.",
         "an infrared photo of {a}.",

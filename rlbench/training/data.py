@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 from rlbench import registry
 from rlbench.core import Encoder, Label, Modality, Suite, Task
 from rlbench.heads import prompts, zero_shot
+from rlbench.outputs import embed_text
 from rlbench.seeds import generator
 from rlbench.training.pool import Pool
 from rlbench.training.recipe import Recipe
@@ -154,4 +155,5 @@ def anchors(encoder: Encoder, classes: tuple[Label, ...], task: Task, modality: 
 def captions(encoder: Encoder, task: Task) -> Tensor:
     """(C, P, D): the embedding of every class in every template."""
     with torch.no_grad():
-        return torch.stack([encoder.embed_text(prompts(label.name, task.templates)).float() for label in task.classes])
+        texts = [prompts(label.name, task.templates, label.phrase) for label in task.classes]
+        return torch.stack([embed_text(encoder, some) for some in texts])

@@ -1,0 +1,75 @@
+"""Every slip in an encoder of one's own is one line that names the model, the field and what is needed."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import torch
+from commands import Call, fails
+from slips import ACCEPTED, SLIPS, Good
+from tiny_suite import counts, suite_file
+
+from rlbench import checkpoints
+from rlbench.contract import check_embed, check_text
+from rlbench.errors import RLBenchError
+from rlbench.evaluate import prepare
+from rlbench.runner import run
+from rlbench.suite import load_suite
+
+
+@pytest.mark.parametrize("name", SLIPS)
+def test_a_slip_is_one_line_that_names_model_and_field(name: str, tmp_path) -> None:
+    suite = load_suite(suite_file(tmp_path))
+    with pytest.raises(RLBenchError) as caught:
+        prepare(suite, f"slips:{name}")
+    line = str(caught.value)
+    assert line.startswith(f"slips:{name}") and "\n" not in line, line
+    for word in SLIPS[name][1]:
+        assert word in line, line
+
+
+def test_at_the_command_line_a_slip_exits_with_2_before_anything_is_written(call: Call, tmp_path) -> None:
+    arguments = ("run", "--suite", suite_file(tmp_path), "--model", "slips:embed_norm", "--out", tmp_path / "out")
+    fails(call(*arguments), "slips:embed_norm: embed", "norm 13", untouched=tmp_path / "out")
+
+
+@pytest.mark.parametrize("name", ACCEPTED)
+def test_what_has_one_meaning_gives_the_numbers_of_the_right_encoder(name: str, tmp_path) -> None:
+    suite = suite_file(tmp_path, 24)
+    right, taken = (run(suite, f"slips:{m}", out=tmp_path / m, workers=1) for m in ("Good", name))
+    assert (right[0].n_correct or 0) > 0 and not any(record.error for record in (*right, *taken))
+    if name != "Half":  # its last bits are its own
+        assert counts(taken) == counts(right)
+
+
+@pytest.mark.parametrize("modality", ["image", "thermal", "audio", "video"])
+@pytest.mark.parametrize("model", ["languagebind", "rlbind", "random:mini"])
+def test_bundled_encoders_pass(model: str, modality) -> None:
+    encoder = checkpoints.load_encoder(model, modality)
+    check_text(encoder, model, ("a dog", "the sound of rain"), check_embed(encoder, model, modality, "cpu"))
+
+
+def test_the_check_costs_a_pass_of_two_and_one_of_one_with_its_gradient() -> None:
+    passes: list[tuple[int, bool]] = []
+
+    class Counting(Good):
+        def embed(self, x: torch.Tensor, modality: str) -> torch.Tensor:
+            passes.append((len(x), x.requires_grad))
+            return super().embed(x, modality)
+
+    check_embed(Counting(), "counting", "image", "cpu")  # type: ignore[arg-type]
+    assert passes == [(2, False), (1, True)]
+
+
+def test_an_undeclared_gradient_is_refused_and_a_declared_one_is_not(tmp_path) -> None:
+    class Declared(Good):
+        traits = frozenset({"non_differentiable"})
+
+        def embed(self, x: torch.Tensor, modality: str) -> torch.Tensor:
+            return super().embed(x, modality).detach()
+
+    check_embed(Declared(), "m", "image", "cpu")  # type: ignore[arg-type]
+    Declared.traits = frozenset()
+    with pytest.raises(RLBenchError, match=re.escape("m: embed returned a tensor without a gradient")):
+        check_embed(Declared(), "m", "image", "cpu")  # type: ignore[arg-type]
