@@ -82,8 +82,7 @@ def attack(
         seed, ids: randomness depends on the seed and each example's id (default: its index), not on the batch.
         batch_size: examples per forward pass.
 
-    Warns:
-        SoundnessWarning: a soundness check fails, so that `broken` may be too small.
+    Warns: SoundnessWarning where a soundness check fails, so that `broken` may be too small.
 
     Raises:
         UnknownName, FieldError: the attack or a field of it; eps, norm.
@@ -96,13 +95,26 @@ def attack(
     if getattr(classifier, "training", False):
         raise RLBenchError("the classifier is in training mode, where its answers may be random; call its eval() first")
     x, y = _inputs(x, low, high), _labels(y, x)
-    names = tuple(map(str, range(len(x)))) if ids is None else tuple(ids)
-    if len(names) != len(x):
-        raise RLBenchError(f"ids are {len(names)}; x has {len(x)} examples, which need one each")
+    names = _names(ids, len(x))
     check_eps(threat.eps, threat.norm, x[0].numel() if len(x) else None)
     box = Box(shape=tuple(x.shape[1:]), low=low, high=high)
-    ball, own = ball_of(threat, box), _Own(classifier)
     streams = ExampleStreams(seed, names, str(Adversarial(name, threat, tuple(sorted(fields.items())))))
+    found = _attacked(method, _Own(classifier), x, y, threat, box, streams, batch_size)
+    _warn(found.findings)
+    return found
+
+
+def _attacked(
+    method: Attack,
+    own: _Own,
+    x: Tensor,
+    y: Tensor,
+    threat: Threat,
+    box: Box,
+    streams: ExampleStreams,
+    batch_size: int,
+) -> Attacked:
+    ball = ball_of(threat, box)
     sums = _asked(own, x, y, box, batch_size)
     watch = Watch(y)
     meter = Meter(own, len(x), batch_size=batch_size, watch=watch)
@@ -116,7 +128,6 @@ def attack(
         verdict = judge(part, found, x[at], y[at], ball)
         x_adv[at], far[rows], broken[rows] = found, verdict.distance, ~verdict.correct
     said = tuple(findings(watch.sums(~broken) | sums))
-    _warn(said)
     return Attacked(x_adv, broken, far, meter.forwards, meter.backwards, said)
 
 
@@ -164,6 +175,13 @@ def _warn(said: Sequence[Finding]) -> None:
     bad = [f"{one.id}: {one.said}; {one.check.advice}" for one in said if BADGES[one.status] != "sound"]
     if bad:
         warnings.warn(f"the result is {badge(said)!r}. {'. '.join(bad)}", SoundnessWarning, stacklevel=4)
+
+
+def _names(ids: Sequence[str] | None, n: int) -> tuple[str, ...]:
+    names = tuple(map(str, range(n))) if ids is None else tuple(ids)
+    if len(names) != n:
+        raise RLBenchError(f"ids are {len(names)}; x has {n} examples, which need one each")
+    return names
 
 
 def _inputs(x: object, low: float, high: float) -> Tensor:

@@ -1,8 +1,7 @@
 """Every noun of rlbench as a Protocol or a frozen dataclass, without computation: read this file first.
 
-B batch, C channels or classes, T frames, H rows, W columns, D embedding. Images are (C, H, W), log-mel audio is
-(1, mels, frames), waveforms are (1, samples), video is (C, T, H, W).
-"""
+B batch, C channels or classes, T frames, H rows, W columns, D embedding. Images are (C, H, W), video is (C, T, H, W),
+log-mel audio is (1, mels, frames), waveforms are (1, samples)."""
 
 from __future__ import annotations
 
@@ -140,10 +139,7 @@ class Corruption(Protocol):
 
 @dataclass(frozen=True)
 class Label:
-    """A class of a task: its label in the data, and its name in plain English for the prompts.
-
-    `phrase`: the name as `{a}` has it; "": with the article that `articles` finds.
-    """
+    """A class of a task: its label in the data, its name in English, and as `{a}` has it ("": as `articles` says)."""
 
     label: str
     name: str

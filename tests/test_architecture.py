@@ -12,8 +12,8 @@ LAYERS = [
     "box errors",
     "core",
     "acceptance articles blocks callables cards checks columns consistency contract documents fbank fields files flags "
-    "hub learning lines located machine metrics outputs paired preprocess reach registry seeds soundness sources threat "
-    "yaml_nodes",
+    "hub learning lines located machine metrics outputs paired preprocess reach registry seeds soundness sources "
+    "threat yaml_nodes",
     "encoders attacks corruptions objectives tasks",
     "cells checkpoints copies expectation heads judge suite records rows workers",
     "chains classifier identity inputs retrieval variants",
