@@ -14,9 +14,9 @@ import torch
 from tabulate import tabulate
 
 import rlbench
-from rlbench.checkpoints import load_encoder
-from rlbench.heads import zero_shot
-from rlbench.suite import load_suite
+from rlbench.core.suite import load_suite
+from rlbench.encoders.heads import zero_shot
+from rlbench.encoders.models import load_encoder
 
 HEAD = ["world", "model", "eps", "clean", "aa", "adaptive", "missed", "extra", "aa passes", "adaptive passes", "ratio"]
 EPS = {"video": "2/255"}  # elsewhere 4/255

@@ -14,8 +14,9 @@ from time import process_time
 
 import numpy as np
 
-from rlbench import leaderboard, page
 from rlbench.core import Record
+from rlbench.report.boards import leaderboard
+from rlbench.report.site import page
 
 ATTACKS = tuple(f"{name} linf {eps}/255" for name in ("pgd", "apgd-t") for eps in (2, 4, 8))
 COLUMNS = ("clean", *ATTACKS, *(f"worst linf {eps}/255" for eps in (2, 4, 8)))

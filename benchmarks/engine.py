@@ -29,16 +29,16 @@ import torch
 from counting import Counter, Spent
 from torch import Tensor, nn
 
-from rlbench.attacks import pool
-from rlbench.blocks import BLOCK, Block
-from rlbench.cells import Group, groups
+from rlbench.attacks.search import pool
 from rlbench.core import Adversarial, Ball, Clean, Norm, Suite, Threat
-from rlbench.evaluate import Bench, evaluate, prepare
-from rlbench.fields import parse_eps
-from rlbench.judge import judge
-from rlbench.machine import settled
-from rlbench.suite import load_suite
-from rlbench.threat import ball_of, project
+from rlbench.core.machine import settled
+from rlbench.core.suite import load_suite
+from rlbench.core.threat import ball_of, project
+from rlbench.core.validation import parse_eps
+from rlbench.engine.attack.judge import judge
+from rlbench.engine.block.evaluate import Bench, evaluate, prepare
+from rlbench.engine.cells.keys import Group, groups
+from rlbench.store.blocks import BLOCK, Block
 
 STEPS = {"pgd": 20, "apgd-ce": 100, "apgd-t": 100}
 Attack = Callable[[Tensor, Tensor], Tensor]

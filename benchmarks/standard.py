@@ -28,15 +28,15 @@ from pyautoattack import AutoAttack
 from torch import Tensor, nn
 
 import rlbench
-from rlbench.checkpoints import load_encoder
 from rlbench.core import Ball, Examples, Norm, Threat
-from rlbench.fields import parse_eps
-from rlbench.heads import ZeroShot, zero_shot
-from rlbench.judge import judge
-from rlbench.machine import settled
-from rlbench.metrics import margin, wilson
-from rlbench.suite import load_suite
-from rlbench.threat import ball_of, project
+from rlbench.core.machine import settled
+from rlbench.core.stats.metrics import margin, wilson
+from rlbench.core.suite import load_suite
+from rlbench.core.threat import ball_of, project
+from rlbench.core.validation import parse_eps
+from rlbench.encoders.heads import ZeroShot, zero_shot
+from rlbench.encoders.models import load_encoder
+from rlbench.engine.attack.judge import judge
 
 HEAD = (
     "| suite | model | threat | n | clean-correct | ours, by seed | standard | was given | apart | ours less standard, "

@@ -14,12 +14,11 @@ from time import process_time
 
 import torch
 
-from rlbench import registry
 from rlbench.audit.lab import Lab, main_threat
 from rlbench.audit.report import audit
-from rlbench.core import Adversarial
-from rlbench.evaluate import prepare
-from rlbench.suite import load_suite
+from rlbench.core import Adversarial, registry
+from rlbench.core.suite import load_suite
+from rlbench.engine.block.evaluate import prepare
 
 
 def honest(suite_name: str, model: str, n: int) -> float:

@@ -15,21 +15,21 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rlbench import leaderboard
-    from rlbench.checkpoints import load_encoder
-    from rlbench.classifier import attack
-    from rlbench.runner import run
-    from rlbench.suite import load_suite
+    from rlbench.core.suite import load_suite
+    from rlbench.encoders.models import load_encoder
+    from rlbench.engine.attack.api import attack
+    from rlbench.engine.run.runner import run
+    from rlbench.report.boards import leaderboard
 
     __version__: str
 
 __all__ = ["__version__", "attack", "leaderboard", "load_encoder", "load_suite", "run"]
 
 _HOMES = {
-    "attack": "rlbench.classifier",
-    "load_encoder": "rlbench.checkpoints",
-    "load_suite": "rlbench.suite",
-    "run": "rlbench.runner",
+    "attack": "rlbench.engine.attack.api",
+    "load_encoder": "rlbench.encoders.models",
+    "load_suite": "rlbench.core.suite",
+    "run": "rlbench.engine.run.runner",
 }
 
 
@@ -37,7 +37,7 @@ def __getattr__(name: str) -> object:
     if name == "__version__":
         return import_module("importlib.metadata").version("rlbind-bench")
     if name == "leaderboard":
-        return import_module("rlbench.leaderboard")
+        return import_module("rlbench.report.boards.leaderboard")
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'rlbench' has no attribute {name!r}")

@@ -8,7 +8,7 @@ if not sys.flags.safe_path and sys.path[:1] in ([""], [os.getcwd()]):
 
 from importlib.util import find_spec
 
-from rlbench.cli import main
+from rlbench.cli.main import main
 
 if __name__ == "__main__":
     if find_spec("rlbench.suites") is None:  # the working directory's sources hide the installed package

@@ -7,12 +7,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from rlbench import registry
-from rlbench.cells import Group, groups
-from rlbench.core import Adversarial, Box, Clean, Examples, Label, Suite, Threat
-from rlbench.evaluate import Bench, evaluate
-from rlbench.heads import ZeroShot
-from rlbench.seeds import ExampleStreams, generator
+from rlbench.core import Adversarial, Box, Clean, Examples, Label, Suite, Threat, registry
+from rlbench.core.seeds import ExampleStreams, generator
+from rlbench.encoders.heads import ZeroShot
+from rlbench.engine.block.evaluate import Bench, evaluate
+from rlbench.engine.cells.keys import Group, groups
 
 N = 40
 

@@ -15,13 +15,13 @@ from itertools import pairwise
 import torch
 from test_attacks_peer import own, peer
 
-from rlbench.checkpoints import load_encoder
 from rlbench.core import Ball, Threat
-from rlbench.heads import ZeroShot, zero_shot
-from rlbench.judge import Meter
-from rlbench.seeds import ExampleStreams
-from rlbench.suite import load_suite
-from rlbench.threat import ball_of
+from rlbench.core.seeds import ExampleStreams
+from rlbench.core.suite import load_suite
+from rlbench.core.threat import ball_of
+from rlbench.encoders.heads import ZeroShot, zero_shot
+from rlbench.encoders.models import load_encoder
+from rlbench.engine.attack.judge import Meter
 
 HEAD = (
     "suite    model         attack   threat        n  same: own peer differ"

@@ -1,6 +1,6 @@
 """A job for workers that has something to say; a module that is imported fast."""
 
-from rlbench.files import LOG
+from rlbench.core.files import LOG
 
 
 def complain(shared: object, job: int, on_pass: object) -> int:

@@ -9,9 +9,9 @@ from click.testing import CliRunner, Result
 from commands import MINE, Call
 from tiny_suite import suite_file
 
-from rlbench.cli import main
+from rlbench.cli.main import main
 from rlbench.core import Record
-from rlbench.runner import run
+from rlbench.engine.run.runner import run
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 import pytest
 import torch
 
-from rlbench.classifier import attack
-from rlbench.errors import FieldError
+from rlbench.core.errors import FieldError
+from rlbench.engine.attack.api import attack
 
 pytestmark = pytest.mark.filterwarnings("ignore::rlbench.errors.SoundnessWarning")  # of planted gradients of zero
 

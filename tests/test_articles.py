@@ -2,8 +2,8 @@
 
 import pytest
 
-from rlbench.articles import with_article
-from rlbench.suite import load_suite
+from rlbench.core.suite import load_suite
+from rlbench.encoders.articles import with_article
 
 A = "ring|building|king|string bean|washing machine|crying baby|unicycle|ukulele|UAV|European bison|one-way sign|lens"
 AN = "hourglass|X-ray|SUV|LED|MRI scanner|umbrella|heirloom tomato|8-ball|earring|airplane wing|empty bottle|urn"

@@ -6,15 +6,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rlbench import registry
 from rlbench.attacks.apgd import APGD, checkpoints
-from rlbench.attacks.losses import LOSSES, ce, dlr, dlr_targeted
 from rlbench.attacks.pgd import PGD, ascend
-from rlbench.core import Ball, Norm
-from rlbench.errors import FieldError, UnknownName
-from rlbench.judge import Meter, judge, run_attack
-from rlbench.seeds import ExampleStreams
-from rlbench.threat import sample
+from rlbench.attacks.search.losses import LOSSES, ce, dlr, dlr_targeted
+from rlbench.core import Ball, Norm, registry
+from rlbench.core.errors import FieldError, UnknownName
+from rlbench.core.seeds import ExampleStreams
+from rlbench.core.threat import sample
+from rlbench.engine.attack.judge import Meter, judge, run_attack
 
 GRADIENT = ["apgd-ce", "apgd-dlr", "apgd-t", "fgsm", "pgd"]
 
@@ -188,7 +187,7 @@ def test_a_step_that_was_kept_without_a_better_point_halves() -> None:
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_random_starts_have_norm_eps(norm: Norm) -> None:
     from rlbench.attacks.apgd import surface
-    from rlbench.threat import distance
+    from rlbench.core.threat import distance
 
     x, ball = torch.zeros(50, 3, 4, 4), Ball(norm, 0.3, -1.0, 1.0)
     start = surface(x, ball, _streams(50))

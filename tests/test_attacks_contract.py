@@ -8,12 +8,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rlbench import registry
-from rlbench.core import Attack, Ball, Norm
-from rlbench.errors import AttackError, FieldError
-from rlbench.judge import Meter, judge, run_attack
-from rlbench.seeds import ExampleStreams
-from rlbench.threat import violation
+from rlbench.core import Attack, Ball, Norm, registry
+from rlbench.core.errors import AttackError, FieldError
+from rlbench.core.seeds import ExampleStreams
+from rlbench.core.threat import violation
+from rlbench.engine.attack.judge import Meter, judge, run_attack
 
 LIGHT: dict[str, dict[str, object]] = {
     "autoattack": {"steps": 6, "queries": 40, "targets": 2},

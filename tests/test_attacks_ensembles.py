@@ -8,17 +8,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from rlbench import registry
-from rlbench.attacks.cascade import cascade
 from rlbench.attacks.noise import surface
-from rlbench.checkpoints import load_encoder
-from rlbench.core import Ball, Classifier, Norm, Streams, Threat
-from rlbench.errors import FieldError
-from rlbench.heads import ZeroShot, zero_shot
-from rlbench.judge import Meter, judge
-from rlbench.seeds import ExampleStreams
-from rlbench.suite import load_suite
-from rlbench.threat import ball_of, distance
+from rlbench.attacks.search.ensemble import cascade
+from rlbench.core import Ball, Classifier, Norm, Streams, Threat, registry
+from rlbench.core.errors import FieldError
+from rlbench.core.seeds import ExampleStreams
+from rlbench.core.suite import load_suite
+from rlbench.core.threat import ball_of, distance
+from rlbench.encoders.heads import ZeroShot, zero_shot
+from rlbench.encoders.models import load_encoder
+from rlbench.engine.attack.judge import Meter, judge
 
 N = 48
 

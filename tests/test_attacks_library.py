@@ -10,15 +10,14 @@ import torch
 import torchattacks
 from torch import Tensor, nn
 
-from rlbench import registry
 from rlbench.attacks import autoattack_reference
-from rlbench.attacks.library import UnitBox, picture
-from rlbench.classifier import attack
-from rlbench.core import Adversarial, Ball, Norm
-from rlbench.errors import AttackError, FieldError, SuiteError
-from rlbench.judge import Meter, judge
-from rlbench.seeds import ExampleStreams
-from rlbench.suite import load_suite
+from rlbench.attacks.search.library_box import UnitBox, picture
+from rlbench.core import Adversarial, Ball, Norm, registry
+from rlbench.core.errors import AttackError, FieldError, SuiteError
+from rlbench.core.seeds import ExampleStreams
+from rlbench.core.suite import load_suite
+from rlbench.engine.attack.api import attack
+from rlbench.engine.attack.judge import Meter, judge
 
 
 def _net(features: int = 36) -> nn.Module:

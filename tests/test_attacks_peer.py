@@ -10,14 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from rlbench.attacks.apgd import APGD, surface
-from rlbench.checkpoints import load_encoder
 from rlbench.core import Ball, Norm, Streams, Threat
-from rlbench.errors import CheckpointError, ModalityError, UnknownName
-from rlbench.heads import zero_shot
-from rlbench.judge import Meter, judge
-from rlbench.seeds import ExampleStreams
-from rlbench.suite import load_suite
-from rlbench.threat import ball_of
+from rlbench.core.errors import CheckpointError, ModalityError, UnknownName
+from rlbench.core.seeds import ExampleStreams
+from rlbench.core.suite import load_suite
+from rlbench.core.threat import ball_of
+from rlbench.encoders.heads import zero_shot
+from rlbench.encoders.models import load_encoder
+from rlbench.engine.attack.judge import Meter, judge
 
 autopgd = pytest.importorskip("pyautoattack.autopgd_base")
 Classify = Callable[[Tensor], Tensor]

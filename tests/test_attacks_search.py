@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from rlbench.attacks.apgd import surface
-from rlbench.attacks.best import Best
-from rlbench.attacks.engine import BROKEN, Search
 from rlbench.attacks.pgd import PGD
+from rlbench.attacks.search.candidates import Best
+from rlbench.attacks.search.jobs import BROKEN, Search
 from rlbench.core import Ball
-from rlbench.seeds import ExampleStreams
-from rlbench.threat import distance
+from rlbench.core.seeds import ExampleStreams
+from rlbench.core.threat import distance
 
 SCALE = 30.0  # of the logits
 

@@ -14,14 +14,14 @@ import pytest
 from click.testing import CliRunner
 from made import made
 
-from rlbench.cli import main
+from rlbench.cli.main import main
 from rlbench.core import Record
-from rlbench.errors import StoreError, UnknownName
-from rlbench.leaderboard import freeze, load, render
-from rlbench.metrics import wilson
-from rlbench.pooling import pooled
-from rlbench.scores import gravest
-from rlbench.tables import frame, tables
+from rlbench.core.errors import StoreError, UnknownName
+from rlbench.core.stats.metrics import wilson
+from rlbench.report.boards.leaderboard import freeze, load, render
+from rlbench.report.boards.scores import gravest
+from rlbench.report.boards.tables import frame, tables
+from rlbench.store.rounds import pooled
 
 
 def record(model: str, perturbation: str, ones: int, *, n: int = 100, suite: str = "a_b", **told: object) -> Record:

@@ -16,17 +16,17 @@ import pytest
 from click.testing import CliRunner
 from made import made
 
-from rlbench.cli import main
+from rlbench.cli.main import main
 from rlbench.core import Record
-from rlbench.errors import StoreError
-from rlbench.figures import curves, scatters
-from rlbench.leaderboard import freeze, load, render
-from rlbench.macro import macros
-from rlbench.metrics import holm, mcnemar, sign_flip, sign_flips
-from rlbench.page import render as page
-from rlbench.scores import Row, Score, Table, most_shared
-from rlbench.standing import ranks
-from rlbench.tables import frame, tables
+from rlbench.core.errors import StoreError
+from rlbench.core.stats.metrics import holm, mcnemar, sign_flip, sign_flips
+from rlbench.report.boards.averages import macros
+from rlbench.report.boards.leaderboard import freeze, load, render
+from rlbench.report.boards.ranks import ranks
+from rlbench.report.boards.scores import Row, Score, Table, most_shared
+from rlbench.report.boards.tables import frame, tables
+from rlbench.report.figures.curves import curves, scatters
+from rlbench.report.site.page import render as page
 
 FOUR, EIGHT = "worst linf 4/255", "worst linf 8/255"
 

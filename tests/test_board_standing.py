@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from rlbench.core import Record
-from rlbench.errors import UnknownName
-from rlbench.macro import families, macros
-from rlbench.metrics import mcnemar, resampled, sign_flip
-from rlbench.scores import Row, Score, Table
-from rlbench.standing import baseline_row, differences, ranks, require
-from rlbench.tables import frame, tables
+from rlbench.core.errors import UnknownName
+from rlbench.core.stats.metrics import mcnemar, resampled, sign_flip
+from rlbench.report.boards.averages import families, macros
+from rlbench.report.boards.ranks import baseline_row, differences, ranks, require
+from rlbench.report.boards.scores import Row, Score, Table
+from rlbench.report.boards.tables import frame, tables
 
 
 def record(
@@ -105,7 +105,7 @@ def test_shared_sources_make_the_tests_more_cautious() -> None:
     """20:0 pairs are clear; with intervals three times as wide they stand for 20 / 9, that is 2:0: p = .5."""
     clear = [record("a", "worst linf 4/255", bits(60)), record("b", "worst linf 4/255", bits(40))]
     assert ranks(table(*clear)) == [(1, 1), (2, 2)]
-    from rlbench.metrics import wilson
+    from rlbench.core.stats.metrics import wilson
 
     def wide(model: str, k: int) -> Record:
         low, high = wilson(k, 100)

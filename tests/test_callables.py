@@ -11,11 +11,11 @@ import pytest
 import yaml
 from commands import Call, fails
 
-from rlbench import callables
-from rlbench.cards import read_card
-from rlbench.check import models_of
-from rlbench.checkpoints import resolve, resolve_plain
-from rlbench.errors import CheckpointError, RLBenchError, UnknownName
+from rlbench.core import callables
+from rlbench.core.errors import CheckpointError, RLBenchError, UnknownName
+from rlbench.encoders.cards import read_card
+from rlbench.encoders.models import resolve, resolve_plain
+from rlbench.gate.check import models_of
 from rlbench.training.campaign import read_campaign
 
 OWN = "import near\nfrom rlbench.encoders.linear import Linear\ndef make(): return near.made(Linear)\n"

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from rlbench.cards import read_card
-from rlbench.checkpoints import resolve
-from rlbench.errors import CheckpointError, FieldError, RLBenchError
-from rlbench.files import LOCK, locked
+from rlbench.core.errors import CheckpointError, FieldError, RLBenchError
+from rlbench.core.files import LOCK, locked
+from rlbench.encoders.cards import read_card
+from rlbench.encoders.models import resolve
 from rlbench.training.bundle import bundle
 from rlbench.training.campaign import Task, read_campaign, results, run_campaign
 

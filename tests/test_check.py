@@ -14,10 +14,10 @@ import yaml
 from click.testing import CliRunner, Result
 
 import rlbench
-from rlbench.cli import main
+from rlbench.cli.main import main
 from rlbench.core import Record
-from rlbench.records import read_records
-from rlbench.regression import example_ids, gate
+from rlbench.gate.regression import example_ids, gate
+from rlbench.store.records import read_records
 
 pytest_plugins = ["pytester"]
 
@@ -132,7 +132,7 @@ def test_other_references_stay_when_some_are_renewed(call: Call, tmp_path: Path)
     first = call("check", "--suite", blobs(tmp_path), "--model", "linear", "--update", "--workers", 1)
     file = tmp_path / "leaderboards" / "records" / "blobs-check.jsonl"
     others = [replace(r, model="other:mini") for r in read_records([file])]
-    from rlbench.check import renewed
+    from rlbench.gate.check import renewed
 
     text = renewed(file, others)[0][file]
     assert first.exit_code == 0 and set(file.read_text().splitlines()) < set(text.splitlines())
@@ -152,7 +152,7 @@ def stored(call: Call, tmp_path: Path) -> Path:
             bits[i] = "1"
         flags = f"{int(''.join(bits), 2):0{len(record.flags or '')}x}"
         records.append(replace(record, flags=flags, n_correct=(record.n_correct or 0) + len(wrong)))
-    from rlbench.check import renewed
+    from rlbench.gate.check import renewed
 
     (tmp_path / "reference.jsonl").write_text(*renewed(tmp_path / "reference.jsonl", records)[0].values())
     return tmp_path / "store"
@@ -167,7 +167,7 @@ def test_a_stored_run_fails_and_names_the_examples(call: Call, stored: Path) -> 
 
 
 def example_ids_of(store: Path) -> list[str]:
-    from rlbench.records import Store
+    from rlbench.store.records import Store
 
     [names] = example_ids(Store(store), read_records([store])).values()
     return list(names)

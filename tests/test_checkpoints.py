@@ -13,10 +13,10 @@ import pytest
 import torch
 import yaml
 
-from rlbench import checkpoints
-from rlbench.cards import Model, read_card
-from rlbench.checkpoints import load_encoder, models, resolve
-from rlbench.errors import CheckpointError, FieldError, ModalityError, RLBenchError, UnknownName
+from rlbench.core.errors import CheckpointError, FieldError, ModalityError, RLBenchError, UnknownName
+from rlbench.encoders import models as checkpoints
+from rlbench.encoders.cards import Model, read_card
+from rlbench.encoders.models import load_encoder, models, resolve
 
 BUNDLED = [(m, modality) for m in models() if m.backbone == "mini" for modality in m.modalities]
 

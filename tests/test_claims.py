@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from rlbench.claims import COLUMNS, compared, methods, report
 from rlbench.core import Record
-from rlbench.errors import StoreError
-from rlbench.leaderboard import render_rounds
+from rlbench.core.errors import StoreError
+from rlbench.report.boards.leaderboard import render_rounds
+from rlbench.report.boards.methods import COLUMNS, compared, methods, report
 
 CLEAN, ROBUST, UNSEEN, UNSEEN_ROBUST = COLUMNS
 

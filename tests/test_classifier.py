@@ -5,9 +5,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from rlbench.classifier import attack
-from rlbench.errors import AttackError, RLBenchError, SoundnessWarning
-from rlbench.machine import full_float32
+from rlbench.core.errors import AttackError, RLBenchError, SoundnessWarning
+from rlbench.core.machine import full_float32
+from rlbench.engine.attack.api import attack
 
 W = torch.randn(5, 48, generator=torch.Generator().manual_seed(0))
 X = torch.rand(8, 3, 4, 4, generator=torch.Generator().manual_seed(1))

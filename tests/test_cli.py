@@ -13,8 +13,8 @@ import torch
 from commands import RUN, Call, fails
 from rich.console import Console
 
-from rlbench import console
-from rlbench.scores import Row, Score, Table
+from rlbench.cli import console
+from rlbench.report.boards.scores import Row, Score, Table
 
 CELLS = 1 + 6 + 1 + 1 + 4
 
@@ -125,7 +125,7 @@ def test_a_failed_cell_is_shown_and_exits_1(call: Call, mine: Path, monkeypatch:
 
 
 def test_ctrl_c_says_how_to_continue(call: Call, mine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from rlbench import runner
+    from rlbench.engine.run import runner
 
     def interrupted(*arguments: object, **options: object) -> None:
         raise KeyboardInterrupt
@@ -137,7 +137,7 @@ def test_ctrl_c_says_how_to_continue(call: Call, mine: Path, monkeypatch: pytest
 
 
 def test_a_bug_keeps_its_traceback(call: Call, mine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from rlbench import runner
+    from rlbench.engine.run import runner
 
     def buggy(*arguments: object, **options: object) -> None:
         raise ZeroDivisionError

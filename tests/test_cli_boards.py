@@ -45,7 +45,7 @@ def test_the_boards_of_the_checkout_are_what_their_records_make(call: Call) -> N
 
 
 def test_a_stale_board_exits_1(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from rlbench import leaderboard
+    from rlbench.report.boards import leaderboard
 
     (tmp_path / "records").mkdir()
     (tmp_path / "records" / "mine.jsonl").write_text("")

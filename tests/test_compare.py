@@ -10,13 +10,13 @@ from click.testing import CliRunner, Result
 from made import made
 from scipy.stats import binomtest
 
-from rlbench.check import renewed
-from rlbench.cli import main
-from rlbench.comparison import compare, doubts
+from rlbench.cli.main import main
 from rlbench.core import Record
-from rlbench.errors import StoreError
-from rlbench.paired import Pairs
-from rlbench.verdicts import contrasts
+from rlbench.core.errors import StoreError
+from rlbench.core.stats.paired import Pairs
+from rlbench.gate.check import renewed
+from rlbench.gate.compare import compare, doubts
+from rlbench.gate.render import contrasts
 
 
 def record(model: str, perturbation: str, correct: np.ndarray, **facts: object) -> Record:

@@ -9,11 +9,11 @@ import torch
 from commands import Call
 from tiny_suite import counts, suite_file
 
-from rlbench.consistency import COMPANY, OTHER, REPEATS, evidence, moved
 from rlbench.core import Box
-from rlbench.judge import Meter
-from rlbench.runner import run
-from rlbench.soundness import findings
+from rlbench.engine.attack.judge import Meter
+from rlbench.engine.run.runner import run
+from rlbench.engine.soundness.consistency import COMPANY, OTHER, REPEATS, evidence, moved
+from rlbench.engine.soundness.rules import findings
 
 BOX = Box(shape=(4,))
 FAILS = {

@@ -10,12 +10,12 @@ from commands import Call, fails
 from slips import ACCEPTED, SLIPS, Good
 from tiny_suite import counts, suite_file
 
-from rlbench import checkpoints
-from rlbench.contract import check_embed, check_text
-from rlbench.errors import RLBenchError
-from rlbench.evaluate import prepare
-from rlbench.runner import run
-from rlbench.suite import load_suite
+from rlbench.core.errors import RLBenchError
+from rlbench.core.suite import load_suite
+from rlbench.encoders import models
+from rlbench.encoders.contract import check_embed, check_text
+from rlbench.engine.block.evaluate import prepare
+from rlbench.engine.run.runner import run
 
 
 @pytest.mark.parametrize("name", SLIPS)
@@ -46,7 +46,7 @@ def test_what_has_one_meaning_gives_the_numbers_of_the_right_encoder(name: str, 
 @pytest.mark.parametrize("modality", ["image", "thermal", "audio", "video"])
 @pytest.mark.parametrize("model", ["languagebind", "rlbind", "random:mini"])
 def test_bundled_encoders_pass(model: str, modality) -> None:
-    encoder = checkpoints.load_encoder(model, modality)
+    encoder = models.load_encoder(model, modality)
     check_text(encoder, model, ("a dog", "the sound of rain"), check_embed(encoder, model, modality, "cpu"))
 
 

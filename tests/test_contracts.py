@@ -5,13 +5,14 @@ import inspect
 import pytest
 import torch
 
-from rlbench import checkpoints, registry
-from rlbench.errors import RLBenchError
-from rlbench.loading import check_frozen
+from rlbench.core import registry
+from rlbench.core.errors import RLBenchError
+from rlbench.encoders import models
+from rlbench.encoders.loading import check_frozen
 
 MODELS = [  # without those of the hub, which a test must not reach for
     (model.name, modality)
-    for model in checkpoints.models()
+    for model in models.models()
     for modality in model.modalities
     if not (modality in model.weights and model.weights[modality].hub)
 ]
@@ -25,7 +26,7 @@ TASKS = [
 
 @pytest.mark.parametrize(("name", "modality"), MODELS)
 def test_an_encoder_keeps_its_contract(name, modality) -> None:
-    encoder = checkpoints.load_encoder(name, modality)
+    encoder = models.load_encoder(name, modality)
     check_frozen(encoder, name)
     box = encoder.boxes[modality]
     x = box.low + (box.high - box.low) * torch.rand(3, *box.shape, generator=torch.Generator().manual_seed(0))
@@ -42,9 +43,7 @@ def test_an_encoder_keeps_its_contract(name, modality) -> None:
 def test_a_task_keeps_its_contract(name) -> None:
     task = registry.make("task", name)
     box = next(
-        b
-        for n, m in MODELS
-        if m == task.modality and (b := checkpoints.load_encoder(n, m).boxes[m]) and _renders(task, b)
+        b for n, m in MODELS if m == task.modality and (b := models.load_encoder(n, m).boxes[m]) and _renders(task, b)
     )
     whole, prefix = task.load(box, 0, 24), task.load(box, 0, 10)
     assert whole.x.shape == (24, *box.shape) and whole.x.dtype == torch.float32

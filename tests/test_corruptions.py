@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 import torch
 
-from rlbench import registry
+from rlbench.core import registry
+from rlbench.core.errors import DataError, FieldError
+from rlbench.core.seeds import ExampleStreams
 from rlbench.corruptions.batched import BATCHED
-from rlbench.errors import DataError, FieldError
-from rlbench.seeds import ExampleStreams
 
 NAMES = imagecorruptions.get_corruption_names("all")
 DRAWN = {"gaussian_noise", "shot_noise", "impulse_noise", "speckle_noise", "glass_blur", "motion_blur", "snow", "frost"}

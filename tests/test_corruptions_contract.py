@@ -9,13 +9,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlbench import registry
-from rlbench.core import Box
+from rlbench.core import Box, registry
+from rlbench.core.errors import DataError, FieldError, UnknownName
+from rlbench.core.seeds import ExampleStreams
+from rlbench.core.suite import load_suites
 from rlbench.corruptions import corrupt
 from rlbench.encoders.mini import BOXES
-from rlbench.errors import DataError, FieldError, UnknownName
-from rlbench.seeds import ExampleStreams
-from rlbench.suite import load_suites
 
 EXAMPLES = int(os.environ.get("RLBENCH_EXAMPLES", "12"))  # 500 for the numbers in docs/corruptions.md
 ALL = {name: registry.make("corruption", name) for name in registry.names("corruption")}

@@ -7,15 +7,15 @@ import pytest
 import soundfile
 import torch
 
-from rlbench import fbank, registry
-from rlbench.core import Box, Corrupted
+from rlbench.core import Box, Corrupted, registry
+from rlbench.core.errors import AttackError, DataError
+from rlbench.core.media import filterbank
 from rlbench.corruptions import corrupt
-from rlbench.errors import AttackError, DataError
-from rlbench.inputs import Inputs, Recorded
-from rlbench.runner import run
+from rlbench.engine.block.inputs import Inputs, Recorded
+from rlbench.engine.run.runner import run
 
 MEL, WAVE = Box(shape=(1, 64, 64), unit="log-mel"), Box(shape=(1, 4000), low=-1.0, unit="waveform", rate=16000)
-FBANK = Box(shape=(1, 64, 100), unit="fbank", low=fbank.LOW, high=fbank.HIGH)
+FBANK = Box(shape=(1, 64, 100), unit="fbank", low=filterbank.LOW, high=filterbank.HIGH)
 HISS = Corrupted("white_noise", 5)
 
 
@@ -43,7 +43,7 @@ def inputs(pack: Path, box: Box) -> Inputs:
 def test_the_front_end_makes_of_the_recordings_what_the_task_loads(pack, box) -> None:
     task = inputs(pack, box).task
     assert isinstance(task, Recorded)
-    assert task.rate_of(box) == {"log-mel": 8000, "waveform": 16000, "fbank": fbank.RATE}[box.unit]
+    assert task.rate_of(box) == {"log-mel": 8000, "waveform": 16000, "fbank": filterbank.RATE}[box.unit]
     heard = torch.cat([task.hear(task.waves(box, i, i + 1), box) for i in range(4)])
     assert torch.equal(heard, task.load(box, 0, 4).x)
 

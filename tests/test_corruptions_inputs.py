@@ -10,18 +10,17 @@ import soundfile
 import torch
 from PIL import Image
 
-from rlbench import inputs as module
-from rlbench import registry
-from rlbench.core import Box, Composed, Corrupted
-from rlbench.drawing import draw_matrix
+from rlbench.core import Box, Composed, Corrupted, registry
+from rlbench.core.errors import AttackError, SuiteError, UnknownName
+from rlbench.core.seeds import ExampleStreams
+from rlbench.core.suite import load_suite, load_suites
 from rlbench.encoders.mini import BOXES
-from rlbench.errors import AttackError, SuiteError, UnknownName
-from rlbench.inputs import Inputs
-from rlbench.planner import plan
-from rlbench.runner import run
-from rlbench.seeds import ExampleStreams
-from rlbench.sheets import matrix, only_corruptions
-from rlbench.suite import load_suite, load_suites
+from rlbench.engine.block import inputs as module
+from rlbench.engine.block.inputs import Inputs
+from rlbench.engine.plan.planner import plan
+from rlbench.engine.run.runner import run
+from rlbench.report.figures.draw import draw_matrix
+from rlbench.report.figures.sheets import matrix, only_corruptions
 
 WAVE = Box(shape=(1, 8000), low=-1.0, unit="waveform")
 HISS = Corrupted("white_noise", 4)

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from rlbench.core import Record
-from rlbench.leaderboard import render
-from rlbench.metrics import mean_corruption_error, relative_accuracy
-from rlbench.natural import collect
-from rlbench.severities import falls, gains
-from rlbench.tables import frame
+from rlbench.core.stats.metrics import mean_corruption_error, relative_accuracy
+from rlbench.core.stats.severity_trend import falls, gains
+from rlbench.report.boards.corruptions import collect
+from rlbench.report.boards.leaderboard import render
+from rlbench.report.boards.tables import frame
 
 # Hendrycks and Dietterich, 2019, tables 1 and 4: AlexNet's mean errors, and ResNet-50's corruption errors, in %.
 ALEXNET = (88.6, 89.4, 92.3, 82.0, 82.6, 78.6, 79.8, 86.7, 82.7, 81.9, 56.5, 85.3, 64.6, 71.8, 60.7)

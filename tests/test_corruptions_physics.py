@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import signal
 
-from rlbench import registry
+from rlbench.core import registry
 from rlbench.corruptions import corrupt
 
 RATE = 8000

@@ -12,18 +12,19 @@ import torch
 from click.testing import CliRunner
 from torch import Tensor
 
-from rlbench import cells, planner
-from rlbench.blocks import Block
-from rlbench.budget import largest, seconds
-from rlbench.cells import Group
-from rlbench.cli import main
+from rlbench.cli.main import main
 from rlbench.core import Adversarial, Box, Clean, Corrupted, Examples, Label, Suite, Threat
-from rlbench.cost import Cost, Pace, Rates, bounds
-from rlbench.errors import FieldError
-from rlbench.evaluate import Bench, evaluate
-from rlbench.pilot import CHUNK, rehearse, shortened
-from rlbench.planner import plan
-from rlbench.runner import execute, run
+from rlbench.core.errors import FieldError
+from rlbench.engine import cells
+from rlbench.engine.block.evaluate import Bench, evaluate
+from rlbench.engine.cells.keys import Group
+from rlbench.engine.plan import planner
+from rlbench.engine.plan.budget import largest, seconds
+from rlbench.engine.plan.cost import Cost, Pace, Rates, bounds
+from rlbench.engine.plan.pilot import CHUNK, rehearse, shortened
+from rlbench.engine.plan.planner import plan
+from rlbench.engine.run.runner import execute, run
+from rlbench.store.blocks import Block
 
 BOX = Box(shape=(1, 4, 4))
 ATTACKS = ("pgd", "apgd-ce", "apgd-t")

@@ -7,8 +7,8 @@ import pytest
 import soundfile
 from click.testing import CliRunner, Result
 
-from rlbench.cli import main
-from rlbench.copies import data_sets, inspected
+from rlbench.cli.main import main
+from rlbench.tasks.integrity import data_sets, inspected
 from rlbench.tasks.trees import names
 
 

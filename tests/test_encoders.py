@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from rlbench.encoders.hashed_text import HashedText
+from rlbench.core.errors import CheckpointError, DataError, ModalityError
+from rlbench.core.stats.metrics import margin
+from rlbench.encoders.clip.hashed_text import HashedText
+from rlbench.encoders.heads import prompts, zero_shot
 from rlbench.encoders.linear import Linear, weights
 from rlbench.encoders.mini import BOXES, Mini, Tower, mini, packed, unpacked
-from rlbench.errors import CheckpointError, DataError, ModalityError
-from rlbench.heads import prompts, zero_shot
-from rlbench.metrics import margin
 from rlbench.tasks.blobs import Blobs
 
 

@@ -14,14 +14,14 @@ from click.testing import CliRunner, Result
 from scipy.stats import binom, fisher_exact, hypergeom
 
 import rlbench
-from rlbench.acceptance import least_lost, least_share, p_few, p_lost
-from rlbench.cli import main
+from rlbench.cli.main import main
 from rlbench.core import Box
-from rlbench.entries import Claim, entry_of, read_entry, written
-from rlbench.errors import DataError, FieldError, RLBenchError
-from rlbench.registry import make
-from rlbench.rows import of_rows
-from rlbench.verify import judged, verify
+from rlbench.core.errors import DataError, FieldError, RLBenchError
+from rlbench.core.registry import make
+from rlbench.core.stats.acceptance_sampling import least_lost, least_share, p_few, p_lost
+from rlbench.gate.submission import Claim, entry_of, read_entry, written
+from rlbench.gate.verify import judged, verify
+from rlbench.tasks.subset import of_rows
 
 BLOBS = """suite: blobs-claim
 version: 1

@@ -8,16 +8,15 @@ import torch
 from affine_bench import Affine, Crash, N, Points, adversarial, bench, done
 from torch import Tensor
 
-from rlbench import registry
-from rlbench.blocks import Block
-from rlbench.cells import Group, groups
-from rlbench.core import Box, Composed, Corrupted, Examples, Worst
-from rlbench.errors import DataError, RLBenchError
-from rlbench.evaluate import Bench, Failure, evaluate
-from rlbench.inputs import corrupt
-from rlbench.loading import check_frozen
-from rlbench.metrics import margin
-from rlbench.seeds import ExampleStreams
+from rlbench.core import Box, Composed, Corrupted, Examples, Worst, registry
+from rlbench.core.errors import DataError, RLBenchError
+from rlbench.core.seeds import ExampleStreams
+from rlbench.core.stats.metrics import margin
+from rlbench.encoders.loading import check_frozen
+from rlbench.engine.block.evaluate import Bench, Failure, evaluate
+from rlbench.engine.block.inputs import corrupt
+from rlbench.engine.cells.keys import Group, groups
+from rlbench.store.blocks import Block
 
 
 @pytest.fixture(autouse=True)

@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 from rlbench.attacks.pgd import PGD
 from rlbench.core import Ball
-from rlbench.errors import FieldError
-from rlbench.expectation import Expectation
-from rlbench.judge import Meter, judge
-from rlbench.seeds import ExampleStreams
+from rlbench.core.errors import FieldError
+from rlbench.core.seeds import ExampleStreams
+from rlbench.engine.attack.eot import Expectation
+from rlbench.engine.attack.judge import Meter, judge
 
 
 class _Noisy(nn.Module):

@@ -13,12 +13,13 @@ import pytest
 import torch
 from complaint import complain
 
-from rlbench import files, inputs, records
-from rlbench.core import Box
-from rlbench.errors import StoreError
-from rlbench.files import TEMPORARY, clear, host, is_stale, locked, place, placing
-from rlbench.records import Store
-from rlbench.workers import Pool, command
+from rlbench.core import Box, files
+from rlbench.core.errors import StoreError
+from rlbench.core.files import TEMPORARY, clear, host, is_stale, locked, place, placing
+from rlbench.engine.block import inputs
+from rlbench.engine.run.workers import Pool, command
+from rlbench.store import records
+from rlbench.store.records import Store
 
 BOX = Box(shape=(1, 8, 8))
 

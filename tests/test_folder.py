@@ -7,10 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
-from rlbench import registry
-from rlbench.core import Box, Label
-from rlbench.errors import DataError, FieldError, SuiteError
-from rlbench.suite import load_suite
+from rlbench.core import Box, Label, registry
+from rlbench.core.errors import DataError, FieldError, SuiteError
+from rlbench.core.suite import load_suite
 
 RGB, GREY = Box(shape=(3, 32, 32)), Box(shape=(1, 32, 32))
 MEL, WAVE = Box(shape=(1, 64, 64), unit="log-mel"), Box(shape=(1, 8000), low=-1.0, high=1.0, unit="waveform")

@@ -19,10 +19,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from rlbench import registry
-from rlbench.core import Box
-from rlbench.errors import DataError
-from rlbench.tasks import readers
+from rlbench.core import Box, registry
+from rlbench.core.errors import DataError
+from rlbench.core.media import readers
 
 TRIES = int(os.environ.get("RLBENCH_FUZZ") or 0)
 fuzz = settings(

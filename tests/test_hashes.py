@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from rlbench import registry
-from rlbench.errors import DataError
+from rlbench.core import registry
+from rlbench.core.errors import DataError
 from rlbench.tasks import hashes
 
 

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from rlbench.articles import with_article
 from rlbench.core import Label
-from rlbench.encoders.hashed_text import HashedText
-from rlbench.heads import ZeroShot, prompts, zero_shot
+from rlbench.encoders.articles import with_article
+from rlbench.encoders.clip.hashed_text import HashedText
+from rlbench.encoders.heads import ZeroShot, prompts, zero_shot
 
 
 class TextOnly:

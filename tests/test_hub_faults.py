@@ -17,10 +17,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from rlbench.checkpoints import load_encoder
-from rlbench.console import console, listing
-from rlbench.encoders.clip_weights import read_weights
-from rlbench.errors import CheckpointError, RLBenchError, first_line, printable
+from rlbench.cli.console import console, listing
+from rlbench.core.errors import CheckpointError, RLBenchError, first_line, printable
+from rlbench.encoders.clip.weights import read_weights
+from rlbench.encoders.models import load_encoder
 
 
 class Code:

@@ -11,11 +11,11 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from test_reach import CALLABLES, HIDINGS, OWN, PARTS
 
-from rlbench.checkpoints import load_encoder, resolve
-from rlbench.errors import RLBenchError
-from rlbench.identity import Identity, identify
-from rlbench.loading import load
-from rlbench.sources import source_hash
+from rlbench.core.errors import RLBenchError
+from rlbench.core.sources import source_hash
+from rlbench.encoders.identity import Identity, identify
+from rlbench.encoders.loading import load
+from rlbench.encoders.models import load_encoder, resolve
 
 VARIANTS = {"first": 0, "helper": 1, "method": 2, "same": 0}  # which code a package has
 

@@ -7,9 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from rlbench import registry
-from rlbench.core import Box, Label
-from rlbench.errors import DataError, FieldError
+from rlbench.core import Box, Label, registry
+from rlbench.core.errors import DataError, FieldError
 
 RGB, GREY = Box(shape=(3, 16, 16)), Box(shape=(1, 16, 16), low=-1.0)
 VALUES = {"n01": (200, 40, 40), "n02": (40, 40, 200)}

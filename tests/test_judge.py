@@ -10,13 +10,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rlbench.classifier import Attacked, attack
 from rlbench.core import Adversarial, Ball, Box, Classifier, Streams, Threat
-from rlbench.errors import AttackError, FieldError, RLBenchError, UnknownName
-from rlbench.judge import Meter, judge, run_attack
-from rlbench.registry import make
-from rlbench.seeds import ExampleStreams
-from rlbench.threat import ball_of, violation
+from rlbench.core.errors import AttackError, FieldError, RLBenchError, UnknownName
+from rlbench.core.registry import make
+from rlbench.core.seeds import ExampleStreams
+from rlbench.core.threat import ball_of, violation
+from rlbench.engine.attack.api import Attacked, attack
+from rlbench.engine.attack.judge import Meter, judge, run_attack
 
 BALL = Ball("linf", 0.1, 0.0, 1.0)
 

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from rlbench.core import Record
-from rlbench.records import read_records, timeless
-from rlbench.runner import run
+from rlbench.engine.run.runner import run
+from rlbench.store.records import read_records, timeless
 
 KILLS = int(os.environ.get("RLBENCH_KILLS", "3"))
 SUITE = """

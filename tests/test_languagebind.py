@@ -12,14 +12,14 @@ from huggingface_hub import constants
 from safetensors.torch import save_file
 from torch.nn.functional import cross_entropy, normalize
 
-from rlbench import hub, registry
-from rlbench.checkpoints import load_encoder, resolve
-from rlbench.core import Box, Modality
-from rlbench.encoders.clip_text import ClipTokens, HashedTokens
-from rlbench.encoders.clip_towers import TextSizes, VisionSizes, random_weights
+from rlbench.core import Box, Modality, registry
+from rlbench.core.errors import CheckpointError, FieldError, ModalityError
+from rlbench.encoders import hub
+from rlbench.encoders.clip.text import ClipTokens, HashedTokens
+from rlbench.encoders.clip.towers import TextSizes, VisionSizes, random_weights
 from rlbench.encoders.languagebind import LanguageBind
-from rlbench.errors import CheckpointError, FieldError, ModalityError
-from rlbench.loading import check_frozen
+from rlbench.encoders.loading import check_frozen
+from rlbench.encoders.models import load_encoder, resolve
 
 MODALITIES: tuple[Modality, ...] = ("image", "thermal", "depth", "audio", "video")
 VISION = VisionSizes(hidden=64, mlp=96, layers=2, heads=4, patch=7, height=28, width=28, projection=24)
@@ -68,7 +68,7 @@ def test_every_modality_has_its_box_and_gradients() -> None:
 
 def test_the_published_sizes_are_those_of_vit_l_14() -> None:
     """Parameters counted by hand: 24 layers of 12 D^2 and 13 D, patches, positions, norms, projection."""
-    from rlbench.encoders.clip_towers import shapes
+    from rlbench.encoders.clip.towers import shapes
     from rlbench.encoders.languagebind import _sizes
 
     d, layers = 1024, 24

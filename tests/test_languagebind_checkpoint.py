@@ -15,9 +15,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from rlbench.encoders.clip_towers import TextSizes, VisionSizes, random_weights
+from rlbench.core.errors import CheckpointError, DataError
+from rlbench.encoders.clip.towers import TextSizes, VisionSizes, random_weights
 from rlbench.encoders.languagebind import Checkpoint, load_checkpoint
-from rlbench.errors import CheckpointError, DataError
 
 CASES = ["image", "thermal_lora", "audio_ft", "video_ft", "video_lora"]
 TEXT = TextSizes(hidden=32, mlp=64, layers=2, heads=4, vocabulary=64, positions=16, projection=24)

@@ -14,11 +14,10 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from rlbench import fbank, preprocess
-from rlbench.encoders.clip_fronts import MEAN, STD, BoxOptions, front_of
-from rlbench.encoders.clip_towers import VisionSizes
-from rlbench.errors import DataError, FieldError
-from rlbench.tasks import readers
+from rlbench.core.errors import DataError, FieldError
+from rlbench.core.media import filterbank, preprocess, readers
+from rlbench.encoders.clip.fronts import MEAN, STD, BoxOptions, front_of
+from rlbench.encoders.clip.towers import VisionSizes
 from rlbench.tasks.audio_world import AudioWorld
 
 AUDIO = VisionSizes(height=112, width=1036)
@@ -46,21 +45,21 @@ def expected(originals) -> dict[str, Tensor]:
 
 
 def test_the_filter_bank(expected) -> None:
-    mel = fbank.fbank(centred(wave(3)), 112)
+    mel = filterbank.fbank(centred(wave(3)), 112)
     assert mel.shape == (1, 298, 112)
     torch.testing.assert_close(mel[0, ::20, ::4], expected["audio_mel_3s"], atol=1e-5, rtol=0)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert torch.equal(fbank.fbank(centred(wave(3)), 112), mel)
+        assert torch.equal(filterbank.fbank(centred(wave(3)), 112), mel)
 
 
 @pytest.mark.parametrize(("seconds", "name"), [(3, "3s"), (5, "5s"), (12, "12s_firststarts")])
 def test_sounds_are_tiled_or_cut_in_thirds(expected, originals, seconds, name) -> None:
-    mel = fbank.fbank(centred(wave(seconds)), 112)
-    x = (fbank.fitted(mel, 1036).transpose(2, 3) - fbank.MEAN) / (2 * fbank.STD)
+    mel = filterbank.fbank(centred(wave(seconds)), 112)
+    x = (filterbank.fitted(mel, 1036).transpose(2, 3) - filterbank.MEAN) / (2 * filterbank.STD)
     torch.testing.assert_close(x[0, :, ::8, ::37], expected[f"audio_pixel_{name}"], atol=1e-5, rtol=0)
     frames = json.loads((originals / "preproc" / "meta.json").read_text())["audio_frames"]
     for length, count in frames.items():
-        assert fbank.fbank(wave(float(length)), 8).shape[1] == count
+        assert filterbank.fbank(wave(float(length)), 8).shape[1] == count
 
 
 def test_the_fronts_give_what_the_processor_gives(expected) -> None:
@@ -69,7 +68,7 @@ def test_the_fronts_give_what_the_processor_gives(expected) -> None:
     x = heard(wave(3)[None])
     torch.testing.assert_close(x[0, :, ::8, ::37], expected["audio_pixel_3s"], atol=1e-5, rtol=0)
     seen = front_of("audio", AUDIO, BoxOptions())
-    mel = fbank.fitted(fbank.fbank(centred(wave(3)), 112), 1036)[:, :1].transpose(2, 3)
+    mel = filterbank.fitted(filterbank.fbank(centred(wave(3)), 112), 1036)[:, :1].transpose(2, 3)
     assert seen.box.shape == mel.shape[1:] and seen.box.low < mel.min() and mel.max() < seen.box.high
     torch.testing.assert_close(seen(mel), x, atol=1e-5, rtol=0)
     assert front_of("audio", AUDIO, BoxOptions(pieces=3)).box.shape == (3, 112, 1036)
@@ -166,24 +165,24 @@ def test_no_wave_leaves_the_box_of_log_mel() -> None:
     spectrum = torch.fft.rfft(unit * torch.hann_window(400, periodic=False, dtype=torch.float64), 512)
     for mels in (112, 126):
         most = 0.0
-        for band in fbank.bank(mels).double():
+        for band in filterbank.bank(mels).double():
             part = (spectrum * band.sqrt())[:, band > 0]
             rows = torch.cat([part.real, part.imag], 1)
             most = max(most, 400 * float(torch.linalg.matrix_norm(rows, 2)) ** 2)
-        assert fbank.HIGH - 1 < math.log(most) < fbank.HIGH
-    assert fbank.fbank(torch.zeros(1, 800), 112).min() > fbank.LOW
+        assert filterbank.HIGH - 1 < math.log(most) < filterbank.HIGH
+    assert filterbank.fbank(torch.zeros(1, 800), 112).min() > filterbank.LOW
 
 
 def test_gradients_of_the_fronts() -> None:
     """In float64 against finite differences; a wave with silence has finite ones, that are 0 there."""
     g = torch.Generator().manual_seed(0)
     x = (0.1 * torch.randn(1, 720, generator=g, dtype=torch.float64)).requires_grad_()
-    assert torch.autograd.gradcheck(lambda v: fbank.fitted(fbank.fbank(v, 8), 5), (x,))
+    assert torch.autograd.gradcheck(lambda v: filterbank.fitted(filterbank.fbank(v, 8), 5), (x,))
     assert torch.autograd.gradcheck(lambda v: preprocess.resampled(v, 3, 2), (x[:, :40],))
     picture = (0.2 + 0.6 * torch.rand(1, 6, 9, generator=g, dtype=torch.float64)).requires_grad_()
     assert torch.autograd.gradcheck(lambda v: preprocess.picture(v, 4), (picture,))
     clip = torch.rand(1, 2, 6, 9, generator=g, dtype=torch.float64).requires_grad_()
     assert torch.autograd.gradcheck(lambda v: preprocess.clip(v, 4), (clip,))
     quiet = torch.cat([torch.zeros(1, 800), 1e-4 * torch.randn(1, 800, generator=g)], 1).requires_grad_()
-    (gradient,) = torch.autograd.grad(fbank.fbank(quiet, 112).sum(), quiet)
+    (gradient,) = torch.autograd.grad(filterbank.fbank(quiet, 112).sum(), quiet)
     assert gradient.isfinite().all() and (gradient[:, :480] == 0).all() and gradient.abs().max() > 1

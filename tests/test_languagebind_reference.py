@@ -7,8 +7,8 @@ import torch
 from clip_definition import KINDS, Kind, Weights, config_of, image_features, made, text_features, written
 from torch import Tensor
 
+from rlbench.core.errors import CheckpointError
 from rlbench.encoders.languagebind import load_checkpoint
-from rlbench.errors import CheckpointError
 
 
 def pixels(kind: Kind, n: int = 2) -> Tensor:

@@ -12,14 +12,14 @@ import pytest
 import yaml
 from made import key
 
-from rlbench import leaderboard
 from rlbench.core import Record
-from rlbench.errors import StoreError
-from rlbench.metrics import wilson
-from rlbench.records import read_records
-from rlbench.scores import Table
-from rlbench.tables import frame
-from rlbench.tables import tables as comparable
+from rlbench.core.errors import StoreError
+from rlbench.core.stats.metrics import wilson
+from rlbench.report.boards import leaderboard
+from rlbench.report.boards.scores import Table
+from rlbench.report.boards.tables import frame
+from rlbench.report.boards.tables import tables as comparable
+from rlbench.store.records import read_records
 
 COLUMNS = ["clean", "apgd-ce linf 4/255", "pgd linf 4/255", "pgd linf 8/255", "pgd l2 0.5", "worst linf 4/255"]
 

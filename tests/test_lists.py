@@ -2,7 +2,7 @@
 
 import pytest
 
-from rlbench.errors import DataError
+from rlbench.core.errors import DataError
 from rlbench.tasks.lists import read_lines, read_table, without_fraction
 
 COLUMNS = ("path", "label")

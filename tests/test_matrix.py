@@ -7,15 +7,14 @@ from itertools import pairwise
 import pytest
 import torch
 
-from rlbench import registry
 from rlbench.attacks.pgd import PGD
-from rlbench.cells import groups, in_mode
-from rlbench.cells import told as told_of
-from rlbench.core import Adversarial, Box, Clean, Corrupted, Threat, Worst
-from rlbench.errors import AttackError
-from rlbench.judge import Meter
-from rlbench.matrix import Case, Outcome, _Matrix
-from rlbench.threat import Ball, contains, distance
+from rlbench.core import Adversarial, Box, Clean, Corrupted, Threat, Worst, registry
+from rlbench.core.errors import AttackError
+from rlbench.core.threat import Ball, contains, distance
+from rlbench.engine.attack.block_attacks import Case, Outcome, _Matrix
+from rlbench.engine.attack.judge import Meter
+from rlbench.engine.cells.keys import groups, in_mode
+from rlbench.engine.cells.keys import told as told_of
 
 BOX = Box(shape=(1, 4, 4))
 LINF, L2 = ("0.02", "0.05", "0.1"), ("0.1", "0.3")

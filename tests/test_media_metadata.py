@@ -11,10 +11,9 @@ import soundfile
 import torch
 from PIL import Image, ImageFile
 
-from rlbench import preprocess
 from rlbench.core import Box
-from rlbench.errors import DataError
-from rlbench.tasks import readers, sounds
+from rlbench.core.errors import DataError
+from rlbench.core.media import preprocess, readers, sounds
 
 RGB, CLIP = Box(shape=(3, 32, 32)), Box(shape=(3, 4, 32, 32))
 WAVE, FBANK = Box(shape=(1, 4000), unit="waveform"), Box(shape=(1, 28, 70), low=-16.0, high=13.0, unit="fbank")

@@ -4,7 +4,7 @@ import pytest
 import torch
 from scipy.stats import binomtest
 
-from rlbench.metrics import clustered, holm, margin, mcnemar, wilson, worst_case
+from rlbench.core.stats.metrics import clustered, holm, margin, mcnemar, wilson, worst_case
 
 
 @pytest.mark.parametrize(("k", "n"), [(0, 10), (10, 10), (3, 7), (250, 500), (499, 500), (1, 5000)])

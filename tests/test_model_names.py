@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from rlbench.checkpoints import is_path, load_encoder, resolve
-from rlbench.errors import ModalityError, RLBenchError, UnknownName
+from rlbench.core.errors import ModalityError, RLBenchError, UnknownName
+from rlbench.encoders.models import is_path, load_encoder, resolve
 
 OWN = """
 import torch

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from rlbench import registry
-from rlbench.errors import FieldError, UnknownName
-from rlbench.learning import Batch
-from rlbench.objectives.terms import kl as kl_of
+from rlbench.core import registry
+from rlbench.core.errors import FieldError, UnknownName
+from rlbench.training.objectives.terms import kl as kl_of
+from rlbench.training.types import Batch
 
 ANCHORS = np.array([[1.0, 0.0, 0.0], [0.6, 0.8, 0.0], [0.0, 0.6, 0.8]])
 CAPTIONS = np.array([[0.8, 0.0, 0.6], [0.0, 1.0, 0.0]])

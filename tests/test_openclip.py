@@ -17,10 +17,10 @@ from huggingface_hub import constants
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from rlbench.checkpoints import load_encoder
-from rlbench.errors import CheckpointError, RLBenchError, UnknownName
-from rlbench.loading import check_frozen
-from rlbench.tasks.stills import pixels
+from rlbench.core.errors import CheckpointError, RLBenchError, UnknownName
+from rlbench.core.media.stills import pixels
+from rlbench.encoders.loading import check_frozen
+from rlbench.encoders.models import load_encoder
 
 PROMPTS = ["a photo of a dog.", "a photo of a cat.", "an owl"]
 SIZES = {

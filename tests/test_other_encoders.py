@@ -19,13 +19,12 @@ from transformers import ClapFeatureExtractor
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
-from rlbench import registry
-from rlbench.checkpoints import load_encoder, resolve
-from rlbench.core import Encoder
-from rlbench.encoders.clap_front import ClapWaveform
-from rlbench.errors import CheckpointError, FieldError, ModalityError
-from rlbench.identity import identify
-from rlbench.loading import check_frozen
+from rlbench.core import Encoder, registry
+from rlbench.core.errors import CheckpointError, FieldError, ModalityError
+from rlbench.encoders.clip.clap_front import ClapWaveform
+from rlbench.encoders.identity import identify
+from rlbench.encoders.loading import check_frozen
+from rlbench.encoders.models import load_encoder, resolve
 
 PROMPTS = ["a photo of a dog.", "a photo of a cat.", "a sound of rain."]
 

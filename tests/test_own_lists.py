@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from rlbench import registry
-from rlbench.errors import DataError
+from rlbench.core import registry
+from rlbench.core.errors import DataError
 
 ROWS = [f"{k}.png,{'ab'[k % 2]},test,s{k}" for k in range(4)]
 

@@ -10,9 +10,9 @@ from commands import Call, fails
 from tiny_suite import same, suite_file
 
 from rlbench.core import Record
-from rlbench.errors import RLBenchError, StoreError
-from rlbench.records import Store
-from rlbench.runner import Progress, execute, plan, run
+from rlbench.core.errors import RLBenchError, StoreError
+from rlbench.engine.run.runner import Progress, execute, plan, run
+from rlbench.store.records import Store
 
 FIVE = """
 import torch

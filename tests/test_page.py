@@ -14,10 +14,10 @@ import pytest
 from made import key
 
 import rlbench
-from rlbench import page
 from rlbench.core import Record
-from rlbench.leaderboard import examples, freeze
-from rlbench.pictures import telling
+from rlbench.report.boards.leaderboard import examples, freeze
+from rlbench.report.site import page
+from rlbench.report.site.thumbnails import telling
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 EVIL = "</script><script>alert(1)</script>"
@@ -96,7 +96,7 @@ def test_the_same_records_give_the_same_bytes(tmp_path: Path) -> None:
 
 def test_the_boards_records_make_a_page() -> None:
     """Rounds are pooled: rlbind's clean thermal cell has the three rounds' 900 examples, as on the board."""
-    from rlbench.leaderboard import boards
+    from rlbench.report.boards.leaderboard import boards
 
     found = data(page.render([board.records for board in boards() if board.name == "mini"]))
     cell = next(

@@ -8,11 +8,11 @@ import pytest
 import yaml
 from made import key
 
-from rlbench import paper
 from rlbench.core import Record
-from rlbench.errors import RLBenchError
-from rlbench.leaderboard import boards
-from rlbench.suite import suites
+from rlbench.core.errors import RLBenchError
+from rlbench.core.suite import suites
+from rlbench.report.boards import reported as paper
+from rlbench.report.boards.leaderboard import boards
 
 BOARD = next(board for board in boards() if board.name == paper.NAME)
 FILE = BOARD.page.with_name(paper.REPORTED)

@@ -11,13 +11,13 @@ from click.testing import CliRunner
 from made import made
 from PIL import Image
 
-from rlbench.cli import main
+from rlbench.cli.main import main
 from rlbench.core import Record
-from rlbench.figures import PALETTE, colours, curves, headline, heats, scatters
-from rlbench.leaderboard import freeze
-from rlbench.metrics import wilson
-from rlbench.plots import draw
-from rlbench.tables import frame, tables
+from rlbench.core.stats.metrics import wilson
+from rlbench.report.boards.leaderboard import freeze
+from rlbench.report.boards.tables import frame, tables
+from rlbench.report.figures.curves import PALETTE, colours, curves, headline, heats, scatters
+from rlbench.report.figures.plots import draw
 
 EPS = {"clean": 90, "worst linf 2/255": 70, "worst linf 4/255": 50, "worst linf 8/255": 20, "worst l2 0.5": 30}
 NOISE = {f"{name} {s}": 90 - 10 * s - k for k, name in enumerate(("fog", "snow_fall")) for s in range(1, 6)}

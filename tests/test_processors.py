@@ -14,11 +14,11 @@ from torchvision_rules import reference
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
-from rlbench.box import Box, Fill, Fit
-from rlbench.checkpoints import load_encoder
-from rlbench.encoders.hf_processor import pictures, sounds
-from rlbench.errors import CheckpointError
-from rlbench.tasks.readers import audio, pixels
+from rlbench.core.box import Box, Fill, Fit
+from rlbench.core.errors import CheckpointError
+from rlbench.core.media.readers import audio, pixels
+from rlbench.encoders.clip.hf_processor import pictures, sounds
+from rlbench.encoders.models import load_encoder
 
 THEIRS = {"clip": CLIPImageProcessorPil, "siglip": SiglipImageProcessorPil}
 TOWER = SimpleNamespace(image_size=28)

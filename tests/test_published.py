@@ -9,11 +9,10 @@ import torch
 from PIL import Image
 from scipy.io import savemat
 
-from rlbench import registry
-from rlbench.core import Box
-from rlbench.errors import DataError, FieldError
-from rlbench.heads import prompts
-from rlbench.suite import load_suite
+from rlbench.core import Box, registry
+from rlbench.core.errors import DataError, FieldError
+from rlbench.core.suite import load_suite
+from rlbench.encoders.heads import prompts
 from rlbench.tasks.published import Published
 from rlbench.tasks.trees import names
 

@@ -10,9 +10,8 @@ import soundfile
 import torch
 from PIL import Image
 
-from rlbench import registry
-from rlbench.core import Box
-from rlbench.errors import DataError
+from rlbench.core import Box, registry
+from rlbench.core.errors import DataError
 
 GREY, CLIP = Box(shape=(1, 32, 32)), Box(shape=(3, 4, 16, 16))
 MEL = Box(shape=(1, 32, 32), unit="log-mel")

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rlbench import registry
-from rlbench.core import Box
+from rlbench.core import Box, registry
 
 GREY, CLIP = Box(shape=(1, 32, 32)), Box(shape=(3, 4, 16, 16))
 MEL = Box(shape=(1, 32, 32), unit="log-mel")

@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch import nn
 
-from rlbench import reach as reaching
-from rlbench.errors import RLBenchError
-from rlbench.loading import check_frozen
-from rlbench.reach import reach
+from rlbench.core.errors import RLBenchError
+from rlbench.encoders import reach as reaching
+from rlbench.encoders.loading import check_frozen
+from rlbench.encoders.reach import reach
 
 PARTS = """
 import torch

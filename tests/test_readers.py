@@ -9,8 +9,8 @@ import soundfile
 from PIL import Image
 
 from rlbench.core import Box
-from rlbench.errors import DataError
-from rlbench.tasks import readers
+from rlbench.core.errors import DataError
+from rlbench.core.media import readers
 
 RGB, GREY = Box(shape=(3, 32, 32)), Box(shape=(1, 32, 32))
 MEL, WAVE = Box(shape=(1, 64, 64), unit="log-mel"), Box(shape=(1, 8000), low=-1.0, high=1.0, unit="waveform")

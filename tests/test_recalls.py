@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from rlbench import leaderboard, paper, recalls
-from rlbench.console import retrieved
+from rlbench.cli.console import retrieved
 from rlbench.core import Record
-from rlbench.tables import frame
+from rlbench.report.boards import leaderboard, recall
+from rlbench.report.boards import reported as paper
+from rlbench.report.boards.tables import frame
 
 RECALLS = {f"{way} R@{k}": share for way, share in (("x-to-text", 0.4), ("text-to-x", 0.3)) for k in (1, 5, 10)}
 
@@ -87,7 +88,7 @@ def test_a_recall_among_a_part_of_the_gallery_is_named_by_its_size() -> None:
         text = leaderboard.render(frame([found]), "mine").partition(": recalls")[2]
         assert "| text-to-x R@1 of 50 " in text and "text-to-x R@1  " not in text and "to be compared with" in text
         assert lines(text)[0][-3:] == [share] * 3
-        assert list(recalls.recalls({**vars(found), **found.provenance}))[3] == "text-to-x R@1 of 50"
+        assert list(recall.recalls({**vars(found), **found.provenance}))[3] == "text-to-x R@1 of 50"
     both = leaderboard.render(frame([new, Record(**{**vars(one), "n": 90, "key": "k"})]), "mine")
     assert both.count(": recalls, n = ") == 2  # never in one table
 

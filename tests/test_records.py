@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rlbench.blocks import Block
 from rlbench.core import Record
-from rlbench.errors import StoreError
-from rlbench.records import Store, read_records, timeless
+from rlbench.core.errors import StoreError
+from rlbench.store.blocks import Block
+from rlbench.store.records import Store, read_records, timeless
 
 KEY = "0123456789abcdef"
 FACTS = {"protocol": "p", "data": "d", "anchors": "a", "seed": 0}

@@ -6,9 +6,9 @@ from typing import Literal
 
 import pytest
 
-from rlbench import registry
-from rlbench.errors import FieldError, UnknownName
-from rlbench.fields import checked, parse_eps
+from rlbench.core import registry
+from rlbench.core.errors import FieldError, UnknownName
+from rlbench.core.validation import checked, parse_eps
 
 
 @dataclass(frozen=True, kw_only=True)

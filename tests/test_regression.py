@@ -9,10 +9,10 @@ from scipy.optimize import brentq, minimize_scalar
 from scipy.stats import binomtest, norm
 
 from rlbench.core import Record
-from rlbench.errors import FieldError
-from rlbench.metrics import clustered, holm, mcnemar, wilson
-from rlbench.paired import Pairs, flags_of, power, score_bound
-from rlbench.regression import Policy, Report, gate
+from rlbench.core.errors import FieldError
+from rlbench.core.stats.metrics import clustered, holm, mcnemar, wilson
+from rlbench.core.stats.paired import Pairs, flags_of, power, score_bound
+from rlbench.gate.regression import Policy, Report, gate
 
 FACTS = {"protocol": "pr", "data": "da", "anchors": "an", "seed": 0, "torch": "2.9"}
 

@@ -13,11 +13,10 @@ import soundfile
 import torch
 from PIL import Image
 
-from rlbench import registry
-from rlbench.core import Box
-from rlbench.errors import DataError
-from rlbench.metrics import ranks, recall_at
-from rlbench.retrieval import Gallery, Paired, best
+from rlbench.core import Box, registry
+from rlbench.core.errors import DataError
+from rlbench.core.stats.metrics import ranks, recall_at
+from rlbench.encoders.retrieval import Gallery, Paired, best
 
 GREY, CLIP = Box(shape=(1, 16, 16)), Box(shape=(3, 4, 16, 16))
 MEL = Box(shape=(1, 32, 32), unit="log-mel")

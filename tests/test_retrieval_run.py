@@ -8,14 +8,13 @@ import torch
 from PIL import Image
 
 import rlbench
-from rlbench import registry
-from rlbench.core import Box, Suite
-from rlbench.errors import DataError
-from rlbench.evaluate import prepare
-from rlbench.metrics import margin
-from rlbench.records import Store
-from rlbench.retrieval import Retriever, retriever, without_rivals
-from rlbench.suite import load_suite
+from rlbench.core import Box, Suite, registry
+from rlbench.core.errors import DataError
+from rlbench.core.stats.metrics import margin
+from rlbench.core.suite import load_suite
+from rlbench.encoders.retrieval import Retriever, retriever, without_rivals
+from rlbench.engine.block.evaluate import prepare
+from rlbench.store.records import Store
 
 SUITE = """\
 suite: mine
@@ -88,7 +87,7 @@ def test_records_have_recalls_of_the_very_media_that_were_judged(runs, pack) -> 
 
 
 def _is(path: Path, store: Store, column: str, bench) -> bool:
-    from rlbench.cells import canonical, cell_key
+    from rlbench.engine.cells.keys import canonical, cell_key
 
     member = next(canonical(p) for p in bench.suite.perturbations if str(p) == column)
     return path.parent.name == cell_key(bench.subject(), bench.suite, member)

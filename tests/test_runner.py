@@ -9,13 +9,13 @@ import pyarrow.parquet as pq
 import pytest
 from tiny_suite import counts, same, suite_file
 
-from rlbench import cells
-from rlbench.classifier import attack
 from rlbench.core import Adversarial, Record
-from rlbench.evaluate import prepare
-from rlbench.records import Store, read_records
-from rlbench.runner import Progress, execute, plan, run
-from rlbench.suite import load_suite
+from rlbench.core.suite import load_suite
+from rlbench.engine import cells
+from rlbench.engine.attack.api import attack
+from rlbench.engine.block.evaluate import prepare
+from rlbench.engine.run.runner import Progress, execute, plan, run
+from rlbench.store.records import Store, read_records
 
 
 def test_records_agree_with_attacking_by_hand(whole: list[Record], tmp_path: Path) -> None:

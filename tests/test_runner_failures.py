@@ -10,14 +10,14 @@ import pytest
 import yaml
 from tiny_suite import same, suite_file
 
-from rlbench import cells, registry
-from rlbench.checkpoints import resolve
-from rlbench.core import Adversarial, Record, Worst
-from rlbench.errors import DataError, FieldError, ModalityError, RLBenchError, StoreError, UnknownName
-from rlbench.evaluate import prepare
-from rlbench.records import read_records
-from rlbench.runner import Progress, execute, plan, run
-from rlbench.suite import load_suite
+from rlbench.core import Adversarial, Record, Worst, registry
+from rlbench.core.errors import DataError, FieldError, ModalityError, RLBenchError, StoreError, UnknownName
+from rlbench.core.suite import load_suite
+from rlbench.encoders.models import resolve
+from rlbench.engine import cells
+from rlbench.engine.block.evaluate import prepare
+from rlbench.engine.run.runner import Progress, execute, plan, run
+from rlbench.store.records import read_records
 
 
 @registry.register("attack", "broken")

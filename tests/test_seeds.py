@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from rlbench import seeds
-from rlbench.seeds import ExampleStreams, generator
+from rlbench.core import seeds
+from rlbench.core.seeds import ExampleStreams, generator
 
 STREAMS = ExampleStreams(3, ("a", "b", "c"), "pgd linf 4/255")
 

@@ -9,16 +9,17 @@ import pytest
 import torch
 from PIL import Image
 
-from rlbench import inputs, sheets
-from rlbench.blocks import Block
-from rlbench.cells import groups
 from rlbench.core import Adversarial, Box, Clean, Composed, Corrupted, Modality, Threat
-from rlbench.drawing import RIGHT, WRONG, Guess, Sheet, amplification, draw
-from rlbench.errors import FieldError, UnknownName
-from rlbench.evaluate import Result, evaluate, prepare
-from rlbench.sheets import choose, collect
-from rlbench.suite import load_suite
-from rlbench.threat import distance
+from rlbench.core.errors import FieldError, UnknownName
+from rlbench.core.suite import load_suite
+from rlbench.core.threat import distance
+from rlbench.engine.block import inputs
+from rlbench.engine.block.evaluate import Result, evaluate, prepare
+from rlbench.engine.cells.keys import groups
+from rlbench.report.figures import sheets
+from rlbench.report.figures.draw import RIGHT, WRONG, Guess, Sheet, amplification, draw
+from rlbench.report.figures.sheets import choose, collect
+from rlbench.store.blocks import Block
 
 SHAPES: list[tuple[Modality, tuple[int, ...], str]] = [
     ("image", (3, 16, 16), "intensity"),

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 import rlbench
-from rlbench import registry
-from rlbench.errors import FieldError, RLBenchError, SuiteError
-from rlbench.fields import check_eps, parse_eps, parse_norm
-from rlbench.suite import load_suite
+from rlbench.core import registry
+from rlbench.core.errors import FieldError, RLBenchError, SuiteError
+from rlbench.core.suite import load_suite
+from rlbench.core.validation import check_eps, parse_eps, parse_norm
 
 RANGE = "for a box of range 1 an linf eps lies between 0 and 1, such as 8/255"
 

@@ -6,17 +6,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rlbench import registry
 from rlbench.attacks.pgd import PGD
+from rlbench.attacks.search.square_windows import bump, place, sides, tiles, window
 from rlbench.attacks.square import Square
-from rlbench.attacks.windows import bump, place, sides, tiles, window
-from rlbench.checkpoints import load_encoder
-from rlbench.core import Ball, Norm
-from rlbench.errors import CheckpointError, FieldError, ModalityError
-from rlbench.heads import zero_shot
-from rlbench.judge import Meter, judge
-from rlbench.seeds import ExampleStreams
-from rlbench.suite import load_suite
+from rlbench.core import Ball, Norm, registry
+from rlbench.core.errors import CheckpointError, FieldError, ModalityError
+from rlbench.core.seeds import ExampleStreams
+from rlbench.core.suite import load_suite
+from rlbench.encoders.heads import zero_shot
+from rlbench.encoders.models import load_encoder
+from rlbench.engine.attack.judge import Meter, judge
 
 original = pytest.importorskip("pyautoattack.square").SquareAttack
 

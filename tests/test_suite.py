@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from rlbench.core import Adversarial, Threat, Worst
-from rlbench.errors import SuiteError, UnknownName
-from rlbench.suite import load_suite, load_suites, suites
+from rlbench.core.errors import SuiteError, UnknownName
+from rlbench.core.suite import load_suite, load_suites, suites
 
 GOOD = """\
 suite: mine

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlbench.core import Ball, Box, Threat
-from rlbench.seeds import ExampleStreams
-from rlbench.threat import ball_of, distance, project, sample, violation
+from rlbench.core.seeds import ExampleStreams
+from rlbench.core.threat import ball_of, distance, project, sample, violation
 
 BOXES = [(0.0, 1.0), (-1.0, 1.0), (-1.3, 1.5), (0.0, 255.0)]
 

@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.nn.functional import normalize
 from transformers import AutoTokenizer
 
-from rlbench.checkpoints import load_encoder
-from rlbench.errors import CheckpointError
+from rlbench.core.errors import CheckpointError
+from rlbench.encoders.models import load_encoder
 
 LONG = "a photo of a dog and a photo of a cat in the rain . a sound of rain . " * 6
 PROMPTS = ["a photo of a dog.", "rain", LONG, "A Photo of a DOG.", "un-known words, a cat!"]

@@ -10,10 +10,10 @@ from accelerate import Accelerator
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from rlbench.checkpoints import load_encoder
 from rlbench.core import Ball, Label
-from rlbench.errors import FieldError, UnknownName
-from rlbench.threat import violation
+from rlbench.core.errors import FieldError, UnknownName
+from rlbench.core.threat import violation
+from rlbench.encoders.models import load_encoder
 from rlbench.training import loop
 from rlbench.training.adversary import adversarial
 from rlbench.training.loop import Trainer, rate

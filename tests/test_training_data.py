@@ -11,16 +11,15 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from rlbench import registry
-from rlbench.checkpoints import load_encoder
-from rlbench.core import Box, Suite
-from rlbench.errors import FieldError
+from rlbench.core import Box, Suite, registry
+from rlbench.core.errors import FieldError
+from rlbench.encoders.models import load_encoder
 from rlbench.training import pool as pools
 from rlbench.training.data import Batches, Part
+from rlbench.training.examples import Pool, part, pool
 from rlbench.training.loop import Trainer
 from rlbench.training.lora import inject, merged
 from rlbench.training.means import Means
-from rlbench.training.pool import Pool, part, pool
 from rlbench.training.prepare import prepared
 from rlbench.training.recipe import Recipe, load_recipe
 from rlbench.training.run import train

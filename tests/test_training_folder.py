@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from rlbench import registry
-from rlbench.errors import FieldError, RLBenchError
-from rlbench.files import LOCK, TEMPORARY, locked
-from rlbench.suite import load_suite
+from rlbench.core import registry
+from rlbench.core.errors import FieldError, RLBenchError
+from rlbench.core.files import LOCK, TEMPORARY, locked
+from rlbench.core.suite import load_suite
 from rlbench.training import folder as module
 from rlbench.training import state
 from rlbench.training.rehearsal import rehearse

@@ -10,10 +10,9 @@ import yaml
 from PIL import Image
 from safetensors.torch import load_file
 
-from rlbench import registry
-from rlbench.checkpoints import load_encoder, resolve
-from rlbench.core import Suite
-from rlbench.errors import CheckpointError, DataError, FieldError, ModalityError, RLBenchError, UnknownName
+from rlbench.core import Suite, registry
+from rlbench.core.errors import CheckpointError, DataError, FieldError, ModalityError, RLBenchError, UnknownName
+from rlbench.encoders.models import load_encoder, resolve
 from rlbench.training import run as training
 from rlbench.training.loop import Step
 from rlbench.training.rehearsal import rehearse

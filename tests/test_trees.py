@@ -5,8 +5,8 @@ from collections import Counter
 import pytest
 from PIL import Image
 
-from rlbench import registry
-from rlbench.errors import DataError
+from rlbench.core import registry
+from rlbench.core.errors import DataError
 from rlbench.tasks.trees import below, by_stem, describe_left_out
 
 

@@ -10,12 +10,11 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from rlbench import preprocess
 from rlbench.core import Box
-from rlbench.errors import RLBenchError
-from rlbench.heads import Viewed, ZeroShot
-from rlbench.runner import run
-from rlbench.tasks import readers
+from rlbench.core.errors import RLBenchError
+from rlbench.core.media import preprocess, readers
+from rlbench.encoders.heads import Viewed, ZeroShot
+from rlbench.engine.run.runner import run
 from rlbench.tasks.kinetics400 import Kinetics400
 
 CLASSES = ("abseiling", "air_drumming", "archery")

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from rlbench.core import Box
-from rlbench.errors import ModalityError
-from rlbench.heads import prompts
-from rlbench.registry import make
+from rlbench.core.errors import ModalityError
+from rlbench.core.registry import make
+from rlbench.encoders.heads import prompts
 from rlbench.tasks import image_world
 from rlbench.tasks.image_world import ImageWorld
 from rlbench.tasks.shapes import Frame, cells, grid, pose, quantised, smooth

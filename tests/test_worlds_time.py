@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from rlbench.core import Box
-from rlbench.errors import DataError, ModalityError
-from rlbench.heads import prompts
-from rlbench.registry import make
+from rlbench.core.errors import DataError, ModalityError
+from rlbench.core.media.log_mel import edges, filterbank, hertz_to_mel, logmel, mel_to_hertz
+from rlbench.core.registry import make
+from rlbench.encoders.heads import prompts
 from rlbench.tasks.audio_world import RATE, AudioWorld
-from rlbench.tasks.mel import edges, filterbank, hertz_to_mel, logmel, mel_to_hertz
 from rlbench.tasks.video_world import VideoWorld
 from rlbench.tasks.world import World
 

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from rlbench.cards import read_card
-from rlbench.errors import RLBenchError
-from rlbench.located import parse
-from rlbench.paper import read as read_board
-from rlbench.suite import load_suites
+from rlbench.core.errors import RLBenchError
+from rlbench.core.suite import load_suites
+from rlbench.core.yaml_nodes import DEPTH, compose, construct
+from rlbench.core.yaml_source import parse
+from rlbench.encoders.cards import read_card
+from rlbench.report.boards.reported import read as read_board
 from rlbench.training.campaign import read_campaign
-from rlbench.yaml_nodes import DEPTH, compose, construct
 
 READERS: dict[str, Callable[[Path], Any]] = {
     "suite": load_suites,

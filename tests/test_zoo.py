@@ -3,13 +3,13 @@
 import pytest
 import torch
 
-from rlbench import checkpoints, registry
 from rlbench.audit.lab import Lab, main_threat
 from rlbench.audit.report import audit
-from rlbench.core import Adversarial
-from rlbench.evaluate import prepare
-from rlbench.loading import check_frozen
-from rlbench.suite import load_suite
+from rlbench.core import Adversarial, registry
+from rlbench.core.suite import load_suite
+from rlbench.encoders import models
+from rlbench.encoders.loading import check_frozen
+from rlbench.engine.block.evaluate import prepare
 
 N = 12
 CAUGHT = {
@@ -36,7 +36,7 @@ MASKED = ("float16", "quantise", "stop-gradient", "trap")
 
 def test_the_zoo_is_complete_and_hidden() -> None:
     assert set(CAUGHT) == set(registry.names("defence")) and len(CAUGHT) >= 14
-    assert not any("+" in model.name for model in checkpoints.models())
+    assert not any("+" in model.name for model in models.models())
 
 
 @pytest.mark.parametrize("name", CAUGHT)
@@ -64,9 +64,9 @@ def test_an_honest_attack_breaks_what_hides_its_gradients(name) -> None:
 
 @pytest.mark.parametrize("name", CAUGHT)
 def test_a_defended_encoder_is_an_encoder_of_its_own(name) -> None:
-    encoder = checkpoints.load_encoder(f"languagebind+{name}", "thermal")
+    encoder = models.load_encoder(f"languagebind+{name}", "thermal")
     check_frozen(encoder, name)
-    plain = checkpoints.load_encoder("languagebind", "thermal")
+    plain = models.load_encoder("languagebind", "thermal")
     assert encoder.sha256["thermal"] not in ("", plain.sha256["thermal"])
     x = 0.2 + 0.6 * torch.rand(3, *encoder.boxes["thermal"].shape, generator=torch.Generator().manual_seed(0))
     assert torch.allclose(encoder.embed(x, "thermal").norm(dim=1), torch.ones(3), atol=1e-5)

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from rlbench.core import Record
-from rlbench.records import timeless
+from rlbench.store.records import timeless
 
 SUITE = """
 suite: tiny

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from PIL import Image, ImageOps
 
-from rlbench.box import Fit
+from rlbench.core.box import Fit
 
 
 def reference(picture: Image.Image, rows: int, columns: int, fit: Fit) -> Image.Image:

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from rlbench.attacks.apgd import APGD
-from rlbench.attacks.cascade import Member, cascade, loss_used, passes
+from rlbench.attacks.search.ensemble import Member, cascade, loss_used, passes
 from rlbench.core import Ball, Classifier, Streams
-from rlbench.registry import register
+from rlbench.core.registry import register
 
 
 @register("attack", "aa-clip")

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from rlbench.attacks.apgd import APGD, surface
-from rlbench.attacks.engine import Search, State
-from rlbench.attacks.losses import LOSSES, defined
-from rlbench.attacks.pool import alone, clean_logits
+from rlbench.attacks.search.jobs import Search, State
+from rlbench.attacks.search.losses import LOSSES, defined
+from rlbench.attacks.search.pool import alone, clean_logits
 from rlbench.core import Ball, Classifier, Streams
-from rlbench.errors import FieldError
-from rlbench.metrics import margin
-from rlbench.registry import register
+from rlbench.core.errors import FieldError
+from rlbench.core.registry import register
+from rlbench.core.stats.metrics import margin
 
 CE = 2  # the turn of the first run: plain steps come before it, targeted runs after it
 

@@ -10,13 +10,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from rlbench.attacks.engine import Search, Start, State, direction, inside
-from rlbench.attacks.losses import MIN_CLASSES, LossName, defined
-from rlbench.attacks.pool import alone, clean_logits
+from rlbench.attacks.search.jobs import Search, Start, State, direction, inside
+from rlbench.attacks.search.losses import MIN_CLASSES, LossName, defined
+from rlbench.attacks.search.pool import alone, clean_logits
 from rlbench.core import Ball, Classifier, Streams
-from rlbench.errors import FieldError
-from rlbench.registry import register
-from rlbench.threat import per_row, project, rows_norm
+from rlbench.core.errors import FieldError
+from rlbench.core.registry import register
+from rlbench.core.threat import per_row, project, rows_norm
 
 MOMENTUM = 0.75
 LOSS: dict[str, LossName] = {"apgd-ce": "ce", "apgd-dlr": "dlr", "apgd-t": "dlr-targeted"}

@@ -10,12 +10,12 @@ from typing import ClassVar
 from torch import Tensor
 
 from rlbench.attacks.apgd import APGD
-from rlbench.attacks.cascade import Member, cascade, loss_used, passes
 from rlbench.attacks.fab import FAB
+from rlbench.attacks.search.ensemble import Member, cascade, loss_used, passes
 from rlbench.attacks.square import Square
 from rlbench.core import Ball, Classifier, Streams
-from rlbench.errors import FieldError
-from rlbench.registry import register
+from rlbench.core.errors import FieldError
+from rlbench.core.registry import register
 
 STANDARD = "apgd-ce+apgd-t+fab-t+square"
 

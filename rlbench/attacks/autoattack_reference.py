@@ -11,9 +11,9 @@ import torch
 from pyautoattack.autoattack import AutoAttack
 from torch import Tensor
 
-from rlbench.attacks.library import UnitBox, one_by_one
+from rlbench.attacks.search.library_box import UnitBox, one_by_one
 from rlbench.core import Ball, Classifier, Norm, Streams
-from rlbench.registry import register
+from rlbench.core.registry import register
 
 
 @register("attack", "autoattack:reference")

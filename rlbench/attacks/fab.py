@@ -9,12 +9,12 @@ import torch
 from pyautoattack.fab_pt import FABAttack_PT
 from torch import Tensor
 
-from rlbench.attacks.best import Best
-from rlbench.attacks.library import UnitBox
+from rlbench.attacks.search.candidates import Best
+from rlbench.attacks.search.library_box import UnitBox
 from rlbench.core import Ball, Classifier, Streams
-from rlbench.errors import FieldError
-from rlbench.registry import register
-from rlbench.threat import project
+from rlbench.core.errors import FieldError
+from rlbench.core.registry import register
+from rlbench.core.threat import project
 
 
 @register("attack", "fab-t")

@@ -8,11 +8,11 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from rlbench.attacks.engine import Search
 from rlbench.attacks.pgd import PGD
-from rlbench.attacks.pool import alone, clean_logits
+from rlbench.attacks.search.jobs import Search
+from rlbench.attacks.search.pool import alone, clean_logits
 from rlbench.core import Ball, Classifier, Streams
-from rlbench.registry import register
+from rlbench.core.registry import register
 
 
 @register("attack", "fgsm")

@@ -7,11 +7,11 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from rlbench.attacks.best import Best
+from rlbench.attacks.search.candidates import Best
 from rlbench.core import Ball, Classifier, Streams
-from rlbench.errors import FieldError
-from rlbench.registry import register
-from rlbench.threat import per_row, project, rows_norm, sample
+from rlbench.core.errors import FieldError
+from rlbench.core.registry import register
+from rlbench.core.threat import per_row, project, rows_norm, sample
 
 
 @register("attack", "noise")

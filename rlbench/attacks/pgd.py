@@ -9,12 +9,12 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from rlbench.attacks.engine import Search, Start, State, direction, inside
-from rlbench.attacks.pool import alone, clean_logits
+from rlbench.attacks.search.jobs import Search, Start, State, direction, inside
+from rlbench.attacks.search.pool import alone, clean_logits
 from rlbench.core import Ball, Classifier, Streams
-from rlbench.errors import FieldError
-from rlbench.registry import register
-from rlbench.threat import project, sample
+from rlbench.core.errors import FieldError
+from rlbench.core.registry import register
+from rlbench.core.threat import project, sample
 
 
 @register("attack", "pgd")

@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rlbench.attacks.best import Best
-from rlbench.attacks.windows import bump, place, sides, tiles, window
+from rlbench.attacks.search.candidates import Best
+from rlbench.attacks.search.square_windows import bump, place, sides, tiles, window
 from rlbench.core import Ball, Classifier, Streams
-from rlbench.errors import FieldError
-from rlbench.registry import register
-from rlbench.threat import per_row, project, rows_norm
+from rlbench.core.errors import FieldError
+from rlbench.core.registry import register
+from rlbench.core.threat import per_row, project, rows_norm
 
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # queries of 10,000 after which the share p halves
 AHEAD = 50  # queries whose random numbers an example draws at once

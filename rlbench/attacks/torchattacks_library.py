@@ -11,12 +11,12 @@ import torch
 import torchattacks
 from torch import Tensor
 
-from rlbench.attacks.library import UnitBox, one_by_one
+from rlbench.attacks.search.library_box import UnitBox, one_by_one
 from rlbench.core import Ball, Classifier, Field, Norm, Streams
-from rlbench.errors import AttackError, FieldError
-from rlbench.fields import checked, parse_eps
-from rlbench.registry import register
-from rlbench.seeds import ExampleStreams
+from rlbench.core.errors import AttackError, FieldError
+from rlbench.core.registry import register
+from rlbench.core.seeds import ExampleStreams
+from rlbench.core.validation import checked, parse_eps
 
 L2 = ("CW", "DeepFool", "PGDL2")
 EITHER = ("APGD", "APGDT", "AutoAttack", "FAB", "Square")

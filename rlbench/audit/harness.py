@@ -7,13 +7,13 @@ from fractions import Fraction
 import torch
 
 from rlbench.audit.lab import Lab
-from rlbench.cells import plugin
-from rlbench.checks import Finding, Status
-from rlbench.consistency import COMPANY, OTHER, moved
 from rlbench.core import Adversarial
-from rlbench.expectation import DRAWS
-from rlbench.metrics import margin
-from rlbench.soundness import findings
+from rlbench.core.stats.metrics import margin
+from rlbench.engine.attack.eot import DRAWS
+from rlbench.engine.cells.keys import plugin
+from rlbench.engine.soundness.catalogue import Finding, Status
+from rlbench.engine.soundness.consistency import COMPANY, OTHER, moved
+from rlbench.engine.soundness.rules import findings
 
 
 def h1(lab: Lab) -> Finding:

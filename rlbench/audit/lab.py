@@ -11,18 +11,17 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from rlbench import registry
-from rlbench.consistency import REPEATS
-from rlbench.core import Adversarial, Ball, Classifier, Encoder, Examples, Field, Threat
-from rlbench.errors import AttackError, SuiteError
-from rlbench.evaluate import Bench
-from rlbench.expectation import Expectation
-from rlbench.heads import ZeroShot
-from rlbench.judge import Meter, Watch, judge, run_attack
-from rlbench.metrics import margin
-from rlbench.seeds import ExampleStreams
-from rlbench.soundness import total
-from rlbench.threat import ball_of
+from rlbench.core import Adversarial, Ball, Classifier, Encoder, Examples, Field, Threat, registry
+from rlbench.core.errors import AttackError, SuiteError
+from rlbench.core.seeds import ExampleStreams
+from rlbench.core.stats.metrics import margin
+from rlbench.core.threat import ball_of
+from rlbench.encoders.heads import ZeroShot
+from rlbench.engine.attack.eot import Expectation
+from rlbench.engine.attack.judge import Meter, Watch, judge, run_attack
+from rlbench.engine.block.evaluate import Bench
+from rlbench.engine.soundness.consistency import REPEATS
+from rlbench.engine.soundness.rules import total
 
 Answer = Callable[[Tensor], Tensor]  # (B, *shape) -> (B, C) logits
 

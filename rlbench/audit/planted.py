@@ -13,16 +13,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rlbench import registry
 from rlbench.audit.lab import Lab
-from rlbench.checks import Finding
-from rlbench.contract import scale_of
-from rlbench.core import Ball
-from rlbench.errors import AttackError
-from rlbench.judge import judge, run_attack
-from rlbench.outputs import embed
-from rlbench.seeds import ExampleStreams
-from rlbench.threat import project
+from rlbench.core import Ball, registry
+from rlbench.core.errors import AttackError
+from rlbench.core.seeds import ExampleStreams
+from rlbench.core.threat import project
+from rlbench.encoders.contract import scale_of
+from rlbench.encoders.outputs import embed
+from rlbench.engine.attack.judge import judge, run_attack
+from rlbench.engine.soundness.catalogue import Finding
 
 EXAMPLES = 24
 INNER = 48  # points of class 0: fewer than an embedding's dimensions, so that a readout exists

@@ -9,12 +9,12 @@ from time import perf_counter
 
 from rlbench.audit import harness, planted, rivals, strength
 from rlbench.audit.lab import Answer, Lab, main_threat
-from rlbench.checkpoints import models, resolve
-from rlbench.checks import CHECKS, RANK, Badge, Finding, badge
 from rlbench.core import Adversarial, Suite
-from rlbench.errors import FieldError, SuiteError, UnknownName
-from rlbench.evaluate import Bench, prepare
-from rlbench.retrieval import Retriever
+from rlbench.core.errors import FieldError, SuiteError, UnknownName
+from rlbench.encoders.models import models, resolve
+from rlbench.encoders.retrieval import Retriever
+from rlbench.engine.block.evaluate import Bench, prepare
+from rlbench.engine.soundness.catalogue import CHECKS, RANK, Badge, Finding, badge
 
 UNDEFENDED = "languagebind"  # the baseline that the others were trained from
 MOST = 200

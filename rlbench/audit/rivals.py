@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rlbench.audit.lab import Lab
-from rlbench.checks import Finding
+from rlbench.engine.soundness.catalogue import Finding
 
 QUERIES = 1000
 POINTS = 20

@@ -47,9 +47,9 @@ def corrupt(
     """
     import torch
 
-    from rlbench.errors import DataError
-    from rlbench.registry import make
-    from rlbench.seeds import ExampleStreams
+    from rlbench.core.errors import DataError
+    from rlbench.core.registry import make
+    from rlbench.core.seeds import ExampleStreams
 
     corruption: Corruption = make("corruption", name, fields)
     ids = tuple(map(str, range(len(x)))) if ids is None else tuple(ids)

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from rlbench.core import Modality, Streams
+from rlbench.core.errors import DataError, FieldError
+from rlbench.core.registry import register
 from rlbench.corruptions.batched import BATCHED, batched
-from rlbench.errors import DataError, FieldError
-from rlbench.registry import register
 
 _GLOBALS = Lock()  # the library draws from numpy's global state, which threads share
 _OWN_SEED = ("glass_blur", "impulse_noise")  # these draw from generators of their own

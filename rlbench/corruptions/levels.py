@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from rlbench.core import Modality, Streams
-from rlbench.errors import DataError, FieldError
+from rlbench.core.errors import DataError, FieldError
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,8 +17,8 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter, map_coordinates, shift
 
 from rlbench.core import Modality
+from rlbench.core.registry import register
 from rlbench.corruptions.levels import Levelled
-from rlbench.registry import register
 
 Rng = np.random.Generator
 

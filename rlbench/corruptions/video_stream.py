@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from rlbench.core.registry import register
 from rlbench.corruptions.video_time import Clip
-from rlbench.registry import register
 
 Rng = np.random.Generator
 GRID = 8  # blocks across a frame's shorter side

@@ -13,8 +13,8 @@ from typing import ClassVar
 import numpy as np
 
 from rlbench.core import Modality
+from rlbench.core.registry import register
 from rlbench.corruptions.levels import Levelled
-from rlbench.registry import register
 
 Rng = np.random.Generator
 

@@ -10,8 +10,8 @@ from typing import Literal
 import numpy as np
 from scipy import signal
 
+from rlbench.core.registry import register
 from rlbench.corruptions.waveform_noise import Waveform
-from rlbench.registry import register
 
 Rng = np.random.Generator
 Wave = np.ndarray

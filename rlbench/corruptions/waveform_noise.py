@@ -13,9 +13,9 @@ import numpy as np
 from scipy import fft, signal
 
 from rlbench.core import Modality
+from rlbench.core.errors import FieldError
+from rlbench.core.registry import register
 from rlbench.corruptions.levels import Levelled
-from rlbench.errors import FieldError
-from rlbench.registry import register
 
 Rng = np.random.Generator
 Wave = np.ndarray

@@ -16,19 +16,19 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 from transformers import SiglipModel
 
-from rlbench import hub
 from rlbench.core import Box, Modality, Trait
-from rlbench.encoders.clap_front import ClapWaveform
-from rlbench.encoders.clip_fronts import Front
-from rlbench.encoders.clip_sizes import declared
-from rlbench.encoders.clip_weights import read_config, sha256_of
-from rlbench.encoders.hf_processor import pictures, sounds
-from rlbench.encoders.hf_quiet import quiet
-from rlbench.encoders.hf_tokens import Tokens
-from rlbench.encoders.hf_weights import MODELS, load_model
+from rlbench.core.errors import CheckpointError, FieldError, ModalityError, first_line
+from rlbench.core.registry import register
+from rlbench.encoders import hub
+from rlbench.encoders.clip.clap_front import ClapWaveform
+from rlbench.encoders.clip.fronts import Front
+from rlbench.encoders.clip.hf_processor import pictures, sounds
+from rlbench.encoders.clip.hf_quiet import quiet
+from rlbench.encoders.clip.hf_tokens import Tokens
+from rlbench.encoders.clip.hf_weights import MODELS, load_model
+from rlbench.encoders.clip.sizes import declared
+from rlbench.encoders.clip.weights import read_config, sha256_of
 from rlbench.encoders.languagebind import LanguageBind, languagebind
-from rlbench.errors import CheckpointError, FieldError, ModalityError, first_line
-from rlbench.registry import register
 
 _IMAGEBIND = (
     "transformers has no ImageBind; make an encoder of the package of https://github.com/facebookresearch/ImageBind "

@@ -15,13 +15,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from rlbench import hub, seeds
-from rlbench.core import Box, Modality, Trait
-from rlbench.encoders.clip_checkpoint import Checkpoint, load_checkpoint
-from rlbench.encoders.clip_fronts import BoxOptions, Front, front_of
-from rlbench.encoders.clip_saved import read_tower, write_tower
-from rlbench.encoders.clip_text import ClipTokens, HashedTokens, Text, digest
-from rlbench.encoders.clip_towers import (
+from rlbench.core import Box, Modality, Trait, seeds
+from rlbench.core.errors import CheckpointError, ModalityError
+from rlbench.core.registry import register
+from rlbench.encoders import hub
+from rlbench.encoders.clip.checkpoint import Checkpoint, load_checkpoint
+from rlbench.encoders.clip.fronts import BoxOptions, Front, front_of
+from rlbench.encoders.clip.saved import read_tower, write_tower
+from rlbench.encoders.clip.text import ClipTokens, HashedTokens, Text, digest
+from rlbench.encoders.clip.towers import (
     Attention,
     TextSizes,
     VisionSizes,
@@ -30,8 +32,6 @@ from rlbench.encoders.clip_towers import (
     text_tower,
     vision_tower,
 )
-from rlbench.errors import CheckpointError, ModalityError
-from rlbench.registry import register
 
 __all__ = ["Checkpoint", "LanguageBind", "languagebind", "load_checkpoint"]
 Size = Literal["vit-l-14", "tiny"]

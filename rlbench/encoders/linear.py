@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from rlbench.core import Box, Modality, Trait
-from rlbench.errors import DataError, ModalityError
-from rlbench.registry import register
+from rlbench.core.errors import DataError, ModalityError
+from rlbench.core.registry import register
 
 PLACES = {"top left": (2, 2), "top right": (2, 5), "bottom left": (5, 2), "bottom right": (5, 5)}
 BOX = Box(shape=(1, 8, 8))

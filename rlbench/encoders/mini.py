@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize, relu, unfold
 
 from rlbench.core import Box, Modality, Trait
-from rlbench.encoders.hashed_text import HashedText
-from rlbench.errors import CheckpointError, FieldError, ModalityError
-from rlbench.registry import register
+from rlbench.core.errors import CheckpointError, FieldError, ModalityError
+from rlbench.core.registry import register
+from rlbench.encoders.clip.hashed_text import HashedText
 
 WIDTH, DEPTH, HEADS, EMBEDDING, GROUPS = 96, 3, 4, 64, 8
 SCALE = ".scale"  # after the name of weights that are kept in 8 bits

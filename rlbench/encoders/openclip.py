@@ -15,14 +15,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from rlbench import hub
-from rlbench.box import Box, Filter, Fit, Resize
 from rlbench.core import Modality, Trait
-from rlbench.documents import expand_user
-from rlbench.encoders.clip_fronts import Pixels
-from rlbench.encoders.clip_weights import check_no_code, read_json, read_tensors, sha256_of
-from rlbench.errors import CheckpointError, ModalityError, RLBenchError, UnknownName, first_line
-from rlbench.registry import register
+from rlbench.core.box import Box, Filter, Fit, Resize
+from rlbench.core.documents import expand_user
+from rlbench.core.errors import CheckpointError, ModalityError, RLBenchError, UnknownName, first_line
+from rlbench.core.registry import register
+from rlbench.encoders import hub
+from rlbench.encoders.clip.fronts import Pixels
+from rlbench.encoders.clip.weights import check_no_code, read_json, read_tensors, sha256_of
 
 _BATCH = 256  # prompts at a time
 _LARGEST = 2**15  # pixels of a side

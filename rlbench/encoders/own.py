@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import cast
 
-from rlbench import callables
-from rlbench.core import Encoder
-from rlbench.registry import register
+from rlbench.core import Encoder, callables
+from rlbench.core.registry import register
 
 
 @register("encoder", "MODULE:CALLABLE")

@@ -12,12 +12,12 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import fft, signal
 from torch import Tensor
 
-from rlbench import preprocess
 from rlbench.core import Box, Label, Modality, Split
-from rlbench.errors import ModalityError
-from rlbench.registry import register
-from rlbench.tasks.mel import logmel
-from rlbench.tasks.readers import window
+from rlbench.core.errors import ModalityError
+from rlbench.core.media import preprocess
+from rlbench.core.media.log_mel import logmel
+from rlbench.core.media.readers import window
+from rlbench.core.registry import register
 from rlbench.tasks.world import World
 
 RATE = 8000

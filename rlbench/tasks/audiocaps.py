@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from rlbench.core import Modality
-from rlbench.registry import register
+from rlbench.core.media.readers import FILMS, SOUNDS
+from rlbench.core.registry import register
 from rlbench.tasks.captioned import Captioned, Captions
 from rlbench.tasks.lists import read_table, without_fraction
 from rlbench.tasks.published import Item, Source
-from rlbench.tasks.readers import FILMS, SOUNDS
 from rlbench.tasks.trees import by_stem
 
 _LISTS = ("test.csv", "dataset/test.csv", "audiocaps_test.csv")

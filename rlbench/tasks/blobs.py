@@ -9,9 +9,9 @@ import numpy as np
 import torch
 
 from rlbench.core import Box, Examples, Label, Modality, Split
-from rlbench.errors import DataError
-from rlbench.registry import register
-from rlbench.seeds import generator
+from rlbench.core.errors import DataError
+from rlbench.core.registry import register
+from rlbench.core.seeds import generator
 
 _CENTRES = {"top left": (2, 2), "top right": (2, 5), "bottom left": (5, 2), "bottom right": (5, 5)}
 # The oracle then has minimal eps in groups, so that no eps of a suite is a close call.

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from rlbench.core import Label, Modality, Split
-from rlbench.registry import register
+from rlbench.core.media.readers import PICTURES
+from rlbench.core.registry import register
 from rlbench.tasks.published import Item, Published, Source
-from rlbench.tasks.readers import PICTURES
 from rlbench.tasks.trees import class_tree, first_folder, names, templates
 
 

@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Literal
 
 from rlbench.core import Label, Split
-from rlbench.errors import DataError
+from rlbench.core.errors import DataError
 from rlbench.tasks.published import Item, Published
 
 Captions = tuple[str, ...]

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from rlbench.core import Modality
-from rlbench.registry import register
+from rlbench.core.registry import register
 from rlbench.tasks.captioned import Captioned, Captions
 from rlbench.tasks.listing import check_paths, check_splits, is_file, split_of
 from rlbench.tasks.lists import Line, read_table

@@ -11,12 +11,12 @@ import numpy as np
 from PIL import Image
 
 from rlbench.core import Box, Label, Modality, Split
-from rlbench.errors import DataError
-from rlbench.registry import register
-from rlbench.tasks.guard import guard
+from rlbench.core.errors import DataError
+from rlbench.core.guard import guard
+from rlbench.core.media.readers import pixels
+from rlbench.core.registry import register
 from rlbench.tasks.pickles import ARRAYS, unpickled
 from rlbench.tasks.published import Item, Published, Source
-from rlbench.tasks.readers import pixels
 from rlbench.tasks.trees import names, templates
 
 _PIXELS = 3 * 32 * 32

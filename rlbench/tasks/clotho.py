@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import ClassVar
 
 from rlbench.core import Modality
-from rlbench.registry import register
+from rlbench.core.media.readers import SOUNDS
+from rlbench.core.registry import register
 from rlbench.tasks.captioned import Captioned, Captions
 from rlbench.tasks.lists import read_table
 from rlbench.tasks.published import Item, Source
-from rlbench.tasks.readers import SOUNDS
 from rlbench.tasks.trees import by_stem, once
 
 _LIST = "clotho_captions_evaluation.csv"

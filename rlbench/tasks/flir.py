@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from rlbench.core import Label, Modality, Split
-from rlbench.registry import register
-from rlbench.tasks.guard import guard
+from rlbench.core.guard import guard
+from rlbench.core.media.readers import PICTURES
+from rlbench.core.registry import register
 from rlbench.tasks.lists import read_text
 from rlbench.tasks.published import Item, Published, Source
-from rlbench.tasks.readers import PICTURES
 from rlbench.tasks.trees import class_tree, folded, labelled, templates
 
 _LICENCE = "by the terms that one agrees to there"

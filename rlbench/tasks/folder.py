@@ -13,12 +13,12 @@ import numpy as np
 import torch
 
 from rlbench.core import Box, Examples, Label, Modality, Split
-from rlbench.errors import DataError, FieldError
-from rlbench.registry import register
+from rlbench.core.errors import DataError, FieldError
+from rlbench.core.media.readers import VERSIONS, picture, planes, read
+from rlbench.core.registry import register
 from rlbench.tasks.hashes import digests
 from rlbench.tasks.listing import check_paths, check_splits, is_file, split_of
 from rlbench.tasks.lists import Line, read_lines, read_table, without_fraction
-from rlbench.tasks.readers import VERSIONS, picture, planes, read
 from rlbench.tasks.recordings import Recordings
 from rlbench.tasks.trees import describe_left_out
 

@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
-from rlbench.errors import DataError
+from rlbench.core.errors import DataError
 
 Signature = tuple[int, int, int, int]  # size, times of change of content and of inode in ns, inode
 

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Literal
 
 from rlbench.core import Label
-from rlbench.errors import DataError, FieldError
-from rlbench.registry import register
+from rlbench.core.errors import DataError, FieldError
+from rlbench.core.media.readers import PICTURES, VERSIONS
+from rlbench.core.registry import register
 from rlbench.tasks.folder import Folder, Row, classes_of, mixed, templates_of
-from rlbench.tasks.readers import PICTURES, VERSIONS
 from rlbench.tasks.trees import below, class_folders
 
 

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import ClassVar
 
 from rlbench.core import Label, Modality, Split
-from rlbench.errors import DataError
-from rlbench.registry import register
-from rlbench.tasks.guard import guard
+from rlbench.core.errors import DataError
+from rlbench.core.guard import guard
+from rlbench.core.media.readers import PICTURES
+from rlbench.core.registry import register
 from rlbench.tasks.lists import read_lines, read_table
 from rlbench.tasks.published import Item, Published, Source
-from rlbench.tasks.readers import PICTURES
 from rlbench.tasks.trees import below, class_folders, class_tree, names, once, templates
 
 _DEVKIT = ("ILSVRC2012_devkit_t12/data", "devkit/data", "data", ".")

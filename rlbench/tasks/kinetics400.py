@@ -9,10 +9,10 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from rlbench.core import Box, Label, Modality, Split
-from rlbench.registry import register
+from rlbench.core.media.readers import FILMS, views
+from rlbench.core.registry import register
 from rlbench.tasks.lists import read_table
 from rlbench.tasks.published import Item, Published, Source
-from rlbench.tasks.readers import FILMS, views
 from rlbench.tasks.trees import by_stem, class_tree, first_folder, folded, names, templates
 
 _LISTS = ("annotations/val.csv", "val.csv", "annotations/kinetics_400_val.csv", "kinetics_400_val.csv")

@@ -13,8 +13,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rlbench.errors import DataError
-from rlbench.tasks.guard import guard
+from rlbench.core.errors import DataError
+from rlbench.core.guard import guard
 
 LARGEST = 1 << 28  # bytes of a list
 _DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}

@@ -9,11 +9,11 @@ from typing import ClassVar
 from xml.etree import ElementTree
 
 from rlbench.core import Label, Modality, Split
-from rlbench.registry import register
-from rlbench.seeds import generator
-from rlbench.tasks.guard import guard
+from rlbench.core.guard import guard
+from rlbench.core.media.readers import PICTURES
+from rlbench.core.registry import register
+from rlbench.core.seeds import generator
 from rlbench.tasks.published import Item, Published, Source
-from rlbench.tasks.readers import PICTURES
 from rlbench.tasks.trees import below, class_tree, labelled, templates
 
 Rectangle = tuple[int, int, int, int]  # left, top, right, bottom in pixels

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from rlbench.core import Modality
-from rlbench.registry import register
+from rlbench.core.media.readers import FILMS
+from rlbench.core.registry import register
 from rlbench.tasks.captioned import Captioned, Captions
 from rlbench.tasks.lists import read_table
 from rlbench.tasks.published import Item, Source
-from rlbench.tasks.readers import FILMS
 from rlbench.tasks.trees import by_stem, once
 
 _LIST = "MSRVTT_JSFUSION_test.csv"

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from rlbench.core import Modality
-from rlbench.errors import DataError
-from rlbench.registry import register
+from rlbench.core.errors import DataError
+from rlbench.core.media.readers import FILMS
+from rlbench.core.registry import register
 from rlbench.tasks.captioned import Captioned, Captions
 from rlbench.tasks.lists import read_lines
 from rlbench.tasks.pickles import unpickled
 from rlbench.tasks.published import Item, Source
-from rlbench.tasks.readers import FILMS
 from rlbench.tasks.trees import by_stem, once
 
 

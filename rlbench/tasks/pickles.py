@@ -7,7 +7,7 @@ from collections.abc import Set
 from pathlib import Path
 from typing import Any
 
-from rlbench.tasks.guard import guard
+from rlbench.core.guard import guard
 
 # How numpy of any version pickles an array.
 ARRAYS = frozenset(

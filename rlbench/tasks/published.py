@@ -19,11 +19,11 @@ import numpy as np
 import torch
 
 from rlbench.core import Box, Examples, Label, Modality, Split
-from rlbench.documents import expand_user
-from rlbench.errors import DataError
+from rlbench.core.documents import expand_user
+from rlbench.core.errors import DataError
+from rlbench.core.media.readers import VERSIONS, read
 from rlbench.tasks.folder import describe_untested, mixed
 from rlbench.tasks.hashes import digests
-from rlbench.tasks.readers import VERSIONS, read
 from rlbench.tasks.recordings import Recordings
 from rlbench.tasks.trees import Item, describe_left_out
 

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rlbench import fbank, preprocess
 from rlbench.core import Box, Split
-from rlbench.errors import DataError
-from rlbench.tasks.readers import audible, heard
+from rlbench.core.errors import DataError
+from rlbench.core.media import filterbank, preprocess
+from rlbench.core.media.readers import audible, heard
 
 
 class Recordings(ABC):
@@ -28,7 +28,7 @@ class Recordings(ABC):
 
     def rate_of(self, box: Box) -> int:
         """Samples a second of `waves`."""
-        return fbank.RATE if box.unit == "fbank" else box.rate or self.rate
+        return filterbank.RATE if box.unit == "fbank" else box.rate or self.rate
 
     def waves(self, box: Box, start: int, stop: int, split: Split = "test") -> Tensor:
         """(B, 1, samples) float64 in [0, 1], silence at 1/2; what lies beyond full scale is cut off.
@@ -45,7 +45,7 @@ class Recordings(ABC):
     def _wave(self, path: Path, box: Box) -> Tensor:
         wave, rate = audible(path, box, rate=self.rate, seconds=self.seconds)
         one = torch.from_numpy(wave)[None]
-        return preprocess.resampled(one, rate, fbank.RATE) if box.unit == "fbank" else one
+        return preprocess.resampled(one, rate, filterbank.RATE) if box.unit == "fbank" else one
 
     def hear(self, waves: Tensor, box: Box) -> Tensor:
         """(B, 1, samples) in [0, 1] -> (B, *box.shape) in the box, float32: what `load` makes of such files."""

@@ -10,8 +10,8 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from rlbench.core import Box, Label, Modality
-from rlbench.errors import ModalityError
-from rlbench.registry import register
+from rlbench.core.errors import ModalityError
+from rlbench.core.registry import register
 from rlbench.tasks.shapes import SENSOR, Frame, Parts, cells, grid, pose, quantised, union
 from rlbench.tasks.world import Domain, World
 

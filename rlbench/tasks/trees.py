@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from rlbench.core import Label
-from rlbench.errors import DataError
+from rlbench.core.errors import DataError
 from rlbench.tasks.lists import read_lines, read_table
 
 V = TypeVar("V")

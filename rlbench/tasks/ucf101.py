@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from rlbench.core import Label, Modality, Split
-from rlbench.errors import DataError
-from rlbench.registry import register
+from rlbench.core.errors import DataError
+from rlbench.core.registry import register
 from rlbench.tasks.lists import read_lines
 from rlbench.tasks.published import Item, Published, Source
 from rlbench.tasks.trees import first_folder, names, templates

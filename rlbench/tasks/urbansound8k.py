@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from rlbench.core import Label, Modality, Split
-from rlbench.errors import FieldError
-from rlbench.registry import register
+from rlbench.core.errors import FieldError
+from rlbench.core.registry import register
 from rlbench.tasks.lists import read_table, without_fraction
 from rlbench.tasks.published import Item, Published, Source
 from rlbench.tasks.trees import labelled

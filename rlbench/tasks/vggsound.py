@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import ClassVar
 
 from rlbench.core import Label, Modality, Split
-from rlbench.registry import register
+from rlbench.core.media.readers import FILMS, SOUNDS
+from rlbench.core.registry import register
 from rlbench.tasks.lists import read_table
 from rlbench.tasks.published import Item, Published, Source
-from rlbench.tasks.readers import FILMS, SOUNDS
 from rlbench.tasks.trees import by_stem, labelled
 
 _HEAD = ("id", "start", "class", "split")  # the file has no line of names

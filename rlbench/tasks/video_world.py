@@ -9,8 +9,8 @@ from typing import ClassVar
 import numpy as np
 
 from rlbench.core import Box, Label, Modality
-from rlbench.errors import ModalityError
-from rlbench.registry import register
+from rlbench.core.errors import ModalityError
+from rlbench.core.registry import register
 from rlbench.tasks.shapes import SENSOR, Frame, cells, grid, quantised, union
 from rlbench.tasks.world import Domain, World
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from rlbench.core import Box, Examples, Label, Modality, Split
-from rlbench.seeds import generator
+from rlbench.core.seeds import generator
 
 Domain = Literal["web", "sensor"]
 Subset = Literal["seen", "unseen", "all"]

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from rlbench.attacks.pgd import ascend
 from rlbench.core import Ball
-from rlbench.threat import project
+from rlbench.core.threat import project
 
 
 def adversarial(

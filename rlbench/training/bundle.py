@@ -13,8 +13,8 @@ from typing import Any
 import yaml
 
 from rlbench.core import Modality
+from rlbench.core.errors import CheckpointError
 from rlbench.encoders.mini import packed, unpacked
-from rlbench.errors import CheckpointError
 
 
 def bundle(rounds: Path, baselines: Path) -> list[str]:

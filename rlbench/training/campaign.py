@@ -33,18 +33,17 @@ from typing import Any
 
 import pandas as pd
 
-from rlbench import callables
-from rlbench.checkpoints import resolve, resolve_plain
-from rlbench.core import Modality
-from rlbench.errors import FieldError, RLBenchError, quote
-from rlbench.files import LOCK, locked
-from rlbench.located import Part, read
-from rlbench.machine import processors
-from rlbench.suite import load_suite
+from rlbench.core import Modality, callables
+from rlbench.core.errors import FieldError, RLBenchError, quote
+from rlbench.core.files import LOCK, locked
+from rlbench.core.machine import processors
+from rlbench.core.suite import load_suite
+from rlbench.core.yaml_source import Part, read
+from rlbench.encoders.models import resolve, resolve_plain
+from rlbench.engine.run.workers import command
 from rlbench.training.recipe import load_recipe
 from rlbench.training.run import run_folder
 from rlbench.training.state import writing
-from rlbench.workers import command
 
 
 @dataclass(frozen=True, kw_only=True)

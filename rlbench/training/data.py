@@ -13,12 +13,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from rlbench import registry
-from rlbench.core import Encoder, Label, Modality, Suite, Task
-from rlbench.heads import prompts, zero_shot
-from rlbench.outputs import embed_text
-from rlbench.seeds import generator
-from rlbench.training.pool import Pool
+from rlbench.core import Encoder, Label, Modality, Suite, Task, registry
+from rlbench.core.seeds import generator
+from rlbench.encoders.heads import prompts, zero_shot
+from rlbench.encoders.outputs import embed_text
+from rlbench.training.examples import Pool
 from rlbench.training.recipe import Recipe
 
 

@@ -14,15 +14,15 @@ from typing import Any, Literal
 
 import yaml
 
-from rlbench.checkpoints import resolve
 from rlbench.core import Modality
-from rlbench.errors import RLBenchError
-from rlbench.files import LOCK, TEMPORARY, clear, locked, place, placing
-from rlbench.learning import Trainable
+from rlbench.core.errors import RLBenchError
+from rlbench.core.files import LOCK, TEMPORARY, clear, locked, place, placing
+from rlbench.encoders.models import resolve
 from rlbench.training.curves import draw_curves
 from rlbench.training.loop import Run, Step
 from rlbench.training.recipe import RANDOM, Recipe
 from rlbench.training.state import writing
+from rlbench.training.types import Trainable
 
 SUMMARY = "Trained by rlbench train {method}."
 

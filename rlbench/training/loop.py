@@ -20,17 +20,17 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
 from rlbench.core import Ball, Label, Modality, Suite, Threat
-from rlbench.errors import RLBenchError
-from rlbench.fields import parse_eps
-from rlbench.learning import Batch, Objective, Trainable
-from rlbench.threat import ball_of
+from rlbench.core.errors import RLBenchError
+from rlbench.core.threat import ball_of
+from rlbench.core.validation import parse_eps
 from rlbench.training.adversary import adversarial
 from rlbench.training.data import Batches, Part
+from rlbench.training.examples import Pool
 from rlbench.training.gather import gathered
 from rlbench.training.lora import merged
 from rlbench.training.means import Means
-from rlbench.training.pool import Pool
 from rlbench.training.recipe import Recipe
+from rlbench.training.types import Batch, Objective, Trainable
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer

@@ -13,7 +13,7 @@ from typing import cast
 import torch
 from torch import nn
 
-from rlbench.errors import FieldError
+from rlbench.core.errors import FieldError
 
 ATTENTION = ("q_proj", "k_proj", "v_proj", "out_proj", "qkv", "out")  # names of CLIP's and of the mini towers' layers
 TEMPORAL = "temporal_attn"  # where a tower has it, the published updates are there and nowhere else

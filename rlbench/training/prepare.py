@@ -6,17 +6,16 @@ import copy
 from collections.abc import Callable
 from typing import cast
 
-from rlbench import registry
-from rlbench.cards import Model
-from rlbench.checkpoints import load_encoder, models, resolve
-from rlbench.core import Label, Modality, Suite, Task
-from rlbench.errors import CheckpointError, FieldError, ModalityError
-from rlbench.learning import Trainable
+from rlbench.core import Label, Modality, Suite, Task, registry
+from rlbench.core.errors import CheckpointError, FieldError, ModalityError
+from rlbench.encoders.cards import Model
+from rlbench.encoders.models import load_encoder, models, resolve
 from rlbench.training.data import anchors, captions, classes_of, replay_task, task_of
+from rlbench.training.examples import Pool, pool
 from rlbench.training.loop import Run, Stream
 from rlbench.training.lora import inject
-from rlbench.training.pool import Pool, pool
 from rlbench.training.recipe import RANDOM, Recipe
+from rlbench.training.types import Trainable
 
 READ = Callable[[int, int], None]
 STAGE1 = "rlbind-stage1:"  # what the recipes of a second stage start from

@@ -13,15 +13,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
-from rlbench import registry
-from rlbench.checkpoints import DEFAULT_BACKBONE, default_name, folders, models
-from rlbench.core import Modality
-from rlbench.errors import FieldError, UnknownName, quote
-from rlbench.fields import check_eps, checked, parse_eps
-from rlbench.located import read
+from rlbench.core import Modality, registry
+from rlbench.core.errors import FieldError, UnknownName, quote
+from rlbench.core.validation import check_eps, checked, parse_eps
+from rlbench.core.yaml_source import read
+from rlbench.encoders.models import DEFAULT_BACKBONE, default_name, folders, models
 
 if TYPE_CHECKING:
-    from rlbench.learning import Objective
+    from rlbench.training.types import Objective
 
 RANDOM = "random"
 

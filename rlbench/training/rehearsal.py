@@ -10,9 +10,9 @@ from pathlib import Path
 from accelerate import Accelerator
 
 from rlbench.core import Modality, Suite
+from rlbench.training.examples import epoch_of
 from rlbench.training.loop import Trainer
 from rlbench.training.means import Means
-from rlbench.training.pool import epoch_of
 from rlbench.training.prepare import check_shares, prepared
 from rlbench.training.recipe import Recipe, described
 from rlbench.training.run import accelerator_of, recipes_of, run_folder, threads_of

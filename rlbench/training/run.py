@@ -15,9 +15,9 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import broadcast_object_list
 
 from rlbench.core import Modality, Suite
+from rlbench.core.errors import ModalityError, RLBenchError
+from rlbench.core.machine import peak_memory
 from rlbench.encoders.mini import BOXES
-from rlbench.errors import ModalityError, RLBenchError
-from rlbench.machine import peak_memory
 from rlbench.training.folder import RunFolder, provenance
 from rlbench.training.loop import Run, Step, Trainer
 from rlbench.training.means import Means

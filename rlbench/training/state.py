@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from rlbench.errors import CheckpointError, RLBenchError, first_line
-from rlbench.files import FULL, placing
+from rlbench.core.errors import CheckpointError, RLBenchError, first_line
+from rlbench.core.files import FULL, placing
 
 
 @contextmanager

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from rlbench.core import Ball, Encoder, Examples, Modality, Suite, Threat
-from rlbench.fields import parse_eps
-from rlbench.heads import ZeroShot, zero_shot
-from rlbench.metrics import margin
-from rlbench.threat import ball_of
+from rlbench.core.stats.metrics import margin
+from rlbench.core.threat import ball_of
+from rlbench.core.validation import parse_eps
+from rlbench.encoders.heads import ZeroShot, zero_shot
 from rlbench.training.adversary import adversarial
 from rlbench.training.data import validation_task
 from rlbench.training.recipe import Recipe

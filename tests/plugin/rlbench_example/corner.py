@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from rlbench.core import Ball, Classifier, Streams
-from rlbench.errors import FieldError
-from rlbench.registry import register
-from rlbench.threat import project
+from rlbench.core.errors import FieldError
+from rlbench.core.registry import register
+from rlbench.core.threat import project
 
 
 @register("attack", "corner")

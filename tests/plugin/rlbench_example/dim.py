@@ -6,7 +6,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from rlbench.core import Modality, Streams
-from rlbench.registry import register
+from rlbench.core.registry import register
 
 
 @register("corruption", "dim")

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, normalize
 
 from rlbench.core import Box
-from rlbench.registry import register
+from rlbench.core.registry import register
 
 PLACES = ("top left", "top right", "bottom left", "bottom right")
 

@@ -1,0 +1,1 @@
+"""Parts that attacks share: the pool of running searches, losses, candidates, ensembles."""

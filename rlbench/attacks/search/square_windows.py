@@ -1,0 +1,83 @@
+"""The windows of Square Attack on boxes of any shape: where one is, and the bump that fills it.
+
+A box (C, n_1, ..., n_k) has k axes besides channels: 2 for pictures and spectrograms, 3 for clips, 1 for waveforms.
+Every example of a batch has its own window, given by first (R, k) and lengths (R, k), int64.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from rlbench.core.threat import per_row, rows_norm
+
+
+def sides(share: Tensor, sizes: tuple[int, ...], *, least: int = 1) -> Tensor:
+    """(R,) share of a channel's coordinates -> (R, k) lengths of a window with the box's proportions.
+
+    On the square pictures of the paper it is their square. With a `least` of 3, lengths are odd where there is room.
+    """
+    n = torch.tensor(sizes, device=share.device)
+    lengths = (share[:, None] ** (1 / len(sizes)) * n).round().long().clamp_min(least)
+    return torch.minimum(lengths + (lengths % 2 == 0) if least == 3 else lengths, n)
+
+
+def place(u: Tensor, lengths: Tensor, sizes: tuple[int, ...]) -> Tensor:
+    """(R, k) uniform in [0, 1) -> (R, k) first coordinates of windows, uniform over all that fit."""
+    free = torch.tensor(sizes, device=u.device) - lengths + 1
+    return torch.minimum((u * free).long(), free - 1)
+
+
+def window(first: Tensor, lengths: Tensor, sizes: tuple[int, ...]) -> Tensor:
+    """(R, 1, *sizes) bool, inside of the window."""
+    inside = torch.ones(len(first), *[1] * (len(sizes) + 1), dtype=torch.bool, device=first.device)
+    for axis, r in enumerate(_offsets(first, sizes)):
+        inside = inside & _along((r >= 0) & (r < lengths[:, axis, None]), axis, len(sizes))
+    return inside
+
+
+def bump(first: Tensor, lengths: Tensor, split: Tensor, sizes: tuple[int, ...]) -> Tensor:
+    """(R, 1, *sizes) of unit L2 norm: pyramids of opposite sign and equal norm, the window's halves along `split` (R,).
+
+    Andriushchenko et al., 2020, https://arxiv.org/abs/1912.00049, eq. 2: a pyramid is sum_{i >= d} 1 / (i + 1)^2 at the
+    distance d from its centre, counted in the largest of the axes' distances.
+    """
+    k, device = len(sizes), first.device
+    top, d, sign = (torch.zeros(1, device=device) for _ in range(3))
+    for axis, r in enumerate(_offsets(first, sizes)):
+        length, here = lengths[:, axis, None], (split == axis)[:, None]
+        half = length // 2
+        second = here & (r >= half)
+        size = torch.where(second, length - half, torch.where(here, half, length))
+        r = torch.where(second, r - half, r)
+        d = torch.maximum(d, _along((r - size // 2).abs(), axis, k))
+        top = torch.maximum(top, _along(size // 2 + 1, axis, k))
+        sign = sign + _along(here * torch.where(second, -1.0, 1.0), axis, k)
+    squares = torch.arange(2 * max(sizes) + 2, device=device).clamp_min(1) ** 2
+    sums = torch.cumsum(1 / squares, 0) - 1  # of 1 / i^2 for i = 1..., from 0 on
+    height = (sums[top.long()] - sums[d.long()]).clamp_min(0.0)
+    filled = height * sign * window(first, lengths, sizes)
+    return _unit(_unit(filled.clamp_min(0.0)) - _unit(filled.clamp_max(0.0).abs()))
+
+
+def tiles(sizes: tuple[int, ...]) -> tuple[list[tuple[int, ...]], tuple[int, ...]]:
+    """First coordinates and lengths of the tiles that L2's start lays out: five along an axis, or as many as fit."""
+    lengths = tuple(max(n // 5, 1) for n in sizes)
+    starts = [range(max(n - 5 * t, 0) // 2, n - t + 1, t) for n, t in zip(sizes, lengths, strict=True)]
+    grid = torch.cartesian_prod(*[torch.tensor(list(axis)) for axis in starts]).view(-1, len(sizes))
+    return [tuple(row) for row in grid.tolist()], lengths
+
+
+def _unit(rows: Tensor) -> Tensor:
+    """Every row over its L2 norm; a row of zeros stays one."""
+    return rows / per_row(rows_norm(rows, "l2"), rows).clamp_min(1e-20)
+
+
+def _offsets(first: Tensor, sizes: tuple[int, ...]) -> list[Tensor]:
+    """Per axis (R, n): the coordinate counted from the window's first."""
+    return [torch.arange(n, device=first.device) - first[:, axis, None] for axis, n in enumerate(sizes)]
+
+
+def _along(values: Tensor, axis: int, k: int) -> Tensor:
+    """(R, n) -> (R, 1, 1.., n, ..1)."""
+    return values.view(len(values), *[1] * (axis + 1), values.shape[1], *[1] * (k - 1 - axis))

@@ -1,0 +1,124 @@
+"""`rlbench audit`: the soundness checks of a model on a suite, as a table and a badge."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from rlbench.audit.report import Audit
+    from rlbench.cli.console import Advance
+
+STYLES = {"pass": "green", "warn": "yellow", "fail": "bold red", "adaptive": "magenta", "skip": "dim"}
+COLOURS = {"sound": "bold green", "warn": "bold yellow", "needs adaptive": "bold magenta", "unreliable": "bold red"}
+
+
+@click.command(short_help="Soundness checks of a robust accuracy, and a badge.")
+@click.option("--suite", required=True, metavar="NAME|FILE.yaml", help="NAME:MODALITY for a part of a suite.")
+@click.option("--model", required=True, metavar="NAME|FOLDER", help="NAME+DEFENCE: behind a registered defence.")
+@click.option("--examples", type=click.IntRange(1, 200), default=100, show_default=True, metavar="N")
+@click.option("--check", "only", multiple=True, metavar="ID", help="Only this check, such as S7; several are allowed.")
+@click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True, metavar="N")
+@click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda")
+@click.option(
+    "--out", type=click.Path(path_type=Path, file_okay=False), default=Path("rlbench-results"), show_default=True
+)
+@click.option("--quiet", is_flag=True, help="Only the result.")
+@click.option("--json", "as_json", is_flag=True, help="The report as JSON on stdout.")
+def audit(
+    suite: str,
+    model: str,
+    examples: int,
+    only: tuple[str, ...],
+    batch_size: int,
+    device: str,
+    out: Path,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Attack MODEL in the ways in which a robustness number is usually found to be wrong.
+
+    The threat model is the suite's most attacked Linf one. The badge is sound, warn, needs adaptive or unreliable.
+    The report is written to OUT/audits. Exit 1 if the badge is unreliable or needs adaptive, else 0.
+    """
+    from rlbench.audit.report import audit as audited
+    from rlbench.cli import console
+    from rlbench.core.machine import device_of, settled
+    from rlbench.core.suite import load_suite
+
+    used = device_of(device)
+    with console.progress(quiet=quiet) as advance, settled(used):
+        shown = _Shown(advance)
+        found = audited(
+            load_suite(suite),
+            model,
+            examples=examples,
+            only=only,
+            device=used,
+            batch_size=batch_size,
+            report=shown.check,
+            on_pass=shown.passed,
+        )
+    path = _written(found, only, out)
+    if as_json:
+        click.echo(found.json(), nl=False)
+    else:
+        show(found, console.console())
+        click.echo(f"\nreport: {path}")
+    if not found.accepted:
+        raise click.exceptions.Exit(1)
+
+
+class _Shown:
+    """The check that is running, and the forward passes so far."""
+
+    def __init__(self, advance: Advance) -> None:
+        self.advance, self.passes, self.what, self.done, self.total = advance, 0, "loading", 0, 1
+
+    def check(self, what: str, done: int, total: int) -> None:
+        self.what, self.done, self.total = what, done, total
+        self.passed(0)
+
+    def passed(self, n: int) -> None:
+        self.passes += n
+        self.advance(self.what, self.done, self.total, f"{self.passes:,} passes")
+
+
+def _written(found: Audit, only: tuple[str, ...], out: Path) -> Path:
+    from rlbench.cli import console
+    from rlbench.core.errors import StoreError
+
+    name = "-".join((found.suite, found.model, *only)).replace("/", "_").replace("\\", "_").replace(":", "_")
+    path = out / "audits" / f"{name}.json"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"can't write {path}: {error.strerror}; choose another folder with --out") from None
+    console.write(path, found.json())
+    return path
+
+
+def show(found: Audit, out: Console) -> None:
+    """The table of checks, the badge, and what to do about each check that failed."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for name in ("check", "asks that", "result", "measured"):
+        table.add_column(name, no_wrap=name in ("check", "result"))
+    for one in found.findings:
+        table.add_row(one.id, one.check.asks, Text(one.status, style=STYLES[one.status]), Text(one.said))
+    title = f"{found.model} on {found.suite}, {found.threat}, n = {found.examples}: clean {100 * found.clean:.1f}%"
+    robust = "" if found.robust is None else f", robust at most {100 * found.robust:.1f}%"
+    out.print(Text(title + robust, style="bold"))
+    out.print(table)
+    out.print()
+    for one in found.findings:
+        if one.status in ("warn", "fail", "adaptive"):
+            out.print(Text(f"{one.id} ({one.check.rule}): {one.check.advice}.", style=STYLES[one.status]))
+    out.print(Text.assemble("badge: ", (found.badge, COLOURS[found.badge]), f"   ({found.seconds:.0f} s)"))

@@ -1,0 +1,133 @@
+"""The command that renders records: `rlbench leaderboard`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from rlbench.core.errors import UnknownName
+
+PATHS = "A result store, a .jsonl file or a folder of them; several are merged. Without it: leaderboards/."
+
+
+@click.command(short_help="Render records as tables, or as a page.")
+@click.option("--records", multiple=True, type=click.Path(path_type=Path), metavar="PATH", help=PATHS)
+@click.option("--board", metavar="NAME", help="Only this board.")
+@click.option("--check", is_flag=True, help="Write nothing; exit 1 if a board is not what its records make.")
+@click.option("--freeze", type=click.Path(path_type=Path), metavar="FILE", help="Make --records reference records.")
+@click.option("--runs", type=click.Path(path_type=Path), metavar="DIR", help="A campaign's folder, for --freeze.")
+@click.option("--format", type=click.Choice(["md", "latex", "csv", "json"]), default="md", show_default=True)
+@click.option("--baseline", metavar="MODEL", help="Show differences to it, with paired tests.")
+@click.option("--html", type=click.Path(path_type=Path, file_okay=False), metavar="DIR", help="Write DIR/index.html.")
+@click.option("--pictures", type=click.IntRange(0, 16), default=0, metavar="N", help="On the page, N examples a cell.")
+@click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Write the tables there.")
+def leaderboard(
+    records: tuple[Path, ...],
+    board: str | None,
+    check: bool,
+    freeze: Path | None,
+    runs: Path | None,
+    format: str,
+    baseline: str | None,
+    html: Path | None,
+    pictures: int,
+    out: Path | None,
+) -> None:
+    """Render records as tables of markdown, LaTeX, CSV or JSON, or as one HTML page.
+
+    \b
+    From a run to a board:
+      rlbench run --suite thermal --model rlbind --model fare
+      rlbench leaderboard --records rlbench-results --baseline fare        look at it
+      rlbench leaderboard --records rlbench-results --html site --pictures 4
+      rlbench leaderboard --records rlbench-results --freeze leaderboards/records/mine.jsonl
+      rlbench leaderboard                                      writes leaderboards/*.md
+      rlbench leaderboard --check                              exit 1 if one is out of date
+    """
+    if records and (check or board):
+        raise click.UsageError("--check and --board are about the boards in leaderboards/; leave --records out")
+    if runs and not freeze:
+        raise click.UsageError("--runs is for --freeze: its records are named by a campaign's jobs")
+    if runs and not runs.is_dir():
+        raise click.UsageError(f"--runs {runs}: there is no such folder")
+    if freeze and not records:
+        raise click.UsageError("--freeze needs --records: what is to become reference records")
+    if (format != "md" or baseline) and not (records or html):
+        raise click.UsageError(
+            "--format and --baseline need --records: the boards are markdown, with their own baseline"
+        )
+    if pictures and not html:
+        raise click.UsageError("--pictures needs --html: where they are shown")
+    if freeze:
+        _freeze(records, freeze, runs)
+    if html:
+        _page(records or _records_of(board), html, baseline, pictures)
+    elif records and (out or not freeze):
+        _tables(records, out, format, baseline)
+    elif not records:
+        _boards(board, check, out)
+
+
+def _freeze(paths: tuple[Path, ...], file: Path, runs: Path | None) -> None:
+    from rlbench.cli import console
+    from rlbench.report.boards.leaderboard import freeze
+    from rlbench.store.records import read_records
+
+    console.write(file, freeze(read_records(paths), runs))
+    click.echo(f"wrote {file}; `rlbench leaderboard` renders it")
+
+
+def _tables(paths: tuple[Path, ...], out: Path | None, format: str, baseline: str | None) -> None:
+    from rlbench.cli import console
+    from rlbench.report.boards.leaderboard import render
+    from rlbench.report.boards.tables import frame
+    from rlbench.store.per_example import sources
+    from rlbench.store.records import read_records
+
+    records = read_records(paths)
+    title = f"Results: {', '.join(path.name or str(path) for path in paths)}"
+    shared = sources(records, paths)
+    console.emit(out, render(frame(records), title, baseline=baseline, format=format, sources=shared))
+
+
+def _page(paths: tuple[Path, ...], folder: Path, baseline: str | None, pictures: int) -> None:
+    from rlbench.cli import console
+    from rlbench.report.site import page
+
+    with console.progress(quiet=not pictures) as advance:
+        text = page.render(
+            paths, baseline=baseline, pictures=pictures, report=lambda what, k, n: advance(what, k, n, "")
+        )
+    console.write_all(folder, {"index.html": text.encode()})
+    click.echo(f"wrote {folder / 'index.html'} ({len(text.encode()) / 1e6:.1f} MB); open it in any browser")
+
+
+def _records_of(name: str | None) -> tuple[Path, ...]:
+    """The reference records of a board, or of all."""
+    from rlbench.report.boards.leaderboard import boards
+
+    found = {board.name: board.records for board in boards()}
+    if name is not None and name not in found:
+        raise UnknownName("board", name, found)
+    return (found[name],) if name else tuple(found.values())
+
+
+def _boards(name: str | None, check: bool, out: Path | None) -> None:
+    from rlbench.cli import console
+    from rlbench.report.boards.leaderboard import boards, is_checkout
+
+    chosen = [board for board in boards() if board.records in _records_of(name)]
+    if not chosen:
+        click.echo("there are no boards: leaderboards/records has no .jsonl file; --records with --freeze makes one")
+    elif check:
+        stale = [board for board in chosen if board.stale()]
+        for board in stale:
+            click.echo(f"{board.page} is not what {board.records} makes; run `rlbench leaderboard`", err=True)
+        click.echo(f"{len(chosen) - len(stale)} of {len(chosen)} boards are up to date")
+        raise click.exceptions.Exit(1 if stale else 0)
+    elif out and len(chosen) > 1:
+        raise click.UsageError(f"--out takes one board; choose it with --board: {', '.join(b.name for b in chosen)}")
+    else:
+        for board in chosen:
+            console.emit(out or (board.page if is_checkout(board) else None), board.text())

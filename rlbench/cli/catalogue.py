@@ -1,0 +1,55 @@
+"""The commands about published data sets: `rlbench data list`, `rlbench data check`."""
+
+from __future__ import annotations
+
+import click
+
+
+@click.group(short_help="Published data sets: where to get them, and whether a copy is whole.")
+def data() -> None:
+    """Published data sets: where to get them, and whether a copy is whole. Nothing is downloaded."""
+
+
+@data.command("list")
+@click.option("--json", "as_json", is_flag=True, help="A JSON array on stdout, with every field.")
+def list_(as_json: bool) -> None:
+    """The published data sets with their pages, licences and places below RLBENCH_DATA."""
+    from rlbench.cli import console
+    from rlbench.tasks.integrity import data_sets
+
+    rows = [
+        {
+            "name": name,
+            "modality": one.kind,
+            "test examples": str(one.source.test or "-"),
+            "folder": one.source.folder,
+            "get it from": one.source.url,
+            "licence": one.source.licence,
+            "layout": one.source.layout,
+        }
+        for name, one in data_sets().items()
+    ]
+    if as_json:
+        click.echo(console.as_json(rows))
+    else:
+        shown = [{key: value for key, value in row.items() if key not in ("layout", "licence")} for row in rows]
+        console.listing(shown, console.console())
+
+
+@data.command()
+@click.argument("name", metavar="NAME")
+@click.option("--root", default="", metavar="DIR", help="The copy [default: its folder below RLBENCH_DATA].")
+def check(name: str, root: str) -> None:
+    """Whether a copy of the data set NAME is whole: counts, classes, files, checksums. Exit 1 if a fault is found."""
+    from rlbench.tasks.integrity import data_sets, inspected
+
+    copy = inspected(name, root)
+    about = data_sets()[name].source
+    click.echo(f"{about.title} in {copy.folder}")
+    marks = {True: "ok", False: "WRONG", None: "-"}
+    for finding in copy.findings:
+        click.echo(f"  {marks[finding.good]:5}  {finding.what}: {finding.found}")
+    click.echo(f"source: {about.url}; licence: {about.licence}")
+    click.echo(f"verdict: {'no fault found' if copy.whole else f'not whole; it must hold {about.layout}'}")
+    if not copy.whole:
+        raise click.exceptions.Exit(1)

@@ -1,0 +1,313 @@
+"""How results look on a terminal: listings, plans, tables, progress. Used by the command line alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from math import ceil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderHook, RenderResult
+from rich.measure import Measurement
+from rich.progress import BarColumn, TextColumn
+from rich.progress import Progress as Bar
+from rich.segment import Segment
+from rich.table import Column
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from rlbench.core.errors import StoreError, printable
+from rlbench.engine.soundness.catalogue import MARK, doubtful
+
+if TYPE_CHECKING:
+    from rlbench.core import Record
+    from rlbench.encoders.cards import Model
+    from rlbench.report.boards.scores import Score, Table
+    from rlbench.training.loop import Step
+
+EVERY = 5.0  # seconds between two plain lines
+WIDE = 400  # columns of a console that is no terminal, so that no line is folded in a log
+FOLDED = 120  # columns from which on such a console turns a table
+
+
+class _Printable(RenderHook):
+    """Prints names from files as they are: without control characters, which a terminal would obey."""
+
+    def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
+        return [_Clean(one) for one in renderables]
+
+
+class _Clean:
+    def __init__(self, inner: ConsoleRenderable) -> None:
+        self.inner = inner
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for text, style, control in console.render(self.inner, options):
+            yield Segment(text if control else "\n".join(map(printable, text.split("\n"))), style, control)
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        return Measurement.get(console, options, self.inner)
+
+
+def console(stream: TextIO | None = None) -> Console:
+    """A console on a stream (default: stdout), as wide as its terminal, or WIDE; names are no markup to it."""
+    stream = sys.stdout if stream is None else stream
+    width = None if stream.isatty() else WIDE
+    found = Console(file=stream, width=width, highlight=False, soft_wrap=False, markup=False, emoji=False)
+    found.push_render_hook(_Printable())
+    return found
+
+
+def listing(rows: Sequence[Mapping[str, object]], out: Console) -> None:
+    """Rows of one shape as a table, the first column in bold."""
+    lines = any("\n" in str(value) for row in rows for value in row.values())
+    table = RichTable(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 2, 0, 0), leading=int(lines))
+    for index, name in enumerate(rows[0] if rows else ()):
+        table.add_column(name, style="bold" if index == 0 else "", no_wrap=name != "about" and name != "summary")
+    for row in rows:
+        table.add_row(*(Text(str(value)) for value in row.values()))
+    out.print(table)
+
+
+def installed(kind: str) -> list[dict[str, object]]:
+    """What is installed of a kind: suites, models, or a kind of plugin; imports no torch."""
+    if kind == "suites":
+        from rlbench.core.suite import suites
+
+        return [asdict(suite) for suite in suites()]
+    if kind == "models":
+        from rlbench.encoders.models import models
+
+        return [_model(model) for model in models()]
+    from rlbench.core.registry import entries
+
+    found = [entry for (of, _), entry in sorted(entries().items()) if f"{of}s" == kind]
+    return [{"name": e.name, "summary": e.summary, "defined in": f"{e.module}.{e.attribute}"} for e in found]
+
+
+def _model(model: Model) -> dict[str, object]:
+    return {
+        "name": model.name,
+        "backbone": model.backbone,
+        "modalities": list(model.modalities),
+        "summary": model.summary,
+        "source": model.source,
+        "trained on": model.data,
+        "bytes": model.size,
+        "sha256": model.sha256,
+    }
+
+
+def brief(row: Mapping[str, object]) -> dict[str, str]:
+    """A row of `installed` in few words, for a terminal: without paths, hashes cut."""
+    if "sha256" in row:
+        return _brief_model(row)
+    return {name: str(value) for name, value in row.items() if name not in ("path", "defined in")}
+
+
+def _brief_model(row: Mapping[str, Any]) -> dict[str, str]:
+    weights = [f"{modality} {row['sha256'].get(modality, '')[:12]}".strip() for modality in row["modalities"]]
+    size = f"{row['bytes'] / 1e6:.1f} MB" if row["bytes"] else ""
+    about = [row["summary"], row["trained on"] and f"Data: {row['trained on']}.", row["source"]]
+    return {
+        "name": row["name"],
+        "backbone": row["backbone"],
+        "modality, sha256": "\n".join(weights) or "-",
+        "size": size or "-",
+        "about": "\n".join(filter(None, about)),
+    }
+
+
+def as_json(rows: Iterable[object]) -> str:
+    """A JSON array, one row a line."""
+    lines = [json.dumps(row, sort_keys=True, ensure_ascii=False) for row in rows]
+    return "[" + ",\n ".join(lines) + "]"
+
+
+def scores(table: Table, out: Console) -> None:
+    """One row a model; where that is wider than the terminal, one column a model; the failures below."""
+    width = out.width if out.is_terminal else FOLDED
+    layouts = (_upright(table), _turned(table), _turned(table, folded=True))
+    whole = out.options.update(width=10 * WIDE)
+    fitting = [grid for grid in layouts if out.measure(grid, options=whole).maximum <= width]
+    out.print(Text(_title(table), style="bold"))
+    out.print(fitting[0] if fitting else layouts[-1])
+    for line in table.failures:
+        out.print(Text(f"failed: {line}", style="bold red"))
+    for line in table.notes:
+        out.print(Text(f"note: {line}", style="dim"))
+
+
+def _cell(score: Score | None, *, folded: bool = False) -> Text:
+    if score is None:
+        return Text("-", style="dim")
+    text = str(score).replace(" ", "\n", 1) if folded else str(score)
+    marked = f"{MARK} {text}" if score.error is None and doubtful(score.soundness) else text
+    return Text(marked, style="bold red" if score.error is not None else "")
+
+
+def _title(table: Table) -> str:
+    size = "" if "n" in table.apart else f", n = {table.facts['n']}"
+    return f"{table.title}{size}; accuracy in % [Wilson 95% interval]"
+
+
+def _upright(table: Table) -> RichTable:
+    grid = RichTable(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    grid.add_column("model", style="bold", no_wrap=True)
+    for column in table.columns:
+        grid.add_column(column, justify="right", no_wrap=True)
+    for row in table.rows:
+        grid.add_row(row.model, *(_cell(row.scores.get(column)) for column in table.columns))
+    return grid
+
+
+def _turned(table: Table, *, folded: bool = False) -> RichTable:
+    """One column a model; folded: a cell takes two lines."""
+    grid = RichTable(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    grid.add_column("", no_wrap=True)
+    for row in table.rows:
+        grid.add_column(row.model.replace(":", ":\n") if folded else row.model, justify="right")
+    for column in table.columns:
+        cells = (_cell(row.scores.get(column), folded=folded) for row in table.rows)
+        grid.add_row(Text(column), *cells, style="bold" if column.startswith("worst ") else "")
+    return grid
+
+
+def records_json(records: Iterable[Record]) -> str:
+    """The records as a JSON array."""
+    return as_json(asdict(record) for record in records)
+
+
+def results(records: Sequence[Record], out: Console) -> None:
+    """The tables of these records, one for each suite and number of examples, with each model's badge."""
+    from rlbench.report.boards.badges import lines
+    from rlbench.report.boards.tables import frame, tables
+
+    found = tables(frame(records)) if records else []
+    for table in found:
+        out.print()
+        scores(table, out)
+        badges(lines(table, records), out)
+    recalls = [row for record in records if (row := retrieved(record))]
+    for columns in dict.fromkeys(map(tuple, recalls)):
+        out.print()
+        listing([row for row in recalls if tuple(row) == columns], out)
+    if any(record.backbone == "mini" for record in records):
+        out.print("mini is a small model organism: its numbers are not LanguageBind's.", style="dim")
+
+
+def doubts(records: Sequence[Record], out: Console) -> None:
+    """The lines of `results` that say what is not sound, alone."""
+    from rlbench.report.boards.badges import lines
+    from rlbench.report.boards.tables import frame, tables
+
+    found = [line for table in tables(frame(records)) for line in lines(table, records)]
+    badges([line for line in found if not line.endswith(": sound")], out)
+
+
+def badges(found: Sequence[str], out: Console) -> None:
+    """The lines of `rlbench.badges`, and what the mark in the table means."""
+    for line in found:
+        out.print(Text(line, style="" if line.endswith(": sound") else "bold red"), soft_wrap=True)
+    if any(not line.endswith(": sound") for line in found):
+        out.print(f"{MARK} not sound; `rlbench audit` says more", style="dim")
+
+
+def retrieved(record: Record) -> dict[str, str]:
+    """A record's recalls in %, bounds with ≤ (see `recalls`); nothing where it has none."""
+    from rlbench.report.boards.recall import recalls
+
+    shown = {name: text for name, text in recalls(asdict(record) | dict(record.provenance)).items() if "R@" in name}
+    return {"model": record.model, "retrieval, %": record.perturbation, **shown} if shown else {}
+
+
+Advance = Callable[[str, int, int, str], None]  # what is being done, how much of how much, and a remark
+
+
+@contextmanager
+def progress(*, quiet: bool) -> Iterator[Advance]:
+    """A live bar on stderr if that is a terminal; else a plain line every EVERY seconds; or nothing."""
+    if quiet:
+        yield lambda what, done, total, remark: None
+    elif sys.stderr.isatty():
+        what = TextColumn(
+            "{task.description}", markup=False, table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")
+        )
+        remark = TextColumn("{task.fields[remark]}", markup=False, table_column=Column(no_wrap=True))
+        with Bar(what, BarColumn(16), remark, console=console(sys.stderr), transient=True, expand=True) as bar:
+            task = bar.add_task("", total=None, remark="")
+            yield lambda what, done, total, remark: bar.update(
+                task, description=what, completed=done, total=total, remark=remark
+            )
+    else:
+        yield _lines()
+
+
+def remark(step: Step) -> str:
+    """`step 3 of 10, loss 0.523`, or `example 512 of 6000` while they are rendered."""
+    loss = "" if step.loss is None else f", loss {step.loss:.3f}"
+    return f"{step.what} {step.step} of {step.steps}{loss}"
+
+
+def _lines() -> Advance:
+    last = time.monotonic()
+
+    def line(what: str, done: int, total: int, remark: str) -> None:
+        nonlocal last
+        if time.monotonic() - last >= EVERY:
+            last = time.monotonic()
+            console(sys.stderr).print(f"{100 * done // max(total, 1):3d}%  {what}  {remark}")
+
+    return line
+
+
+def clock(seconds: float) -> str:
+    """`1:05`, rounded up."""
+    whole = ceil(seconds)
+    return f"{whole // 60}:{whole % 60:02d}"
+
+
+def check_writable(path: Path) -> None:
+    """Raises: StoreError."""
+    folder = path.absolute().parent
+    if path.exists() and not path.is_file():  # a device would be replaced by a file
+        raise StoreError(f"can't write {path}: it is no file; choose another path")
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise StoreError(f"can't write {path}: {folder} is no folder that can be written to; choose another path")
+
+
+def write(path: Path, data: bytes | str) -> None:
+    """Writes the file whole or not at all. Raises: StoreError."""
+    check_writable(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_bytes(data.encode() if isinstance(data, str) else data)
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise StoreError(f"can't write {path}: {error.strerror}; choose another path") from None
+
+
+def write_all(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Writes files into a folder, which is made if there are any. Raises: StoreError."""
+    with suppress(OSError):  # the first file says what is wrong
+        if files:
+            folder.mkdir(exist_ok=True)
+    for name, data in files.items():
+        write(folder / name, data)
+
+
+def emit(path: Path | None, text: str) -> None:
+    """Writes the text to the file and says so, or prints it."""
+    if path is None:
+        sys.stdout.write(text)
+    else:
+        write(path, text)
+        sys.stdout.write(f"wrote {path}\n")

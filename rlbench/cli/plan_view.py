@@ -1,0 +1,94 @@
+"""How a plan looks on a terminal: a line a suite and model, or for a dry run one a cell, and what all of it costs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from rlbench.cli.console import clock
+from rlbench.engine.plan.types import Pair, Plan, PlannedCell
+
+LEFT = ("suite", "model", "cell")
+PASSES = ("forward passes", "at most", "backward", "at most")
+
+
+def plan(plan: Plan, out: Console, *, by_cell: bool = False) -> None:
+    """A row a suite and model, or a cell: what is recorded, and the passes that the rest takes, about and at most."""
+    parts: dict[tuple[str, str], list[PlannedCell]] = {}
+    for cell in plan.cells:
+        parts.setdefault((cell.suite, cell.model), []).append(cell)
+    chosen = {about: cells for about, cells in parts.items() if not cells[0].skipped}
+    if by_cell:
+        for (suite, model), cells in chosen.items():
+            out.print(Text(f"{suite}, {model}, {cells[0].n} examples", style="bold"))
+            out.print(_cells(cells, piloted=plan.piloted))
+    else:
+        out.print(_parts(chosen, piloted=plan.piloted))
+    for (suite, model), cells in parts.items():
+        if cells[0].skipped:
+            out.print(Text(f"skipped: {suite} with {model}: {cells[0].skipped}", style="yellow"))
+    for note in plan.notes:
+        out.print(Text(f"note: {note}", style="yellow"))
+    for line in _totals(plan, by_cell=by_cell):
+        out.print(line)
+
+
+def _grid(names: Sequence[str]) -> Table:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 2, 0, 0))
+    for name in names:
+        table.add_column(name, justify="left" if name in LEFT else "right")
+    return table
+
+
+def _passes(cells: Sequence[PlannedCell], *, piloted: bool) -> list[str]:
+    """Forward and backward passes, each about (`-` without a pilot) and at most."""
+    about = sum(c.expected_forwards for c in cells), sum(c.expected_backwards for c in cells)
+    most = sum(c.forwards for c in cells), sum(c.backwards for c in cells)
+    pairs = zip(about, most, strict=True)
+    return [text for a, m in pairs for text in (f"{a:,}" if piloted else "-", f"{m:,}")]
+
+
+def _parts(parts: dict[tuple[str, str], list[PlannedCell]], *, piloted: bool) -> Table:
+    table = _grid(("suite", "model", "examples", "cells", "blocks done", *PASSES))
+    for (suite, model), cells in parts.items():
+        blocks, done = sum(c.blocks for c in cells), sum(c.done for c in cells)
+        counts = (str(cells[0].n), str(len(cells)), f"{done} of {blocks}")
+        table.add_row(suite, model, *counts, *_passes(cells, piloted=piloted))
+    return table
+
+
+def _cells(cells: Sequence[PlannedCell], *, piloted: bool) -> Table:
+    """The last column is half the expected width of the 95% interval, in points; severities share a row."""
+    table = _grid(("cell", "blocks done", *PASSES, "+- points"))
+    rows: dict[tuple[str, float], list[PlannedCell]] = {}
+    for cell in cells:
+        name, _, last = cell.perturbation.rpartition(" ")
+        severity = last in "12345" and " " not in name
+        rows.setdefault((name if severity else cell.perturbation, cell.half_width), []).append(cell)
+    for (name, half), group in rows.items():
+        done = f"{sum(c.done for c in group)} of {sum(c.blocks for c in group)}"
+        many = f"{name}, {len(group)} severities" if len(group) > 1 else group[0].perturbation
+        table.add_row(many, done, *_passes(group, piloted=piloted), f"{100 * half:.1f}")
+    return table
+
+
+def _totals(plan: Plan, *, by_cell: bool) -> list[str]:
+    processes = f"{plan.workers} process{'es' * (plan.workers > 1)} on {plan.device}"
+    about = f"about {clock(plan.expected)}, at most {clock(plan.seconds)} left" if plan.piloted else ""
+    time = (about or f"at most {clock(plan.seconds)} left") if plan.units else "nothing left to compute"
+    lines = [
+        f"{time}, {processes}; 95% intervals up to +-{100 * plan.half_width:.1f} points; store: {plan.store.path}",
+    ]
+    used = {unit.pair for unit in plan.units} if by_cell else set()
+    return [_pace(pair) for k, pair in enumerate(plan.pairs) if k in used] + lines
+
+
+def _pace(pair: Pair) -> str:
+    each = 1e3 * pair.rates.pace.seconds(1, 1)
+    told = f"{pair.suite.name}, {pair.model}: {each:.2f} ms a forward and backward pass of an example"
+    corrupting = sum(pair.rates.corrupting.values())
+    return told + (f", {1e3 * corrupting:.0f} ms for all its corruptions" if corrupting else "")

@@ -1,0 +1,80 @@
+"""Files of text that people write or exchange: read whole, of bounded size, and JSON without what no writer means."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from pathlib import Path
+from typing import Any, NoReturn
+
+from rlbench.core.errors import RLBenchError, quote
+
+SIZE = 2**17  # bytes of a file that a person writes: YAML, an entry
+
+
+def expand_user(path: str) -> Path:
+    """The path with `~` and `~name` as folders. Raises: RLBenchError where there is no such user."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise RLBenchError(f"{quote(path)}: there is no user of this name; write ./~... for a file's name") from None
+
+
+def read_bytes(path: str | os.PathLike[str], limit: int = SIZE) -> bytes:
+    """The bytes of a regular file.
+
+    Raises:
+        OSError: it can't be read; it is a folder, a pipe or a device; it has more than `limit` bytes.
+    """
+    with open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as file:  # a pipe would wait
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            kind = "folder" if stat.S_ISDIR(os.fstat(file.fileno()).st_mode) else "pipe or device"
+            raise OSError(0, f"it is a {kind}, not a file")
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise OSError(0, f"it has more than {limit:,} bytes")
+    return data
+
+
+def read_text(path: str | os.PathLike[str], limit: int = SIZE) -> str:
+    """The text of a regular file in UTF-8, with or without a mark of it. Raises: OSError, UnicodeDecodeError."""
+    return read_bytes(path, limit).decode("utf-8-sig")
+
+
+def reason(error: OSError | UnicodeDecodeError) -> str:
+    """Why a file could not be read, in few words."""
+    if isinstance(error, UnicodeDecodeError):
+        return f"line {error.object.count(10, 0, error.start) + 1} is not UTF-8 (byte {error.object[error.start]:#04x})"
+    return error.strerror or str(error)
+
+
+def load_json(text: str) -> Any:
+    """The value of a JSON text without names that stand twice, NaN and infinities.
+
+    Raises: ValueError, also for a text that is nested too deep.
+    """
+    try:
+        return json.loads(text, object_pairs_hook=_once, parse_constant=_no_number, parse_float=_finite)
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise ValueError(f"{quote(name)} stands twice")
+        found[name] = value
+    return found
+
+
+def _no_number(text: str) -> NoReturn:
+    raise ValueError(f"{text} is no number of JSON")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if abs(value) == float("inf"):
+        raise ValueError(f"{text[:40]} is too large")
+    return value

@@ -1,0 +1,126 @@
+"""Clips: files -> frames in [0, 1] at an encoder's box, in the order of their numbers, upright."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator, Set
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rlbench.core import Box
+from rlbench.core.errors import DataError
+from rlbench.core.guard import guard
+from rlbench.core.media import preprocess
+from rlbench.core.media.stills import MODES, planes
+
+FILMS = (".mp4", ".avi", ".mkv", ".webm", ".mov", ".m4v", ".mpg")
+LARGEST = 40_000_000  # pixels of a frame: 8K has 33 million
+Prepare = Callable[..., Tensor]  # a function of `preprocess` on frames: (C, T, H, W), side, antialias
+_SMALL = 112  # pixels of a box for which frames are smoothed
+_TIMED = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")  # containers whose headers say how long they are
+_SHARE, _SLACK = 0.9, 0.5  # of that length and seconds less: a clip that ends earlier is cut
+_OPTIONS = {"protocol_whitelist": "file,crypto,data"}  # a list of addresses in a film's place opens no connection
+
+
+def open_film(path: Path) -> Any:
+    """A film as a PyAV container."""
+    import av
+
+    return av.open(str(path), options=_OPTIONS)
+
+
+def _frames(path: Path) -> Iterator[Any]:
+    """Decodes the pictures of a clip. Raises: what PyAV raises; DataError for a file that is cut."""
+    with open_film(path) as container:
+        stream = container.streams.best("video") or container.streams.video[0]
+        stream.codec_context.options = {"max_pixels": str(LARGEST)}
+        end = 0.0
+        for packet in container.demux():
+            if packet.is_corrupt:
+                raise DataError(f"the clip {path} is cut or damaged: a packet at {end:.2f} s is not whole")
+            if packet.pts is not None:
+                end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+            if packet.stream.index == stream.index:
+                yield from packet.decode()
+        whole = (container.duration or 0) / 1e6 if container.format.name in _TIMED else 0.0
+        if end < _SHARE * whole - _SLACK:
+            raise DataError(f"the clip {path} is cut: it ends at {end:.2f} s of the {whole:.2f} s that its header says")
+
+
+def _upright(still: np.ndarray, frame: Any, path: Path) -> np.ndarray:
+    """(C, H, W) as a player shows it: turned and mirrored by the frame's display matrix. Raises: DataError."""
+    data = frame.side_data.get("DISPLAYMATRIX")
+    if data is None:
+        return still
+    a, b, _, c, d, *_ = struct.unpack("9i", bytes(data)[:36])  # (x, y) is shown at (a x + c y, b x + d y)
+    straight, across = abs(a) + abs(d), abs(b) + abs(c)
+    if min(straight, across) > 0.01 * max(straight, across):
+        raise DataError(f"the clip {path} is to be shown aslant; turn its pictures by a multiple of 90 degrees")
+    if across > straight:
+        still, a, d = still.swapaxes(1, 2), c, b
+    return np.ascontiguousarray(still[:, :: -1 if d < 0 else 1, :: -1 if a < 0 else 1])
+
+
+def _stills(path: Path, channels: int, wanted: Set[int]) -> Iterator[tuple[int, np.ndarray]]:
+    """Some of a clip's frames, by number: (C, H, W) uint8, upright. Raises: DataError."""
+    with guard(f"can't read the clip {path}"):
+        for i, frame in enumerate(_frames(path)):
+            if i in wanted:
+                yield i, _upright(planes(frame.to_image().convert(MODES[channels])), frame, path)
+
+
+def _picked(path: Path, box: Box, choose: Callable[[int], list[int]], prepare: Prepare) -> Tensor:
+    """The frames of a clip that `choose` names, given their number, each (C, 1, H, W) in [0, 1] as `prepare` makes it.
+
+    Frames are taken by number, also where their times are uneven. They are smoothed for boxes below 112 pixels, such
+    as a mini encoder's, where little would be left of them.
+
+    Returns:
+        (frames, ...).
+    """
+    channels, _, side, width = box.shape
+    if side != width:
+        raise DataError(f"clips are for square boxes; the encoder's box is {box.shape}")
+    # Twice, since the count in a file's header is often wrong and a long clip does not fit in memory.
+    with guard(f"can't read the clip {path}"):
+        count = sum(1 for _ in _frames(path))
+    if not count:
+        raise DataError(f"the clip {path} has no frames")
+    wanted = choose(count)
+    kept = {
+        i: prepare(torch.from_numpy(still.astype(np.float32) / 255)[:, None], side, antialias=side < _SMALL)
+        for i, still in _stills(path, channels, frozenset(wanted))
+    }
+    return torch.stack([kept[i] for i in wanted]).clamp(0, 1)  # smoothing's weights add up to 1 but for rounding
+
+
+def video(path: Path, box: Box) -> np.ndarray:
+    """A clip as `preprocess.clip` prepares it, of as many frames as the box has: `preprocess.frame_numbers`.
+
+    Returns:
+        (C, T, H, W) float32 in [0, 1].
+    """
+    found = _picked(path, box, partial(preprocess.frame_numbers, frames=box.shape[1]), preprocess.clip)
+    return found[:, :, 0].transpose(0, 1).numpy()
+
+
+def views(path: Path, box: Box, segments: int) -> np.ndarray:
+    """Views of a clip: `segments` over time (`preprocess.view_frames`) by three in space (`preprocess.thirds`).
+
+    Returns:
+        (C, segments * 3 * T, H, W) float32 in [0, 1], one view after the other.
+    """
+    channels, total, *size = box.shape
+    frames = total // (3 * segments)
+
+    def choose(count: int) -> list[int]:
+        return [i for run in preprocess.view_frames(count, frames, segments) for i in run]
+
+    found = _picked(path, box, choose, preprocess.thirds).numpy()  # (segments * T, 3, C, 1, H, W)
+    split = found.reshape(segments, frames, 3, channels, *size)
+    return split.transpose(3, 0, 2, 1, 4, 5).reshape(box.shape)

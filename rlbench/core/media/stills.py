@@ -1,0 +1,144 @@
+"""Pictures: files -> arrays in [0, 1] at an encoder's box, in steps of 1/255; and depth in millimetres."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import ExifTags, Image, ImageFile, ImageOps
+
+from rlbench.core.box import Box, Fit
+from rlbench.core.errors import DataError
+from rlbench.core.guard import guard
+from rlbench.core.media import preprocess
+
+PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff")
+LARGEST = 120_000_000  # pixels of a picture: 1.5 GB in the making, at most
+MODES = {1: "L", 3: "RGB"}
+_WIDE = ("I", "F")  # more than 8 bits: Pillow's conversion would clip them
+# What a file may be, by its content. Left out is what starts another program (EPS) or has no mark of its own.
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "PPM", "TIFF", "GIF", "JPEG2000", "AVIF")
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}  # of Exif's Orientation
+
+
+def planes(picture: Image.Image) -> np.ndarray:
+    """(C, H, W) uint8."""
+    return np.atleast_3d(np.asarray(picture)).transpose(2, 0, 1)
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    """Those of _FORMATS that this Pillow knows."""
+    Image.init()
+    return tuple(name for name in _FORMATS if name in Image.OPEN)
+
+
+@contextmanager
+def _strictly() -> Iterator[None]:
+    """Pillow without its warnings, and without the rest of a file that is cut made up, which other code may allow."""
+    before = ImageFile.LOAD_TRUNCATED_IMAGES
+    ImageFile.LOAD_TRUNCATED_IMAGES = False
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        ImageFile.LOAD_TRUNCATED_IMAGES = before
+
+
+def _decoded(path: Path, kind: str) -> Image.Image:
+    """A whole picture in its own mode, upright: of several in a file, the first. Raises: DataError."""
+    with guard(f"can't read the {kind} {path}"), _strictly(), Image.open(path, formats=_formats()) as found:
+        if found.width * found.height > LARGEST:
+            raise DataError(f"{path} has {found.width} x {found.height} pixels; a picture has at most {LARGEST:,}")
+        found.load()
+        turn = _orientation(found)
+        return found.transpose(_TURNS[turn]) if turn in _TURNS else found
+
+
+def _orientation(picture: Image.Image) -> int:
+    """Exif's Orientation alone: other tags are often wrong. 1, upright, where there is none that can be read."""
+    try:
+        found = picture.getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # as every viewer does; the pixels are another part of the file
+        return 1
+    return found if isinstance(found, int) else 1
+
+
+def picture(path: Path, channels: int) -> Image.Image:
+    """A whole picture, upright, in 8 bits: RGB for three channels, grey for one; transparency is left out.
+
+    Raises: DataError.
+    """
+    found = _decoded(path, "image")
+    if found.mode.startswith(_WIDE):
+        raise DataError(f"{path} has more than 8 bits a pixel ({found.mode}); convert it to 8 bits")
+    with guard(f"can't read the image {path}"), _strictly():
+        return found.convert(MODES[channels])
+
+
+def pixels(picture: Image.Image, box: Box) -> np.ndarray:
+    """A picture in memory, as `box.fit` says: by default bicubic to the box's short side, centre crop.
+
+    Returns:
+        (C, H, W) float32 in [0, 1].
+    """
+    channels, rows, columns = box.shape
+    picture = picture.convert(MODES[channels])
+    if isinstance(box.fit, Fit):
+        return planes(box.fit(picture, rows, columns)).astype(np.float32) / 255
+    return planes(ImageOps.fit(picture, (columns, rows), Image.Resampling.BICUBIC)).astype(np.float32) / 255
+
+
+def image(path: Path, box: Box, part: Sequence[float] = ()) -> np.ndarray:
+    """A picture: RGB for a box of three channels, grey for one; to the box's size by `pixels`.
+
+    Args:
+        path: the file.
+        box: the encoder's.
+        part: left, top, right, bottom in pixels of what is cut out first; nothing for the whole.
+
+    Returns:
+        (C, H, W) float32 in [0, 1].
+    """
+    whole = picture(path, box.shape[0])
+    if part:
+        left, top, right, bottom = (round(edge) for edge in part)
+        edges = max(left, 0), max(top, 0), min(right, whole.width), min(bottom, whole.height)
+        if edges[0] >= edges[2] or edges[1] >= edges[3]:
+            raise DataError(
+                f"{path} is {whole.width} x {whole.height}; nothing of it lies in {left, top, right, bottom}"
+            )
+        whole = whole.crop(edges)
+    return pixels(whole, box)
+
+
+def depth(path: Path, box: Box) -> np.ndarray:
+    """A depth picture of 16 bits in millimetres, as `preprocess.depth` prepares it; every channel is the same.
+
+    Returns:
+        (C, H, W) float32 in [0, 1].
+    """
+    found = _decoded(path, "depth picture")
+    if not found.mode.startswith("I"):
+        raise DataError(f"{path} is {found.mode}; a depth picture has 16 bits a pixel, in millimetres")
+    with guard(f"can't read the depth picture {path}"):
+        millimetres = np.asarray(found).astype(np.float32)
+    channels, height, width = box.shape
+    if height != width:
+        raise DataError(f"depth is for square boxes; the encoder's box is {box.shape}")
+    near = preprocess.depth(torch.from_numpy(millimetres), height)
+    return near.expand(channels, -1, -1).numpy()

@@ -1,0 +1,105 @@
+"""Names to factories. Listing never imports a plugin: the decorator's literal arguments are read from the source.
+
+A distribution adds plugins by an entry point in the group `rlbench.plugins` that names a package (all its
+modules are read) or a module; rlbench's own built-ins come in the same way.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.util
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache, partial
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from rlbench.core.errors import RLBenchError, UnknownName
+from rlbench.core.validation import checked
+
+Kind = Literal["attack", "corruption", "defence", "encoder", "objective", "task"]
+F = TypeVar("F", bound=Callable[..., object])
+GROUP = "rlbench.plugins"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Where a plugin lives: module and attribute, with the first line of its docstring."""
+
+    kind: Kind
+    name: str
+    module: str
+    attribute: str
+    summary: str
+
+
+def register(kind: Kind, *names: str) -> Callable[[F], F]:
+    """Marks a class or function as the factory of `names` (literal strings).
+
+    A factory of several names is called with `name=<the one that was asked for>`.
+    """
+
+    def mark(factory: F) -> F:
+        return factory
+
+    return mark
+
+
+def _registrations(module: str, path: Path) -> list[Entry]:
+    found = []
+    for node in ast.parse(path.read_text(encoding="utf-8"), str(path)).body:
+        if not isinstance(node, ast.ClassDef | ast.FunctionDef):
+            continue
+        for mark in node.decorator_list:
+            if isinstance(mark, ast.Call) and getattr(mark.func, "id", "") == "register":
+                kind, *names = (ast.literal_eval(argument) for argument in mark.args)
+                summary = (ast.get_docstring(node) or "").split("\n", 1)[0]
+                found += [Entry(kind, name, module, node.name, summary) for name in names]
+    return found
+
+
+@cache
+def entries() -> dict[tuple[Kind, str], Entry]:
+    """Every registered plugin by (kind, name); two plugins of one name are an error."""
+    table: dict[tuple[Kind, str], Entry] = {}
+    for point in sorted(entry_points(group=GROUP), key=lambda p: (p.value, p.name)):
+        spec = importlib.util.find_spec(point.module)
+        if spec is None or spec.origin is None:
+            raise RLBenchError(f"entry point {point.name!r} of {GROUP} names {point.module!r}, which is not installed")
+        origin = Path(spec.origin)
+        for path in sorted(origin.parent.glob("*.py")) if spec.submodule_search_locations else [origin]:
+            module = point.module if path == origin else f"{point.module}.{path.stem}"
+            for entry in _registrations(module, path):
+                other = table.setdefault((entry.kind, entry.name), entry)
+                if other != entry:
+                    raise RLBenchError(f"{entry.kind} {entry.name!r} is in both {other.module} and {entry.module}")
+    return table
+
+
+def names(kind: Kind) -> list[str]:
+    """The names of a kind, sorted."""
+    return sorted(name for k, name in entries() if k == kind)
+
+
+def factory(kind: Kind, name: str) -> Callable[..., Any]:
+    """Imports the plugin's module and returns its factory, with `name` bound where it serves several names.
+
+    Raises: UnknownName.
+    """
+    entry = entries().get((kind, name))
+    if entry is None:
+        raise UnknownName(kind, name, names(kind))
+    made: Callable[..., Any] = getattr(importlib.import_module(entry.module), entry.attribute)
+    shared = sum(other.attribute == entry.attribute and other.module == entry.module for other in entries().values())
+    return partial(made, name=name) if shared > 1 else made
+
+
+def make(kind: Kind, name: str, fields: Mapping[str, object] | None = None) -> Any:
+    """A plugin with its fields set; names and types are checked against the factory's signature.
+
+    Raises: UnknownName; FieldError, also from the plugin's own checks of its values.
+    """
+    made = factory(kind, name)
+    return made(**checked(made, fields or {}, f"{kind} {name!r}"))

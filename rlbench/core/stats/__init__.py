@@ -1,0 +1,1 @@
+"""Statistics of robustness: accuracies with intervals, paired tests, acceptance sampling."""

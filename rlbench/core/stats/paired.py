@@ -1,0 +1,127 @@
+"""Statistics of two results on the same examples, as pure functions: drops, their bounds, and what can be found."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil, log2, sqrt
+from statistics import NormalDist
+
+import numpy as np
+
+from rlbench.core import Record
+from rlbench.core.stats.metrics import mcnemar
+from rlbench.store.flags import unpack
+
+_Z = NormalDist().inv_cdf
+
+
+def flags_of(record: Record) -> np.ndarray:
+    """(n,) bool: which examples of a record that has counts are correct. Raises: ValueError where it has no flags."""
+    if record.flags is None:
+        raise ValueError(f"{record.perturbation} has no flags: {record.error}")
+    return unpack(record.flags, record.n)
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """n examples, judged before and after: `lost` only before correct, `gained` only after. A drop is a share of n."""
+
+    n: int
+    lost: int
+    gained: int
+
+    @classmethod
+    def of(cls, before: np.ndarray, after: np.ndarray) -> Pairs:
+        """From two (n,) bool arrays of the same examples."""
+        return cls(len(before), int((before & ~after).sum()), int((after & ~before).sum()))
+
+    @property
+    def discordant(self) -> int:
+        return self.lost + self.gained
+
+    @property
+    def drop(self) -> float:
+        """In points, 100 (lost - gained) / n."""
+        return 100 * (self.lost - self.gained) / self.n
+
+    @property
+    def p(self) -> float:
+        """Two-sided, of McNemar's exact test."""
+        return mcnemar(self.lost, self.gained)
+
+    @property
+    def p_drop(self) -> float:
+        """One-sided: the chance of as many lost among as many flips, were both directions equally likely."""
+        return _tail(self.lost, self.discordant)
+
+    @property
+    def p_gain(self) -> float:
+        return _tail(self.gained, self.discordant)
+
+    def upper(self, confidence: float = 0.95) -> float:
+        """The one-sided upper bound of the drop, in points (see `score_bound`)."""
+        return 100 * score_bound(self.lost, self.gained, self.n, confidence)
+
+    def interval(self, confidence: float = 0.95) -> tuple[float, float]:
+        """The two-sided interval of the drop, in points."""
+        side = (1 + confidence) / 2
+        return -100 * score_bound(self.gained, self.lost, self.n, side), self.upper(side)
+
+    def detectable(self, *, alpha: float = 0.05, power: float = 0.8) -> float:
+        """The smallest drop, in points, that the one-sided test finds with this power at as many flips.
+
+        (z_alpha + z_power) sqrt(discordant) / n, by default 2.486 sqrt(discordant) / n (Lachin, 1992,
+        https://doi.org/10.1002/sim.4780110909); never less than the fewest flips, all to one side, that the exact test
+        can find.
+        """
+        fewest = ceil(log2(1 / alpha))
+        return 100 * max((_Z(1 - alpha) + _Z(power)) * sqrt(self.discordant), fewest) / self.n
+
+
+def _tail(k: int, n: int) -> float:
+    """P(X >= k) of X ~ Binomial(n, 1/2)."""
+    from scipy.special import bdtrc
+
+    return float(bdtrc(k - 1, n, 0.5)) if k > 0 else 1.0
+
+
+def score_bound(lost: int, gained: int, n: int, confidence: float) -> float:
+    """The one-sided upper bound of P(lost) - P(gained), in [-1, 1]: the score test, inverted.
+
+    Tango, 1998, https://doi.org/10.1002/(SICI)1097-0258(19980430)17:8<891::AID-SIM780>3.0.CO;2-B, equations 11 and 15;
+    it holds its level where flips are few or none, as Wald's interval does not (Fagerland et al., 2014,
+    https://doi.org/10.1002/sim.6148).
+    """
+    z = _Z(confidence)
+
+    def beyond(delta: float) -> bool:
+        b, c = -lost - gained + (2 * n - lost + gained) * delta, -gained * delta * (1 - delta)
+        q = max(0.0, (sqrt(max(0.0, b * b - 8 * n * c)) - b) / (4 * n))  # P(gained), most likely given delta
+        variance = n * (2 * q + delta * (1 - delta))
+        return lost - gained - n * delta < -z * sqrt(max(0.0, variance))
+
+    low, high = (lost - gained) / n, 1.0
+    for _ in range(50):
+        middle = (low + high) / 2
+        low, high = (low, middle) if beyond(middle) else (middle, high)
+    return high
+
+
+def power(n: int, drop: float, flips: float, *, alpha: float = 0.05, cells: int = 1, margin: float = 0.0) -> float:
+    """The chance that one cell of `cells` fails, exactly.
+
+    By one-sided McNemar at alpha / cells, and a drop over the margin. That is Holm's first step: where other cells
+    drop, too, the chance is higher.
+
+    Args:
+        n: examples. drop, margin: in points. flips: the share of examples whose answer changes, in points.
+    """
+    from scipy.stats import binom
+
+    share = flips / 100
+    m = np.arange(n + 1)
+    weight = binom.pmf(m, n, share)
+    fewest = binom.isf(alpha / cells, m, 0.5) + 1  # the smallest k with P(X >= k) <= alpha / cells
+    over = np.floor((margin * n / 100 + m) / 2) + 1  # 2 k - m > margin n
+    towards = min(1.0, (share + drop / 100) / 2 / share) if share else 0.0
+    return float(weight @ binom.sf(np.maximum(fewest, over) - 1, m, towards))

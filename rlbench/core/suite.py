@@ -1,0 +1,172 @@
+"""YAML -> Suite: every name, field, eps and severity is checked, with its line, before any weights load.
+
+A distribution adds suites by an entry point in the group `rlbench.suites` that names a package of YAML files;
+a file's stem is the suite's name. CONTRIBUTING.md and the bundled files show the format.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, get_args
+
+from rlbench.core import Modality, Suite, Task
+from rlbench.core.documents import expand_user
+from rlbench.core.errors import RLBenchError, SuiteError, UnknownName, quote
+from rlbench.core.perturbations import made, perturbations
+from rlbench.core.yaml_source import Part, check_keys, read
+
+GROUP = "rlbench.suites"
+HEAD = ("suite", "version", "summary")
+BODY = ("modality", "task", "perturbations")
+OPTIONAL = {"examples": 500, "seed": 0}
+DATA_ROOT = "${RLBENCH_DATA}"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+@dataclass(frozen=True)
+class SuiteInfo:
+    """What a listing says of a suite, without its tasks."""
+
+    name: str
+    version: int
+    modality: str
+    summary: str
+    path: str
+
+
+def _head(whole: Part) -> tuple[SuiteInfo, dict[str, Part], dict[Modality, dict[str, Part]]]:
+    """What a file says of itself, its keys, and by modality the keys of its parts: one, or those of `parts`."""
+    keys = whole.items()
+    several = "parts" in keys
+    check_keys(keys, whole, (*HEAD, *(("parts",) if several else BODY), *OPTIONAL), tuple(OPTIONAL))
+    name = keys["suite"].text()
+    if not _NAME.fullmatch(name):
+        keys["suite"].fail(f"{quote(name)} must be letters, digits, '.', '_' and '-'")
+    bodies: dict[Modality, dict[str, Part]] = {}
+    for part in keys["parts"].each() if several else [whole]:
+        body = part.items()
+        if several:
+            check_keys(body, part, BODY)
+        modality: Any = body["modality"].one_of("modality", get_args(Modality))
+        if modality in bodies:
+            body["modality"].fail(f"{modality!r} stands twice; a suite has one part a modality")
+        bodies[modality] = body
+    return (
+        SuiteInfo(name, keys["version"].whole(1), ", ".join(bodies), keys["summary"].text(), whole.path),
+        keys,
+        bodies,
+    )
+
+
+def _installed() -> Iterator[tuple[str, str, str]]:
+    """(stem, path, package) of every suite file of every installed distribution."""
+    for package in sorted({point.value for point in entry_points(group=GROUP)}):
+        for file in sorted(files(package).iterdir(), key=lambda f: f.name):
+            if file.name.endswith(".yaml"):
+                yield file.name.removesuffix(".yaml"), str(file), package
+
+
+def _paths() -> dict[str, str]:
+    found: dict[str, str] = {}
+    for stem, path, _ in _installed():
+        if found.setdefault(stem, path) != path:
+            raise SuiteError(f"two installed suites are named {stem!r}: {found[stem]} and {path}")
+    return dict(sorted(found.items()))
+
+
+def suites() -> list[SuiteInfo]:
+    """Every installed suite by name; imports no task, so neither torch nor data are needed.
+
+    Raises: SuiteError.
+    """
+    listed = []
+    for stem, path in _paths().items():
+        info, keys, _ = _head(read(path))
+        if info.name != stem:
+            keys["suite"].fail(f"{info.name!r} must be the file's name, {stem!r}")
+        listed.append(info)
+    return listed
+
+
+def _located(part: Part, data: str) -> str:
+    """A task's data folder: below RLBENCH_DATA, or relative to the suite file."""
+    if data.startswith(DATA_ROOT):
+        root = os.environ.get("RLBENCH_DATA")
+        if not root:
+            part.fail(f"{quote(data)} needs RLBENCH_DATA; export RLBENCH_DATA=<the folder that holds the data packs>")
+        data = root + data.removeprefix(DATA_ROOT)
+    if "${" in data:
+        part.fail(f"{quote(data)}: {DATA_ROOT} at its start is the only variable")
+    try:
+        return str(Path(part.path).resolve().parent / expand_user(data))
+    except RLBenchError as error:
+        part.fail(error)
+
+
+def _task(part: Part, modality: Modality) -> tuple[str, Task]:
+    """The task, and the name that records and tables give it: with its folder's name and its form."""
+    parts = part.items()
+    if "name" not in parts:
+        part.fail("the key 'name' is missing")
+    name = parts.pop("name")
+    values = {key: part.value() for key, part in parts.items()}
+    for key in ("data", "root"):
+        if isinstance(values.get(key), str):
+            values[key] = _located(parts[key], values[key])
+    task = made("task", name, parts, values)
+    if task.modality != modality:
+        name.fail(f"task {name.text()!r} is {task.modality}; the suite's modality is {modality}")
+    folder = f":{Path(values['data']).name}" if "data" in values else ""
+    return f"{name.text()}{folder}{getattr(task, 'form', '')}", task
+
+
+def load_suites(name: str | os.PathLike[str]) -> list[Suite]:
+    """A suite by its name among the installed ones, or from a file that ends in .yaml or .yml: one Suite a modality.
+
+    `NAME:MODALITY` takes that part alone of a suite that has several.
+
+    Raises:
+        UnknownName: no installed suite has this name, or it has no such part.
+        SuiteError: the file is missing or wrong: `file.yaml:LINE: key: what is allowed`.
+    """
+    path, _, wanted = str(name).partition(":")
+    if not path.endswith((".yaml", ".yml")):
+        known = _paths()
+        if path not in known:
+            raise UnknownName("suite (or .yaml file)", path, known)
+        path = known[path]
+    info, keys, bodies = _head(read(path))
+    if wanted and wanted not in bodies:
+        raise UnknownName(f"part of suite {info.name}", wanted, bodies)
+    return [_suite(info, keys, modality, body) for modality, body in bodies.items() if wanted in ("", modality)]
+
+
+def load_suite(name: str | os.PathLike[str]) -> Suite:
+    """As `load_suites`, of a suite that has one part. Raises: SuiteError where it has several, too."""
+    found = load_suites(name)
+    if len(found) > 1:
+        parts = ", ".join(f"{name}:{suite.modality}" for suite in found)
+        raise SuiteError(f"suite {found[0].name} has several parts; choose one: {parts}")
+    return found[0]
+
+
+def _suite(info: SuiteInfo, keys: Mapping[str, Part], modality: Modality, body: Mapping[str, Part]) -> Suite:
+    task_name, task = _task(body["task"], modality)
+    numbers = {key: keys[key].whole(int(key == "examples")) if key in keys else OPTIONAL[key] for key in OPTIONAL}
+    return Suite(
+        name=info.name,
+        version=info.version,
+        summary=info.summary,
+        modality=modality,
+        task_name=task_name,
+        task=task,
+        perturbations=perturbations(body["perturbations"], modality, task),
+        path=info.path,
+        **numbers,
+    )

@@ -1,0 +1,107 @@
+"""YAML as rlbench reads it: mappings, lists, texts, plain numbers, true, false and null, of bounded size and depth.
+
+Refused with their line: tags, dates and numbers in other notations than decimals where a number is needed (they are
+texts here), keys that stand twice or are no words, control characters, what is nested deeper than DEPTH, and
+aliases that make more than NODES nodes of a file. `no`, `off`, `yes` and `on` are as in YAML 1.1.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import yaml
+
+from rlbench.core.errors import CONTROL, printable, quote
+
+DEPTH, NODES = 32, 10_000
+_TAG = "tag:yaml.org,2002:"
+_SCALARS = {  # the first letters of a plain scalar, and what all of it must be
+    "bool": ("yYnNtTfFoO", r"yes|Yes|YES|no|No|NO|true|True|TRUE|false|False|FALSE|on|On|ON|off|Off|OFF"),
+    "int": ("-+0123456789", r"[-+]?(?:0|[1-9][0-9]{0,17})"),
+    "float": (
+        "-+.0123456789",
+        r"[-+]?(?:[0-9]{1,17}\.[0-9]{0,40}|\.[0-9]{1,40}|[0-9]{1,17}(?=e[-+]))(?:e[-+]?[0-9]{1,2})?",
+    ),
+    "merge": ("<", r"<<"),
+    "null": ("~nN", r"~|null|Null|NULL"),
+}
+
+
+class NotAllowed(yaml.MarkedYAMLError):
+    """YAML that is well-formed, and not read here."""
+
+
+class Loader(yaml.SafeLoader):
+    """Composes and constructs nodes; every mistake is a `yaml.YAMLError` that knows its line."""
+
+    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 - pyyaml's own declaration
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.depth = self.nodes = 0
+        self.sizes: dict[int, int] = {}  # nodes of an anchor's tree, by the id of its node
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
+        if getattr(event, "tag", None) is not None:
+            self._fail(
+                f"the tag {quote(event.tag.replace(_TAG, '!!'))} is not allowed; write the value alone",
+                event.start_mark,
+            )
+        before = self.nodes
+        self.depth, self.nodes = self.depth + 1, self.nodes + 1
+        if self.depth > DEPTH:
+            self._fail(f"it is nested deeper than {DEPTH}", event.start_mark)
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        if isinstance(event, yaml.AliasEvent):
+            if id(node) not in self.sizes:
+                self._fail(f"*{event.anchor} holds itself", event.start_mark)
+            self.nodes += self.sizes[id(node)]
+        else:
+            self.sizes[id(node)] = self.nodes - before
+        if self.nodes > NODES:
+            self._fail(f"it holds more than {NODES:,} values, those of aliases counted again", event.start_mark)
+        return node
+
+    def compose_scalar_node(self, anchor: Any) -> yaml.ScalarNode:
+        node = super().compose_scalar_node(anchor)
+        if odd := CONTROL.search(node.value.replace("\n", "").replace("\t", "")):
+            self._fail(f"the control character {odd.group()!r} is not allowed", node.start_mark)
+        return node
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                self._fail("a key must be one word", key.start_mark)
+            if key.value in seen:
+                self._fail(f"{printable(key.value)[:80]}: stands twice", key.start_mark)
+            seen.add(key.value)
+            if key.tag != f"{_TAG}merge":
+                key.tag = f"{_TAG}str"  # `no: 1` and `0: 1` have the keys "no" and "0"
+        return node
+
+    def _fail(self, problem: str, mark: Any) -> None:
+        raise NotAllowed(problem=problem, problem_mark=mark)
+
+
+for _kind, (_first, _whole) in _SCALARS.items():
+    Loader.add_implicit_resolver(f"{_TAG}{_kind}", re.compile(rf"(?:{_whole})\Z"), list(_first))
+Loader.add_implicit_resolver(f"{_TAG}null", re.compile(r"\Z"), [""])
+
+
+def compose(text: str) -> yaml.Node | None:
+    """The one document's root. Raises: yaml.YAMLError."""
+    loader = Loader(text)
+    try:
+        return loader.get_single_node()
+    finally:
+        loader.dispose()
+
+
+def construct(node: yaml.Node) -> Any:
+    """The plain value of a composed node. Raises: yaml.YAMLError."""
+    return Loader("").construct_object(node, deep=True)

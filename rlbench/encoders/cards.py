@@ -1,0 +1,170 @@
+"""Cards: what a baseline's checkpoints are, where they came from and their checksums.
+
+A card is `<folder>/card.yaml`:
+
+    baseline: rlbind
+    summary: One line.
+    source: https://arxiv.org/abs/2509.14383
+    backbones:
+      mini:
+        family: mini                  # a registered encoder; called with files={modality: path} if there are any
+        fields: {}                    # further arguments of it, none of them a path
+        data: procedural worlds
+        modalities:
+          thermal: {file: mini-thermal.safetensors, sha256: ..., bytes: 571000, trained: {...}}
+          audio: {hub: LanguageBind/LanguageBind_Audio_FT, revision: ...}
+          depth: {file: LanguageBind_Depth}     # a folder: a copy of such a checkpoint
+          image: {}                             # no weights
+
+A card may come from anywhere, so it names no code, and no file outside its folder.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePath
+from typing import Any, cast, get_args
+
+from rlbench.core import Modality, registry
+from rlbench.core.errors import CheckpointError, FieldError, UnknownName, quote
+from rlbench.core.yaml_source import Part, read
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weights:
+    """One modality's weights, and how they were trained.
+
+    Attributes:
+        file: relative to the card; a folder is a published checkpoint's.
+        hub, revision: a published checkpoint of the Hugging Face hub instead; without a revision, its newest.
+        sha256, bytes: of the file; of a folder's or the hub's weights, the sha256 alone, if it is known.
+    """
+
+    file: str | None = None
+    hub: str | None = None
+    revision: str | None = None
+    sha256: str = ""
+    bytes: int = 0
+    trained: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.sha256 and not re.fullmatch(r"[0-9a-f]{64}", self.sha256):
+            raise FieldError(f"sha256 is {quote(self.sha256)}; it must be 64 hexadecimal digits", "sha256")
+        if self.bytes < 0:
+            raise FieldError(f"bytes is {self.bytes}; it must be at least 0", "bytes")
+        if self.file is not None and self.hub is not None:
+            raise FieldError("file and hub are both given; choose one", "hub")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """An encoder that can be named: `baseline:backbone`, or the path of a training run.
+
+    Attributes:
+        modalities: those it has; empty where only the made encoder tells.
+        source: paper or page. data: what it was trained on. size: bytes of all files.
+        sha256: of each modality's file.
+    """
+
+    name: str
+    baseline: str
+    backbone: str
+    family: str
+    summary: str
+    source: str = ""
+    data: str = ""
+    modalities: tuple[Modality, ...] = ()
+    weights: Mapping[Modality, Weights] = field(default_factory=dict)
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    folder: Path = Path()
+
+    @property
+    def size(self) -> int:
+        return sum(w.bytes for w in self.weights.values())
+
+    @property
+    def sha256(self) -> dict[Modality, str]:
+        return {modality: w.sha256 for modality, w in self.weights.items() if w.file}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Backbone:
+    family: str
+    modalities: Mapping[str, Any]
+    data: str = ""
+    fields: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Card:
+    baseline: str
+    summary: str
+    backbones: Mapping[str, Any]
+    source: str = ""
+
+
+def read_card(path: Path) -> list[Model]:
+    """The models of a card, one per backbone.
+
+    Raises:
+        CheckpointError: not readable, not YAML, an unknown or missing key, or a value that is not allowed.
+    """
+    whole = read(path, "card", CheckpointError)
+    card = whole.make(_Card)
+    return [_model(card, part, path) for part in whole.items()["backbones"].items().values()]
+
+
+def _check_contained(backbone: _Backbone, part: Part) -> None:
+    """Raises: UnknownName, CheckpointError: the family is none that is registered, or a field names a path."""
+    families = [name for name in registry.names("encoder") if ":" not in name]
+    if ":" in backbone.family:
+        part.fail(
+            f"family is {quote(backbone.family)}; a card names one of {', '.join(families)}, "
+            "and forms with a colon are for the command line"
+        )
+    if backbone.family not in families:
+        raise UnknownName("encoder", backbone.family, families, where=f"{part.path}:{part.line}: ")
+    for name, value in backbone.fields.items():
+        if name == "files" or any(_is_place(text) for text in _texts(value)):
+            part.fail(f"the field {name} is {quote(value)}; a card's fields name no file or folder")
+
+
+def _is_place(text: str) -> bool:
+    return "/" in text or "\\" in text or ":" in text or text.startswith((".", "~"))
+
+
+def _texts(value: object) -> Iterator[str]:
+    """The texts in a value of YAML."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for one in [*value, *value.values()] if isinstance(value, dict) else value:
+            yield from _texts(one)
+
+
+def _model(card: _Card, part: Part, path: Path) -> Model:
+    backbone = part.make(_Backbone)
+    _check_contained(backbone, part)
+    weights: dict[Modality, Weights] = {}
+    for modality, entry in part.items()["modalities"].items().items():
+        if modality not in get_args(Modality):
+            raise UnknownName("modality", modality, get_args(Modality), where=f"{entry.path}:{entry.line}: ")
+        weights[cast(Modality, modality)] = made = entry.make(Weights)
+        file = PurePath(made.file or "")
+        if file.is_absolute() or ".." in file.parts or "\\" in str(file):
+            entry.fail(f"file is {quote(str(file))}; it must lie in the card's folder")
+    return Model(
+        name=f"{card.baseline}:{part.key}",
+        baseline=card.baseline,
+        backbone=part.key,
+        family=backbone.family,
+        summary=card.summary,
+        source=card.source,
+        data=backbone.data,
+        modalities=tuple(weights),
+        weights=weights,
+        fields=backbone.fields,
+        folder=path.parent,
+    )

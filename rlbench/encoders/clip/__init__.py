@@ -1,0 +1,1 @@
+"""Parts of CLIP-like encoders: towers, text, front ends, weights, sizes."""

@@ -1,0 +1,107 @@
+"""From a box to pixel values: what stands between an attack and a visual tower of LanguageBind, differentiable.
+
+Each front has its box, and maps (B, *box.shape) to the tower's normalised input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from rlbench.core import Box, Modality
+from rlbench.core.errors import FieldError
+from rlbench.core.media import filterbank
+from rlbench.encoders.clip.towers import VisionSizes
+
+MEAN = (0.48145466, 0.4578275, 0.40821073)  # CLIP's, of RGB in [0, 1]
+STD = (0.26862954, 0.26130258, 0.27577711)
+FRAMES = 8  # where a video tower takes any number
+
+
+@dataclass(frozen=True, kw_only=True)
+class BoxOptions:
+    """Where there is a choice of boxes.
+
+    Attributes:
+        thermal: channels. One is the physical box, repeated inside the encoder; three is the one of the literature.
+        audio: log-mel frames in nats, or waveforms at 16 kHz.
+        pieces: of log-mel audio. One, repeated inside the encoder; three: of a longer clip, one from each third.
+        seconds: of waveforms.
+    """
+
+    thermal: Literal[1, 3] = 1
+    audio: Literal["log-mel", "waveform"] = "log-mel"
+    pieces: Literal[1, 3] = 1
+    seconds: float = 10.375  # as long as 1036 frames
+
+    def __post_init__(self) -> None:
+        if not 0.025 <= self.seconds < float("inf"):
+            raise FieldError(f"seconds is {self.seconds}; a waveform must have 0.025 or more, the length of one frame")
+
+
+class Front(nn.Module):
+    """Base of the fronts; `box` is (C, H, W), (C, T, H, W) of a video, (1, samples) of a waveform."""
+
+    def __init__(self, box: Box) -> None:
+        super().__init__()
+        self.box = box
+
+
+class Pixels(Front):
+    """Intensities in [0, 1]: one channel is repeated to three, then a mean and deviation (CLIP's) are taken out."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, box: Box, mean: Sequence[float] = MEAN, std: Sequence[float] = STD) -> None:
+        super().__init__(box)
+        shape = (3, *[1] * (len(box.shape) - 1))
+        self.register_buffer("mean", torch.tensor(mean).view(shape), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(shape), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, [T,] H, W) in [0, 1] -> (B, 3, [T,] H, W)."""
+        return (x - self.mean) / self.std  # broadcasting repeats a single channel
+
+
+class LogMel(Front):
+    """Log-mel frames in nats: normalised by AudioSet's mean and twice its deviation; one piece is repeated to three."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, 1 or 3, mels, frames) -> (B, 3, mels, frames)."""
+        return ((x - filterbank.MEAN) / (2 * filterbank.STD)).expand(-1, 3, -1, -1)
+
+
+class Waveform(Front):
+    """Waves in [-1, 1] at 16 kHz: their mean is removed, then Kaldi's filter bank; shorter clips are tiled."""
+
+    def __init__(self, box: Box, mels: int, frames: int) -> None:
+        super().__init__(box)
+        self.mels, self.frames = mels, frames
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, 1, samples) -> (B, 3, mels, frames)."""
+        wave = x[:, 0]
+        # In float64: the last bit of the mean is heard in the quietest bands, and must not depend on the threads.
+        wave = wave - wave.double().mean(1, keepdim=True).to(wave.dtype)
+        mel = filterbank.fitted(filterbank.fbank(wave, self.mels), self.frames)
+        return (mel.transpose(2, 3) - filterbank.MEAN) / (2 * filterbank.STD)
+
+
+def front_of(modality: Modality, sizes: VisionSizes, options: BoxOptions) -> Front:
+    """The front of a modality's tower, whose box has the size that the tower takes."""
+    size = (sizes.height, sizes.width)
+    if modality == "audio" and options.audio == "waveform":
+        samples = round(options.seconds * filterbank.RATE)
+        box = Box(shape=(1, samples), low=-1.0, high=1.0, unit="waveform", rate=filterbank.RATE)
+        return Waveform(box, *size)
+    if modality == "audio":
+        return LogMel(Box(shape=(options.pieces, *size), low=filterbank.LOW, high=filterbank.HIGH, unit="fbank"))
+    if modality == "video":
+        return Pixels(Box(shape=(3, sizes.clip or FRAMES, *size)))
+    channels = {"thermal": options.thermal, "depth": 1}.get(modality, 3)
+    return Pixels(Box(shape=(channels, *size)))

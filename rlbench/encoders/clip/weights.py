@@ -1,0 +1,208 @@
+"""A published checkpoint's files -> tensors under CLIP's names, with the LoRA factors apart; read safely.
+
+LoRA: Hu et al., 2021, https://arxiv.org/abs/2106.09685.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+import re
+import warnings
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from rlbench.core.errors import CheckpointError, first_line
+
+_FACTOR = re.compile(r"(?P<module>.+)\.lora_(?P<factor>[AB])(?:\.[^.]+)?\.weight")
+_WRAPPED = ".base_model.model."  # PEFT's prefix
+_LAYER = re.compile(r"\.layers\.\d+\.")
+_CODE = re.compile(r"GLOBAL (\S+)")  # in what torch says of a pickle that it refuses
+_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int32, torch.int64)
+_POINTER = b"version https://git-lfs"
+_LONGEST = 2**24  # bytes of a JSON file
+
+
+@dataclass(frozen=True)
+class Factors:
+    """The LoRA of a module: a (r, inputs), b (outputs, r)."""
+
+    a: Tensor
+    b: Tensor
+
+    @property
+    def rank(self) -> int:
+        return len(self.a)
+
+
+def sha256_of(path: Path) -> str:
+    """Of a file's bytes."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Raises: CheckpointError: missing, longer than 16 MB, or no JSON object."""
+    try:
+        if path.stat().st_size > _LONGEST:
+            raise CheckpointError(f"{path} is longer than {_LONGEST / 1e6:.0f} MB, which no description of a model is")
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} can't be read: {first_line(error)}") from error
+    if not isinstance(found, dict):
+        raise CheckpointError(f"{path} must hold a JSON object")
+    return found
+
+
+def check_no_code(path: Path) -> None:
+    """Raises: CheckpointError: a JSON file, if it is there, names classes of the checkpoint's own."""
+    if path.is_file() and read_json(path).get("auto_map"):
+        raise CheckpointError(f"{path} names code of the checkpoint (auto_map), which is never run")
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """config.json. Raises: CheckpointError: missing, or no JSON object."""
+    return read_json(folder / "config.json")
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """All tensors of a file, in float32, without the `position_ids` that no one learns.
+
+    Raises:
+        CheckpointError: as `read_tensors`.
+    """
+    return {
+        name: value.detach().float() for name, value in read_tensors(path).items() if not name.endswith("position_ids")
+    }
+
+
+def read_tensors(path: Path, *, wrapped: bool = False) -> dict[str, Tensor]:
+    """All tensors of a file: of finite floating-point numbers in 16 bits or more, or of indices.
+
+    Args:
+        path: .safetensors, or a pickle, which is .bin.
+        wrapped: they may lie under "state_dict", beside the state of a training.
+
+    Raises:
+        CheckpointError: truncated, no such file, code in a pickle, anything that is no plain tensor, quantised weights,
+            values that are not finite, or more values than the file has bytes for.
+    """
+    with path.open("rb") as stream:
+        if stream.read(len(_POINTER)) == _POINTER:
+            raise CheckpointError(f"{path} is a pointer of Git LFS and no weights; fetch them by `git lfs pull`")
+    found = _unpickled(path) if path.suffix == ".bin" else _loaded(path)
+    if wrapped and isinstance(found, Mapping) and "state_dict" in found:
+        found = found["state_dict"]
+    if not isinstance(found, Mapping) or not all(isinstance(value, Tensor) for value in found.values()):
+        raise CheckpointError(f"{path} must hold tensors by name and nothing else")
+    weights = {str(name): value for name, value in found.items()}
+    for name, value in weights.items():
+        if value.layout != torch.strided or value.device.type != "cpu" or value.is_quantized:
+            raise CheckpointError(f"{path} holds {name}, which is no plain tensor")
+        if value.dtype not in _DTYPES:
+            raise CheckpointError(f"{path} holds {name} in {value.dtype}: quantised weights can't be used")
+        if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+            raise CheckpointError(f"{path} holds {name} of shape {tuple(value.shape)}, but fewer values than that")
+        if value.is_floating_point() and not bool(value.isfinite().all()):
+            raise CheckpointError(f"{path} holds values that are not finite: {name}")
+    return weights
+
+
+def _loaded(path: Path) -> object:
+    try:
+        return load_file(path)
+    except Exception as error:  # what damaged bytes make safetensors raise
+        raise CheckpointError(f"{path} can't be read, or is truncated: {first_line(error)}") from error
+
+
+def _unpickled(path: Path) -> object:
+    """What torch's unpickler of tensors alone makes of a file, of which damaged bytes make it raise almost anything."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of a pickle that is then refused anyway
+            if zipfile.is_zipfile(path):
+                _check_stored(path)
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except CheckpointError:
+        raise
+    except Exception as error:
+        code = _CODE.search(str(error))
+        if code:
+            raise CheckpointError(
+                f"{path} is refused: it holds code ({code[1]}), which is never run; ask its author for safetensors"
+            ) from error
+        if isinstance(error, pickle.UnpicklingError):
+            raise CheckpointError(f"{path} is refused: it holds code or more than tensors, or is truncated") from error
+        raise CheckpointError(f"{path} can't be read, or is truncated: {first_line(error)}") from error
+
+
+def _check_stored(path: Path) -> None:
+    """Raises: CheckpointError: a member is compressed, as torch writes none: it could be longer than memory."""
+    with zipfile.ZipFile(path) as archive:
+        for member in archive.infolist():
+            if member.compress_type != zipfile.ZIP_STORED or member.file_size > member.compress_size:
+                raise CheckpointError(f"{path} is refused: {member.filename} in it is compressed, as torch writes none")
+
+
+def parted(weights: Mapping[str, Tensor], source: str) -> tuple[dict[str, Tensor], dict[str, Factors]]:
+    """The weights under CLIP's own names, and the LoRA factors by module.
+
+    PEFT writes a module's own weight as `<module>.weight`, or as `<module>.base_layer.weight` in newer releases.
+
+    Raises:
+        CheckpointError: a factor or what it adds to is missing, shapes or ranks do not agree, or one layer has other
+            factors than the others.
+    """
+    plain: dict[str, Tensor] = {}
+    factors: dict[str, dict[str, Tensor]] = {}
+    for name, value in weights.items():
+        own = name.replace(_WRAPPED, ".").replace(".base_layer.", ".")
+        found = _FACTOR.fullmatch(own)
+        table, key = (factors.setdefault(found["module"], {}), found["factor"]) if found else (plain, own)
+        if key in table:
+            raise CheckpointError(f"{source} holds {own} twice, under two names")
+        table[key] = value
+    if not factors and any(_WRAPPED in name for name in weights):
+        raise CheckpointError(f"{source} was tuned by LoRA, but has no factors (lora_A, lora_B)")
+    pairs = {module: _pair(module, plain, pair, source) for module, pair in factors.items()}
+    _check_alike(plain, pairs, source)
+    return plain, pairs
+
+
+def _pair(module: str, plain: Mapping[str, Tensor], pair: Mapping[str, Tensor], source: str) -> Factors:
+    for factor in "AB":
+        if factor not in pair:
+            raise CheckpointError(f"{source} lacks {module}.lora_{factor}")
+    if f"{module}.weight" not in plain:
+        raise CheckpointError(f"{source} lacks {module}.weight, which its LoRA factors add to")
+    a, b, w = pair["A"], pair["B"], plain[f"{module}.weight"]
+    if a.dim() != 2 or b.dim() != 2 or len(a) != b.shape[1] or (len(b), a.shape[1]) != tuple(w.shape):
+        sizes = f"lora_A {tuple(a.shape)}, lora_B {tuple(b.shape)}, weight {tuple(w.shape)}"
+        raise CheckpointError(f"{source}: the shapes of {module} do not agree: {sizes}")
+    return Factors(a, b)
+
+
+def _check_alike(plain: Mapping[str, Tensor], pairs: Mapping[str, Factors], source: str) -> None:
+    ranks = {pair.rank: module for module, pair in pairs.items()}
+    if len(ranks) > 1:
+        told = ", ".join(f"{rank} of {module}" for rank, module in ranks.items())
+        raise CheckpointError(f"{source} has LoRA factors of several ranks: {told}")
+    layers = {found[0] for name in plain if name.startswith("vision_model.") and (found := _LAYER.search(name))}
+    for module in pairs:
+        for layer in sorted(layers):
+            if (other := _LAYER.sub(layer, module)) not in pairs:
+                raise CheckpointError(f"{source} lacks {other}.lora_A and lora_B, which {module} has")
+
+
+def fold(plain: dict[str, Tensor], factors: Mapping[str, Factors], alpha: float) -> None:
+    """W + alpha / r B A in the place of W; tensors that share memory with W stay as they are."""
+    for module, pair in factors.items():
+        plain[f"{module}.weight"] = plain[f"{module}.weight"] + alpha / pair.rank * pair.b @ pair.a

@@ -1,0 +1,202 @@
+"""What `core.Encoder` asks of an encoder, checked once when it is made, so that a slip is one line and no wrong number.
+
+Gradients of 0, which only attacks see, are left to the checks of a run (H7), as are answers that do not repeat
+themselves or depend on the batch (`consistency`). The cost is a forward pass of two inputs, a forward and a
+backward pass of one, and three prompts.
+"""
+
+from __future__ import annotations
+
+import sysconfig
+import traceback
+from collections.abc import Callable, Mapping, Sequence, Set
+from functools import partial
+from math import isfinite
+from numbers import Real
+from pathlib import Path
+from textwrap import shorten
+from typing import TypeVar, get_args
+
+import torch
+from torch import Tensor
+
+from rlbench.core import Box, Encoder, Modality, Trait
+from rlbench.core.errors import RLBenchError, first_line
+from rlbench.core.seeds import generator
+from rlbench.encoders.outputs import describe, embeddings
+
+R = TypeVar("R")
+NEEDED = ("boxes", "traits", "logit_scale", "sha256", "embed", "embed_text")
+MODALITIES: tuple[str, ...] = get_args(Modality)
+TRAITS: tuple[str, ...] = get_args(Trait)
+UNITS = ("intensity", "log-mel", "fbank", "waveform")
+AXES = {"image": "C, H, W", "video": "C, T, H, W", "thermal": "C, H, W", "depth": "C, H, W", "audio": "1, mels, frames"}
+UNIT = 0.01  # a norm of half precision is that near to 1
+APART = 0.01  # the distance of two answers to one prompt, in half precision
+_LIBRARIES = (
+    *{str(Path(sysconfig.get_path(name))) for name in ("stdlib", "purelib", "platlib")},
+    str(Path(__file__).parent),
+)
+
+
+def scale_of(encoder: Encoder) -> float:
+    """Its logit scale, a number or a tensor of one element."""
+    scale: object = encoder.logit_scale
+    return float(scale.detach().item()) if isinstance(scale, Tensor) else float(encoder.logit_scale)
+
+
+def check_fields(encoder: Encoder, model: str) -> None:
+    """Raises RLBenchError where boxes, traits, logit_scale or sha256 are not what `core.Encoder` says."""
+    if isinstance(encoder, type):
+        raise RLBenchError(f"{model} returned the class {encoder.__name__}; it must return an instance of it")
+    missing = [name for name in NEEDED if not _tried(partial(hasattr, encoder, name), f"{model}: {name}")]
+    if missing:
+        kind = type(encoder).__name__
+        raise RLBenchError(f"{model} returned {kind}, which is no encoder: it lacks {', '.join(missing)}")
+    for name in NEEDED[-2:]:
+        if not callable(getattr(encoder, name)):
+            raise RLBenchError(f"{model}: {name} is {describe(getattr(encoder, name))}; it must be a method")
+    for name, check in zip(NEEDED, (_check_boxes, _check_traits, _check_scale, _check_sha256), strict=False):
+        check(getattr(encoder, name), model)
+
+
+def _check_boxes(boxes: object, model: str) -> None:
+    if not isinstance(boxes, Mapping) or not boxes or not all(isinstance(box, Box) for box in boxes.values()):
+        raise RLBenchError(f"{model}: boxes is {boxes!r}; it must map modalities to rlbench.core.Box")
+    for modality, box in boxes.items():
+        if modality not in MODALITIES:
+            raise RLBenchError(f"{model}: boxes has {modality!r}; modalities are {', '.join(MODALITIES)}")
+        wrong = _wrong_box(box, modality)
+        if wrong:
+            raise RLBenchError(f"{model}: boxes[{modality!r}] has {wrong}")
+
+
+def _wrong_box(box: Box, modality: str) -> str:
+    shape, axes = box.shape, "1, samples" if box.unit == "waveform" else AXES[modality]
+    if box.unit not in UNITS:
+        return f"the unit {box.unit!r}; it must be one of {', '.join(UNITS)}"
+    if not isinstance(shape, tuple) or not all(type(size) is int and size > 0 for size in shape):
+        return f"the shape {shape!r}; it must be a tuple of positive ints ({axes})"
+    if len(shape) != len(axes.split(",")):
+        return f"the shape {shape}; that of one example is ({axes})"
+    if axes[0] == "C" and shape[0] not in (1, 3) and shape[-1] in (1, 3):
+        return f"the shape {shape}; channels come first, ({axes})"
+    if not all(_is_number(value) for value in (box.low, box.high)) or not box.low < box.high:
+        return f"the range {box.low} to {box.high}; low and high must be finite, low below high"
+    if type(box.rate) is not int or box.rate < 0:
+        return f"the rate {box.rate!r}; it must be an int of samples a second, or 0"
+    return ""
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and isfinite(value)
+
+
+def _check_traits(traits: object, model: str) -> None:
+    if not isinstance(traits, Set) or not traits <= set(TRAITS):
+        raise RLBenchError(f"{model}: traits is {traits!r}; it must be a frozenset of some of {', '.join(TRAITS)}")
+
+
+def _check_scale(scale: object, model: str) -> None:
+    value = scale.detach().item() if isinstance(scale, Tensor) and scale.numel() == 1 else scale
+    if not _is_number(value) or not value > 0:  # type: ignore[operator]
+        raise RLBenchError(
+            f"{model}: logit_scale is {describe(scale) if isinstance(scale, Tensor) else repr(scale)}; "
+            "it must be a finite positive number, such as 100.0"
+        )
+
+
+def _check_sha256(sha256: object, model: str) -> None:
+    if not isinstance(sha256, Mapping) or not all(isinstance(value, str) for value in sha256.values()):
+        raise RLBenchError(f"{model}: sha256 is {sha256!r}; it must map modalities to hexadecimal strings, or be {{}}")
+    if unknown := [name for name in sha256 if name not in MODALITIES]:
+        raise RLBenchError(f"{model}: sha256 has {unknown[0]!r}; modalities are {', '.join(MODALITIES)}")
+
+
+def check_embed(encoder: Encoder, model: str, modality: Modality, device: str) -> Tensor:
+    """(2, D) what `embed` returns for random inputs.
+
+    Raises: RLBenchError where it is not what `core.Encoder` says; norms are left to `check_text`.
+    """
+    box, source = encoder.boxes[modality], f"{model}: embed"
+    unit = torch.from_numpy(generator("contract").random((2, *box.shape))).float()
+    x = (box.low + (box.high - box.low) * unit).clamp(box.low, box.high).to(device)
+    with torch.no_grad():
+        found = embeddings(_tried(lambda: encoder.embed(x.clone(), modality), source), 2, source, modality)
+    if not found.isfinite().all():
+        raise RLBenchError(f"{source} returned values that are not finite for random inputs of its box")
+    exempt = "non_differentiable" in encoder.traits or hasattr(encoder, "honest")
+    one = x[:1].clone().requires_grad_(not exempt)
+    with torch.enable_grad():
+        answer = _tried(lambda: encoder.embed(one.clone(), modality), source)
+        alone = embeddings(answer, 1, source, modality)
+    if alone.shape[1] != found.shape[1]:
+        raise RLBenchError(f"{source} returned {found.shape[1]} values an input for 2 and {alone.shape[1]} for 1")
+    if not exempt:
+        _check_gradient(alone, one, source)
+    return found
+
+
+def _check_gradient(found: Tensor, x: Tensor, source: str) -> None:
+    away = "no torch.no_grad, detach or numpy inside, or declare the trait non_differentiable"
+    if not found.requires_grad:
+        raise RLBenchError(f"{source} returned a tensor without a gradient in x, which attacks need; {away}")
+    weights = torch.from_numpy(generator("contract", "weights").standard_normal(found.shape)).to(found)
+    (gradient,) = _tried(
+        lambda: torch.autograd.grad((found * weights).sum(), x, allow_unused=True), f"{source}'s gradient"
+    )
+    if gradient is None:
+        raise RLBenchError(f"{source} returned a tensor that does not depend on x, for autograd; {away}")
+    if not gradient.isfinite().all():
+        raise RLBenchError(
+            f"{source} has a gradient that is not finite at random inputs of its box; look for sqrt or division at 0"
+        )
+
+
+def check_text(encoder: Encoder, model: str, prompts: Sequence[str], embedded: Tensor) -> None:
+    """Checks `embed_text` on prompts, together and the last alone, and beside (B, D) of what `embed` returned.
+
+    Raises: RLBenchError where they are not what `core.Encoder` says.
+    """
+    source, width = f"{model}: embed_text", embedded.shape[1]
+
+    def asked(some: Sequence[str]) -> Tensor:
+        answer = _tried(lambda: encoder.embed_text(list(some)), source)
+        return embeddings(answer, len(some), source, "text").clone()
+
+    with torch.no_grad():
+        both, alone = asked(prompts), asked(prompts[-1:])
+    if both.shape[1] != width:
+        raise RLBenchError(f"{source} returned vectors of width {both.shape[1]}; those of embed have {width}")
+    _check_unit(embedded, f"{model}: embed")
+    _check_unit(both, source)
+    if alone.shape != both[-1:].shape or float((both[-1] - alone[0]).norm()) > APART:
+        raise RLBenchError(
+            f"{source} gives {shorten(prompts[-1], 60)!r} another vector alone than behind another prompt; the others "
+            "must not change it: mask the padding, keep the order"
+        )
+
+
+def _check_unit(found: Tensor, source: str) -> None:
+    if not found.isfinite().all():
+        raise RLBenchError(f"{source} returned values that are not finite")
+    norms = found.norm(dim=1)
+    if float((norms - 1).abs().max()) > UNIT:
+        raise RLBenchError(
+            f"{source} returned vectors of norm {norms.max():.4g}; they must have unit norm: "
+            "torch.nn.functional.normalize(features, dim=-1)"
+        )
+
+
+def _tried(call: Callable[[], R], source: str) -> R:
+    """What the call returns; what it raises becomes one line. Raises: RLBenchError."""
+    try:
+        return call()
+    except RLBenchError:
+        raise
+    except Exception as error:
+        frames = [
+            frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(_LIBRARIES)
+        ]
+        place = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+        raise RLBenchError(f"{source} raised {type(error).__name__}{place}: {first_line(error)}") from error

@@ -1,0 +1,1 @@
+"""Planted defences, which the audit has to find, and encoders behind one."""

@@ -1,0 +1,100 @@
+"""An encoder behind a defence: what any encoder can be wrapped in, named `BASE+DEFENCE`.
+
+A defence acts at three places: on the input, on the embedding, and on the zero-shot logits. `Defence` does nothing at
+any; a plugin of the kind "defence" overrides what it needs. `honest()` is the same defence with gradients that lead
+somewhere, to attack through: its expectation (EoT) or a differentiable stand-in (BPDA; Athalye et al., 2018,
+https://arxiv.org/abs/1802.00420).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from rlbench.core import Box, Encoder, Modality, Trait
+from rlbench.encoders.outputs import embed, embed_text
+
+DRAWS = 20  # passes of an expectation
+
+
+@dataclass(frozen=True, kw_only=True)
+class Defence:
+    """No defence; the base of all.
+
+    Attributes:
+        traits: what it declares; planted defences declare nothing.
+        draws: forward passes whose embeddings are averaged.
+    """
+
+    traits: ClassVar[frozenset[Trait]] = frozenset()
+    draws: ClassVar[int] = 1
+
+    def front(self, x: Tensor) -> Tensor:
+        """On the input, (B, *box.shape) in [0, 1]."""
+        return x
+
+    def middle(self, embedded: Tensor) -> Tensor:
+        """On the embedding, (B, D); normalised again afterwards."""
+        return embedded
+
+    def answer(self, logits: Tensor) -> Tensor:
+        """On the zero-shot logits, (B, C)."""
+        return logits
+
+    def honest(self) -> Defence:
+        """What to attack through; the answer counts at the defence itself."""
+        return Defence()
+
+
+class Defended(nn.Module):
+    """An Encoder behind a defence; `sibling` is the encoder without it."""
+
+    def __init__(self, encoder: Encoder, defence: Defence, draws: int = 0) -> None:
+        super().__init__()
+        self.sibling, self.defence, self.draws = encoder, defence, draws or defence.draws
+
+    @property
+    def boxes(self) -> Mapping[Modality, Box]:
+        return self.sibling.boxes
+
+    @property
+    def traits(self) -> frozenset[Trait]:
+        return self.sibling.traits | self.defence.traits
+
+    @property
+    def logit_scale(self) -> float:
+        return self.sibling.logit_scale
+
+    @property
+    def sha256(self) -> Mapping[Modality, str]:
+        """Of the weights and the defence together."""
+        facts = {m: f"{sha} {self.defence!r}" for m, sha in self.sibling.sha256.items()}
+        return {m: hashlib.sha256(text.encode()).hexdigest() for m, text in facts.items()}
+
+    def honest(self) -> Defended:
+        """The encoder to attack through."""
+        through = self.defence.honest()
+        return Defended(self.sibling, through, DRAWS if through == self.defence else 1)
+
+    def embed(self, x: Tensor, modality: Modality) -> Tensor:
+        """(B, *box.shape) in the box -> (B, D), unit norm."""
+        box, drawn = self.boxes[modality], []
+        for _ in range(self.draws):
+            unit = self.defence.front((x - box.low) / (box.high - box.low))
+            embedded = embed(self.sibling, box.low + (box.high - box.low) * unit, modality)
+            drawn.append(self.defence.middle(embedded))
+        return normalize(torch.stack(drawn).mean(0) if len(drawn) > 1 else drawn[0], dim=-1)
+
+    def embed_text(self, prompts: Sequence[str]) -> Tensor:
+        """(P,) -> (P, D), unit norm."""
+        return embed_text(self.sibling, prompts)
+
+    def answer(self, logits: Tensor) -> Tensor:
+        """(B, C) zero-shot logits -> (B, C), what is made of them."""
+        return self.defence.answer(logits)

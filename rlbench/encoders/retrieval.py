@@ -1,0 +1,194 @@
+"""Retrieval: which of a gallery's captions belong to a medium, and which of its media to a caption?
+
+The score of a medium x and a caption t is logit_scale * cos(e(x), e(t)). As a classifier, a gallery's classes are the
+captions of each medium, and the logit of a class is the score of its best caption. So "correct" means R@1 of x-to-text,
+a tie being an error, and an attack on x with any loss on these logits (cross-entropy, margin, DLR) lowers the rank of
+the true captions: clean-correct media are attacked until another medium's caption is nearer. A task whose field `at` is
+5 or 10 has R@5 or R@10 in its place: the 4 or 9 strongest rivals of each medium are out of the game, at any point that
+the attack tries, so that it has to push the true captions behind them all and one more.
+
+What is recorded besides, from the embeddings of the very media that the judge spoke of:
+
+- x-to-text R@5 and R@10: the rank of a medium is that of its captions among the gallery's, where a medium's captions
+  score as the best of them;
+- text-to-x R@1, R@5 and R@10: the rank of a caption is that of its best medium among the media that were evaluated,
+  each attacked against its own captions. All ranks are computed anew among the attacked media. Where these are a part
+  of the gallery, N media, the names end in " of N": to find a medium among fewer is easier.
+
+Under attack, "correct" is the robust recall; the others are bounds from above: the attack stops at the next rank, it
+leaves media alone that are not so far in front when clean, and it raises no medium for captions of others. Ties count
+against the encoder. Recall as in Radford et al., 2021, https://arxiv.org/abs/2103.00020, with several captions as in
+Luo et al., 2021, https://arxiv.org/abs/2104.08860, and Zhu et al., 2023, https://arxiv.org/abs/2310.01852. Who ranks
+such captions one by one has the same x-to-text R@1, and R@5 and R@10 that are not higher.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rlbench.core import Encoder, Modality, Task
+from rlbench.core.errors import DataError
+from rlbench.core.stats.metrics import ranks, recall_at
+from rlbench.encoders.heads import Viewed, ZeroShot, prompts, zero_shot
+from rlbench.encoders.outputs import embed, embed_text
+from rlbench.engine.attack.judge import Meter
+
+DEPTHS = (1, 5, 10)
+_BATCH = 256  # captions that are embedded at a time
+
+
+@runtime_checkable
+class Paired(Protocol):
+    """What a task of retrieval adds."""
+
+    @property
+    def captions(self) -> tuple[tuple[str, ...], ...]:
+        """The captions of each class."""
+
+
+@dataclass(frozen=True)
+class Retriever(ZeroShot):
+    """A classifier of media by their captions.
+
+    Attributes:
+        anchors: (M, D) unit embeddings of all captions.
+        owners: (M,) int64, the class of each.
+        at: what counts as correct: a rank up to this one.
+    """
+
+    owners: Tensor
+    at: int = 1
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(B, *box.shape) in the box -> (B, C) logits, differentiable in x."""
+        return best(super().__call__(x), self.owners.to(x.device))
+
+    def features(self, x: Tensor, batch_size: int) -> Tensor:
+        """(B, *box.shape) -> (B, D) unit embeddings; these passes are not counted."""
+        with torch.no_grad():
+            parts = [x[i : i + batch_size] for i in range(0, len(x), batch_size)]
+            return torch.cat([embed(self.encoder, part, self.modality) for part in parts])
+
+    def twins(self) -> tuple[int, int] | None:
+        """None: the captions of a gallery may well say the same."""
+        return None
+
+
+def best(scores: Tensor, owners: Tensor) -> Tensor:
+    """(B, M) scores of captions -> (B, C), for each class that of its best caption. owners: (M,), all of 0..C-1."""
+    if len(owners) == int(owners.max()) + 1:
+        return scores[:, owners.argsort()]
+    empty = scores.new_full((len(scores), int(owners.max()) + 1), float("-inf"))
+    return empty.scatter_reduce(1, owners.expand_as(scores), scores, "amax", include_self=False)
+
+
+def without_rivals(logits: Tensor, y: Tensor, count: int) -> Tensor:
+    """(B, C) logits where each example's `count` strongest rivals of its class y (B,) fall to the weakest logit.
+
+    So z_y > max_{j != y} z_j holds if and only if y is among the first count + 1 before.
+    """
+    if count < 1:
+        return logits
+    rivals = logits.detach().scatter(1, y[:, None], float("-inf")).topk(count, 1).indices
+    return logits.scatter(1, rivals, logits.detach().amin(1, keepdim=True).expand(-1, count))
+
+
+class Ranked(Meter):
+    """A meter of a Retriever, for which a rank up to its `at` is correct. labels: (n,), on the logits' device."""
+
+    def __init__(self, head: Retriever, labels: Tensor, n: int, **options: Any) -> None:
+        super().__init__(head, n, **options)
+        self.head, self.labels = head, labels
+
+    def _call(self, x: Tensor, rows: Tensor) -> Tensor:
+        y = self.labels[rows.to(self.labels.device)]
+        self.classify = lambda x: without_rivals(self.head(x), y, self.head.at - 1)
+        return super()._call(x, rows)
+
+
+def head_of(encoder: Encoder, modality: Modality, task: Task) -> ZeroShot:
+    """The classifier of a task: by its captions or its classes' prompts, of whole clips or of views."""
+    if isinstance(task, Paired):
+        return retriever(encoder, modality, task.captions, at=getattr(task, "at", 1))
+    head, views = zero_shot(encoder, modality, task.classes, task.templates), getattr(task, "views", 1)
+    return head if views == 1 else Viewed(**vars(head), views=views)
+
+
+def prompted(task: Task) -> str:
+    """Hash of what a task gives the text tower: anchors may differ by the tower, or by this choice."""
+    texts = list(task.captions) if isinstance(task, Paired) else [prompts(c.name, task.templates) for c in task.classes]
+    return hashlib.sha256(json.dumps(texts).encode()).hexdigest()[:16]
+
+
+def first_and_last(task: Task) -> tuple[str, str]:
+    """A prompt of the first class and one of the last: captions, or the classes' names in the first template."""
+    if isinstance(task, Paired):
+        return task.captions[0][0], task.captions[-1][0]
+    ends = task.classes[0], task.classes[-1]
+    first, last = (prompts(label.name, task.templates, label.phrase)[0] for label in ends)
+    return first, last
+
+
+def retriever(encoder: Encoder, modality: Modality, captions: Sequence[Sequence[str]], *, at: int = 1) -> Retriever:
+    """Embeds a gallery's captions once, as they are. Raises: DataError where it has too few for this rank."""
+    if len(captions) <= at:
+        raise DataError(
+            f"a gallery of {len(captions)} sets of captions is too small for R@{at}; give more, or a smaller at"
+        )
+    texts = [text for one in captions for text in one]
+    owners = [k for k, one in enumerate(captions) for _ in one]
+    with torch.no_grad():
+        rows = [embed_text(encoder, texts[i : i + _BATCH]) for i in range(0, len(texts), _BATCH)]
+    return Retriever(encoder, modality, torch.cat(rows), torch.tensor(owners), at)
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """The captions of a gallery: anchors (M, D) float32 and owners (M,), as a Retriever's, in numpy."""
+
+    anchors: np.ndarray
+    owners: np.ndarray
+
+    def recalls(self, features: np.ndarray, labels: np.ndarray, *, whole: bool = True) -> dict[str, float]:
+        """R@1, R@5, R@10 and the median rank in both directions.
+
+        Args:
+            features: (N, D) unit embeddings of the media that were evaluated.
+            labels: (N,) their classes.
+            whole: these are all media of the gallery, among which a caption is ranked.
+
+        Returns:
+            Shares in [0, 1] by "x-to-text R@1", ..., and "text-to-x median rank". The queries of text-to-x are the
+            captions of these media; of a part of the gallery the names end in " of N": they are no recalls of it.
+        """
+        scores = features.astype(np.float64) @ self.anchors.astype(np.float64).T
+        asked = np.isin(self.owners, labels)
+        own, sets = labels[:, None] == self.owners[None], np.arange(self.owners.max() + 1)
+        by_set = best(torch.from_numpy(scores), torch.from_numpy(self.owners)).numpy()
+        found = {
+            "x-to-text": ranks(by_set, labels[:, None] == sets[None]),
+            "text-to-x": ranks(scores.T[asked], own.T[asked]),
+        }
+        return dict(_named(found, "" if whole else f" of {len(labels)}"))
+
+
+def _named(found: Mapping[str, np.ndarray], part: str) -> Iterator[tuple[str, float]]:
+    for direction, places in found.items():
+        end = part if direction == "text-to-x" else ""
+        yield from ((f"{direction} R@{k}{end}", round(recall_at(places, k), 6)) for k in DEPTHS)
+        yield f"{direction} median rank{end}", float(np.median(places))
+
+
+def gallery_of(head: ZeroShot) -> Gallery | None:
+    """The gallery of a Retriever; None of another classifier."""
+    if not isinstance(head, Retriever):
+        return None
+    return Gallery(head.anchors.cpu().numpy(), head.owners.cpu().numpy())

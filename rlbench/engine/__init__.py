@@ -1,0 +1,1 @@
+"""A suite becomes records: cells, soundness < attack < block < plan < run; imports go that way only."""

@@ -1,0 +1,1 @@
+"""Attack, then judge: passes are counted and every answer is classified afresh."""

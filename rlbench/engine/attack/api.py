@@ -1,0 +1,214 @@
+"""Attacks on any classifier of yours, outside suites: `rlbench.attack`.
+
+What is passed in is checked first, so that a slip is one line. The classifier gets copies, and may return a tuple, dict
+or output object that holds its logits.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rlbench.core import Adversarial, Attack, Box, Field, Norm, Threat, registry
+from rlbench.core.errors import AttackError, RLBenchError, SoundnessWarning
+from rlbench.core.machine import full_float32
+from rlbench.core.seeds import ExampleStreams
+from rlbench.core.threat import ball_of
+from rlbench.core.validation import check_eps, parse_eps, parse_norm
+from rlbench.encoders.outputs import describe, logits_of
+from rlbench.engine.attack.judge import Meter, Part, Watch, judge, run_attack
+from rlbench.engine.soundness.catalogue import BADGES, Badge, Finding, badge
+from rlbench.engine.soundness.consistency import evidence
+from rlbench.engine.soundness.rules import findings
+
+
+@dataclass(frozen=True)
+class Attacked:
+    """The result of `attack`, per example.
+
+    Attributes:
+        x_adv: (B, *shape) in the balls; x itself where the clean prediction is wrong.
+        broken: (B,) bool, misclassified at x_adv.
+        distance: (B,) float64 norm of x_adv - x, in box units.
+        forwards, backwards: (B,) int64 passes, the clean one and the judge's included.
+        findings: the cheap soundness checks, as those of a run.
+    """
+
+    x_adv: Tensor
+    broken: Tensor
+    distance: Tensor
+    forwards: Tensor
+    backwards: Tensor
+    findings: tuple[Finding, ...] = ()
+
+    @property
+    def badge(self) -> Badge:
+        """`sound`, `warn`, `needs adaptive` or `unreliable`: whether `broken` may be too small."""
+        return badge(self.findings)
+
+
+@full_float32()
+def attack(
+    classifier: Callable[[Tensor], object],
+    x: Tensor,
+    y: Tensor,
+    name: str,
+    *,
+    norm: Norm = "linf",
+    eps: object = "4/255",
+    low: float = 0.0,
+    high: float = 1.0,
+    seed: int = 0,
+    ids: Sequence[str] | None = None,
+    batch_size: int = 64,
+    **fields: Field,
+) -> Attacked:
+    """Attacks any classifier, by name, and judges the answer. Clean errors count as broken and are not attacked.
+
+    Args:
+        classifier: (B, *shape) -> (B, C) logits, differentiable, in evaluation mode; a tuple, dict or object with one
+            such tensor will do, or with one that it names `logits`.
+        x: (B, *shape) float32 in [low, high]; stays as it is.
+        y: (B,) integer labels.
+        name: a registered attack, such as "apgd-ce"; `fields` are its fields.
+        norm: "linf" or "l2".
+        eps: a number or a fraction such as "4/255", for a box of range 1: it scales by high - low.
+        seed, ids: randomness depends on the seed and each example's id (default: its index), not on the batch.
+        batch_size: examples per forward pass.
+
+    Warns: SoundnessWarning where a soundness check fails, so that `broken` may be too small.
+
+    Raises:
+        UnknownName, FieldError: the attack or a field of it; eps, norm.
+        RLBenchError: x outside the box, labels that don't fit, a classifier in training mode, or one whose answers are
+            no logits or depend on the batch.
+        AttackError: the attack broke its contract or crashed.
+    """
+    method: Attack = registry.make("attack", name, fields)
+    threat = Threat(parse_norm(norm), parse_eps(eps))
+    if getattr(classifier, "training", False):
+        raise RLBenchError("the classifier is in training mode, where its answers may be random; call its eval() first")
+    x, y = _inputs(x, low, high), _labels(y, x)
+    names = _names(ids, len(x))
+    check_eps(threat.eps, threat.norm, x[0].numel() if len(x) else None)
+    box = Box(shape=tuple(x.shape[1:]), low=low, high=high)
+    streams = ExampleStreams(seed, names, str(Adversarial(name, threat, tuple(sorted(fields.items())))))
+    found = _attacked(method, _Own(classifier), x, y, threat, box, streams, batch_size)
+    _warn(found.findings)
+    return found
+
+
+def _attacked(
+    method: Attack,
+    own: _Own,
+    x: Tensor,
+    y: Tensor,
+    threat: Threat,
+    box: Box,
+    streams: ExampleStreams,
+    batch_size: int,
+) -> Attacked:
+    ball = ball_of(threat, box)
+    sums = _asked(own, x, y, box, batch_size)
+    watch = Watch(y)
+    meter = Meter(own, len(x), batch_size=batch_size, watch=watch)
+    clean = judge(meter, x, x, y, ball).correct
+    rows = clean.nonzero()[:, 0]
+    at = rows.to(x.device)
+    part = Part(meter, rows)
+    x_adv, far, broken = x.clone(), torch.zeros(len(x), dtype=torch.float64), ~clean
+    if len(rows):
+        found = _run(method, part, x[at], y[at], ball, streams.take(rows.tolist()))
+        verdict = judge(part, found, x[at], y[at], ball)
+        x_adv[at], far[rows], broken[rows] = found, verdict.distance, ~verdict.correct
+    said = tuple(findings(watch.sums(~broken) | sums))
+    return Attacked(x_adv, broken, far, meter.forwards, meter.backwards, said)
+
+
+@dataclass(frozen=True)
+class _Own:
+    """The classifier, which gets tensors of its own and whose answer becomes logits."""
+
+    classify: Callable[[Tensor], object]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return logits_of(self.classify(x.clone()), len(x))
+
+
+def _run(method: Attack, part: Part, *rest: object) -> Tensor:
+    try:
+        return run_attack(method, part, *rest)  # type: ignore[arg-type]
+    except AttackError as error:
+        if "does not require grad" not in str(error):
+            raise
+        raise AttackError(
+            f"the classifier's logits have no gradient in x, which {type(method).__name__} needs: no torch.no_grad, "
+            "detach or numpy inside; the attack square needs none"
+        ) from error
+
+
+def _asked(own: _Own, x: Tensor, y: Tensor, box: Box, batch_size: int) -> dict[str, int]:
+    """Asks a first example, then all once more in another batch size. Raises: RLBenchError."""
+    if not len(x):
+        return {}
+    with torch.no_grad():
+        classes = own(x[:1]).shape[1]
+        if int(y.max()) >= classes:
+            raise RLBenchError(f"label {int(y.max())} is not among the classifier's {classes} classes, 0 on")
+        logits = Meter(own, len(x), batch_size=batch_size)(x)
+    found = evidence(
+        lambda size: Meter(own, len(x), batch_size=size), x, logits, box, batch_size, graph=False, apart=True
+    )
+    wrong = next((one for one in findings(found) if one.id == "H4" and one.status == "fail"), None)
+    if wrong is not None:
+        raise RLBenchError(f"the classifier's answers depend on the batch: {wrong.said}; {wrong.check.advice}")
+    return found
+
+
+def _warn(said: Sequence[Finding]) -> None:
+    bad = [f"{one.id}: {one.said}; {one.check.advice}" for one in said if BADGES[one.status] != "sound"]
+    if bad:
+        warnings.warn(f"the result is {badge(said)!r}. {'. '.join(bad)}", SoundnessWarning, stacklevel=4)
+
+
+def _names(ids: Sequence[str] | None, n: int) -> tuple[str, ...]:
+    names = tuple(map(str, range(n))) if ids is None else tuple(ids)
+    if len(names) != n:
+        raise RLBenchError(f"ids are {len(names)}; x has {n} examples, which need one each")
+    return names
+
+
+def _inputs(x: object, low: float, high: float) -> Tensor:
+    """A copy of x without a graph. Raises: RLBenchError."""
+    if not isinstance(x, Tensor):
+        how = "; torch.from_numpy(x) makes one" if isinstance(x, np.ndarray) else ""
+        raise RLBenchError(f"x is {describe(x)}; it must be a torch.Tensor (B, *shape), float32{how}")
+    if x.dtype != torch.float32:
+        how = "x.float() / 255 is in [0, 1]" if x.dtype == torch.uint8 else "give x.float()"
+        raise RLBenchError(f"x is {describe(x)}; it must be float32: {how}")
+    if x.dim() < 2:
+        raise RLBenchError(f"x is {describe(x)}; it must be a batch (B, *shape): a single example is x[None]")
+    if not torch.isfinite(x).all():
+        raise RLBenchError("x has values that are not finite")
+    if x.numel() and (x.min() < low or x.max() > high):
+        spans = f"{float(x.min()):.6g} to {float(x.max()):.6g}"
+        how = "divide by 255, or give high=255" if 1 < float(x.max()) <= 255 and float(x.min()) >= 0 else ""
+        how = how or "give low and high of the classifier's input; where it is normalised, normalise in the classifier"
+        raise RLBenchError(f"x spans {spans}; it must lie in the box [{low:g}, {high:g}]: {how}")
+    return x.detach().clone()
+
+
+def _labels(y: object, x: Tensor) -> Tensor:
+    """(B,) int64 on x's device, a copy. Raises: RLBenchError."""
+    whole = isinstance(y, Tensor) and not y.is_floating_point() and not y.is_complex() and y.dtype != torch.bool
+    if not isinstance(y, Tensor) or not whole or y.shape != x.shape[:1] or (y < 0).any():
+        one_hot = isinstance(y, Tensor) and y.dim() == 2 and len(y) == len(x)
+        how = "; of one-hot rows, y.argmax(1) makes them" if one_hot else ""
+        below = f" with {int(y.min())} in it" if isinstance(y, Tensor) and whole and y.numel() and y.min() < 0 else ""
+        raise RLBenchError(f"y is {describe(y)}{below}; it must be a tensor of {len(x)} int64 labels from 0 on{how}")
+    return y.to(x.device, torch.int64, copy=True)

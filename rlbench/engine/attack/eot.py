@@ -1,0 +1,61 @@
+"""Expectation over the randomness of an encoder that draws random numbers when it answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rlbench.core import Classifier
+from rlbench.core.errors import FieldError
+from rlbench.core.seeds import generator, seeded
+
+DRAWS = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Expectation:
+    """The mean of a randomised classifier's logits over fixed draws: one function, deterministic and differentiable.
+
+    Athalye et al., 2018, https://arxiv.org/abs/1802.00420, section 4.2: an attack on randomness has to ascend the
+    expected loss. Clean prediction, gradient and judge see the same draws, so that an answer repeats itself. This
+    favours the attack, which knows them: the error is pessimistic. Other draws, for a second look: another `seed`.
+
+    Every example and draw is a call of its own with the global generators seeded, since what a row of a batch
+    draws depends on the rows before it: the mean depends on neither batch size nor order. An example costs `draws`
+    passes for each of the classifier's, and the wrapped classifier (the harness's meter) counts them.
+
+    Attributes:
+        classifier: of the randomised encoder.
+        draws: number of answers that are averaged.
+        seed: of the draws.
+    """
+
+    classifier: Classifier
+    draws: int = DRAWS
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.draws < 1:
+            raise FieldError(f"expectation: draws is {self.draws}; it must be at least 1")
+
+    @property
+    def batch_size(self) -> int:
+        """The examples whose draws fit in memory together."""
+        return max(1, self.classifier.batch_size // self.draws)
+
+    def __call__(self, x: Tensor, rows: Tensor | None = None) -> Tensor:
+        """x (B, *shape) -> (B, C) mean logits, differentiable in x."""
+        if not len(x):
+            return self.classifier(x, rows=rows)
+        rows = torch.arange(len(x)) if rows is None else rows
+        seeds = [int(generator(self.seed, "draw", i).integers(2**32)) for i in range(self.draws)]
+        return torch.stack([self._mean(x[i : i + 1], rows[i : i + 1], seeds) for i in range(len(x))])
+
+    def _mean(self, x: Tensor, row: Tensor, seeds: list[int]) -> Tensor:
+        answers = []
+        for seed in seeds:
+            with seeded(seed, x.device):
+                answers.append(self.classifier(x, rows=row)[0])
+        return torch.stack(answers).mean(0)

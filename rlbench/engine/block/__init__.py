@@ -1,0 +1,1 @@
+"""One block of a cell: inputs, clean pass, attacks."""

@@ -1,0 +1,250 @@
+"""What a model sees before any attack: a task's examples, or those examples corrupted; kept for the next model.
+
+Corrupted inputs do not depend on the model, and some cost more than the model does. So they are kept in a folder, a
+file a block: 8 bits a value where that is exact, float32 elsewhere, compressed, with a digest. Any number of processes
+and hosts share the folder. Files and no database: a lost one costs its computation, and SQLite does not hold on network
+file systems.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from contextlib import suppress
+from dataclasses import dataclass, fields, is_dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from rlbench.core import Box, Corrupted, Examples, Split, Streams, Task
+from rlbench.core.errors import AttackError, DataError
+from rlbench.core.files import LOG, TEMPORARY, is_stale, place
+from rlbench.core.seeds import ExampleStreams
+from rlbench.engine.cells.keys import plugin, plugin_values
+
+LIMIT = 2 << 30  # bytes of the folder: beyond, the oldest files go
+_DIGEST = 16
+MEMORY = 4 << 30  # bytes of blocks that are held, and one more
+_UNUSABLE: set[Path] = set()  # folders that could not be written; this process does not try again
+_HELD: dict[tuple[object, ...], Examples] = {}  # the last few blocks of this process
+
+
+@runtime_checkable
+class Recorded(Protocol):
+    """What a task of audio adds, so that corruptions reach the sound before its front end makes the box of it.
+
+    `hear(waves(box, a, b), box)` is `load(box, a, b).x`, bit for bit where no sample lies beyond full scale.
+    """
+
+    def rate_of(self, box: Box) -> int:
+        """Samples a second of its waveforms."""
+
+    def waves(self, box: Box, start: int, stop: int, split: Split = "test") -> Tensor:
+        """(B, 1, samples) float64 in [0, 1], silence at 1/2: what `load` makes those examples of."""
+
+    def hear(self, waves: Tensor, box: Box) -> Tensor:
+        """Waveforms -> (B, *box.shape) in the box, as `load` does."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """A task's test examples at a box, and corrupted.
+
+    Attributes:
+        data: the task's fingerprint.
+        seed: of the corruptions.
+        folder: where corrupted inputs are kept; None: nowhere.
+    """
+
+    task: Task
+    data: str
+    box: Box
+    seed: int
+    folder: Path | None = None
+
+    def load(self, start: int, stop: int) -> Examples:
+        """Examples start..stop-1. Raises: DataError, also for inputs outside the box."""
+        name = (type(self.task).__name__, self.data, self.box, start, stop)
+        if name not in _HELD:
+            examples = self.task.load(self.box, start, stop)
+            _check(examples, self.box, start, stop)
+            while len(_HELD) >= 4 or sum(held.x.nbytes for held in _HELD.values()) > MEMORY:
+                del _HELD[next(iter(_HELD))]
+            _HELD[name] = examples
+        return _HELD[name]
+
+    def corrupted(self, corrupted: Corrupted, start: int, stop: int) -> Tensor:
+        """(B, *box.shape) float32 in the box, on the CPU: examples start..stop-1, corrupted.
+
+        Raises: AttackError when the corruption crashes or leaves its contract, so that its cell is failed.
+        """
+        if self.folder is None:
+            return self._corrupted(corrupted, start, stop)
+        file = self.folder / f"{self._key(corrupted, start, stop)}.zst"
+        x = _read(file, (stop - start, *self.box.shape), self.box)
+        if x is None:
+            x = self._corrupted(corrupted, start, stop)
+            _write(file, x, self.box)
+        return x
+
+    def _key(self, corrupted: Corrupted, start: int, stop: int) -> str:
+        made = plugin_values("corruption", corrupted.corruption, corrupted.fields)
+        facts = [
+            type(self.task).__name__,
+            self.data,
+            self.box.facts(),
+            start,
+            stop,
+            made,
+            corrupted.severity,
+            self.seed,
+            _sources(),
+        ]
+        return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:32]
+
+    def sounds(self, corrupted: Corrupted, start: int, stop: int) -> tuple[list[Tensor], int] | None:
+        """The corrupted waveforms, (1, 1, samples) each, in [0, 1], and their rate; None where it acts on the box.
+
+        One at a time, since recordings may differ in length. Raises: AttackError.
+        """
+        corruption, task = self.made(corrupted), self.task
+        if getattr(corruption, "acts_on", "") != "waveform":
+            return None
+        if not isinstance(task, Recorded):
+            raise AttackError(f"{corrupted.corruption} acts on waveforms, which {type(task).__name__} does not have")
+        streams = self._streams(corrupted, start, stop)
+        waves = (task.waves(self.box, i, i + 1) for i in range(start, stop))
+        found = [_unit(corruption, corrupted, wave, streams.take([k])) for k, wave in enumerate(waves)]
+        return found, task.rate_of(self.box)
+
+    def made(self, corrupted: Corrupted) -> Any:
+        """The corruption, at the rate of the task's waveforms where it has one."""
+        corruption = plugin("corruption", corrupted.corruption, corrupted.fields)
+        rated = is_dataclass(corruption) and any(field.name == "rate" for field in fields(corruption))
+        if not rated or not isinstance(self.task, Recorded):
+            return corruption
+        return replace(corruption, rate=self.task.rate_of(self.box))
+
+    def _streams(self, corrupted: Corrupted, start: int, stop: int) -> Streams:
+        return ExampleStreams(self.seed, self.load(start, stop).ids, str(corrupted))
+
+    def _corrupted(self, corrupted: Corrupted, start: int, stop: int) -> Tensor:
+        sounds, task = self.sounds(corrupted, start, stop), self.task
+        if sounds is None:
+            return corrupt(self.load(start, stop).x, corrupted, self.box, self._streams(corrupted, start, stop))
+        assert isinstance(task, Recorded)
+        heard = torch.cat([task.hear(wave, self.box) for wave in sounds[0]])
+        _check(replace(self.load(start, stop), x=heard), self.box, start, stop)
+        return heard
+
+
+def corrupt(x: Tensor, corrupted: Corrupted, box: Box, streams: Streams) -> Tensor:
+    """x (B, *shape) in the box, perturbed in the unit box and mapped back. Raises: AttackError."""
+    corruption = plugin("corruption", corrupted.corruption, corrupted.fields)
+    acts_on = getattr(corruption, "acts_on", "") or box.unit
+    if acts_on != box.unit:
+        raise AttackError(f"{corrupted.corruption} acts on {acts_on}; the encoder's box is {box.unit}")
+    span = box.high - box.low
+    out = _unit(corruption, corrupted, ((x - box.low) / span).clamp(0, 1), streams)
+    return (box.low + span * out).clamp(box.low, box.high)
+
+
+def _unit(corruption: Any, corrupted: Corrupted, x: Tensor, streams: Streams) -> Tensor:
+    """x in [0, 1], corrupted; the answer is checked. Raises: AttackError."""
+    name = corrupted.corruption
+    try:
+        out = corruption(x.clone(), corrupted.severity, streams)
+    except Exception as error:
+        raise AttackError(f"{name} crashed: {type(error).__name__}: {error}") from error
+    if not isinstance(out, Tensor) or out.shape != x.shape or out.dtype != x.dtype:
+        shape = f"{tuple(out.shape)} {out.dtype}" if isinstance(out, Tensor) else type(out).__name__
+        raise AttackError(f"{name} returned {shape}; x is {tuple(x.shape)} {x.dtype}")
+    if not torch.isfinite(out).all() or out.min() < 0 or out.max() > 1:
+        raise AttackError(f"{name} left the box or is not finite")
+    return out
+
+
+def _check(examples: Examples, box: Box, start: int, stop: int) -> None:
+    x = examples.x
+    if x.shape != (stop - start, *box.shape) or len(examples.ids) != stop - start:
+        raise DataError(f"the task gave {tuple(x.shape)} for examples {start} to {stop} of {box.shape}")
+    if not (torch.isfinite(x).all() and x.min() >= box.low and x.max() <= box.high):
+        raise DataError(f"inputs {start} to {stop} leave the box [{box.low}, {box.high}] or are not finite")
+
+
+@cache
+def _sources() -> str:
+    """A hash of rlbench's corruptions and tasks, so that edited ones are computed again."""
+    root = Path(__file__).parents[2]
+    files = sorted(path for part in ("corruptions", "tasks") for path in (root / part).glob("*.py"))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:16]
+
+
+def _eighths(levels: np.ndarray, box: Box) -> Tensor:
+    """(B, ...) uint8 -> float32 in the box, as corruptions of 8 bits compute it."""
+    unit = torch.from_numpy(levels).float() / 255
+    return (box.low + (box.high - box.low) * unit).clamp(box.low, box.high)
+
+
+def _write(file: Path, x: Tensor, box: Box) -> None:
+    """Keeps the block if it can: a folder that can't be written costs time, and no cell."""
+    if file.parent in _UNUSABLE:
+        return
+    levels = ((x - box.low) / (box.high - box.low) * 255).round().byte().numpy()
+    exact = torch.equal(_eighths(levels, box), x)
+    data = (levels if exact else x.numpy()).tobytes()
+    packed = hashlib.blake2b(data, digest_size=_DIGEST).digest() + pa.compress(data, codec="zstd", asbytes=True)
+    try:
+        place(file, packed, sync=False)
+    except FileNotFoundError:
+        return  # another process removed the folder, as it may at any time
+    except OSError as error:
+        if not file.is_file():  # on Windows, a file that is there and being read can't be replaced
+            _UNUSABLE.add(file.parent)
+            reason = error.strerror or error
+            LOG.warning("corrupted inputs are not kept for the next model: can't write to %s: %s", file.parent, reason)
+        return
+    with suppress(OSError):
+        _make_room(file.parent)
+
+
+def _read(file: Path, shape: tuple[int, ...], box: Box) -> Tensor | None:
+    """The block, or None where there is none, or not a whole one."""
+    try:
+        packed = file.read_bytes()
+    except OSError:
+        return None
+    size = int(np.prod(shape))
+    for width in (1, 4):
+        try:
+            data = pa.decompress(packed[_DIGEST:], decompressed_size=width * size, codec="zstd", asbytes=True)
+        except (OSError, pa.ArrowException):
+            continue
+        if hashlib.blake2b(data, digest_size=_DIGEST).digest() == packed[:_DIGEST]:
+            values = np.frombuffer(data, np.uint8 if width == 1 else np.float32).reshape(shape).copy()
+            return _eighths(values, box) if width == 1 else torch.from_numpy(values)
+    return None
+
+
+def _make_room(folder: Path) -> None:
+    """Removes the oldest files while the folder is over its limit; others may do the same at the same time."""
+    found = []
+    for entry in os.scandir(folder):
+        with suppress(FileNotFoundError):
+            if not entry.name.startswith(TEMPORARY):
+                found.append(((status := entry.stat()).st_mtime, status.st_size, entry.path))
+            elif is_stale(Path(entry)):
+                os.unlink(entry)
+    total = sum(size for _, size, _ in found)
+    for _, size, path in sorted(found):
+        if total <= LIMIT:
+            break
+        with suppress(OSError):
+            os.unlink(path)
+            total -= size

@@ -1,0 +1,1 @@
+"""What is missing from the store, and what it costs."""

@@ -1,0 +1,188 @@
+"""A pilot: a few examples under shortened attacks, to learn how soon examples break and what a pass takes.
+
+Nearly all examples that an attack breaks are broken in its first ten steps. So every cell runs in the pilot with its
+attack cut to that; what it breaks costs what it took, and what survives will cost the whole. Chunks of examples, spread
+over the test split, are added until the estimate is steady or the pilot's time is up. Nothing is recorded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from fractions import Fraction
+from statistics import mean
+from time import perf_counter
+
+import numpy as np
+
+from rlbench.core import Adversarial, Clean, Composed, Corrupted, Perturbation, Threat
+from rlbench.core.errors import AttackError
+from rlbench.core.threat import threat_of
+from rlbench.engine import cells
+from rlbench.engine.block.evaluate import Bench, Result, evaluate
+from rlbench.engine.cells.keys import Group, plugin
+from rlbench.engine.plan.cost import Cost, Rates
+from rlbench.store.blocks import Block
+
+SHORT = {"steps": 10, "restarts": 1, "targets": 2, "queries": 50, "points": 10}  # fields of attacks, cut to this
+LONG = 100  # passes an example: an attack that can't be cut below has STAND_IN's word on who survives it
+STAND_IN = Adversarial("apgd-ce", Threat("linf", Fraction(0)), (("steps", 10),))
+IDLE = 4  # passes an example that was not attacked, or not for longer than the judge takes
+LATE = 0.25  # share of its passes that a cell takes, about, to break what broke in the pilot under other attacks alone
+EARLY = 0.1  # likewise for what broke under the stand-in
+QUICK = 0.005  # seconds an example of a corruption that is measured on a whole chunk
+CHUNK = 32  # examples that the pilot takes at a time
+STEADY = 0.06  # relative standard error at which it ends
+
+
+def shortened(group: Group, n_classes: int) -> Group:
+    """The group with every attack cut to its first steps."""
+    return replace(group, attacks=tuple(_cut(attack, n_classes) for attack in group.attacks))
+
+
+def _cut(attack: Adversarial, n_classes: int) -> Adversarial:
+    method = plugin("attack", attack.attack, attack.fields)
+    cut = {name: min(most, getattr(method, name)) for name, most in SHORT.items() if hasattr(method, name)}
+    short = replace(attack, fields=tuple(sorted((dict(attack.fields) | cut).items())))
+    if sum(cells.bound(short, n_classes)) <= LONG:
+        return short
+    return replace(STAND_IN, threat=attack.threat, ladder=attack.ladder, descending=attack.descending)
+
+
+def rehearse(bench: Bench, groups: Sequence[Group], bounds: Rates, *, n: int, seconds: float) -> Rates:
+    """Estimates in the place of bounds.
+
+    Args:
+        bench: without a folder of kept inputs.
+        groups: those that the run has to compute.
+        n: examples of the run, from which the pilot's are taken.
+        seconds: that the attacks may take, about, and as many that the corruptions may.
+    """
+    corrupting, warming = _corrupting(bench, groups, n, perf_counter() + seconds)
+    pilot, until = _Pilot(bench, groups, bounds), perf_counter() + seconds
+    starts = range(0, n, CHUNK)
+    for done, k in enumerate(sorted(range(len(starts)), key=lambda k: k * 0.618034 % 1), 1):
+        pilot.take(starts[k], min(starts[k] + CHUNK, n), until)
+        if perf_counter() > until or pilot.error() * (1 - done / len(starts)) ** 0.5 < STEADY:
+            break
+    return replace(pilot.rates(), corrupting=corrupting, warming=warming, piloted=True)
+
+
+def _corrupting(bench: Bench, groups: Sequence[Group], n: int, until: float) -> tuple[dict[Corrupted, float], float]:
+    """Seconds an example of every corruption that the run needs, and those that first calls take besides."""
+    seconds: dict[Corrupted, float] = {}
+    first: list[float] = []
+
+    def timed(one: Corrupted, n: int) -> float:
+        bench.inputs.load(0, n)
+        begun = perf_counter()
+        bench.inputs.corrupted(one, 0, n)
+        return (perf_counter() - begun) / n
+
+    for one in dict.fromkeys(group.corrupted for group in groups if group.corrupted is not None):
+        if perf_counter() > until and seconds:
+            seconds[one] = mean(seconds.values())
+            continue
+        try:
+            warm = timed(one, 1)
+            seconds[one] = timed(one, min(4, n))
+            if seconds[one] < QUICK:  # a call has a cost of its own, which a block shares
+                seconds[one] = timed(one, min(CHUNK, n))
+            first.append(max(0.0, warm - seconds[one]))
+        except AttackError:
+            continue  # it fails its cell in the run, too
+    return seconds, sum(first)
+
+
+class _Pilot:
+    """What the chunks have said so far, of every member of every group: (k, 3) forwards, backwards, correct."""
+
+    def __init__(self, bench: Bench, groups: Sequence[Group], bounds: Rates) -> None:
+        self.bench, self.bounds = bench, bounds
+        self.groups = [group for group in groups if group.attacks]
+        self.said: dict[Perturbation, list[np.ndarray]] = {}
+        self.times: list[tuple[int, float]] = []  # of forward passes: examples, and seconds since the last
+        self.passes = np.zeros(2)
+        self.rendering: list[float] = []
+
+    def take(self, start: int, stop: int, until: float) -> None:
+        """A chunk of examples in every cell; compositions only while there is time."""
+        begun = perf_counter()
+        self.bench.inputs.load(start, stop)
+        self.rendering.append((perf_counter() - begun) / (stop - start))
+        clean = evaluate(self.bench, [Group()], start, stop, None, lambda n: None)[0]
+        assert isinstance(clean, Block)
+        self.said.setdefault(Clean(), []).append(np.stack([clean.forwards, clean.backwards, clean.correct], 1))
+        plain = [group for group in self.groups if group.corrupted is None]
+        composed = [[group] for group in self.groups if group.corrupted is not None]
+        for k, part in enumerate([plain, *composed] if plain else composed):
+            if k == 0 or perf_counter() < until:
+                self._keep(part, self._run(part, start, stop, clean))
+
+    def _run(self, part: Sequence[Group], start: int, stop: int, clean: Block) -> list[Result]:
+        last = 0.0
+
+        def tick(n: int) -> None:
+            nonlocal last
+            now = perf_counter()
+            self.times += [(n, now - last)] if last else []
+            last = now
+
+        return evaluate(self.bench, [shortened(g, self.bench.n_classes) for g in part], start, stop, clean, tick)
+
+    def _keep(self, part: Sequence[Group], results: Sequence[Result]) -> None:
+        members = [member for group in part for member in group.members]
+        cut = [m for group in part for m in shortened(group, self.bench.n_classes).members]
+        found = [(m, short, r) for m, short, r in zip(members, cut, results, strict=True) if isinstance(r, Block)]
+        for member, short, block in found:
+            self.passes += block.forwards.sum(), block.backwards.sum()
+            inside = [~other.correct for m, _, other in found if _within(threat_of(m), threat_of(member))]
+            elsewhere = np.logical_or.reduce(inside) & block.correct
+            whole = np.array([self.bounds.cells[member].forwards, self.bounds.cells[member].backwards])
+            spent = np.stack([block.forwards, block.backwards], 1).astype(float)
+            ran = spent.sum(1) > IDLE
+            if _name(short) != _name(member):
+                spent[ran & ~block.correct] = EARLY * whole
+            spent[ran & block.correct] = whole
+            spent[ran & elsewhere] *= LATE
+            self.said.setdefault(member, []).append(np.column_stack([spent, block.correct & ~elsewhere]))
+
+    def _columns(self) -> dict[Perturbation, np.ndarray]:
+        return {member: np.concatenate(parts) for member, parts in self.said.items()}
+
+    def error(self) -> float:
+        """The relative standard error of the mean cost of an example, over the cells that all chunks ran."""
+        columns = self._columns()
+        most = max(map(len, columns.values()))
+        each = sum((c[:, 0] + 2 * c[:, 1] for c in columns.values() if len(c) == most), np.zeros(most))
+        return float(each.std() / most**0.5 / each.mean())
+
+    def rates(self) -> Rates:
+        """What was learnt, and the bounds of what was not."""
+        said = {member: Cost(*column.mean(0).tolist()) for member, column in self._columns().items()}
+        return replace(
+            self.bounds,
+            pace=self.bounds.pace.scaled(self._slower()),
+            cells={**self.bounds.cells, **said},
+            rendering=mean(self.rendering),
+        )
+
+    def _slower(self) -> float:
+        """Seconds of a pass in the pilot's full batches over those of the probe, which has the encoder alone."""
+        full = [(n, taken) for n, taken in self.times if n >= self.bench.batch_size / 2]
+        share = 1.0 if full else self.passes[1] / max(self.passes[0], 1.0)  # the judge's calls, of a cell, are small
+        full = full or self.times
+        if not full:
+            return 1.0
+        return sum(taken for _, taken in full) / sum(n for n, _ in full) / self.bounds.pace.seconds(1, share)
+
+
+def _within(one: Threat | None, other: Threat | None) -> bool:
+    return one is not None and other is not None and one.norm == other.norm and one.eps <= other.eps
+
+
+def _name(member: Perturbation) -> str:
+    """The name of its attack."""
+    if isinstance(member, Composed):
+        return member.adversarial.attack
+    return member.attack if isinstance(member, Adversarial) else ""

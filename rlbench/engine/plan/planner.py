@@ -1,0 +1,288 @@
+"""The plan of a run: which blocks of which cells are missing from the store, and what they cost.
+
+A cell is an encoder, a task and a perturbation; a work unit is a block of a group of cells that are computed together.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+
+from rlbench.core import Mode, Perturbation, Suite, Worst
+from rlbench.core.errors import DataError, FieldError, ModalityError, StoreError
+from rlbench.core.machine import code, device_of, processors, settled
+from rlbench.core.suite import load_suites
+from rlbench.encoders.identity import Identity
+from rlbench.encoders.models import OWN, resolve
+from rlbench.encoders.retrieval import gallery_of
+from rlbench.engine import cells
+from rlbench.engine.block.evaluate import Bench, prepare
+from rlbench.engine.cells.modes import varied
+from rlbench.engine.plan import budget as times
+from rlbench.engine.plan.cost import STARTING, bounds
+from rlbench.engine.plan.pilot import rehearse
+from rlbench.engine.plan.types import Pair, Plan, PlannedCell, Unit, half_width
+from rlbench.store.blocks import BLOCK
+from rlbench.store.records import Store
+
+__all__ = ["Pair", "Plan", "PlannedCell", "Unit", "plan"]
+SMALL = 4.0  # seconds: a run that takes no longer than this at most needs no pilot
+PILOT = 0.03  # a pilot may take this share of the most that the run can take, or LEAST
+LEAST = 8.0  # seconds, of all pilots together
+Span = tuple[int, int]
+
+
+def _several(one: object) -> list[object]:
+    return list(one) if isinstance(one, Iterable) and not isinstance(one, str | os.PathLike) else [one]
+
+
+def _processes(asked: int | None, device: str, units: Sequence[Unit]) -> int:
+    """One a processor; one alone on a GPU, or when the work is over before another has started."""
+    useful = max(1, len(units))
+    if asked is not None:
+        return min(asked, useful)
+    seconds = sum(unit.expected for unit in units)
+    return max(1, min(processors(), useful, int(seconds / STARTING))) if device == "cpu" else 1
+
+
+def _count(suite: Suite, asked: int | None) -> tuple[int, list[str]]:
+    """The number of examples, and a note if the task has fewer than were asked for. Raises: DataError for none."""
+    n, size = asked or suite.examples, suite.task.size("test")
+    if size == 0:
+        raise DataError(f"{suite.name}: the test split of {suite.task_name} is empty")
+    if size is None or n <= size:
+        return n, []
+    return size, [f"{suite.name}: {n} examples were asked for; its test split has {size}"]
+
+
+Held = Callable[[str, Span], str | None]  # a block's code hash, or None where the store has no whole block
+
+
+def _present(pair: Pair, held: Held, notes: list[str]) -> dict[Perturbation, set[Span]]:
+    """The whole blocks of every perturbation in the store."""
+    found: dict[Perturbation, set[Span]] = {p: set() for p in pair.keys}
+    others = 0
+    for p, span in ((p, span) for p in pair.keys for span in pair.spans if not cells.taken_over(p)):
+        try:
+            by = held(pair.keys[p], span)
+        except StoreError as error:
+            notes.append(str(error))
+            continue
+        if by is not None:
+            found[p].add(span)
+            others += by != code()
+    if others:
+        notes.append(f"{pair.suite.name}, {pair.model}: {others} blocks are from another rlbench; --fresh renews them")
+    for worst in (p for p in pair.keys if isinstance(p, Worst) and cells.taken_over(p)):
+        members = cells.worst_members(worst, pair.suite.perturbations)
+        found[worst] = set.intersection(*(found[cells.canonical(m)] for m in members))
+    return found
+
+
+def _units(pair: Pair, index: int, present: dict[Perturbation, set[Span]]) -> list[Unit]:
+    units = []
+    for group in cells.groups(pair.suite.perturbations):
+        passes = sum(pair.bounds.cells[m].forwards for m in group.members)
+        for start, stop in pair.spans:
+            if any((start, stop) not in present[m] for m in group.members):
+                n = stop - start
+                seconds = pair.bounds.seconds(group, n), pair.rates.seconds(group, n)
+                units.append(Unit(index, group, start, stop, int(passes) * n, *seconds))
+    return units
+
+
+def _planned(pair: Pair, present: dict[Perturbation, set[Span]]) -> list[PlannedCell]:
+    rows = []
+    for p in pair.suite.perturbations:
+        done, cell = present[cells.canonical(p)], cells.canonical(p)
+        left = sum(stop - start for start, stop in pair.spans if (start, stop) not in done)
+        row = PlannedCell(pair.suite.name, pair.model, str(p), pair.n, len(pair.spans), len(done))
+        if not cells.taken_over(cell):
+            most, about = pair.bounds.cells[cell], pair.rates.cells[cell]
+            row = replace(
+                row,
+                forwards=round(left * most.forwards),
+                backwards=round(left * most.backwards),
+                expected_forwards=round(left * about.forwards),
+                expected_backwards=round(left * about.backwards),
+            )
+            share = about.correct
+        else:
+            share = None
+        rows.append(replace(row, half_width=half_width(0.5 if share is None else share, pair.n)))
+    return rows
+
+
+@dataclass(kw_only=True)
+class _Draft:
+    """A plan in the making. `pairs` have the most examples; `skipped` is what can't run, by its place among them."""
+
+    store: Store
+    device: str
+    batch_size: int
+    examples: int | None
+    fresh: bool
+    workers: int | None
+    notes: list[str]
+    skipped: list[tuple[int, PlannedCell]] = field(default_factory=list)
+    pairs: list[Pair] = field(default_factory=list)
+    identities: dict[tuple[str, str], Identity] = field(default_factory=dict)  # by model and modality
+
+    def __post_init__(self) -> None:
+        self.held = lru_cache(maxsize=None)(self._held)
+
+    def _held(self, key: str, span: Span) -> str | None:
+        block = None if self.fresh else self.store.block(key, *span)
+        return None if block is None else block.environment.get("code", "")
+
+    def add(self, suite: Suite, model: str, *, alone: bool) -> None:
+        n, short = _count(suite, self.examples)
+        self.notes += short + [f"{suite.name}: {note}" for note in getattr(suite.task, "notes", tuple)()]
+        try:
+            self.pairs.append(self._pair(suite, model, n))
+        except ModalityError as error:
+            if alone:
+                raise
+            about = [(suite.name, model, str(p), n) for p in suite.perturbations]
+            self.skipped += [(len(self.pairs), PlannedCell(*cell, skipped=str(error))) for cell in about]
+
+    def _bench(self, suite: Suite, model: str) -> Bench:
+        known = self.identities.get((model, suite.modality))
+        bench = prepare(suite, model, device=self.device, batch_size=self.batch_size, known=known)
+        self.identities[model, suite.modality] = bench.identity
+        return bench
+
+    def _pair(self, suite: Suite, model: str, n: int) -> Pair:
+        bench = self._bench(suite, model)
+        subject, twins = bench.subject(), bench.classifier.twins()
+        if twins is not None:
+            one, other = (suite.task.classes[k].name for k in twins)
+            self.notes.append(f"{suite.name}, {model}: {one!r} and {other!r} have one anchor, so both are always wrong")
+        members = [m for group in cells.groups(suite.perturbations) for m in group.members]
+        listed = [cells.canonical(p) for p in suite.perturbations]
+        keys = {p: cells.cell_key(subject, suite, p) for p in dict.fromkeys([*members, *listed])}
+        found = resolve(model)
+        with settled(self.device):
+            rates = bounds(bench)
+        if found.family == OWN and not bench.identity.checkpoint and not bench.identity.facts["identity()"]:
+            self.notes.append(f"{model}: no weights were found in it; where they change, state sha256 or identity()")
+        about = suite, found.name, found.backbone, n, bench.n_classes, subject, keys, rates, rates
+        return Pair(*about, gallery_of(bench.classifier), bench.identity)
+
+    def pilot(self) -> None:
+        """Estimates, for the pairs that have much to compute."""
+        most = [(k, [unit for unit in self.plan().units if unit.pair == k]) for k in range(len(self.pairs))]
+        whole = sum(unit.seconds for _, units in most for unit in units)
+        for k, units in most:
+            seconds = sum(unit.seconds for unit in units)
+            if seconds > SMALL / len(most):
+                pair, groups = self.pairs[k], list(dict.fromkeys(unit.group for unit in units))
+                allowed = max(PILOT * seconds, LEAST * seconds / whole)
+                with settled(self.device):
+                    bench = self._bench(pair.suite, pair.model)
+                    rates = rehearse(bench, groups, pair.bounds, n=pair.n, seconds=allowed)
+                slowest = replace(rates, cells=pair.bounds.cells)
+                self.pairs[k] = replace(pair, rates=rates, bounds=slowest)
+
+    def fitted(self, seconds: float) -> int:
+        """The most examples that the budget has room for. Raises: FieldError where it has room for none."""
+        most = max(pair.n for pair in self.pairs)
+        n = times.largest(lambda n: self.plan(n).expected <= seconds, most, BLOCK)
+        if n == 0:
+            raise FieldError(
+                f"the budget of {seconds:g} s is too small: 1 example takes about {self.plan(1).expected:.1f} s; "
+                "give more, or run fewer suites or models at a time"
+            )
+        self.notes.append(f"the budget has room for {n} of {most} examples")
+        return n
+
+    def plan(self, n: int | None = None) -> Plan:
+        """The plan for this number of examples, or the most."""
+        pairs = [pair if n is None else replace(pair, n=min(n, pair.n)) for pair in self.pairs]
+        notes, rows, units = list(self.notes), list[PlannedCell](), list[Unit]()
+        for index, pair in enumerate(pairs):
+            rows += [cell for place, cell in self.skipped if place == index]
+            present = _present(pair, self.held, notes)
+            rows += _planned(pair, present)
+            units += _units(pair, index, present)
+        rows += [cell for place, cell in self.skipped if place == len(pairs)]
+        return Plan(
+            cells=tuple(rows),
+            notes=tuple(dict.fromkeys(notes)),
+            workers=_processes(self.workers, self.device, units),
+            device=self.device,
+            batch_size=self.batch_size,
+            fresh=self.fresh,
+            store=self.store,
+            pairs=tuple(pairs),
+            units=tuple(units),
+        )
+
+
+def _check_distinct(draft: _Draft) -> None:
+    """Raises StoreError where two models are one encoder, in the run or in the store: their results would be shared."""
+    same = "the same encoder: weights, code and fields are equal"
+    owners: dict[str, str] = {}
+    for pair in draft.pairs:
+        for key in pair.keys.values():
+            if (other := owners.setdefault(key, pair.model)) != pair.model:
+                raise StoreError(f"{other} and {pair.model} are {same}; run one of them")
+    kept = [] if draft.fresh else draft.store.records()[0]
+    counts = {record.n for record in kept}
+    ours = {cells.record_key(key, n): model for n in counts for key, model in owners.items()}
+    for record in kept:
+        if (model := ours.get(record.key, record.model)) != record.model:
+            raise StoreError(
+                f"{model} is {record.model}, of which {draft.store.path} has results ({same}); go on with that name, "
+                "choose another --out, or rename them with --fresh"
+            )
+
+
+def plan(
+    suites: str | Suite | Sequence[str | Suite],
+    models: str | Sequence[str],
+    *,
+    store: Store | str | os.PathLike[str],
+    examples: int | None = None,
+    budget: str | None = None,
+    pilot: bool = False,
+    seed: int | None = None,
+    series: int | None = None,
+    mode: Mode = "standalone",
+    batch_size: int = 64,
+    workers: int | None = None,
+    device: str = "auto",
+    fresh: bool = False,
+) -> Plan:
+    """Checks everything, loads the encoders, and finds what is recorded; writes nothing.
+
+    Args:
+        store: `out` of `run`, as are the others.
+        budget: a time such as "10m": so many examples as it has room for, `examples` or the suite's at most.
+        pilot: attack a few examples to estimate the cost (see `pilot`); a budget does so in any case.
+
+    Raises: RLBenchError; ModalityError where a single model lacks a suite's modality (of several, it is skipped).
+    """
+    for name, value in (("examples", examples), ("batch_size", batch_size), ("workers", workers)):
+        if value is not None and value < 1:
+            raise FieldError(f"{name} is {value}; it must be at least 1")
+    seconds = None if budget is None else times.seconds(budget)
+    store = store if isinstance(store, Store) else Store(store)
+    store.check()
+    loaded = [s for one in _several(suites) for s in ([one] if isinstance(one, Suite) else load_suites(str(one)))]
+    loaded = list({(s.path, s.name, s.modality): s for s in loaded}.values())
+    loaded = [varied(one, seed=seed, series=series, mode=mode) for one in loaded]
+    names = list(dict.fromkeys(resolve(str(one)).name for one in _several(models)))
+    where = {"store": store, "device": device_of(device), "workers": workers, "notes": store.records()[1]}
+    draft = _Draft(**where, batch_size=batch_size, examples=examples, fresh=fresh)  # type: ignore[arg-type]
+    for suite in loaded:
+        for model in names:
+            draft.add(suite, model, alone=len(names) == 1)
+    _check_distinct(draft)
+    if not draft.pairs:
+        raise ModalityError(str(draft.skipped[0][1].skipped))
+    if pilot or seconds is not None:
+        draft.pilot()
+    return draft.plan(None if seconds is None else draft.fitted(seconds))

@@ -1,0 +1,1 @@
+"""Blocks are computed in processes of their own and become records."""

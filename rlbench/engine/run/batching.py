@@ -1,0 +1,34 @@
+"""Which work units run together in one pool, so that batches stay full and every worker has something to do."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from rlbench.engine.plan.planner import Unit
+
+Bundle = tuple[Unit, ...]
+
+
+def bundles(units: Sequence[Unit], expected: Mapping[Unit, int], workers: int) -> list[Bundle]:
+    """The attacks of a pair's block together, or in as many parts as give every worker two; a corruption by itself.
+
+    Args:
+        expected: forward passes of every unit, by which parts are balanced; the costliest bundle comes first.
+    """
+    found: list[Bundle] = [(unit,) for unit in units if unit.group.corrupted]
+    places: dict[tuple[int, int], list[Unit]] = {}
+    for unit in (unit for unit in units if not unit.group.corrupted):
+        places.setdefault((unit.pair, unit.start), []).append(unit)
+    for together in places.values():
+        parts = 1 if workers == 1 else math.ceil(2 * workers / len(places))
+        found += _parts(together, expected, min(parts, len(together)))
+    cost = {bundle: sum(expected[unit] for unit in bundle) for bundle in found}
+    return sorted(found, key=lambda bundle: -cost[bundle]) if workers > 1 else found
+
+
+def _parts(units: list[Unit], expected: Mapping[Unit, int], n: int) -> list[Bundle]:
+    parts: list[list[Unit]] = [[] for _ in range(n)]
+    for unit in sorted(units, key=lambda unit: -expected[unit]):
+        min(parts, key=lambda part: sum(expected[other] for other in part)).append(unit)
+    return [tuple(sorted(part, key=units.index)) for part in parts]

@@ -1,0 +1,232 @@
+"""Jobs in processes of their own, which never outlive their parent and leave nothing behind when they are killed.
+
+A worker is a fresh interpreter (nothing is forked, and the caller's script is not run again). It takes jobs from a
+pipe and answers on it; its stdin is a pipe that the parent never writes to, whose end tells it that the parent is gone.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+import subprocess
+import sys
+import threading
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from importlib import import_module
+from multiprocessing.connection import Connection, Pipe, wait
+from time import monotonic
+from types import TracebackType
+from typing import Any, Generic, TypeVar
+
+from rlbench.core.errors import RLBenchError
+from rlbench.core.files import LOG
+
+J = TypeVar("J")
+R = TypeVar("R")
+PERIOD = 0.25  # seconds between two ticks
+# glibc keeps a worker's memory between two passes: a thousand page faults a pass cost 5 to 10% of its time.
+_MALLOC = {"MALLOC_TRIM_THRESHOLD_": "1000000000", "MALLOC_MMAP_THRESHOLD_": "1000000000"}
+
+
+class _Worker:
+    def __init__(self) -> None:
+        self.pipe, theirs = Pipe()
+        with theirs:
+            self.process = subprocess.Popen(
+                command(f"from rlbench.workers import serve; serve({theirs.fileno()})"),
+                env={**_MALLOC, **os.environ},
+                stdin=subprocess.PIPE,
+                stdout=2,  # what a plugin prints must not end up in the parent's output
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,  # Ctrl-C is the parent's business
+            )
+        self.job: Any = None
+
+    def send(self, message: object) -> None:
+        try:
+            self.pipe.send(message)
+        except OSError:
+            raise self.death() from None
+
+    def death(self) -> RLBenchError:
+        self.process.kill()
+        code = self.process.wait()
+        how = f"by signal {-code}" if code < 0 else f"with status {code}"
+        kept = "finished blocks are kept, so running again continues; if memory ran out, use fewer workers"
+        return RLBenchError(f"worker process {self.process.pid} ended {how}; {kept}")
+
+    def close(self) -> None:
+        self.pipe.close()
+        self.process.kill()
+        self.process.wait()
+        if self.process.stdin is not None:
+            self.process.stdin.close()
+
+
+class Pool(Generic[J, R]):
+    """`workers` processes that call `perform(shared, job, on_pass)`; with one worker, this process does it itself.
+
+    Args:
+        perform: a function at the top of a module.
+        shared: sent once to each worker.
+        tick: called with the passes since the last call, at least every PERIOD seconds.
+    """
+
+    def __init__(
+        self,
+        perform: Callable[[Any, J, Callable[[int], None]], R],
+        shared: object,
+        workers: int,
+        tick: Callable[[int], None],
+    ) -> None:
+        self.perform, self.shared, self.size, self.tick = perform, shared, workers, tick
+        self.workers: list[_Worker] = []
+        self.active: list[J] = []
+        self.notes: set[str] = set()  # what workers had to say, each thing once
+
+    def __enter__(self) -> Pool[J, R]:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
+        for worker in self.workers:
+            worker.close()
+
+    def run(self, jobs: Sequence[J]) -> Iterator[tuple[J, R]]:
+        """(job, result) as they finish; jobs begin in their order.
+
+        Raises: whatever `perform` raised; RLBenchError when a worker was killed.
+        """
+        return self._apart(jobs) if self.size > 1 else self._here(jobs)
+
+    def _here(self, jobs: Sequence[J]) -> Iterator[tuple[J, R]]:
+        meter = _Throttle(self.tick)
+        for job in jobs:
+            self.active = [job]
+            result = self.perform(self.shared, job, meter)
+            meter.flush()
+            yield job, result
+        self.active = []
+
+    def _apart(self, jobs: Sequence[J]) -> Iterator[tuple[J, R]]:
+        queue = deque(jobs)
+        while jobs and len(self.workers) < self.size:
+            self.workers.append(_Worker())
+            self.workers[-1].send((self.perform.__module__, self.perform.__qualname__, self.shared))
+        while True:
+            for worker in self.workers:
+                if worker.job is None and queue:
+                    worker.job = queue.popleft()
+                    worker.send(worker.job)
+            self.active = [worker.job for worker in self.workers if worker.job is not None]
+            if not self.active:
+                return
+            yield from self._answers()
+
+    def _answers(self) -> Iterator[tuple[J, R]]:
+        ready = wait([worker.pipe for worker in self.workers], PERIOD)
+        passes = 0
+        for worker in self.workers:
+            if worker.pipe not in ready:
+                continue
+            try:
+                kind, value = worker.pipe.recv()
+            except (EOFError, OSError):
+                raise worker.death() from None
+            if kind == "passes":
+                passes += value
+            elif kind == "note":
+                self._note(value)
+            elif kind == "error":
+                raise _raised(*value)
+            else:
+                job, worker.job = worker.job, None
+                yield job, value
+        self.tick(passes)
+
+    def _note(self, text: str) -> None:
+        if text not in self.notes:
+            self.notes.add(text)
+            LOG.warning(text)
+
+
+def _raised(error: BaseException | None, text: str) -> BaseException:
+    if error is None:
+        return RuntimeError(f"a worker failed:\n{text}")
+    if not isinstance(error, RLBenchError):
+        error.add_note(f"in a worker:\n{text}")
+    return error
+
+
+class _Throttle:
+    """Passes on a count of passes at most every PERIOD seconds."""
+
+    def __init__(self, tick: Callable[[int], object]) -> None:
+        self.tick, self.passes, self.last = tick, 0, monotonic()
+
+    def __call__(self, passes: int) -> None:
+        self.passes += passes
+        if monotonic() - self.last >= PERIOD:
+            self.flush()
+
+    def flush(self) -> None:
+        self.tick(self.passes)
+        self.passes, self.last = 0, monotonic()
+
+
+class _Notes(logging.Handler):
+    """Gives what rlbench logs in a worker to its parent, so that what all workers say is said once."""
+
+    def __init__(self, pipe: Connection) -> None:
+        super().__init__(logging.WARNING)
+        self.pipe = pipe
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.pipe.send(("note", record.getMessage()))
+
+
+def command(code: str) -> list[str]:
+    """A fresh interpreter that runs `code`, finds modules where this process does, and ends when its stdin does."""
+    start = f"import sys; sys.path[:] = {sys.path!r}; from {__name__} import follow_parent; follow_parent(); {code}"
+    return [sys.executable, "-P", "-c", start]
+
+
+def follow_parent() -> None:
+    """Ends this process when its stdin ends, a pipe that its parent never writes to."""
+    threading.Thread(target=_wait_for_parent, daemon=True).start()
+
+
+def _wait_for_parent() -> None:
+    while os.read(0, 1):
+        pass
+    os._exit(1)
+
+
+def serve(handle: int) -> None:
+    """The worker's life: jobs from the pipe `handle` until it closes."""
+    pipe = Connection(handle)
+    LOG.addHandler(_Notes(pipe))
+    LOG.propagate = False
+    meter = _Throttle(lambda passes: pipe.send(("passes", passes)))
+    try:
+        module, name, shared = pipe.recv()
+        perform = getattr(import_module(module), name)
+        while True:
+            job = pipe.recv()
+            result = perform(shared, job, meter)
+            meter.flush()
+            pipe.send(("done", result))
+    except EOFError:
+        os._exit(1)
+    except Exception as error:
+        pipe.send(("error", (_sendable(error), traceback.format_exc())))
+
+
+def _sendable(error: Exception) -> Exception | None:
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return None
+    return error

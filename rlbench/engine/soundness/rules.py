@@ -1,0 +1,116 @@
+"""The cheap soundness checks, part of every run: rules on the sums that `judge.Watch` keeps.
+
+Evidence is a mapping of SUMS to counts, one a block; `total` adds those of a cell, `provenance` makes record fields.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from rlbench.core import Field
+from rlbench.engine.soundness.catalogue import BADGES, Finding, Status, badge
+
+# What a watched run sums, over rows of forward passes and of gradients unless it says examples.
+SUMS = (
+    "passes",  # rows classified where the label is known
+    "correct",  # of them
+    "saturated",  # correct, with a float32 cross-entropy of exactly 0
+    "gradients",  # taken at a correct row
+    "zero_gradients",  # of them, without any coordinate that is not 0
+    "not_finite",  # rows with a logit that is not finite
+    "probabilities",  # rows of values in [0, 1] that sum to 1
+    "constant",  # rows whose logits are all equal
+    "examples",  # judged
+    "lost",  # examples that were clearly broken on the path and judged correct
+    "undefended",  # examples of an encoder that declares traits, or of an attack that is no answer to them
+    "repeated",  # examples of a first block that were classified again, see `consistency`
+    "random",  # of them, with another answer for the same batch
+    "company",  # of them, with another answer in another batch
+    "graph",  # of them, with another answer when a gradient is asked for
+)
+Sums = Mapping[str, int]
+
+
+AGAIN = SUMS[SUMS.index("repeated") :]
+
+
+def total(sums: Iterable[Sums]) -> dict[str, int]:
+    """The sums of several blocks or cells, added up; a name that one lacks counts as 0 there."""
+    added = dict.fromkeys(SUMS, 0)
+    for one in sums:
+        for name in SUMS:
+            added[name] += int(one.get(name, 0))
+    return added
+
+
+def _share(part: int, whole: int) -> float:
+    return part / whole if whole else 0.0
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.3g}%"
+
+
+def _gradients(sums: Sums) -> Finding:
+    share = _share(sums["zero_gradients"], sums["gradients"])
+    status: Status = "fail" if share == 1 else "warn" if share > 0.01 else "pass"
+    return Finding(id="H7", status=status, said=f"{_percent(share)} of gradients are zero")
+
+
+def _saturated(sums: Sums) -> Finding:
+    share = _share(sums["saturated"], sums["correct"])
+    said = f"{_percent(share)} of correct points have no loss"
+    return Finding(id="H8", status="warn" if share > 0.05 else "pass", said=said)
+
+
+def _logits(sums: Sums) -> Finding:
+    if sums["not_finite"]:
+        share = _share(sums["not_finite"], sums["passes"])
+        return Finding(id="H9", status="fail", said=f"{_percent(share)} of outputs are not finite")
+    shares = {name: _share(sums[name], sums["passes"]) for name in ("probabilities", "constant")}
+    name = max(shares, key=lambda key: shares[key])
+    words = {"probabilities": "are probabilities", "constant": "have all values equal"}
+    said = f"{_percent(shares[name])} of outputs {words[name]}"
+    return Finding(id="H9", status="warn" if shares[name] > 0.01 else "pass", said=said)
+
+
+def _kept(sums: Sums) -> Finding:
+    share = _share(sums["lost"], sums["examples"])
+    said = f"{sums['lost']} of {sums['examples']} examples were broken on the path and are not when judged"
+    lost: Status = "adaptive" if sums["undefended"] else "fail"
+    return Finding(id="S4", status=lost if share > 0.001 else "pass", said=said)
+
+
+def _declared(sums: Sums) -> Finding:
+    open_ = sums["undefended"] > 0
+    said = "traits without an adaptive attack" if open_ else "no trait that asks for an adaptive attack"
+    return Finding(id="S14", status="adaptive" if open_ else "pass", said=said)
+
+
+def _company(sums: Sums) -> Finding:
+    said = f"{sums['company']} of {sums['repeated']} examples get another answer in another batch"
+    share = _share(sums["company"], sums["repeated"])
+    return Finding(id="H4", status="fail" if share > 0.01 else "warn" if share else "pass", said=said)
+
+
+def _repeated(sums: Sums) -> Finding:
+    if sums["graph"]:
+        return Finding(id="S10", status="fail", said="an example gets another answer when a gradient is asked for")
+    said = f"{sums['random']} of {sums['repeated']} examples get another answer when asked again"
+    return Finding(id="S10", status="adaptive" if sums["random"] else "pass", said=said)
+
+
+def findings(sums: Sums) -> list[Finding]:
+    """The cheap checks, from the sums of a watched run."""
+    whole = total([sums])
+    checks = (_gradients, _saturated, _logits, _company, _kept, _repeated, _declared)
+    return [check(whole) for check in checks]
+
+
+def provenance(sums: Sequence[Sums]) -> dict[str, Field]:
+    """A record's fields: the badge and the failing checks; nothing for blocks that were not watched."""
+    if not any(sums):
+        return {}
+    found = findings(total(sums))
+    bad = [f"{finding.id}: {finding.said}" for finding in found if BADGES[finding.status] != "sound"]
+    return {"soundness": badge(found)} | ({"soundness_failed": "; ".join(bad)} if bad else {})

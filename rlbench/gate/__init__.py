@@ -1,0 +1,1 @@
+"""The regression gate: check, compare, verify, submissions, and the pytest fixture."""

@@ -1,0 +1,221 @@
+"""How the gate, comparisons and verified entries look: terminal, markdown, GitHub annotations, JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from io import StringIO
+
+import pandas as pd
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from rlbench.gate.compare import Contrast
+from rlbench.gate.regression import FLIPS, POWER, Report, Verdict
+from rlbench.gate.verify import Finding, Verified
+
+WIDE = 200  # columns of a log
+FLIPPED = 8  # examples that a list of flips names
+WORDS = {0: "PASS", 1: "FAIL", 2: "ERROR"}
+STYLES = {"PASS": "green", "FAIL": "bold red", "MISSING": "bold red", "INCONCLUSIVE": "yellow"}
+Row = Mapping[str, str]
+
+
+def p_value(p: float) -> str:
+    """`<.001`, `.032`, `1`."""
+    return "<.001" if p < 0.001 else f"{p:.3f}".lstrip("0") if p < 1 else "1"
+
+
+def _percent(k: int | None, n: int) -> str:
+    return "-" if k is None else f"{100 * k / n:.1f}"
+
+
+def rows(report: Report) -> list[Row]:
+    """One row a cell: accuracies in %, the change in points, the flips, and what they say."""
+    return [_row(verdict) for verdict in report.verdicts]
+
+
+def _row(v: Verdict) -> Row:
+    row = {"verdict": v.status + (" (gain)" if v.gain else ""), "suite": v.suite, "model": v.model}
+    if v.pairs is None:
+        return row | {"cell": v.perturbation} | dict.fromkeys(MEASURES, "-")
+    n = v.pairs.n
+    numbers = _percent(v.before, n), _percent(v.after, n), f"{0 - v.pairs.drop:+.1f}"
+    flips = f"{v.pairs.lost}:{v.pairs.gained}", p_value(v.p), f"{v.upper:.1f}", f"{v.detectable:.1f}"
+    return row | {"cell": v.perturbation} | dict(zip(MEASURES, (*numbers, *flips), strict=True))
+
+
+MEASURES = ("before", "now", "change", "lost:gained", "p", "drop at most", "detectable")
+
+
+def summary(report: Report) -> str:
+    """One line: the verdict and the counts."""
+    counts = [f"{len(report.of(s))} {s}" for s in ("PASS", "FAIL", "INCONCLUSIVE", "MISSING") if report.of(s)]
+    gains = sum(v.gain for v in report.verdicts)
+    counts += [f"{gains} with a gain"] if gains else []
+    policy = f"margin {report.policy.margin:g} points, alpha {report.policy.alpha:g}"
+    strict = ", strict" if report.policy.strict else ""
+    return f"{WORDS[report.exit_code]}: {', '.join(counts) or 'nothing was compared'} ({policy}{strict})"
+
+
+def powered(report: Report) -> str:
+    """What this gate can find."""
+    if not report.n:
+        return ""
+    return (
+        f"Power: of n = {report.n}, a cell that drops by {POWER:g} points fails with probability {report.power:.2f} "
+        f"while {FLIPS:g}% of its examples flip."
+    )
+
+
+def reasons(report: Report) -> list[tuple[Verdict, str]]:
+    """Every verdict that is not a plain PASS, with its reason and the examples that flipped."""
+    return [(v, f"{v.reason}{_flips(v)}") for v in report.verdicts if v.status != "PASS" or v.gain]
+
+
+def _flips(v: Verdict) -> str:
+    """`; lost 3 of thermal-world/test/: 8, 21, 28; gained ...`: a folder of all ids is said once."""
+    folders = {name[: name.rfind("/") + 1] for name in (*v.lost, *v.gained)}
+    shared = folders.pop() if len(folders) == 1 else ""
+
+    def named(kind: str, ids: Sequence[str]) -> str:
+        names = [name.removeprefix(shared) for name in ids[:FLIPPED]]
+        more = [f"and {len(ids) - FLIPPED} more"] if len(ids) > FLIPPED else []
+        return f"; {kind} {len(ids)}{shared and f' of {shared}'}: {', '.join([*names, *more])}" if ids else ""
+
+    return named("lost", v.lost) + named("gained", v.gained)
+
+
+def table(found: Iterable[Row], out: Console) -> None:
+    """Rows of one shape; the first column in the colour of its verdict."""
+    found = list(found)
+    grid = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 2, 0, 0))
+    for name in found[0] if found else ():
+        left = name in ("verdict", "suite", "model", "cell", "claim")
+        grid.add_column(name, justify="left" if left else "right", no_wrap=True)
+    for row in found:
+        style = STYLES.get(next(iter(row.values())).split()[0], "")
+        grid.add_row(*(Text(value, style=style if i == 0 else "") for i, value in enumerate(row.values())))
+    out.print(grid)
+
+
+def text(report: Report, against: str, out: Console) -> None:
+    """On a terminal."""
+    out.print(f"against {against}; accuracies in %, drops in points")
+    table(rows(report), out)
+    for verdict, reason in reasons(report):
+        name = f"{verdict.status} {verdict.suite} {verdict.model} {verdict.perturbation}"
+        out.print(Text(f"{name}: {reason}", style=STYLES[verdict.status]), soft_wrap=True)
+    for note in report.notes:
+        out.print(Text(f"note: {note}", style="dim"), soft_wrap=True)
+    out.print(powered(report), soft_wrap=True)
+    out.print(summary(report), style="bold", soft_wrap=True)
+
+
+def plain(report: Report, against: str = "the reference records") -> str:
+    """As `text`, without colours, for a log."""
+    out = Console(file=StringIO(), width=WIDE, highlight=False, markup=False, emoji=False)
+    with out.capture() as captured:
+        text(report, against, out)
+    return captured.get()
+
+
+def grid(found: Iterable[Row]) -> str:
+    """Rows as a markdown table."""
+    return str(pd.DataFrame(list(found)).to_markdown(index=False, disable_numparse=True))
+
+
+def markdown(report: Report, against: str) -> str:
+    """A summary for a pull request."""
+    parts = [f"### {summary(report)}", f"Against {against}. Accuracies in %, drops in points."]
+    parts += [grid(rows(report))] if report.verdicts else []
+    lines = [f"- **{v.status}** {v.suite} {v.model} {v.perturbation}: {reason}" for v, reason in reasons(report)]
+    notes = [f"- note: {note}" for note in report.notes]
+    return "\n\n".join(part for part in (*parts, "\n".join([*lines, *notes]), powered(report)) if part) + "\n"
+
+
+def workflow_commands(report: Report) -> str:
+    """Workflow commands that GitHub shows on the pull request.
+
+    https://docs.github.com/actions/reference/workflows-and-actions/workflow-commands
+    """
+    kinds = {"PASS": "notice", "FAIL": "error", "MISSING": "error", "INCONCLUSIVE": "warning"}
+    lines = []
+    for verdict, reason in reasons(report):
+        kind = "error" if report.policy.strict and report.exit_code else kinds[verdict.status]
+        title = f"{verdict.status}: {verdict.suite} {verdict.model} {verdict.perturbation}"
+        lines.append(f"::{kind} title={_escaped(title, ':,')}::{_escaped(reason)}\n")
+    worst = "notice" if report.exit_code == 0 else "error"
+    return "".join([*lines, f"::{worst} title=rlbench check::{_escaped(summary(report))}\n"])
+
+
+def _escaped(message: str, further: str = "") -> str:
+    for sign in ("%", "\r", "\n", *further):
+        message = message.replace(sign, f"%{ord(sign):02X}")
+    return message
+
+
+def as_json(report: Report) -> str:
+    """Everything, as one object."""
+    facts = {"exit_code": report.exit_code, "power": round(report.power, 4), "notes": report.notes}
+    cells = [asdict(verdict) for verdict in report.verdicts]
+    return json.dumps({**facts, "policy": asdict(report.policy), "cells": cells}, ensure_ascii=False)
+
+
+def contrasts(found: Iterable[Contrast], names: tuple[str, str]) -> list[Row]:
+    """One row a cell of A and B; the difference is B - A, in points, with its 95% interval."""
+    return [_contrast(one, names) for one in found]
+
+
+def _contrast(one: Contrast, names: tuple[str, str]) -> Row:
+    words = one.verdict().replace("B", names[1], 1) if one.pairs else one.verdict()
+    row = {"verdict": words, "suite": one.suite, "cell": one.perturbation}
+    if len(set(one.models)) == 1:
+        row["model"] = one.models[0]
+    if one.pairs is None:
+        return row | {"n": "-", names[0]: "-", names[1]: "-", "difference": one.apart, "only one right": "-", "p": "-"}
+    n, (low, high) = one.pairs.n, one.pairs.interval()
+    most = "≤ " * one.bound
+    accuracies = {names[0]: most + _percent(one.a, n), names[1]: most + _percent(one.b, n)}
+    if one.bound:
+        return row | {"n": str(n), **accuracies, "difference": "of bounds", "only one right": "-", "p": "-"}
+    difference = f"{0 - one.pairs.drop:+.1f} [{0 - high:+.1f}, {0 - low:+.1f}]"
+    return (
+        row
+        | {"n": str(n), **accuracies, "difference": difference}
+        | {"only one right": f"{one.pairs.lost}:{one.pairs.gained}", "p": p_value(one.p)}
+    )
+
+
+def claims(verified: Verified) -> list[Row]:
+    """One row a claim."""
+    return [_claim(finding) for finding in verified.findings]
+
+
+def _claim(f: Finding) -> Row:
+    word = "refuted" if f.p < f.alpha else "holds"
+    found = f"{f.correct} of {f.k} ({100 * f.correct / f.k:.1f})"
+    claimed = f"{100 * f.claimed / f.n:.1f}"
+    return {
+        "verdict": word,
+        "claim": f.perturbation,
+        "claimed": claimed,
+        "found": found,
+        "lost:gained": "-" if f.lost is None else f"{f.lost}:{f.gained}",
+        "test": f.test,
+        "p": p_value(f.p),
+        "would refute": f"{f.detectable:.1f}",
+    }
+
+
+def verified(found: Verified) -> str:
+    """What it comes to, in a sentence or two."""
+    entry, k = found.entry, len(found.rows)
+    refuted = [f.perturbation for f in found.findings if f.p < f.alpha]
+    head = f"{entry.model} on {entry.suite}: {k} of {found.findings[0].n} examples run again (seed {found.seed}). "
+    if refuted:
+        return f"{head}REFUTED: {', '.join(refuted)}."
+    return f"{head}The claims hold; one that is {found.detectable:.1f} points too high would have been refuted (p .95)."

@@ -1,0 +1,173 @@
+"""Entries: what others claim of a model on a suite, as strict JSON (leaderboards/entries/*.json; docs/submit.md).
+
+{"entry": 1, "model": "rlbind:mini", "summary": "...", "source": "https://...", "suite": "thermal",
+ "suite_version": 1, "checkpoint": "<sha256>", "claims": [{"perturbation": "clean", "n": 500, "n_correct": 469,
+ "protocol": "...", "data": "...", "anchors": "...", "flags": "<n bits in hexadecimal>"}], "provenance": {...}}
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rlbench.core import Field, Record
+from rlbench.core.documents import load_json, read_text, reason
+from rlbench.core.errors import CONTROL, LINE, FieldError, StoreError, first_line, quote
+from rlbench.core.validation import checked
+from rlbench.store.flags import unpack
+from rlbench.store.lines import MOST, check_perturbation
+
+VERSION = 1
+SIZE = 2**24  # bytes of a file
+CLAIMS = 1000
+CHECKPOINT = "checkpoint"
+HASHES = ("protocol", "data", "anchors")
+TOLD = ("rlbench", "torch", "numpy", "python", "device", "dtype", "soundness")  # provenance that an entry repeats
+_CONTACT = re.compile(r"[^\s@/]+@[^\s@/]+\.\w+")
+_SOURCE = re.compile(r"https?://[\w.-]+(:\d+)?(/\S*)?|bundled")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """n_correct of n examples are correct under a perturbation; `flags` says which (as of `core.Record`), if told."""
+
+    perturbation: str
+    n: int
+    n_correct: int
+    protocol: str
+    data: str
+    anchors: str
+    flags: str | None = None
+
+    def __post_init__(self) -> None:
+        check_perturbation(self.perturbation)
+        what = f"claim {self.perturbation!r}"
+        if not 1 <= self.n <= MOST or not 0 <= self.n_correct <= self.n:
+            allowed = f"it must be 0 to n, and n 1 to {MOST:,}"
+            raise FieldError(f"{what}: n_correct is {self.n_correct} of n = {self.n}; {allowed}", "n_correct")
+        for name in HASHES:
+            _check_text(name, getattr(self, name), f"{what}: ")
+        if self.flags is not None and self.correct().sum() != self.n_correct:
+            has = f"flags has {self.correct().sum()} examples correct"
+            raise FieldError(f"{what}: {has}; n_correct says {self.n_correct}", "flags")
+
+    def correct(self) -> np.ndarray:
+        """(n,) bool of `flags`. Raises: FieldError."""
+        try:
+            return unpack(self.flags or "", self.n)
+        except FieldError as error:
+            raise FieldError(f"claim {self.perturbation!r}: {error}", error.field) from None
+
+
+def _check_text(name: str, text: str, what: str = "") -> None:
+    """Raises FieldError where the text says nothing or has several lines."""
+    if not text.strip() or len(text) > LINE or CONTROL.search(text):
+        raise FieldError(f"{what}{name} is {quote(text)}; it must be one line of at most {LINE} characters", name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """A model's claims on one suite. `source`: where the weights come from, an URL or "bundled"."""
+
+    entry: int
+    model: str
+    summary: str
+    source: str
+    suite: str
+    suite_version: int
+    checkpoint: str
+    claims: tuple[Claim, ...]
+    provenance: Mapping[str, Field] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.entry != VERSION:
+            raise FieldError(f"entry is {self.entry}; this rlbench reads version {VERSION}")
+        for name in ("model", "summary", "source", "suite", "checkpoint"):
+            _check_text(name, getattr(self, name))
+        if not _SOURCE.fullmatch(self.source):
+            raise FieldError(
+                f'source is {quote(self.source)}; it must be the URL of the weights, or "bundled"', "source"
+            )
+        if self.suite_version < 1:
+            raise FieldError(f"suite_version is {self.suite_version}; it must be at least 1", "suite_version")
+        if not 1 <= len(self.claims) <= CLAIMS:
+            raise FieldError(f"claims is empty or too long; an entry claims 1 to {CLAIMS} cells", "claims")
+        for name, value in self.provenance.items():
+            _check_text("provenance", f"{name} {value}")
+        names = [claim.perturbation for claim in self.claims]
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise FieldError(f"claims has {min(twice)!r} twice")
+        texts = (self.model, self.summary, self.source, *map(str, self.provenance.values()))
+        if found := next((hit.group() for text in texts if (hit := _CONTACT.search(text))), None):
+            raise FieldError(f"{found!r} looks like a contact; an entry has none")
+
+
+def read_entry(path: Path) -> Entry:
+    """The entry of a JSON file. Raises: StoreError where it is no JSON; FieldError names the field that is wrong."""
+    try:
+        raw = load_json(read_text(path, SIZE))
+    except (OSError, UnicodeDecodeError) as error:
+        raise StoreError(f"can't read {path}: {reason(error)}") from None
+    except ValueError as error:
+        raise StoreError(f"{path} is not JSON ({first_line(error)}); `rlbench entry` writes one") from None
+    try:
+        return _entry(raw)
+    except FieldError as error:
+        raise FieldError(f"{path}: {error}") from None
+
+
+def _entry(raw: Any) -> Entry:
+    values = _mapping(raw, "an entry")
+    listed = values.get("claims")
+    if not isinstance(listed, list):
+        raise FieldError("claims must be a list of objects")
+    parts = [_mapping(one, "a claim") for one in listed]
+    made = [Claim(**checked(Claim, part, f"claim {i}")) for i, part in enumerate(parts, 1)]  # type: ignore[arg-type]
+    kept: dict[str, Any] = checked(Entry, values | {"claims": made}, "entry")
+    return Entry(**kept)
+
+
+def _mapping(value: object, what: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise FieldError(f"{what} must be an object; it is {quote(value)}")
+    return value
+
+
+def entry_of(records: Iterable[Record], *, model: str, suite: str, source: str, summary: str) -> Entry:
+    """What the records of a model on a suite, or on SUITE:MODALITY, claim. Raises: StoreError, FieldError."""
+    name, _, modality = suite.partition(":")
+    named = [record for record in records if (record.model, record.suite) == (model, name)]
+    own = [record for record in named if modality in ("", record.modality)]
+    if not own:
+        raise StoreError(f"there are no records of {model} on {suite}; rlbench run --suite {suite} --model {model}")
+    if failed := next((record for record in own if record.error is not None), None):
+        raise StoreError(f"{failed.perturbation} failed, and claims nothing: {failed.error}")
+    told = {name: own[0].provenance[name] for name in TOLD if name in own[0].provenance}
+    return Entry(
+        entry=VERSION,
+        model=model,
+        summary=summary,
+        source=source,
+        suite=suite,
+        suite_version=own[0].suite_version,
+        checkpoint=str(own[0].provenance.get(CHECKPOINT, "")),
+        claims=tuple(_claim(record) for record in own),
+        provenance=told,
+    )
+
+
+def _claim(record: Record) -> Claim:
+    hashes = {name: str(record.provenance.get(name, "")) for name in HASHES}
+    counts = {"n": record.n, "n_correct": record.n_correct or 0, "flags": record.flags}
+    return Claim(perturbation=record.perturbation, **counts, **hashes)  # type: ignore[arg-type]
+
+
+def written(entry: Entry) -> str:
+    """The entry as JSON, to be kept under version control."""
+    return json.dumps(asdict(entry), indent=1, ensure_ascii=False) + "\n"

@@ -1,0 +1,1 @@
+"""Records to tables, plots and a page: boards < figures < site; imports go that way only."""

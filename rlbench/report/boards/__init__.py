@@ -1,0 +1,1 @@
+"""Leaderboards: records to tables in markdown, LaTeX, CSV and JSON."""

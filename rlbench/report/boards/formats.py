@@ -1,0 +1,272 @@
+"""Tables as markdown, LaTeX (booktabs), CSV and JSON: the same records give the same bytes."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from io import StringIO
+from typing import Any
+
+import pandas as pd
+
+from rlbench.report.boards.averages import Macro
+from rlbench.report.boards.ranks import Difference, baseline_row, differences, ranks
+from rlbench.report.boards.scores import DOUBTED, Score, Table, gravest, is_bound, marked
+from rlbench.report.boards.tables import COMPARABLE
+
+BEFORE = {  # columns that stand before the scores
+    **{"rank": "right", "model": "left", "backbone": "left", "anchors": "left", "warning": "left"},
+    **{"soundness": "left", "n": "right"},
+}
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A table with what its statistics say.
+
+    Attributes:
+        baseline: that `minus` is against; its model's full name, or "" without one.
+        ranks: by row; None where they are not known.
+        best: by column the rows that no other row is shown to be above.
+        minus: by row and column.
+    """
+
+    table: Table
+    baseline: str = ""
+    ranks: Sequence[tuple[int, int] | None] | None = None
+    best: Mapping[str, frozenset[int]] = field(default_factory=dict)
+    minus: Mapping[int, Mapping[str, Difference]] = field(default_factory=dict)
+
+    def rank(self, k: int) -> str:
+        """`1`, or `1-3` where the row is not told apart from its neighbours; `-` off the table's scale."""
+        low, high = (self.ranks or [])[k] or (0, 0)
+        return "-" if not low else f"{low}" if low == high else f"{low}-{high}"
+
+    def soundness(self, k: int) -> str:
+        """Of a row: the gravest badge of its cells."""
+        return self.table.rows[k].soundness
+
+    @cached_property
+    def before(self) -> list[str]:
+        """Those of BEFORE that the table has: backbone and anchors only where rows differ in them."""
+        rows = self.table.rows
+        there = {
+            "rank": bool(self.ranks),
+            "backbone": not self.table.backbone,
+            "anchors": len({row.anchors for row in rows}) > 1 or (not self.table.backbone and bool(rows[0].anchors)),
+            "warning": any(row.warning for row in rows),
+            "soundness": any(self.soundness(k) for k in range(len(rows))),
+        }
+        return [name for name in BEFORE if there.get(name, True)]
+
+    def row(self, k: int) -> dict[str, str]:
+        """What stands before the scores."""
+        own = self.table.rows[k]
+        values = {"model": own.model, "backbone": own.backbone or "-", "anchors": own.anchors[:8] or "-"}
+        values |= {"warning": own.warning or "-", "soundness": self.soundness(k) or "-", "n": str(own.n)}
+        return {name: self.rank(k) if name == "rank" else values[name] for name in self.before}
+
+    def bold(self, k: int, column: str) -> bool:
+        """No other row is shown to be above this one there, and there are others; never a number in doubt."""
+        doubted = self.table.rows[k].scores[column].soundness in DOUBTED
+        return len(self.table.rows) > 1 and k in self.best.get(column, ()) and not doubted
+
+    @property
+    def notes(self) -> list[str]:
+        """Lines that stand below the table: what failed, and what its numbers do not say."""
+        table = self.table
+        found = [f"failed: {line}" for line in table.failures]
+        exact = [column for column in table.columns if not is_bound(column)]
+        usual = tuple(column for column in exact if column.startswith("worst ")) or tuple(exact)
+        if self.ranks and table.scale != usual:
+            found.append(f"note: ranked by the mean of {', '.join(table.scale)}")
+        if any(row.warning for row in table.rows):
+            found.append(
+                "note: rows with other prompts differ by the choice of templates, and not by their encoder alone"
+            )
+        return [line.replace("\n", " ") for line in (*found, *(f"note: {line}" for line in table.notes))]
+
+
+def shown(table: Table, baseline: str | None = None) -> Shown:
+    """The table with rank intervals, ties, and differences to the baseline where it has that row."""
+    best = {}
+    for column in table.columns:
+        found = ranks(table, (column,))
+        best[column] = frozenset(k for k, place in enumerate(found or ()) if place and place[0] == 1)
+    minus = differences(table, baseline) if baseline else {}
+    base = baseline_row(table, baseline) if baseline else None
+    return Shown(table, base.model if base else "", ranks(table), best, minus)
+
+
+def grid(rows: Sequence[Mapping[str, object]]) -> str:
+    """Rows as a markdown table, every value a text."""
+    return str(pd.DataFrame(rows).fillna("-").to_markdown(index=False, disable_numparse=True, colalign=None))
+
+
+def markdown(one: Shown) -> str:
+    """A heading, the table, its notes, the differences to the baseline, and what it was made of."""
+    table = one.table
+
+    def text(k: int, column: str) -> str:
+        score = table.rows[k].scores.get(column)
+        if score is None or not one.bold(k, column):
+            return "-" if score is None else str(score)
+        return str(score).replace(" ", "** ", 1).join(("**", ""))
+
+    rows = [one.row(k) | {column: text(k, column) for column in table.columns} for k in range(len(table.rows))]
+    notes = "\n".join(f"- {line}" for line in one.notes)
+    parts = [f"## {table.title}", grid(rows), notes, _minus(one), f"{hashes(one)} · {table.made_with}"]
+    return "\n\n".join(part for part in parts if part)
+
+
+def hashes(one: Shown) -> str:
+    """The facts that rows share: `data 12ab · anchors 34cd · seed 0`."""
+    facts = dict(one.table.facts) | {"anchors": "" if "anchors" in one.before else one.table.rows[0].anchors}
+    named = [(name, facts[name]) for name in ("data", "anchors", "seed")]
+    return " · ".join(f"{name} {value}" for name, value in named if value not in ("", None))
+
+
+def _minus(one: Shown) -> str:
+    rows = [
+        {f"minus {one.baseline}": one.table.rows[k].marked} | {column: str(d) for column, d in by.items()}
+        for k, by in one.minus.items()
+    ]
+    return grid(rows) if rows else ""
+
+
+def macro_markdown(macro: Macro, baseline: str) -> str:
+    """A heading, what the means are over, and the table."""
+    rows = []
+    for model, scores in macro.rows.items():
+        minus = {f"{name} minus {baseline}": signed(score) for name, score in macro.minus.get(model, {}).items()}
+        badge = gravest(score.soundness for score in scores.values())
+        rows.append({"model": marked(model, badge)} | {name: str(score) for name, score in scores.items()} | minus)
+    about = f"Over {', '.join(macro.modalities)}: the suites {', '.join(macro.suites)}."
+    left = f" Not in all of them: {', '.join(macro.partial)}." if macro.partial else ""
+    backbone = f", backbone {macro.backbone}" if macro.backbone else ""
+    return "\n\n".join([f"## Macro average of {macro.family}{backbone}", about + left, grid(rows)])
+
+
+def signed(score: Score) -> str:
+    """A difference in points with its interval: `+3.9 [-2.7, 9.9]`."""
+    return f"{100 * score.share:+.1f} [{100 * score.low:.1f}, {100 * score.high:.1f}]"
+
+
+_LATEX = str.maketrans({c: f"\\{c}" for c in "&%$#_{}"} | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}"})
+
+
+def latex(tables: Sequence[Shown]) -> str:
+    r"""One booktabs table a part, for `\usepackage{booktabs}`; bold: no other row is shown to be above."""
+    return "\n".join(map(_tabular, tables))
+
+
+def _tabular(one: Shown) -> str:
+    table = one.table
+
+    def text(k: int, column: str) -> str:
+        score = table.rows[k].scores.get(column)
+        if score is None or score.error is not None:
+            return "--" if score is None else "failed"
+        share = r"$\leq$ " * score.bound + f"{100 * score.share:.1f}"
+        share = rf"\textbf{{{share}}}" if one.bold(k, column) else share
+        return rf"{share} {{\scriptsize [{100 * score.low:.1f}, {100 * score.high:.1f}]}}"
+
+    head = [name.translate(_LATEX) for name in (*one.before, *table.columns)]
+    rows = [
+        [v.translate(_LATEX).replace("-", "--" if name == "rank" else "-") for name, v in one.row(k).items()]
+        + [text(k, column) for column in table.columns]
+        for k in range(len(table.rows))
+    ]
+    columns = "".join("l" if BEFORE[name] == "left" else "r" for name in one.before) + "r" * len(table.columns)
+    body = [" & ".join(row) + r" \\" for row in rows]
+    notes = "".join(f"; {line}" for line in one.notes).translate(_LATEX)
+    return "\n".join(
+        [
+            r"\begin{table}",
+            r"\centering",
+            rf"\caption{{{table.title.translate(_LATEX)}; accuracy in \% with 95\% interval{notes}}}",
+            rf"\begin{{tabular}}{{{columns}}}",
+            r"\toprule",
+            " & ".join(head) + r" \\",
+            r"\midrule",
+            *body,
+            r"\bottomrule",
+            r"\end{tabular}",
+            r"\end{table}",
+            "",
+        ]
+    )
+
+
+def cells(one: Shown) -> list[dict[str, Any]]:
+    """One row a cell of the table, shares in [0, 1]; None where something is not known, as of a failed cell's share.
+
+    `bound`: the share is a bound from above.
+    """
+    found = []
+    facts = {name: one.table.facts[name] for name in COMPARABLE}
+    for k, row in enumerate(one.table.rows):
+        low, high = (one.ranks[k] if one.ranks else None) or (None, None)
+        for column in one.table.columns:
+            if (score := row.scores.get(column)) is None:
+                continue
+            minus = one.minus.get(k, {}).get(column)
+            names = ("points", "only_own", "only_other", "p", "p_holm")
+            values = {
+                name: None if score.error else round(getattr(score, name), 6) for name in ("share", "low", "high")
+            }
+            found.append(
+                facts
+                | {"model": row.model, "backbone": row.backbone, "anchors": row.anchors, "warning": row.warning}
+                | {"n": row.n, "column": column, "error": score.error, **values, "bound": score.bound}
+                | {"soundness": score.soundness, "rank_low": low, "rank_high": high, "tied_best": k in one.best[column]}
+                | {f"minus_{name}": None if minus is None else _rounded(getattr(minus, name)) for name in names}
+            )
+    return found
+
+
+def _rounded(value: float) -> float:
+    return value if isinstance(value, int) else float(f"{value:.6g}")
+
+
+def as_csv(tables: Sequence[Shown]) -> str:
+    """All tables' cells, with a line of names."""
+    rows = [row for one in tables for row in cells(one)]
+    text = StringIO()
+    writer = csv.DictWriter(text, list(rows[0]) if rows else ["suite"], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def as_json(tables: Sequence[Shown], macros: Sequence[Macro], baseline: str) -> str:
+    """{"baseline", "cells": one object a cell, "notes" by table, "macro": one object a model and measure}."""
+    means: list[dict[str, Any]] = []
+    for macro in macros:
+        for model, scores in macro.rows.items():
+            for name, score in scores.items():
+                minus = macro.minus.get(model, {}).get(name)
+                means.append(
+                    {
+                        "family": macro.family,
+                        "backbone": macro.backbones[model],
+                        "suites": macro.suites,
+                        "model": model,
+                        "measure": name,
+                        "bound": score.bound,
+                        "soundness": score.soundness,
+                    }
+                    | {end: round(getattr(score, end), 6) for end in ("share", "low", "high")}
+                    | {f"minus_{e}": minus and round(getattr(minus, e), 6) for e in ("share", "low", "high")}
+                )
+    notes = {one.table.title: one.notes for one in tables if one.notes}
+    whole = {
+        "baseline": baseline,
+        "cells": [row for one in tables for row in cells(one)],
+        "notes": notes,
+        "macro": means,
+    }
+    return json.dumps(whole, indent=1, ensure_ascii=False, sort_keys=True) + "\n"

@@ -1,0 +1,200 @@
+"""Records -> markdown: the same records give the same bytes, in any order. Reference records and their boards."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from importlib.resources import files
+from pathlib import Path, PurePath
+from typing import cast
+
+import pandas as pd
+
+from rlbench.core import Field, Modality, Record
+from rlbench.core.errors import StoreError, UnknownName
+from rlbench.encoders.models import is_path, resolve
+from rlbench.report.boards import corruptions, formats, recall, reported
+from rlbench.report.boards.averages import Sources, macros
+from rlbench.report.boards.methods import of_rounds, report
+from rlbench.report.boards.ranks import require
+from rlbench.report.boards.tables import frame, reading_order, tables
+from rlbench.store.per_example import examples
+from rlbench.store.records import read_records, timeless
+
+__all__ = ["Board", "boards", "examples", "freeze", "load", "of_run", "render", "render_rounds"]
+FORMATS = ("md", "latex", "csv", "json")
+
+MINI = (
+    "Backbone `mini` is a model organism: a small encoder that a laptop trains in minutes, to compare methods with. "
+    "Its numbers are not LanguageBind's."
+)
+READING = (
+    "Accuracy in %, with its Wilson 95% interval, or that of a bootstrap over sources (recordings, speakers) "
+    "where examples share them and it is wider. `worst` counts an example as correct only if it is correct under "
+    "every attack of that threat model. `k corruptions at s` is their mean at severity s; its interval takes n "
+    "examples, not k n, which is the cautious choice. Rows are in order of the mean of the `worst` columns, or of all "
+    "where there is none; a row that failed or lacks one of them stands below, without a rank. `≤` (columns "
+    "`descending`) is a bound from above, which is never ranked. `anchors` are those of a model's own text tower."
+)
+STANDING = (
+    "`rank` is the 95% interval of a row's rank, for all rows of a table at once: one row comes before another only "
+    "where the exact paired test on the same examples says so, Holm-adjusted over all pairs. Overlapping ranks are "
+    "ties. In bold: no other row is shown to be above in that column; a number that is `unreliable` or `needs "
+    "adaptive` is never in bold. `minus` a baseline: points (examples that only the row gets right, or more often : "
+    "only the baseline, p of that test, for one cell McNemar's, and Holm-adjusted over the column); where examples "
+    "share sources, the tests count as many pairs as the wider interval stands for."
+)
+MACRO = (
+    "Macro averages give each modality the same weight, and each suite within it; `robust` is the mean of the `worst` "
+    "columns. Intervals are a bootstrap's over examples, stratified by suite, and widened where examples share sources."
+)
+
+ROUNDS = (
+    "Each round has its own backbone or fine-tuning seed and its own test examples, which nobody looked at before. "
+    "Accuracy in %, pooled over rounds, with its Wilson 95% interval (and the lowest and highest round). `robust` is "
+    "the worst case per example over the attacks; `unseen` are the classes left out of fine-tuning. `passes`: forward "
+    "and backward passes of training since the backbone, in thousands of examples. `sees`: what training saw of the "
+    "unseen classes; rows that saw their examples are no strict hold-out, and not comparable with the others on them."
+)
+
+
+def load(paths: str | Path | Sequence[str | Path]) -> pd.DataFrame:
+    """The records of result stores or .jsonl files as a tidy frame, one row a cell (see `frame`).
+
+    Stores of several machines are merged; the same cell twice counts once. What can't be compared (other data, anchors,
+    protocol, seed) is told apart by the columns of those names, and by `render` with tables and columns of its own.
+
+    Raises:
+        StoreError: a path that is no store, a line that is no record, or stores that contradict each other on a cell.
+    """
+    return frame(read_records([paths] if isinstance(paths, str | Path) else paths))
+
+
+def render(
+    cells: pd.DataFrame,
+    title: str,
+    *,
+    baseline: str | None = None,
+    format: str = "md",
+    sources: Sources | None = None,
+) -> str:
+    """The tables of a frame (see `load`): one for each comparable part, with its provenance.
+
+    Args:
+        baseline: a model, such as "languagebind": differences to it are shown where a table has it.
+        format: "md", "latex" (booktabs), "csv" (one line a cell) or "json".
+        sources: by data hash the source of each example (see `examples.sources`), for the macro averages.
+
+    Raises:
+        StoreError: a row has two records of one column. UnknownName: no table has the baseline; another format.
+    """
+    if format not in FORMATS:
+        raise UnknownName("format", format, FORMATS)
+    found = tables(cells) if len(cells) else []
+    if baseline:
+        require(found, baseline)
+    shown = [formats.shown(table, baseline) for table in found]
+    if format == "latex":
+        return formats.latex(shown)
+    if format == "csv":
+        return formats.as_csv(shown)
+    means = macros(found, baseline=baseline, sources=sources)
+    if format == "json":
+        return formats.as_json(shown, means, baseline or "")
+    parts = [f"# {title}", "<!-- Generated by `rlbench leaderboard`: change the records, not this file. -->"]
+    parts += [MINI] if any(row.backbone == "mini" for table in found for row in table.rows) else []
+    parts += [READING, *([STANDING] if any(one.ranks for one in shown) else [])]
+    parts += [*map(formats.markdown, shown), *recall.sections(cells), *corruptions.sections(cells)] or ["No records."]
+    parts += [MACRO, *(formats.macro_markdown(one, baseline or "") for one in means)] if means else []
+    return "\n\n".join(parts) + "\n"
+
+
+def render_rounds(records: Iterable[Record], title: str, subject: str = "rlbind") -> str:
+    """Markdown: methods compared over rounds of training, and what that shows of the `subject` (see `claims`).
+
+    Raises:
+        StoreError: a failed cell, or methods that were tested in different ways.
+    """
+    kept = of_rounds(records)
+    heading = [f"# {title}", "<!-- Generated by `rlbench leaderboard`: change the records, not this file. -->"]
+    mini = [MINI] if any(record.backbone == "mini" for record in kept) else []
+    used = sorted({record.perturbation for record in kept if record.perturbation not in ("clean",)})
+    attacks = "; ".join(name for name in used if not name.startswith("worst "))
+    return "\n\n".join([*heading, *mini, f"{ROUNDS} Attacks: {attacks}.", report(kept, subject=subject)]) + "\n"
+
+
+def freeze(records: Iterable[Record], runs: Path | None = None) -> str:
+    """Records as the lines of a reference file: sorted, without times, without paths of this machine.
+
+    Args:
+        runs: a campaign's folder: its runs ROUND/MODALITY/JOB are named by their jobs, with the round as provenance.
+
+    Raises:
+        StoreError: a model or suite that only this machine has; or two records of one cell (see `tables`).
+    """
+    named = [timeless(record) if runs is None else of_run(timeless(record), runs) for record in records]
+    kept = sorted(named, key=lambda record: (*reading_order(record), str(record.provenance.get("round"))))
+    tables(frame(kept))
+    return "".join(json.dumps(_portable(record), sort_keys=True, ensure_ascii=False) + "\n" for record in kept)
+
+
+def of_run(record: Record, runs: Path) -> Record:
+    """A record of a campaign's run, named by its job; with its round, what its training cost and what it saw."""
+    try:
+        _, modality, job = Path(record.model).resolve().relative_to(runs.resolve()).parts
+    except ValueError:
+        return record
+    trained = resolve(record.model).weights[cast(Modality, modality)].trained
+    told: dict[str, Field] = {"training_seed": trained.get("seed")}
+    if "series" in record.provenance:  # test examples of its own make a round; on the same ones runs are no pairs
+        told["round"] = str(record.provenance["series"])
+    passes = trained.get("since") or {}
+    told |= {f"training_{name}": passes.get(name, 0) for name in ("forwards", "backwards")}
+    told |= {"sees": "; ".join(trained.get("sees", []))}
+    return replace(record, model=f"{job}:{record.backbone}", provenance={**record.provenance, **told})
+
+
+def _portable(record: Record) -> dict[str, object]:
+    for what, text in (("model", record.model), ("suite", record.suite), ("task", record.task)):
+        if is_path(text):
+            raise StoreError(
+                f"a reference record can't name the {what} {text}, a path of this machine; bundle it first"
+            )
+    kept = {k: v for k, v in record.provenance.items() if not PurePath(str(v)).is_absolute()}
+    return {**asdict(record), "provenance": kept}
+
+
+@dataclass(frozen=True)
+class Board:
+    """A board of this installation: its reference records and the markdown that they make."""
+
+    name: str
+    records: Path
+    page: Path
+
+    def text(self) -> str:
+        """The markdown as it should be. Raises: StoreError."""
+        title, records = f"Leaderboard: {self.name}", read_records([self.records])
+        if self.name == reported.NAME:
+            return reported.render(self.page.with_name(reported.REPORTED), records)
+        if of_rounds(records):
+            return render_rounds(records, title)
+        having = any(record.model.partition(":")[0] == corruptions.BASELINE for record in records)
+        return render(frame(records), title, baseline=corruptions.BASELINE if having else None)
+
+    def stale(self) -> bool:
+        """The page's bytes are not those that the records make."""
+        return not self.page.is_file() or self.page.read_bytes() != self.text().encode()
+
+
+def boards() -> list[Board]:
+    """The boards in `leaderboards/`: of the checkout in an editable install, else of the installed package."""
+    home = Path(str(files("rlbench.leaderboards")))
+    found = sorted((home / "records").glob("*.jsonl"))
+    return [Board(path.stem, path, home / f"{path.stem}.md") for path in found]
+
+
+def is_checkout(board: Board) -> bool:
+    """Whether the board is part of a source tree, and not of an installed package, where nothing is written."""
+    return (board.page.parent.parent / "pyproject.toml").is_file()

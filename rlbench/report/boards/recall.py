@@ -1,0 +1,85 @@
+"""Recalls of retrieval as tables of a board: R@1, R@5 and R@10 in both directions, exact, bounds, or of a part."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from rlbench.report.boards import formats
+from rlbench.report.boards.scores import THREAT, column_order, differing, marked
+from rlbench.report.boards.tables import Cell, models, parts
+
+RECALL = re.compile(r"^(?P<way>x-to-text|text-to-x) (?P<what>R@\d+|median rank)(?P<part> of \d+)?$")
+READING = (
+    "Recalls in %, of media to captions (x-to-text) and of captions to media (text-to-x). Clean and corrupted ones are "
+    "exact. Under attack the robust recall is exact, x-to-text R@1 unless the task says another; `≤` is a bound from "
+    "above, since the attack does not try to lower that recall further. Intervals of the robust recall stand above."
+)
+PARTIAL = (
+    "`of k`: captions ranked among the k media that were evaluated, which are not all of the gallery. That is easier "
+    "than the whole, and to be compared with nothing else."
+)
+
+
+def sections(cells: pd.DataFrame) -> list[str]:
+    """Markdown: what the numbers mean, then a heading and a table for each comparable part; nothing without recalls."""
+    found = [text for texts in grids(cells).values() for text in texts]
+    return [found[0], READING, *found[1:]] if found else []
+
+
+def grids(cells: pd.DataFrame) -> dict[str, list[str]]:
+    """By suite a heading and a markdown table of each comparable part; one line a model and perturbation."""
+    found: dict[str, list[str]] = {}
+    for facts, apart, part in parts(cells):
+        rows = [row for name, _, own in models(part) for row in _rows(name, own)]
+        if rows:
+            heading = f"## {facts['suite']} v{facts['suite_version']}: recalls{differing(facts, apart)}"
+            partial = [PARTIAL] if any(" of " in name for row in rows for name in row) else []
+            found.setdefault(str(facts["suite"]), []).extend([heading, *partial, formats.grid(rows)])
+    return found
+
+
+def _rows(model: str, cells: Sequence[Cell]) -> list[dict[str, str]]:
+    found = []
+    for cell in sorted(cells, key=lambda cell: column_order(cell["column"])):
+        values = {name: text for name, text in recalls(cell).items() if "median" not in name}
+        if values:
+            name = marked(model, str(cell.get("soundness") or ""))
+            found.append({"model": name, "n": str(cell["n"]), "under": cell["column"], **values})
+    return found
+
+
+def recalls(cell: Mapping[Any, Any]) -> dict[str, str]:
+    """A cell's recalls in % and median ranks, by what they are among, and with ≤ or ≥ where they are bounds.
+
+    Args:
+        cell: a record's fields and provenance. Records of before `of k` was recorded are of a part where their media
+            are fewer than the classes of the gallery.
+    """
+    threat = THREAT.match(cell["perturbation"])
+    exact = "" if threat and threat["bound"] else f"x-to-text R@{_depth(cell['task'])}"
+    few = cell["n"] < (cell.get("classes") or 0)
+    found = {}
+    for name, value in cell.items():
+        if (hit := RECALL.match(str(name))) and value is not None and value == value:
+            rank = hit["what"] == "median rank"
+            sign = ("≥ " if rank else "≤ ") if threat and name != exact else ""
+            part = f" of {cell['n']}" if few and hit["way"] == "text-to-x" and not hit["part"] else ""
+            found[f"{name}{part}"] = sign + (f"{value:g}" if rank else f"{100 * value:.1f}")
+    return {name: found[name] for name in sorted(found, key=_order)}
+
+
+def _order(name: str) -> tuple[object, ...]:
+    hit = RECALL.match(name)
+    assert hit
+    depth = hit["what"].removeprefix("R@")
+    return hit["way"] != "x-to-text", int(depth) if depth.isdigit() else 99, name
+
+
+def _depth(task: str) -> int:
+    """The rank up to which "correct" goes, from the task's name, such as msrvtt(R@5)."""
+    said = re.search(r"\(R@(\d+)\)", task)
+    return int(said[1]) if said else 1

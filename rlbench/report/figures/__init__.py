@@ -1,0 +1,1 @@
+"""Curves, heat maps, scatter plots and sheets of perturbed examples."""

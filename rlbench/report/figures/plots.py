@@ -1,0 +1,170 @@
+"""Figures for papers by matplotlib: curves, heat maps, clean against robust. The same data give the same bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from io import BytesIO
+from math import ceil
+from statistics import fmean
+from typing import Any, Literal, get_args
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from rlbench.core import Record
+from rlbench.report.boards.scores import Score
+from rlbench.report.boards.tables import frame, tables
+from rlbench.report.figures.curves import Curves, Heat, Scatter, colours, curves, headline, heats, scatters
+from rlbench.store.rounds import pooled
+
+Kind = Literal["curves", "scatter", "corruptions"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+MARKERS = "osD^vPX*"
+ACROSS = 3  # panels side by side
+STYLE = {
+    "font.size": 8,
+    "axes.titlesize": 8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#e4e6e8",
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "svg.hashsalt": "rlbench",
+    "svg.fonttype": "none",
+}
+Panel = Callable[[Axes], None]
+
+
+def draw(records: Iterable[Record], *, kinds: Sequence[Kind] = KINDS, format: str = "png") -> dict[str, bytes]:
+    """The figures that the records have data for, as files by name; a campaign's rounds are pooled (see `pooling`).
+
+    Args:
+        kinds: "curves" (accuracy against eps with its 95% bands, at two eps or more), "scatter" (clean against the
+            worst case, with 95% intervals), "corruptions" (by severity, at all five).
+        format: "png" (300 dots an inch) or "svg".
+    """
+    listed = pooled(records)
+    cells = frame(listed)
+    found = tables(cells) if listed else []
+    tone = colours(record.model for record in listed)
+    files: dict[str, bytes] = {}
+    with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
+        if "curves" in kinds and (lines := [spec for table in found for spec in _ladders(curves(table))]):
+            panels: dict[str, Panel] = {f"{spec.title}: {spec.what}": _line(spec, tone) for spec in lines}
+            files[f"curves.{format}"] = _file(_panels(panels, tone), format)
+        if "scatter" in kinds and (points := [headline(those) for t in found if (those := scatters(t))]):
+            panels = {spec.title: _point(spec, tone) for spec in points}
+            files[f"scatter.{format}"] = _file(_panels(panels, tone), format)
+        if "corruptions" in kinds and records:
+            for heat in heats(cells) if listed else ():
+                f = heat.facts
+                name = f"corruptions-{f['suite']}-{str(f['data'])[:6]}-seed{f['seed']}-n{f['n']}"
+                files[f"{name}.{format}"] = _file(_heat(heat), format)
+    return files
+
+
+def _ladders(specs: Sequence[Curves]) -> Iterator[Curves]:
+    """By norm the worst case, or else the first attack, where there are two eps or more."""
+    for norm in ("linf", "l2"):
+        those = [s for s in specs if s.norm == norm and max(map(len, s.models.values()), default=0) > 2]
+        yield from those[:1]
+
+
+def _name(model: str) -> str:
+    return model.split(" [")[0].split(" (")[0]
+
+
+def _style(model: str, tone: Mapping[str, str]) -> dict[str, str]:
+    names = list(tone)
+    return {"color": tone[_name(model)], "marker": MARKERS[names.index(_name(model)) % len(MARKERS)], "label": model}
+
+
+def _line(spec: Curves, tone: Mapping[str, str]) -> Panel:
+    def fill(axes: Axes) -> None:
+        for model, points in spec.models.items():
+            eps = [x for x, _ in points]
+            style = _style(model, tone)
+            axes.fill_between(
+                eps,
+                [100 * s.low for _, s in points],
+                [100 * s.high for _, s in points],
+                color=style["color"],
+                alpha=0.15,
+                lw=0,
+            )
+            axes.plot(eps, [100 * s.share for _, s in points], markersize=4, linewidth=1.2, clip_on=False, **style)  # type: ignore[arg-type]
+        axes.set(xlabel=spec.unit, ylabel="accuracy, %", ylim=(0, 100), xlim=(0, None))
+
+    return fill
+
+
+def _point(spec: Scatter, tone: Mapping[str, str]) -> Panel:
+    def reach(score: Score) -> list[list[float]]:
+        return [[100 * (score.share - score.low)], [100 * (score.high - score.share)]]
+
+    def fill(axes: Axes) -> None:
+        for model, (x, y) in spec.models.items():
+            axes.errorbar(
+                [100 * x.share],
+                [100 * y.share],
+                xerr=reach(x),
+                yerr=reach(y),
+                elinewidth=0.8,
+                markersize=5,
+                linestyle="none",
+                **_style(model, tone),  # type: ignore[arg-type]
+            )
+        axes.set(xlabel="clean, %", ylabel=f"{spec.column}, %")
+
+    return fill
+
+
+def _panels(panels: Mapping[str, Panel], tone: Mapping[str, str]) -> Figure:
+    """Small panels with one legend below."""
+    across = min(ACROSS, len(panels))
+    down = ceil(len(panels) / across)
+    figure = Figure(figsize=(2.6 * across, 2.2 * down + 0.5), layout="constrained")
+    axes = figure.subplots(down, across, squeeze=False)
+    handles: dict[str, Any] = {}
+    for place, (title, fill) in zip(axes.flat, panels.items(), strict=False):
+        fill(place)
+        what, _, rest = title.partition(", ")
+        place.set_title(f"{what}\n{rest}", fontsize=7)
+        handles |= {_name(str(label)): handle for handle, label in zip(*place.get_legend_handles_labels(), strict=True)}
+    for place in axes.flat[len(panels) :]:
+        place.set_visible(False)
+    names = [name for name in tone if name in handles]
+    figure.legend([handles[name] for name in names], names, loc="outside lower center", ncols=(1, 3, 4)[across - 1])
+    return figure
+
+
+def _heat(heat: Heat) -> Figure:
+    """Corruptions x severities, one panel a model, and the number in each field."""
+    names = list(next(iter(heat.models.values())))
+    figure = Figure(figsize=(1.4 + 1.75 * len(heat.models), 1.1 + 0.19 * len(names)), layout="constrained")
+    panels = figure.subplots(1, len(heat.models), squeeze=False, sharey=True)[0]
+    for axes, (model, accuracy) in zip(panels, heat.models.items(), strict=True):
+        values = 100 * np.array([accuracy[name] for name in names])
+        axes.imshow(values, cmap="cividis", vmin=0, vmax=100, aspect="auto")
+        for (row, column), value in np.ndenumerate(values):
+            tone = "white" if value < 55 else "black"
+            axes.text(column, row, f"{value:.0f}", ha="center", va="center", fontsize=6, color=tone)
+        axes.set_title(f"{model} ({fmean(values.flat):.1f})")
+        axes.set_xticks(range(5), labels=list("12345"))
+        axes.set_yticks(range(len(names)), labels=[name.replace("_", " ") for name in names])
+        axes.set_xlabel("severity")
+        axes.grid(False)
+    figure.suptitle(f"{heat.title}: accuracy in % (mean)", fontsize=8)
+    return figure
+
+
+def _file(figure: Figure, format: str) -> bytes:
+    """Without dates or versions."""
+    FigureCanvasAgg(figure)
+    buffer = BytesIO()
+    figure.savefig(buffer, format=format, dpi=300, metadata={"Software": None} if format == "png" else {"Date": None})
+    return buffer.getvalue()

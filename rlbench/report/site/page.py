@@ -1,0 +1,205 @@
+"""Records -> one HTML page that needs nothing else: tables, curves, heat maps, and every cell's examples.
+
+The page asks nobody for anything (its content security policy forbids it): the table library, the data and the pictures
+are inside. Same records, same bytes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from rlbench.core import Record
+from rlbench.report.boards import corruptions, formats, leaderboard, recall
+from rlbench.report.boards.averages import macros
+from rlbench.report.boards.ranks import baseline_row, require
+from rlbench.report.boards.scores import Score, differing, gravest, is_bound, marked
+from rlbench.report.boards.tables import COMPARABLE, frame, reading_order, tables
+from rlbench.report.figures import curves
+from rlbench.store.per_example import sources
+from rlbench.store.records import read_records
+from rlbench.store.rounds import pooled
+
+if TYPE_CHECKING:
+    from rlbench.report.site.thumbnails import Picture, Report
+
+LIBRARY, LICENCE = "dataTables-3.1.5.min.js", "dataTables-LICENSE.txt"  # https://datatables.net, from npm, MIT
+ASSETS = (LIBRARY, LICENCE, "charts.js", "page.js", "page.css")
+_HIDDEN = {"round", "clustered_low", "clustered_high"}  # said by the data, and by the interval
+
+
+def _quiet(what: str, done: int, total: int) -> None:
+    """No report."""
+
+
+def render(
+    paths: Sequence[str | Path], *, baseline: str | None = None, pictures: int = 0, report: Report = _quiet
+) -> str:
+    """The page of result stores or .jsonl files; a campaign's rounds are pooled (see `pooling`).
+
+    Args:
+        baseline: that differences are against; by default languagebind where it is among the models.
+        pictures: examples with pictures of each cell whose model can be loaded here; that runs the attacks again.
+        report: called with what is being drawn, how many cells are done, and of how many.
+
+    Raises:
+        StoreError: as `leaderboard.load`. UnknownName: no table has the baseline.
+    """
+    read = read_records(paths)
+    records = pooled(read)
+    drawn: dict[str, list[Picture]] = {}
+    if pictures:
+        from rlbench.report.site.thumbnails import pictures as draw  # needs torch
+
+        drawn = draw(records, pictures, report)
+    return _filled(_data(records, baseline, sources(read, paths), drawn))
+
+
+def _filled(data: Mapping[str, Any]) -> str:
+    home = files("rlbench.report.site") / "templates"
+    text = {name: (home / name).read_text(encoding="utf-8") for name in ASSETS}
+    environment = Environment(
+        loader=PackageLoader("rlbench.report.site"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        keep_trailing_newline=True,
+    )
+    as_json = json.dumps(data, sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return environment.get_template("page.html.j2").render(
+        library=text[LIBRARY],
+        licence=text[LICENCE],
+        scripts=[text["charts.js"], text["page.js"]],
+        style=text["page.css"],
+        data=as_json.replace("<", "\\u003c"),
+        mini=leaderboard.MINI
+        if any(row["backbone"] == "mini" for table in data["tables"] for row in table["rows"])
+        else "",
+        reading=(leaderboard.READING, leaderboard.STANDING, leaderboard.MACRO if data["macros"] else ""),
+        version=version("rlbind-bench"),
+    )
+
+
+def _data(
+    records: Sequence[Record], baseline: str | None, shared: Mapping[str, Sequence[str]], drawn: Mapping[str, Any]
+) -> dict[str, Any]:
+    """All that the page shows, as JSON: tables, whose cells name records by their number; records; macro averages."""
+    records = sorted(records, key=reading_order)  # as the frame's rows are
+    cells = frame(records)
+    found = tables(cells) if records else []
+    if baseline:
+        require(found, baseline)
+    elif any(baseline_row(table, corruptions.BASELINE) for table in found):
+        baseline = corruptions.BASELINE
+    shown = [formats.shown(table, baseline) for table in found]
+    numbers: dict[tuple[object, ...], dict[str, int]] = {}
+    for k, record in enumerate(records):
+        numbers.setdefault((record.suite, record.suite_version, record.key), {})[record.model] = k
+    lows, highs = ([round(float(v), 5) for v in cells[end]] if records else [] for end in ("low", "high"))
+    heats = curves.heats(cells) if records else []
+    own = [_table(one, numbers, heats) for one in shown]
+    listed = [_record(r, drawn.get(r.key, ())) | {"lo": lows[k], "hi": highs[k]} for k, r in enumerate(records)]
+    _hoist(own, listed)
+    means = [_macro(one) for one in macros(found, baseline=baseline, sources=shared)]
+    models = curves.colours(record.model for record in records)
+    return {"tables": own, "records": listed, "macros": means, "colours": models, "baseline": baseline or ""}
+
+
+def _score(score: Score) -> dict[str, Any]:
+    """`b`: it is a bound from above."""
+    found = {"v": round(score.share, 5), "lo": round(score.low, 5), "hi": round(score.high, 5)}
+    return found | ({"b": True} if score.bound else {})
+
+
+def _table(
+    one: formats.Shown, numbers: Mapping[tuple[object, ...], Mapping[str, int]], heats: Sequence[curves.Heat]
+) -> dict[str, Any]:
+    table, facts = one.table, one.table.facts
+
+    def cell(k: int, column: str, score: Score) -> dict[str, Any]:
+        named = [numbers[facts["suite"], facts["suite_version"], key] for key in score.keys]
+        model = table.rows[k].model.partition(" (")[0]  # without the checkpoint that tells twins apart
+        found = _score(score) | {"r": [by.get(model, min(by.values())) for by in named]}
+        minus = one.minus.get(k, {}).get(column)
+        extra = {"e": score.error, "best": one.bold(k, column), "d": minus and str(minus)}
+        return found | {name: value for name, value in extra.items() if value}
+
+    rows = [
+        {
+            "model": row.model,
+            **{name: getattr(row, name) for name in ("n", "backbone", "anchors", "warning")},
+            "rank": one.ranks and one.ranks[k],
+            "badge": one.soundness(k),
+            "cells": {column: cell(k, column, score) for column, score in row.scores.items()},
+        }
+        for k, row in enumerate(table.rows)
+    ]
+    return {
+        "title": table.title,
+        "apart": differing(table.facts, table.apart).removeprefix(", "),
+        **{name: facts[name] for name in COMPARABLE},
+        "baseline": one.baseline,
+        "columns": table.columns,
+        "rows": rows,
+        "notes": one.notes,
+        "before": one.before,
+        "backbone": table.backbone,
+        "made": f"{formats.hashes(one)} · {table.made_with}",
+        "curves": [_curves(found) for found in curves.curves(table) if found.models],
+        "scatters": [_scatter(found) for found in curves.scatters(table)],
+        "heat": next((dict(heat.models) for heat in heats if heat.facts == facts), None),
+    }
+
+
+def _curves(found: curves.Curves) -> dict[str, Any]:
+    models = {name: [{"x": eps, **_score(score)} for eps, score in points] for name, points in found.models.items()}
+    return {"what": found.what, "norm": found.norm, "unit": found.unit, "models": models}
+
+
+def _scatter(found: curves.Scatter) -> dict[str, Any]:
+    return {"column": found.column, "models": {m: [_score(x), _score(y)] for m, (x, y) in found.models.items()}}
+
+
+def _macro(one: Any) -> dict[str, Any]:
+    """A macro average; its differences as text."""
+    rows = [
+        [marked(model, gravest(s.soundness for s in scores.values())), {name: _score(s) for name, s in scores.items()}]
+        for model, scores in one.rows.items()
+    ]
+    minus = {m: {name: formats.signed(score) for name, score in by.items()} for m, by in one.minus.items()}
+    facts = ("family", "backbone", "suites", "modalities", "partial")
+    return {name: getattr(one, name) for name in facts} | {"rows": rows, "minus": minus}
+
+
+def _record(record: Record, drawn: Sequence[Picture]) -> dict[str, Any]:
+    """What a cell's dialog shows; `facts` is its provenance."""
+    names = ("suite", "modality", "model", "perturbation", "n", "n_correct", "error", "flags", "forwards", "backwards")
+    found = {name: value for name in names if (value := getattr(record, name)) is not None}
+    said = {"n": record.n, "task": record.task, "perturbation": record.perturbation, **record.provenance}
+    recalled = {name: f"{text} %" if "R@" in name else text for name, text in recall.recalls(said).items()}
+    facts = {k: v for k, v in record.provenance.items() if not recall.RECALL.match(k)} | {
+        "key": record.key,
+        **recalled,
+    }
+    found |= {"b": True} if is_bound(record.perturbation) else {}
+    found["soundness"] = str(facts.pop("soundness", None) or "")
+    found["facts"] = {k: v for k, v in sorted(facts.items()) if k not in _HIDDEN and v not in (None, "")}
+    return found | ({"pictures": [asdict(picture) for picture in drawn]} if drawn else {})
+
+
+def _hoist(own: Sequence[dict[str, Any]], records: Sequence[dict[str, Any]]) -> None:
+    """What all records of a table share is kept once, as the table's `facts`."""
+    for number, table in enumerate(own):
+        members = [records[k] for row in table["rows"] for cell in row["cells"].values() for k in cell["r"]]
+        common = set.intersection(*(set(member["facts"].items()) for member in members)) if members else set()
+        table["facts"] = dict(sorted(common))
+        for member in members:
+            member["table"] = number
+        for member in members:
+            member["facts"] = {k: v for k, v in member["facts"].items() if (k, v) not in common}

@@ -1,0 +1,158 @@
+"""One line of a file of records: written, and read with every field checked, alone and against the others."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from typing import Any, get_args
+
+from rlbench.core import Mode, Record
+from rlbench.core.documents import load_json
+from rlbench.core.errors import CONTROL, FieldError, quote
+from rlbench.core.validation import checked, parse_eps
+from rlbench.engine.soundness.catalogue import RANK
+from rlbench.store.flags import unpack
+
+MOST = 10**7  # examples of a cell
+PASSES = 10**15
+NEEDED = ("protocol", "data", "anchors", "seed")  # of provenance: what makes records comparable
+_NAME = 1000  # characters of a name; of a path 4096
+_CALL = r"[^\s()]+(?:\(.+\))?"
+_PERTURBATION = re.compile(
+    rf"clean|(?:{_CALL} [1-5] \+ )?{_CALL} (?:linf|l2) (?P<eps>\S+)(?: descending)?|(?!worst ){_CALL} [1-5]"
+)
+_KEY = re.compile(r"[0-9a-f]{16}")
+Known = tuple[Callable[[Any], bool], str]
+
+
+def _is_text(value: object, most: int = _NAME) -> bool:
+    return isinstance(value, str) and len(value) <= most and not CONTROL.search(value)
+
+
+def _is_count(value: object, least: int = 0, most: int = PASSES) -> bool:
+    return type(value) is int and least <= value <= most
+
+
+def _is_share(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
+
+
+_TEXT: Known = (_is_text, "a text of one line")
+_COUNT: Known = (_is_count, "a whole number, at least 0")
+_SHARE: Known = (_is_share, "a share, 0 to 1")
+# what is known of provenance; anything else is a text, a number, true, false or null
+_PROVENANCE: dict[str, Known] = {
+    **dict.fromkeys(("protocol", "data", "anchors", "checkpoint", "device", "dtype", "torch", "numpy"), _TEXT),
+    **dict.fromkeys(("python", "rlbench", "code", "loss", "label", "round", "sees"), _TEXT),
+    **dict.fromkeys(("seed", "series", "training_forwards", "training_backwards"), _COUNT),
+    **dict.fromkeys(("clustered_low", "clustered_high"), _SHARE),
+    "training_seed": (lambda value: value is None or _is_count(value), "a whole number, at least 0, or null"),
+    "classes": (lambda value: _is_count(value, 1, MOST), "a whole number, at least 1"),
+    "sources": (lambda value: _is_count(value, 1, MOST), "a whole number, at least 1"),
+    "seconds": (lambda value: type(value) in (int, float) and 0 <= value < 1e12, "seconds, at least 0"),
+    "soundness": (lambda value: value in RANK, f"one of {', '.join(RANK)}"),
+    "soundness_failed": (lambda value: _is_text(value, 4096), "a text of one line"),
+    "mode": (lambda value: value in get_args(Mode), f"one of {', '.join(get_args(Mode))}"),
+}
+
+
+def identity(record: Record) -> tuple[str, int, str, str]:
+    """What a file has one line of."""
+    return record.suite, record.suite_version, record.model, record.key
+
+
+def to_line(record: Record) -> str:
+    """The record as JSON, without the end of a line."""
+    return json.dumps(asdict(record), sort_keys=True, ensure_ascii=False, allow_nan=False)
+
+
+def from_line(line: str) -> Record:
+    """The record of a line. Raises: ValueError where it is no JSON; FieldError names the field that is wrong."""
+    values = load_json(line)
+    if not isinstance(values, dict):
+        raise ValueError(f"it is {quote(values)}, not an object")
+    if "provenance" not in values:
+        raise FieldError("it needs the field 'provenance'", "provenance")
+    record = Record(**checked(Record, values, ""))  # type: ignore[arg-type]
+    check(record)
+    return record
+
+
+def check(record: Record) -> None:
+    """Raises FieldError where a value of the record can't be, alone or beside the others."""
+    _require(_KEY.fullmatch(record.key), record, "key", "16 hexadecimal digits")
+    for name in ("suite", "task", "model", "backbone"):
+        text = getattr(record, name)
+        _require(text.strip() and _is_text(text, 4096), record, name, "a name of one line")
+    _require(_is_count(record.suite_version, 1), record, "suite_version", "a whole number, at least 1")
+    _require(_is_count(record.n, 1, MOST), record, "n", f"the number of examples, 1 to {MOST:,}")
+    for name in ("forwards", "backwards"):
+        _require(_is_count(getattr(record, name)), record, name, "a whole number, at least 0")
+    check_perturbation(record.perturbation)
+    _check_counts(record)
+    _check_provenance(record.provenance, record.n)
+
+
+def check_perturbation(text: str) -> None:
+    """Raises FieldError where the text is not that of a perturbation, such as `fog 3 + pgd linf 4/255`."""
+    found = _PERTURBATION.fullmatch(text) if _is_text(text) else None
+    if found is None:
+        allowed = (
+            "clean, ATTACK NORM EPS, worst NORM EPS, CORRUPTION SEVERITY, or CORRUPTION SEVERITY + ATTACK NORM EPS"
+        )
+        raise FieldError(f"perturbation is {quote(text)}; it must be {allowed}", "perturbation")
+    if found["eps"] is not None:
+        try:
+            parse_eps(found["eps"])
+        except FieldError as error:
+            raise FieldError(f"perturbation is {quote(text)}: {error}", "perturbation") from None
+
+
+def _check_counts(record: Record) -> None:
+    """Counts and flags, or an error."""
+    if record.error is not None:
+        _require(record.error.strip(), record, "error", "what went wrong, or null")
+        for name in ("n_correct", "flags"):
+            _require(getattr(record, name) is None, record, name, "null, since the cell failed (error)")
+        return
+    _require(_is_count(record.n_correct, 0, record.n), record, "n_correct", f"0 to n = {record.n}, or error a text")
+    _require(record.flags is not None, record, "flags", "n bits, since the cell has counts")
+    right = int(unpack(record.flags or "", record.n).sum())
+    if right != record.n_correct:
+        raise FieldError(f"flags has {right} examples correct; n_correct says {record.n_correct}", "flags")
+
+
+def _check_provenance(provenance: Mapping[str, object], n: int) -> None:
+    _check_names(provenance)
+    if missing := [name for name in NEEDED if name not in provenance]:
+        raise FieldError(f"provenance needs the field {missing[0]!r}", "provenance")
+    for name, value in provenance.items():
+        known = _PROVENANCE.get(name)
+        if known is None and re.fullmatch(r"(x-to-text|text-to-x) R@\d+", name):
+            known = _SHARE
+        if known is not None and not known[0](value):
+            raise FieldError(f"provenance: {name} is {quote(value)}; it must be {known[1]}", name)
+    low, high, sources = (provenance.get(name) for name in ("clustered_low", "clustered_high", "sources"))
+    if (low is None) != (high is None) or (low is not None and low > high):  # type: ignore[operator]
+        raise FieldError(
+            f"provenance: clustered_low is {low}, clustered_high {high}; they are an interval", "clustered_low"
+        )
+    if isinstance(sources, int) and sources > n:
+        raise FieldError(f"provenance: sources is {sources}; n = {n} examples have at most {n}", "sources")
+
+
+def _check_names(provenance: Mapping[str, object]) -> None:
+    """What holds for facts that nothing is known of."""
+    if len(provenance) > 200:
+        raise FieldError(f"provenance has {len(provenance)} facts; 200 are allowed", "provenance")
+    for name, value in provenance.items():
+        odd = isinstance(value, str) and not _is_text(value, 4096)
+        if odd or not name or not _is_text(name) or (isinstance(value, int) and abs(value) > 10**18):
+            raise FieldError(f"provenance: {quote(name)} is {quote(value)}; texts have one line", name)
+
+
+def _require(fits: object, record: Record, name: str, allowed: str) -> None:
+    if not fits:
+        raise FieldError(f"{name} is {quote(getattr(record, name))}; it must be {allowed}", name)

@@ -1,0 +1,51 @@
+"""AdvFLYP: fine-tune adversarially like you pre-train."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from rlbench.core.registry import register
+from rlbench.training.objectives.terms import between, infonce, kl, log_p, not_negative, positive, there
+from rlbench.training.types import Batch, Need
+
+
+@register("objective", "advflyp")
+@dataclass(frozen=True, kw_only=True)
+class AdvFLYP:
+    """Contrast of adversarial examples with captions, near the original and near the clean ones.
+
+    InfoNCE(x') + features [d(f', f0') + d(f', f)] + predictions [KL(p(f0') || p(f')) + KL(p(f) || p(f'))] with
+    d(a, b) = |n(a) - n(b)|^2 and x' raising the InfoNCE: AdvFLYP, 2026, https://arxiv.org/abs/2604.11576. The weights
+    and the KLs' directions are this project's.
+
+    Attributes:
+        scale: s of the logits.
+        features, predictions: weights of the regularisers of features (for clean accuracy) and of predictions (for
+            robustness).
+    """
+
+    scale: float = 20.0
+    features: float = 1.0
+    predictions: float = 1.0
+
+    def __post_init__(self) -> None:
+        positive(self, "scale")
+        not_negative(self, "features", "predictions")
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        return frozenset({"f", "f_adv", "f0_adv"})
+
+    def loss(self, f: Tensor, f_adv: Tensor, batch: Batch) -> Tensor:
+        """InfoNCE(f') + features [d(f', f0') + d(f', f)] + predictions [KL(p(f0') || p(f')) + KL(p(f) || p(f'))]."""
+        f0_adv = there(batch.f0_adv)
+        p, p_adv, p0_adv = (log_p(g, batch.anchors, self.scale) for g in (f, f_adv, f0_adv))
+        near = self.features * (between(f_adv, f0_adv) + between(f_adv, f))
+        alike = self.predictions * (kl(p0_adv, p_adv) + kl(p, p_adv))
+        return self.ascended(f_adv, f, batch) + near + alike
+
+    def ascended(self, f_adv: Tensor, f: Tensor, batch: Batch) -> Tensor:
+        """InfoNCE(f')."""
+        return infonce(f_adv, batch, self.scale)

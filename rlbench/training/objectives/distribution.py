@@ -1,0 +1,41 @@
+"""The original's distribution over all classes, kept: what replayed examples without labels are trained with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from rlbench.core.registry import register
+from rlbench.training.objectives.terms import kl, log_p, positive, there
+from rlbench.training.types import Batch, Need
+
+
+@register("objective", "distribution")
+@dataclass(frozen=True, kw_only=True)
+class Distribution:
+    """The original's class distribution kept on clean and adversarial examples; no labels.
+
+    KL(p(f0) || p(f)) + KL(p(f0) || p(f')) with p = p_tau, x' raising the second. Distillation as in Hinton et al.,
+    2015, https://arxiv.org/abs/1503.02531.
+
+    Attributes:
+        tau: inverse temperature.
+    """
+
+    tau: float = 10.0
+
+    def __post_init__(self) -> None:
+        positive(self, "tau")
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        return frozenset({"f", "f_adv", "f0"})
+
+    def loss(self, f: Tensor, f_adv: Tensor, batch: Batch) -> Tensor:
+        """KL(p(f0) || p(f)) + KL(p(f0) || p(f'))."""
+        return self.ascended(f, f, batch) + self.ascended(f_adv, f, batch)
+
+    def ascended(self, f_adv: Tensor, f: Tensor, batch: Batch) -> Tensor:
+        """KL(p(f0) || p(f'))."""
+        return kl(log_p(there(batch.f0), batch.anchors, self.tau), log_p(f_adv, batch.anchors, self.tau))

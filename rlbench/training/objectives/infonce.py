@@ -1,0 +1,41 @@
+"""LanguageBind's objective: contrast with captions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from rlbench.core.registry import register
+from rlbench.training.objectives.terms import infonce, positive
+from rlbench.training.types import Batch, Need
+
+
+@register("objective", "infonce")
+@dataclass(frozen=True, kw_only=True)
+class InfoNCE:
+    """Contrast with the captions of a frozen text tower; no adversary.
+
+    LanguageBind: Zhu et al., 2023, https://arxiv.org/abs/2310.01852; LiT: Zhai et al., 2022,
+    https://arxiv.org/abs/2111.07991.
+
+    Attributes:
+        scale: of the logits.
+    """
+
+    scale: float = 20.0
+
+    def __post_init__(self) -> None:
+        positive(self, "scale")
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        return frozenset({"f"})
+
+    def loss(self, f: Tensor, f_adv: Tensor, batch: Batch) -> Tensor:
+        """InfoNCE(f)."""
+        return infonce(f, batch, self.scale)
+
+    def ascended(self, f_adv: Tensor, f: Tensor, batch: Batch) -> Tensor:
+        """There is no adversary."""
+        raise NotImplementedError

@@ -1,0 +1,47 @@
+"""PMG-AFT: adversarial training guided by the original's predictions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from rlbench.core.registry import register
+from rlbench.training.objectives.terms import ce, kl, log_p, not_negative, positive, there
+from rlbench.training.types import Batch, Need
+
+
+@register("objective", "pmg-aft")
+@dataclass(frozen=True, kw_only=True)
+class PMGAFT:
+    """TeCoA, with the predictions on adversarial examples near the original's and near the clean ones.
+
+    CE(p(x'), y) + general KL(p(x') || p0(x')) + clean KL(p(x') || p(x)), x' raising the CE: Wang et al., 2024,
+    https://arxiv.org/abs/2401.04350. p0 is the frozen original's, on the same x'.
+
+    Attributes:
+        scale: s of the logits; 100 in the paper.
+        general, clean: weights; 1 and 1 in the paper.
+    """
+
+    scale: float = 20.0
+    general: float = 1.0
+    clean: float = 1.0
+
+    def __post_init__(self) -> None:
+        positive(self, "scale")
+        not_negative(self, "general", "clean")
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        return frozenset({"f", "f_adv", "f0_adv"})
+
+    def loss(self, f: Tensor, f_adv: Tensor, batch: Batch) -> Tensor:
+        """CE(f') + general KL(p(f') || p(f0')) + clean KL(p(f') || p(f))."""
+        p, p_adv, p0_adv = (log_p(g, batch.anchors, self.scale) for g in (f, f_adv, there(batch.f0_adv)))
+        guided = self.general * kl(p_adv, p0_adv) + self.clean * kl(p_adv, p)
+        return self.ascended(f_adv, f, batch) + guided
+
+    def ascended(self, f_adv: Tensor, f: Tensor, batch: Batch) -> Tensor:
+        """CE(f')."""
+        return ce(f_adv, batch.anchors, batch.y, self.scale)

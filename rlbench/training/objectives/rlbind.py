@@ -1,0 +1,91 @@
+"""RLBind's second stage, in this project's own reading."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+from torch.nn.functional import log_softmax, normalize
+
+from rlbench.core.registry import register
+from rlbench.training.objectives.terms import ce, kept, kl, log_p, not_negative, positive, there
+from rlbench.training.types import Batch, Need
+
+
+@register("objective", "rlbind")
+@dataclass(frozen=True, kw_only=True)
+class RLBind:
+    """Clean and adversarial features at the text anchor, class-wise distributions aligned (RLBind's stage 2).
+
+    This is this project's own reading of https://arxiv.org/abs/2509.14383 (2025): the paper says in words that stage 2
+    pulls clean and adversarial features to a text anchor and aligns class-wise distributions across modalities; its
+    equation, weights and code were not available. With p = p_tau, x' raises every term that has f':
+
+        d(f, A_y) + adversarial d(f', A_y)                       alignment with the anchor of y
+        + clean    KL(p_s(f) || p_s(f'))                         reference: the clean prediction
+        + text     [KL(p(A_y) || p(f)) + KL(p(A_y) || p(f'))]/2  reference: the anchor's own row
+        + means    [KL(p(m_y) || p(f)) + KL(p(m_y) || p(f'))]/2  reference: the class's mean over modalities
+        + original [KL(q(f0) || q(f)) + KL(q(f0) || q(f'))]      reference: the frozen backbone, classes other than y
+
+    Attributes:
+        distance: d: "ce" over the anchors at s, "cosine" (s (1 - cos)), or "l2" (|f - A_y|^2, not normalised).
+        adversarial: weight of the adversarial alignment.
+        clean, text, means, original: weights of the references of the distributional alignment.
+        scale: s of the logits.
+        tau: inverse temperature of the distributions of `text`, `means` and `original`.
+    """
+
+    distance: Literal["ce", "cosine", "l2"] = "ce"
+    adversarial: float = 2.0
+    clean: float = 2.0
+    text: float = 0.0
+    means: float = 0.0
+    original: float = 1.0
+    scale: float = 20.0
+    tau: float = 10.0
+
+    def __post_init__(self) -> None:
+        positive(self, "scale", "tau")
+        not_negative(self, "adversarial", "clean", "text", "means", "original")
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        needs: set[Need] = {"f", "f_adv"}
+        if self.original:
+            needs.add("f0")
+        if self.means:
+            needs.add("means")
+        return frozenset(needs)
+
+    def aligned(self, f: Tensor, batch: Batch) -> Tensor:
+        """d(f, A_y) -> (B,)."""
+        anchor = batch.anchors[batch.y]
+        if self.distance == "ce":
+            return ce(f, batch.anchors, batch.y, self.scale)
+        if self.distance == "cosine":
+            return self.scale * (1 - (normalize(f, dim=-1) * anchor).sum(1))
+        return (f - anchor).square().sum(1)
+
+    def distributed(self, f: Tensor, batch: Batch) -> Tensor:
+        """The distributional terms of f alone: text, means, original -> (B,)."""
+        total = f.new_zeros(len(f))
+        for weight, rows in ((self.text, batch.anchors), (self.means, batch.means)):
+            if weight:
+                reference = log_softmax(self.tau * there(rows)[batch.y] @ batch.anchors.T, dim=1)
+                total = total + weight / 2 * kl(reference, log_p(f, batch.anchors, self.tau))
+        if self.original:
+            total = total + self.original * kept(f, there(batch.f0), batch, self.tau)
+        return total
+
+    def loss(self, f: Tensor, f_adv: Tensor, batch: Batch) -> Tensor:
+        """All terms."""
+        return self.aligned(f, batch) + self.distributed(f, batch) + self.ascended(f_adv, f, batch)
+
+    def ascended(self, f_adv: Tensor, f: Tensor, batch: Batch) -> Tensor:
+        """The terms of f'."""
+        total = self.adversarial * self.aligned(f_adv, batch) + self.distributed(f_adv, batch)
+        if self.clean:
+            p, p_adv = (log_p(g, batch.anchors, self.scale) for g in (f, f_adv))
+            total = total + self.clean * kl(p, p_adv)
+        return total
