@@ -33,11 +33,10 @@ from rlbench.attacks.search import pool
 from rlbench.core import Adversarial, Ball, Clean, Norm, Suite, Threat
 from rlbench.core.machine import settled
 from rlbench.core.suite import load_suite
-from rlbench.core.threat import ball_of, project
-from rlbench.core.validation import parse_eps
+from rlbench.core.threat import ball_of, parse_eps, project
 from rlbench.engine.attack.judge import judge
 from rlbench.engine.block.evaluate import Bench, evaluate, prepare
-from rlbench.engine.cells.keys import Group, groups
+from rlbench.engine.cells.groups import Group, groups
 from rlbench.store.blocks import BLOCK, Block
 
 STEPS = {"pgd": 20, "apgd-ce": 100, "apgd-t": 100}

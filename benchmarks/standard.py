@@ -32,8 +32,7 @@ from rlbench.core import Ball, Examples, Norm, Threat
 from rlbench.core.machine import settled
 from rlbench.core.stats.metrics import margin, wilson
 from rlbench.core.suite import load_suite
-from rlbench.core.threat import ball_of, project
-from rlbench.core.validation import parse_eps
+from rlbench.core.threat import ball_of, parse_eps, project
 from rlbench.encoders.heads import ZeroShot, zero_shot
 from rlbench.encoders.models import load_encoder
 from rlbench.engine.attack.judge import judge

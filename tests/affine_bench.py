@@ -11,7 +11,7 @@ from rlbench.core import Adversarial, Box, Clean, Examples, Label, Suite, Threat
 from rlbench.core.seeds import ExampleStreams, generator
 from rlbench.encoders.heads import ZeroShot
 from rlbench.engine.block.evaluate import Bench, evaluate
-from rlbench.engine.cells.keys import Group, groups
+from rlbench.engine.cells.groups import Group, groups
 
 N = 40
 

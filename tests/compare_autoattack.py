@@ -21,7 +21,7 @@ from rlbench.core.suite import load_suite
 from rlbench.core.threat import ball_of
 from rlbench.encoders.heads import ZeroShot, zero_shot
 from rlbench.encoders.models import load_encoder
-from rlbench.engine.attack.judge import Meter
+from rlbench.engine.attack.meter import Meter
 
 HEAD = (
     "suite    model         attack   threat        n  same: own peer differ"

@@ -17,10 +17,11 @@ from made import made
 from test_records import KEY, block
 
 from rlbench.core.errors import FieldError, StoreError
-from rlbench.core.validation import parse_eps
+from rlbench.core.threat import parse_eps
 from rlbench.store.blocks import Block, to_bytes
 from rlbench.store.lines import check_perturbation, from_line, to_line
-from rlbench.store.records import Store, read_records
+from rlbench.store.records import read_records
+from rlbench.store.store import Store
 
 RECORD = made("a:mini", "pgd linf 4/255", np.arange(12) % 3 > 0)
 TEXT = ["", " ", "a\nb", "\x1b[31m", "\ud800", "x" * 5000, None, 1, [], {}]

@@ -1,6 +1,10 @@
-"""The shape of the code: imports only go down, files and functions stay small."""
+"""The shape of the code, derived from its imports: they only go down, in circles nowhere, and files stay small."""
+
+from __future__ import annotations
 
 import ast
+from collections.abc import Iterator, Mapping
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -8,62 +12,97 @@ import pytest
 import rlbench
 
 ROOT = Path(rlbench.__file__).parent
-LAYERS = [
-    "box errors",
-    "core",
-    "acceptance articles blocks callables cards checks columns consistency contract documents fbank fields files flags "
-    "hub learning lines located machine metrics outputs paired preprocess reach registry seeds soundness sources "
-    "threat yaml_nodes",
-    "encoders attacks corruptions objectives tasks",
-    "cells checkpoints copies expectation heads judge suite records rows workers",
-    "chains classifier identity inputs retrieval variants",
-    "loading",
-    "matrix",
-    "evaluate",
-    "audit cost budget",
-    "pilot work",
-    "planner",
-    "bundles recording",
-    "runner training",
-    "scores",
-    "claims pooling drawing tables regression entries severities",
-    "badges natural comparison check verify standing macro examples",
-    "figures formats sheets",
-    "recalls",
-    "paper",
-    "leaderboard pictures plots",
-    "page",
-    "console verdicts",
-    "console_plan cli_audit cli_board cli_data cli_plot cli_train cli_check pytest_plugin",
-    "cli",
-    "__main__ __init__",
-]
-LEVEL = {name: level for level, layer in enumerate(LAYERS) for name in layer.split()}
 FILES = sorted(ROOT.rglob("*.py"))
+FLOORS = 6
+ENTRIES = 16
+LINES, FUNCTION = 300, 50
+Graph = dict[str, set[str]]
 
 
-def _part(path: Path) -> str:
-    return path.relative_to(ROOT).with_suffix("").parts[0]
+def _name(path: Path) -> str:
+    """The module's dotted name below rlbench; a package is its `__init__`."""
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
-def _imports(tree: ast.AST) -> list[str]:
-    modules = []
+MODULES = {_name(path): path for path in FILES}
+
+
+def _imports(tree: ast.AST) -> Iterator[str]:
+    """Every module of rlbench that is imported, in functions and under TYPE_CHECKING too."""
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module:
-            modules += [node.module] if node.module != "rlbench" else [f"rlbench.{a.name}" for a in node.names]
+            for alias in node.names:
+                full = f"{node.module}.{alias.name}".removeprefix("rlbench.")
+                yield full if full in MODULES else node.module.removeprefix("rlbench.")
         elif isinstance(node, ast.Import):
-            modules += [alias.name for alias in node.names]
-    return [module.split(".")[1] for module in modules if module.startswith("rlbench.")]
+            yield from (alias.name.removeprefix("rlbench.") for alias in node.names)
+
+
+def _modules() -> Graph:
+    found = {}
+    for name, path in MODULES.items():
+        found[name] = {other for other in _imports(ast.parse(path.read_text())) if other in MODULES} - {name}
+    return found
+
+
+def _folded(graph: Mapping[str, set[str]], depth: int, inside: str = "") -> Graph:
+    """The graph of the entries of a package: modules are folded into the first `depth` parts of their names."""
+    folded: Graph = {}
+    for name, others in graph.items():
+        if inside and not name.startswith(f"{inside}."):
+            continue
+        entry = ".".join(name.split(".")[:depth])
+        near = {".".join(other.split(".")[:depth]) for other in others if not inside or other.startswith(f"{inside}.")}
+        folded.setdefault(entry, set()).update(near - {entry})
+    return folded
+
+
+def _floors(graph: Mapping[str, set[str]]) -> dict[str, int]:
+    """1 for what imports nothing; else one above the highest that is imported. Raises: CycleError."""
+    floors: dict[str, int] = {}
+    for name in TopologicalSorter(graph).static_order():
+        floors[name] = 1 + max((floors[other] for other in graph.get(name, ())), default=0)
+    return floors
+
+
+def test_packages_stand_on_six_floors(capsys: pytest.CaptureFixture[str]) -> None:
+    """`pytest -s tests/test_architecture.py` prints them."""
+    graph = _folded({k or "__init__": v for k, v in _modules().items()}, 1)
+    floors = _floors(graph)
+    for floor in sorted(set(floors.values()), reverse=True):
+        names = sorted(name for name in floors if floors[name] == floor)
+        print(f"floor {floor}: " + "; ".join(f"{n} -> {' '.join(sorted(graph[n])) or '-'}" for n in names))
+    assert max(floors.values()) == FLOORS
+    assert {name for name, floor in floors.items() if floor == 1} == {"core"}
+
+
+PACKAGES = sorted({name.rpartition(".")[0] for name in MODULES if "." in name})
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_no_circle_among_the_entries_of_a_package(package: str) -> None:
+    _floors(_folded(_modules(), package.count(".") + 2, package))
+
+
+def test_no_circle_among_modules() -> None:
+    _floors(_modules())
+
+
+def test_a_circle_is_found() -> None:
+    with pytest.raises(CycleError):
+        _floors(_folded({"a.x": {"b.y"}, "b.z": {"a.x"}}, 1))
+
+
+def test_the_house_has_few_entries() -> None:
+    shown = [path for path in ROOT.iterdir() if path.name != "__pycache__"]
+    assert len(shown) <= ENTRIES, sorted(path.name for path in shown)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
-def test_imports_only_go_down_and_files_stay_small(path: Path) -> None:
+def test_files_and_functions_stay_small(path: Path) -> None:
     source = path.read_text()
-    tree, part = ast.parse(source), _part(path)
-    for other in _imports(tree):
-        down = LEVEL[other] < LEVEL[part] or other == part or LEVEL[other] == LEVEL[part] == LEVEL["registry"]
-        assert down, f"{path.name} (layer {LEVEL[part]}) imports {other} (layer {LEVEL[other]})"
-    assert source.count("\n") <= 300
-    for node in ast.walk(tree):
+    assert source.count("\n") <= LINES
+    for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.FunctionDef):
-            assert node.end_lineno - node.lineno < 50, f"{path.name}: {node.name} is too long"
+            assert node.end_lineno is not None
+            assert node.end_lineno - node.lineno < FUNCTION, f"{path.name}: {node.name} is too long"

@@ -13,7 +13,8 @@ from rlbench.core import Ball, Norm, registry
 from rlbench.core.errors import FieldError, UnknownName
 from rlbench.core.seeds import ExampleStreams
 from rlbench.core.threat import sample
-from rlbench.engine.attack.judge import Meter, judge, run_attack
+from rlbench.engine.attack.judge import judge, run_attack
+from rlbench.engine.attack.meter import Meter
 
 GRADIENT = ["apgd-ce", "apgd-dlr", "apgd-t", "fgsm", "pgd"]
 

@@ -12,7 +12,8 @@ from rlbench.core import Attack, Ball, Norm, registry
 from rlbench.core.errors import AttackError, FieldError
 from rlbench.core.seeds import ExampleStreams
 from rlbench.core.threat import violation
-from rlbench.engine.attack.judge import Meter, judge, run_attack
+from rlbench.engine.attack.judge import judge, run_attack
+from rlbench.engine.attack.meter import Meter
 
 LIGHT: dict[str, dict[str, object]] = {
     "autoattack": {"steps": 6, "queries": 40, "targets": 2},

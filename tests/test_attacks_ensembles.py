@@ -17,7 +17,8 @@ from rlbench.core.suite import load_suite
 from rlbench.core.threat import ball_of, distance
 from rlbench.encoders.heads import ZeroShot, zero_shot
 from rlbench.encoders.models import load_encoder
-from rlbench.engine.attack.judge import Meter, judge
+from rlbench.engine.attack.judge import judge
+from rlbench.engine.attack.meter import Meter
 
 N = 48
 

@@ -17,7 +17,8 @@ from rlbench.core.errors import AttackError, FieldError, SuiteError
 from rlbench.core.seeds import ExampleStreams
 from rlbench.core.suite import load_suite
 from rlbench.engine.attack.api import attack
-from rlbench.engine.attack.judge import Meter, judge
+from rlbench.engine.attack.judge import judge
+from rlbench.engine.attack.meter import Meter
 
 
 def _net(features: int = 36) -> nn.Module:

@@ -13,15 +13,16 @@ from rlbench.audit.lab import Lab, main_threat
 from rlbench.audit.report import RUNS, audit
 from rlbench.cli.main import main
 from rlbench.core import Adversarial, Clean, Threat, Worst
+from rlbench.core.badges import CHECKS, Finding, badge
 from rlbench.core.errors import FieldError, SuiteError, UnknownName
 from rlbench.core.suite import load_suite
-from rlbench.core.validation import parse_eps
+from rlbench.core.threat import parse_eps
 from rlbench.encoders.defences.defended import Defence, Defended
-from rlbench.engine.attack.judge import Meter, Watch
+from rlbench.engine.attack.meter import Meter
 from rlbench.engine.block.evaluate import prepare
 from rlbench.engine.run.runner import run
-from rlbench.engine.soundness.catalogue import CHECKS, Finding, badge
-from rlbench.engine.soundness.rules import SUMS, findings, provenance, total
+from rlbench.engine.soundness.rules import findings, provenance
+from rlbench.engine.soundness.watch import SUMS, Watch, total
 
 FINE = dict.fromkeys(SUMS, 0) | {"passes": 1000, "correct": 1000, "gradients": 1000, "examples": 1000}
 

@@ -16,7 +16,8 @@ from click.testing import CliRunner, Result
 import rlbench
 from rlbench.cli.main import main
 from rlbench.core import Record
-from rlbench.gate.regression import example_ids, gate
+from rlbench.gate.regression import gate
+from rlbench.store.per_example import example_ids
 from rlbench.store.records import read_records
 
 pytest_plugins = ["pytester"]
@@ -167,7 +168,7 @@ def test_a_stored_run_fails_and_names_the_examples(call: Call, stored: Path) -> 
 
 
 def example_ids_of(store: Path) -> list[str]:
-    from rlbench.store.records import Store
+    from rlbench.store.store import Store
 
     [names] = example_ids(Store(store), read_records([store])).values()
     return list(names)

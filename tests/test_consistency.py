@@ -10,7 +10,7 @@ from commands import Call
 from tiny_suite import counts, suite_file
 
 from rlbench.core import Box
-from rlbench.engine.attack.judge import Meter
+from rlbench.engine.attack.meter import Meter
 from rlbench.engine.run.runner import run
 from rlbench.engine.soundness.consistency import COMPANY, OTHER, REPEATS, evidence, moved
 from rlbench.engine.soundness.rules import findings

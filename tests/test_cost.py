@@ -17,7 +17,7 @@ from rlbench.core import Adversarial, Box, Clean, Corrupted, Examples, Label, Su
 from rlbench.core.errors import FieldError
 from rlbench.engine import cells
 from rlbench.engine.block.evaluate import Bench, evaluate
-from rlbench.engine.cells.keys import Group
+from rlbench.engine.cells.groups import Group
 from rlbench.engine.plan import planner
 from rlbench.engine.plan.budget import largest, seconds
 from rlbench.engine.plan.cost import Cost, Pace, Rates, bounds

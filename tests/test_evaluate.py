@@ -15,7 +15,7 @@ from rlbench.core.stats.metrics import margin
 from rlbench.encoders.loading import check_frozen
 from rlbench.engine.block.evaluate import Bench, Failure, evaluate
 from rlbench.engine.block.inputs import corrupt
-from rlbench.engine.cells.keys import Group, groups
+from rlbench.engine.cells.groups import Group, groups
 from rlbench.store.blocks import Block
 
 

@@ -11,7 +11,8 @@ from rlbench.core import Ball
 from rlbench.core.errors import FieldError
 from rlbench.core.seeds import ExampleStreams
 from rlbench.engine.attack.eot import Expectation
-from rlbench.engine.attack.judge import Meter, judge
+from rlbench.engine.attack.judge import judge
+from rlbench.engine.attack.meter import Meter
 
 
 class _Noisy(nn.Module):

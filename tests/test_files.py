@@ -16,10 +16,11 @@ from complaint import complain
 from rlbench.core import Box, files
 from rlbench.core.errors import StoreError
 from rlbench.core.files import TEMPORARY, clear, host, is_stale, locked, place, placing
+from rlbench.core.processes import command
 from rlbench.engine.block import inputs
-from rlbench.engine.run.workers import Pool, command
+from rlbench.engine.run.workers import Pool
 from rlbench.store import records
-from rlbench.store.records import Store
+from rlbench.store.store import Store
 
 BOX = Box(shape=(1, 8, 8))
 

@@ -21,7 +21,7 @@ from PIL import Image
 
 from rlbench.core import Box, registry
 from rlbench.core.errors import DataError
-from rlbench.core.media import readers
+from rlbench.core.media import clips, sounds, stills
 
 TRIES = int(os.environ.get("RLBENCH_FUZZ") or 0)
 fuzz = settings(
@@ -137,7 +137,7 @@ def test_a_damaged_picture(place, kind) -> None:
     def attempt(content: bytes) -> None:
         path = place / f"picture.{kind}"
         path.write_bytes(content)
-        _check(path, lambda: readers.image(path, RGB))
+        _check(path, lambda: stills.image(path, RGB))
 
     attempt()
 
@@ -149,7 +149,7 @@ def test_a_damaged_recording(place, kind) -> None:
     def attempt(content: bytes, box: Box) -> None:
         path = place / f"sound.{kind}"
         path.write_bytes(content)
-        _check(path, lambda: readers.audio(path, box, rate=8000, seconds=0.5))
+        _check(path, lambda: sounds.audio(path, box, rate=8000, seconds=0.5))
 
     attempt()
 
@@ -161,7 +161,7 @@ def test_a_damaged_clip(place, kind) -> None:
     def attempt(content: bytes) -> None:
         path = place / f"clip.{kind}"
         path.write_bytes(content)
-        _check(path, lambda: readers.video(path, CLIP))
+        _check(path, lambda: clips.video(path, CLIP))
 
     attempt()
 

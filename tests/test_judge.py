@@ -16,7 +16,8 @@ from rlbench.core.registry import make
 from rlbench.core.seeds import ExampleStreams
 from rlbench.core.threat import ball_of, violation
 from rlbench.engine.attack.api import Attacked, attack
-from rlbench.engine.attack.judge import Meter, judge, run_attack
+from rlbench.engine.attack.judge import judge, run_attack
+from rlbench.engine.attack.meter import Meter
 
 BALL = Ball("linf", 0.1, 0.0, 1.0)
 

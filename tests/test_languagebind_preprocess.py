@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from rlbench.core.errors import DataError, FieldError
-from rlbench.core.media import filterbank, preprocess, readers
+from rlbench.core.media import clips, filterbank, preprocess, sounds
 from rlbench.encoders.clip.fronts import MEAN, STD, BoxOptions, front_of
 from rlbench.encoders.clip.towers import VisionSizes
 from rlbench.tasks.audio_world import AudioWorld
@@ -81,7 +81,7 @@ def test_recordings_and_the_audio_world_are_heard_the_same_way(tmp_path) -> None
     t = np.arange(44100) / 44100
     both = np.stack([0.5 * np.sin(2 * np.pi * 440 * t), 0.1 * np.cos(9000 * t)], 1).astype(np.float32)
     soundfile.write(tmp_path / "a.wav", both, 44100, subtype="FLOAT")
-    unit = readers.audio(tmp_path / "a.wav", box, rate=8000, seconds=1.0)
+    unit = sounds.audio(tmp_path / "a.wav", box, rate=8000, seconds=1.0)
     mel = preprocess.heard(torch.from_numpy(both[None, :, 0]), 44100, box)
     assert mel.shape == (1, 1, 112, 1036) and unit.min() >= 0 and unit.max() <= 1
     torch.testing.assert_close(box.low + (box.high - box.low) * torch.from_numpy(unit), mel[0], atol=1e-5, rtol=0)
@@ -92,7 +92,7 @@ def test_recordings_and_the_audio_world_are_heard_the_same_way(tmp_path) -> None
     assert torch.equal(world.hear(world.waves(box, 0, 2), box), x)
     torch.testing.assert_close(x[..., :98], x[..., 98:196])  # a second is 98 frames, and tiled
     heard = front_of("audio", AUDIO, BoxOptions(audio="waveform", seconds=2)).box
-    samples = readers.audio(tmp_path / "a.wav", heard, rate=8000, seconds=1.0)[0] * 2 - 1
+    samples = sounds.audio(tmp_path / "a.wav", heard, rate=8000, seconds=1.0)[0] * 2 - 1
     assert np.abs(np.fft.rfft(samples)).argmax() == 2 * 440 and (samples[:8000] == 0).all()
     waves = world.load(heard, 0, 1).x[0, 0]
     assert world.rate_of(heard) == 16000 and waves.shape == (32000,) and waves[:8000].abs().max() < 1e-4
@@ -100,7 +100,7 @@ def test_recordings_and_the_audio_world_are_heard_the_same_way(tmp_path) -> None
     torch.testing.assert_close(world.load(narrow, 0, 1).x[0, 0], waves[8000:24000], atol=1e-4, rtol=0)
     soundfile.write(tmp_path / "a.wav", both[:1000], 44100)
     with pytest.raises(DataError, match="shorter than 25 ms"):
-        readers.audio(tmp_path / "a.wav", box, rate=8000, seconds=1.0)
+        sounds.audio(tmp_path / "a.wav", box, rate=8000, seconds=1.0)
 
 
 @pytest.mark.parametrize("antialias", [True, False])
@@ -143,7 +143,7 @@ def test_clips(expected, originals, tmp_path) -> None:
         for picture in rgb.astype(np.uint8).transpose(1, 2, 3, 0):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")))
         container.mux(stream.encode())
-    read = readers.video(tmp_path / "lossless.mkv", front_of("video", VisionSizes(frames=8), BoxOptions()).box)
+    read = clips.video(tmp_path / "lossless.mkv", front_of("video", VisionSizes(frames=8), BoxOptions()).box)
     torch.testing.assert_close(torch.from_numpy(read), found, atol=1e-6, rtol=0)
 
 

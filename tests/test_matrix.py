@@ -12,9 +12,10 @@ from rlbench.core import Adversarial, Box, Clean, Corrupted, Threat, Worst, regi
 from rlbench.core.errors import AttackError
 from rlbench.core.threat import Ball, contains, distance
 from rlbench.engine.attack.block_attacks import Case, Outcome, _Matrix
-from rlbench.engine.attack.judge import Meter
-from rlbench.engine.cells.keys import groups, in_mode
-from rlbench.engine.cells.keys import told as told_of
+from rlbench.engine.attack.meter import Meter
+from rlbench.engine.cells.bounds import told as told_of
+from rlbench.engine.cells.groups import groups
+from rlbench.engine.cells.modes import in_mode
 
 BOX = Box(shape=(1, 4, 4))
 LINF, L2 = ("0.02", "0.05", "0.1"), ("0.1", "0.3")

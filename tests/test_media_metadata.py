@@ -13,7 +13,7 @@ from PIL import Image, ImageFile
 
 from rlbench.core import Box
 from rlbench.core.errors import DataError
-from rlbench.core.media import preprocess, readers, sounds
+from rlbench.core.media import clips, preprocess, sounds, stills
 
 RGB, CLIP = Box(shape=(3, 32, 32)), Box(shape=(3, 4, 32, 32))
 WAVE, FBANK = Box(shape=(1, 4000), unit="waveform"), Box(shape=(1, 28, 70), low=-16.0, high=13.0, unit="fbank")
@@ -56,20 +56,20 @@ def test_pictures_are_upright_whatever_other_tags_say(tmp_path, turn, other) -> 
     entries = [(0x0112, 3, 1, struct.pack("<H", turn)), *([other] if other else [])]
     stored = Image.fromarray(np.ascontiguousarray(STORED[turn](_corners())))
     stored.save(tmp_path / "a.png", exif=_exif(*entries))
-    np.testing.assert_array_equal(np.asarray(readers.picture(tmp_path / "a.png", 3)), _corners())
+    np.testing.assert_array_equal(np.asarray(stills.picture(tmp_path / "a.png", 3)), _corners())
 
 
 def test_a_picture_without_a_readable_orientation_is_as_it_is(tmp_path) -> None:
     for k, exif in enumerate((b"Exif\0\0nonsense", _exif((0x0112, 2, 2, b"6\0")), _exif((0x0112, 3, 1, b"\x63\0")))):
         Image.new("RGB", (20, 30)).save(tmp_path / f"{k}.jpg", exif=exif)
-        assert readers.picture(tmp_path / f"{k}.jpg", 3).size == (20, 30)
+        assert stills.picture(tmp_path / f"{k}.jpg", 3).size == (20, 30)
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK", "YCbCr"])
 def test_modes_of_8_bits_or_fewer_are_read(tmp_path, mode) -> None:
     suffix = {"CMYK": "tif", "YCbCr": "jpg"}.get(mode, "png")
     Image.new("RGB", (32, 32), (255, 255, 255)).convert(mode).save(tmp_path / f"a.{suffix}")
-    assert readers.image(tmp_path / f"a.{suffix}", RGB).min() == 1
+    assert stills.image(tmp_path / f"a.{suffix}", RGB).min() == 1
 
 
 def test_a_cut_picture_is_refused_where_other_code_allows_it(tmp_path, monkeypatch) -> None:
@@ -77,7 +77,7 @@ def test_a_cut_picture_is_refused_where_other_code_allows_it(tmp_path, monkeypat
     (tmp_path / "a.jpg").write_bytes((tmp_path / "a.jpg").read_bytes()[:-40])
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
     with pytest.raises(DataError, match=r"can't read the image .*a.jpg: .*[Tt]runcated"):
-        readers.image(tmp_path / "a.jpg", RGB)
+        stills.image(tmp_path / "a.jpg", RGB)
     assert ImageFile.LOAD_TRUNCATED_IMAGES
 
 
@@ -89,17 +89,17 @@ def test_a_picture_too_large_for_memory_and_a_program_in_its_place(tmp_path) -> 
         head = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0))
         (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", b"") + chunk(b"IEND", b""))
         with pytest.raises(DataError, match=r"a.png(: Image size| has 12000 x 12000 pixels; a picture has at most)"):
-            readers.image(tmp_path / "a.png", RGB)
+            stills.image(tmp_path / "a.png", RGB)
     (tmp_path / "a.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n")
     with pytest.raises(DataError, match=r"cannot identify image file '.*a.png'"):
-        readers.image(tmp_path / "a.png", RGB)
+        stills.image(tmp_path / "a.png", RGB)
 
 
 @pytest.mark.parametrize("subtype", ["PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW"])
 @pytest.mark.parametrize("channels", [1, 6])
 def test_every_format_of_samples(tmp_path, subtype, channels) -> None:
     soundfile.write(tmp_path / "a.wav", np.stack([TONE] * channels, 1), 16_000, subtype=subtype)
-    x = readers.audio(tmp_path / "a.wav", WAVE, rate=16_000, seconds=1.0)
+    x = sounds.audio(tmp_path / "a.wav", WAVE, rate=16_000, seconds=1.0)
     # the window may start anywhere in the tone, whose period is 400 / 11 samples
     assert 2 * x.max() - 1 == pytest.approx(0.5, abs=0.02) and x.mean() == pytest.approx(0.5, abs=0.01)
 
@@ -115,17 +115,17 @@ def test_every_format_of_samples(tmp_path, subtype, channels) -> None:
 def test_samples_in_other_units_or_none(tmp_path, samples, said) -> None:
     soundfile.write(tmp_path / "a.wav", samples, 16_000, subtype="FLOAT")
     with pytest.raises(DataError, match=said):
-        readers.audio(tmp_path / "a.wav", WAVE, rate=16_000, seconds=1.0)
+        sounds.audio(tmp_path / "a.wav", WAVE, rate=16_000, seconds=1.0)
 
 
 @pytest.mark.parametrize("kind", ["wav", "aiff", "ogg", "flac"])
 def test_a_recording_that_is_cut(tmp_path, kind) -> None:
     path = tmp_path / f"a.{kind}"
     soundfile.write(path, np.random.default_rng(0).uniform(-1, 1, 80_000), 16_000)
-    assert readers.audio(path, WAVE, rate=16_000, seconds=1.0).shape == WAVE.shape
+    assert sounds.audio(path, WAVE, rate=16_000, seconds=1.0).shape == WAVE.shape
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
     with pytest.raises(DataError, match=rf"a.{kind} is cut|can't read the recording .*a.{kind}"):
-        readers.audio(path, WAVE, rate=16_000, seconds=1.0)
+        sounds.audio(path, WAVE, rate=16_000, seconds=1.0)
 
 
 @pytest.mark.parametrize("rate", [0, 3, 2_000_000_011])
@@ -135,7 +135,7 @@ def test_a_rate_that_no_recording_has(tmp_path, rate) -> None:
     content[24:28] = struct.pack("<I", rate)
     (tmp_path / "a.wav").write_bytes(content)
     with pytest.raises(DataError, match=r"a.wav"):
-        readers.audio(tmp_path / "a.wav", FBANK, rate=16_000, seconds=1.0)
+        sounds.audio(tmp_path / "a.wav", FBANK, rate=16_000, seconds=1.0)
 
 
 def test_a_length_that_its_writer_did_not_know(tmp_path) -> None:
@@ -144,14 +144,14 @@ def test_a_length_that_its_writer_did_not_know(tmp_path) -> None:
     content = bytearray((tmp_path / "a.wav").read_bytes())
     content[40:44] = b"\xff" * 4
     (tmp_path / "a.wav").write_bytes(content)
-    assert readers.audio(tmp_path / "a.wav", WAVE, rate=16_000, seconds=1.0).shape == WAVE.shape
+    assert sounds.audio(tmp_path / "a.wav", WAVE, rate=16_000, seconds=1.0).shape == WAVE.shape
 
 
 def test_a_recording_too_long_for_memory(tmp_path, monkeypatch) -> None:
     soundfile.write(tmp_path / "a.wav", TONE, 16_000)
     monkeypatch.setattr(sounds, "LARGEST", 15_999)
     with pytest.raises(DataError, match=r"a.wav is longer than .* minutes, the most at its rate"):
-        readers.audio(tmp_path / "a.wav", WAVE, rate=16_000, seconds=1.0)
+        sounds.audio(tmp_path / "a.wav", WAVE, rate=16_000, seconds=1.0)
 
 
 @pytest.mark.parametrize(("old", "new"), [(441, 160), (3, 2), (1, 2), (1999, 2000)])
@@ -170,7 +170,7 @@ def test_an_odd_rate_keeps_a_tone(tmp_path, rate) -> None:
     inner = x[0, 100:15_900].double().numpy()
     np.testing.assert_allclose(inner, np.sin(2 * np.pi * 1000 * np.arange(100, 15_900) / 16_000), atol=3e-3)
     for box in (FBANK, WAVE):
-        assert readers.audio(tmp_path / "a.wav", box, rate=16_000, seconds=1.0).shape == box.shape
+        assert sounds.audio(tmp_path / "a.wav", box, rate=16_000, seconds=1.0).shape == box.shape
 
 
 def _film(path: Path, codec: str = "mpeg4", shown: np.ndarray | None = None, **options: str) -> bytes:
@@ -208,7 +208,7 @@ def _matrix(path: Path, a: int, b: int, c: int, d: int) -> None:
 def test_clips_are_upright(tmp_path, stored, matrix) -> None:
     _film(tmp_path / "a.mp4", shown=STORED[stored](_corners()))
     _matrix(tmp_path / "a.mp4", *matrix)
-    x = readers.video(tmp_path / "a.mp4", CLIP)[:, 0]
+    x = clips.video(tmp_path / "a.mp4", CLIP)[:, 0]
     corners = [
         x[:, rows, columns].mean((1, 2)).round()
         for rows in (slice(2, 14), slice(18, 30))
@@ -221,21 +221,21 @@ def test_a_clip_that_stands_aslant_is_refused(tmp_path) -> None:
     _film(tmp_path / "a.mp4")
     _matrix(tmp_path / "a.mp4", 1, 1, -1, 1)
     with pytest.raises(DataError, match=r"a.mp4 is to be shown aslant"):
-        readers.video(tmp_path / "a.mp4", CLIP)
+        clips.video(tmp_path / "a.mp4", CLIP)
 
 
 @pytest.mark.parametrize(("name", "codec"), [("a.mp4", "mpeg4"), ("a.avi", "mpeg4"), ("a.webm", "libvpx")])
 def test_a_clip_that_is_cut(tmp_path, name, codec) -> None:
     content = _film(tmp_path / name, codec, **({"movflags": "faststart"} if name == "a.mp4" else {}))
-    assert readers.video(tmp_path / name, CLIP).shape == CLIP.shape
+    assert clips.video(tmp_path / name, CLIP).shape == CLIP.shape
     (tmp_path / name).write_bytes(content[: len(content) // 2])
     with pytest.raises(DataError, match=rf"{name}(: | is cut)"):
-        readers.video(tmp_path / name, CLIP)
+        clips.video(tmp_path / name, CLIP)
 
 
 @pytest.mark.parametrize("side", range(9, 32, 2))
 def test_a_white_clip_stays_in_its_box(tmp_path, side) -> None:
     """Weights of smoothing may add up to more than 1 in float32."""
     _film(tmp_path / "a.mp4", shown=np.full((32, 32, 3), 255, np.uint8))
-    x = readers.video(tmp_path / "a.mp4", Box(shape=(3, 4, side, side)))
+    x = clips.video(tmp_path / "a.mp4", Box(shape=(3, 4, side, side)))
     assert x.min() > 0.98 and x.max() <= 1

@@ -12,7 +12,7 @@ from tiny_suite import same, suite_file
 from rlbench.core import Record
 from rlbench.core.errors import RLBenchError, StoreError
 from rlbench.engine.run.runner import Progress, execute, plan, run
-from rlbench.store.records import Store
+from rlbench.store.store import Store
 
 FIVE = """
 import torch

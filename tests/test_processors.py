@@ -16,7 +16,8 @@ from transformers.models.siglip.image_processing_pil_siglip import SiglipImagePr
 
 from rlbench.core.box import Box, Fill, Fit
 from rlbench.core.errors import CheckpointError
-from rlbench.core.media.readers import audio, pixels
+from rlbench.core.media.sounds import audio
+from rlbench.core.media.stills import pixels
 from rlbench.encoders.clip.hf_processor import pictures, sounds
 from rlbench.encoders.models import load_encoder
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from rlbench.core import Box
 from rlbench.core.errors import DataError
-from rlbench.core.media import readers
+from rlbench.core.media import clips, sounds, stills
 
 RGB, GREY = Box(shape=(3, 32, 32)), Box(shape=(1, 32, 32))
 MEL, WAVE = Box(shape=(1, 64, 64), unit="log-mel"), Box(shape=(1, 8000), low=-1.0, high=1.0, unit="waveform")
@@ -25,41 +25,41 @@ def test_an_unreadable_image_is_named(tmp_path, content) -> None:
         content = path.read_bytes()[: path.stat().st_size // 2]
     path.write_bytes(content)
     with pytest.raises(DataError, match=r"can't read the image .*broken.png"):
-        readers.image(path, GREY)
+        stills.image(path, GREY)
 
 
 def test_images_keep_their_aspect_and_their_8_bits(tmp_path) -> None:
     columns = np.broadcast_to(np.arange(64, dtype=np.uint8)[None] * 3, (32, 64))
     Image.fromarray(columns).save(tmp_path / "a.png")
-    x = readers.image(tmp_path / "a.png", GREY)
+    x = stills.image(tmp_path / "a.png", GREY)
     np.testing.assert_array_equal(x[0], columns[:, 16:48] / np.float32(255))
-    assert readers.image(tmp_path / "a.png", RGB).shape == (3, 32, 32)
-    small = readers.image(tmp_path / "a.png", Box(shape=(1, 16, 16)))
+    assert stills.image(tmp_path / "a.png", RGB).shape == (3, 32, 32)
+    small = stills.image(tmp_path / "a.png", Box(shape=(1, 16, 16)))
     np.testing.assert_array_equal(small * 255, np.round(small * 255))
 
 
 def test_resizing_averages_fine_detail(tmp_path) -> None:
     checks = np.indices((128, 128)).sum(0) % 2 * 255
     Image.fromarray(checks.astype(np.uint8)).save(tmp_path / "a.png")
-    assert np.abs(readers.image(tmp_path / "a.png", GREY) - 0.5).max() < 0.02
+    assert np.abs(stills.image(tmp_path / "a.png", GREY) - 0.5).max() < 0.02
 
 
 def test_a_16_bit_image_is_refused_rather_than_clipped(tmp_path) -> None:
     Image.fromarray(np.full((32, 32), 30000, dtype=np.uint16)).save(tmp_path / "wide.png")
     with pytest.raises(DataError, match=r"wide.png has more than 8 bits"):
-        readers.image(tmp_path / "wide.png", GREY)
+        stills.image(tmp_path / "wide.png", GREY)
 
 
 def test_colours_become_grey_by_their_luma(tmp_path) -> None:
     Image.new("RGB", (32, 32), (255, 0, 0)).save(tmp_path / "red.png")
-    assert readers.image(tmp_path / "red.png", GREY) == pytest.approx(0.299, abs=1 / 255)
+    assert stills.image(tmp_path / "red.png", GREY) == pytest.approx(0.299, abs=1 / 255)
 
 
 def test_the_window_is_the_loudest_or_the_whole_in_silence() -> None:
     wave = np.concatenate([np.full(10, 0.1), np.full(5, -0.9), np.full(10, 0.2)])
-    np.testing.assert_array_equal(readers.window(wave, 5), np.full(5, -0.9))
-    np.testing.assert_array_equal(readers.window(np.ones(3), 6), [0, 1, 1, 1, 0, 0])
-    np.testing.assert_array_equal(readers.window(wave, 25), wave)
+    np.testing.assert_array_equal(sounds.window(wave, 5), np.full(5, -0.9))
+    np.testing.assert_array_equal(sounds.window(np.ones(3), 6), [0, 1, 1, 1, 0, 0])
+    np.testing.assert_array_equal(sounds.window(wave, 25), wave)
 
 
 @pytest.mark.parametrize("suffix", ["wav", "ogg", "flac"])
@@ -68,9 +68,9 @@ def test_a_tone_is_at_its_pitch_in_any_format_and_rate(tmp_path, suffix, rate) -
     path = tmp_path / f"tone.{suffix}"
     tone = 0.5 * np.sin(2 * np.pi * 1000 * np.arange(2 * rate) / rate)
     soundfile.write(path, np.stack([tone, tone], axis=1), rate)
-    mel = readers.audio(path, MEL, rate=8000, seconds=1.0)
+    mel = sounds.audio(path, MEL, rate=8000, seconds=1.0)
     assert mel.shape == (1, 64, 64) and mel.dtype == np.float32 and 0 <= mel.min() <= mel.max() == 1
-    wave = readers.audio(path, WAVE, rate=8000, seconds=1.0) * 2 - 1
+    wave = sounds.audio(path, WAVE, rate=8000, seconds=1.0) * 2 - 1
     assert wave.shape == (1, 8000) and wave.max() == pytest.approx(0.5, abs=0.03)
     assert np.abs(np.fft.rfft(wave[0])).argmax() == pytest.approx(1000, abs=1)
     bands = 2595 * np.log10(1 + np.array([20, 1000, 4000]) / 700)
@@ -85,7 +85,7 @@ def test_an_unreadable_recording_is_named(tmp_path, content, said) -> None:
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(DataError, match=rf"{said}.*broken.wav|broken.wav {said}"):
-        readers.audio(path, MEL, rate=8000, seconds=1.0)
+        sounds.audio(path, MEL, rate=8000, seconds=1.0)
 
 
 def _clip(path: Path, values: list[int]) -> Path:
@@ -103,17 +103,17 @@ def _clip(path: Path, values: list[int]) -> Path:
 
 def test_clips_are_sampled_evenly_from_first_to_last_frame(tmp_path) -> None:
     values = [20 * t for t in range(10)]
-    x = readers.video(_clip(tmp_path / "a.mp4", values), CLIP)
+    x = clips.video(_clip(tmp_path / "a.mp4", values), CLIP)
     assert x.shape == (3, 4, 16, 16) and x.dtype == np.float32
     assert x.mean((0, 2, 3)) * 255 == pytest.approx([values[t] for t in (0, 3, 6, 9)], abs=4)
-    short = readers.video(_clip(tmp_path / "b.mp4", [50, 150]), CLIP)
+    short = clips.video(_clip(tmp_path / "b.mp4", [50, 150]), CLIP)
     assert short.mean((0, 2, 3)) * 255 == pytest.approx([50, 50, 50, 150], abs=4)
 
 
 def test_an_unreadable_clip_is_named(tmp_path) -> None:
     (tmp_path / "broken.mp4").write_bytes(b"no clip")
     with pytest.raises(DataError, match=r"can't read the clip .*broken.mp4"):
-        readers.video(tmp_path / "broken.mp4", CLIP)
+        clips.video(tmp_path / "broken.mp4", CLIP)
     soundfile.write(tmp_path / "sound.wav", np.zeros(800), 8000)
     with pytest.raises(DataError, match=r"can't read the clip .*sound.wav"):
-        readers.video(tmp_path / "sound.wav", CLIP)
+        clips.video(tmp_path / "sound.wav", CLIP)

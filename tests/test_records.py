@@ -12,7 +12,8 @@ import pytest
 from rlbench.core import Record
 from rlbench.core.errors import StoreError
 from rlbench.store.blocks import Block
-from rlbench.store.records import Store, read_records, timeless
+from rlbench.store.records import read_records, timeless
+from rlbench.store.store import Store
 
 KEY = "0123456789abcdef"
 FACTS = {"protocol": "p", "data": "d", "anchors": "a", "seed": 0}

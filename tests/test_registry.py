@@ -8,7 +8,8 @@ import pytest
 
 from rlbench.core import registry
 from rlbench.core.errors import FieldError, UnknownName
-from rlbench.core.validation import checked, parse_eps
+from rlbench.core.threat import parse_eps
+from rlbench.core.validation import checked
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,8 +11,9 @@ from scipy.stats import binomtest, norm
 from rlbench.core import Record
 from rlbench.core.errors import FieldError
 from rlbench.core.stats.metrics import clustered, holm, mcnemar, wilson
-from rlbench.core.stats.paired import Pairs, flags_of, power, score_bound
+from rlbench.core.stats.paired import Pairs, power, score_bound
 from rlbench.gate.regression import Policy, Report, gate
+from rlbench.store.flags import flags_of
 
 FACTS = {"protocol": "pr", "data": "da", "anchors": "an", "seed": 0, "torch": "2.9"}
 

@@ -16,7 +16,8 @@ from PIL import Image
 from rlbench.core import Box, registry
 from rlbench.core.errors import DataError
 from rlbench.core.stats.metrics import ranks, recall_at
-from rlbench.encoders.retrieval import Gallery, Paired, best
+from rlbench.encoders.retrieval import Paired, best
+from rlbench.engine.block.gallery import Gallery
 
 GREY, CLIP = Box(shape=(1, 16, 16)), Box(shape=(3, 4, 16, 16))
 MEL = Box(shape=(1, 32, 32), unit="log-mel")

@@ -12,9 +12,10 @@ from rlbench.core import Box, Suite, registry
 from rlbench.core.errors import DataError
 from rlbench.core.stats.metrics import margin
 from rlbench.core.suite import load_suite
-from rlbench.encoders.retrieval import Retriever, retriever, without_rivals
+from rlbench.encoders.retrieval import Retriever, retriever
 from rlbench.engine.block.evaluate import prepare
-from rlbench.store.records import Store
+from rlbench.engine.block.gallery import without_rivals
+from rlbench.store.store import Store
 
 SUITE = """\
 suite: mine
@@ -87,7 +88,8 @@ def test_records_have_recalls_of_the_very_media_that_were_judged(runs, pack) -> 
 
 
 def _is(path: Path, store: Store, column: str, bench) -> bool:
-    from rlbench.engine.cells.keys import canonical, cell_key
+    from rlbench.engine.cells.groups import canonical
+    from rlbench.engine.cells.keys import cell_key
 
     member = next(canonical(p) for p in bench.suite.perturbations if str(p) == column)
     return path.parent.name == cell_key(bench.subject(), bench.suite, member)

@@ -15,7 +15,8 @@ from rlbench.engine import cells
 from rlbench.engine.attack.api import attack
 from rlbench.engine.block.evaluate import prepare
 from rlbench.engine.run.runner import Progress, execute, plan, run
-from rlbench.store.records import Store, read_records
+from rlbench.store.records import read_records
+from rlbench.store.store import Store
 
 
 def test_records_agree_with_attacking_by_hand(whole: list[Record], tmp_path: Path) -> None:

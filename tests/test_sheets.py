@@ -15,7 +15,7 @@ from rlbench.core.suite import load_suite
 from rlbench.core.threat import distance
 from rlbench.engine.block import inputs
 from rlbench.engine.block.evaluate import Result, evaluate, prepare
-from rlbench.engine.cells.keys import groups
+from rlbench.engine.cells.groups import groups
 from rlbench.report.figures import sheets
 from rlbench.report.figures.draw import RIGHT, WRONG, Guess, Sheet, amplification, draw
 from rlbench.report.figures.sheets import choose, collect

@@ -17,7 +17,7 @@ import rlbench
 from rlbench.core import registry
 from rlbench.core.errors import FieldError, RLBenchError, SuiteError
 from rlbench.core.suite import load_suite
-from rlbench.core.validation import check_eps, parse_eps, parse_norm
+from rlbench.core.threat import check_eps, parse_eps, parse_norm
 
 RANGE = "for a box of range 1 an linf eps lies between 0 and 1, such as 8/255"
 

@@ -15,7 +15,8 @@ from rlbench.core.seeds import ExampleStreams
 from rlbench.core.suite import load_suite
 from rlbench.encoders.heads import zero_shot
 from rlbench.encoders.models import load_encoder
-from rlbench.engine.attack.judge import Meter, judge
+from rlbench.engine.attack.judge import judge
+from rlbench.engine.attack.meter import Meter
 
 original = pytest.importorskip("pyautoattack.square").SquareAttack
 

@@ -12,7 +12,7 @@ from torch.nn.functional import normalize
 
 from rlbench.core import Box
 from rlbench.core.errors import RLBenchError
-from rlbench.core.media import preprocess, readers
+from rlbench.core.media import clips, preprocess
 from rlbench.encoders.heads import Viewed, ZeroShot
 from rlbench.engine.run.runner import run
 from rlbench.tasks.kinetics400 import Kinetics400
@@ -75,7 +75,7 @@ def test_views_over_time_are_runs_of_every_eighth_frame() -> None:
 @pytest.mark.parametrize(("width", "height"), [(48, 32), (32, 48), (32, 32)])
 def test_views_are_what_the_file_has_there(tmp_path, width, height) -> None:
     frames = _film(tmp_path / "a.mkv", 60, width, height)
-    x = readers.views(tmp_path / "a.mkv", Box(shape=(3, 15 * 2, 32, 32)), 5)
+    x = clips.views(tmp_path / "a.mkv", Box(shape=(3, 15 * 2, 32, 32)), 5)
     assert x.shape == (3, 30, 32, 32) and x.dtype == np.float32
     numbers = preprocess.view_frames(60, 2)
     starts = [0, 8, 16] if width != height else [0, 0, 0]

@@ -16,7 +16,8 @@ from rlbench.core import Ball, Classifier, Field, Norm, Streams
 from rlbench.core.errors import AttackError, FieldError
 from rlbench.core.registry import register
 from rlbench.core.seeds import ExampleStreams
-from rlbench.core.validation import checked, parse_eps
+from rlbench.core.threat import parse_eps
+from rlbench.core.validation import checked
 
 L2 = ("CW", "DeepFool", "PGDL2")
 EITHER = ("APGD", "APGDT", "AutoAttack", "FAB", "Square")

@@ -8,10 +8,10 @@ import torch
 
 from rlbench.audit.lab import Lab
 from rlbench.core import Adversarial
+from rlbench.core.badges import Finding, Status
 from rlbench.core.stats.metrics import margin
 from rlbench.engine.attack.eot import DRAWS
 from rlbench.engine.cells.keys import plugin
-from rlbench.engine.soundness.catalogue import Finding, Status
 from rlbench.engine.soundness.consistency import COMPANY, OTHER, moved
 from rlbench.engine.soundness.rules import findings
 

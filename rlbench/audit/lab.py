@@ -18,10 +18,11 @@ from rlbench.core.stats.metrics import margin
 from rlbench.core.threat import ball_of
 from rlbench.encoders.heads import ZeroShot
 from rlbench.engine.attack.eot import Expectation
-from rlbench.engine.attack.judge import Meter, Watch, judge, run_attack
+from rlbench.engine.attack.judge import judge, run_attack
+from rlbench.engine.attack.meter import Meter
 from rlbench.engine.block.evaluate import Bench
 from rlbench.engine.soundness.consistency import REPEATS
-from rlbench.engine.soundness.rules import total
+from rlbench.engine.soundness.watch import Watch, total
 
 Answer = Callable[[Tensor], Tensor]  # (B, *shape) -> (B, C) logits
 

@@ -15,13 +15,13 @@ from torch import Tensor
 
 from rlbench.audit.lab import Lab
 from rlbench.core import Ball, registry
+from rlbench.core.badges import Finding
 from rlbench.core.errors import AttackError
 from rlbench.core.seeds import ExampleStreams
 from rlbench.core.threat import project
 from rlbench.encoders.contract import scale_of
 from rlbench.encoders.outputs import embed
 from rlbench.engine.attack.judge import judge, run_attack
-from rlbench.engine.soundness.catalogue import Finding
 
 EXAMPLES = 24
 INNER = 48  # points of class 0: fewer than an embedding's dimensions, so that a readout exists

@@ -10,11 +10,11 @@ from time import perf_counter
 from rlbench.audit import harness, planted, rivals, strength
 from rlbench.audit.lab import Answer, Lab, main_threat
 from rlbench.core import Adversarial, Suite
+from rlbench.core.badges import CHECKS, RANK, Badge, Finding, badge
 from rlbench.core.errors import FieldError, SuiteError, UnknownName
 from rlbench.encoders.models import models, resolve
 from rlbench.encoders.retrieval import Retriever
 from rlbench.engine.block.evaluate import Bench, prepare
-from rlbench.engine.soundness.catalogue import CHECKS, RANK, Badge, Finding, badge
 
 UNDEFENDED = "languagebind"  # the baseline that the others were trained from
 MOST = 200

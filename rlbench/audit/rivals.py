@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rlbench.audit.lab import Lab
-from rlbench.engine.soundness.catalogue import Finding
+from rlbench.core.badges import Finding
 
 QUERIES = 1000
 POINTS = 20

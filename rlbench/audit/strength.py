@@ -6,7 +6,7 @@ from fractions import Fraction
 from itertools import pairwise
 
 from rlbench.audit.lab import Lab
-from rlbench.engine.soundness.catalogue import Finding, Status
+from rlbench.core.badges import Finding, Status
 
 POINT = 0.01
 STEPS = 100  # of apgd-ce

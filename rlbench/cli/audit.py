@@ -89,7 +89,7 @@ class _Shown:
 
 
 def _written(found: Audit, only: tuple[str, ...], out: Path) -> Path:
-    from rlbench.cli import console
+    from rlbench.cli import files
     from rlbench.core.errors import StoreError
 
     name = "-".join((found.suite, found.model, *only)).replace("/", "_").replace("\\", "_").replace(":", "_")
@@ -98,7 +98,7 @@ def _written(found: Audit, only: tuple[str, ...], out: Path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StoreError(f"can't write {path}: {error.strerror}; choose another folder with --out") from None
-    console.write(path, found.json())
+    files.write(path, found.json())
     return path
 
 

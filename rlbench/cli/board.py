@@ -70,16 +70,16 @@ def leaderboard(
 
 
 def _freeze(paths: tuple[Path, ...], file: Path, runs: Path | None) -> None:
-    from rlbench.cli import console
+    from rlbench.cli import files
     from rlbench.report.boards.leaderboard import freeze
     from rlbench.store.records import read_records
 
-    console.write(file, freeze(read_records(paths), runs))
+    files.write(file, freeze(read_records(paths), runs))
     click.echo(f"wrote {file}; `rlbench leaderboard` renders it")
 
 
 def _tables(paths: tuple[Path, ...], out: Path | None, format: str, baseline: str | None) -> None:
-    from rlbench.cli import console
+    from rlbench.cli import files
     from rlbench.report.boards.leaderboard import render
     from rlbench.report.boards.tables import frame
     from rlbench.store.per_example import sources
@@ -88,18 +88,18 @@ def _tables(paths: tuple[Path, ...], out: Path | None, format: str, baseline: st
     records = read_records(paths)
     title = f"Results: {', '.join(path.name or str(path) for path in paths)}"
     shared = sources(records, paths)
-    console.emit(out, render(frame(records), title, baseline=baseline, format=format, sources=shared))
+    files.emit(out, render(frame(records), title, baseline=baseline, format=format, sources=shared))
 
 
 def _page(paths: tuple[Path, ...], folder: Path, baseline: str | None, pictures: int) -> None:
-    from rlbench.cli import console
+    from rlbench.cli import console, files
     from rlbench.report.site import page
 
     with console.progress(quiet=not pictures) as advance:
         text = page.render(
             paths, baseline=baseline, pictures=pictures, report=lambda what, k, n: advance(what, k, n, "")
         )
-    console.write_all(folder, {"index.html": text.encode()})
+    files.write_all(folder, {"index.html": text.encode()})
     click.echo(f"wrote {folder / 'index.html'} ({len(text.encode()) / 1e6:.1f} MB); open it in any browser")
 
 
@@ -114,7 +114,7 @@ def _records_of(name: str | None) -> tuple[Path, ...]:
 
 
 def _boards(name: str | None, check: bool, out: Path | None) -> None:
-    from rlbench.cli import console
+    from rlbench.cli import files
     from rlbench.report.boards.leaderboard import boards, is_checkout
 
     chosen = [board for board in boards() if board.records in _records_of(name)]
@@ -130,4 +130,4 @@ def _boards(name: str | None, check: bool, out: Path | None) -> None:
         raise click.UsageError(f"--out takes one board; choose it with --board: {', '.join(b.name for b in chosen)}")
     else:
         for board in chosen:
-            console.emit(out or (board.page if is_checkout(board) else None), board.text())
+            files.emit(out or (board.page if is_checkout(board) else None), board.text())

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict
 from math import ceil
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderHook, RenderResult
@@ -23,17 +21,21 @@ from rich.table import Column
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from rlbench.core.errors import StoreError, printable
-from rlbench.engine.soundness.catalogue import MARK, doubtful
+from rlbench.core.badges import MARK, doubtful
+from rlbench.core.errors import printable
 
 if TYPE_CHECKING:
     from rlbench.core import Record
-    from rlbench.encoders.cards import Model
     from rlbench.report.boards.scores import Score, Table
     from rlbench.training.loop import Step
 
+
 EVERY = 5.0  # seconds between two plain lines
+
+
 WIDE = 400  # columns of a console that is no terminal, so that no line is folded in a log
+
+
 FOLDED = 120  # columns from which on such a console turns a table
 
 
@@ -74,55 +76,6 @@ def listing(rows: Sequence[Mapping[str, object]], out: Console) -> None:
     for row in rows:
         table.add_row(*(Text(str(value)) for value in row.values()))
     out.print(table)
-
-
-def installed(kind: str) -> list[dict[str, object]]:
-    """What is installed of a kind: suites, models, or a kind of plugin; imports no torch."""
-    if kind == "suites":
-        from rlbench.core.suite import suites
-
-        return [asdict(suite) for suite in suites()]
-    if kind == "models":
-        from rlbench.encoders.models import models
-
-        return [_model(model) for model in models()]
-    from rlbench.core.registry import entries
-
-    found = [entry for (of, _), entry in sorted(entries().items()) if f"{of}s" == kind]
-    return [{"name": e.name, "summary": e.summary, "defined in": f"{e.module}.{e.attribute}"} for e in found]
-
-
-def _model(model: Model) -> dict[str, object]:
-    return {
-        "name": model.name,
-        "backbone": model.backbone,
-        "modalities": list(model.modalities),
-        "summary": model.summary,
-        "source": model.source,
-        "trained on": model.data,
-        "bytes": model.size,
-        "sha256": model.sha256,
-    }
-
-
-def brief(row: Mapping[str, object]) -> dict[str, str]:
-    """A row of `installed` in few words, for a terminal: without paths, hashes cut."""
-    if "sha256" in row:
-        return _brief_model(row)
-    return {name: str(value) for name, value in row.items() if name not in ("path", "defined in")}
-
-
-def _brief_model(row: Mapping[str, Any]) -> dict[str, str]:
-    weights = [f"{modality} {row['sha256'].get(modality, '')[:12]}".strip() for modality in row["modalities"]]
-    size = f"{row['bytes'] / 1e6:.1f} MB" if row["bytes"] else ""
-    about = [row["summary"], row["trained on"] and f"Data: {row['trained on']}.", row["source"]]
-    return {
-        "name": row["name"],
-        "backbone": row["backbone"],
-        "modality, sha256": "\n".join(weights) or "-",
-        "size": size or "-",
-        "about": "\n".join(filter(None, about)),
-    }
 
 
 def as_json(rows: Iterable[object]) -> str:
@@ -272,42 +225,3 @@ def clock(seconds: float) -> str:
     """`1:05`, rounded up."""
     whole = ceil(seconds)
     return f"{whole // 60}:{whole % 60:02d}"
-
-
-def check_writable(path: Path) -> None:
-    """Raises: StoreError."""
-    folder = path.absolute().parent
-    if path.exists() and not path.is_file():  # a device would be replaced by a file
-        raise StoreError(f"can't write {path}: it is no file; choose another path")
-    if not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise StoreError(f"can't write {path}: {folder} is no folder that can be written to; choose another path")
-
-
-def write(path: Path, data: bytes | str) -> None:
-    """Writes the file whole or not at all. Raises: StoreError."""
-    check_writable(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_bytes(data.encode() if isinstance(data, str) else data)
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise StoreError(f"can't write {path}: {error.strerror}; choose another path") from None
-
-
-def write_all(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Writes files into a folder, which is made if there are any. Raises: StoreError."""
-    with suppress(OSError):  # the first file says what is wrong
-        if files:
-            folder.mkdir(exist_ok=True)
-    for name, data in files.items():
-        write(folder / name, data)
-
-
-def emit(path: Path | None, text: str) -> None:
-    """Writes the text to the file and says so, or prints it."""
-    if path is None:
-        sys.stdout.write(text)
-    else:
-        write(path, text)
-        sys.stdout.write(f"wrote {path}\n")

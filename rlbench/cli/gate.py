@@ -98,8 +98,9 @@ def _of_stores(
 ) -> tuple[list[Record], Ids]:
     """The records of stores or .jsonl files, of these suites and models if any are named, and their examples' ids."""
     from rlbench.encoders.models import default_name
-    from rlbench.gate.regression import example_ids
-    from rlbench.store.records import Store, read_records
+    from rlbench.store.per_example import example_ids
+    from rlbench.store.records import read_records
+    from rlbench.store.store import Store
 
     names = {default_name(model) for model in models}
     records = read_records(paths)
@@ -110,13 +111,13 @@ def _of_stores(
 
 
 def _update(path: Path, records: list[Record]) -> None:
-    from rlbench.cli import console
+    from rlbench.cli import files
     from rlbench.gate.check import renewed
 
     texts, said = renewed(path, records)
     for file, text in texts.items():
         file.parent.mkdir(parents=True, exist_ok=True)
-        console.write(file, text)
+        files.write(file, text)
     for line in said or ["nothing changed"]:
         click.echo(line)
     click.echo(f"wrote {', '.join(map(str, texts))}; commit it, and `rlbench check` compares with it")
@@ -208,13 +209,13 @@ def _short(a: str, b: str) -> tuple[str, str]:
 @click.option("--out", type=click.Path(path_type=Path), required=True, metavar="FILE.json")
 def entry(suite: str, model: str, records: Path, source: str, summary: str, out: Path) -> None:
     """Write what the records of MODEL on SUITE claim, to be submitted (docs/submit.md)."""
-    from rlbench.cli import console
+    from rlbench.cli import files
     from rlbench.encoders.models import default_name
     from rlbench.gate.submission import entry_of, written
     from rlbench.store.records import read_records
 
     made = entry_of(read_records([records]), model=default_name(model), suite=suite, source=source, summary=summary)
-    console.write(out, written(made))
+    files.write(out, written(made))
     click.echo(f"wrote {out}: {len(made.claims)} claims; rlbench verify {out}")
 
 

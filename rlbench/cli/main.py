@@ -6,25 +6,17 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from errno import EPIPE
 from io import TextIOWrapper
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from rlbench.cli.audit import audit
-from rlbench.cli.board import leaderboard
-from rlbench.cli.catalogue import data
-from rlbench.cli.gate import check, compare, entry, verify
-from rlbench.cli.plot import plot
-from rlbench.cli.train import campaign, train
 from rlbench.core.documents import expand_user
-from rlbench.core.errors import CONTROL, RLBenchError, UnknownName, one_line, quote
+from rlbench.core.errors import CONTROL, RLBenchError, one_line, quote
 
 if TYPE_CHECKING:
-    from rlbench.engine.run.runner import Progress
+    pass
 
 
 ARGUMENT = 4096  # characters
@@ -113,142 +105,3 @@ def main(ctx: click.Context) -> None:
     """
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())
-
-
-KINDS = ("suites", "models", "attacks", "corruptions", "defences", "objectives", "tasks")
-
-
-@main.command("list", short_help="What is installed: suites, models, attacks, ...")
-@click.argument("kind", metavar="|".join(KINDS))
-@click.option("--json", "as_json", is_flag=True, help="A JSON array on stdout, with every field.")
-def list_(kind: str, as_json: bool) -> None:
-    """What is installed: suites, models, attacks, corruptions, defences, objectives or tasks."""
-    from rlbench.cli import console
-
-    if kind not in KINDS:
-        raise UnknownName("listing", kind, KINDS)
-    rows = console.installed(kind)
-    if as_json:
-        click.echo(console.as_json(rows))
-    else:
-        console.listing([console.brief(row) for row in rows], console.console())
-
-
-@main.command(short_help="Draw a sheet of a suite's examples.")
-@click.argument("suite", metavar="SUITE")
-@click.option("--model", default="rlbind", show_default=True, help="Whose predictions, and whom the attack attacks.")
-@click.option("--perturbation", metavar="COLUMN", help="A column of the suite, such as 'pgd linf 4/255'.")
-@click.option("--corruptions", is_flag=True, help="One example under all corruptions; of sounds, WAV files too.")
-@click.option("--examples", type=click.IntRange(1, 64), default=8, show_default=True)
-@click.option("--device", default="cpu", show_default=True)
-@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="The PNG to write [default: SUITE.png].")
-def show(
-    suite: str, model: str, perturbation: str | None, corruptions: bool, examples: int, device: str, out: Path | None
-) -> None:
-    """Draw a sheet of a suite's examples: clean, perturbed, difference, with labels and predictions.
-
-    With --corruptions, and for a suite that has nothing else, a sheet of corruptions by severity.
-    """
-    from rlbench.cli import console
-    from rlbench.core.suite import load_suite
-
-    chosen = load_suite(suite)
-    out = out or Path(f"{chosen.name}.png")
-    console.check_writable(out)
-    from rlbench.report.figures import draw, sheets
-
-    if corruptions or (perturbation is None and sheets.only_corruptions(chosen)):
-        drawn = sheets.matrix(chosen, model, device=device)
-        console.write(out, draw.draw_matrix(drawn))
-        console.write_all(out.with_suffix(""), {f"{name}.wav": sound for name, sound in drawn.sounds.items()})
-        heard = f" and {len(drawn.sounds)} sounds in {out.with_suffix('')}/" if drawn.sounds else ""
-        click.echo(f"{drawn.title}: {len(drawn.rows)} corruptions; wrote {out}{heard}")
-        return
-    column = sheets.choose(chosen, perturbation)
-    sheet = sheets.collect(chosen, model, column, examples, device=device)
-    console.write(out, draw.draw(sheet))
-    right = sum(guess.correct for guess in sheet.clean)
-    kept = sum(guess.correct for guess in sheet.perturbed)
-    click.echo(f"{sheet.title}: {right} of {len(sheet.labels)} right when clean, {kept} when perturbed; wrote {out}")
-
-
-@main.command(short_help="Run suites on models and show the robustness table.")
-@click.option("--suite", "suites", multiple=True, required=True, metavar="NAME|FILE.yaml", help="Several are allowed.")
-@click.option("--model", "models", multiple=True, required=True, metavar="NAME|FOLDER", help="Several are allowed.")
-@click.option("--examples", type=click.IntRange(1), metavar="N", help="Per cell [default: the suite's].")
-@click.option("--budget", metavar="TIME", help="As many examples as fit in 30s, 10m, 2h; N or the suite's at most.")
-@click.option(
-    "--seed", type=click.IntRange(0), metavar="N", help="Of the attacks and corruptions [default: the suite's]."
-)
-@click.option("--series", type=click.IntRange(0), metavar="N", help="Other test examples of a procedural world.")
-@click.option(
-    "--mode",
-    type=click.Choice(["standalone", "cascade", "descending"]),
-    default="standalone",
-    show_default=True,
-    help="cascade: only the exact worst case, cheaply; descending: what survives a larger eps counts at smaller ones.",
-)
-@click.option("--out", type=click.Path(path_type=Path), default="rlbench-results", show_default=True, help="Store.")
-@click.option("--fresh", is_flag=True, help="Forget what the store has of these cells and start over.")
-@click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True, metavar="N")
-@click.option("--workers", type=click.IntRange(1), metavar="N", help="Processes [default: one a CPU core].")
-@click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda")
-@click.option("--dry-run", is_flag=True, help="Check everything, show the plan, and stop.")
-@click.option("--strict", is_flag=True, help="Exit 1 unless every cell is sound.")
-@click.option("--quiet", is_flag=True, help="Only the result.")
-@click.option("--json", "as_json", is_flag=True, help="Records as a JSON array on stdout, the rest on stderr.")
-def run(
-    suites: tuple[str, ...],
-    models: tuple[str, ...],
-    out: Path,
-    dry_run: bool,
-    strict: bool,
-    quiet: bool,
-    as_json: bool,
-    **options: Any,
-) -> None:
-    """Run suites on models and show the robustness table.
-
-    What the store has is not run again: an interrupted run continues where it was. Exit 1 if a cell failed. Below a
-    table stands how every model does in the cheap soundness checks; a cell that is not sound is marked.
-    """
-    from rlbench.cli import console, plan_view
-    from rlbench.engine.plan import planner
-    from rlbench.engine.run import runner
-
-    terminal = console.console(sys.stderr if as_json else None)
-    plan = planner.plan(suites, models, store=out, pilot=dry_run, **options)
-    if not quiet or dry_run:
-        plan_view.plan(plan, terminal, by_cell=dry_run)
-    if dry_run:
-        if as_json:
-            click.echo(console.as_json(asdict(cell) for cell in plan.cells))
-        return
-    try:
-        with console.progress(quiet=quiet) as advance:
-            records = runner.execute(plan, lambda p: advance(p.what, p.done, p.total, _rate(p)))
-    except KeyboardInterrupt:
-        again = "the same command without --fresh" if plan.fresh else "the same command"
-        click.echo(f"rlbench: interrupted; {out} has the finished blocks: {again} continues", err=True)
-        raise click.exceptions.Exit(130) from None
-    if as_json:
-        click.echo(console.records_json(records))
-        console.doubts(records, terminal)
-    else:
-        console.results(records, terminal)
-        click.echo(f"\nrecords: {out} (rlbench leaderboard --records {out})")
-    unsound = [record for record in records if record.provenance.get("soundness") != "sound"]
-    if any(record.error is not None for record in records) or (strict and unsound):
-        raise click.exceptions.Exit(1)
-
-
-def _rate(progress: Progress) -> str:
-    from rlbench.cli.console import clock
-
-    if progress.left is None:
-        return "starting"
-    return f"{progress.rate:,.0f} passes/s, at most {clock(progress.left)} left"
-
-
-for command in (audit, train, campaign, data, leaderboard, plot, check, compare, entry, verify):
-    main.add_command(command)

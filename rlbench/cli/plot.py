@@ -18,13 +18,13 @@ def plot(records: tuple[Path, ...], kinds: tuple[str, ...], format: str, out: Pa
     Accuracy against eps with 95% bands, clean against robust accuracy, and corruptions by severity; what the records
     have no data for is left out. Several stores are merged.
     """
-    from rlbench.cli import console
+    from rlbench.cli import files
     from rlbench.report.figures.plots import KINDS, draw
     from rlbench.store.records import read_records
 
-    files = draw(read_records(records), kinds=[kind for kind in KINDS if not kinds or kind in kinds], format=format)
-    console.write_all(out, files)
-    for name in files:
+    figures = draw(read_records(records), kinds=[kind for kind in KINDS if not kinds or kind in kinds], format=format)
+    files.write_all(out, figures)
+    for name in figures:
         click.echo(f"wrote {out / name}")
     if not files:
         click.echo("nothing to draw: a curve needs two eps, a scatter two models, a heat map all five severities")

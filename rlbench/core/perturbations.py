@@ -23,7 +23,7 @@ from rlbench.core import (
     registry,
 )
 from rlbench.core.errors import RLBenchError
-from rlbench.core.validation import check_eps, parse_eps, parse_norm
+from rlbench.core.threat import check_eps, parse_eps, parse_norm
 from rlbench.core.yaml_source import Part
 
 _NEEDED = {"attack": ("norm", "eps"), "corruption": ("severity",)}

@@ -8,11 +8,15 @@ https://arxiv.org/abs/1706.06083). Distances are measured in float64, since floa
 from __future__ import annotations
 
 import math
+import re
+from fractions import Fraction
+from typing import get_args
 
 import torch
 from torch import Tensor
 
 from rlbench.core import Adversarial, Ball, Box, Composed, Norm, Perturbation, Streams, Threat, Worst
+from rlbench.core.errors import FieldError, quote
 
 TOLERANCE = 1e-6  # relative: the norm may exceed eps by this much before it is a violation
 
@@ -91,3 +95,62 @@ def violation(x_adv: Tensor, x: Tensor, ball: Ball) -> str | None:
     if far.numel() and far.max() > ball.radius * (1 + TOLERANCE):
         return f"the {ball.norm} norm is {far.max():.8g}; eps is {ball.radius:.8g}"
     return None
+
+
+_FRACTION = re.compile(r"([+-]?[0-9]{1,9}) */ *([0-9]{1,9})")
+
+
+_DECIMAL = re.compile(r"[+-]?(?:[0-9]{1,9}(?:\.[0-9]{0,40})?|\.[0-9]{1,40})(?:[eE][+-]?[0-9]{1,2})?")
+
+
+_NORMS: dict[str, Norm] = {"linf": "linf", "l2": "l2", "2": "l2", "2.0": "l2"}
+
+
+_NORMS |= dict.fromkeys(("inf", "linfinity", "infinity", "l∞", "∞"), "linf")
+
+
+def parse_eps(text: object, what: str = "eps") -> Fraction:
+    """A fraction such as "4/255", "0.5" or 1, at least 0, in decimal digits.
+
+    Raises:
+        FieldError: "4/0", "-1", "abc", nan, "1e99999".
+    """
+    given = str(text).strip() if isinstance(text, str | float | int) else ""
+    fraction = _FRACTION.fullmatch(given)
+    if (fraction and not int(fraction[2])) or not (fraction or _DECIMAL.fullmatch(given)):
+        raise FieldError(f"{what} is {quote(text)}; it must be a fraction or number such as 4/255 or 0.5", what)
+    eps = Fraction(int(fraction[1]), int(fraction[2])) if fraction else Fraction(given)
+    if eps < 0:
+        raise FieldError(f"{what} is {quote(text)}; it must not be negative", what)
+    return eps
+
+
+def parse_norm(text: object, what: str = "norm") -> Norm:
+    """ "linf" or "l2" of what is often written for them: Linf, L_inf, inf, 2.
+
+    Raises: FieldError for any other norm.
+    """
+    found = _NORMS.get(re.sub(r"[\s_.-]*", "", str(text).lower()) if not _is_number(text) else str(text))
+    if found is None:
+        raise FieldError(f"{what} is {quote(text)}; it must be one of {', '.join(get_args(Norm))}")
+    return found
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def check_eps(eps: Fraction, norm: Norm, size: int | None = None, what: str = "eps") -> None:
+    """That an eps is one of a box of range 1: beyond the box's own diameter it is a slip of units, such as 8 for 8/255.
+
+    Args:
+        size: coordinates of the box, for l2; where it is not known, no box has an l2 diameter above 1000.
+
+    Raises: FieldError.
+    """
+    most = 1.0 if norm == "linf" else 1000.0 if size is None else math.sqrt(size)
+    if eps > most:
+        shown = f"{float(eps):g}" if eps.denominator in (1, 2, 4, 5, 10) else str(eps)
+        such = f"{eps}/255" if eps.denominator == 1 and eps <= 255 else "4/255" if norm == "linf" else "0.5"
+        upto = "0 and 1" if norm == "linf" else f"0 and {most:.4g}"
+        raise FieldError(f"{what} is {shown}; for a box of range 1 an {norm} eps lies between {upto}, such as {such}")

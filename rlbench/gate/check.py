@@ -15,9 +15,11 @@ from rlbench.core import Record
 from rlbench.core.errors import FieldError, StoreError
 from rlbench.core.suite import load_suites
 from rlbench.encoders.models import resolve_plain
-from rlbench.gate.regression import Policy, Report, example_ids, gate, place
-from rlbench.report.boards.tables import reading_order
-from rlbench.store.records import Store, read_records, timeless
+from rlbench.gate.regression import Policy, Report, gate, place
+from rlbench.store.columns import reading_order
+from rlbench.store.per_example import example_ids
+from rlbench.store.records import read_records, timeless
+from rlbench.store.store import Store
 
 HERE = Path("leaderboards", "records")
 SUITE = "ci"

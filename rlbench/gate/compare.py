@@ -7,12 +7,13 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from rlbench.core import Record
+from rlbench.core.badges import DOUBTED
 from rlbench.core.errors import StoreError
 from rlbench.core.stats.metrics import holm
-from rlbench.core.stats.paired import Pairs, flags_of
+from rlbench.core.stats.paired import Pairs
 from rlbench.gate.regression import ALIKE, apart
-from rlbench.report.boards.scores import DOUBTED, is_bound
-from rlbench.report.boards.tables import reading_order
+from rlbench.store.columns import is_bound, reading_order
+from rlbench.store.flags import flags_of
 
 
 @dataclass(frozen=True, kw_only=True)

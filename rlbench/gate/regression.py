@@ -14,18 +14,24 @@ from functools import cached_property
 from typing import Literal
 
 from rlbench.core import Record
+from rlbench.core.badges import RANK
 from rlbench.core.errors import FieldError
 from rlbench.core.stats.metrics import holm
-from rlbench.core.stats.paired import Pairs, flags_of, power
-from rlbench.engine.cells.keys import record_key
-from rlbench.engine.soundness.catalogue import RANK
-from rlbench.store.blocks import BLOCK
-from rlbench.store.records import Store
+from rlbench.core.stats.paired import Pairs, power
+from rlbench.store.flags import flags_of
 
 Status = Literal["PASS", "FAIL", "INCONCLUSIVE", "MISSING"]
+
+
 ALIKE = ("protocol", "data", "anchors")  # what must be the same on both sides
+
+
 MACHINE = ("device", "dtype", "torch", "numpy", "rlbench")
+
+
 POWER, FLIPS = 5.0, 15.0  # points of a drop, and of flips, that the gate's power is stated for
+
+
 Place = tuple[str, str, str, str]
 
 
@@ -118,21 +124,6 @@ def apart(one: Record, other: Record, facts: Iterable[str] = ALIKE) -> list[str]
     """What keeps two records from being compared: `protocol aa, not bb`."""
     pairs = {name: (one.provenance.get(name), other.provenance.get(name)) for name in facts}
     return [f"{name} {b}, not {a}" for name, (a, b) in pairs.items() if a != b]
-
-
-def example_ids(store: Store, records: Iterable[Record]) -> dict[object, list[str]]:
-    """The ids of the examples of each set of data that a store has whole blocks of. Raises: StoreError."""
-    folders = [path.name for path in (store.path / "blocks").glob("*")]
-    found: dict[object, list[str]] = {}
-    for record in records:
-        data = record.provenance.get("data")
-        key = next((name for name in folders if record_key(name, record.n) == record.key), None)
-        if key is None or data in found:
-            continue
-        blocks = [store.block(key, start, min(start + BLOCK, record.n)) for start in range(0, record.n, BLOCK)]
-        if all(block is not None for block in blocks):
-            found[data] = [str(name) for block in blocks if block for name in block.id]
-    return found
 
 
 def gate(

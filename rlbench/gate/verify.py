@@ -21,11 +21,11 @@ from rlbench.core.errors import FieldError, StoreError
 from rlbench.core.seeds import generator
 from rlbench.core.stats.acceptance_sampling import least_lost, least_share, p_few, p_lost
 from rlbench.core.stats.metrics import holm
-from rlbench.core.stats.paired import flags_of
 from rlbench.core.suite import load_suites
 from rlbench.encoders.models import resolve_plain
 from rlbench.engine import cells
 from rlbench.gate.submission import Claim, Entry
+from rlbench.store.flags import flags_of
 from rlbench.tasks.subset import of_rows
 
 

@@ -6,6 +6,7 @@ import re
 
 import numpy as np
 
+from rlbench.core import Record
 from rlbench.core.errors import FieldError, quote
 
 _HEX = re.compile(r"[0-9a-fA-F]*")
@@ -21,3 +22,10 @@ def unpack(flags: str, n: int) -> np.ndarray:
     if bits[n:].any():
         raise FieldError(f"flags has examples beyond n = {n}", "flags")
     return bits[:n]
+
+
+def flags_of(record: Record) -> np.ndarray:
+    """(n,) bool: which examples of a record that has counts are correct. Raises: ValueError where it has no flags."""
+    if record.flags is None:
+        raise ValueError(f"{record.perturbation} has no flags: {record.error}")
+    return unpack(record.flags, record.n)

@@ -9,10 +9,11 @@ from dataclasses import asdict
 from typing import Any, get_args
 
 from rlbench.core import Mode, Record
+from rlbench.core.badges import RANK
 from rlbench.core.documents import load_json
 from rlbench.core.errors import CONTROL, FieldError, quote
-from rlbench.core.validation import checked, parse_eps
-from rlbench.engine.soundness.catalogue import RANK
+from rlbench.core.threat import parse_eps
+from rlbench.core.validation import checked
 from rlbench.store.flags import unpack
 
 MOST = 10**7  # examples of a cell

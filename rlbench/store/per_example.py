@@ -10,9 +10,10 @@ import numpy as np
 import pandas as pd
 
 from rlbench.core import Record
-from rlbench.engine.cells.keys import record_key
 from rlbench.store.blocks import BLOCK, Block
-from rlbench.store.records import Store, read_records
+from rlbench.store.keys import record_key
+from rlbench.store.records import read_records
+from rlbench.store.store import Store
 
 CELL = ("suite", "suite_version", "modality", "task", "model", "backbone", "perturbation")
 FACTS = ("data", "seed", "checkpoint", "protocol")
@@ -81,4 +82,19 @@ def sources(records: Iterable[Record], paths: Iterable[str | Path]) -> dict[str,
             known = [str(source) for part in blocks(record, places) for source in part.source]
             if len(set(known)) < len(known):
                 found[data] = known
+    return found
+
+
+def example_ids(store: Store, records: Iterable[Record]) -> dict[object, list[str]]:
+    """The ids of the examples of each set of data that a store has whole blocks of. Raises: StoreError."""
+    folders = [path.name for path in (store.path / "blocks").glob("*")]
+    found: dict[object, list[str]] = {}
+    for record in records:
+        data = record.provenance.get("data")
+        key = next((name for name in folders if record_key(name, record.n) == record.key), None)
+        if key is None or data in found:
+            continue
+        blocks = [store.block(key, start, min(start + BLOCK, record.n)) for start in range(0, record.n, BLOCK)]
+        if all(block is not None for block in blocks):
+            found[data] = [str(name) for block in blocks if block for name in block.id]
     return found

@@ -1,29 +1,19 @@
-"""The result store: blocks (parquet) and records (JSON lines); atomic, resumable, shared by concurrent runs.
-
-    <store>/blocks/<cell key>/<start>-<stop>.parquet    one row an example: the truth
-    <store>/records.jsonl                               one line a finished cell, computed from its blocks
-
-A file is written next to its place, synced and moved there, so that a reader or a killed writer never leaves
-half of one. A block carries the digest of its contents: one that does not match is computed again.
-"""
+"""Records: one JSON line a finished cell."""
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
 from rlbench.core import Record
 from rlbench.core.documents import read_bytes, reason
 from rlbench.core.errors import FieldError, StoreError, first_line
-from rlbench.core.files import FULL, LOCK, clear, locked, place
-from rlbench.store.blocks import DAMAGE, Block, from_bytes, to_bytes
-from rlbench.store.lines import from_line, identity, to_line
+from rlbench.store.lines import from_line, identity
 
 LINE, FILE = 2**23, 2**30  # the most bytes of a line and of a file of records
+
+
 TIMED = ("seconds",)  # provenance that differs between two runs of the same cell
 
 
@@ -84,102 +74,3 @@ def record_files(path: Path) -> list[Path]:
             f"can't read records from {path}: no .jsonl file is there; `rlbench run --out {path}` makes it"
         )
     return found
-
-
-class Store:
-    """A folder of blocks and records."""
-
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
-        self.inputs = self.path / "inputs"  # corrupted inputs, for the next model; may be removed at any time
-
-    def check(self) -> None:
-        """Raises StoreError where the folder could not be written; writes nothing."""
-        nearest = next(p for p in (self.path.absolute(), *self.path.absolute().parents) if os.path.lexists(p))
-        if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
-            reason = "no permission to write there" if nearest.is_dir() else f"{nearest} is not a folder"
-            raise StoreError(f"can't write results to {self.path}: {reason}; choose another folder with --out")
-
-    def prepare(self) -> None:
-        """Makes the folder, proves that it can be written, and clears what killed writers left.
-
-        Raises: StoreError.
-        """
-        self.check()
-        with self._locked():
-            self._place(self.path / ".probe", b"")
-            (self.path / ".probe").unlink()
-            clear(self.path)
-
-    def block(self, key: str, start: int, stop: int) -> Block | None:
-        """The block, or None where there is none.
-
-        Raises: StoreError when it is damaged: to be computed again.
-        """
-        path = self._block(key, start, stop)
-        try:
-            return from_bytes(path.read_bytes(), key, start, stop)
-        except FileNotFoundError:
-            return None
-        except DAMAGE as error:
-            raise StoreError(f"{path} is damaged ({first_line(error)}); it is computed again") from None
-
-    def save(self, key: str, start: int, stop: int, block: Block) -> None:
-        """Writes the block whole. Raises: StoreError."""
-        self._place(self._block(key, start, stop), to_bytes(block, key, start))
-
-    def records(self) -> tuple[list[Record], list[str]]:
-        """The records, and one sentence for each line that can't be used. Raises: StoreError."""
-        try:
-            return _parse(self.path / "records.jsonl")
-        except FileNotFoundError:
-            return [], []
-        except OSError as error:
-            raise StoreError(f"can't read {self.path / 'records.jsonl'}: {reason(error)}") from None
-
-    def append(self, record: Record) -> None:
-        """Adds the record, in the place of one of the same cell. Raises: StoreError."""
-        self._edit(lambda records: [r for r in records if identity(r) != identity(record)] + [record], record)
-
-    def forget(self, keys: Sequence[str], records: Sequence[str]) -> None:
-        """Removes the blocks of these cell keys and the records of these record keys. Raises: StoreError."""
-        for key in keys:
-            shutil.rmtree(self.path / "blocks" / key, ignore_errors=True)
-        gone = set(records)
-        self._edit(lambda kept: [r for r in kept if r.key not in gone])
-
-    def _block(self, key: str, start: int, stop: int) -> Path:
-        return self.path / "blocks" / key / f"{start}-{stop}.parquet"
-
-    def _edit(self, change: Callable[[list[Record]], list[Record]], present: Record | None = None) -> None:
-        with self._locked():
-            records, problems = self.records()
-            if problems or present is None or present not in records:
-                lines = "".join(to_line(r) + "\n" for r in change(records))
-                self._place(self.path / "records.jsonl", lines.encode())
-
-    def _place(self, path: Path, data: bytes) -> None:
-        try:
-            try:
-                place(path, data, folder=self.path)
-            except OSError as error:
-                if error.errno not in FULL or not self.inputs.is_dir():
-                    raise
-                shutil.rmtree(self.inputs, ignore_errors=True)  # what can be made again makes room for what can't
-                place(path, data, folder=self.path)
-        except OSError as error:
-            raise self._refusal(f"can't write {path}", error) from None
-
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        with ExitStack() as stack:
-            try:
-                self.path.mkdir(parents=True, exist_ok=True)
-                stack.enter_context(locked(self.path / LOCK))
-            except OSError as error:
-                raise self._refusal(f"can't write results to {self.path}", error) from None
-            yield
-
-    def _refusal(self, what: str, error: OSError) -> StoreError:
-        hint = "free some space, or choose" if error.errno in FULL else "choose"
-        return StoreError(f"{what}: {error.strerror or error}; {hint} another folder with --out")

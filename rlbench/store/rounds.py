@@ -68,3 +68,8 @@ def _provenance(rounds: Sequence[Record]) -> dict[str, Field]:
 
 def _hash(values: Sequence[object]) -> str:
     return sha256("\n".join(map(str, values)).encode()).hexdigest()[:16]
+
+
+def of_rounds(records: Iterable[Record]) -> list[Record]:
+    """The records that a campaign's runs have."""
+    return [record for record in records if "round" in record.provenance]

@@ -16,7 +16,7 @@ from rlbench.core import Box, Label, Modality, Split
 from rlbench.core.errors import ModalityError
 from rlbench.core.media import preprocess
 from rlbench.core.media.log_mel import logmel
-from rlbench.core.media.readers import window
+from rlbench.core.media.sounds import window
 from rlbench.core.registry import register
 from rlbench.tasks.world import World
 

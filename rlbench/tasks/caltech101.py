@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from rlbench.core import Label, Modality, Split
-from rlbench.core.media.readers import PICTURES
+from rlbench.core.media.stills import PICTURES
 from rlbench.core.registry import register
 from rlbench.tasks.published import Item, Published, Source
 from rlbench.tasks.trees import class_tree, first_folder, names, templates

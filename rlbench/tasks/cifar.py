@@ -13,7 +13,7 @@ from PIL import Image
 from rlbench.core import Box, Label, Modality, Split
 from rlbench.core.errors import DataError
 from rlbench.core.guard import guard
-from rlbench.core.media.readers import pixels
+from rlbench.core.media.stills import pixels
 from rlbench.core.registry import register
 from rlbench.tasks.pickles import ARRAYS, unpickled
 from rlbench.tasks.published import Item, Published, Source

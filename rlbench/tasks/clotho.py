@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from rlbench.core import Modality
-from rlbench.core.media.readers import SOUNDS
+from rlbench.core.media.sounds import SOUNDS
 from rlbench.core.registry import register
 from rlbench.tasks.captioned import Captioned, Captions
 from rlbench.tasks.lists import read_table

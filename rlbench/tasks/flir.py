@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from rlbench.core import Label, Modality, Split
 from rlbench.core.guard import guard
-from rlbench.core.media.readers import PICTURES
+from rlbench.core.media.stills import PICTURES
 from rlbench.core.registry import register
 from rlbench.tasks.lists import read_text
 from rlbench.tasks.published import Item, Published, Source

@@ -14,7 +14,8 @@ import torch
 
 from rlbench.core import Box, Examples, Label, Modality, Split
 from rlbench.core.errors import DataError, FieldError
-from rlbench.core.media.readers import VERSIONS, picture, planes, read
+from rlbench.core.media.readers import VERSIONS, read
+from rlbench.core.media.stills import picture, planes
 from rlbench.core.registry import register
 from rlbench.tasks.hashes import digests
 from rlbench.tasks.listing import check_paths, check_splits, is_file, split_of

@@ -12,7 +12,8 @@ from typing import Literal
 
 from rlbench.core import Label
 from rlbench.core.errors import DataError, FieldError
-from rlbench.core.media.readers import PICTURES, VERSIONS
+from rlbench.core.media.readers import VERSIONS
+from rlbench.core.media.stills import PICTURES
 from rlbench.core.registry import register
 from rlbench.tasks.folder import Folder, Row, classes_of, mixed, templates_of
 from rlbench.tasks.trees import below, class_folders

@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from rlbench.core import Box, Label, Modality, Split
-from rlbench.core.media.readers import FILMS, views
+from rlbench.core.media.clips import FILMS, views
 from rlbench.core.registry import register
 from rlbench.tasks.lists import read_table
 from rlbench.tasks.published import Item, Published, Source

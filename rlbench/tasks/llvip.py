@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 
 from rlbench.core import Label, Modality, Split
 from rlbench.core.guard import guard
-from rlbench.core.media.readers import PICTURES
+from rlbench.core.media.stills import PICTURES
 from rlbench.core.registry import register
 from rlbench.core.seeds import generator
 from rlbench.tasks.published import Item, Published, Source

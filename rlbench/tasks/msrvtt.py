@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from rlbench.core import Modality
-from rlbench.core.media.readers import FILMS
+from rlbench.core.media.clips import FILMS
 from rlbench.core.registry import register
 from rlbench.tasks.captioned import Captioned, Captions
 from rlbench.tasks.lists import read_table

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from rlbench.core import Modality
 from rlbench.core.errors import DataError
-from rlbench.core.media.readers import FILMS
+from rlbench.core.media.clips import FILMS
 from rlbench.core.registry import register
 from rlbench.tasks.captioned import Captioned, Captions
 from rlbench.tasks.lists import read_lines

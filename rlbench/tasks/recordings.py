@@ -13,7 +13,7 @@ from torch import Tensor
 from rlbench.core import Box, Split
 from rlbench.core.errors import DataError
 from rlbench.core.media import filterbank, preprocess
-from rlbench.core.media.readers import audible, heard
+from rlbench.core.media.sounds import audible, heard
 
 
 class Recordings(ABC):

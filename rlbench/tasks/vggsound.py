@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import ClassVar
 
 from rlbench.core import Label, Modality, Split
-from rlbench.core.media.readers import FILMS, SOUNDS
+from rlbench.core.media.clips import FILMS
+from rlbench.core.media.sounds import SOUNDS
 from rlbench.core.registry import register
 from rlbench.tasks.lists import read_table
 from rlbench.tasks.published import Item, Published, Source

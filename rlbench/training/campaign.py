@@ -37,10 +37,10 @@ from rlbench.core import Modality, callables
 from rlbench.core.errors import FieldError, RLBenchError, quote
 from rlbench.core.files import LOCK, locked
 from rlbench.core.machine import processors
+from rlbench.core.processes import command
 from rlbench.core.suite import load_suite
 from rlbench.core.yaml_source import Part, read
 from rlbench.encoders.models import resolve, resolve_plain
-from rlbench.engine.run.workers import command
 from rlbench.training.recipe import load_recipe
 from rlbench.training.run import run_folder
 from rlbench.training.state import writing

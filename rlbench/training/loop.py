@@ -21,8 +21,7 @@ from torch.utils.data import DataLoader
 
 from rlbench.core import Ball, Label, Modality, Suite, Threat
 from rlbench.core.errors import RLBenchError
-from rlbench.core.threat import ball_of
-from rlbench.core.validation import parse_eps
+from rlbench.core.threat import ball_of, parse_eps
 from rlbench.training.adversary import adversarial
 from rlbench.training.data import Batches, Part
 from rlbench.training.examples import Pool

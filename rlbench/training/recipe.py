@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 from rlbench.core import Modality, registry
 from rlbench.core.errors import FieldError, UnknownName, quote
-from rlbench.core.validation import check_eps, checked, parse_eps
+from rlbench.core.threat import check_eps, parse_eps
+from rlbench.core.validation import checked
 from rlbench.core.yaml_source import read
 from rlbench.encoders.models import DEFAULT_BACKBONE, default_name, folders, models
 

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from rlbench.core import Ball, Encoder, Examples, Modality, Suite, Threat
 from rlbench.core.stats.metrics import margin
-from rlbench.core.threat import ball_of
-from rlbench.core.validation import parse_eps
+from rlbench.core.threat import ball_of, parse_eps
 from rlbench.encoders.heads import ZeroShot, zero_shot
 from rlbench.training.adversary import adversarial
 from rlbench.training.data import validation_task

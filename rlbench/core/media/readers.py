@@ -8,28 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from rlbench.core import Box, Modality
-from rlbench.core.media.clips import FILMS, video, views
-from rlbench.core.media.sounds import SOUNDS, audible, audio, heard, window
-from rlbench.core.media.stills import PICTURES, depth, image, picture, pixels, planes
-
-__all__ = [
-    "FILMS",
-    "PICTURES",
-    "SOUNDS",
-    "VERSIONS",
-    "audible",
-    "audio",
-    "depth",
-    "heard",
-    "image",
-    "picture",
-    "pixels",
-    "planes",
-    "read",
-    "video",
-    "views",
-    "window",
-]
+from rlbench.core.media.clips import video
+from rlbench.core.media.sounds import audio
+from rlbench.core.media.stills import depth, image
 
 VERSIONS: dict[Modality, int] = {"video": 2}  # if not 1: raise it on any change of a value that is read
 

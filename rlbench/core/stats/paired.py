@@ -8,18 +8,9 @@ from statistics import NormalDist
 
 import numpy as np
 
-from rlbench.core import Record
 from rlbench.core.stats.metrics import mcnemar
-from rlbench.store.flags import unpack
 
 _Z = NormalDist().inv_cdf
-
-
-def flags_of(record: Record) -> np.ndarray:
-    """(n,) bool: which examples of a record that has counts are correct. Raises: ValueError where it has no flags."""
-    if record.flags is None:
-        raise ValueError(f"{record.perturbation} has no flags: {record.error}")
-    return unpack(record.flags, record.n)
 
 
 @dataclass(frozen=True)

@@ -15,16 +15,17 @@ import torch
 from torch import Tensor
 
 from rlbench.core import Adversarial, Attack, Box, Field, Norm, Threat, registry
+from rlbench.core.badges import BADGES, Badge, Finding, badge
 from rlbench.core.errors import AttackError, RLBenchError, SoundnessWarning
 from rlbench.core.machine import full_float32
 from rlbench.core.seeds import ExampleStreams
-from rlbench.core.threat import ball_of
-from rlbench.core.validation import check_eps, parse_eps, parse_norm
+from rlbench.core.threat import ball_of, check_eps, parse_eps, parse_norm
 from rlbench.encoders.outputs import describe, logits_of
-from rlbench.engine.attack.judge import Meter, Part, Watch, judge, run_attack
-from rlbench.engine.soundness.catalogue import BADGES, Badge, Finding, badge
+from rlbench.engine.attack.judge import Part, judge, run_attack
+from rlbench.engine.attack.meter import Meter
 from rlbench.engine.soundness.consistency import evidence
 from rlbench.engine.soundness.rules import findings
+from rlbench.engine.soundness.watch import Watch
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,12 @@ from rlbench.core import Adversarial, Box, Classifier, Composed, Perturbation, W
 from rlbench.core.errors import AttackError
 from rlbench.core.seeds import ExampleStreams
 from rlbench.core.threat import ball_of
-from rlbench.engine.attack.judge import Meter, Part, Verdict
+from rlbench.engine.attack.judge import Part, Verdict
+from rlbench.engine.attack.meter import Meter
 from rlbench.engine.attack.schedule import Chain, Stage
-from rlbench.engine.cells.keys import Group, plugin
-from rlbench.engine.soundness.rules import total
+from rlbench.engine.cells.groups import Group
+from rlbench.engine.cells.keys import plugin
+from rlbench.engine.soundness.watch import total
 
 
 @dataclass(frozen=True)

@@ -23,20 +23,20 @@ from rlbench.core.errors import AttackError
 from rlbench.core.machine import environment, full_float32
 from rlbench.core.sources import source_hash
 from rlbench.core.stats.metrics import margin
-from rlbench.core.threat import threat_of
-from rlbench.core.validation import check_eps
+from rlbench.core.threat import check_eps, threat_of
 from rlbench.encoders.contract import check_text, scale_of
 from rlbench.encoders.heads import ZeroShot
 from rlbench.encoders.identity import Identity
 from rlbench.encoders.loading import load
-from rlbench.encoders.retrieval import Ranked, Retriever, first_and_last, head_of
+from rlbench.encoders.retrieval import Retriever, first_and_last, head_of
 from rlbench.engine.attack.block_attacks import Case, Outcome
 from rlbench.engine.attack.eot import Expectation
-from rlbench.engine.attack.judge import Meter, Watch
+from rlbench.engine.attack.meter import Meter
+from rlbench.engine.block.gallery import Ranked
 from rlbench.engine.block.inputs import Inputs
-from rlbench.engine.cells.keys import Group
+from rlbench.engine.cells.groups import Group
 from rlbench.engine.soundness.consistency import evidence
-from rlbench.engine.soundness.rules import AGAIN
+from rlbench.engine.soundness.watch import AGAIN, Watch
 from rlbench.store.blocks import Block
 
 OnPass = Callable[[int], None]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import fields, is_dataclass, replace
+from fractions import Fraction
 from typing import Any, cast, get_args
 
-from rlbench.core import Mode, Suite
+from rlbench.core import Adversarial, Mode, Perturbation, Suite, Worst
 from rlbench.core.errors import FieldError
-from rlbench.engine.cells.keys import in_mode
+from rlbench.engine.cells.bounds import bound
+from rlbench.engine.cells.groups import _group, taken_over
 
 
 def varied(suite: Suite, *, seed: int | None = None, series: int | None = None, mode: Mode = "standalone") -> Suite:
@@ -24,3 +27,40 @@ def varied(suite: Suite, *, seed: int | None = None, series: int | None = None, 
         raise FieldError(f"mode is {mode!r}; it must be one of {', '.join(get_args(Mode))}")
     columns = in_mode(suite.perturbations, mode, len(suite.task.classes))
     return replace(suite, task=task, seed=suite.seed if seed is None else seed, perturbations=columns)
+
+
+def mode(perturbation: Perturbation) -> Mode:
+    """How its attacks run."""
+    if isinstance(perturbation, Worst) and taken_over(perturbation):
+        return "descending" if perturbation.descending else "standalone"
+    return _group(perturbation).mode
+
+
+def in_mode(perturbations: Sequence[Perturbation], mode: Mode, n_classes: int) -> tuple[Perturbation, ...]:
+    """A suite's perturbations in another mode than `standalone`, which they come in.
+
+    A cascade has one column a threat model, in place of those of single attacks; its attacks run in the order of eps
+    and of their cost. Compositions with a corruption stay standalone there.
+    """
+    if mode == "standalone":
+        return tuple(perturbations)
+    attacks = [p for p in perturbations if isinstance(p, Adversarial)]
+    if mode == "descending":
+        return tuple(_descending(p, attacks) for p in perturbations)
+
+    def turn(attack: Adversarial) -> tuple[bool, Fraction, int]:
+        return attack.threat.norm != "linf", attack.threat.eps, sum(bound(attack, n_classes))
+
+    chain = tuple(sorted((replace(a, ladder=()) for a in attacks), key=turn))
+    rest = [p for p in perturbations if not isinstance(p, Adversarial | Worst)]
+    return (*rest, *(Worst(threat, chain) for threat in dict.fromkeys(a.threat for a in chain)))
+
+
+def _descending(p: Perturbation, attacks: Sequence[Adversarial]) -> Perturbation:
+    if isinstance(p, Worst):
+        return replace(p, descending=True)
+    if not isinstance(p, Adversarial):
+        return p
+    same = [a for a in attacks if (a.attack, a.fields, a.threat.norm) == (p.attack, p.fields, p.threat.norm)]
+    larger = {a.threat.eps for a in same if a.threat.eps > p.threat.eps}
+    return replace(p, descending=True, ladder=tuple(sorted(larger, reverse=True)))

@@ -15,7 +15,7 @@ from rlbench.core import Corrupted, Perturbation
 from rlbench.engine import cells
 from rlbench.engine.attack.eot import DRAWS
 from rlbench.engine.block.evaluate import Bench
-from rlbench.engine.cells.keys import Group
+from rlbench.engine.cells.groups import Group
 
 STARTING = 4.0  # seconds that a worker process takes to start: the import of torch, and the encoder
 CORRUPTING = 0.005  # seconds that a corruption takes of an example of 32 pixels, about

@@ -20,7 +20,8 @@ from rlbench.core.errors import AttackError
 from rlbench.core.threat import threat_of
 from rlbench.engine import cells
 from rlbench.engine.block.evaluate import Bench, Result, evaluate
-from rlbench.engine.cells.keys import Group, plugin
+from rlbench.engine.cells.groups import Group
+from rlbench.engine.cells.keys import plugin
 from rlbench.engine.plan.cost import Cost, Rates
 from rlbench.store.blocks import Block
 

@@ -16,16 +16,17 @@ from rlbench.core.machine import code, device_of, processors, settled
 from rlbench.core.suite import load_suites
 from rlbench.encoders.identity import Identity
 from rlbench.encoders.models import OWN, resolve
-from rlbench.encoders.retrieval import gallery_of
 from rlbench.engine import cells
 from rlbench.engine.block.evaluate import Bench, prepare
+from rlbench.engine.block.gallery import gallery_of
 from rlbench.engine.cells.modes import varied
 from rlbench.engine.plan import budget as times
 from rlbench.engine.plan.cost import STARTING, bounds
 from rlbench.engine.plan.pilot import rehearse
 from rlbench.engine.plan.types import Pair, Plan, PlannedCell, Unit, half_width
 from rlbench.store.blocks import BLOCK
-from rlbench.store.records import Store
+from rlbench.store.keys import record_key
+from rlbench.store.store import Store
 
 __all__ = ["Pair", "Plan", "PlannedCell", "Unit", "plan"]
 SMALL = 4.0  # seconds: a run that takes no longer than this at most needs no pilot
@@ -231,7 +232,7 @@ def _check_distinct(draft: _Draft) -> None:
                 raise StoreError(f"{other} and {pair.model} are {same}; run one of them")
     kept = [] if draft.fresh else draft.store.records()[0]
     counts = {record.n for record in kept}
-    ours = {cells.record_key(key, n): model for n in counts for key, model in owners.items()}
+    ours = {record_key(key, n): model for n in counts for key, model in owners.items()}
     for record in kept:
         if (model := ours.get(record.key, record.model)) != record.model:
             raise StoreError(

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from rlbench.core import Perturbation, Suite
 from rlbench.core.stats.metrics import wilson
 from rlbench.encoders.identity import Identity
-from rlbench.encoders.retrieval import Gallery
-from rlbench.engine.cells.keys import Group
+from rlbench.engine.block.gallery import Gallery
+from rlbench.engine.cells.groups import Group
 from rlbench.engine.plan.cost import STARTING, Rates
 from rlbench.store.blocks import BLOCK
-from rlbench.store.records import Store
+from rlbench.store.store import Store
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from rlbench.engine import cells
 from rlbench.engine.plan.planner import Pair
 from rlbench.engine.soundness import rules
 from rlbench.store.blocks import Block
+from rlbench.store.keys import record_key
 
 
 def members(pair: Pair, p: Perturbation) -> list[Perturbation]:
@@ -33,7 +34,7 @@ def recorded(pair: Pair, p: Perturbation, blocks: Sequence[Sequence[Block | None
     own = kept if members(pair, p) == [p] else []
     correct = None if error else np.concatenate([_all_correct(rows) for rows in zip(*blocks, strict=True)])
     return Record(
-        key=cells.record_key(pair.keys[p], pair.n),
+        key=record_key(pair.keys[p], pair.n),
         suite=pair.suite.name,
         suite_version=pair.suite.version,
         task=pair.suite.task_name,

@@ -18,12 +18,13 @@ from rlbench.core.machine import settled
 from rlbench.encoders.identity import Identity
 from rlbench.engine import cells
 from rlbench.engine.block.evaluate import Bench, Failure, OnPass, Result, evaluate, prepare
-from rlbench.engine.cells.keys import Group
+from rlbench.engine.cells.groups import Group
 from rlbench.engine.plan.planner import Pair, Plan, PlannedCell, Unit, plan
 from rlbench.engine.run.batching import Bundle, bundles
 from rlbench.engine.run.record import members, recorded
 from rlbench.engine.run.workers import PERIOD, Pool
 from rlbench.store.blocks import Block
+from rlbench.store.keys import record_key
 
 __all__ = ["Plan", "PlannedCell", "Progress", "execute", "plan", "run"]
 Span = tuple[int, int]
@@ -200,7 +201,7 @@ def execute(plan: Plan, report: Callable[[Progress], None] = _quiet) -> list[Rec
     plan.store.prepare()
     if plan.fresh:
         keys = [key for pair in plan.pairs for key in pair.keys.values()]
-        plan.store.forget(keys, [cells.record_key(k, pair.n) for pair in plan.pairs for k in pair.keys.values()])
+        plan.store.forget(keys, [record_key(k, pair.n) for pair in plan.pairs for k in pair.keys.values()])
     return _Run(plan, report).go()
 
 

@@ -10,8 +10,6 @@ import logging
 import os
 import pickle
 import subprocess
-import sys
-import threading
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -23,10 +21,17 @@ from typing import Any, Generic, TypeVar
 
 from rlbench.core.errors import RLBenchError
 from rlbench.core.files import LOG
+from rlbench.core.processes import command
 
 J = TypeVar("J")
+
+
 R = TypeVar("R")
+
+
 PERIOD = 0.25  # seconds between two ticks
+
+
 # glibc keeps a worker's memory between two passes: a thousand page faults a pass cost 5 to 10% of its time.
 _MALLOC = {"MALLOC_TRIM_THRESHOLD_": "1000000000", "MALLOC_MMAP_THRESHOLD_": "1000000000"}
 
@@ -185,23 +190,6 @@ class _Notes(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         self.pipe.send(("note", record.getMessage()))
-
-
-def command(code: str) -> list[str]:
-    """A fresh interpreter that runs `code`, finds modules where this process does, and ends when its stdin does."""
-    start = f"import sys; sys.path[:] = {sys.path!r}; from {__name__} import follow_parent; follow_parent(); {code}"
-    return [sys.executable, "-P", "-c", start]
-
-
-def follow_parent() -> None:
-    """Ends this process when its stdin ends, a pipe that its parent never writes to."""
-    threading.Thread(target=_wait_for_parent, daemon=True).start()
-
-
-def _wait_for_parent() -> None:
-    while os.read(0, 1):
-        pass
-    os._exit(1)
 
 
 def serve(handle: int) -> None:

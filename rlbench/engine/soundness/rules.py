@@ -5,42 +5,11 @@ Evidence is a mapping of SUMS to counts, one a block; `total` adds those of a ce
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 
 from rlbench.core import Field
-from rlbench.engine.soundness.catalogue import BADGES, Finding, Status, badge
-
-# What a watched run sums, over rows of forward passes and of gradients unless it says examples.
-SUMS = (
-    "passes",  # rows classified where the label is known
-    "correct",  # of them
-    "saturated",  # correct, with a float32 cross-entropy of exactly 0
-    "gradients",  # taken at a correct row
-    "zero_gradients",  # of them, without any coordinate that is not 0
-    "not_finite",  # rows with a logit that is not finite
-    "probabilities",  # rows of values in [0, 1] that sum to 1
-    "constant",  # rows whose logits are all equal
-    "examples",  # judged
-    "lost",  # examples that were clearly broken on the path and judged correct
-    "undefended",  # examples of an encoder that declares traits, or of an attack that is no answer to them
-    "repeated",  # examples of a first block that were classified again, see `consistency`
-    "random",  # of them, with another answer for the same batch
-    "company",  # of them, with another answer in another batch
-    "graph",  # of them, with another answer when a gradient is asked for
-)
-Sums = Mapping[str, int]
-
-
-AGAIN = SUMS[SUMS.index("repeated") :]
-
-
-def total(sums: Iterable[Sums]) -> dict[str, int]:
-    """The sums of several blocks or cells, added up; a name that one lacks counts as 0 there."""
-    added = dict.fromkeys(SUMS, 0)
-    for one in sums:
-        for name in SUMS:
-            added[name] += int(one.get(name, 0))
-    return added
+from rlbench.core.badges import BADGES, Finding, Status, badge
+from rlbench.engine.soundness.watch import Sums, total
 
 
 def _share(part: int, whole: int) -> float:

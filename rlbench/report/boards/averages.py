@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rlbench.core.stats.metrics import resampled
-from rlbench.report.boards.scores import Score, Table, gravest, is_bound
+from rlbench.report.boards.scores import Score, Table, gravest
 from rlbench.report.boards.tables import COMPARABLE
+from rlbench.store.columns import is_bound
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

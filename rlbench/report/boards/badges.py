@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rlbench.core import Record
-from rlbench.engine.soundness.catalogue import doubtful
+from rlbench.core.badges import doubtful
 from rlbench.report.boards.scores import Table, gravest
 
 UNKNOWN = "not checked: its blocks are older than the checks; --fresh renews them"

@@ -12,8 +12,9 @@ import pandas as pd
 
 from rlbench.core.stats.metrics import mean_corruption_error, relative_accuracy, wilson
 from rlbench.core.stats.severity_trend import ALPHA, Fall, Flags, falls, gains
-from rlbench.report.boards.scores import CORRUPTED, Score, differing, gravest, marked, most_shared
+from rlbench.report.boards.scores import Score, differing, gravest, marked, most_shared
 from rlbench.report.boards.tables import Cell, models, parts
+from rlbench.store.columns import CORRUPTED
 
 BASELINE = "languagebind"
 READING = (

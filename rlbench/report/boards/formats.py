@@ -12,10 +12,12 @@ from typing import Any
 
 import pandas as pd
 
+from rlbench.core.badges import DOUBTED
 from rlbench.report.boards.averages import Macro
 from rlbench.report.boards.ranks import Difference, baseline_row, differences, ranks
-from rlbench.report.boards.scores import DOUBTED, Score, Table, gravest, is_bound, marked
+from rlbench.report.boards.scores import Score, Table, gravest, marked
 from rlbench.report.boards.tables import COMPARABLE
+from rlbench.store.columns import is_bound
 
 BEFORE = {  # columns that stand before the scores
     **{"rank": "right", "model": "left", "backbone": "left", "anchors": "left", "warning": "left"},

@@ -16,11 +16,13 @@ from rlbench.core.errors import StoreError, UnknownName
 from rlbench.encoders.models import is_path, resolve
 from rlbench.report.boards import corruptions, formats, recall, reported
 from rlbench.report.boards.averages import Sources, macros
-from rlbench.report.boards.methods import of_rounds, report
+from rlbench.report.boards.methods import report
 from rlbench.report.boards.ranks import require
-from rlbench.report.boards.tables import frame, reading_order, tables
+from rlbench.report.boards.tables import frame, tables
+from rlbench.store.columns import reading_order
 from rlbench.store.per_example import examples
 from rlbench.store.records import read_records, timeless
+from rlbench.store.rounds import of_rounds
 
 __all__ = ["Board", "boards", "examples", "freeze", "load", "of_run", "render", "render_rounds"]
 FORMATS = ("md", "latex", "csv", "json")

@@ -16,8 +16,11 @@ import pandas as pd
 from rlbench.core import Record
 from rlbench.core.errors import StoreError
 from rlbench.core.stats.metrics import holm, mcnemar, wilson
+from rlbench.store.rounds import of_rounds
 
 Measure = Literal["clean", "robust"]
+
+
 ALPHA = 0.05
 
 
@@ -59,11 +62,6 @@ class Method:
         shares = [100 * float(flags.mean()) for flags in turns.values()]
         spread = f" ({min(shares):.1f} to {max(shares):.1f})" if len(shares) > 1 else ""
         return f"{100 * pooled.mean():.1f} [{100 * low:.1f}, {100 * high:.1f}]{spread}"
-
-
-def of_rounds(records: Iterable[Record]) -> list[Record]:
-    """The records that a campaign's runs have."""
-    return [record for record in records if "round" in record.provenance]
 
 
 def methods(records: Sequence[Record], modality: str) -> list[Method]:

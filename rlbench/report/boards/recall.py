@@ -9,8 +9,9 @@ from typing import Any
 import pandas as pd
 
 from rlbench.report.boards import formats
-from rlbench.report.boards.scores import THREAT, column_order, differing, marked
+from rlbench.report.boards.scores import differing, marked
 from rlbench.report.boards.tables import Cell, models, parts
+from rlbench.store.columns import THREAT, column_order
 
 RECALL = re.compile(r"^(?P<way>x-to-text|text-to-x) (?P<what>R@\d+|median rank)(?P<part> of \d+)?$")
 READING = (

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from fractions import Fraction
 from functools import cached_property
 from itertools import combinations
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from rlbench.engine.soundness.catalogue import RANK
+from rlbench.core.badges import RANK
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-THREAT = re.compile(r"^(?P<what>.*) (?P<norm>linf|l2) (?P<eps>[\d./]+)(?P<bound> descending)?$")
-CORRUPTED = re.compile(r"^(?P<what>[^+]*) (?P<severity>[1-5])$")
+from rlbench.core.badges import DOUBTED
+from rlbench.store.columns import is_bound
 
 
 @dataclass(frozen=True)
@@ -165,42 +162,14 @@ def most_shared(having: Sequence[set[str]], names: Sequence[str]) -> tuple[str, 
     return tuple(name for name in names if name in best)
 
 
-def is_bound(column: str) -> bool:
-    """The column takes what survives a larger eps as surviving its own: a bound from above."""
-    return column.partition(" (protocol ")[0].endswith(" descending")
-
-
 def differing(facts: Mapping[str, object], names: Iterable[str]) -> str:
     """What keeps a part from being one with others of its suite, for its heading: `, data 12ab, n = 16`."""
     return "".join(f", n = {facts[name]}" if name == "n" else f", {name} {facts[name]}" for name in names)
 
 
-def column_order(column: str) -> tuple[Any, ...]:
-    """Sorts columns: clean, attacks (by norm, name, eps), worst cases, corruptions, compositions."""
-    column, _, protocol = column.partition(" (protocol ")
-    if column == "clean":
-        return 0, protocol
-    threat = THREAT.match(column)
-    if threat is None:
-        return 3, column[-1], column, protocol
-    kind = 4 if " + " in column else 2 if threat["what"] == "worst" else 1
-    return (
-        kind,
-        threat["norm"] == "l2",
-        threat["what"],
-        bool(threat["bound"]),
-        Fraction(threat["eps"]),
-        column,
-        protocol,
-    )
-
-
 def gravest(badges: Iterable[str]) -> str:
     """Of soundness badges; "" without any, and an unknown one is the gravest."""
     return max(filter(None, badges), key=lambda badge: RANK.index(badge) if badge in RANK else len(RANK), default="")
-
-
-DOUBTED = ("needs adaptive", "unreliable")
 
 
 def marked(model: str, badge: str) -> str:

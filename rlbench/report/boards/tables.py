@@ -20,23 +20,19 @@ import pandas as pd
 from rlbench.core import Record
 from rlbench.core.errors import StoreError
 from rlbench.core.stats.metrics import wilson
-from rlbench.report.boards.scores import (
-    CORRUPTED,
-    THREAT,
-    Row,
-    Score,
-    Table,
-    column_order,
-    gravest,
-    is_bound,
-    most_shared,
-)
+from rlbench.report.boards.scores import Row, Score, Table, gravest, most_shared
+from rlbench.store.columns import CORRUPTED, THREAT, column_order, is_bound
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+from rlbench.store.columns import reading_order
 
 COMPARABLE = ("modality", "suite", "suite_version", "task", "data", "seed", "n")
+
+
 ROW = ("model", "checkpoint", "backbone", "anchors", "prompts")
+
+
 SOURCES = 10  # fewer are named: a bootstrap over them is too sure
 
 
@@ -65,18 +61,6 @@ def _interval(record: Record) -> tuple[float, float]:
     if clusters[0] is None or clusters[1] is None:
         return low, high
     return min(low, float(clusters[0])), max(high, float(clusters[1]))
-
-
-def reading_order(record: Record) -> tuple[Any, ...]:
-    """Sorts records by suite, model and column."""
-    return (
-        record.suite,
-        record.suite_version,
-        record.model,
-        column_order(record.perturbation),
-        record.n,
-        record.key,
-    )
 
 
 Cell = Mapping[str, Any]  # a row of a frame, None where something is not known, and its `column`

@@ -10,7 +10,8 @@ from typing import Any
 import pandas as pd
 
 from rlbench.report.boards import corruptions
-from rlbench.report.boards.scores import THREAT, Score, Table, differing, is_bound
+from rlbench.report.boards.scores import Score, Table, differing
+from rlbench.store.columns import THREAT, is_bound
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A5195", "#6B6B6B")
 """Colours that colour-blind people tell apart (Okabe and Ito, 2008, https://jfly.uni-koeln.de/color/), and two more."""

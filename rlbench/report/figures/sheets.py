@@ -15,7 +15,8 @@ from rlbench.core.seeds import ExampleStreams
 from rlbench.core.stats.metrics import margin
 from rlbench.core.threat import ball_of
 from rlbench.encoders.models import resolve
-from rlbench.engine.attack.judge import Meter, judge, run_attack
+from rlbench.engine.attack.judge import judge, run_attack
+from rlbench.engine.attack.meter import Meter
 from rlbench.engine.block.evaluate import Bench, prepare
 from rlbench.engine.block.inputs import Recorded
 from rlbench.report.figures.draw import Guess, Matrix, Row, Sheet

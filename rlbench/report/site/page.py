@@ -20,9 +20,10 @@ from rlbench.core import Record
 from rlbench.report.boards import corruptions, formats, leaderboard, recall
 from rlbench.report.boards.averages import macros
 from rlbench.report.boards.ranks import baseline_row, require
-from rlbench.report.boards.scores import Score, differing, gravest, is_bound, marked
-from rlbench.report.boards.tables import COMPARABLE, frame, reading_order, tables
+from rlbench.report.boards.scores import Score, differing, gravest, marked
+from rlbench.report.boards.tables import COMPARABLE, frame, tables
 from rlbench.report.figures import curves
+from rlbench.store.columns import is_bound, reading_order
 from rlbench.store.per_example import sources
 from rlbench.store.records import read_records
 from rlbench.store.rounds import pooled

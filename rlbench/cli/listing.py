@@ -1,0 +1,86 @@
+"""Lists of what is installed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from rlbench.core.errors import UnknownName
+
+if TYPE_CHECKING:
+    pass
+from rlbench.cli.main import main
+
+if TYPE_CHECKING:
+    from rlbench.encoders.cards import Model
+
+
+def installed(kind: str) -> list[dict[str, object]]:
+    """What is installed of a kind: suites, models, or a kind of plugin; imports no torch."""
+    if kind == "suites":
+        from rlbench.core.suite import suites
+
+        return [asdict(suite) for suite in suites()]
+    if kind == "models":
+        from rlbench.encoders.models import models
+
+        return [_model(model) for model in models()]
+    from rlbench.core.registry import entries
+
+    found = [entry for (of, _), entry in sorted(entries().items()) if f"{of}s" == kind]
+    return [{"name": e.name, "summary": e.summary, "defined in": f"{e.module}.{e.attribute}"} for e in found]
+
+
+def _model(model: Model) -> dict[str, object]:
+    return {
+        "name": model.name,
+        "backbone": model.backbone,
+        "modalities": list(model.modalities),
+        "summary": model.summary,
+        "source": model.source,
+        "trained on": model.data,
+        "bytes": model.size,
+        "sha256": model.sha256,
+    }
+
+
+def brief(row: Mapping[str, object]) -> dict[str, str]:
+    """A row of `installed` in few words, for a terminal: without paths, hashes cut."""
+    if "sha256" in row:
+        return _brief_model(row)
+    return {name: str(value) for name, value in row.items() if name not in ("path", "defined in")}
+
+
+def _brief_model(row: Mapping[str, Any]) -> dict[str, str]:
+    weights = [f"{modality} {row['sha256'].get(modality, '')[:12]}".strip() for modality in row["modalities"]]
+    size = f"{row['bytes'] / 1e6:.1f} MB" if row["bytes"] else ""
+    about = [row["summary"], row["trained on"] and f"Data: {row['trained on']}.", row["source"]]
+    return {
+        "name": row["name"],
+        "backbone": row["backbone"],
+        "modality, sha256": "\n".join(weights) or "-",
+        "size": size or "-",
+        "about": "\n".join(filter(None, about)),
+    }
+
+
+KINDS = ("suites", "models", "attacks", "corruptions", "defences", "objectives", "tasks")
+
+
+@main.command("list", short_help="What is installed: suites, models, attacks, ...")
+@click.argument("kind", metavar="|".join(KINDS))
+@click.option("--json", "as_json", is_flag=True, help="A JSON array on stdout, with every field.")
+def list_(kind: str, as_json: bool) -> None:
+    """What is installed: suites, models, attacks, corruptions, defences, objectives or tasks."""
+    from rlbench.cli import console, listing
+
+    if kind not in KINDS:
+        raise UnknownName("listing", kind, KINDS)
+    rows = listing.installed(kind)
+    if as_json:
+        click.echo(console.as_json(rows))
+    else:
+        console.listing([listing.brief(row) for row in rows], console.console())

@@ -1,0 +1,24 @@
+"""Interpreters of our own that end with their parent."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+
+
+def command(code: str) -> list[str]:
+    """A fresh interpreter that runs `code`, finds modules where this process does, and ends when its stdin does."""
+    start = f"import sys; sys.path[:] = {sys.path!r}; from {__name__} import follow_parent; follow_parent(); {code}"
+    return [sys.executable, "-P", "-c", start]
+
+
+def follow_parent() -> None:
+    """Ends this process when its stdin ends, a pipe that its parent never writes to."""
+    threading.Thread(target=_wait_for_parent, daemon=True).start()
+
+
+def _wait_for_parent() -> None:
+    while os.read(0, 1):
+        pass
+    os._exit(1)

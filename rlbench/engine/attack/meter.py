@@ -1,0 +1,67 @@
+"""Counts the passes of a classifier per example and splits large calls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from rlbench.core.errors import FieldError, RLBenchError
+from rlbench.engine.soundness.watch import Watch
+
+
+class Meter:
+    """A core.Classifier around any callable (B, ...) -> (B, C): splits large calls and counts passes per example.
+
+    A backward pass counts for every row of the call that it runs through, since the machine has paid for it.
+
+    Attributes:
+        forwards, backwards: (N,) int64 passes of each of the n examples.
+        watch: what is told of every pass.
+    """
+
+    def __init__(
+        self,
+        classify: Callable[[Tensor], Tensor],
+        n: int,
+        *,
+        batch_size: int = 64,
+        on_pass: Callable[[int], None] | None = None,
+        watch: Watch | None = None,
+    ) -> None:
+        if batch_size < 1:
+            raise FieldError(f"batch_size is {batch_size}; it must be at least 1")
+        self.classify, self.on_pass, self.watch = classify, on_pass, watch
+        self.batch_size = batch_size
+        self.forwards = torch.zeros(n, dtype=torch.int64)
+        self.backwards = torch.zeros(n, dtype=torch.int64)
+
+    def __call__(self, x: Tensor, rows: Tensor | None = None) -> Tensor:
+        """x (B, *shape) -> (B, C) float32 logits; rows (B,): which examples they are, default 0..B-1."""
+        rows = torch.arange(len(x)) if rows is None else rows.cpu()
+        if len(x) <= self.batch_size:
+            return self._call(x, rows)
+        parts = [slice(i, i + self.batch_size) for i in range(0, len(x), self.batch_size)]
+        return torch.cat([self._call(x[part], rows[part]) for part in parts])
+
+    def _call(self, x: Tensor, rows: Tensor) -> Tensor:
+        x = x.view_as(x) if self.watch else x  # its own hook, where an attack asks for gradients of one leaf twice
+        logits = self.classify(x).float()
+        if logits.dim() != 2 or len(logits) != len(x) or logits.shape[1] < 2:
+            raise RLBenchError(
+                f"the classifier made {tuple(logits.shape)} from a batch of {len(x)}; logits are (B, C) with C >= 2"
+            )
+        one = torch.ones_like(rows)
+        self.forwards.index_add_(0, rows, one)
+        if logits.requires_grad:
+
+            def count(gradient: Tensor) -> None:
+                self.backwards.index_add_(0, rows, one)
+
+            logits.register_hook(count)  # type: ignore[no-untyped-call]  # torch's own gap
+        if self.watch is not None:
+            self.watch.see(x, logits, rows)
+        if self.on_pass is not None:
+            self.on_pass(len(x))
+        return logits
