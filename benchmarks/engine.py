@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 from rlbench.attacks.search import pool
 from rlbench.core import Adversarial, Ball, Clean, Norm, Suite, Threat
-from rlbench.core.machine import settled
+from rlbench.core.machine import reproducible
 from rlbench.core.suite import load_suite
 from rlbench.core.threat import ball_of, parse_eps, project
 from rlbench.engine.attack.judge import judge
@@ -216,7 +216,7 @@ def measure(suite: Suite, model: str, batch_size: int, repeat: int) -> Result:
         bench.inputs.load(start, min(start + BLOCK, suite.examples))  # rendered for both
     bench.inputs.load(0, suite.examples)
     counter = Counter()
-    with counter.on(type(bench.classifier.encoder)), settled("cpu"):
+    with counter.on(type(bench.classifier.encoder)), reproducible("cpu"):
         ours(replace(suite, perturbations=suite.perturbations[:2], examples=8), bench, counter)
         runs = [(ours(suite, bench, counter), peers(suite, bench, counter)) for _ in range(repeat)]
         own, peer = (min(sides, key=lambda side: side.total.seconds) for sides in zip(*runs, strict=True))

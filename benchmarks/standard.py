@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 import rlbench
 from rlbench.core import Ball, Examples, Norm, Threat
-from rlbench.core.machine import settled
+from rlbench.core.machine import reproducible
 from rlbench.core.stats.metrics import margin, wilson
 from rlbench.core.suite import load_suite
 from rlbench.core.threat import ball_of, parse_eps, project
@@ -238,7 +238,7 @@ def main() -> None:
     options = parser.parse_args()
     norm: Norm = options.norm
     results = []
-    with settled("cpu"):
+    with reproducible("cpu"):
         for name in options.suite:
             for model in options.model:
                 for eps in options.eps:

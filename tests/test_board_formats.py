@@ -21,7 +21,7 @@ from rlbench.core.stats.metrics import wilson
 from rlbench.report.boards.leaderboard import freeze, load, render
 from rlbench.report.boards.scores import gravest
 from rlbench.report.boards.tables import frame, tables
-from rlbench.store.rounds import pooled
+from rlbench.store.rounds import pool_rounds
 
 
 def record(model: str, perturbation: str, ones: int, *, n: int = 100, suite: str = "a_b", **told: object) -> Record:
@@ -108,15 +108,15 @@ def test_rounds_are_pooled_pair_by_pair() -> None:
     """Two rounds of 10 and 14 examples that fill no whole bytes: the flags of both stand behind each other."""
     rounds = [record("own:mini", "clean", k, n=n, round=t, data=f"d{t}") for t, n, k in (("1", 10, 3), ("2", 14, 9))]
     alone = record("own:mini", "clean", 5, suite="other")
-    kept, merged = pooled([*rounds[::-1], alone])
+    kept, merged = pool_rounds([*rounds[::-1], alone])
     assert kept is alone and (merged.n, merged.n_correct) == (24, 12)
     bits = np.unpackbits(np.frombuffer(bytes.fromhex(merged.flags or ""), dtype=np.uint8))[:24]
     assert bits.tolist() == [1] * 3 + [0] * 7 + [1] * 9 + [0] * 5
     assert str(merged.provenance["data"]).endswith("(rounds 1, 2)")
     only = record("near:mini", "clean", 3, n=10, round="1", data="d1")
-    assert len(tables(frame(pooled([*rounds, only])))) == 2  # other rounds are other data
+    assert len(tables(frame(pool_rounds([*rounds, only])))) == 2  # other rounds are other data
     failed = replace(rounds[0], n_correct=None, flags=None, error="crash")
-    assert pooled([failed, rounds[1]])[0].error == "crash"
+    assert pool_rounds([failed, rounds[1]])[0].error == "crash"
 
 
 def test_the_command_line(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from rlbench.core import Record
 from rlbench.core.errors import UnknownName
-from rlbench.core.stats.metrics import mcnemar, resampled, sign_flip
+from rlbench.core.stats.metrics import bootstrap_means, mcnemar, sign_flip
 from rlbench.report.boards.averages import families, macros
 from rlbench.report.boards.ranks import baseline_row, differences, ranks, require
 from rlbench.report.boards.scores import Row, Score, Table
@@ -188,8 +188,8 @@ def test_the_stratified_bootstrap_covers() -> None:
 def test_known_sources_are_drawn_whole() -> None:
     """Sources of ten equal examples: the bootstrap's deviation is that of a tenth of the examples."""
     values = np.repeat([1.0] * 14 + [0.0] * 6, 10)
-    whole = resampled(values.tolist(), np.repeat(np.arange(20), 10).astype(str).tolist(), draws=4000)
-    alone = resampled(values.tolist(), draws=4000)
+    whole = bootstrap_means(values.tolist(), np.repeat(np.arange(20), 10).astype(str).tolist(), draws=4000)
+    alone = bootstrap_means(values.tolist(), draws=4000)
     assert whole.std() / alone.std() == pytest.approx(np.sqrt(10), rel=0.06)
     assert alone.std() == pytest.approx(np.sqrt(0.7 * 0.3 / 200), rel=0.06)
     rows = [record("a", "clean", values.astype(int).tolist(), suite=m, modality=m) for m in MODALITIES[:2]]

@@ -133,9 +133,9 @@ def test_other_references_stay_when_some_are_renewed(call: Call, tmp_path: Path)
     first = call("check", "--suite", blobs(tmp_path), "--model", "linear", "--update", "--workers", 1)
     file = tmp_path / "leaderboards" / "records" / "blobs-check.jsonl"
     others = [replace(r, model="other:mini") for r in read_records([file])]
-    from rlbench.gate.check import renewed
+    from rlbench.gate.check import renew_references
 
-    text = renewed(file, others)[0][file]
+    text = renew_references(file, others)[0][file]
     assert first.exit_code == 0 and set(file.read_text().splitlines()) < set(text.splitlines())
     assert len(text.splitlines()) == 4
 
@@ -153,9 +153,9 @@ def stored(call: Call, tmp_path: Path) -> Path:
             bits[i] = "1"
         flags = f"{int(''.join(bits), 2):0{len(record.flags or '')}x}"
         records.append(replace(record, flags=flags, n_correct=(record.n_correct or 0) + len(wrong)))
-    from rlbench.gate.check import renewed
+    from rlbench.gate.check import renew_references
 
-    (tmp_path / "reference.jsonl").write_text(*renewed(tmp_path / "reference.jsonl", records)[0].values())
+    (tmp_path / "reference.jsonl").write_text(*renew_references(tmp_path / "reference.jsonl", records)[0].values())
     return tmp_path / "store"
 
 

@@ -129,7 +129,7 @@ def test_a_card_that_is_no_yaml(run: Path) -> None:
 def test_a_family_without_a_card_is_a_model(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a third-party encoder in one file gets: a name, and its modalities once it is asked for."""
     monkeypatch.setattr(checkpoints, "folders", lambda: iter(()))
-    checkpoints._installed.cache_clear()
+    checkpoints._list_installed.cache_clear()
     try:
         assert {"linear", "mini"} <= {model.name for model in models()}
         assert resolve("linear").modalities == ("image",)
@@ -137,4 +137,4 @@ def test_a_family_without_a_card_is_a_model(monkeypatch: pytest.MonkeyPatch) -> 
         with pytest.raises(FieldError, match="needs the field 'files'"):
             load_encoder("mini")
     finally:
-        checkpoints._installed.cache_clear()
+        checkpoints._list_installed.cache_clear()

@@ -88,10 +88,10 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     import yaml
 
-    from rlbench.encoders.mini import BOXES, Tower, packed
+    from rlbench.encoders.mini import BOXES, Tower, pack
 
     folder = tmp_path_factory.mktemp("run")
-    data = packed(Tower(BOXES["thermal"]))
+    data = pack(Tower(BOXES["thermal"]))
     (folder / "t.safetensors").write_bytes(data)
     entry = {"file": "t.safetensors", "sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
     card = {

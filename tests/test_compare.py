@@ -14,7 +14,7 @@ from rlbench.cli.main import main
 from rlbench.core import Record
 from rlbench.core.errors import StoreError
 from rlbench.core.stats.paired import Pairs
-from rlbench.gate.check import renewed
+from rlbench.gate.check import renew_references
 from rlbench.gate.compare import compare, doubts
 from rlbench.gate.render import contrasts
 
@@ -86,7 +86,7 @@ def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Resul
     (tmp_path / "rlbench-results").mkdir()
     both, later = [*side("fare", 1, 0.5), *side("rlbind", 2, 0.7)], side("rlbind", 3, 0.6, sources=40)
     for file, records in ((tmp_path / "rlbench-results" / "records.jsonl", both), (tmp_path / "later.jsonl", later)):
-        (text,) = renewed(tmp_path / "x.jsonl", records)[0].values()
+        (text,) = renew_references(tmp_path / "x.jsonl", records)[0].values()
         file.write_text(text)
     return lambda *arguments: CliRunner().invoke(main, ["compare", *map(str, arguments)], catch_exceptions=False)
 

@@ -94,7 +94,7 @@ def test_pink_noise_has_equal_power_in_every_octave() -> None:
 
 def test_filters_pass_and_stop() -> None:
     low = registry.make("corruption", "low_pass", {"rate": RATE})
-    assert [low.scaled(level) for level in low.levels] == pytest.approx([3600, 2700, 1800, 900, 450])
+    assert [low.scale(level) for level in low.levels] == pytest.approx([3600, 2700, 1800, 900, 450])
     assert low.level(3) == "1800 Hz"
     for name, kept, lost in (("low_pass", 200, 1800), ("high_pass", 3200, 400)):
         assert heard(tone(kept), name, 4)[RATE:].std() == pytest.approx(0.25 / 2**0.5, rel=0.05)

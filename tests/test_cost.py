@@ -21,7 +21,7 @@ from rlbench.engine.cells.groups import Group
 from rlbench.engine.plan import planner
 from rlbench.engine.plan.budget import largest, seconds
 from rlbench.engine.plan.cost import Cost, Pace, Rates, bounds
-from rlbench.engine.plan.pilot import CHUNK, rehearse, shortened
+from rlbench.engine.plan.pilot import CHUNK, rehearse, shorten
 from rlbench.engine.plan.planner import plan
 from rlbench.engine.run.runner import execute, run
 from rlbench.store.blocks import Block
@@ -173,7 +173,7 @@ def test_attacks_are_cut_or_stood_in_for() -> None:
 
     def cut(attack: str, **fields: int) -> tuple[str, dict[str, object]]:
         group = Group(Corrupted("snow", 1), (Adversarial(attack, threat, tuple(sorted(fields.items()))),))
-        short = shortened(group, 10)
+        short = shorten(group, 10)
         assert short.corrupted == group.corrupted and short.attacks[0].threat == threat
         return short.attacks[0].attack, dict(short.attacks[0].fields)
 

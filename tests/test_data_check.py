@@ -8,7 +8,7 @@ import soundfile
 from click.testing import CliRunner, Result
 
 from rlbench.cli.main import main
-from rlbench.tasks.integrity import data_sets, inspected
+from rlbench.tasks.integrity import data_sets, inspect_copy
 from rlbench.tasks.trees import names
 
 
@@ -36,7 +36,7 @@ def test_a_whole_copy_then_a_damaged_one(tmp_path) -> None:
     assert result.exit_code == 0, result.output
     assert "ok     test examples: 2,000 of 2,000\n  ok     classes: 50 of 50\n" in result.output
     assert "licence: CC BY-NC 3.0" in result.output and result.output.endswith("verdict: no fault found\n")
-    whole = {finding.what: finding.found for finding in inspected("esc50", str(tmp_path)).findings}
+    whole = {finding.what: finding.found for finding in inspect_copy("esc50", str(tmp_path)).findings}
     (tmp_path / "audio" / "dog-0.wav").unlink()
     (tmp_path / "audio" / "dog-1.wav").unlink()
     (tmp_path / "audio" / "dog-1.wav").touch()
@@ -49,7 +49,7 @@ def test_a_whole_copy_then_a_damaged_one(tmp_path) -> None:
 def test_what_can_not_be_decoded_is_named(tmp_path) -> None:
     _esc50(tmp_path, per_class=1)
     (tmp_path / "one.wav").write_bytes(b"no sound at all")
-    found = {finding.what: finding for finding in inspected("esc50", str(tmp_path)).findings}
+    found = {finding.what: finding for finding in inspect_copy("esc50", str(tmp_path)).findings}
     assert not found["decoding"].good and "can't read the recording" in found["decoding"].found
     assert not found["test examples"].good and found["test examples"].found == "50 of 2,000"
 
@@ -59,7 +59,7 @@ def test_a_checksum(tmp_path) -> None:
     (tmp_path / "cifar-10-batches-bin").mkdir()
     (tmp_path / "cifar-10-batches-bin" / "test_batch.bin").write_bytes(bytes(3073) * 3)
     (tmp_path / "cifar-10-batches-py" / "test_batch").write_bytes(b"")
-    found = {finding.what: finding for finding in inspected("cifar10", str(tmp_path)).findings}
+    found = {finding.what: finding for finding in inspect_copy("cifar10", str(tmp_path)).findings}
     checksum = found["md5 of test_batch"]  # RFC 1321: of nothing
     assert not checksum.good and checksum.found.startswith("d41d8cd98f00b204e9800998ecf8427e; it should be 40351d58")
     assert not found["classes"].good and found["classes"].found == "1 of 10; none of automobile, bird, cat, ..."

@@ -14,7 +14,7 @@ from rlbench.core.stats.metrics import margin
 from rlbench.encoders.clip.hashed_text import HashedText
 from rlbench.encoders.heads import prompts, zero_shot
 from rlbench.encoders.linear import Linear, weights
-from rlbench.encoders.mini import BOXES, Mini, Tower, mini, packed, unpacked
+from rlbench.encoders.mini import BOXES, Mini, Tower, mini, pack, unpack
 from rlbench.tasks.blobs import Blobs
 
 
@@ -90,19 +90,19 @@ def test_hashed_text_has_the_geometry_of_a_text_tower() -> None:
 def test_a_packed_tower_comes_back(tmp_path: Path) -> None:
     torch.manual_seed(0)
     tower = Tower(BOXES["thermal"])
-    data = packed(tower)
-    assert data == packed(tower) and len(data) < 750_000
-    again = unpacked(data, "thermal", "test")
+    data = pack(tower)
+    assert data == pack(tower) and len(data) < 750_000
+    again = unpack(data, "thermal", "test")
     for name, value in tower.state_dict().items():
         assert torch.equal(again.state_dict()[name], value.half().float())
-    assert packed(again) == data and not any(p.requires_grad for p in again.parameters())
+    assert pack(again) == data and not any(p.requires_grad for p in again.parameters())
 
 
 @pytest.mark.parametrize("modality", BOXES)
 def test_mini_embeds_every_modality(modality, tmp_path: Path) -> None:
     torch.manual_seed(0)
     path = tmp_path / "tower.safetensors"
-    path.write_bytes(packed(Tower(BOXES[modality])))
+    path.write_bytes(pack(Tower(BOXES[modality])))
     encoder = mini(files={modality: path})
     assert isinstance(encoder, Mini) and list(encoder.boxes) == [modality] and not encoder.training
     x = torch.rand(3, *BOXES[modality].shape, requires_grad=True)
@@ -116,25 +116,25 @@ def test_mini_embeds_every_modality(modality, tmp_path: Path) -> None:
 
 
 def test_a_faulty_tower_is_refused(tmp_path: Path) -> None:
-    data = packed(Tower(BOXES["thermal"]))
+    data = pack(Tower(BOXES["thermal"]))
     for faulty in (data[:-100], b"", b"not safetensors at all, but long enough to have a header"):
         with pytest.raises(CheckpointError, match=r"x\.safetensors"):
-            unpacked(faulty, "thermal", "x.safetensors")
+            unpack(faulty, "thermal", "x.safetensors")
     with pytest.raises(CheckpointError, match="image tower"):
-        unpacked(data, "image", "x.safetensors")
+        unpack(data, "image", "x.safetensors")
     broken = Tower(BOXES["thermal"])
     with torch.no_grad():
         broken.head.bias[0] = float("nan")
     with pytest.raises(CheckpointError, match="not finite"):
-        unpacked(packed(broken), "thermal", "x.safetensors")
+        unpack(pack(broken), "thermal", "x.safetensors")
 
 
 def test_eight_bits_a_weight_are_near_the_weights() -> None:
     """Rounding to 255 levels of a row's largest weight is at most half a level off; vectors keep half precision."""
     tower = mini(fresh=("thermal",), seed=3).towers["thermal"]
-    data = packed(tower, rows="int8")
-    assert len(data) < 0.6 * len(packed(tower))
-    near = unpacked(data, "thermal", "here")
+    data = pack(tower, rows="int8")
+    assert len(data) < 0.6 * len(pack(tower))
+    near = unpack(data, "thermal", "here")
     for (name, own), other in zip(tower.state_dict().items(), near.state_dict().values(), strict=True):
         rows = own.flatten(1) if own.dim() > 1 and len(own) > 1 else own.reshape(1, -1)
         level = rows.abs().amax(1) / (127 if own.dim() > 1 and len(own) > 1 else 1024)

@@ -19,8 +19,8 @@ from rlbench.core import Box
 from rlbench.core.errors import DataError, FieldError, RLBenchError
 from rlbench.core.registry import make
 from rlbench.core.stats.acceptance_sampling import least_lost, least_share, p_few, p_lost
-from rlbench.gate.submission import Claim, entry_of, read_entry, written
-from rlbench.gate.verify import judged, verify
+from rlbench.gate.submission import Claim, entry_of, read_entry, to_json
+from rlbench.gate.verify import judge_subset, verify
 from rlbench.tasks.subset import of_rows
 
 BLOBS = """suite: blobs-claim
@@ -132,10 +132,10 @@ def test_a_few_flips_of_another_machine_do_not_refute(entry: Any, records: list[
     claim = entry.claims[0]
     correct = claim.correct()
     own = replace(records[0], flags=np.packbits(correct ^ (np.arange(300) == 7)).tobytes().hex())
-    [finding] = judged([claim], range(300), [own], margin=1, alpha=0.05)
+    [finding] = judge_subset([claim], range(300), [own], margin=1, alpha=0.05)
     assert finding.p == 1.0
     failed = replace(own, flags=None, n_correct=None, error="it crashed")
-    assert judged([claim], range(300), [failed], margin=1, alpha=0.05)[0].p == 0.0
+    assert judge_subset([claim], range(300), [failed], margin=1, alpha=0.05)[0].p == 0.0
 
 
 @pytest.mark.parametrize(
@@ -158,9 +158,9 @@ def test_what_can_not_be_tested_is_an_error(entry: Any, change: dict[str, str], 
 
 
 def test_an_entry_is_read_as_it_is_written(entry: Any, tmp_path: Path) -> None:
-    (tmp_path / "e.json").write_text(written(entry))
+    (tmp_path / "e.json").write_text(to_json(entry))
     assert read_entry(tmp_path / "e.json") == entry
-    assert "seconds" not in written(entry) and set(entry.provenance) >= {"torch", "device"}
+    assert "seconds" not in to_json(entry) and set(entry.provenance) >= {"torch", "device"}
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ def test_an_entry_is_read_as_it_is_written(entry: Any, tmp_path: Path) -> None:
     ],
 )
 def test_a_faulty_entry_names_the_file_and_the_field(entry: Any, tmp_path: Path, change: Change, words: str) -> None:
-    raw = json.loads(written(entry))
+    raw = json.loads(to_json(entry))
     change(raw)
     file = tmp_path / "e.json"
     file.write_text(json.dumps(raw))

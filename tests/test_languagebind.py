@@ -259,7 +259,7 @@ def test_without_the_files_there_is_one_clear_line(tmp_path, monkeypatch) -> Non
     assert "; where there is network, run: hf download LanguageBind/LanguageBind_Thermal;" in str(caught.value)
     assert "\n" not in str(caught.value) and "offline mode" in str(caught.value).lower()
     with pytest.raises(CheckpointError, match="'no name at all' is no name of a checkpoint on the hub"):
-        hub.fetched("no name at all")
+        hub.fetch("no name at all")
     cached = tmp_path / "models--LanguageBind--LanguageBind_Depth"
     published(cached / "snapshots" / "abc123", "depth")
     (cached / "refs").mkdir()

@@ -55,7 +55,7 @@ def test_the_filter_bank(expected) -> None:
 @pytest.mark.parametrize(("seconds", "name"), [(3, "3s"), (5, "5s"), (12, "12s_firststarts")])
 def test_sounds_are_tiled_or_cut_in_thirds(expected, originals, seconds, name) -> None:
     mel = filterbank.fbank(centred(wave(seconds)), 112)
-    x = (filterbank.fitted(mel, 1036).transpose(2, 3) - filterbank.MEAN) / (2 * filterbank.STD)
+    x = (filterbank.fit_frames(mel, 1036).transpose(2, 3) - filterbank.MEAN) / (2 * filterbank.STD)
     torch.testing.assert_close(x[0, :, ::8, ::37], expected[f"audio_pixel_{name}"], atol=1e-5, rtol=0)
     frames = json.loads((originals / "preproc" / "meta.json").read_text())["audio_frames"]
     for length, count in frames.items():
@@ -68,7 +68,7 @@ def test_the_fronts_give_what_the_processor_gives(expected) -> None:
     x = heard(wave(3)[None])
     torch.testing.assert_close(x[0, :, ::8, ::37], expected["audio_pixel_3s"], atol=1e-5, rtol=0)
     seen = front_of("audio", AUDIO, BoxOptions())
-    mel = filterbank.fitted(filterbank.fbank(centred(wave(3)), 112), 1036)[:, :1].transpose(2, 3)
+    mel = filterbank.fit_frames(filterbank.fbank(centred(wave(3)), 112), 1036)[:, :1].transpose(2, 3)
     assert seen.box.shape == mel.shape[1:] and seen.box.low < mel.min() and mel.max() < seen.box.high
     torch.testing.assert_close(seen(mel), x, atol=1e-5, rtol=0)
     assert front_of("audio", AUDIO, BoxOptions(pieces=3)).box.shape == (3, 112, 1036)
@@ -82,7 +82,7 @@ def test_recordings_and_the_audio_world_are_heard_the_same_way(tmp_path) -> None
     both = np.stack([0.5 * np.sin(2 * np.pi * 440 * t), 0.1 * np.cos(9000 * t)], 1).astype(np.float32)
     soundfile.write(tmp_path / "a.wav", both, 44100, subtype="FLOAT")
     unit = sounds.audio(tmp_path / "a.wav", box, rate=8000, seconds=1.0)
-    mel = preprocess.heard(torch.from_numpy(both[None, :, 0]), 44100, box)
+    mel = preprocess.render_audio(torch.from_numpy(both[None, :, 0]), 44100, box)
     assert mel.shape == (1, 1, 112, 1036) and unit.min() >= 0 and unit.max() <= 1
     torch.testing.assert_close(box.low + (box.high - box.low) * torch.from_numpy(unit), mel[0], atol=1e-5, rtol=0)
     bands = 1127 * np.log1p(np.array([20, 440, 8000]) / 700)
@@ -151,10 +151,10 @@ def test_clips(expected, originals, tmp_path) -> None:
 def test_resampling(expected, rate, sweep, tone) -> None:
     t = np.arange(rate // 2) / rate
     x = 0.5 * np.sin(2 * np.pi * (200 * t + sweep * t**2)) + tone * np.sin(2 * np.pi * 9000 * t)
-    found = preprocess.resampled(torch.from_numpy(x.astype(np.float32))[None], rate, 16000)
+    found = preprocess.resample(torch.from_numpy(x.astype(np.float32))[None], rate, 16000)
     assert found.shape == (1, 8000)
     torch.testing.assert_close(found[:, ::20], expected[f"resample_{rate}_16000"], atol=1e-5, rtol=0)
-    assert preprocess.resampled(found, 16000, 16000) is found
+    assert preprocess.resample(found, 16000, 16000) is found
 
 
 def test_no_wave_leaves_the_box_of_log_mel() -> None:
@@ -177,8 +177,8 @@ def test_gradients_of_the_fronts() -> None:
     """In float64 against finite differences; a wave with silence has finite ones, that are 0 there."""
     g = torch.Generator().manual_seed(0)
     x = (0.1 * torch.randn(1, 720, generator=g, dtype=torch.float64)).requires_grad_()
-    assert torch.autograd.gradcheck(lambda v: filterbank.fitted(filterbank.fbank(v, 8), 5), (x,))
-    assert torch.autograd.gradcheck(lambda v: preprocess.resampled(v, 3, 2), (x[:, :40],))
+    assert torch.autograd.gradcheck(lambda v: filterbank.fit_frames(filterbank.fbank(v, 8), 5), (x,))
+    assert torch.autograd.gradcheck(lambda v: preprocess.resample(v, 3, 2), (x[:, :40],))
     picture = (0.2 + 0.6 * torch.rand(1, 6, 9, generator=g, dtype=torch.float64)).requires_grad_()
     assert torch.autograd.gradcheck(lambda v: preprocess.picture(v, 4), (picture,))
     clip = torch.rand(1, 2, 6, 9, generator=g, dtype=torch.float64).requires_grad_()

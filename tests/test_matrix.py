@@ -13,7 +13,7 @@ from rlbench.core.errors import AttackError
 from rlbench.core.threat import Ball, contains, distance
 from rlbench.engine.attack.block_attacks import Case, Outcome, _Matrix
 from rlbench.engine.attack.meter import Meter
-from rlbench.engine.cells.bounds import told as told_of
+from rlbench.engine.cells.bounds import describe_attack as told_of
 from rlbench.engine.cells.groups import groups
 from rlbench.engine.cells.modes import in_mode
 

@@ -158,7 +158,7 @@ def test_a_recording_too_long_for_memory(tmp_path, monkeypatch) -> None:
 def test_rates_without_a_common_divisor_are_resampled_like_others(old, new) -> None:
     """The same sums in another order; and a tone stays where it is."""
     wave = torch.randn(2, 3000, generator=torch.Generator().manual_seed(0))
-    one, other = preprocess.resampled(wave, old, new), preprocess._resampled_singly(wave, old, new)
+    one, other = preprocess.resample(wave, old, new), preprocess._resampled_singly(wave, old, new)
     torch.testing.assert_close(one, other, atol=1e-5, rtol=0)
 
 
@@ -166,7 +166,7 @@ def test_rates_without_a_common_divisor_are_resampled_like_others(old, new) -> N
 def test_an_odd_rate_keeps_a_tone(tmp_path, rate) -> None:
     t = np.arange(rate) / rate
     soundfile.write(tmp_path / "a.wav", 0.5 * np.sin(2 * np.pi * 1000 * t), rate)
-    x = preprocess.resampled(torch.from_numpy(np.sin(2 * np.pi * 1000 * t).astype(np.float32))[None], rate, 16_000)
+    x = preprocess.resample(torch.from_numpy(np.sin(2 * np.pi * 1000 * t).astype(np.float32))[None], rate, 16_000)
     inner = x[0, 100:15_900].double().numpy()
     np.testing.assert_allclose(inner, np.sin(2 * np.pi * 1000 * np.arange(100, 15_900) / 16_000), atol=3e-3)
     for box in (FBANK, WAVE):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from scipy.stats import binomtest
 
-from rlbench.core.stats.metrics import clustered, holm, margin, mcnemar, wilson, worst_case
+from rlbench.core.stats.metrics import cluster_interval, holm, margin, mcnemar, wilson, worst_case
 
 
 @pytest.mark.parametrize(("k", "n"), [(0, 10), (10, 10), (3, 7), (250, 500), (499, 500), (1, 5000)])
@@ -48,7 +48,7 @@ def test_the_clustered_interval_covers_and_is_wider_than_wilsons() -> None:
     g, held = np.random.default_rng(1), 0
     for _ in range(200):
         right = np.repeat(g.random(60) < 0.7, 5)
-        low, high = clustered(right.tolist(), np.repeat(np.arange(60), 5).astype(str).tolist(), draws=400)
+        low, high = cluster_interval(right.tolist(), np.repeat(np.arange(60), 5).astype(str).tolist(), draws=400)
         held += low <= 0.7 <= high
         own = wilson(int(right.sum()), 300)
         assert high - low > 1.5 * (own[1] - own[0])

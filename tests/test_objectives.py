@@ -40,7 +40,7 @@ def _found(name: str, fields: dict, batch: Batch) -> dict[str, np.ndarray]:
     found = dict(zip(("df", "df_adv"), torch.autograd.grad(loss.sum(), (f, f_adv), allow_unused=True), strict=True))
     found["loss"] = loss.detach()
     if "f_adv" in objective.needs:
-        raised = objective.ascended(f_adv, f.detach(), batch)
+        raised = objective.adversary_loss(f_adv, f.detach(), batch)
         found["raised"], found["draised"] = raised.detach(), torch.autograd.grad(raised.sum(), f_adv)[0]
     zero = torch.zeros(2, 3, dtype=torch.float64)
     return {key: (zero if value is None else value).numpy() for key, value in found.items()}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rlbench.cli.console import retrieved
+from rlbench.cli.console import describe_recalls
 from rlbench.core import Record
 from rlbench.report.boards import leaderboard, recall
 from rlbench.report.boards import reported as paper
@@ -99,5 +99,5 @@ def test_all_recalls_of_a_descending_attack_are_bounds() -> None:
 
 
 def test_a_run_prints_bounds_as_bounds() -> None:
-    shown = retrieved(record("pgd linf 2/255", 5))
+    shown = describe_recalls(record("pgd linf 2/255", 5))
     assert shown["x-to-text R@1"] == "10.0" and shown["text-to-x R@1"] == "≤ 30.0"

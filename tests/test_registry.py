@@ -9,7 +9,7 @@ import pytest
 from rlbench.core import registry
 from rlbench.core.errors import FieldError, UnknownName
 from rlbench.core.threat import parse_eps
-from rlbench.core.validation import checked
+from rlbench.core.validation import check_fields
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,26 +51,26 @@ def test_an_unknown_name_gets_a_hint() -> None:
 )
 def test_wrong_fields_are_named(values, text) -> None:
     with pytest.raises(FieldError, match=text):
-        checked(Plugin, values, "attack 'x'")
+        check_fields(Plugin, values, "attack 'x'")
 
 
 def test_right_fields_pass_and_lists_become_tuples() -> None:
-    assert checked(Plugin, {"rate": 1, "names": ["a"]}, "x") == {"rate": 1, "names": ("a",)}
+    assert check_fields(Plugin, {"rate": 1, "names": ["a"]}, "x") == {"rate": 1, "names": ("a",)}
 
 
 def test_a_factory_may_check_the_rest_of_its_fields_itself() -> None:
     def factory(*, steps: int, **rest: object) -> None: ...
 
-    assert checked(factory, {"steps": 1, "own": "x"}, "attack 'x'") == {"steps": 1, "own": "x"}
+    assert check_fields(factory, {"steps": 1, "own": "x"}, "attack 'x'") == {"steps": 1, "own": "x"}
     with pytest.raises(FieldError, match="must be a whole number"):
-        checked(factory, {"steps": "x", "own": "x"}, "attack 'x'")
+        check_fields(factory, {"steps": "x", "own": "x"}, "attack 'x'")
 
 
 def test_a_missing_field_is_named() -> None:
     def factory(*, steps: int, name: str = "x") -> None: ...
 
     with pytest.raises(FieldError, match="needs the field 'steps'"):
-        checked(factory, {}, "task 'x'")
+        check_fields(factory, {}, "task 'x'")
 
 
 @pytest.mark.parametrize(

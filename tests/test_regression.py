@@ -10,7 +10,7 @@ from scipy.stats import binomtest, norm
 
 from rlbench.core import Record
 from rlbench.core.errors import FieldError
-from rlbench.core.stats.metrics import clustered, holm, mcnemar, wilson
+from rlbench.core.stats.metrics import cluster_interval, holm, mcnemar, wilson
 from rlbench.core.stats.paired import Pairs, power, score_bound
 from rlbench.gate.regression import Policy, Report, gate
 from rlbench.store.flags import flags_of
@@ -111,7 +111,7 @@ def test_intervals_cover() -> None:
     for _ in range(600):
         shares = g.beta(6, 2, 80)
         correct = (g.random((80, 5)) < shares[:, None]).ravel()
-        low, high = clustered(correct.tolist(), np.repeat(np.arange(80).astype(str), 5).tolist(), draws=400)
+        low, high = cluster_interval(correct.tolist(), np.repeat(np.arange(80).astype(str), 5).tolist(), draws=400)
         hits += low <= 0.75 <= high
     assert 0.93 <= hits / 600 <= 0.97
 

@@ -47,12 +47,12 @@ def test_foreign_code_is_seeded_and_the_global_generators_are_restored() -> None
         return [torch.rand(1).item(), float(np.random.rand()), random.random()]
 
     states = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()
-    with seeds.seeded(3, torch.device("cpu")):
+    with seeds.seed_globals(3, torch.device("cpu")):
         first = draws()
-    with pytest.raises(ValueError, match="stop"), seeds.seeded(3, torch.device("cpu")):
+    with pytest.raises(ValueError, match="stop"), seeds.seed_globals(3, torch.device("cpu")):
         assert draws() == first
         raise ValueError("stop")
-    with seeds.seeded(4, torch.device("cpu")):
+    with seeds.seed_globals(4, torch.device("cpu")):
         assert draws() != first
     assert torch.equal(torch.get_rng_state(), states[0])
     assert (random.getstate(), np.random.get_state()[1].tolist()) == states[1:]

@@ -18,8 +18,8 @@ from rlbench.training import loop
 from rlbench.training.adversary import adversarial
 from rlbench.training.loop import Trainer, rate
 from rlbench.training.means import Means
-from rlbench.training.prepare import prepared
-from rlbench.training.recipe import described, load_recipe, methods
+from rlbench.training.prepare import prepare
+from rlbench.training.recipe import describe, load_recipe, methods
 
 TINY = {"examples": 64, "epochs": 1, "batch": 32, "attack_steps": 1, "validation": 32}
 MODALITIES = ("image", "thermal", "audio", "video")
@@ -30,7 +30,7 @@ def _trainer(method: str, stage: int | None = None, modality: str = "thermal", *
     given = {**TINY, "init": "fare:mini", **overrides}
     if method == "languagebind":
         given["init"] = "random"
-    run = prepared(load_recipe(method, stage, modality=modality, overrides=given), modality)
+    run = prepare(load_recipe(method, stage, modality=modality, overrides=given), modality)
     trainer = Trainer(run, Accelerator(cpu=True), Means())
     trainer.start(0)
     return trainer
@@ -108,10 +108,10 @@ def test_unknown_methods_stages_modalities_and_objectives() -> None:
 
 def test_a_run_says_where_it_starts() -> None:
     start = {"init": "fare:mini", "epochs": 2, "attack_steps": 3}
-    text = described(load_recipe("rlbind", 2, modality="video", overrides=start))
+    text = describe(load_recipe("rlbind", 2, modality="video", overrides=start))
     assert text == "from fare:mini (the bundled one), 2 epochs of up to 6000 examples, Linf 2/255 by PGD-3"
-    assert "bundled" not in described(load_recipe("rlbind", 2, modality="video", overrides={"init": "runs/fare"}))
-    text = described(load_recipe("languagebind", modality="video", overrides={"steps": 7}))
+    assert "bundled" not in describe(load_recipe("rlbind", 2, modality="video", overrides={"init": "runs/fare"}))
+    text = describe(load_recipe("languagebind", modality="video", overrides={"steps": 7}))
     assert text == "from random weights, 7 steps"
 
 

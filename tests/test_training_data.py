@@ -18,9 +18,9 @@ from rlbench.training import pool as pools
 from rlbench.training.data import Batches, Part
 from rlbench.training.examples import Pool, part, pool
 from rlbench.training.loop import Trainer
-from rlbench.training.lora import inject, merged
+from rlbench.training.lora import inject, merge
 from rlbench.training.means import Means
-from rlbench.training.prepare import prepared
+from rlbench.training.prepare import prepare
 from rlbench.training.recipe import Recipe, load_recipe
 from rlbench.training.run import train
 
@@ -181,7 +181,7 @@ def test_a_tree_trains_with_crops_and_loaders(tree, tmp_path) -> None:
 
 def _trainer(**overrides: object) -> Trainer:
     recipe = load_recipe("fare", modality="thermal", overrides={**TINY, "lora": 4, **overrides})
-    trainer = Trainer(prepared(recipe, "thermal"), Accelerator(cpu=True), Means())
+    trainer = Trainer(prepare(recipe, "thermal"), Accelerator(cpu=True), Means())
     trainer.start(0)
     return trainer
 
@@ -241,7 +241,7 @@ def test_low_rank_updates_of_clip_towers(modality: str) -> None:
     name = next(name for name in factors if "v_proj.lora_A" in name).split(".lora_A")[0]
     a, b = (factors[f"{name}.lora_{factor}.default.weight"] for factor in "AB")
     base = tower.state_dict()[f"{name}.base_layer.weight"].clone()
-    with merged(tower):
+    with merge(tower):
         assert list(tower.state_dict()) == names
         torch.testing.assert_close(tower.state_dict()[f"{name}.weight"], base + 16 / 2 * b @ a)
 

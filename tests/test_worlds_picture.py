@@ -10,7 +10,7 @@ from rlbench.core.registry import make
 from rlbench.encoders.heads import prompts
 from rlbench.tasks import image_world
 from rlbench.tasks.image_world import ImageWorld
-from rlbench.tasks.shapes import Frame, cells, grid, pose, quantised, smooth
+from rlbench.tasks.shapes import Frame, cells, grid, pose, quantise, smooth
 from rlbench.tasks.thermal_world import ThermalWorld
 from rlbench.tasks.world import World
 
@@ -63,7 +63,7 @@ def test_coarse_fields_interpolate_and_cells_repeat() -> None:
     np.testing.assert_allclose(smooth(corners, (10, 16)), 2 + 3 * y + x)
     coarse = np.arange(12.0).reshape(3, 4)
     np.testing.assert_array_equal(cells(coarse, (6, 12)), coarse.repeat(2, 0).repeat(3, 1))
-    np.testing.assert_array_equal(quantised(np.array([-1.0, 0.5, 2.0])) * 255, [0, 128, 255])
+    np.testing.assert_array_equal(quantise(np.array([-1.0, 0.5, 2.0])) * 255, [0, 128, 255])
 
 
 # Both worlds

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rlbench.attacks.apgd import APGD, surface
 from rlbench.attacks.search.jobs import Search, State
-from rlbench.attacks.search.losses import LOSSES, defined
+from rlbench.attacks.search.losses import LOSSES, substitute
 from rlbench.attacks.search.pool import alone, clean_logits
 from rlbench.core import Ball, Classifier, Streams
 from rlbench.core.errors import FieldError
@@ -58,7 +58,7 @@ class Adaptive:
 
     def loss_used(self, n_classes: int) -> str:
         """The names of the losses that are ascended with this number of classes."""
-        return f"ce, {defined('dlr-targeted', n_classes)}"
+        return f"ce, {substitute('dlr-targeted', n_classes)}"
 
     def passes(self, n_classes: int) -> tuple[int, int]:
         """The most forward and backward passes of an example."""
@@ -134,10 +134,10 @@ class _Search(Search):
         turn, i = self.slots["turn"], self.slots["i"]
         return super().finished() | (turn < CE) | ((turn > CE) & (i == self.targeted))
 
-    def ascended(self, logits: Tensor) -> Tensor:
+    def adversary_loss(self, logits: Tensor) -> Tensor:
         """(B,) cross-entropy in the steps and the first run, then the targeted loss."""
         y = self.slots["y"]
-        return torch.where(self.slots["turn"] <= CE, LOSSES["ce"](logits, y, y), super().ascended(logits))
+        return torch.where(self.slots["turn"] <= CE, LOSSES["ce"](logits, y, y), super().adversary_loss(logits))
 
     def record(self, s: State, logits: Tensor) -> Tensor:
         """Keeps the best points' logits, too."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from rlbench.attacks.search.jobs import Search, Start, State, direction, inside
-from rlbench.attacks.search.losses import MIN_CLASSES, LossName, defined
+from rlbench.attacks.search.losses import MIN_CLASSES, LossName, substitute
 from rlbench.attacks.search.pool import alone, clean_logits
 from rlbench.core import Ball, Classifier, Streams
 from rlbench.core.errors import FieldError
@@ -79,7 +79,7 @@ class APGD:
 
     def loss_used(self, n_classes: int) -> str:
         """The name of the loss that is ascended with this number of classes."""
-        return defined(LOSS[self.name], n_classes)
+        return substitute(LOSS[self.name], n_classes)
 
     def passes(self, n_classes: int) -> tuple[int, int]:
         """The most forward and backward passes of an example; a run's last point has no gradient."""

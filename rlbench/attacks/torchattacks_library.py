@@ -17,7 +17,7 @@ from rlbench.core.errors import AttackError, FieldError
 from rlbench.core.registry import register
 from rlbench.core.seeds import ExampleStreams
 from rlbench.core.threat import parse_eps
-from rlbench.core.validation import checked
+from rlbench.core.validation import check_fields
 
 L2 = ("CW", "DeepFool", "PGDL2")
 EITHER = ("APGD", "APGDT", "AutoAttack", "FAB", "Square")
@@ -101,16 +101,16 @@ class TorchAttack:
         """The most forward and backward passes of an example: counted on a classifier that can't be broken."""
         own = inspect.signature(getattr(torchattacks, self.name)).parameters.get("steps")
         steps = self.keywords().get("steps", own.default if own else 0)  # CW may stop early there, and not elsewhere
-        forwards, backwards = _counted(self, max(n_classes, self.min_classes))
+        forwards, backwards = _count_passes(self, max(n_classes, self.min_classes))
         return max(forwards, steps), max(backwards, steps)
 
     def keywords(self) -> dict[str, Any]:
         """The library's arguments. Raises: FieldError."""
         kind, what = getattr(torchattacks, self.name), f"attack {f'torchattacks:{self.name}'!r}"
-        values = checked(partial(kind, **dict.fromkeys(GIVEN)), dict(self.arguments), what)
+        values = check_fields(partial(kind, **dict.fromkeys(GIVEN)), dict(self.arguments), what)
         defaults = inspect.signature(kind).parameters
         usual = {name: float(p.default) if name in REAL else p.default for name, p in defaults.items()}
-        typed = {name: _typed(value, usual[name], f"{what}: {name}") for name, value in values.items()}
+        typed = {name: _convert(value, usual[name], f"{what}: {name}") for name, value in values.items()}
         if not 0 < typed.get("alpha", 1) <= 1:
             raise FieldError(
                 f"{what}: alpha is {values['alpha']}; a step in a box of range 1 is at most 1, such as 2/255"
@@ -143,7 +143,7 @@ class TorchAttack:
         return kind(unit, **given)(u, y)  # type: ignore[no-any-return]  # an untyped library
 
 
-def _typed(value: object, default: object, what: str) -> Any:
+def _convert(value: object, default: object, what: str) -> Any:
     """A value of the type of the library's default. Raises: FieldError."""
     if isinstance(default, float) and isinstance(value, str):
         value = float(parse_eps(value, what))
@@ -174,7 +174,7 @@ class _Fortress:
 
 
 @cache
-def _counted(attack: TorchAttack, n_classes: int) -> tuple[int, int]:
+def _count_passes(attack: TorchAttack, n_classes: int) -> tuple[int, int]:
     side = max(8, int(n_classes**0.5) + 1)
     x, norm = torch.full((1, 1, side, side), 0.5), min(attack.norms)
     fortress = _Fortress(n_classes)

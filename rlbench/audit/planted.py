@@ -79,7 +79,7 @@ def _readout(inner: Tensor, corner: Tensor) -> tuple[Tensor, Tensor]:
     return (scale * w).float(), torch.tensor(scale * (threshold + float(mean.double() @ w)))
 
 
-def _fitted(lab: Lab, x: Tensor, streams: ExampleStreams) -> tuple[Readouts, Tensor]:
+def _fit(lab: Lab, x: Tensor, streams: ExampleStreams) -> tuple[Readouts, Tensor]:
     """The readouts of each example, and (M,) bool whether the corner and not one inner point is class 1."""
     weights, offsets, valid = [], [], []
     for row in range(len(x)):
@@ -100,7 +100,7 @@ def s12(lab: Lab) -> Finding:
         return Finding(id="S12", status="skip", said="the encoder does not repeat itself, and says so")
     x = lab.x[:EXAMPLES]
     streams = ExampleStreams(lab.bench.suite.seed, lab.examples.ids[:EXAMPLES], "audit binarization")
-    readouts, valid = _fitted(lab, x, streams)
+    readouts, valid = _fit(lab, x, streams)
     rows = valid.nonzero()[:, 0]
     if len(rows) < len(x) / 2:
         said = f"only {len(rows)} of {len(x)} corners can be told from the ball's inside"
@@ -111,14 +111,14 @@ def s12(lab: Lab) -> Finding:
         left = (~broken).nonzero()[:, 0]
         part = Readouts(lab, readouts.weights[left], readouts.offsets[left], readouts.batch_size)
         try:
-            broken[left] = _broken(part, name, x[rows[left]], lab, streams.take(rows[left].tolist()))
+            broken[left] = _count_broken(part, name, x[rows[left]], lab, streams.take(rows[left].tolist()))
         except AttackError as error:
             return Finding(id="S12", status="fail", said=str(error))
     said = f"{int(broken.sum())} of {len(rows)} planted points are found"
     return Finding(id="S12", status="fail" if float(broken.float().mean()) < FOUND else "pass", said=said)
 
 
-def _broken(readouts: Readouts, name: str, x: Tensor, lab: Lab, streams: ExampleStreams) -> Tensor:
+def _count_broken(readouts: Readouts, name: str, x: Tensor, lab: Lab, streams: ExampleStreams) -> Tensor:
     y = torch.zeros(len(x), dtype=torch.int64, device=x.device)
     if not len(x):
         return y.bool().cpu()

@@ -47,11 +47,11 @@ def audit(
     """
     from rlbench.audit.report import audit as audited
     from rlbench.cli import console
-    from rlbench.core.machine import device_of, settled
+    from rlbench.core.machine import device_of, reproducible
     from rlbench.core.suite import load_suite
 
     used = device_of(device)
-    with console.progress(quiet=quiet) as advance, settled(used):
+    with console.progress(quiet=quiet) as advance, reproducible(used):
         shown = _Shown(advance)
         found = audited(
             load_suite(suite),
@@ -63,7 +63,7 @@ def audit(
             report=shown.check,
             on_pass=shown.passed,
         )
-    path = _written(found, only, out)
+    path = _write(found, only, out)
     if as_json:
         click.echo(found.json(), nl=False)
     else:
@@ -88,7 +88,7 @@ class _Shown:
         self.advance(self.what, self.done, self.total, f"{self.passes:,} passes")
 
 
-def _written(found: Audit, only: tuple[str, ...], out: Path) -> Path:
+def _write(found: Audit, only: tuple[str, ...], out: Path) -> Path:
     from rlbench.cli import files
     from rlbench.core.errors import StoreError
 

@@ -41,9 +41,9 @@ def list_(as_json: bool) -> None:
 @click.option("--root", default="", metavar="DIR", help="The copy [default: its folder below RLBENCH_DATA].")
 def check(name: str, root: str) -> None:
     """Whether a copy of the data set NAME is whole: counts, classes, files, checksums. Exit 1 if a fault is found."""
-    from rlbench.tasks.integrity import data_sets, inspected
+    from rlbench.tasks.integrity import data_sets, inspect_copy
 
-    copy = inspected(name, root)
+    copy = inspect_copy(name, root)
     about = data_sets()[name].source
     click.echo(f"{about.title} in {copy.folder}")
     marks = {True: "ok", False: "WRONG", None: "-"}

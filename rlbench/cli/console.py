@@ -87,7 +87,7 @@ def as_json(rows: Iterable[object]) -> str:
 def scores(table: Table, out: Console) -> None:
     """One row a model; where that is wider than the terminal, one column a model; the failures below."""
     width = out.width if out.is_terminal else FOLDED
-    layouts = (_upright(table), _turned(table), _turned(table, folded=True))
+    layouts = (_upright(table), _transpose(table), _transpose(table, folded=True))
     whole = out.options.update(width=10 * WIDE)
     fitting = [grid for grid in layouts if out.measure(grid, options=whole).maximum <= width]
     out.print(Text(_title(table), style="bold"))
@@ -121,7 +121,7 @@ def _upright(table: Table) -> RichTable:
     return grid
 
 
-def _turned(table: Table, *, folded: bool = False) -> RichTable:
+def _transpose(table: Table, *, folded: bool = False) -> RichTable:
     """One column a model; folded: a cell takes two lines."""
     grid = RichTable(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
     grid.add_column("", no_wrap=True)
@@ -148,7 +148,7 @@ def results(records: Sequence[Record], out: Console) -> None:
         out.print()
         scores(table, out)
         badges(lines(table, records), out)
-    recalls = [row for record in records if (row := retrieved(record))]
+    recalls = [row for record in records if (row := describe_recalls(record))]
     for columns in dict.fromkeys(map(tuple, recalls)):
         out.print()
         listing([row for row in recalls if tuple(row) == columns], out)
@@ -173,7 +173,7 @@ def badges(found: Sequence[str], out: Console) -> None:
         out.print(f"{MARK} not sound; `rlbench audit` says more", style="dim")
 
 
-def retrieved(record: Record) -> dict[str, str]:
+def describe_recalls(record: Record) -> dict[str, str]:
     """A record's recalls in %, bounds with ≤ (see `recalls`); nothing where it has none."""
     from rlbench.report.boards.recall import recalls
 

@@ -112,9 +112,9 @@ def _of_stores(
 
 def _update(path: Path, records: list[Record]) -> None:
     from rlbench.cli import files
-    from rlbench.gate.check import renewed
+    from rlbench.gate.check import renew_references
 
-    texts, said = renewed(path, records)
+    texts, said = renew_references(path, records)
     for file, text in texts.items():
         file.parent.mkdir(parents=True, exist_ok=True)
         files.write(file, text)
@@ -211,11 +211,11 @@ def entry(suite: str, model: str, records: Path, source: str, summary: str, out:
     """Write what the records of MODEL on SUITE claim, to be submitted (docs/submit.md)."""
     from rlbench.cli import files
     from rlbench.encoders.models import default_name
-    from rlbench.gate.submission import entry_of, written
+    from rlbench.gate.submission import entry_of, to_json
     from rlbench.store.records import read_records
 
     made = entry_of(read_records([records]), model=default_name(model), suite=suite, source=source, summary=summary)
-    files.write(out, written(made))
+    files.write(out, to_json(made))
     click.echo(f"wrote {out}: {len(made.claims)} claims; rlbench verify {out}")
 
 
@@ -245,5 +245,5 @@ def verify(file: Path, seed: int | None, shape: str, quiet: bool, **options: Any
         click.echo(render.grid(render.claims(found)))
     else:
         render.table(render.claims(found), console.console())
-    click.echo(render.verified(found))
+    click.echo(render.describe_verification(found))
     raise click.exceptions.Exit(0 if found.holds else 1)

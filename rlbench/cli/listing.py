@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rlbench.encoders.cards import Model
 
 
-def installed(kind: str) -> list[dict[str, object]]:
+def list_installed(kind: str) -> list[dict[str, object]]:
     """What is installed of a kind: suites, models, or a kind of plugin; imports no torch."""
     if kind == "suites":
         from rlbench.core.suite import suites
@@ -79,7 +79,7 @@ def list_(kind: str, as_json: bool) -> None:
 
     if kind not in KINDS:
         raise UnknownName("listing", kind, KINDS)
-    rows = listing.installed(kind)
+    rows = listing.list_installed(kind)
     if as_json:
         click.echo(console.as_json(rows))
     else:

@@ -57,13 +57,13 @@ def train(
             click.echo(line)
         return
     free = (Path("rlbench-runs", f"{name}-{k}") for k in count(1))
-    folder = _trained(name, out or next(path for path in free if not path.exists()), quiet, asked)
+    folder = _train(name, out or next(path for path in free if not path.exists()), quiet, asked)
     shown = suite or (modalities or ("thermal",))[0]
     if os.environ.get("RANK", "0") == "0":  # of several processes, one speaks
         click.echo(f"trained {folder}; next: rlbench run --suite {shown} --model {folder}")
 
 
-def _trained(name: str, folder: Path, quiet: bool, asked: dict[str, Any]) -> Path:
+def _train(name: str, folder: Path, quiet: bool, asked: dict[str, Any]) -> Path:
     """Trains with a progress bar; an interrupt says how to go on."""
     from rlbench.cli import console
     from rlbench.training.run import train as trained

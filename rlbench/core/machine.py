@@ -45,7 +45,7 @@ def peak_memory(device: str) -> int:
 
 
 @contextmanager
-def settled(device: str) -> Iterator[None]:
+def reproducible(device: str) -> Iterator[None]:
     """One thread on a CPU, and full float32 anywhere: the arithmetic that numbers are compared in."""
     threads = torch.get_num_threads()
     if device == "cpu":

@@ -29,7 +29,7 @@ from rlbench.core.yaml_source import Part
 _NEEDED = {"attack": ("norm", "eps"), "corruption": ("severity",)}
 
 
-def made(kind: registry.Kind, name: Part, fields: Mapping[str, Part], values: Mapping[str, Any]) -> Any:
+def make_plugin(kind: registry.Kind, name: Part, fields: Mapping[str, Part], values: Mapping[str, Any]) -> Any:
     """A plugin with the values of its fields; an error names the line of the field that it speaks of."""
     try:
         return registry.make(kind, name.text(), values)
@@ -45,7 +45,7 @@ def made(kind: registry.Kind, name: Part, fields: Mapping[str, Part], values: Ma
 def _plugin(kind: registry.Kind, name: Part, fields: Mapping[str, Part]) -> tuple[Any, Fields]:
     """A plugin, and its fields that differ from their defaults, sorted."""
     values = {key: part.value() for key, part in fields.items()}
-    plugin = made(kind, name, fields, values)
+    plugin = make_plugin(kind, name, fields, values)
     known = inspect.signature(registry.factory(kind, name.text())).parameters
     own = {key: value for key, value in values.items() if key not in known or value != known[key].default}
     return plugin, tuple(sorted(own.items()))
@@ -89,10 +89,10 @@ def _corruptions(parts: dict[str, Part], modality: Modality, task: Task) -> Iter
             if then is None:
                 yield each, one
             else:
-                yield from ((part, Composed(one, attack)) for part, attack in _attacks(_keyed(then, "attack")))
+                yield from ((part, Composed(one, attack)) for part, attack in _attacks(_key_parts(then, "attack")))
 
 
-def _keyed(part: Part, kind: str) -> dict[str, Part]:
+def _key_parts(part: Part, kind: str) -> dict[str, Part]:
     """The items of an attack or a corruption, with the keys that it needs."""
     parts = part.items()
     if kind not in parts:
@@ -115,7 +115,7 @@ def _entry(part: Part, modality: Modality, task: Task) -> Iterator[tuple[Part, P
             "an entry is clean, worst, {attack: ..., norm: ..., eps: ...} or {corruption: ..., severity: ...}, "
             "which may have then: {attack: ...}"
         )
-    parts = _keyed(part, what[0])
+    parts = _key_parts(part, what[0])
     yield from _attacks(parts) if what == ["attack"] else _corruptions(parts, modality, task)
 
 

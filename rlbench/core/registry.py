@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from rlbench.core.errors import RLBenchError, UnknownName
-from rlbench.core.validation import checked
+from rlbench.core.validation import check_fields
 
 Kind = Literal["attack", "corruption", "defence", "encoder", "objective", "task"]
 F = TypeVar("F", bound=Callable[..., object])
@@ -102,4 +102,4 @@ def make(kind: Kind, name: str, fields: Mapping[str, object] | None = None) -> A
     Raises: UnknownName; FieldError, also from the plugin's own checks of its values.
     """
     made = factory(kind, name)
-    return made(**checked(made, fields or {}, f"{kind} {name!r}"))
+    return made(**check_fields(made, fields or {}, f"{kind} {name!r}"))

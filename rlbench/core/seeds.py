@@ -24,7 +24,7 @@ def generator(*parts: object) -> np.random.Generator:
 
 
 @contextmanager
-def seeded(seed: int, device: torch.device) -> Iterator[None]:
+def seed_globals(seed: int, device: torch.device) -> Iterator[None]:
     """For code of others that draws from the global generators of torch, numpy or Python: seeds and restores them.
 
     Args:

@@ -18,7 +18,7 @@ from typing import Any, get_args
 from rlbench.core import Modality, Suite, Task
 from rlbench.core.documents import expand_user
 from rlbench.core.errors import RLBenchError, SuiteError, UnknownName, quote
-from rlbench.core.perturbations import made, perturbations
+from rlbench.core.perturbations import make_plugin, perturbations
 from rlbench.core.yaml_source import Part, check_keys, read
 
 GROUP = "rlbench.suites"
@@ -64,7 +64,7 @@ def _head(whole: Part) -> tuple[SuiteInfo, dict[str, Part], dict[Modality, dict[
     )
 
 
-def _installed() -> Iterator[tuple[str, str, str]]:
+def _list_installed() -> Iterator[tuple[str, str, str]]:
     """(stem, path, package) of every suite file of every installed distribution."""
     for package in sorted({point.value for point in entry_points(group=GROUP)}):
         for file in sorted(files(package).iterdir(), key=lambda f: f.name):
@@ -74,7 +74,7 @@ def _installed() -> Iterator[tuple[str, str, str]]:
 
 def _paths() -> dict[str, str]:
     found: dict[str, str] = {}
-    for stem, path, _ in _installed():
+    for stem, path, _ in _list_installed():
         if found.setdefault(stem, path) != path:
             raise SuiteError(f"two installed suites are named {stem!r}: {found[stem]} and {path}")
     return dict(sorted(found.items()))
@@ -94,7 +94,7 @@ def suites() -> list[SuiteInfo]:
     return listed
 
 
-def _located(part: Part, data: str) -> str:
+def _locate_data(part: Part, data: str) -> str:
     """A task's data folder: below RLBENCH_DATA, or relative to the suite file."""
     if data.startswith(DATA_ROOT):
         root = os.environ.get("RLBENCH_DATA")
@@ -118,8 +118,8 @@ def _task(part: Part, modality: Modality) -> tuple[str, Task]:
     values = {key: part.value() for key, part in parts.items()}
     for key in ("data", "root"):
         if isinstance(values.get(key), str):
-            values[key] = _located(parts[key], values[key])
-    task = made("task", name, parts, values)
+            values[key] = _locate_data(parts[key], values[key])
+    task = make_plugin("task", name, parts, values)
     if task.modality != modality:
         name.fail(f"task {name.text()!r} is {task.modality}; the suite's modality is {modality}")
     folder = f":{Path(values['data']).name}" if "data" in values else ""

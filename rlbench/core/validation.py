@@ -47,14 +47,14 @@ _WORDS = {
 }
 
 
-def _allowed(hint: object) -> str:
+def _describe_type(hint: object) -> str:
     origin, args = get_origin(hint), get_args(hint)
     if origin is Literal:
         return "one of " + ", ".join(map(str, args))
     if origin in (Union, UnionType):
-        return " or ".join(map(_allowed, args))
+        return " or ".join(map(_describe_type, args))
     if origin is tuple:
-        return f"a list, each {_allowed(args[0])}"
+        return f"a list, each {_describe_type(args[0])}"
     if origin is Mapping:
         return "a mapping such as {key: value}"
     if isinstance(hint, type):
@@ -69,7 +69,7 @@ def _signature(base: Any) -> tuple[Mapping[str, inspect.Parameter], dict[str, An
     return inspect.signature(base).parameters, hints
 
 
-def checked(target: Callable[..., object], values: Mapping[str, object], what: str) -> dict[str, object]:
+def check_fields(target: Callable[..., object], values: Mapping[str, object], what: str) -> dict[str, object]:
     """`values` as keyword arguments of `target`; lists become tuples. What `**fields` takes, `target` checks itself.
 
     Raises:
@@ -88,7 +88,7 @@ def checked(target: Callable[..., object], values: Mapping[str, object], what: s
             hint = f"did you mean {near[0]!r}?" if near else f"allowed: {', '.join(known) or 'none'}"
             raise FieldError(f"{what or 'it'} has no field {quote(name)}; {hint}", name)
         if not _fits(value, hints.get(name, Any)):
-            raise FieldError(f"{before}{name} is {quote(value)}; it must be {_allowed(hints[name])}", name)
+            raise FieldError(f"{before}{name} is {quote(value)}; it must be {_describe_type(hints[name])}", name)
     missing = [n for n, p in known.items() if p.default is inspect.Parameter.empty and n not in values]
     if missing:
         raise FieldError(f"{what or 'it'} needs the field {missing[0]!r}")

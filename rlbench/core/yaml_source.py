@@ -13,7 +13,7 @@ import yaml
 from rlbench.core.documents import read_text as read_file
 from rlbench.core.documents import reason
 from rlbench.core.errors import FieldError, RLBenchError, SuiteError, UnknownName, first_line, printable, quote
-from rlbench.core.validation import checked
+from rlbench.core.validation import check_fields
 from rlbench.core.yaml_nodes import NotAllowed, compose, construct
 
 T = TypeVar("T")
@@ -81,7 +81,7 @@ class Part:
         parts = self.items() if parts is None else parts
         try:
             values = {key: part.value() for key, part in parts.items()}
-            return kind(**checked(kind, {**values, **known}, ""))
+            return kind(**check_fields(kind, {**values, **known}, ""))
         except FieldError as error:
             at = parts.get(error.field) or self
             raise FieldError(f"{at.path}:{at.line}: {error}", error.field) from None

@@ -58,7 +58,7 @@ BATCHED: dict[str, Callable[[Tensor, int], Tensor]] = {
 }
 
 
-def batched(name: str, pictures: Tensor, severity: int) -> Tensor:
+def apply(name: str, pictures: Tensor, severity: int) -> Tensor:
     """One of BATCHED: (B, 3, H, W) uint8 -> the same."""
     out = BATCHED[name](pictures.double() / 255, severity)
     return (out.clamp(0, 1) * 255 + 1e-6).byte()

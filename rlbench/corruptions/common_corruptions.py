@@ -16,7 +16,7 @@ from torch import Tensor
 from rlbench.core import Modality, Streams
 from rlbench.core.errors import DataError, FieldError
 from rlbench.core.registry import register
-from rlbench.corruptions.batched import BATCHED, batched
+from rlbench.corruptions.batched import BATCHED, apply
 
 _GLOBALS = Lock()  # the library draws from numpy's global state, which threads share
 _OWN_SEED = ("glass_blur", "impulse_noise")  # these draw from generators of their own
@@ -118,7 +118,7 @@ class CommonCorruption:
         clips = levels if x.dim() == 5 else levels[:, :, None]
         frames = clips.transpose(1, 2).expand(-1, -1, 3, -1, -1)  # (B, T, 3, H, W)
         if self.name in BATCHED:
-            out = batched(self.name, frames.flatten(0, 1), severity).view(frames.shape)
+            out = apply(self.name, frames.flatten(0, 1), severity).view(frames.shape)
         else:
             found = [self._clip(clip, severity, g) for clip, g in zip(frames, streams.generators(), strict=True)]
             out = torch.stack(found)

@@ -22,7 +22,7 @@ class LogMel(Levelled):
     dimensions = (3,)
 
 
-def _masked(size: int, share: float, g: Rng) -> np.ndarray:
+def _draw_mask(size: int, share: float, g: Rng) -> np.ndarray:
     """(size,) bool: two stretches that do not meet, of `share` of the places together."""
     total = min(size - 1, max(2, round(share * size)))
     first = total // 2
@@ -40,7 +40,7 @@ class TimeMask(LogMel):
     unit = "of time"
 
     def one(self, x: np.ndarray, level: float, g: Rng) -> np.ndarray:
-        return np.where(_masked(x.shape[2], level, g), 0.0, x)
+        return np.where(_draw_mask(x.shape[2], level, g), 0.0, x)
 
 
 @register("corruption", "frequency_mask")
@@ -52,7 +52,7 @@ class FrequencyMask(LogMel):
     unit = "of bands"
 
     def one(self, x: np.ndarray, level: float, g: Rng) -> np.ndarray:
-        return np.where(_masked(x.shape[1], level, g)[:, None], 0.0, x)
+        return np.where(_draw_mask(x.shape[1], level, g)[:, None], 0.0, x)
 
 
 @register("corruption", "logmel_noise")

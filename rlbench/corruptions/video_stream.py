@@ -35,11 +35,11 @@ class H264(Clip):
         frames = np.round(x * 255).astype(np.uint8).transpose(1, 2, 3, 0)
         rgb = np.broadcast_to(frames, (*frames.shape[:3], 3)) if channels == 1 else frames
         more = [(0, max(16, size + size % 2) - size) for size in (h, w)]
-        coded = _coded(np.pad(rgb, ((0, 0), *more, (0, 0)), mode="edge"), int(level))
+        coded = _transcode(np.pad(rgb, ((0, 0), *more, (0, 0)), mode="edge"), int(level))
         return coded[:, :h, :w, :channels].transpose(3, 0, 1, 2) / 255
 
 
-def _coded(frames: np.ndarray, crf: int) -> np.ndarray:
+def _transcode(frames: np.ndarray, crf: int) -> np.ndarray:
     """(T, H, W, 3) uint8 through the encoder and the decoder, in memory."""
     import av
 

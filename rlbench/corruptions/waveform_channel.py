@@ -19,7 +19,7 @@ CHUNK = 0.1  # seconds that are lost at once
 CONVERTER = 2**11  # steps up to full scale of a 12-bit converter
 
 
-def _filtered(wave: Wave, hertz: float, rate: int, kind: Literal["low", "high"]) -> Wave:
+def _filter(wave: Wave, hertz: float, rate: int, kind: Literal["low", "high"]) -> Wave:
     """A sixth-order Butterworth filter."""
     return np.asarray(signal.sosfilt(signal.butter(6, hertz, kind, fs=rate, output="sos"), wave))
 
@@ -36,10 +36,10 @@ class LowPass(Waveform):
     levels = (8000, 6000, 4000, 2000, 1000)
     unit = "Hz"
 
-    def heard(self, wave: Wave, level: float, g: Rng) -> Wave:
-        return _filtered(wave, self.scaled(level), self.rate, "low")
+    def distort(self, wave: Wave, level: float, g: Rng) -> Wave:
+        return _filter(wave, self.scale(level), self.rate, "low")
 
-    def scaled(self, level: float) -> float:
+    def scale(self, level: float) -> float:
         return level * min(1, 0.9 * self.rate / 2 / self.levels[0])
 
 
@@ -54,10 +54,10 @@ class HighPass(Waveform):
     levels = (100, 200, 400, 800, 1600)
     unit = "Hz"
 
-    def heard(self, wave: Wave, level: float, g: Rng) -> Wave:
-        return _filtered(wave, self.scaled(level), self.rate, "high")
+    def distort(self, wave: Wave, level: float, g: Rng) -> Wave:
+        return _filter(wave, self.scale(level), self.rate, "high")
 
-    def scaled(self, level: float) -> float:
+    def scale(self, level: float) -> float:
         return level * min(1, self.rate / 8000)
 
 
@@ -69,7 +69,7 @@ class Clipping(Waveform):
     levels = (0.5, 0.35, 0.22, 0.14, 0.08)
     unit = "of peak"
 
-    def heard(self, wave: Wave, level: float, g: Rng) -> Wave:
+    def distort(self, wave: Wave, level: float, g: Rng) -> Wave:
         top = level * np.abs(wave).max(initial=0)
         return np.asarray(np.clip(wave, -top, top))
 
@@ -86,7 +86,7 @@ class LowGain(Waveform):
     levels = (-49, -52, -55, -57, -59)
     unit = "dB"
 
-    def heard(self, wave: Wave, level: float, g: Rng) -> Wave:
+    def distort(self, wave: Wave, level: float, g: Rng) -> Wave:
         return np.asarray(np.round(wave * 10 ** (level / 20) * CONVERTER) / CONVERTER)
 
 
@@ -102,7 +102,7 @@ class Reverberation(Waveform):
     levels = (0.2, 0.4, 0.7, 1.1, 1.6)
     unit = "s RT60"
 
-    def heard(self, wave: Wave, level: float, g: Rng) -> Wave:
+    def distort(self, wave: Wave, level: float, g: Rng) -> Wave:
         seconds = np.arange(1, max(2, int(level * self.rate))) / self.rate
         tail = g.standard_normal(len(seconds)) * 10 ** (-3 * seconds / level)
         tail *= np.sqrt(level / 0.4 / np.sum(tail**2))
@@ -119,7 +119,7 @@ class Dropout(Waveform):
     levels = (0.1, 0.2, 0.3, 0.4, 0.5)
     unit = "of time"
 
-    def heard(self, wave: Wave, level: float, g: Rng) -> Wave:
+    def distort(self, wave: Wave, level: float, g: Rng) -> Wave:
         length = max(1, round(CHUNK * self.rate))
         chunks = -(-len(wave) // length)
         lost = g.permutation(chunks) < max(1, round(level * chunks))
@@ -137,7 +137,7 @@ class Speed(Waveform):
     levels = (1.05, 1.1, 1.15, 1.2, 1.25)
     unit = "x"
 
-    def heard(self, wave: Wave, level: float, g: Rng) -> Wave:
+    def distort(self, wave: Wave, level: float, g: Rng) -> Wave:
         fast = signal.resample(wave, max(1, round(len(wave) / level)))
         return np.resize(fast, len(wave))
 
@@ -154,14 +154,14 @@ class Telephone(Waveform):
     levels = (8000, 6000, 4000, 3000, 2000)
     unit = "Hz"
 
-    def heard(self, wave: Wave, level: float, g: Rng) -> Wave:
-        rate = round(self.scaled(level))
+    def distort(self, wave: Wave, level: float, g: Rng) -> Wave:
+        rate = round(self.scale(level))
         common = gcd(rate, self.rate)
         up, down = rate // common, self.rate // common
         back = signal.resample_poly(_mu_law(signal.resample_poly(wave, up, down), rate), down, up)
         return np.pad(back, (0, max(0, len(wave) - len(back))))[: len(wave)]
 
-    def scaled(self, level: float) -> float:
+    def scale(self, level: float) -> float:
         return level * min(1, 0.8 * self.rate / self.levels[0])
 
 

@@ -42,18 +42,18 @@ class Waveform(Levelled):
             raise FieldError(f"{type(self).__name__}: rate is {self.rate}; it must be 1000 Hz or more")
 
     def one(self, x: np.ndarray, level: float, g: Rng) -> np.ndarray:
-        return np.asarray((np.stack([self.heard(channel, level, g) for channel in 2 * x - 1]) + 1) / 2)
+        return np.asarray((np.stack([self.distort(channel, level, g) for channel in 2 * x - 1]) + 1) / 2)
 
-    def heard(self, wave: Wave, level: float, g: Rng) -> Wave:
+    def distort(self, wave: Wave, level: float, g: Rng) -> Wave:
         """(samples,) in [-1, 1] -> the same; what leaves [-1, 1] is cut off."""
         raise NotImplementedError
 
-    def scaled(self, level: float) -> float:
+    def scale(self, level: float) -> float:
         """The level at this rate."""
         return level
 
     def level(self, severity: int) -> str:
-        return f"{self.scaled(self.levels[severity - 1]):g} {self.unit}"
+        return f"{self.scale(self.levels[severity - 1]):g} {self.unit}"
 
 
 class AddedNoise(Waveform):
@@ -62,7 +62,7 @@ class AddedNoise(Waveform):
     levels = (12, 9, 6, 3, 0)
     unit = "dB SNR"
 
-    def heard(self, wave: Wave, level: float, g: Rng) -> Wave:
+    def distort(self, wave: Wave, level: float, g: Rng) -> Wave:
         noise, power = self.noise(len(wave), g), np.mean(wave**2)
         sum_ = wave + noise * np.sqrt(power / max(np.mean(noise**2), 1e-20)) * 10 ** (-level / 20)
         return np.asarray(sum_ / max(1.0, np.abs(sum_).max(initial=0)))

@@ -26,7 +26,7 @@ def prompts(name: str, templates: Sequence[str], phrase: str = "") -> list[str]:
     return [t.replace("{a}", phrase).replace("{}", name) for t in templates]
 
 
-def _unchanged(logits: Tensor) -> Tensor:
+def _identity(logits: Tensor) -> Tensor:
     return logits
 
 
@@ -49,7 +49,7 @@ class ZeroShot:
     def __call__(self, x: Tensor) -> Tensor:
         """(B, *box.shape) in the box -> (B, C) logits, differentiable in x."""
         logits = scale_of(self.encoder) * (embed(self.encoder, x, self.modality) @ self.anchors.T)
-        return getattr(self.encoder, "answer", _unchanged)(logits)
+        return getattr(self.encoder, "answer", _identity)(logits)
 
     def anchors_hash(self) -> str:
         """Of the anchors, rounded to 1e-5, so that a machine's last bits do not matter."""

@@ -31,7 +31,7 @@ OPEN_CLIP = Layout(
 )
 
 
-def fetched(repo: str, revision: str | None = None, layout: Layout = TRANSFORMERS) -> Path:
+def fetch(repo: str, revision: str | None = None, layout: Layout = TRANSFORMERS) -> Path:
     """The folder of a checkpoint such as "LanguageBind/LanguageBind_Thermal": from the cache, or downloaded into it.
 
     A download that was interrupted goes on where it was; the hub's client checks what it has downloaded.
@@ -65,7 +65,7 @@ def fetched(repo: str, revision: str | None = None, layout: Layout = TRANSFORMER
     return kept
 
 
-def named(folder: Path) -> tuple[str, str] | None:
+def name_of_snapshot(folder: Path) -> tuple[str, str] | None:
     """The checkpoint and revision that a folder of the cache holds; None for a folder elsewhere."""
     *_, repo, snapshots, revision = ("", "", *folder.absolute().parts)
     if snapshots != "snapshots" or not repo.startswith("models--"):
@@ -86,7 +86,7 @@ def folder_of(source: str, layout: Layout = TRANSFORMERS) -> Path:
     if is_folder(source):
         return expand_user(source)
     repo, _, revision = source.partition("@")
-    return fetched(repo, revision or None, layout)
+    return fetch(repo, revision or None, layout)
 
 
 def weights_file(folder: Path, layout: Layout = TRANSFORMERS) -> Path:

@@ -26,7 +26,7 @@ from rlbench.encoders.clip.hf_processor import pictures, sounds
 from rlbench.encoders.clip.hf_quiet import quiet
 from rlbench.encoders.clip.hf_tokens import Tokens
 from rlbench.encoders.clip.hf_weights import MODELS, load_model
-from rlbench.encoders.clip.sizes import declared
+from rlbench.encoders.clip.sizes import read_modality
 from rlbench.encoders.clip.weights import read_config, sha256_of
 from rlbench.encoders.languagebind import LanguageBind, languagebind
 
@@ -135,7 +135,7 @@ def hugging_face(*, source: str, seconds: float | None = None) -> HuggingFace | 
         raise CheckpointError(f"{source}: {_IMAGEBIND}")
     folder = hub.folder_of(source)
     said = read_config(folder)
-    bound, kind = declared(said), str(said.get("model_type"))
+    bound, kind = read_modality(said), str(said.get("model_type"))
     if bound is not None:
         return languagebind(files={bound: folder}, seconds=seconds)
     if kind not in MODELS:

@@ -124,9 +124,9 @@ def _fresh_text(size: Size, seed: int, attention: Attention) -> Text:
     return Text(tower, HashedTokens(sizes.vocabulary, sizes.positions), f"fresh {size} {seed}")
 
 
-def _published_text(found: Checkpoint, folder: Path) -> Text:
+def _load_published_text(found: Checkpoint, folder: Path) -> Text:
     sizes = found.text.sizes
-    name = hub.named(folder)
+    name = hub.name_of_snapshot(folder)
     source = f"hub {' '.join(name)}" if name else f"folder {folder.absolute()}"
     return Text(found.text, ClipTokens(folder, sizes.vocabulary, sizes.positions), source)
 
@@ -138,8 +138,8 @@ def _text(source: str, attention: Attention) -> Text:
         size, seed = rest.split()
         return _fresh_text(cast(Size, size), int(seed), attention)
     repo, _, revision = rest.partition(" ")
-    folder = hub.fetched(repo, revision or None) if kind == "hub" else Path(rest)
-    return _published_text(load_checkpoint(folder, attention=attention), folder)
+    folder = hub.fetch(repo, revision or None) if kind == "hub" else Path(rest)
+    return _load_published_text(load_checkpoint(folder, attention=attention), folder)
 
 
 @dataclass
@@ -172,7 +172,7 @@ class _Parts:
         """
         if path.is_dir():
             found = load_checkpoint(path, modality=modality, attention=self.attention)
-            self.text, bound = self.text or _published_text(found, path), digest(found.text)
+            self.text, bound = self.text or _load_published_text(found, path), digest(found.text)
             self.add(modality, found.vision, found.sha256)
         else:
             saved = read_tower(path, modality, self.attention)

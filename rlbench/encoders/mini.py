@@ -128,7 +128,7 @@ class Mini(nn.Module):
 
     def save(self, modality: Modality, path: Path) -> None:
         """Writes the tower in half precision."""
-        path.write_bytes(packed(cast(Tower, self.towers[modality])))
+        path.write_bytes(pack(cast(Tower, self.towers[modality])))
 
     def embed(self, x: Tensor, modality: Modality) -> Tensor:
         """(B, *box.shape) in the box -> (B, D), unit norm."""
@@ -139,7 +139,7 @@ class Mini(nn.Module):
         return self.text(prompts).to(next(self.parameters()).device)
 
 
-def packed(tower: Tower, *, rows: Literal["half", "int8"] = "half") -> bytes:
+def pack(tower: Tower, *, rows: Literal["half", "int8"] = "half") -> bytes:
     """A tower as safetensors; the same weights give the same bytes.
 
     Args:
@@ -170,7 +170,7 @@ def _full(kept: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return weights
 
 
-def unpacked(data: bytes, modality: Modality, source: str) -> Tower:
+def unpack(data: bytes, modality: Modality, source: str) -> Tower:
     """The tower of `packed`, in float32, frozen, in eval mode.
 
     Raises:
@@ -202,7 +202,7 @@ def mini(*, files: Mapping[Modality, Path] | None = None, fresh: tuple[Modality,
     if not files and not fresh:
         raise FieldError("encoder 'mini' needs the field 'files', trained towers, or 'fresh', modalities to draw")
     data = {modality: path.read_bytes() for modality, path in (files or {}).items()}
-    towers = {m: unpacked(raw, m, str((files or {})[m])) for m, raw in data.items()}
+    towers = {m: unpack(raw, m, str((files or {})[m])) for m, raw in data.items()}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for modality in fresh:

@@ -41,7 +41,7 @@ def folders() -> Iterator[Path]:
 
 
 @cache
-def _installed() -> tuple[Model, ...]:
+def _list_installed() -> tuple[Model, ...]:
     cards = (folder / "card.yaml" for folder in folders())
     carded = [model for path in cards if path.is_file() for model in read_card(path)]
     families = {model.family for model in carded}
@@ -57,7 +57,7 @@ def _installed() -> tuple[Model, ...]:
 
 def models() -> list[Model]:
     """Every installed model, sorted by name; imports no torch."""
-    return list(_installed())
+    return list(_list_installed())
 
 
 def default_name(name: str) -> str:
@@ -78,7 +78,7 @@ def resolve(name: str) -> Model:
         model, defence = resolve(behind[0]), behind[1]
         return replace(model, name=f"{model.name}+{defence}", baseline=f"{model.baseline}+{defence}")
     known = {model.name: model for model in models()}
-    formed = _formed(name, known)
+    formed = _parse_form(name, known)
     if formed is not None:
         return formed
     if default_name(name) in known:
@@ -92,7 +92,7 @@ def resolve(name: str) -> Model:
     raise UnknownName("model", name, {*known, *(model.baseline for model in known.values())})
 
 
-def _formed(name: str, known: Mapping[str, Model]) -> Model | None:
+def _parse_form(name: str, known: Mapping[str, Model]) -> Model | None:
     """The model of a name that is made of a form and of what is behind the colon, if it is one."""
     scheme, _, rest = name.partition(":")
     forms = {form.partition(":")[0]: form for form in registry.names("encoder") if ":" in form}
@@ -168,7 +168,7 @@ def _of_run(name: str, folder: Path) -> Model:
 def _with_modalities(model: Model) -> Model:
     if model.folder != Path():
         return model
-    return Model(**{**vars(model), "modalities": tuple(_made(model, None).boxes)})
+    return Model(**{**vars(model), "modalities": tuple(_make(model, None).boxes)})
 
 
 def read_weights(model: Model, modality: Modality) -> Path:
@@ -180,7 +180,7 @@ def read_weights(model: Model, modality: Modality) -> Path:
         CheckpointError: missing, truncated or altered; the hub can't be reached.
     """
     weights = model.weights[modality]
-    path = hub.fetched(weights.hub, weights.revision) if weights.hub else model.folder / str(weights.file)
+    path = hub.fetch(weights.hub, weights.revision) if weights.hub else model.folder / str(weights.file)
     if path.is_dir():
         if weights.sha256:
             _check(hub.weights_file(path), weights.sha256)
@@ -200,7 +200,7 @@ def _check(path: Path, sha256: str) -> None:
         raise CheckpointError(f"{path} was altered: its sha256 is {digest[:12]}..., the card says {sha256[:12]}...")
 
 
-def _made(model: Model, modality: Modality | None) -> Encoder:
+def _make(model: Model, modality: Modality | None) -> Encoder:
     wanted = [m for m, w in model.weights.items() if (w.file or w.hub) and modality in (None, m)]
     paths = {m: read_weights(model, m) for m in wanted}
     arguments = {**model.fields, "files": paths} if paths else dict(model.fields)
@@ -233,7 +233,7 @@ def load_encoder(name: str, modality: Modality | None = None, device: str = "cpu
     model = resolve(name)
     if modality is not None and model.modalities and modality not in model.modalities:
         raise ModalityError(f"{model.name} has no {modality}; it has {', '.join(model.modalities)}")
-    encoder = _made(model, modality)
+    encoder = _make(model, modality)
     if modality is not None and modality not in encoder.boxes:
         raise ModalityError(f"{model.name} has no {modality}; it has {', '.join(encoder.boxes)}")
     if isinstance(encoder, torch.nn.Module):

@@ -170,7 +170,7 @@ def _library() -> Any:
     return open_clip
 
 
-def _tagged(library: Any, source: str) -> tuple[str, dict[str, Any], Path]:
+def _resolve_tag(library: Any, source: str) -> tuple[str, dict[str, Any], Path]:
     """ARCH/TAG -> the name, arguments and weights of a model in open_clip's list. Raises: UnknownName."""
     arch, _, tag = source.rpartition("/")
     arch = arch.replace("/", "-")
@@ -206,7 +206,7 @@ def open_clip(*, source: str) -> OpenClip:
             folder = expand_user(rest) if scheme == "local-dir" else hub.folder_of(rest, hub.OPEN_CLIP)
             name, path = f"local-dir:{folder}", _check_folder(folder, library)
         else:
-            name, arguments, path = _tagged(library, source)
+            name, arguments, path = _resolve_tag(library, source)
         model = library.create_model(name, require_pretrained=True, **arguments)
         tokens = library.get_tokenizer(name)
     except RLBenchError:

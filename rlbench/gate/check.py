@@ -111,7 +111,7 @@ def check(
     return gate(known, records, policy, ids)
 
 
-def renewed(path: Path, records: Sequence[Record]) -> tuple[dict[Path, str], list[str]]:
+def renew_references(path: Path, records: Sequence[Record]) -> tuple[dict[Path, str], list[str]]:
     """What reference files will hold with these records in the place of those of their suites and models.
 
     Args:

@@ -70,7 +70,9 @@ def compare(a: Iterable[Record], b: Iterable[Record]) -> list[Contrast]:
         there.setdefault(place(record), []).append(record)
     found = [_contrast(record, there[place(record)]) for record in _largest(a) if place(record) in there]
     if not found:
-        raise StoreError(f"nothing to compare: {_said(a)} and {_said(b)} share no cell; run the same suite on both")
+        raise StoreError(
+            f"nothing to compare: {_describe(a)} and {_describe(b)} share no cell; run the same suite on both"
+        )
     adjusted = iter(holm([one.pairs.p for one in found if one.pairs and not one.bound]))
     return [replace(one, p=next(adjusted)) if one.pairs and not one.bound else one for one in found]
 
@@ -81,7 +83,7 @@ def doubts(records: Iterable[Record]) -> list[str]:
     return [f"{model} is {badge} on {suite}" for model, badge, suite in sorted(found) if badge in DOUBTED]
 
 
-def _said(records: Sequence[Record]) -> str:
+def _describe(records: Sequence[Record]) -> str:
     cells = sorted({f"{record.model} on {record.suite}" for record in records})
     return ", ".join(cells[:3] + ["..."] * (len(cells) > 3)) or "no records"
 

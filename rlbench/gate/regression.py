@@ -152,7 +152,7 @@ def gate(
     tested = [draft for draft in drafts if draft.pairs is not None]
     adjusted = iter(holm([draft.pairs.p_drop for draft in tested if draft.pairs]))
     judged = tuple(
-        draft if draft.pairs is None else _judged(draft, draft.pairs, next(adjusted), len(tested), policy)
+        draft if draft.pairs is None else _judge(draft, draft.pairs, next(adjusted), len(tested), policy)
         for draft in drafts
     )
     matched = [(_matching(known.get(at, []), record), record) for at, record in here.items()]
@@ -206,7 +206,7 @@ def _downgrade(reference: Record, fresh: Record) -> str:
     return f"its soundness went down from {before} to {after}" if worse else ""
 
 
-def _judged(draft: Verdict, pairs: Pairs, p: float, cells: int, policy: Policy) -> Verdict:
+def _judge(draft: Verdict, pairs: Pairs, p: float, cells: int, policy: Policy) -> Verdict:
     upper, detectable = pairs.upper(1 - policy.alpha), pairs.detectable(alpha=policy.alpha / cells)
     gain = -pairs.drop > detectable
     status, reason = draft.status, draft.reason

@@ -61,7 +61,7 @@ def summary(report: Report) -> str:
     return f"{WORDS[report.exit_code]}: {', '.join(counts) or 'nothing was compared'} ({policy}{strict})"
 
 
-def powered(report: Report) -> str:
+def describe_power(report: Report) -> str:
     """What this gate can find."""
     if not report.n:
         return ""
@@ -111,7 +111,7 @@ def text(report: Report, against: str, out: Console) -> None:
         out.print(Text(f"{name}: {reason}", style=STYLES[verdict.status]), soft_wrap=True)
     for note in report.notes:
         out.print(Text(f"note: {note}", style="dim"), soft_wrap=True)
-    out.print(powered(report), soft_wrap=True)
+    out.print(describe_power(report), soft_wrap=True)
     out.print(summary(report), style="bold", soft_wrap=True)
 
 
@@ -134,7 +134,7 @@ def markdown(report: Report, against: str) -> str:
     parts += [grid(rows(report))] if report.verdicts else []
     lines = [f"- **{v.status}** {v.suite} {v.model} {v.perturbation}: {reason}" for v, reason in reasons(report)]
     notes = [f"- note: {note}" for note in report.notes]
-    return "\n\n".join(part for part in (*parts, "\n".join([*lines, *notes]), powered(report)) if part) + "\n"
+    return "\n\n".join(part for part in (*parts, "\n".join([*lines, *notes]), describe_power(report)) if part) + "\n"
 
 
 def workflow_commands(report: Report) -> str:
@@ -147,12 +147,12 @@ def workflow_commands(report: Report) -> str:
     for verdict, reason in reasons(report):
         kind = "error" if report.policy.strict and report.exit_code else kinds[verdict.status]
         title = f"{verdict.status}: {verdict.suite} {verdict.model} {verdict.perturbation}"
-        lines.append(f"::{kind} title={_escaped(title, ':,')}::{_escaped(reason)}\n")
+        lines.append(f"::{kind} title={_escape(title, ':,')}::{_escape(reason)}\n")
     worst = "notice" if report.exit_code == 0 else "error"
-    return "".join([*lines, f"::{worst} title=rlbench check::{_escaped(summary(report))}\n"])
+    return "".join([*lines, f"::{worst} title=rlbench check::{_escape(summary(report))}\n"])
 
 
-def _escaped(message: str, further: str = "") -> str:
+def _escape(message: str, further: str = "") -> str:
     for sign in ("%", "\r", "\n", *further):
         message = message.replace(sign, f"%{ord(sign):02X}")
     return message
@@ -211,7 +211,7 @@ def _claim(f: Finding) -> Row:
     }
 
 
-def verified(found: Verified) -> str:
+def describe_verification(found: Verified) -> str:
     """What it comes to, in a sentence or two."""
     entry, k = found.entry, len(found.rows)
     refuted = [f.perturbation for f in found.findings if f.p < f.alpha]

@@ -19,7 +19,7 @@ import numpy as np
 from rlbench.core import Field, Record
 from rlbench.core.documents import load_json, read_text, reason
 from rlbench.core.errors import CONTROL, LINE, FieldError, StoreError, first_line, quote
-from rlbench.core.validation import checked
+from rlbench.core.validation import check_fields
 from rlbench.store.flags import unpack
 from rlbench.store.lines import MOST, check_perturbation
 
@@ -128,8 +128,8 @@ def _entry(raw: Any) -> Entry:
     if not isinstance(listed, list):
         raise FieldError("claims must be a list of objects")
     parts = [_mapping(one, "a claim") for one in listed]
-    made = [Claim(**checked(Claim, part, f"claim {i}")) for i, part in enumerate(parts, 1)]  # type: ignore[arg-type]
-    kept: dict[str, Any] = checked(Entry, values | {"claims": made}, "entry")
+    made = [Claim(**check_fields(Claim, part, f"claim {i}")) for i, part in enumerate(parts, 1)]  # type: ignore[arg-type]
+    kept: dict[str, Any] = check_fields(Entry, values | {"claims": made}, "entry")
     return Entry(**kept)
 
 
@@ -168,6 +168,6 @@ def _claim(record: Record) -> Claim:
     return Claim(perturbation=record.perturbation, **counts, **hashes)  # type: ignore[arg-type]
 
 
-def written(entry: Entry) -> str:
+def to_json(entry: Entry) -> str:
     """The entry as JSON, to be kept under version control."""
     return json.dumps(asdict(entry), indent=1, ensure_ascii=False) + "\n"

@@ -107,7 +107,7 @@ def verify(
         planned = plan(part, model, store=folder, **options)
         _same_subject(entry, suite, planned.pairs[0].subject)
         records = execute(planned, report or (lambda progress: None))
-    return Verified(entry, judged(entry.claims, rows, records, margin=margin, alpha=alpha), seed, rows)
+    return Verified(entry, judge_subset(entry.claims, rows, records, margin=margin, alpha=alpha), seed, rows)
 
 
 def _suite(entry: Entry) -> Suite:
@@ -136,7 +136,7 @@ def _same_subject(entry: Entry, suite: Suite, subject: dict[str, object]) -> Non
                 raise StoreError(f"{claim.perturbation} is claimed with {name} {value}; here it is {here[name]}")
 
 
-def judged(
+def judge_subset(
     claims: Sequence[Claim], rows: Sequence[int], records: Sequence[Record], *, margin: float, alpha: float
 ) -> tuple[Finding, ...]:
     """The findings of a subset's records; a cell that failed here refutes its claim."""

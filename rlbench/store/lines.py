@@ -13,7 +13,7 @@ from rlbench.core.badges import RANK
 from rlbench.core.documents import load_json
 from rlbench.core.errors import CONTROL, FieldError, quote
 from rlbench.core.threat import parse_eps
-from rlbench.core.validation import checked
+from rlbench.core.validation import check_fields
 from rlbench.store.flags import unpack
 
 MOST = 10**7  # examples of a cell
@@ -76,7 +76,7 @@ def from_line(line: str) -> Record:
         raise ValueError(f"it is {quote(values)}, not an object")
     if "provenance" not in values:
         raise FieldError("it needs the field 'provenance'", "provenance")
-    record = Record(**checked(Record, values, ""))  # type: ignore[arg-type]
+    record = Record(**check_fields(Record, values, ""))  # type: ignore[arg-type]
     check(record)
     return record
 

@@ -40,11 +40,11 @@ def _cell(record: Record, places: Iterable[Path]) -> pd.DataFrame | None:
     bits = np.unpackbits(np.frombuffer(bytes.fromhex(record.flags), dtype=np.uint8))[: record.n]
     facts: dict[str, Any] = {name: getattr(record, name) for name in CELL}
     facts |= {name: record.provenance.get(name) for name in FACTS}
-    rows = {**facts, "index": np.arange(record.n), "correct": bits.astype(bool), **_known(blocks(record, places))}
+    rows = {**facts, "index": np.arange(record.n), "correct": bits.astype(bool), **_read_parts(blocks(record, places))}
     return pd.DataFrame(rows)
 
 
-def _known(parts: Sequence[Block]) -> Mapping[str, Any]:
+def _read_parts(parts: Sequence[Block]) -> Mapping[str, Any]:
     return {name: np.concatenate([getattr(part, name) for part in parts]) for name in _FIELDS} if parts else {}
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from rlbench.core import Field, Record
 
 
-def pooled(records: Iterable[Record]) -> list[Record]:
+def pool_rounds(records: Iterable[Record]) -> list[Record]:
     """Records with those of a campaign's rounds merged, by suite, model and perturbation; others stay as they are.
 
     A merged record has the hashes of all of them, so that only models of the same rounds share a table.
@@ -26,10 +26,10 @@ def pooled(records: Iterable[Record]) -> list[Record]:
             rounds.setdefault(place, []).append(record)
         else:
             kept.append(record)
-    return kept + [_merged(sorted(those, key=lambda r: str(r.provenance["round"]))) for those in rounds.values()]
+    return kept + [_merge(sorted(those, key=lambda r: str(r.provenance["round"]))) for those in rounds.values()]
 
 
-def _merged(rounds: Sequence[Record]) -> Record:
+def _merge(rounds: Sequence[Record]) -> Record:
     failed = next((record.error for record in rounds if record.error), None)
     return replace(
         rounds[0],

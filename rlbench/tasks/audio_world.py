@@ -224,7 +224,7 @@ class AudioWorld(World):
         Raises: ModalityError for a box of another unit or shape.
         """
         _check(box)
-        return _heard(self.clip(g, label), box)
+        return _render(self.clip(g, label), box)
 
     def rate_of(self, box: Box) -> int:
         """Samples a second of `waves`."""
@@ -242,7 +242,7 @@ class AudioWorld(World):
         """(B, 1, samples) in [0, 1] -> (B, *box.shape) in the box, float32, as `load` makes it of its clips."""
         unit = waves
         if box.unit != "waveform":
-            heard = [_heard(wave, box) for wave in 2 * waves[:, 0].numpy() - 1]
+            heard = [_render(wave, box) for wave in 2 * waves[:, 0].numpy() - 1]
             unit = torch.from_numpy(np.stack(heard)) if heard else torch.empty(0, *box.shape)
         return box.low + (box.high - box.low) * unit.float()
 
@@ -253,12 +253,12 @@ def _check(box: Box) -> None:
         raise ModalityError(f"audio-world draws {allowed}, not a box of {box.unit} {box.shape}")
 
 
-def _heard(wave: Wave, box: Box) -> np.ndarray:
+def _render(wave: Wave, box: Box) -> np.ndarray:
     """A clip of a second at the box, in [0, 1]."""
     if box.unit == "log-mel":
         return logmel(wave, RATE, box)
     if box.unit == "fbank":
-        mel = preprocess.heard(torch.from_numpy(wave[None]).float(), RATE, box)[0].numpy()
+        mel = preprocess.render_audio(torch.from_numpy(wave[None]).float(), RATE, box)[0].numpy()
         return np.asarray((mel - box.low) / (box.high - box.low))
     rate = box.rate or box.shape[1]
     if rate != RATE:

@@ -39,7 +39,7 @@ class AudioCaps(Captioned):
         partial=True,
     )
 
-    def captioned(self) -> list[tuple[Item, Captions]]:
+    def list_captioned(self) -> list[tuple[Item, Captions]]:
         path = next((self.folder / name for name in _LISTS if (self.folder / name).is_file()), None)
         if path is None:
             raise self.misplaced("file test.csv")

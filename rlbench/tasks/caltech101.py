@@ -39,7 +39,7 @@ class Caltech101(Published):
     def templates(self) -> tuple[str, ...]:
         return templates("caltech34")
 
-    def listed(self, split: Split) -> list[Item]:
+    def list_items(self, split: Split) -> list[Item]:
         folder = first_folder(self.folder, ("101_ObjectCategories", "caltech-101/101_ObjectCategories"))
         if folder is None:
             raise self.misplaced("folder 101_ObjectCategories")

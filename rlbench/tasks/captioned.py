@@ -34,13 +34,13 @@ class Captioned(Published):
         return f"(R@{self.at})" if self.at > 1 else ""
 
     @abstractmethod
-    def captioned(self) -> Sequence[tuple[Item, Captions]]:
+    def list_captioned(self) -> Sequence[tuple[Item, Captions]]:
         """The media of the test split with their captions; labels are not looked at. Raises: DataError."""
 
     @cached_property
     def _gallery(self) -> dict[Captions, list[Item]]:
         """The media by their captions."""
-        pairs = self.captioned()
+        pairs = self.list_captioned()
         if any(not captions for _, captions in pairs) or len(pairs) < 2:
             raise DataError(f"{self.folder} has {len(pairs)} media with captions; there must be two or more")
         gallery: dict[Captions, list[Item]] = {}
@@ -66,7 +66,7 @@ class Captioned(Published):
     def templates(self) -> tuple[str, ...]:
         return ("{}",)
 
-    def listed(self, split: Split) -> list[Item]:
+    def list_items(self, split: Split) -> list[Item]:
         if split != "test":
             return []
         return [replace(item, label=items[0].id) for items in self._gallery.values() for item in items]

@@ -32,7 +32,7 @@ class CaptionedFolder(Captioned):
     def modality(self) -> Modality:
         return self.medium
 
-    def captioned(self) -> list[tuple[Item, Captions]]:
+    def list_captioned(self) -> list[tuple[Item, Captions]]:
         lines = list(read_table(self.folder / "labels.csv", ("path", "split", "source", "caption")))
         check_splits(lines)
         first: dict[str, Line] = {}

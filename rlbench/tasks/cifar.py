@@ -15,7 +15,7 @@ from rlbench.core.errors import DataError
 from rlbench.core.guard import guard
 from rlbench.core.media.stills import pixels
 from rlbench.core.registry import register
-from rlbench.tasks.pickles import ARRAYS, unpickled
+from rlbench.tasks.pickles import ARRAYS, unpickle
 from rlbench.tasks.published import Item, Published, Source
 from rlbench.tasks.trees import names, templates
 
@@ -37,7 +37,7 @@ def _batch(path: Path, key: str, head: int, changed: int) -> tuple[np.ndarray, n
             raise DataError(f"{path} has {data.size} bytes; they must be records of {head + _PIXELS}")
         records = data.reshape(-1, head + _PIXELS)
         return records[:, head:].reshape(-1, 3, 32, 32), records[:, head - 1].astype(np.int64)
-    batch = unpickled(path, ARRAYS)
+    batch = unpickle(path, ARRAYS)
     if not isinstance(batch, dict) or not {"data", key} <= set(batch):
         raise DataError(f"{path} is no batch of CIFAR: it needs 'data' and {key!r}")
     with guard(f"can't read {path}"):
@@ -73,7 +73,7 @@ class Cifar(Published):
             raise DataError(f"can't read {self.folder / path}: {error.strerror}") from error
         return _batch(self.folder / path, self.key, self.head, changed)
 
-    def listed(self, split: Split) -> list[Item]:
+    def list_items(self, split: Split) -> list[Item]:
         root = self.folder
         for folder, suffix in self.layouts:
             for place in (folder, "."):

@@ -37,7 +37,7 @@ class Clotho(Captioned):
         test=1_045,
     )
 
-    def captioned(self) -> list[tuple[Item, Captions]]:
+    def list_captioned(self) -> list[tuple[Item, Captions]]:
         path = next((self.folder / f / _LIST for f in _FOLDERS if (self.folder / f / _LIST).is_file()), None)
         if path is None:
             raise self.misplaced(f"file {_LIST}")

@@ -50,7 +50,7 @@ class Esc50(Published):
     def templates(self) -> tuple[str, ...]:
         return ("a sound of {}.",)
 
-    def listed(self, split: Split) -> list[Item]:
+    def list_items(self, split: Split) -> list[Item]:
         meta = self.folder / "meta" / "esc50.csv"
         if not meta.is_file():
             raise self.misplaced("file meta/esc50.csv")

@@ -14,7 +14,7 @@ from rlbench.core.media.stills import PICTURES
 from rlbench.core.registry import register
 from rlbench.tasks.lists import read_text
 from rlbench.tasks.published import Item, Published, Source
-from rlbench.tasks.trees import class_tree, folded, labelled, templates
+from rlbench.tasks.trees import class_tree, fold_name, make_labels, templates
 
 _LICENCE = "by the terms that one agrees to there"
 
@@ -35,13 +35,13 @@ class Flir(Published):
 
     @property
     def classes(self) -> tuple[Label, ...]:
-        return labelled(self.named)
+        return make_labels(self.named)
 
     @property
     def templates(self) -> tuple[str, ...]:
         return templates("openai80")
 
-    def listed(self, split: Split) -> list[Item]:
+    def list_items(self, split: Split) -> list[Item]:
         root = self.folder
         if split == "val":
             return []
@@ -53,10 +53,10 @@ class Flir(Published):
         return class_tree(root, folder, self.classes, PICTURES, self.left) if folder.is_dir() else []
 
     def _crops(self, path: Path) -> list[Item]:
-        known = {folded(one.label): one.label for one in self.classes}
+        known = {fold_name(one.label): one.label for one in self.classes}
         with guard(f"can't read the boxes of {path}"):
             coco = json.loads(read_text(path))
-            labels = {one["id"]: known.get(folded(one["name"])) for one in coco["categories"]}
+            labels = {one["id"]: known.get(fold_name(one["name"])) for one in coco["categories"]}
             pictures = {one["id"]: str(one["file_name"]) for one in coco["images"]}
             boxes = [_box(one, labels, pictures) for one in coco["annotations"]]
         folder = path.parent.relative_to(self.folder)

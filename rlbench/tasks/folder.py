@@ -103,7 +103,7 @@ def _path(one: Example) -> str:
     return one.path
 
 
-def mixed(rows: Sequence[E], classes: Sequence[Label], key: Callable[[E], str] = _path) -> tuple[E, ...]:
+def interleave(rows: Sequence[E], classes: Sequence[Label], key: Callable[[E], str] = _path) -> tuple[E, ...]:
     """A fixed order in which every prefix is as balanced as the classes allow: in turns, each class by hash of key."""
     of: dict[str, list[E]] = {one.label: [] for one in classes}
     for row in sorted(rows, key=lambda row: hashlib.blake2b(key(row).encode()).digest()):
@@ -127,7 +127,7 @@ def _splits(root: Path, rows: Sequence[Row], classes: Sequence[Label]) -> dict[s
     orphan = next((row for row in rows if row.label not in known), None)
     if orphan is not None:
         raise DataError(f"classes has no {orphan.label!r}, the label of {orphan.path} in {path}; add it to classes")
-    splits = {split: mixed([row for row in rows if row.split == split], classes) for split in get_args(Split)}
+    splits = {split: interleave([row for row in rows if row.split == split], classes) for split in get_args(Split)}
     if not splits["test"]:
         raise DataError(f"data has nothing to test: no line of {path} has the split 'test'")
     return splits

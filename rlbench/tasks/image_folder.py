@@ -15,7 +15,7 @@ from rlbench.core.errors import DataError, FieldError
 from rlbench.core.media.readers import VERSIONS
 from rlbench.core.media.stills import PICTURES
 from rlbench.core.registry import register
-from rlbench.tasks.folder import Folder, Row, classes_of, mixed, templates_of
+from rlbench.tasks.folder import Folder, Row, classes_of, interleave, templates_of
 from rlbench.tasks.trees import below, class_folders
 
 
@@ -51,7 +51,7 @@ def _rows(root: Path, name: str, classes: tuple[Label, ...], left: Counter[str])
     for label, found in rows.items():
         if not found:
             raise DataError(f"{folder / label} has no pictures ({', '.join(PICTURES)})")
-    return mixed([row for found in rows.values() for row in found], classes)
+    return interleave([row for found in rows.values() for row in found], classes)
 
 
 def _splits(root: Path, classes: tuple[Label, ...], holdout: float, left: Counter[str]) -> dict[str, tuple[Row, ...]]:

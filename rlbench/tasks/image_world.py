@@ -12,7 +12,7 @@ import numpy as np
 from rlbench.core import Box, Label, Modality
 from rlbench.core.errors import ModalityError
 from rlbench.core.registry import register
-from rlbench.tasks.shapes import SENSOR, Frame, Parts, cells, grid, pose, quantised, smooth, union
+from rlbench.tasks.shapes import SENSOR, Frame, Parts, cells, grid, pose, quantise, smooth, union
 from rlbench.tasks.world import Domain, World
 
 Thing = Callable[[Frame, np.random.Generator], Parts]
@@ -211,7 +211,7 @@ class ImageWorld(World):
         for distance, level in thing(f, g):
             picture += f.cover(distance) * (ground + level * striped - picture)
         noise = style.noise * g.standard_normal((3, SENSOR, SENSOR), dtype=np.float32)
-        return quantised(picture + cells(noise, hw))
+        return quantise(picture + cells(noise, hw))
 
 
 def _colours(g: np.random.Generator, hue: float, style: _Style) -> tuple[np.ndarray, np.ndarray]:

@@ -48,7 +48,7 @@ class ImageNet(Published):
     def templates(self) -> tuple[str, ...]:
         return templates("openai80")
 
-    def listed(self, split: Split) -> list[Item]:
+    def list_items(self, split: Split) -> list[Item]:
         if split != "test":
             return []
         val = self.folder / "val"
@@ -81,14 +81,14 @@ class ImageNet(Published):
             return once(((row["ImageId"], row["PredictionString"].split(" ", 1)[0]) for row in rows), path)
         listed = root / "imagenet_2012_validation_synset_labels.txt"
         if listed.is_file():
-            return _numbered(read_lines(listed))
+            return _number_synsets(read_lines(listed))
         for folder in _DEVKIT:
             if (root / folder / "ILSVRC2012_validation_ground_truth.txt").is_file():
-                return _numbered(_devkit(root / folder))
+                return _number_synsets(_devkit(root / folder))
         raise self.misplaced("list of labels for pictures in one folder")
 
 
-def _numbered(synsets: list[str]) -> dict[str, str]:
+def _number_synsets(synsets: list[str]) -> dict[str, str]:
     """The n-th line is of ILSVRC2012_val_<n>."""
     return {f"ILSVRC2012_val_{n:08d}": synset for n, synset in enumerate(synsets, 1)}
 

@@ -50,7 +50,7 @@ def data_sets() -> dict[str, type[Published]]:
     return {name: one for name, one in made.items() if isinstance(one, type) and issubclass(one, Published)}
 
 
-def inspected(name: str, root: str = "") -> Copy:
+def inspect_copy(name: str, root: str = "") -> Copy:
     """Checks the copy at `root`, or at the data set's folder below RLBENCH_DATA.
 
     Raises: UnknownName. DataError where there is no folder; a copy that can't be used otherwise is a finding.
@@ -79,7 +79,7 @@ def _findings(task: Published) -> Iterator[Finding]:
         if (task.folder / path).is_file():
             yield _checksum(task.folder / path, expected)
     if not lost:
-        yield _decoded(task)
+        yield _decode_some(task)
         yield Finding("fingerprint", task.fingerprint())
 
 
@@ -109,7 +109,7 @@ def _checksum(path: Path, expected: str) -> Finding:
     return Finding(f"md5 of {path.name}", found if same else f"{found}; it should be {expected}", same)
 
 
-def _decoded(task: Published) -> Finding:
+def _decode_some(task: Published) -> Finding:
     """Reads some examples, evenly over the split."""
     items = task.items()
     chosen = [items[k * len(items) // READ] for k in range(READ)] if len(items) > READ else items

@@ -13,7 +13,7 @@ from rlbench.core.media.clips import FILMS, views
 from rlbench.core.registry import register
 from rlbench.tasks.lists import read_table
 from rlbench.tasks.published import Item, Published, Source
-from rlbench.tasks.trees import by_stem, class_tree, first_folder, folded, names, templates
+from rlbench.tasks.trees import by_stem, class_tree, first_folder, fold_name, names, templates
 
 _LISTS = ("annotations/val.csv", "val.csv", "annotations/kinetics_400_val.csv", "kinetics_400_val.csv")
 
@@ -61,7 +61,7 @@ class Kinetics400(Published):
     def read(self, item: Item, box: Box) -> np.ndarray:
         return super().read(item, box) if self.views == 1 else views(self.folder / item.path, box, self.views // 3)
 
-    def listed(self, split: Split) -> list[Item]:
+    def list_items(self, split: Split) -> list[Item]:
         if split != "test":
             return []
         root = self.folder
@@ -77,7 +77,7 @@ class Kinetics400(Published):
         ]
 
     def _from_list(self, path: Path) -> list[Item]:
-        known = {folded(one.label): one.label for one in self.classes}
+        known = {fold_name(one.label): one.label for one in self.classes}
         files = by_stem(
             self.folder, first_folder(self.folder, ("val", "val_256", ".")) or self.folder, FILMS, self.left
         )
@@ -86,5 +86,5 @@ class Kinetics400(Published):
             label = row["label"]
             stem = f"{row['youtube_id']}_{row.whole('time_start'):06d}_{row.whole('time_end'):06d}"
             if stem in files:
-                items.append(Item(stem, files[stem], known.get(folded(label), label), stem))
+                items.append(Item(stem, files[stem], known.get(fold_name(label), label), stem))
         return items

@@ -14,7 +14,7 @@ from rlbench.core.media.stills import PICTURES
 from rlbench.core.registry import register
 from rlbench.core.seeds import generator
 from rlbench.tasks.published import Item, Published, Source
-from rlbench.tasks.trees import below, class_tree, labelled, templates
+from rlbench.tasks.trees import below, class_tree, make_labels, templates
 
 Rectangle = tuple[int, int, int, int]  # left, top, right, bottom in pixels
 _TRIES = 50  # places for a window of background, before the picture is taken to have none
@@ -42,13 +42,13 @@ class Llvip(Published):
 
     @property
     def classes(self) -> tuple[Label, ...]:
-        return labelled({"background": "background", "person": "people"})
+        return make_labels({"background": "background", "person": "people"})
 
     @property
     def templates(self) -> tuple[str, ...]:
         return templates("openai80")
 
-    def listed(self, split: Split) -> list[Item]:
+    def list_items(self, split: Split) -> list[Item]:
         root = self.folder
         if split == "val":
             return []
@@ -63,7 +63,7 @@ class Llvip(Published):
 
 def _crops(root: Path, path: str) -> Iterator[Item]:
     name = Path(path).stem
-    size, people = _annotated(root / "Annotations" / f"{name}.xml")
+    size, people = _read_annotation(root / "Annotations" / f"{name}.xml")
     for k, person in enumerate(people):
         yield Item(f"{name}/person/{k}", path, "person", name, person)
         window = _background(f"{name}/{k}", size, person, people)
@@ -71,7 +71,7 @@ def _crops(root: Path, path: str) -> Iterator[Item]:
             yield Item(f"{name}/background/{k}", path, "background", name, window)
 
 
-def _annotated(path: Path) -> tuple[tuple[int, int], list[Rectangle]]:
+def _read_annotation(path: Path) -> tuple[tuple[int, int], list[Rectangle]]:
     """Width and height of the picture, and its people, of a VOC annotation. Raises: DataError."""
     with guard(f"can't read the boxes of {path}"):
         tree = ElementTree.parse(path).getroot()

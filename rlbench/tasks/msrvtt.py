@@ -34,7 +34,7 @@ class MsrVtt(Captioned):
         test=1_000,
     )
 
-    def captioned(self) -> list[tuple[Item, Captions]]:
+    def list_captioned(self) -> list[tuple[Item, Captions]]:
         path = next(
             (path for path in (self.folder / _LIST, self.folder / "annotation" / _LIST) if path.is_file()), None
         )

@@ -12,7 +12,7 @@ from rlbench.core.media.clips import FILMS
 from rlbench.core.registry import register
 from rlbench.tasks.captioned import Captioned, Captions
 from rlbench.tasks.lists import read_lines
-from rlbench.tasks.pickles import unpickled
+from rlbench.tasks.pickles import unpickle
 from rlbench.tasks.published import Item, Source
 from rlbench.tasks.trees import by_stem, once
 
@@ -36,11 +36,11 @@ class Msvd(Captioned):
         test=670,
     )
 
-    def captioned(self) -> list[tuple[Item, Captions]]:
+    def list_captioned(self) -> list[tuple[Item, Captions]]:
         listed, path = self.folder / "test_list.txt", self.folder / "raw-captions.pkl"
         if not listed.is_file() or not path.is_file():
             raise self.misplaced("file test_list.txt, or raw-captions.pkl")
-        said = unpickled(path)
+        said = unpickle(path)
         captions = once(((name, _sentences(said, name, path)) for name in read_lines(listed)), listed)
         # An id is YouTube's and two times, so that clips of one video are a source.
         sources = {name: name.rsplit("_", 2)[0] for name in captions}

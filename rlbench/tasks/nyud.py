@@ -8,7 +8,7 @@ from typing import ClassVar
 from rlbench.core import Label, Modality, Split
 from rlbench.core.registry import register
 from rlbench.tasks.published import Item, Published, Source
-from rlbench.tasks.trees import class_tree, first_folder, labelled, templates
+from rlbench.tasks.trees import class_tree, first_folder, make_labels, templates
 
 _CLASSES = (
     "bathroom",
@@ -46,13 +46,13 @@ class NyuD(Published):
 
     @property
     def classes(self) -> tuple[Label, ...]:
-        return labelled({name: name.replace("_", " ") for name in _CLASSES})
+        return make_labels({name: name.replace("_", " ") for name in _CLASSES})
 
     @property
     def templates(self) -> tuple[str, ...]:
         return templates("openai80", "depth photo")
 
-    def listed(self, split: Split) -> list[Item]:
+    def list_items(self, split: Split) -> list[Item]:
         folder = first_folder(self.folder, ("data/val", "val", "test"))
         if folder is None:
             raise self.misplaced("folder data/val")

@@ -25,7 +25,7 @@ class _Plain(pickle.Unpickler):
         return super().find_class(module, name)
 
 
-def unpickled(path: Path, allowed: Set[tuple[str, str]] = frozenset()) -> Any:
+def unpickle(path: Path, allowed: Set[tuple[str, str]] = frozenset()) -> Any:
     """The value in a pickle of containers, numbers and text, of Python 2 too. Raises: DataError."""
     with guard(f"can't read {path}"), path.open("rb") as file:
         reader = _Plain(file, encoding="latin1")

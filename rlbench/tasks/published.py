@@ -22,7 +22,7 @@ from rlbench.core import Box, Examples, Label, Modality, Split
 from rlbench.core.documents import expand_user
 from rlbench.core.errors import DataError
 from rlbench.core.media.readers import VERSIONS, read
-from rlbench.tasks.folder import describe_untested, mixed
+from rlbench.tasks.folder import describe_untested, interleave
 from rlbench.tasks.hashes import digests
 from rlbench.tasks.recordings import Recordings
 from rlbench.tasks.trees import Item, describe_left_out
@@ -81,7 +81,7 @@ class Published(Recordings, ABC):
         """Of the prompts."""
 
     @abstractmethod
-    def listed(self, split: Split) -> Sequence[Item]:
+    def list_items(self, split: Split) -> Sequence[Item]:
         """The examples of a split, in any order. Raises: DataError."""
 
     @property
@@ -118,13 +118,13 @@ class Published(Recordings, ABC):
         """The examples of a split in their order: classes in turns, each by hash of id. Raises: DataError."""
         if split not in self._items:
             self.left.clear()
-            found = self.listed(split)
+            found = self.list_items(split)
             self._check_ids(found)
             known = {one.label for one in self.classes}
             orphan = next((item for item in found if item.label not in known), None)
             if orphan is not None:
                 raise DataError(f"{self.folder}: {orphan.id} has the label {orphan.label!r}, which is no class")
-            self._items[split] = mixed(found, self.classes, lambda item: item.id)
+            self._items[split] = interleave(found, self.classes, lambda item: item.id)
         return self._items[split]
 
     def _check_ids(self, found: Sequence[Item]) -> None:

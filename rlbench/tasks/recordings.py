@@ -13,7 +13,7 @@ from torch import Tensor
 from rlbench.core import Box, Split
 from rlbench.core.errors import DataError
 from rlbench.core.media import filterbank, preprocess
-from rlbench.core.media.sounds import audible, heard
+from rlbench.core.media.sounds import audible, render_waveform
 
 
 class Recordings(ABC):
@@ -45,10 +45,10 @@ class Recordings(ABC):
     def _wave(self, path: Path, box: Box) -> Tensor:
         wave, rate = audible(path, box, rate=self.rate, seconds=self.seconds)
         one = torch.from_numpy(wave)[None]
-        return preprocess.resampled(one, rate, filterbank.RATE) if box.unit == "fbank" else one
+        return preprocess.resample(one, rate, filterbank.RATE) if box.unit == "fbank" else one
 
     def hear(self, waves: Tensor, box: Box) -> Tensor:
         """(B, 1, samples) in [0, 1] -> (B, *box.shape) in the box, float32: what `load` makes of such files."""
-        rows = [heard(wave, self.rate_of(box), box) for wave in (2 * waves[:, 0] - 1).float().numpy()]
+        rows = [render_waveform(wave, self.rate_of(box), box) for wave in (2 * waves[:, 0] - 1).float().numpy()]
         unit = torch.from_numpy(np.stack(rows)) if rows else torch.empty(0, *box.shape)
         return box.low + (box.high - box.low) * unit

@@ -122,7 +122,7 @@ def union(*distances: np.ndarray) -> np.ndarray:
     return nearest
 
 
-def quantised(picture: np.ndarray) -> np.ndarray:
+def quantise(picture: np.ndarray) -> np.ndarray:
     """8-bit levels in [0, 1]."""
     levels: np.ndarray = np.round(np.clip(picture, 0, 1) * 255).astype(np.float32)
     return levels / np.float32(255)

@@ -12,7 +12,7 @@ from scipy.ndimage import gaussian_filter
 from rlbench.core import Box, Label, Modality
 from rlbench.core.errors import ModalityError
 from rlbench.core.registry import register
-from rlbench.tasks.shapes import SENSOR, Frame, Parts, cells, grid, pose, quantised, union
+from rlbench.tasks.shapes import SENSOR, Frame, Parts, cells, grid, pose, quantise, union
 from rlbench.tasks.world import Domain, World
 
 Thing = Callable[[Frame, np.random.Generator], Parts]
@@ -255,7 +255,7 @@ class ThermalWorld(World):
         for distance, part in _THINGS[label][1](f, g):
             warm = amplitude * part * g.uniform(1 - camera.weather, 1 + camera.weather)
             heat += f.cover(distance) * (0.15 + warm - heat)
-        return np.broadcast_to(_sensed(g, heat, camera), box.shape)
+        return np.broadcast_to(_sense(g, heat, camera), box.shape)
 
 
 def _surroundings(g: np.random.Generator, hw: tuple[int, int], camera: _Camera) -> np.ndarray:
@@ -269,7 +269,7 @@ def _surroundings(g: np.random.Generator, hw: tuple[int, int], camera: _Camera) 
     return heat
 
 
-def _sensed(g: np.random.Generator, heat: np.ndarray, camera: _Camera) -> np.ndarray:
+def _sense(g: np.random.Generator, heat: np.ndarray, camera: _Camera) -> np.ndarray:
     """Optics, vignetting, polarity, column and pixel noise, 8 bits."""
     h, w = heat.shape
     x, y = grid(h, w)
@@ -278,4 +278,4 @@ def _sensed(g: np.random.Generator, heat: np.ndarray, camera: _Camera) -> np.nda
     if g.random() < camera.black_hot:
         seen = 1 - seen
     noise = camera.noise * g.standard_normal((SENSOR, SENSOR)) + camera.columns * g.standard_normal(SENSOR)
-    return quantised(seen + cells(noise, (h, w)))
+    return quantise(seen + cells(noise, (h, w)))

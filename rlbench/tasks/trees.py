@@ -131,7 +131,7 @@ def once(rows: Iterable[tuple[str, V]], path: Path) -> dict[str, V]:
     return found
 
 
-def folded(name: str) -> str:
+def fold_name(name: str) -> str:
     """A folder's name as data sets' copies differ in it: lower case, words apart by single spaces."""
     return " ".join(name.lower().replace("_", " ").split())
 
@@ -148,10 +148,10 @@ def class_tree(
     root: Path, folder: Path, classes: Sequence[Label], suffixes: Collection[str], left: Counter[str] | None = None
 ) -> list[Item]:
     """The files of `folder/<class>/`; ids are "<class>/<name>". Raises: DataError for a folder that is no class."""
-    known = {folded(one.label): one.label for one in classes}
+    known = {fold_name(one.label): one.label for one in classes}
     items = []
     for place in class_folders(folder):
-        label = known.get(folded(place.name))
+        label = known.get(fold_name(place.name))
         if label is None:
             raise DataError(f"{place} is none of the {len(known)} classes, such as {classes[0].label!r}; move it away")
         paths = below(root, place, suffixes, left)
@@ -164,7 +164,7 @@ def first_folder(root: Path, candidates: Sequence[str]) -> Path | None:
     return next((root / name for name in candidates if (root / name).is_dir()), None)
 
 
-def labelled(classes: Sequence[str] | Mapping[str, str]) -> tuple[Label, ...]:
+def make_labels(classes: Sequence[str] | Mapping[str, str]) -> tuple[Label, ...]:
     """Classes from names by label, or from names that are labels."""
     pairs = classes.items() if isinstance(classes, Mapping) else ((name, name) for name in classes)
     return tuple(Label(label, name) for label, name in pairs)

@@ -48,7 +48,7 @@ class Ucf101(Published):
     def templates(self) -> tuple[str, ...]:
         return templates("openai80", "video")
 
-    def listed(self, split: Split) -> list[Item]:
+    def list_items(self, split: Split) -> list[Item]:
         if split == "val":
             return []
         root, name = self.folder, f"{split}list0{self.fold}.txt"

@@ -10,7 +10,7 @@ from rlbench.core.errors import FieldError
 from rlbench.core.registry import register
 from rlbench.tasks.lists import read_table, without_fraction
 from rlbench.tasks.published import Item, Published, Source
-from rlbench.tasks.trees import labelled
+from rlbench.tasks.trees import make_labels
 
 _CLASSES = (
     "air_conditioner",
@@ -56,13 +56,13 @@ class UrbanSound8K(Published):
 
     @property
     def classes(self) -> tuple[Label, ...]:
-        return labelled({name: name.replace("_", " ") for name in _CLASSES})
+        return make_labels({name: name.replace("_", " ") for name in _CLASSES})
 
     @property
     def templates(self) -> tuple[str, ...]:
         return ("a sound of {}.",)
 
-    def listed(self, split: Split) -> list[Item]:
+    def list_items(self, split: Split) -> list[Item]:
         meta = self.folder / "metadata" / "UrbanSound8K.csv"
         if not meta.is_file():
             raise self.misplaced("file metadata/UrbanSound8K.csv")

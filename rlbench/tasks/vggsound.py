@@ -13,7 +13,7 @@ from rlbench.core.media.sounds import SOUNDS
 from rlbench.core.registry import register
 from rlbench.tasks.lists import read_table
 from rlbench.tasks.published import Item, Published, Source
-from rlbench.tasks.trees import by_stem, labelled
+from rlbench.tasks.trees import by_stem, make_labels
 
 _HEAD = ("id", "start", "class", "split")  # the file has no line of names
 
@@ -50,13 +50,13 @@ class VggSound(Published):
 
     @property
     def classes(self) -> tuple[Label, ...]:
-        return labelled(sorted({label for _, _, label, _ in self._rows}))
+        return make_labels(sorted({label for _, _, label, _ in self._rows}))
 
     @property
     def templates(self) -> tuple[str, ...]:
         return ("a sound of {}.",)
 
-    def listed(self, split: Split) -> list[Item]:
+    def list_items(self, split: Split) -> list[Item]:
         files = by_stem(self.folder, self.folder, (*SOUNDS, *FILMS), self.left)
         named = [(f"{name}_{start:06d}", name, label) for name, start, label, of in self._rows if of == split]
         return [Item(stem, Path(files[stem]).as_posix(), label, name) for stem, name, label in named if stem in files]

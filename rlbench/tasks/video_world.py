@@ -11,7 +11,7 @@ import numpy as np
 from rlbench.core import Box, Label, Modality
 from rlbench.core.errors import ModalityError
 from rlbench.core.registry import register
-from rlbench.tasks.shapes import SENSOR, Frame, cells, grid, quantised, union
+from rlbench.tasks.shapes import SENSOR, Frame, cells, grid, quantise, union
 from rlbench.tasks.world import Domain, World
 
 FRAMES = 8  # noise changes this often, whatever the box
@@ -241,4 +241,4 @@ class VideoWorld(World):
                 paint = (1 - blend) * first + blend * second
                 picture += opacity * f.cover(shape(f)) * (paint - picture)
             film[k] += picture
-        return quantised(film.swapaxes(0, 1))
+        return quantise(film.swapaxes(0, 1))

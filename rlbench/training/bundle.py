@@ -14,7 +14,7 @@ import yaml
 
 from rlbench.core import Modality
 from rlbench.core.errors import CheckpointError
-from rlbench.encoders.mini import packed, unpacked
+from rlbench.encoders.mini import pack, unpack
 
 
 def bundle(rounds: Path, baselines: Path) -> list[str]:
@@ -52,7 +52,7 @@ def _copy(run: Path, baseline: Path) -> None:
 
 def _smaller(source: Path, modality: Modality, target: Path) -> dict[str, Any]:
     """Writes a mini tower with 8 bits a weight; what a card says of the file."""
-    data = packed(unpacked(source.read_bytes(), modality, str(source)), rows="int8")
+    data = pack(unpack(source.read_bytes(), modality, str(source)), rows="int8")
     target.write_bytes(data)
     return {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
 

@@ -21,7 +21,7 @@ from rlbench.training.examples import Pool
 from rlbench.training.recipe import Recipe
 
 
-def drawn(*parts: object) -> torch.Generator:
+def make_generator(*parts: object) -> torch.Generator:
     """A torch generator that depends on the text of `parts` alone."""
     return torch.Generator().manual_seed(int(generator(*parts).integers(2**62)))
 
@@ -84,7 +84,7 @@ class Batches(Dataset[list[Part]]):
         epoch, at = divmod(step, self.steps_per_epoch)
         if epoch not in self.order:
             self.order.clear()
-            g, n = drawn(self.recipe.seed, self.name, "order", epoch), self.pool.size
+            g, n = make_generator(self.recipe.seed, self.name, "order", epoch), self.pool.size
             length = max(self.pool.epoch, self.size)
             rounds = range(-(-length // n))
             self.order[epoch] = torch.cat([torch.randperm(n, generator=g) for _ in rounds])[:length]
@@ -96,7 +96,7 @@ class Batches(Dataset[list[Part]]):
 
     def draws(self, step: int) -> _Draws:
         """All that is random about a step."""
-        recipe, rows, g = self.recipe, self.rows(step), drawn(self.recipe.seed, self.name, "step", step)
+        recipe, rows, g = self.recipe, self.rows(step), make_generator(self.recipe.seed, self.name, "step", step)
         n, shift = len(rows), torch.zeros(2, dtype=torch.int64)
         if recipe.roll:
             shift = torch.randint(-recipe.roll, recipe.roll + 1, (2,), generator=g)

@@ -55,7 +55,7 @@ class Pool:
         if self.x is not None and self.y is not None:
             return self.x[rows], self.y[rows]
         found = [self.task.load(self.box, i, i + 1, "train") for i in rows.tolist()]
-        return _kept(torch.cat([one.x for one in found]), self.box), torch.cat([one.y for one in found])
+        return _compress(torch.cat([one.x for one in found]), self.box), torch.cat([one.y for one in found])
 
     def crops(self, rows: Tensor, share: float, draws: Tensor) -> tuple[Tensor, Tensor]:
         """`take`, of random parts of whole pictures where the task has them, and else of the box's pixels.
@@ -100,7 +100,7 @@ def _cut(pixels: np.ndarray, box: Box, share: float, draws: Sequence[float]) -> 
     return np.stack(cut).reshape(box.shape)
 
 
-def _kept(x: Tensor, box: Box) -> Tensor:
+def _compress(x: Tensor, box: Box) -> Tensor:
     """What is held of x in the box."""
     if box.unit not in EIGHT_BITS:
         return x.float()
@@ -135,6 +135,6 @@ def pool(task: Task, box: Box, examples: int, *, whole: bool = False, read: Call
     for start in range(0, n, CHUNK):
         stop = min(n, start + CHUNK)
         some = task.load(box, start, stop, "train")
-        x[start:stop], y[start:stop] = _kept(some.x, box), some.y
+        x[start:stop], y[start:stop] = _compress(some.x, box), some.y
         read(stop, n)
     return Pool(task, box, n, epoch, x, y)

@@ -195,7 +195,7 @@ def provenance(run: Run, step: int, val: Mapping[str, float], seconds: float, pr
         "init": recipe.init,
         "data": run.streams[0].data.task.fingerprint(),
         "examples": run.streams[0].data.size,
-        "sees": _seen(run) + [text for text in before.get("sees", []) if text not in _seen(run)],
+        "sees": _list_seen(run) + [text for text in before.get("sees", []) if text not in _list_seen(run)],
         "step": step,
         "passes": dict(zip(PASSES, own, strict=True)),
         "validation": {name: round(share, 4) for name, share in val.items()},
@@ -211,7 +211,7 @@ def provenance(run: Run, step: int, val: Mapping[str, float], seconds: float, pr
 PASSES = ("forwards", "backwards")
 
 
-def _seen(run: Run) -> list[str]:
+def _list_seen(run: Run) -> list[str]:
     """What a fine-tuning sees of classes that its labels do not name."""
     if run.recipe.init == RANDOM:
         return []

@@ -23,7 +23,7 @@ class _Gather(torch.autograd.Function):
         return total.chunk(distributed.get_world_size())[distributed.get_rank()]
 
 
-def gathered(rows: Tensor) -> Tensor:
+def all_gather(rows: Tensor) -> Tensor:
     """(B, ...) of each of P processes -> (P B, ...) in their order; gradients flow back to each."""
     every: Tensor = _Gather.apply(rows)  # type: ignore[no-untyped-call]
     return every

@@ -25,8 +25,8 @@ from rlbench.core.threat import ball_of, parse_eps
 from rlbench.training.adversary import adversarial
 from rlbench.training.data import Batches, Part
 from rlbench.training.examples import Pool
-from rlbench.training.gather import gathered
-from rlbench.training.lora import merged
+from rlbench.training.gather import all_gather
+from rlbench.training.lora import merge
 from rlbench.training.means import Means
 from rlbench.training.recipe import Recipe
 from rlbench.training.types import Batch, Objective, Trainable
@@ -171,7 +171,7 @@ class Trainer:
         fixed, recipe = f.detach(), self.run.recipe
 
         def raised(v: Tensor) -> Tensor:
-            return objective.ascended(self.features(self.tower, v), fixed, batch)
+            return objective.adversary_loss(self.features(self.tower, v), fixed, batch)
 
         x_adv = adversarial(
             x,
@@ -213,7 +213,7 @@ class Trainer:
 
     def everywhere(self, rows: Tensor) -> Tensor:
         """The rows of all processes, in their order; gradients flow back."""
-        return rows if self.accelerator.num_processes == 1 else gathered(rows)
+        return rows if self.accelerator.num_processes == 1 else all_gather(rows)
 
     @contextmanager
     def result(self) -> Iterator[None]:
@@ -222,7 +222,7 @@ class Trainer:
         if self.average is not None:
             self.tower.load_state_dict(self.average.module.state_dict())
         try:
-            with merged(self.tower) if self.run.recipe.lora else nullcontext():
+            with merge(self.tower) if self.run.recipe.lora else nullcontext():
                 yield
         finally:
             if self.average is not None:

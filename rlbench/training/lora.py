@@ -40,7 +40,7 @@ def inject(tower: nn.Module, rank: int, *, seed: int, name: str) -> None:
 
 
 @contextmanager
-def merged(tower: nn.Module) -> Iterator[None]:
+def merge(tower: nn.Module) -> Iterator[None]:
     """The tower as it was before `inject`, with the updates added to its weights; afterwards exactly as it is now."""
     from peft.tuners.lora import Linear
 

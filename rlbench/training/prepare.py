@@ -21,7 +21,7 @@ READ = Callable[[int, int], None]
 STAGE1 = "rlbind-stage1:"  # what the recipes of a second stage start from
 
 
-def prepared(recipe: Recipe, modality: Modality, suite: Suite | None = None, read: READ = lambda done, of: None) -> Run:
+def prepare(recipe: Recipe, modality: Modality, suite: Suite | None = None, read: READ = lambda done, of: None) -> Run:
     """The run of a recipe; `read` is told how many examples of how many are there.
 
     Raises:
@@ -37,19 +37,19 @@ def prepared(recipe: Recipe, modality: Modality, suite: Suite | None = None, rea
     original = _original(recipe, encoder, modality)
     task = task_of(recipe, modality, suite)
     data = pool(task, encoder.boxes[modality], recipe.examples, whole=recipe.crop > 0, read=read)
-    streams = [_labelled(recipe, encoder, modality, task, data, recipe.batch - replayed)]
+    streams = [_labelled_stream(recipe, encoder, modality, task, data, recipe.batch - replayed)]
     if replayed:
-        streams.append(_replayed(recipe, encoder, modality, replayed, read))
+        streams.append(_replay_stream(recipe, encoder, modality, replayed, read))
     tower = encoder.tower(modality)
     if recipe.checkpointing:
-        _checkpointed(tower, recipe)
+        _checkpoint_activations(tower, recipe)
     tower.requires_grad_(True)
     if recipe.lora:
         inject(tower, recipe.lora, seed=recipe.seed, name=recipe.backbone)
     return Run(recipe, modality, suite, encoder, original, tuple(streams))
 
 
-def loaded(name: str, modality: Modality) -> Trainable:
+def load_trainable(name: str, modality: Modality) -> Trainable:
     """A model whose towers can be trained. Raises: UnknownName, CheckpointError, ModalityError."""
     encoder = load_encoder(name, modality)
     if not all(hasattr(encoder, needed) for needed in ("tower", "features", "save")):
@@ -61,7 +61,7 @@ def _original(recipe: Recipe, encoder: Trainable, modality: Modality) -> Trainab
     """The frozen original; of random weights, a copy of them."""
     if recipe.original is None:
         return None
-    return copy.deepcopy(encoder) if recipe.init == RANDOM else loaded(recipe.original, modality)
+    return copy.deepcopy(encoder) if recipe.init == RANDOM else load_trainable(recipe.original, modality)
 
 
 def check_start(recipe: Recipe, modality: Modality, suite: Suite | None) -> None:
@@ -117,20 +117,22 @@ def _backbone(recipe: Recipe) -> Model:
 def _initial(recipe: Recipe, modality: Modality) -> Trainable:
     """The encoder that a run starts from: a model's, or random weights from the recipe's seed."""
     if recipe.init != RANDOM:
-        return loaded(recipe.init, modality)
+        return load_trainable(recipe.init, modality)
     model = _backbone(recipe)
     fields = {**model.fields, "fresh": (modality,), "seed": recipe.seed}
     return cast(Trainable, registry.make("encoder", model.family, fields))
 
 
-def _checkpointed(tower: object, recipe: Recipe) -> None:
+def _checkpoint_activations(tower: object, recipe: Recipe) -> None:
     enable = getattr(tower, "gradient_checkpointing_enable", None)
     if enable is None:
         raise FieldError(f"recipe: checkpointing is of no use to {recipe.backbone}; leave it out")
     enable()
 
 
-def _labelled(recipe: Recipe, encoder: Trainable, modality: Modality, task: Task, data: Pool, size: int) -> Stream:
+def _labelled_stream(
+    recipe: Recipe, encoder: Trainable, modality: Modality, task: Task, data: Pool, size: int
+) -> Stream:
     classes = classes_of(recipe, task)
     return Stream(
         data=data,
@@ -143,7 +145,7 @@ def _labelled(recipe: Recipe, encoder: Trainable, modality: Modality, task: Task
     )
 
 
-def _replayed(recipe: Recipe, encoder: Trainable, modality: Modality, size: int, read: READ) -> Stream:
+def _replay_stream(recipe: Recipe, encoder: Trainable, modality: Modality, size: int, read: READ) -> Stream:
     """Unlabelled examples; their anchors are all the world's classes."""
     task = replay_task(modality)
     classes: tuple[Label, ...] = task.classes

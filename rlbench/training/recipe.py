@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 from rlbench.core import Modality, registry
 from rlbench.core.errors import FieldError, UnknownName, quote
 from rlbench.core.threat import check_eps, parse_eps
-from rlbench.core.validation import checked
+from rlbench.core.validation import check_fields
 from rlbench.core.yaml_source import read
 from rlbench.encoders.models import DEFAULT_BACKBONE, default_name, folders, models
 
@@ -199,7 +199,7 @@ def load_recipe(
     if not isinstance(special, Mapping):
         raise FieldError(f"{path}: modalities must map modalities to fields")
     values = _overridden({**raw, **special, "backbone": backbone}, overrides or {})
-    return Recipe(**cast(Any, checked(Recipe, values, f"recipe {path.parent.name}/{path.name}")))
+    return Recipe(**cast(Any, check_fields(Recipe, values, f"recipe {path.parent.name}/{path.name}")))
 
 
 def _overridden(values: dict[str, Any], overrides: Mapping[str, object]) -> dict[str, Any]:
@@ -216,7 +216,7 @@ def _overridden(values: dict[str, Any], overrides: Mapping[str, object]) -> dict
     return values
 
 
-def described(recipe: Recipe) -> str:
+def describe(recipe: Recipe) -> str:
     """One line: where a run starts, how long it is, and its adversary."""
     names = {model.name for model in models()}
     start = "from random weights" if recipe.init == RANDOM else f"from {recipe.init}"

@@ -13,8 +13,8 @@ from rlbench.core import Modality, Suite
 from rlbench.training.examples import epoch_of
 from rlbench.training.loop import Trainer
 from rlbench.training.means import Means
-from rlbench.training.prepare import check_shares, prepared
-from rlbench.training.recipe import Recipe, described
+from rlbench.training.prepare import check_shares, prepare
+from rlbench.training.recipe import Recipe, describe
 from rlbench.training.run import accelerator_of, recipes_of, run_folder, threads_of
 from rlbench.training.state import read_state
 
@@ -53,7 +53,7 @@ def rehearse(
         forwards, backwards = (n * left * recipe.batch for n in recipe.passes())
         minutes = left * recipe.batch * seconds / 60
         lines.append(
-            f"{method}, {modality}: {described(recipe)}; {_counted(left, steps)} of {recipe.batch}, {forwards:,} "
+            f"{method}, {modality}: {describe(recipe)}; {_counted(left, steps)} of {recipe.batch}, {forwards:,} "
             f"forward and {backwards:,} backward passes, about {minutes:.1f} min, and the validation"
         )
     return lines
@@ -74,7 +74,7 @@ def _pace(recipe: Recipe, modality: Modality, suite: Suite | None, accelerator: 
     whole = recipe.backbone == "mini"
     batch = recipe.batch if whole else min(recipe.batch, 2 * recipe.accumulate * accelerator.num_processes)
     small = replace(recipe, batch=batch, examples=batch, replay=0.0, epochs=3, steps=0)
-    trainer = Trainer(prepared(small, modality, suite), accelerator, Means())
+    trainer = Trainer(prepare(small, modality, suite), accelerator, Means())
     trainer.start(0)
     trainer.step(0)  # the first one is slower
     began = time.monotonic()

@@ -21,10 +21,10 @@ from rlbench.encoders.mini import BOXES
 from rlbench.training.folder import RunFolder, provenance
 from rlbench.training.loop import Run, Step, Trainer
 from rlbench.training.means import Means
-from rlbench.training.prepare import check_shares, checksums, prepared
-from rlbench.training.recipe import Recipe, described, load_recipe
+from rlbench.training.prepare import check_shares, checksums, prepare
+from rlbench.training.recipe import Recipe, describe, load_recipe
 from rlbench.training.state import read_state, write_state
-from rlbench.training.validation import Held, held, validated
+from rlbench.training.validation import Held, render_validation, validate
 
 Report = Callable[[Step], None]
 
@@ -93,7 +93,7 @@ def _train_groups(
     if begun == "unfinished":
         announce(f"{folder.path} is not finished: going on where it was")
     accelerator.wait_for_everyone()
-    done = [_trained(group, suite, folder, accelerator, report, announce) for group in groups]
+    done = [_train(group, suite, folder, accelerator, report, announce) for group in groups]
     if accelerator.is_main_process:
         last, best = ({m: entry[k] for group in done for m, entry in group.items()} for k in range(2))
         folder.finish(last, best)
@@ -124,7 +124,7 @@ def recipes_of(
     overrides: Mapping[str, object] | None,
 ) -> dict[Modality, Recipe]:
     """The recipes of a run by modality. Raises: UnknownName, FieldError; ModalityError, of a suite of another one."""
-    chosen = _chosen(modalities, suite)
+    chosen = _choose_modalities(modalities, suite)
     return {m: load_recipe(method, stage, modality=m, backbone=backbone, overrides=overrides) for m in chosen}
 
 
@@ -135,7 +135,7 @@ def run_folder(method: str, recipes: Mapping[Modality, Recipe], suite: Suite | N
     return RunFolder(out, method, recipes, data, sums)
 
 
-def _chosen(modalities: Sequence[Modality] | None, suite: Suite | None) -> tuple[Modality, ...]:
+def _choose_modalities(modalities: Sequence[Modality] | None, suite: Suite | None) -> tuple[Modality, ...]:
     chosen = tuple(modalities or ([suite.modality] if suite else BOXES))
     if suite and set(chosen) != {suite.modality}:
         raise ModalityError(f"suite {suite.name} is {suite.modality}; it can't train {', '.join(chosen)}")
@@ -166,7 +166,7 @@ def threads_of(recipe: Recipe) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _trained(
+def _train(
     recipes: Mapping[Modality, Recipe],
     suite: Suite | None,
     folder: RunFolder,
@@ -180,8 +180,8 @@ def _trained(
         return dict(state["entries"])
     runs = []
     for modality, recipe in recipes.items():
-        announce(f"{folder.method}, {modality}: {described(recipe)}")
-        runs.append(prepared(recipe, modality, suite, _reader(modality, report)))
+        announce(f"{folder.method}, {modality}: {describe(recipe)}")
+        runs.append(prepare(recipe, modality, suite, _reader(modality, report)))
     means = Means()
     trainings = {run.modality: _Training(run, Trainer(run, accelerator, means), folder, report) for run in runs}
     if accelerator.is_main_process:
@@ -234,9 +234,9 @@ class _Training:
         """Validates the weights that would be the result, and keeps the most robust ones."""
         run = self.run
         if self.data is None:
-            self.data = held(run.encoder, run.modality, run.suite, run.recipe)
+            self.data = render_validation(run.encoder, run.modality, run.suite, run.recipe)
         with self.trainer.result():
-            self.val = validated(self.data, self.trainer.accelerator.device)
+            self.val = validate(self.data, self.trainer.accelerator.device)
             if not self.best or self.val.get("robust", 0.0) > self.best["trained"]["validation"].get("robust", 0.0):
                 written = self.folder.write(run.encoder, run.modality, best=True)
                 self.best = {**written, "trained": self.provenance(step)}

@@ -58,7 +58,7 @@ class Objective(Protocol):
     def loss(self, f: Tensor, f_adv: Tensor, batch: Batch) -> Tensor:
         """(B,): what training lowers. A row that is not needed is not looked at."""
 
-    def ascended(self, f_adv: Tensor, f: Tensor, batch: Batch) -> Tensor:
+    def adversary_loss(self, f_adv: Tensor, f: Tensor, batch: Batch) -> Tensor:
         """(B,): what the adversary raises; f has no graph, and neither `f0_adv` nor a label of x' is at hand."""
 
 

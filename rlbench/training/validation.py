@@ -29,7 +29,7 @@ class Held:
     batch: int  # no larger than a part of a step's, which is known to fit in memory
 
 
-def held(encoder: Encoder, modality: Modality, suite: Suite | None, recipe: Recipe) -> Held:
+def render_validation(encoder: Encoder, modality: Modality, suite: Suite | None, recipe: Recipe) -> Held:
     """Renders the validation examples once. The ball is the recipe's, or 4/255 (video 2/255) if it has none."""
     parts, box = {}, encoder.boxes[modality]
     for subset, name in (("seen", "clean"), ("unseen", "unseen")):
@@ -43,7 +43,7 @@ def held(encoder: Encoder, modality: Modality, suite: Suite | None, recipe: Reci
     return Held(parts, ball_of(Threat("linf", eps), box), min(CHUNK, recipe.batch // recipe.accumulate))
 
 
-def validated(data: Held, device: torch.device) -> dict[str, float]:
+def validate(data: Held, device: torch.device) -> dict[str, float]:
     """Shares correct: "clean" and "unseen" without a perturbation, "robust" of the clean part under PGD-10."""
     found = {}
     for name, (head, part) in data.parts.items():

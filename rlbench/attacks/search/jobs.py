@@ -14,7 +14,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from rlbench.attacks.search.losses import LOSSES, LossName, defined
+from rlbench.attacks.search.losses import LOSSES, LossName, substitute
 from rlbench.core import Ball, Streams
 from rlbench.core.errors import AttackError
 from rlbench.core.stats.metrics import margin
@@ -142,9 +142,9 @@ class Search:
             new |= {"low": project(x - reach, x, self.ball), "high": project(x + reach, x, self.ball)}
         self.slots = _join(self.slots, new | self.rule.begin(x, x_adv, self.ball))
 
-    def ascended(self, logits: Tensor) -> Tensor:
+    def adversary_loss(self, logits: Tensor) -> Tensor:
         """(B,) loss of the slots' logits."""
-        return LOSSES[defined(self.loss, logits.shape[1])](logits, self.slots["y"], self.slots["target"])
+        return LOSSES[substitute(self.loss, logits.shape[1])](logits, self.slots["y"], self.slots["target"])
 
     def advance(self, loss: Tensor, gradient: Tensor) -> None:
         """Every slot moves. Raises: AttackError for a gradient that is not finite, where the example is alive."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from rlbench.core import Ball, Classifier, Streams
-from rlbench.core.seeds import seeded
+from rlbench.core.seeds import seed_globals
 from rlbench.core.threat import project
 
 
@@ -79,7 +79,7 @@ def one_by_one(
     for row, generator in enumerate(streams.generators() if ball.radius > 0 else ()):
         own, seed = x[row : row + 1], int(generator.integers(2**31))
         unit.rows = torch.tensor([row], device=x.device)
-        with seeded(seed, x.device), torch.enable_grad():
+        with seed_globals(seed, x.device), torch.enable_grad():
             found = run(unit, unit.inward(own), y[row : row + 1], seed)
         answers.append(project(unit.outward(found.detach().to(x)), own, ball))
     return torch.cat(answers) if ball.radius > 0 else x

@@ -71,6 +71,6 @@ MIN_CLASSES: dict[LossName, int] = {"ce": 2, "margin": 2, "dlr": 3, "dlr-targete
 _SUBSTITUTE: dict[LossName, LossName] = {"dlr": "margin", "dlr-targeted": "margin-targeted"}
 
 
-def defined(name: LossName, n_classes: int) -> LossName:
+def substitute(name: LossName, n_classes: int) -> LossName:
     """The loss itself, or the margin in its place where it is not defined: DLR below 3 classes, targeted below 4."""
     return name if n_classes >= MIN_CLASSES[name] else _SUBSTITUTE.get(name, name)

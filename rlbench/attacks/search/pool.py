@@ -90,7 +90,7 @@ class Pool:
         x = torch.cat([search.slots["x_adv"] for search in active]).requires_grad_()
         with torch.enable_grad():
             logits = self.classifier(x, rows=torch.cat([search.rows[search.slots["example"]] for search in active]))
-            losses = [s.ascended(part) for s, part in zip(active, torch.split(logits, sizes), strict=True)]
+            losses = [s.adversary_loss(part) for s, part in zip(active, torch.split(logits, sizes), strict=True)]
         for search, part in zip(active, torch.split(logits.detach(), sizes), strict=True):
             search.record(search.slots, part)
         if any(search.alive[search.slots["example"]].any() for search in active):

@@ -74,7 +74,7 @@ def _stills(path: Path, channels: int, wanted: Set[int]) -> Iterator[tuple[int, 
                 yield i, _upright(planes(frame.to_image().convert(MODES[channels])), frame, path)
 
 
-def _picked(path: Path, box: Box, choose: Callable[[int], list[int]], prepare: Prepare) -> Tensor:
+def _pick_frames(path: Path, box: Box, choose: Callable[[int], list[int]], prepare: Prepare) -> Tensor:
     """The frames of a clip that `choose` names, given their number, each (C, 1, H, W) in [0, 1] as `prepare` makes it.
 
     Frames are taken by number, also where their times are uneven. They are smoothed for boxes below 112 pixels, such
@@ -105,7 +105,7 @@ def video(path: Path, box: Box) -> np.ndarray:
     Returns:
         (C, T, H, W) float32 in [0, 1].
     """
-    found = _picked(path, box, partial(preprocess.frame_numbers, frames=box.shape[1]), preprocess.clip)
+    found = _pick_frames(path, box, partial(preprocess.frame_numbers, frames=box.shape[1]), preprocess.clip)
     return found[:, :, 0].transpose(0, 1).numpy()
 
 
@@ -121,6 +121,6 @@ def views(path: Path, box: Box, segments: int) -> np.ndarray:
     def choose(count: int) -> list[int]:
         return [i for run in preprocess.view_frames(count, frames, segments) for i in run]
 
-    found = _picked(path, box, choose, preprocess.thirds).numpy()  # (segments * T, 3, C, 1, H, W)
+    found = _pick_frames(path, box, choose, preprocess.thirds).numpy()  # (segments * T, 3, C, 1, H, W)
     split = found.reshape(segments, frames, 3, channels, *size)
     return split.transpose(3, 0, 2, 1, 4, 5).reshape(box.shape)

@@ -54,7 +54,7 @@ def fbank(wave: Tensor, mels: int) -> Tensor:
         return torch.log((power @ bank(mels).to(power).T).clamp_min(EPS))
 
 
-def fitted(mel: Tensor, frames: int) -> Tensor:
+def fit_frames(mel: Tensor, frames: int) -> Tensor:
     """(B, N, mels) -> (B, 3, frames, mels): what is shorter is tiled, of what is longer one piece a third is taken.
 
     LanguageBind draws where a piece starts; here it is the first place in each third of the starts.

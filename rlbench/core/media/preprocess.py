@@ -24,13 +24,13 @@ _TAPS = 1 << 24  # numbers of a filter bank that is held at a time
 _ZEROS, _ROLLOFF = 6, 0.99  # of the low-pass filter: zero crossings to each side, and the edge below Nyquist's
 
 
-def _cropped(x: Tensor, height: int, width: int) -> Tensor:
+def _crop(x: Tensor, height: int, width: int) -> Tensor:
     """The centre of (..., H, W)."""
     top, left = round((x.shape[-2] - height) / 2), round((x.shape[-1] - width) / 2)
     return x[..., top : top + height, left : left + width]
 
 
-def _resized(x: Tensor, side: int, mode: Literal["bicubic", "bilinear"], *, antialias: bool) -> Tensor:
+def _resize(x: Tensor, side: int, mode: Literal["bicubic", "bilinear"], *, antialias: bool) -> Tensor:
     """(B, C, H, W) -> its short side has `side` pixels, its long side is rounded down."""
     height, width = x.shape[-2:]
     short = min(height, width)
@@ -48,7 +48,7 @@ def picture(x: Tensor, side: int = 224, *, antialias: bool = True) -> Tensor:
     Returns:
         (C, side, side), clamped to [0, 1], which bicubic weights overshoot.
     """
-    return _cropped(_resized(x[None], side, "bicubic", antialias=antialias)[0], side, side).clamp(0, 1)
+    return _crop(_resize(x[None], side, "bicubic", antialias=antialias)[0], side, side).clamp(0, 1)
 
 
 def depth(x: Tensor, side: int = 224, *, antialias: bool = True) -> Tensor:
@@ -62,8 +62,8 @@ def clip(x: Tensor, side: int = 224, *, antialias: bool = False) -> Tensor:
 
     The original does not smooth before it makes a clip smaller.
     """
-    frames = _resized(x.transpose(0, 1), side, "bilinear", antialias=antialias)
-    return _cropped(frames, side, side).transpose(0, 1)
+    frames = _resize(x.transpose(0, 1), side, "bilinear", antialias=antialias)
+    return _crop(frames, side, side).transpose(0, 1)
 
 
 def frame_numbers(count: int, frames: int = 8) -> list[int]:
@@ -84,7 +84,7 @@ def view_frames(count: int, frames: int = 8, segments: int = 5) -> list[list[int
 
 def thirds(x: Tensor, side: int = 224, *, antialias: bool = False) -> Tensor:
     """(C, T, H, W) frames in [0, 1] -> (3, C, T, side, side): as `clip`, cut at both ends and in the middle."""
-    frames = _resized(x.transpose(0, 1), side, "bilinear", antialias=antialias).transpose(0, 1)
+    frames = _resize(x.transpose(0, 1), side, "bilinear", antialias=antialias).transpose(0, 1)
     height, width = frames.shape[-2:]
     starts = [int(k * (max(height, width) - side) / 2) for k in range(3)]
     long = 2 if height >= width else 3
@@ -112,7 +112,7 @@ def _lowpass(old: int, new: int) -> tuple[Tensor, int]:
     return (_windowed(t) * edge / old).float()[:, None], width
 
 
-def resampled(wave: Tensor, old: int, new: int) -> Tensor:
+def resample(wave: Tensor, old: int, new: int) -> Tensor:
     """(B, samples) at `old` Hz -> (B, ceil(samples * new / old)) at `new` Hz, in memory that any two rates share.
 
     A sinc under a Hann window (Smith, 2002, https://ccrma.stanford.edu/~jos/resample/), as torchaudio has it.
@@ -147,13 +147,13 @@ def _resampled_singly(wave: Tensor, old: int, new: int) -> Tensor:
     return torch.cat(parts, 1)
 
 
-def heard(wave: Tensor, rate: int, box: Box) -> Tensor:
+def render_audio(wave: Tensor, rate: int, box: Box) -> Tensor:
     """(B, samples) in [-1, 1] at `rate` Hz -> (B, *box.shape) in a box of unit "fbank", of one or three pieces.
 
     A single piece is the first of a longer clip.
     """
     pieces, mels, frames = box.shape
-    wave = resampled(wave, rate, filterbank.RATE)
+    wave = resample(wave, rate, filterbank.RATE)
     wave = wave - wave.double().mean(1, keepdim=True).to(wave.dtype)
-    mel = filterbank.fitted(filterbank.fbank(wave, mels), frames)[:, :pieces]
+    mel = filterbank.fit_frames(filterbank.fbank(wave, mels), frames)[:, :pieces]
     return mel.transpose(2, 3).clamp(box.low, box.high)

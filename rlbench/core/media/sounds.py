@@ -125,7 +125,7 @@ def audio(path: Path, box: Box, *, rate: int, seconds: float) -> np.ndarray:
     Returns:
         (1, mels, frames) or (1, samples) float32 in [0, 1]; a waveform's zero is at 1/2.
     """
-    return heard(*audible(path, box, rate=rate, seconds=seconds), box)
+    return render_waveform(*audible(path, box, rate=rate, seconds=seconds), box)
 
 
 def audible(path: Path, box: Box, *, rate: int, seconds: float) -> tuple[np.ndarray, int]:
@@ -161,14 +161,14 @@ def _resampled(wave: np.ndarray, old: int, new: int) -> np.ndarray:
     if up == down:
         return wave
     if 20 * max(up, down) > _LONG:
-        return preprocess.resampled(torch.from_numpy(wave)[None], old, new)[0].numpy()
+        return preprocess.resample(torch.from_numpy(wave)[None], old, new)[0].numpy()
     return np.asarray(signal.resample_poly(wave, up, down))
 
 
-def heard(wave: np.ndarray, rate: int, box: Box) -> np.ndarray:
+def render_waveform(wave: np.ndarray, rate: int, box: Box) -> np.ndarray:
     """(samples,) float32 in [-1, 1] -> a box of unit log-mel, "fbank" (`preprocess.heard`) or waveform, in [0, 1]."""
     if box.unit == "fbank":
-        mel = preprocess.heard(torch.from_numpy(wave[None]), rate, box)[0].numpy()
+        mel = preprocess.render_audio(torch.from_numpy(wave[None]), rate, box)[0].numpy()
         return np.asarray((mel - box.low) / (box.high - box.low))
     if box.unit == "waveform":
         return np.clip((wave[None] + 1) / 2, 0, 1).astype(np.float32)

@@ -71,7 +71,7 @@ def holm(ps: Sequence[float]) -> list[float]:
     return list(adjusted.tolist())
 
 
-def clustered(correct: Sequence[bool], clusters: Sequence[str], *, draws: int = 2000) -> tuple[float, float]:
+def cluster_interval(correct: Sequence[bool], clusters: Sequence[str], *, draws: int = 2000) -> tuple[float, float]:
     """The 95% percentile interval of a share by a bootstrap over clusters, in [0, 1]; the same every time.
 
     Examples of one recording or speaker are alike, so that whole clusters are drawn with replacement (Field and Welsh,
@@ -163,7 +163,7 @@ def _tail(folded: NDArray[Any], total: NDArray[Any]) -> NDArray[Any]:
     return tail
 
 
-def resampled(
+def bootstrap_means(
     values: Sequence[float], clusters: Sequence[str] | None = None, *, draws: int = 2000, seed: int = 0
 ) -> NDArray[Any]:
     """(draws,) bootstrap means of one stratum: over its examples, or over whole clusters of them; the same every time.

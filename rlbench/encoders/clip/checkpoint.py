@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from rlbench.core import Modality
 from rlbench.core.errors import CheckpointError
-from rlbench.encoders.clip.sizes import Tensors, declared, text_sizes, vision_sizes
+from rlbench.encoders.clip.sizes import Tensors, read_modality, text_sizes, vision_sizes
 from rlbench.encoders.clip.towers import (
     Attention,
     TextSizes,
@@ -21,7 +21,7 @@ from rlbench.encoders.clip.towers import (
     text_tower,
     vision_tower,
 )
-from rlbench.encoders.clip.weights import fold, parted, read_config, read_weights, sha256_of
+from rlbench.encoders.clip.weights import fold, read_config, read_weights, separate_lora, sha256_of
 from rlbench.encoders.hub import weights_file
 
 _VISION, _TEXT = ("vision_model.", "visual_projection."), ("text_model.", "text_projection.")
@@ -70,10 +70,10 @@ def load_checkpoint(
     """
     path, config = weights_file(Path(folder)), read_config(Path(folder))
     source, about = str(path), str(path.with_name("config.json"))
-    found = declared(config)
+    found = read_modality(config)
     if modality and found and modality != found:
         raise CheckpointError(f"{folder} is a checkpoint for {found}; {modality} was asked for")
-    weights, factors = parted(read_weights(path), source)
+    weights, factors = separate_lora(read_weights(path), source)
     tensors = Tensors(weights, source)
     vision, alpha = vision_sizes(tensors, config, next((pair.rank for pair in factors.values()), 0), about)
     text = text_sizes(tensors, config, about)

@@ -88,7 +88,7 @@ class Waveform(Front):
         wave = x[:, 0]
         # In float64: the last bit of the mean is heard in the quietest bands, and must not depend on the threads.
         wave = wave - wave.double().mean(1, keepdim=True).to(wave.dtype)
-        mel = filterbank.fitted(filterbank.fbank(wave, self.mels), self.frames)
+        mel = filterbank.fit_frames(filterbank.fbank(wave, self.mels), self.frames)
         return (mel.transpose(2, 3) - filterbank.MEAN) / (2 * filterbank.STD)
 
 

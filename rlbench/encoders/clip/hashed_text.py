@@ -57,7 +57,7 @@ for _kind, _words in _KINDS.items():
 
 
 @cache
-def _hashed(text: str, dim: int) -> np.ndarray:
+def _hash_vector(text: str, dim: int) -> np.ndarray:
     """A unit vector of equal-sized coordinates, whose signs are bits that a crc32 seeds: the same on any machine."""
     bits = np.random.Generator(np.random.Philox(zlib.crc32(text.encode()))).integers(0, 2, dim)
     return np.asarray((2.0 * bits - 1.0) / np.sqrt(dim))
@@ -86,12 +86,12 @@ class HashedText:
         words = re.findall(r"[^\W_]+", prompt.lower())
         own = sum((self._word(word) for word in words), np.zeros(self.dim))
         kinds = sorted({kind for word in words if word not in _TEMPLATE for kind in _HYPERNYMS.get(word, ())})
-        kind = sum((_hashed(f"kind {kind}", self.dim) for kind in kinds), np.zeros(self.dim))
-        common = _hashed("common", self.dim)
+        kind = sum((_hash_vector(f"kind {kind}", self.dim) for kind in kinds), np.zeros(self.dim))
+        common = _hash_vector("common", self.dim)
         return _unit(OWN**0.5 * _unit(own) + KIND**0.5 * _unit(kind) + COMMON**0.5 * common)
 
     def _word(self, word: str) -> np.ndarray:
         marked = f"<{word}>"
-        trigrams = sum((_hashed(marked[i : i + 3], self.dim) for i in range(len(marked) - 2)), np.zeros(self.dim))
-        vector = _unit(_hashed(f"word {word}", self.dim) + 0.5 * _unit(trigrams))
+        trigrams = sum((_hash_vector(marked[i : i + 3], self.dim) for i in range(len(marked) - 2)), np.zeros(self.dim))
+        vector = _unit(_hash_vector(f"word {word}", self.dim) + 0.5 * _unit(trigrams))
         return TEMPLATE_WEIGHT * vector if word in _TEMPLATE else vector

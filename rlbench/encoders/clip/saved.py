@@ -47,7 +47,7 @@ def read_tower(path: Path, modality: Modality, attention: Attention = "sdpa") ->
     Raises:
         CheckpointError: missing, truncated, of another modality or architecture, or with values that are not finite.
     """
-    about, weights = _opened(path)
+    about, weights = _open(path)
     if about.get("modality") != modality:
         raise CheckpointError(f"{path} is a tower of {about.get('modality')}; {modality} was asked for")
     try:
@@ -65,7 +65,7 @@ def read_tower(path: Path, modality: Modality, attention: Attention = "sdpa") ->
     return Saved(vision, box, text, bound, sha256_of(path))
 
 
-def _opened(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def _open(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     try:
         with safe_open(path, framework="pt") as opened:
             about = dict(json.loads((opened.metadata() or {}).get(_KEY, "{}")))

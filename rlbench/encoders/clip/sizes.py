@@ -110,7 +110,7 @@ class Told:
             raise CheckpointError(f"{self.source} says lora_r {max(said):g}; the weights have {found}")
 
 
-def told(config: Mapping[str, Any], tower: str, facts: Mapping[str, int], source: str) -> Told:
+def read_tower(config: Mapping[str, Any], tower: str, facts: Mapping[str, int], source: str) -> Told:
     """What the config says of "vision" or "text"; `facts` by the config's keys.
 
     Raises:
@@ -131,7 +131,7 @@ def told(config: Mapping[str, Any], tower: str, facts: Mapping[str, int], source
     return Told(tuple(sections[i] for _, i in ordered), agreeing, overwritten, source)
 
 
-def declared(config: Mapping[str, Any]) -> Modality | None:
+def read_modality(config: Mapping[str, Any]) -> Modality | None:
     """The modality that a config is for, by its class such as "LanguageBindThermal"; None: it does not say."""
     names = config.get("architectures") or []
     text = " ".join(map(str, [*(names if isinstance(names, list) else [names]), config.get("model_type")])).lower()
@@ -154,9 +154,9 @@ def vision_sizes(tensors: Tensors, config: Mapping[str, Any], rank: int, source:
     classes = tensors.shape(f"{embeddings}.class_embedding", 1, 2)
     time = f"{layer}.temporal_embedding"
     facts = {"hidden_size": hidden, "intermediate_size": mlp, "patch_size": kernel[-1], "num_channels": channels}
-    said = told(config, "vision", facts | {"num_hidden_layers": tensors.layers("vision_model")}, source)
+    said = read_tower(config, "vision", facts | {"num_hidden_layers": tensors.layers("vision_model")}, source)
     said.check_rank(rank)
-    modality = declared(config)
+    modality = read_modality(config)
     height, width = _input(said, modality, positions, kernel[-1])
     sizes = VisionSizes(
         hidden=hidden,
@@ -218,7 +218,7 @@ def text_sizes(tensors: Tensors, config: Mapping[str, Any], source: str) -> Text
     projection, _ = tensors.shape("text_projection.weight", 2)
     facts = {"hidden_size": hidden, "intermediate_size": mlp, "vocab_size": vocabulary}
     facts |= {"max_position_embeddings": positions, "num_hidden_layers": tensors.layers("text_model")}
-    said = told(config, "text", facts, source)
+    said = read_tower(config, "text", facts, source)
     return TextSizes(
         hidden=hidden,
         mlp=mlp,

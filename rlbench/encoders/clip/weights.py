@@ -98,7 +98,7 @@ def read_tensors(path: Path, *, wrapped: bool = False) -> dict[str, Tensor]:
     with path.open("rb") as stream:
         if stream.read(len(_POINTER)) == _POINTER:
             raise CheckpointError(f"{path} is a pointer of Git LFS and no weights; fetch them by `git lfs pull`")
-    found = _unpickled(path) if path.suffix == ".bin" else _loaded(path)
+    found = _unpickle(path) if path.suffix == ".bin" else _load(path)
     if wrapped and isinstance(found, Mapping) and "state_dict" in found:
         found = found["state_dict"]
     if not isinstance(found, Mapping) or not all(isinstance(value, Tensor) for value in found.values()):
@@ -116,14 +116,14 @@ def read_tensors(path: Path, *, wrapped: bool = False) -> dict[str, Tensor]:
     return weights
 
 
-def _loaded(path: Path) -> object:
+def _load(path: Path) -> object:
     try:
         return load_file(path)
     except Exception as error:  # what damaged bytes make safetensors raise
         raise CheckpointError(f"{path} can't be read, or is truncated: {first_line(error)}") from error
 
 
-def _unpickled(path: Path) -> object:
+def _unpickle(path: Path) -> object:
     """What torch's unpickler of tensors alone makes of a file, of which damaged bytes make it raise almost anything."""
     try:
         with warnings.catch_warnings():
@@ -152,7 +152,7 @@ def _check_stored(path: Path) -> None:
                 raise CheckpointError(f"{path} is refused: {member.filename} in it is compressed, as torch writes none")
 
 
-def parted(weights: Mapping[str, Tensor], source: str) -> tuple[dict[str, Tensor], dict[str, Factors]]:
+def separate_lora(weights: Mapping[str, Tensor], source: str) -> tuple[dict[str, Tensor], dict[str, Factors]]:
     """The weights under CLIP's own names, and the LoRA factors by module.
 
     PEFT writes a module's own weight as `<module>.weight`, or as `<module>.base_layer.weight` in newer releases.

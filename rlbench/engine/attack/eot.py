@@ -9,7 +9,7 @@ from torch import Tensor
 
 from rlbench.core import Classifier
 from rlbench.core.errors import FieldError
-from rlbench.core.seeds import generator, seeded
+from rlbench.core.seeds import generator, seed_globals
 
 DRAWS = 20
 
@@ -56,6 +56,6 @@ class Expectation:
     def _mean(self, x: Tensor, row: Tensor, seeds: list[int]) -> Tensor:
         answers = []
         for seed in seeds:
-            with seeded(seed, x.device):
+            with seed_globals(seed, x.device):
                 answers.append(self.classifier(x, rows=row)[0])
         return torch.stack(answers).mean(0)

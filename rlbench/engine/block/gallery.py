@@ -67,10 +67,10 @@ class Gallery:
             "x-to-text": ranks(by_set, labels[:, None] == sets[None]),
             "text-to-x": ranks(scores.T[asked], own.T[asked]),
         }
-        return dict(_named(found, "" if whole else f" of {len(labels)}"))
+        return dict(_name_recalls(found, "" if whole else f" of {len(labels)}"))
 
 
-def _named(found: Mapping[str, np.ndarray], part: str) -> Iterator[tuple[str, float]]:
+def _name_recalls(found: Mapping[str, np.ndarray], part: str) -> Iterator[tuple[str, float]]:
     for direction, places in found.items():
         end = part if direction == "text-to-x" else ""
         yield from ((f"{direction} R@{k}{end}", round(recall_at(places, k), 6)) for k in DEPTHS)

@@ -1,22 +1,22 @@
 """Cells: groups that are computed together, modes of a suite, content hashes, bounds of passes."""
 
-from rlbench.engine.cells.bounds import bound, told
-from rlbench.engine.cells.groups import Group, canonical, groups, taken_over, worst_members
+from rlbench.engine.cells.bounds import bound_passes, describe_attack
+from rlbench.engine.cells.groups import Group, canonical, groups, is_aggregate, worst_members
 from rlbench.engine.cells.keys import cell_key, plugin, plugin_values, protocol
 from rlbench.engine.cells.modes import in_mode, mode
 
 __all__ = [
     "Group",
-    "bound",
+    "bound_passes",
     "canonical",
     "cell_key",
+    "describe_attack",
     "groups",
     "in_mode",
+    "is_aggregate",
     "mode",
     "plugin",
     "plugin_values",
     "protocol",
-    "taken_over",
-    "told",
     "worst_members",
 ]

@@ -7,7 +7,7 @@ from rlbench.engine.cells.groups import Group, _group
 from rlbench.engine.cells.keys import plugin
 
 
-def told(perturbation: Perturbation, n_classes: int) -> dict[str, str]:
+def describe_attack(perturbation: Perturbation, n_classes: int) -> dict[str, str]:
     """What the attack says of itself with this number of classes: the `loss` that it ascends, and its `label`."""
     group = Group() if isinstance(perturbation, Worst) else _group(perturbation)
     if not group.attacks:
@@ -17,13 +17,15 @@ def told(perturbation: Perturbation, n_classes: int) -> dict[str, str]:
     return {name: str(ask(n_classes)) for name, ask in asked.items() if ask}
 
 
-def bound(perturbation: Perturbation, n_classes: int) -> tuple[int, int]:
+def bound_passes(perturbation: Perturbation, n_classes: int) -> tuple[int, int]:
     """Upper bound of an example's forward and backward passes on this rung: no example breaks early.
 
     An attack may have `passes(n_classes) -> (forwards, backwards)`; else steps x restarts (x targets for "...-t").
     """
     if isinstance(perturbation, Worst):
-        own = [bound(attack, n_classes) for attack in perturbation.attacks if attack.threat == perturbation.threat]
+        own = [
+            bound_passes(attack, n_classes) for attack in perturbation.attacks if attack.threat == perturbation.threat
+        ]
         return sum(forwards for forwards, _ in own), sum(backwards for _, backwards in own)
     group = _group(perturbation)
     if not group.attacks:

@@ -43,14 +43,14 @@ def _rungs(last: Adversarial) -> tuple[Adversarial, ...]:
     return (*steps, replace(last, ladder=ladder))
 
 
-def taken_over(perturbation: Perturbation) -> bool:
+def is_aggregate(perturbation: Perturbation) -> bool:
     """Whether it is a worst case over other cells, rather than a cell that is computed."""
     return isinstance(perturbation, Worst) and not perturbation.attacks
 
 
 def groups(perturbations: Iterable[Perturbation]) -> list[Group]:
     """The groups, clean first; a rung that is a cell of its own is computed once, in the longest ladder."""
-    found = [_group(p) for p in perturbations if not taken_over(p)]
+    found = [_group(p) for p in perturbations if not is_aggregate(p)]
     found = list(dict.fromkeys([Group(), *found]))
 
     def shorter(one: Group, other: Group) -> bool:

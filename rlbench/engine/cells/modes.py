@@ -9,11 +9,11 @@ from typing import Any, cast, get_args
 
 from rlbench.core import Adversarial, Mode, Perturbation, Suite, Worst
 from rlbench.core.errors import FieldError
-from rlbench.engine.cells.bounds import bound
-from rlbench.engine.cells.groups import _group, taken_over
+from rlbench.engine.cells.bounds import bound_passes
+from rlbench.engine.cells.groups import _group, is_aggregate
 
 
-def varied(suite: Suite, *, seed: int | None = None, series: int | None = None, mode: Mode = "standalone") -> Suite:
+def vary(suite: Suite, *, seed: int | None = None, series: int | None = None, mode: Mode = "standalone") -> Suite:
     """The suite with these changes; None leaves it as it is.
 
     Raises: FieldError where there are no other examples, or for an unknown mode.
@@ -31,7 +31,7 @@ def varied(suite: Suite, *, seed: int | None = None, series: int | None = None, 
 
 def mode(perturbation: Perturbation) -> Mode:
     """How its attacks run."""
-    if isinstance(perturbation, Worst) and taken_over(perturbation):
+    if isinstance(perturbation, Worst) and is_aggregate(perturbation):
         return "descending" if perturbation.descending else "standalone"
     return _group(perturbation).mode
 
@@ -49,7 +49,7 @@ def in_mode(perturbations: Sequence[Perturbation], mode: Mode, n_classes: int) -
         return tuple(_descending(p, attacks) for p in perturbations)
 
     def turn(attack: Adversarial) -> tuple[bool, Fraction, int]:
-        return attack.threat.norm != "linf", attack.threat.eps, sum(bound(attack, n_classes))
+        return attack.threat.norm != "linf", attack.threat.eps, sum(bound_passes(attack, n_classes))
 
     chain = tuple(sorted((replace(a, ladder=()) for a in attacks), key=turn))
     rest = [p for p in perturbations if not isinstance(p, Adversarial | Worst)]

@@ -28,7 +28,7 @@ def largest(fits: Callable[[int], bool], most: int, block: int) -> int:
         if fits(last):
             return last
         if fits(first):
-            return max(first, _rounded(_within(fits, first, last)))
+            return max(first, _round_down(_within(fits, first, last)))
     return 0
 
 
@@ -40,7 +40,7 @@ def _within(fits: Callable[[int], bool], low: int, high: int) -> int:
     return low
 
 
-def _rounded(n: int) -> int:
+def _round_down(n: int) -> int:
     """Down to two digits."""
     unit: int = 10 ** max(0, len(str(n)) - 2)
     return n // unit * unit

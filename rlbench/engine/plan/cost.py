@@ -42,7 +42,7 @@ class Pace:
         """Of so many passes."""
         return forwards * self.forward + backwards * self.backward
 
-    def scaled(self, factor: float) -> Pace:
+    def scale(self, factor: float) -> Pace:
         """As many times slower."""
         return Pace(self.forward * factor, self.backward * factor)
 
@@ -80,7 +80,7 @@ def bounds(bench: Bench) -> Rates:
     """The most that the cells of a bench can cost, at the pace of a short probe."""
     members = [member for group in cells.groups(bench.suite.perturbations) for member in group.members]
     draws = DRAWS if "randomised" in bench.classifier.encoder.traits else 1
-    most = {member: cells.bound(member, bench.n_classes) for member in members}
+    most = {member: cells.bound_passes(member, bench.n_classes) for member in members}
     found = {member: Cost(draws * forwards, draws * backwards) for member, (forwards, backwards) in most.items()}
     return Rates(pace=probe(bench), cells=found)
 

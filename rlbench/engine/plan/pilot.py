@@ -36,7 +36,7 @@ CHUNK = 32  # examples that the pilot takes at a time
 STEADY = 0.06  # relative standard error at which it ends
 
 
-def shortened(group: Group, n_classes: int) -> Group:
+def shorten(group: Group, n_classes: int) -> Group:
     """The group with every attack cut to its first steps."""
     return replace(group, attacks=tuple(_cut(attack, n_classes) for attack in group.attacks))
 
@@ -45,7 +45,7 @@ def _cut(attack: Adversarial, n_classes: int) -> Adversarial:
     method = plugin("attack", attack.attack, attack.fields)
     cut = {name: min(most, getattr(method, name)) for name, most in SHORT.items() if hasattr(method, name)}
     short = replace(attack, fields=tuple(sorted((dict(attack.fields) | cut).items())))
-    if sum(cells.bound(short, n_classes)) <= LONG:
+    if sum(cells.bound_passes(short, n_classes)) <= LONG:
         return short
     return replace(STAND_IN, threat=attack.threat, ladder=attack.ladder, descending=attack.descending)
 
@@ -129,11 +129,11 @@ class _Pilot:
             self.times += [(n, now - last)] if last else []
             last = now
 
-        return evaluate(self.bench, [shortened(g, self.bench.n_classes) for g in part], start, stop, clean, tick)
+        return evaluate(self.bench, [shorten(g, self.bench.n_classes) for g in part], start, stop, clean, tick)
 
     def _keep(self, part: Sequence[Group], results: Sequence[Result]) -> None:
         members = [member for group in part for member in group.members]
-        cut = [m for group in part for m in shortened(group, self.bench.n_classes).members]
+        cut = [m for group in part for m in shorten(group, self.bench.n_classes).members]
         found = [(m, short, r) for m, short, r in zip(members, cut, results, strict=True) if isinstance(r, Block)]
         for member, short, block in found:
             self.passes += block.forwards.sum(), block.backwards.sum()
@@ -163,7 +163,7 @@ class _Pilot:
         said = {member: Cost(*column.mean(0).tolist()) for member, column in self._columns().items()}
         return replace(
             self.bounds,
-            pace=self.bounds.pace.scaled(self._slower()),
+            pace=self.bounds.pace.scale(self._slower()),
             cells={**self.bounds.cells, **said},
             rendering=mean(self.rendering),
         )

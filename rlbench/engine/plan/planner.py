@@ -12,14 +12,14 @@ from functools import lru_cache
 
 from rlbench.core import Mode, Perturbation, Suite, Worst
 from rlbench.core.errors import DataError, FieldError, ModalityError, StoreError
-from rlbench.core.machine import code, device_of, processors, settled
+from rlbench.core.machine import code, device_of, processors, reproducible
 from rlbench.core.suite import load_suites
 from rlbench.encoders.identity import Identity
 from rlbench.encoders.models import OWN, resolve
 from rlbench.engine import cells
 from rlbench.engine.block.evaluate import Bench, prepare
 from rlbench.engine.block.gallery import gallery_of
-from rlbench.engine.cells.modes import varied
+from rlbench.engine.cells.modes import vary
 from rlbench.engine.plan import budget as times
 from rlbench.engine.plan.cost import STARTING, bounds
 from rlbench.engine.plan.pilot import rehearse
@@ -65,7 +65,7 @@ def _present(pair: Pair, held: Held, notes: list[str]) -> dict[Perturbation, set
     """The whole blocks of every perturbation in the store."""
     found: dict[Perturbation, set[Span]] = {p: set() for p in pair.keys}
     others = 0
-    for p, span in ((p, span) for p in pair.keys for span in pair.spans if not cells.taken_over(p)):
+    for p, span in ((p, span) for p in pair.keys for span in pair.spans if not cells.is_aggregate(p)):
         try:
             by = held(pair.keys[p], span)
         except StoreError as error:
@@ -76,7 +76,7 @@ def _present(pair: Pair, held: Held, notes: list[str]) -> dict[Perturbation, set
             others += by != code()
     if others:
         notes.append(f"{pair.suite.name}, {pair.model}: {others} blocks are from another rlbench; --fresh renews them")
-    for worst in (p for p in pair.keys if isinstance(p, Worst) and cells.taken_over(p)):
+    for worst in (p for p in pair.keys if isinstance(p, Worst) and cells.is_aggregate(p)):
         members = cells.worst_members(worst, pair.suite.perturbations)
         found[worst] = set.intersection(*(found[cells.canonical(m)] for m in members))
     return found
@@ -94,13 +94,13 @@ def _units(pair: Pair, index: int, present: dict[Perturbation, set[Span]]) -> li
     return units
 
 
-def _planned(pair: Pair, present: dict[Perturbation, set[Span]]) -> list[PlannedCell]:
+def _plan_cells(pair: Pair, present: dict[Perturbation, set[Span]]) -> list[PlannedCell]:
     rows = []
     for p in pair.suite.perturbations:
         done, cell = present[cells.canonical(p)], cells.canonical(p)
         left = sum(stop - start for start, stop in pair.spans if (start, stop) not in done)
         row = PlannedCell(pair.suite.name, pair.model, str(p), pair.n, len(pair.spans), len(done))
-        if not cells.taken_over(cell):
+        if not cells.is_aggregate(cell):
             most, about = pair.bounds.cells[cell], pair.rates.cells[cell]
             row = replace(
                 row,
@@ -165,7 +165,7 @@ class _Draft:
         listed = [cells.canonical(p) for p in suite.perturbations]
         keys = {p: cells.cell_key(subject, suite, p) for p in dict.fromkeys([*members, *listed])}
         found = resolve(model)
-        with settled(self.device):
+        with reproducible(self.device):
             rates = bounds(bench)
         if found.family == OWN and not bench.identity.checkpoint and not bench.identity.facts["identity()"]:
             self.notes.append(f"{model}: no weights were found in it; where they change, state sha256 or identity()")
@@ -181,7 +181,7 @@ class _Draft:
             if seconds > SMALL / len(most):
                 pair, groups = self.pairs[k], list(dict.fromkeys(unit.group for unit in units))
                 allowed = max(PILOT * seconds, LEAST * seconds / whole)
-                with settled(self.device):
+                with reproducible(self.device):
                     bench = self._bench(pair.suite, pair.model)
                     rates = rehearse(bench, groups, pair.bounds, n=pair.n, seconds=allowed)
                 slowest = replace(rates, cells=pair.bounds.cells)
@@ -206,7 +206,7 @@ class _Draft:
         for index, pair in enumerate(pairs):
             rows += [cell for place, cell in self.skipped if place == index]
             present = _present(pair, self.held, notes)
-            rows += _planned(pair, present)
+            rows += _plan_cells(pair, present)
             units += _units(pair, index, present)
         rows += [cell for place, cell in self.skipped if place == len(pairs)]
         return Plan(
@@ -274,7 +274,7 @@ def plan(
     store.check()
     loaded = [s for one in _several(suites) for s in ([one] if isinstance(one, Suite) else load_suites(str(one)))]
     loaded = list({(s.path, s.name, s.modality): s for s in loaded}.values())
-    loaded = [varied(one, seed=seed, series=series, mode=mode) for one in loaded]
+    loaded = [vary(one, seed=seed, series=series, mode=mode) for one in loaded]
     names = list(dict.fromkeys(resolve(str(one)).name for one in _several(models)))
     where = {"store": store, "device": device_of(device), "workers": workers, "notes": store.records()[1]}
     draft = _Draft(**where, batch_size=batch_size, examples=examples, fresh=fresh)  # type: ignore[arg-type]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from rlbench.core import Field, Perturbation, Record, Worst
-from rlbench.core.stats.metrics import clustered
+from rlbench.core.stats.metrics import cluster_interval
 from rlbench.encoders.retrieval import prompted
 from rlbench.engine import cells
 from rlbench.engine.plan.planner import Pair
@@ -18,12 +18,12 @@ from rlbench.store.keys import record_key
 
 def members(pair: Pair, p: Perturbation) -> list[Perturbation]:
     """The cells whose blocks a cell's record is made of: its own, or those that a worst case is taken over."""
-    if isinstance(p, Worst) and cells.taken_over(p):
+    if isinstance(p, Worst) and cells.is_aggregate(p):
         return [cells.canonical(m) for m in cells.worst_members(p, pair.suite.perturbations)]
     return [p]
 
 
-def recorded(pair: Pair, p: Perturbation, blocks: Sequence[Sequence[Block | None]], error: str | None) -> Record:
+def make_record(pair: Pair, p: Perturbation, blocks: Sequence[Sequence[Block | None]], error: str | None) -> Record:
     """The record of a cell.
 
     Args:
@@ -85,7 +85,7 @@ def _provenance(pair: Pair, p: Perturbation, blocks: Sequence[Block], seconds: f
     found |= {"series": series} if series else {}
     found |= rules.provenance([block.evidence for block in blocks])
     found |= {"mode": mode} if (mode := cells.mode(p)) != "standalone" else {}
-    return found | cells.told(p, pair.n_classes) | {"seconds": round(seconds, 3)}
+    return found | cells.describe_attack(p, pair.n_classes) | {"seconds": round(seconds, 3)}
 
 
 def _clusters(correct: np.ndarray | None, blocks: Sequence[Sequence[Block | None]]) -> dict[str, Field]:
@@ -95,5 +95,5 @@ def _clusters(correct: np.ndarray | None, blocks: Sequence[Sequence[Block | None
     sources = np.concatenate([block.source for block in blocks[0] if block is not None])
     if (n := len(set(sources))) == len(sources):
         return {}
-    low, high = clustered(correct.tolist(), sources.tolist())
+    low, high = cluster_interval(correct.tolist(), sources.tolist())
     return {"sources": n, "clustered_low": round(low, 6), "clustered_high": round(high, 6)}

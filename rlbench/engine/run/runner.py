@@ -14,14 +14,14 @@ from time import perf_counter
 
 from rlbench.core import Clean, Mode, Perturbation, Record, Suite
 from rlbench.core.errors import StoreError
-from rlbench.core.machine import settled
+from rlbench.core.machine import reproducible
 from rlbench.encoders.identity import Identity
 from rlbench.engine import cells
 from rlbench.engine.block.evaluate import Bench, Failure, OnPass, Result, evaluate, prepare
 from rlbench.engine.cells.groups import Group
 from rlbench.engine.plan.planner import Pair, Plan, PlannedCell, Unit, plan
 from rlbench.engine.run.batching import Bundle, bundles
-from rlbench.engine.run.record import members, recorded
+from rlbench.engine.run.record import make_record, members
 from rlbench.engine.run.workers import PERIOD, Pool
 from rlbench.store.blocks import Block
 from rlbench.store.keys import record_key
@@ -75,7 +75,7 @@ def perform(shared: _Shared, job: Job, on_pass: OnPass) -> list[Result]:
         shared.benches[unit.pair] = prepare(
             suite, model, device=shared.device, batch_size=shared.batch_size, kept=shared.kept, known=known
         )
-    with settled(shared.device):
+    with reproducible(shared.device):
         groups = [unit.group for unit in units]
         return evaluate(shared.benches[unit.pair], groups, unit.start, unit.stop, clean, on_pass)
 
@@ -158,7 +158,7 @@ class _Run:
         found = members(pair, p)
         failed = [(m, self.failures[index, m]) for m in found if (index, m) in self.failures]
         error = next((f"{m}: {spans[min(spans)]}" if m != p else spans[min(spans)] for m, spans in failed), None)
-        return recorded(pair, p, [[self._whole(index, m, span) for span in pair.spans] for m in found], error)
+        return make_record(pair, p, [[self._whole(index, m, span) for span in pair.spans] for m in found], error)
 
     def _whole(self, pair: int, p: Perturbation, span: Span) -> Block | None:
         failed = span in self.failures.get((pair, p), {})

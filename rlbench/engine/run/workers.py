@@ -145,7 +145,7 @@ class Pool(Generic[J, R]):
             elif kind == "note":
                 self._note(value)
             elif kind == "error":
-                raise _raised(*value)
+                raise _rebuild_error(*value)
             else:
                 job, worker.job = worker.job, None
                 yield job, value
@@ -157,7 +157,7 @@ class Pool(Generic[J, R]):
             LOG.warning(text)
 
 
-def _raised(error: BaseException | None, text: str) -> BaseException:
+def _rebuild_error(error: BaseException | None, text: str) -> BaseException:
     if error is None:
         return RuntimeError(f"a worker failed:\n{text}")
     if not isinstance(error, RLBenchError):

@@ -26,7 +26,7 @@ def _gradients(sums: Sums) -> Finding:
     return Finding(id="H7", status=status, said=f"{_percent(share)} of gradients are zero")
 
 
-def _saturated(sums: Sums) -> Finding:
+def _check_saturation(sums: Sums) -> Finding:
     share = _share(sums["saturated"], sums["correct"])
     said = f"{_percent(share)} of correct points have no loss"
     return Finding(id="H8", status="warn" if share > 0.05 else "pass", said=said)
@@ -43,14 +43,14 @@ def _logits(sums: Sums) -> Finding:
     return Finding(id="H9", status="warn" if shares[name] > 0.01 else "pass", said=said)
 
 
-def _kept(sums: Sums) -> Finding:
+def _check_lost(sums: Sums) -> Finding:
     share = _share(sums["lost"], sums["examples"])
     said = f"{sums['lost']} of {sums['examples']} examples were broken on the path and are not when judged"
     lost: Status = "adaptive" if sums["undefended"] else "fail"
     return Finding(id="S4", status=lost if share > 0.001 else "pass", said=said)
 
 
-def _declared(sums: Sums) -> Finding:
+def _check_traits(sums: Sums) -> Finding:
     open_ = sums["undefended"] > 0
     said = "traits without an adaptive attack" if open_ else "no trait that asks for an adaptive attack"
     return Finding(id="S14", status="adaptive" if open_ else "pass", said=said)
@@ -72,7 +72,7 @@ def _repeated(sums: Sums) -> Finding:
 def findings(sums: Sums) -> list[Finding]:
     """The cheap checks, from the sums of a watched run."""
     whole = total([sums])
-    checks = (_gradients, _saturated, _logits, _company, _kept, _repeated, _declared)
+    checks = (_gradients, _check_saturation, _logits, _company, _check_lost, _repeated, _check_traits)
     return [check(whole) for check in checks]
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rlbench.core.stats.metrics import resampled
+from rlbench.core.stats.metrics import bootstrap_means
 from rlbench.report.boards.scores import Score, Table, gravest
 from rlbench.report.boards.tables import COMPARABLE
 from rlbench.store.columns import is_bound
@@ -77,7 +77,7 @@ BOUND = "robust, descending"
 MEASURES = ("clean", "robust", BOUND, "corrupted")
 
 
-def _measured(column: str) -> str | None:
+def _measure_of(column: str) -> str | None:
     if column == "clean":
         return "clean"
     if column.startswith("worst "):
@@ -149,11 +149,11 @@ def _macro(family: str, tables: Sequence[Table], baseline: str | None, sources: 
         for model in counted:
             own = [stratum.of(measure, model) for stratum in having]
             badge = gravest(badge for stratum in having for badge in stratum.badges.get(model, ()))
-            score = replace(_averaged(own, having, sources), bound=measure == BOUND, soundness=badge)
+            score = replace(_average(own, having, sources), bound=measure == BOUND, soundness=badge)
             rows.setdefault(model, {})[measure] = score
             if base in counted and base is not None and model != base and measure != BOUND:
                 pairs = [a - stratum.of(measure, base) for a, stratum in zip(own, having, strict=True)]
-                minus.setdefault(model, {})[measure] = _averaged(pairs, having, sources)
+                minus.setdefault(model, {})[measure] = _average(pairs, having, sources)
     suites = tuple(sorted({str(table.facts["suite"]) for table in tables}))
     key = "robust" if any("robust" in row for row in rows.values()) else "corrupted"
     order = sorted(rows, key=lambda m: (-rows[m][key].share if key in rows[m] else 0.0, m))
@@ -171,7 +171,7 @@ def _strata(tables: Sequence[Table], models: set[str]) -> list[_Stratum]:
         stratum = found.setdefault(place, _Stratum(*place))
         for row in (row for row in table.rows if row.model in models):
             for column in table.columns:
-                if measure := _measured(column):
+                if measure := _measure_of(column):
                     score = row.scores.get(column)
                     stratum.values.setdefault(measure, {}).setdefault(row.model, []).append(_values(score))
                     stratum.deff = max(stratum.deff, score.deff if score else 1.0)
@@ -185,7 +185,7 @@ def _values(score: Score | None) -> NDArray[Any] | None:
     return np.asarray(score.hits / score.of)
 
 
-def _averaged(values: Sequence[NDArray[Any]], strata: Sequence[_Stratum], sources: Sources | None) -> Score:
+def _average(values: Sequence[NDArray[Any]], strata: Sequence[_Stratum], sources: Sources | None) -> Score:
     """The weighted mean over strata of their means, with the bootstrap's 95% percentile interval."""
     tasks = {s.modality: sum(other.modality == s.modality for other in strata) for s in strata}
     share, draws = 0.0, np.zeros(1)
@@ -193,7 +193,7 @@ def _averaged(values: Sequence[NDArray[Any]], strata: Sequence[_Stratum], source
         weight = 1 / len(tasks) / tasks[stratum.modality]
         shared = (sources or {}).get(stratum.data)
         mean = float(value.mean())
-        drawn = resampled(value.tolist(), shared[: len(value)] if shared else None, seed=k)
+        drawn = bootstrap_means(value.tolist(), shared[: len(value)] if shared else None, seed=k)
         share += weight * mean
         draws = draws + weight * (drawn - mean) * (1.0 if shared else sqrt(stratum.deff))
     low, high = np.quantile(share + draws, [0.025, 0.975])

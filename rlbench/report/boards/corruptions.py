@@ -132,7 +132,7 @@ def sections(cells: pd.DataFrame, baseline: str = BASELINE) -> list[str]:
     """Markdown: what the numbers mean, the sum of the parts, then for each part what was found, and two tables."""
     found = collect(cells)
     texts = [text for part in found for text in _section(part, baseline)]
-    measured = [_falls(one) for part in found if (one := _reference(part.models, baseline)) and _tested(one)]
+    measured = [_falls(one) for part in found if (one := _reference(part.models, baseline)) and _is_tested(one)]
     total = [_total(measured, baseline)] if len(measured) > 1 else []
     return [READING.format(baseline=baseline), *total, *texts] if texts else []
 
@@ -150,7 +150,7 @@ def _section(part: Part, baseline: str) -> list[str]:
     tables = [str(pd.DataFrame(t).to_markdown(index=False, disable_numparse=True)) for t in (rows, each)]
     others = [m.of(names) for m in models if m is not reference]
     said = [_against(reference.of(names), others)] if reference and others else []
-    checked = [_severities(reference)] if reference and _tested(reference) else []
+    checked = [_severities(reference)] if reference and _is_tested(reference) else []
     return [title, *left, *said, *tables, *checked]
 
 
@@ -158,7 +158,7 @@ def _reference(models: Sequence[Natural], baseline: str) -> Natural | None:
     return next((m for m in models if m.model.partition(":")[0] == baseline), None)
 
 
-def _tested(m: Natural) -> bool:
+def _is_tested(m: Natural) -> bool:
     return bool(m.right and m.classes)
 
 

@@ -92,7 +92,7 @@ class Shown:
         return [line.replace("\n", " ") for line in (*found, *(f"note: {line}" for line in table.notes))]
 
 
-def shown(table: Table, baseline: str | None = None) -> Shown:
+def prepare_table(table: Table, baseline: str | None = None) -> Shown:
     """The table with rank intervals, ties, and differences to the baseline where it has that row."""
     best = {}
     for column in table.columns:
@@ -143,7 +143,9 @@ def macro_markdown(macro: Macro, baseline: str) -> str:
     """A heading, what the means are over, and the table."""
     rows = []
     for model, scores in macro.rows.items():
-        minus = {f"{name} minus {baseline}": signed(score) for name, score in macro.minus.get(model, {}).items()}
+        minus = {
+            f"{name} minus {baseline}": format_difference(score) for name, score in macro.minus.get(model, {}).items()
+        }
         badge = gravest(score.soundness for score in scores.values())
         rows.append({"model": marked(model, badge)} | {name: str(score) for name, score in scores.items()} | minus)
     about = f"Over {', '.join(macro.modalities)}: the suites {', '.join(macro.suites)}."
@@ -152,7 +154,7 @@ def macro_markdown(macro: Macro, baseline: str) -> str:
     return "\n\n".join([f"## Macro average of {macro.family}{backbone}", about + left, grid(rows)])
 
 
-def signed(score: Score) -> str:
+def format_difference(score: Score) -> str:
     """A difference in points with its interval: `+3.9 [-2.7, 9.9]`."""
     return f"{100 * score.share:+.1f} [{100 * score.low:.1f}, {100 * score.high:.1f}]"
 
@@ -225,12 +227,12 @@ def cells(one: Shown) -> list[dict[str, Any]]:
                 | {"model": row.model, "backbone": row.backbone, "anchors": row.anchors, "warning": row.warning}
                 | {"n": row.n, "column": column, "error": score.error, **values, "bound": score.bound}
                 | {"soundness": score.soundness, "rank_low": low, "rank_high": high, "tied_best": k in one.best[column]}
-                | {f"minus_{name}": None if minus is None else _rounded(getattr(minus, name)) for name in names}
+                | {f"minus_{name}": None if minus is None else _round(getattr(minus, name)) for name in names}
             )
     return found
 
 
-def _rounded(value: float) -> float:
+def _round(value: float) -> float:
     return value if isinstance(value, int) else float(f"{value:.6g}")
 
 

@@ -96,7 +96,7 @@ def render(
     found = tables(cells) if len(cells) else []
     if baseline:
         require(found, baseline)
-    shown = [formats.shown(table, baseline) for table in found]
+    shown = [formats.prepare_table(table, baseline) for table in found]
     if format == "latex":
         return formats.latex(shown)
     if format == "csv":

@@ -120,7 +120,7 @@ class Comparison:
         return "level" if self.p_holm >= ALPHA else "above" if self.points > 0 else "below"
 
 
-def compared(own: Method, others: Sequence[Method], column: Column) -> list[Comparison]:
+def compare_methods(own: Method, others: Sequence[Method], column: Column) -> list[Comparison]:
     """One method with each other one."""
     found = []
     for other in others:
@@ -144,7 +144,7 @@ def report(records: Iterable[Record], *, subject: str) -> str:
         parts += [f"## {modality}", _scores(found)]
         if own is not None:
             others = [method for method in found if not method.name.startswith(subject)]  # not its ablations
-            verdicts[str(modality)] = {column: compared(own, others, column) for column in COLUMNS}
+            verdicts[str(modality)] = {column: compare_methods(own, others, column) for column in COLUMNS}
             parts.append(_differences(own, verdicts[str(modality)]))
     return "\n\n".join([*_holds(subject, verdicts), *parts])
 

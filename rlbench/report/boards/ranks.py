@@ -45,10 +45,11 @@ class Difference:
 
     def __str__(self) -> str:
         """`+2.1 (37:18, p .014, Holm .019)`."""
-        return f"{self.points:+.1f} ({self.only_own}:{self.only_other}, p {said(self.p)}, Holm {said(self.p_holm)})"
+        p = f"p {format_p(self.p)}, Holm {format_p(self.p_holm)}"
+        return f"{self.points:+.1f} ({self.only_own}:{self.only_other}, {p})"
 
 
-def said(p: float) -> str:
+def format_p(p: float) -> str:
     """A p-value in few letters: `.014`, `<.001`."""
     return "<.001" if p < 0.001 else f"{p:.3f}".lstrip("0") if p < 0.9995 else "1"
 

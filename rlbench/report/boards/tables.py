@@ -131,7 +131,9 @@ def _table(facts: dict[str, object], apart: tuple[str, ...], part: Sequence[Cell
                 scores[f"{len(members)} corruptions at {severity}"] = _mean(there, len(members), n)
         rows.append(Row(model, n, scores, **{name: own[name] for name in ROW[2:]}))
     columns = sorted({c for row in rows for c in row.scores}, key=column_order)
-    table = Table(facts, tuple(columns), tuple(warned(rows)), _made_with(part), apart, (*_few(part), *_one_key(part)))
+    table = Table(
+        facts, tuple(columns), tuple(warned(rows)), _describe_setup(part), apart, (*_few(part), *_one_key(part))
+    )
     return replace(table, rows=tuple(sorted(table.rows, key=lambda row: _place(row, table))))
 
 
@@ -242,7 +244,7 @@ def _mean(scores: Sequence[Score], wanted: int, n: int) -> Score:
     )
 
 
-def _made_with(part: Sequence[Cell]) -> str:
+def _describe_setup(part: Sequence[Cell]) -> str:
     protocols = sorted({f"{cell['perturbation']} {cell['protocol']}" for cell in part})
     facts = [("protocol", sha256("\n".join(protocols).encode()).hexdigest()[:16])]
     for label, name in (("rlbench", "rlbench"), ("torch", "torch"), ("on", "device")):

@@ -73,13 +73,13 @@ def _curves(table: Table, what: str, norm: str, columns: Sequence[tuple[Fraction
     models = {}
     for row in table.rows:
         name, scores = row.marked, row.scores
-        points = [(float(eps * scale), scores[column]) for eps, column in ladder if _counted(scores.get(column))]
+        points = [(float(eps * scale), scores[column]) for eps, column in ladder if _is_counted(scores.get(column))]
         if len(points) > 1:
             models[name] = points
     return Curves(table.title, what, norm, models)
 
 
-def _counted(score: Score | None) -> bool:
+def _is_counted(score: Score | None) -> bool:
     return score is not None and score.error is None
 
 

@@ -18,7 +18,7 @@ from rlbench.core import Record
 from rlbench.report.boards.scores import Score
 from rlbench.report.boards.tables import frame, tables
 from rlbench.report.figures.curves import Curves, Heat, Scatter, colours, curves, headline, heats, scatters
-from rlbench.store.rounds import pooled
+from rlbench.store.rounds import pool_rounds
 
 Kind = Literal["curves", "scatter", "corruptions"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -47,7 +47,7 @@ def draw(records: Iterable[Record], *, kinds: Sequence[Kind] = KINDS, format: st
             worst case, with 95% intervals), "corruptions" (by severity, at all five).
         format: "png" (300 dots an inch) or "svg".
     """
-    listed = pooled(records)
+    listed = pool_rounds(records)
     cells = frame(listed)
     found = tables(cells) if listed else []
     tone = colours(record.model for record in listed)

@@ -88,7 +88,7 @@ def matrix(suite: Suite, model: str, *, device: str = "cpu", batch_size: int = 6
         guess=clean[k],
         rows=tuple(rows),
         note="* the published severities are not ordered by distortion" if unordered else "",
-        sounds=({"clean": _heard(*_recording(bench, k))} if sounds else {}) | sounds,
+        sounds=({"clean": _encode_wav(*_recording(bench, k))} if sounds else {}) | sounds,
     )
 
 
@@ -108,7 +108,7 @@ def _row(bench: Bench, name: str, severities: Sequence[Corrupted], k: int, y: Te
 def _wav(bench: Bench, corrupted: Corrupted, k: int) -> bytes | None:
     """The corrupted sound as a WAV file, where the corruption acts on waveforms."""
     found = bench.inputs.sounds(corrupted, k, k + 1)
-    return None if found is None else _heard(found[0][0], found[1])
+    return None if found is None else _encode_wav(found[0][0], found[1])
 
 
 def _recording(bench: Bench, k: int) -> tuple[Tensor, int]:
@@ -117,7 +117,7 @@ def _recording(bench: Bench, k: int) -> tuple[Tensor, int]:
     return task.waves(bench.box, k, k + 1), task.rate_of(bench.box)
 
 
-def _heard(waves: Tensor, rate: int) -> bytes:
+def _encode_wav(waves: Tensor, rate: int) -> bytes:
     """(1, 1, samples) in [0, 1] as a WAV file of 16 bits."""
     import soundfile
 
@@ -143,7 +143,7 @@ def collect(
     batch = bench.inputs.load(0, examples if size is None else min(examples, size))
     x, y = batch.x.to(device), batch.y.to(device)
     names = [label.name for label in suite.task.classes]
-    found = _perturbed(bench, perturbation, x, y, batch.ids)
+    found = _perturb(bench, perturbation, x, y, batch.ids)
     return Sheet(
         title=f"{suite.name} v{suite.version} · {resolve(model).name} · {perturbation}",
         modality=suite.modality,
@@ -167,15 +167,15 @@ def _logits(bench: Bench, x: Tensor) -> Tensor:
         return Meter(bench.classifier, len(x), batch_size=bench.batch_size)(x)
 
 
-def _perturbed(bench: Bench, perturbation: Perturbation, x: Tensor, y: Tensor, ids: tuple[str, ...]) -> Tensor:
+def _perturb(bench: Bench, perturbation: Perturbation, x: Tensor, y: Tensor, ids: tuple[str, ...]) -> Tensor:
     corrupted = perturbation.corrupted if isinstance(perturbation, Composed) else perturbation
     attack = perturbation.adversarial if isinstance(perturbation, Composed) else perturbation
     if isinstance(corrupted, Corrupted):
         x = bench.inputs.corrupted(corrupted, 0, len(x)).to(bench.device)
-    return _attacked(bench, attack, perturbation, x, y, ids) if isinstance(attack, Adversarial) else x
+    return _attack(bench, attack, perturbation, x, y, ids) if isinstance(attack, Adversarial) else x
 
 
-def _attacked(
+def _attack(
     bench: Bench, attack: Adversarial, whole: Perturbation, x: Tensor, y: Tensor, ids: tuple[str, ...]
 ) -> Tensor:
     """Up the ladder as in a run: what a smaller eps broke is kept, clean errors are not attacked."""

@@ -26,7 +26,7 @@ from rlbench.report.figures import curves
 from rlbench.store.columns import is_bound, reading_order
 from rlbench.store.per_example import sources
 from rlbench.store.records import read_records
-from rlbench.store.rounds import pooled
+from rlbench.store.rounds import pool_rounds
 
 if TYPE_CHECKING:
     from rlbench.report.site.thumbnails import Picture, Report
@@ -54,16 +54,16 @@ def render(
         StoreError: as `leaderboard.load`. UnknownName: no table has the baseline.
     """
     read = read_records(paths)
-    records = pooled(read)
+    records = pool_rounds(read)
     drawn: dict[str, list[Picture]] = {}
     if pictures:
         from rlbench.report.site.thumbnails import pictures as draw  # needs torch
 
         drawn = draw(records, pictures, report)
-    return _filled(_data(records, baseline, sources(read, paths), drawn))
+    return _fill(_data(records, baseline, sources(read, paths), drawn))
 
 
-def _filled(data: Mapping[str, Any]) -> str:
+def _fill(data: Mapping[str, Any]) -> str:
     home = files("rlbench.report.site") / "templates"
     text = {name: (home / name).read_text(encoding="utf-8") for name in ASSETS}
     environment = Environment(
@@ -98,7 +98,7 @@ def _data(
         require(found, baseline)
     elif any(baseline_row(table, corruptions.BASELINE) for table in found):
         baseline = corruptions.BASELINE
-    shown = [formats.shown(table, baseline) for table in found]
+    shown = [formats.prepare_table(table, baseline) for table in found]
     numbers: dict[tuple[object, ...], dict[str, int]] = {}
     for k, record in enumerate(records):
         numbers.setdefault((record.suite, record.suite_version, record.key), {})[record.model] = k
@@ -173,7 +173,7 @@ def _macro(one: Any) -> dict[str, Any]:
         [marked(model, gravest(s.soundness for s in scores.values())), {name: _score(s) for name, s in scores.items()}]
         for model, scores in one.rows.items()
     ]
-    minus = {m: {name: formats.signed(score) for name, score in by.items()} for m, by in one.minus.items()}
+    minus = {m: {name: formats.format_difference(score) for name, score in by.items()} for m, by in one.minus.items()}
     facts = ("family", "backbone", "suites", "modalities", "partial")
     return {name: getattr(one, name) for name in facts} | {"rows": rows, "minus": minus}
 

@@ -55,17 +55,17 @@ def pictures(records: Iterable[Record], n: int, report: Report) -> dict[str, lis
     """By record key n examples of each attacked or corrupted cell that can be run here again: what it broke first."""
     listed = list(records)
     clean = {_subject(r): r.flags for r in listed if r.perturbation == "clean"}
-    wanted = [r for r in listed if _pictured(r) and _subject(r) in clean]
+    wanted = [r for r in listed if _has_picture(r) and _subject(r) in clean]
     found: dict[str, list[Picture]] = {}
     for k, record in enumerate(wanted):
         report(f"{record.suite} {record.model} {record.perturbation}", k, len(wanted))
-        if (chosen := _found(record)) is not None:
+        if (chosen := _find(record)) is not None:
             rows = telling(_bits(clean[_subject(record)], record.n), _bits(record.flags, record.n), n)
-            found[record.key] = _drawn(record, *chosen, rows)
+            found[record.key] = _draw(record, *chosen, rows)
     return found
 
 
-def _pictured(record: Record) -> bool:
+def _has_picture(record: Record) -> bool:
     """It has counts and a perturbation of its own."""
     return bool(record.flags) and record.perturbation != "clean" and not record.perturbation.startswith("worst ")
 
@@ -88,7 +88,7 @@ def telling(clean: NDArray[Any], kept: NDArray[Any], n: int) -> list[int]:
     return [int(k) for k in (first + list(dict.fromkeys(rest)))[:n]]
 
 
-def _found(record: Record) -> tuple[Suite, Perturbation] | None:
+def _find(record: Record) -> tuple[Suite, Perturbation] | None:
     """The suite and the perturbation, if here they are what the record says."""
     try:
         suites = [s for s in load_suites(record.suite) if s.modality == record.modality]
@@ -105,7 +105,7 @@ def _found(record: Record) -> tuple[Suite, Perturbation] | None:
     return (suite, one) if same else None
 
 
-def _drawn(record: Record, suite: Suite, one: Perturbation, rows: Sequence[int]) -> list[Picture]:
+def _draw(record: Record, suite: Suite, one: Perturbation, rows: Sequence[int]) -> list[Picture]:
     sheet = collect(replace(suite, task=of_rows(suite.task, rows)), record.model, one, len(rows))
     clean, perturbed = unit(sheet.x, sheet.box), unit(sheet.x_adv, sheet.box)
     right = _bits(record.flags, record.n)

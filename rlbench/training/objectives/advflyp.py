@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from rlbench.core.registry import register
-from rlbench.training.objectives.terms import between, infonce, kl, log_p, not_negative, positive, there
+from rlbench.training.objectives.terms import between, infonce, kl, log_p, not_negative, positive, require
 from rlbench.training.types import Batch, Need
 
 
@@ -40,12 +40,12 @@ class AdvFLYP:
 
     def loss(self, f: Tensor, f_adv: Tensor, batch: Batch) -> Tensor:
         """InfoNCE(f') + features [d(f', f0') + d(f', f)] + predictions [KL(p(f0') || p(f')) + KL(p(f) || p(f'))]."""
-        f0_adv = there(batch.f0_adv)
+        f0_adv = require(batch.f0_adv)
         p, p_adv, p0_adv = (log_p(g, batch.anchors, self.scale) for g in (f, f_adv, f0_adv))
         near = self.features * (between(f_adv, f0_adv) + between(f_adv, f))
         alike = self.predictions * (kl(p0_adv, p_adv) + kl(p, p_adv))
-        return self.ascended(f_adv, f, batch) + near + alike
+        return self.adversary_loss(f_adv, f, batch) + near + alike
 
-    def ascended(self, f_adv: Tensor, f: Tensor, batch: Batch) -> Tensor:
+    def adversary_loss(self, f_adv: Tensor, f: Tensor, batch: Batch) -> Tensor:
         """InfoNCE(f')."""
         return infonce(f_adv, batch, self.scale)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from rlbench.core.registry import register
-from rlbench.training.objectives.terms import log_p, positive, there
+from rlbench.training.objectives.terms import log_p, positive, require
 from rlbench.training.types import Batch, Need
 
 
@@ -36,9 +36,9 @@ class AGFT:
 
     def loss(self, f: Tensor, f_adv: Tensor, batch: Batch) -> Tensor:
         """Soft cross-entropy of p(f') against t."""
-        target = log_p(there(batch.f0), batch.anchors, self.soften * self.scale).exp()
+        target = log_p(require(batch.f0), batch.anchors, self.soften * self.scale).exp()
         return -(target * log_p(f_adv, batch.anchors, self.scale)).sum(1)
 
-    def ascended(self, f_adv: Tensor, f: Tensor, batch: Batch) -> Tensor:
+    def adversary_loss(self, f_adv: Tensor, f: Tensor, batch: Batch) -> Tensor:
         """Soft cross-entropy of p(f') against t."""
         return self.loss(f, f_adv, batch)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from rlbench.core.registry import register
-from rlbench.training.objectives.terms import kl, log_p, positive, there
+from rlbench.training.objectives.terms import kl, log_p, positive, require
 from rlbench.training.types import Batch, Need
 
 
@@ -34,8 +34,8 @@ class Distribution:
 
     def loss(self, f: Tensor, f_adv: Tensor, batch: Batch) -> Tensor:
         """KL(p(f0) || p(f)) + KL(p(f0) || p(f'))."""
-        return self.ascended(f, f, batch) + self.ascended(f_adv, f, batch)
+        return self.adversary_loss(f, f, batch) + self.adversary_loss(f_adv, f, batch)
 
-    def ascended(self, f_adv: Tensor, f: Tensor, batch: Batch) -> Tensor:
+    def adversary_loss(self, f_adv: Tensor, f: Tensor, batch: Batch) -> Tensor:
         """KL(p(f0) || p(f'))."""
-        return kl(log_p(there(batch.f0), batch.anchors, self.tau), log_p(f_adv, batch.anchors, self.tau))
+        return kl(log_p(require(batch.f0), batch.anchors, self.tau), log_p(f_adv, batch.anchors, self.tau))

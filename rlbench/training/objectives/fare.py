@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from rlbench.core.registry import register
-from rlbench.training.objectives.terms import there
+from rlbench.training.objectives.terms import require
 from rlbench.training.types import Batch, Need
 
 
@@ -26,8 +26,8 @@ class FARE:
 
     def loss(self, f: Tensor, f_adv: Tensor, batch: Batch) -> Tensor:
         """|f' - f0|^2."""
-        return (f_adv - there(batch.f0)).square().sum(1)
+        return (f_adv - require(batch.f0)).square().sum(1)
 
-    def ascended(self, f_adv: Tensor, f: Tensor, batch: Batch) -> Tensor:
+    def adversary_loss(self, f_adv: Tensor, f: Tensor, batch: Batch) -> Tensor:
         """|f' - f0|^2."""
         return self.loss(f, f_adv, batch)

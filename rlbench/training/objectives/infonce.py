@@ -36,6 +36,6 @@ class InfoNCE:
         """InfoNCE(f)."""
         return infonce(f, batch, self.scale)
 
-    def ascended(self, f_adv: Tensor, f: Tensor, batch: Batch) -> Tensor:
+    def adversary_loss(self, f_adv: Tensor, f: Tensor, batch: Batch) -> Tensor:
         """There is no adversary."""
         raise NotImplementedError

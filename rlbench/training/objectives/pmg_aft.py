@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from rlbench.core.registry import register
-from rlbench.training.objectives.terms import ce, kl, log_p, not_negative, positive, there
+from rlbench.training.objectives.terms import ce, kl, log_p, not_negative, positive, require
 from rlbench.training.types import Batch, Need
 
 
@@ -38,10 +38,10 @@ class PMGAFT:
 
     def loss(self, f: Tensor, f_adv: Tensor, batch: Batch) -> Tensor:
         """CE(f') + general KL(p(f') || p(f0')) + clean KL(p(f') || p(f))."""
-        p, p_adv, p0_adv = (log_p(g, batch.anchors, self.scale) for g in (f, f_adv, there(batch.f0_adv)))
+        p, p_adv, p0_adv = (log_p(g, batch.anchors, self.scale) for g in (f, f_adv, require(batch.f0_adv)))
         guided = self.general * kl(p_adv, p0_adv) + self.clean * kl(p_adv, p)
-        return self.ascended(f_adv, f, batch) + guided
+        return self.adversary_loss(f_adv, f, batch) + guided
 
-    def ascended(self, f_adv: Tensor, f: Tensor, batch: Batch) -> Tensor:
+    def adversary_loss(self, f_adv: Tensor, f: Tensor, batch: Batch) -> Tensor:
         """CE(f')."""
         return ce(f_adv, batch.anchors, batch.y, self.scale)

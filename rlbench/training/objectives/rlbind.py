@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import log_softmax, normalize
 
 from rlbench.core.registry import register
-from rlbench.training.objectives.terms import ce, kept, kl, log_p, not_negative, positive, there
+from rlbench.training.objectives.terms import ce, kl, log_p, not_negative, positive, require, retention
 from rlbench.training.types import Batch, Need
 
 
@@ -72,17 +72,17 @@ class RLBind:
         total = f.new_zeros(len(f))
         for weight, rows in ((self.text, batch.anchors), (self.means, batch.means)):
             if weight:
-                reference = log_softmax(self.tau * there(rows)[batch.y] @ batch.anchors.T, dim=1)
+                reference = log_softmax(self.tau * require(rows)[batch.y] @ batch.anchors.T, dim=1)
                 total = total + weight / 2 * kl(reference, log_p(f, batch.anchors, self.tau))
         if self.original:
-            total = total + self.original * kept(f, there(batch.f0), batch, self.tau)
+            total = total + self.original * retention(f, require(batch.f0), batch, self.tau)
         return total
 
     def loss(self, f: Tensor, f_adv: Tensor, batch: Batch) -> Tensor:
         """All terms."""
-        return self.aligned(f, batch) + self.distributed(f, batch) + self.ascended(f_adv, f, batch)
+        return self.aligned(f, batch) + self.distributed(f, batch) + self.adversary_loss(f_adv, f, batch)
 
-    def ascended(self, f_adv: Tensor, f: Tensor, batch: Batch) -> Tensor:
+    def adversary_loss(self, f_adv: Tensor, f: Tensor, batch: Batch) -> Tensor:
         """The terms of f'."""
         total = self.adversarial * self.aligned(f_adv, batch) + self.distributed(f_adv, batch)
         if self.clean:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from rlbench.core.registry import register
-from rlbench.training.objectives.terms import ce, kept, not_negative, positive, there
+from rlbench.training.objectives.terms import ce, not_negative, positive, require, retention
 from rlbench.training.types import Batch, Need
 
 
@@ -39,8 +39,8 @@ class TeCoA:
     def loss(self, f: Tensor, f_adv: Tensor, batch: Batch) -> Tensor:
         """CE(f') + distil KL(q(f0) || q(f'))."""
         loss = ce(f_adv, batch.anchors, batch.y, self.scale)
-        return loss + self.distil * kept(f_adv, there(batch.f0), batch, self.tau) if self.distil else loss
+        return loss + self.distil * retention(f_adv, require(batch.f0), batch, self.tau) if self.distil else loss
 
-    def ascended(self, f_adv: Tensor, f: Tensor, batch: Batch) -> Tensor:
+    def adversary_loss(self, f_adv: Tensor, f: Tensor, batch: Batch) -> Tensor:
         """CE(f')."""
         return ce(f_adv, batch.anchors, batch.y, self.scale)

@@ -41,7 +41,7 @@ def log_q(f: Tensor, anchors: Tensor, y: Tensor, tau: float) -> Tensor:
     return log_softmax(z[others].view(len(z), -1), dim=1)
 
 
-def kept(f: Tensor, f0: Tensor, batch: Batch, tau: float) -> Tensor:
+def retention(f: Tensor, f0: Tensor, batch: Batch, tau: float) -> Tensor:
     """KL(q(f0) || q(f)) with q = p_tau over the classes other than y -> (B,).
 
     Keeps what the original says of the classes that y is not, without keeping its errors on y (non-target distillation:
@@ -69,7 +69,7 @@ def infonce(f: Tensor, batch: Batch, s: float) -> Tensor:
     return (there + back) / 2
 
 
-def there(rows: Tensor | None) -> Tensor:
+def require(rows: Tensor | None) -> Tensor:
     """Rows of a batch that the objective asked for."""
     assert rows is not None, "the loop fills in what an objective needs"
     return rows
