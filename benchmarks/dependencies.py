@@ -32,9 +32,9 @@ for module in pkgutil.walk_packages(rlbench.__path__, "rlbench."):
 """
 LIBRARIES = """
 import rlbench, torch
-from rlbench.checkpoints import load_encoder
-from rlbench.heads import zero_shot
-from rlbench.suite import load_suite
+from rlbench.encoders.models import load_encoder
+from rlbench.encoders.heads import zero_shot
+from rlbench.core.suite import load_suite
 suite, encoder = load_suite("thermal"), load_encoder("rlbind", "thermal")
 head = zero_shot(encoder, "thermal", suite.task.classes, suite.task.templates)
 found = suite.task.load(encoder.boxes["thermal"], 0, 2)

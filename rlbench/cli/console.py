@@ -166,7 +166,7 @@ def doubts(records: Sequence[Record], out: Console) -> None:
 
 
 def badges(found: Sequence[str], out: Console) -> None:
-    """The lines of `rlbench.badges`, and what the mark in the table means."""
+    """The lines of `rlbench.report.boards.badges`, and what the mark in the table means."""
     for line in found:
         out.print(Text(line, style="" if line.endswith(": sound") else "bold red"), soft_wrap=True)
     if any(not line.endswith(": sound") for line in found):

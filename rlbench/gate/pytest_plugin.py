@@ -22,7 +22,7 @@ def rlbench_check(request: pytest.FixtureRequest) -> Callable[..., Report]:
     """Runs suites on models and fails the test where `rlbench check` would; returns the report.
 
     Arguments: model, suite, reference, and margin, alpha, strict, as of `rlbench check`; others as of
-    `rlbench.check.measure`, such as out or workers.
+    `rlbench.gate.check.measure`, such as out or workers.
     """
 
     def check(

@@ -190,7 +190,7 @@ class AudioWorld(World):
     """Procedural sounds of 16 kinds: 1 s at 8 kHz, as log-mel or waveform.
 
     Synthesis is at 8 kHz whatever the box: a waveform box of n samples hears the clip at n Hz (or at its own rate, cut,
-    or centred in silence), a log-mel box by `rlbench.tasks.mel.logmel`, an fbank box by `rlbench.preprocess.heard`; the
+    or centred in silence), a log-mel box by `log_mel.logmel`, an fbank box by `preprocess.render_audio`; the
     clips are at hand for corruptions of the sound (`inputs.Recorded`). Web: signal-to-noise ratio -4 to 14 dB, second
     event at gain 0 to 0.2. Sensor: -15 to 3 dB, gain 0 to 0.5.
     """

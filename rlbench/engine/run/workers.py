@@ -41,7 +41,7 @@ class _Worker:
         self.pipe, theirs = Pipe()
         with theirs:
             self.process = subprocess.Popen(
-                command(f"from rlbench.workers import serve; serve({theirs.fileno()})"),
+                command(f"from {__name__} import serve; serve({theirs.fileno()})"),
                 env={**_MALLOC, **os.environ},
                 stdin=subprocess.PIPE,
                 stdout=2,  # what a plugin prints must not end up in the parent's output

@@ -8,41 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from stored import FACTS, KEY, block, key, record
 
-from rlbench.core import Record
 from rlbench.core.errors import StoreError
 from rlbench.store.blocks import Block
 from rlbench.store.records import read_records, timeless
 from rlbench.store.store import Store
-
-KEY = "0123456789abcdef"
-FACTS = {"protocol": "p", "data": "d", "anchors": "a", "seed": 0}
-
-
-def block(n: int = 5, seed: int = 0) -> Block:
-    g = np.random.default_rng(seed)
-    whole = {name: g.integers(0, 9, n) for name in ("label", "clean", "prediction", "forwards", "backwards")}
-    return Block(
-        id=np.array([f"säugling/{i}" for i in range(n)], dtype=object),
-        source=np.array(["a", *["b"] * (n - 1)], dtype=object),
-        correct=g.random(n) > 0.5,
-        margin=g.standard_normal(n).astype(np.float32),
-        distance=np.where(np.arange(n) == 2, np.nan, g.random(n)),
-        seconds=1.25,
-        environment={"torch": "2.6", "device": "cpu"},
-        **whole,
-    )
-
-
-def key(i: int) -> str:
-    return f"{i:016x}"
-
-
-def record(i: int = 0, **changes: object) -> Record:
-    values = dict(suite="s", suite_version=1, task="t", modality="image", model="m:mini", backbone="mini")
-    counts = dict(perturbation=f"pgd linf {i}/255", n=10, n_correct=5, error=None, forwards=7, backwards=6)
-    facts = {**FACTS, "seconds": 1.0}
-    return replace(Record(key=key(i), flags="f800", provenance=facts, **values, **counts), **changes)
 
 
 def test_a_block_comes_back_exactly(tmp_path: Path) -> None:
@@ -144,8 +115,8 @@ def test_timeless_drops_seconds_alone() -> None:
 
 WRITER = """
 import sys; sys.path.insert(0, sys.argv[3])
-from test_records import record
-from rlbench.records import Store
+from stored import record
+from rlbench.store.store import Store
 store = Store(sys.argv[1])
 for i in range(12):
     store.append(record(100 * int(sys.argv[2]) + i))
@@ -154,7 +125,7 @@ for i in range(12):
 
 def test_concurrent_writers_lose_no_record(tmp_path: Path) -> None:
     arguments = [sys.executable, "-c", WRITER, str(tmp_path)]
-    writers = [subprocess.Popen([*arguments, str(w), str(Path(__file__).parent)]) for w in range(3)]
+    writers = [subprocess.Popen([*arguments, str(w), str(Path(__file__).parents[1])]) for w in range(3)]
     assert [w.wait() for w in writers] == [0, 0, 0]
     assert sorted(r.key for r in read_records([tmp_path])) == sorted(
         key(100 * w + i) for w in range(3) for i in range(12)

@@ -30,7 +30,7 @@ def _voc(path: Path, boxes: list[tuple[int, int, int, int]], size: tuple[int, in
 
 @pytest.fixture
 def data() -> Path:
-    root = Path(os.environ.get("RLBENCH_DATA") or Path(__file__).parents[2] / "shared" / "data")
+    root = Path(os.environ.get("RLBENCH_DATA") or Path(__file__).parents[3] / "shared" / "data")
     if not root.is_dir():
         pytest.skip("no data packs: set RLBENCH_DATA")
     return root

@@ -192,7 +192,9 @@ def test_files_that_cannot_be_read(tmp_path) -> None:
 
 
 def test_listing_needs_no_torch() -> None:
-    code = "import sys; from rlbench.suite import suites; print(*(s.name for s in suites()), 'torch' in sys.modules)"
+    code = (
+        "import sys; from rlbench.core.suite import suites; print(*(s.name for s in suites()), 'torch' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert {*BUNDLED, *(f"{name}-unseen" for name in BUNDLED), "smoke", "False"} <= set(done.stdout.split())
 
@@ -200,7 +202,7 @@ def test_listing_needs_no_torch() -> None:
 @pytest.mark.parametrize("info", suites(), ids=lambda info: info.name)
 def test_every_installed_suite_loads(info, monkeypatch) -> None:
     if "${RLBENCH_DATA}" in Path(info.path).read_text():
-        data = Path(os.environ.get("RLBENCH_DATA") or Path(__file__).parents[2] / "shared" / "data")
+        data = Path(os.environ.get("RLBENCH_DATA") or Path(__file__).parents[3] / "shared" / "data")
         if not data.is_dir():
             pytest.skip("no data packs: set RLBENCH_DATA")
         monkeypatch.setenv("RLBENCH_DATA", str(data))

@@ -34,7 +34,7 @@ perturbations:
 """
 RUN = """
 import sys
-from rlbench.runner import execute, plan
+from rlbench.engine.run.runner import execute, plan
 made = plan(sys.argv[1], "linear", store=sys.argv[2], workers=int(sys.argv[3]))
 print("begun", flush=True)
 execute(made)

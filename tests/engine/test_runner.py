@@ -169,7 +169,7 @@ def test_the_working_directory_does_not_matter(
     assert (tmp_path / "out" / "records.jsonl").exists() and load_suite("smoke").name == "smoke"
 
 
-RUN = "import sys; from rlbench.runner import run; run(sys.argv[1], 'linear', out=sys.argv[2], workers=1)"
+RUN = "import sys; from rlbench.engine.run.runner import run; run(sys.argv[1], 'linear', out=sys.argv[2], workers=1)"
 
 
 def test_concurrent_runs_lose_and_double_nothing(tmp_path: Path, whole: list[Record]) -> None:

@@ -14,7 +14,7 @@ from commands import Call, fails
 from hypothesis import given
 from hypothesis import strategies as st
 from made import made
-from test_records import KEY, block
+from stored import KEY, block
 
 from rlbench.core.errors import FieldError, StoreError
 from rlbench.core.threat import parse_eps

@@ -149,7 +149,7 @@ def test_a_fit_is_the_whole_picture_resized_then_cut(resize, monkeypatch) -> Non
             assert found.shape == expected.shape == (24, 31, 3)
             assert (found == expected).all(), (size, centre)
             with monkeypatch.context() as patched:
-                patched.setattr("rlbench.box._WHOLE", 0)
+                patched.setattr("rlbench.core.box._WHOLE", 0)
                 assert abs(np.asarray(fit(picture(*size), 24, 31)) - expected).max() <= 2, (size, centre)
 
 

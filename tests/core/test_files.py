@@ -58,7 +58,7 @@ def test_what_killed_writers_left_goes_and_what_others_write_stays(tmp_path: Pat
 HOLD = """
 import sys, time
 from pathlib import Path
-from rlbench.files import locked
+from rlbench.core.files import locked
 with locked(Path(sys.argv[1])):
     print(1, flush=True)
     time.sleep(60)

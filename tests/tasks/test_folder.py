@@ -221,7 +221,7 @@ def test_data_is_relative_to_the_suite_or_below_rlbench_data(tmp_path, monkeypat
 
 @pytest.fixture
 def data() -> Path:
-    root = Path(os.environ.get("RLBENCH_DATA") or Path(__file__).parents[2] / "shared" / "data")
+    root = Path(os.environ.get("RLBENCH_DATA") or Path(__file__).parents[3] / "shared" / "data")
     if not root.is_dir():
         pytest.skip("no data packs: set RLBENCH_DATA")
     return root

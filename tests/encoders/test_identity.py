@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from hidings import CALLABLES, HIDINGS, OWN, PARTS
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
-from test_reach import CALLABLES, HIDINGS, OWN, PARTS
 
 from rlbench.core.errors import RLBenchError
 from rlbench.core.sources import source_hash

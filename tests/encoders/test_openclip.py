@@ -241,7 +241,7 @@ def test_a_torchvision_that_does_not_fit_is_one_clear_line(monkeypatch) -> None:
     """Where transformers can't be imported because of it."""
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(RLBenchError, match=r"^transformers can't be imported .* same build as torch: uninstall it"):
-        runpy.run_path(find_spec("rlbench.encoders.clip_towers").origin)
+        runpy.run_path(find_spec("rlbench.encoders.clip.towers").origin)
 
 
 def test_without_the_library_there_is_one_clear_line(monkeypatch) -> None:

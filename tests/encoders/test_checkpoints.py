@@ -57,7 +57,7 @@ def test_names() -> None:
 
 
 def test_naming_models_needs_no_torch() -> None:
-    code = "import sys; from rlbench.checkpoints import models; models(); print('torch' in sys.modules)"
+    code = "import sys; from rlbench.encoders.models import models; models(); print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
 
 

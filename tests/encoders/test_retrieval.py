@@ -206,7 +206,7 @@ def test_mistakes_in_a_captioned_folder(tmp_path, lines, said) -> None:
     ("pack", "box", "count"), [("thermal_uav_scenes", GREY, 80), ("video_captioned_scenes", CLIP, 30)]
 )
 def test_real_captions(pack, box, count) -> None:
-    root = Path(os.environ.get("RLBENCH_DATA") or Path(__file__).parents[2] / "shared" / "data") / pack
+    root = Path(os.environ.get("RLBENCH_DATA") or Path(__file__).parents[3] / "shared" / "data") / pack
     if not root.is_dir():
         pytest.skip(f"no {pack}")
     task = registry.make("task", "captioned-folder", {"data": str(root), "modality": pack.split("_")[0]})

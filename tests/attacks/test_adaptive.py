@@ -8,7 +8,7 @@ import torch
 from rlbench.core.errors import FieldError
 from rlbench.engine.attack.api import attack
 
-pytestmark = pytest.mark.filterwarnings("ignore::rlbench.errors.SoundnessWarning")  # of planted gradients of zero
+pytestmark = pytest.mark.filterwarnings("ignore::rlbench.core.errors.SoundnessWarning")  # of planted gradients of zero
 
 
 @dataclass
