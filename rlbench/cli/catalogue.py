@@ -15,7 +15,7 @@ def data() -> None:
 def list_(as_json: bool) -> None:
     """The published data sets with their pages, licences and places below RLBENCH_DATA."""
     from rlbench.cli import console
-    from rlbench.tasks.integrity import data_sets
+    from rlbench.tasks.integrity import list_data_sets
 
     rows = [
         {
@@ -27,7 +27,7 @@ def list_(as_json: bool) -> None:
             "licence": one.source.licence,
             "layout": one.source.layout,
         }
-        for name, one in data_sets().items()
+        for name, one in list_data_sets().items()
     ]
     if as_json:
         click.echo(console.as_json(rows))
@@ -41,10 +41,10 @@ def list_(as_json: bool) -> None:
 @click.option("--root", default="", metavar="DIR", help="The copy [default: its folder below RLBENCH_DATA].")
 def check(name: str, root: str) -> None:
     """Whether a copy of the data set NAME is whole: counts, classes, files, checksums. Exit 1 if a fault is found."""
-    from rlbench.tasks.integrity import data_sets, inspect_copy
+    from rlbench.tasks.integrity import inspect_copy, list_data_sets
 
     copy = inspect_copy(name, root)
-    about = data_sets()[name].source
+    about = list_data_sets()[name].source
     click.echo(f"{about.title} in {copy.folder}")
     marks = {True: "ok", False: "WRONG", None: "-"}
     for finding in copy.findings:

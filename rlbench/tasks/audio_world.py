@@ -209,7 +209,7 @@ class AudioWorld(World):
         "{} in the background.",
     )
 
-    def clip(self, g: Rng, label: int) -> Wave:
+    def draw_clip(self, g: Rng, label: int) -> Wave:
         """(8000,) in [-1, 1]: the sound, another class's sound more softly, and noise with a random slope."""
         web = self.domain == "web"
         snr, gain = g.uniform(*((-4, 14) if web else (-15, 3))), g.uniform(0, 0.2 if web else 0.5)
@@ -224,7 +224,7 @@ class AudioWorld(World):
         Raises: ModalityError for a box of another unit or shape.
         """
         _check(box)
-        return _render(self.clip(g, label), box)
+        return _render(self.draw_clip(g, label), box)
 
     def rate_of(self, box: Box) -> int:
         """Samples a second of `waves`."""
@@ -235,7 +235,7 @@ class AudioWorld(World):
         _check(box)
         if box.unit == "waveform":
             return (self.load(box, start, stop, split).x.double() - box.low) / (box.high - box.low)
-        clips = [self.clip(g, label) for g, label in self.draws(start, stop, split)]
+        clips = [self.draw_clip(g, label) for g, label in self.draw_examples(start, stop, split)]
         return torch.from_numpy((np.stack(clips)[:, None] + 1) / 2) if clips else torch.empty(0, 1, RATE).double()
 
     def hear(self, waves: Tensor, box: Box) -> Tensor:

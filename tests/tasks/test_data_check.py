@@ -8,8 +8,8 @@ import soundfile
 from click.testing import CliRunner, Result
 
 from rlbench.cli.main import main
-from rlbench.tasks.integrity import data_sets, inspect_copy
-from rlbench.tasks.trees import names
+from rlbench.tasks.integrity import inspect_copy, list_data_sets
+from rlbench.tasks.trees import load_names
 
 
 def _call(*words: str) -> Result:
@@ -22,7 +22,7 @@ def _esc50(root: Path, per_class: int = 40) -> Path:
     audio.mkdir(parents=True)
     soundfile.write(root / "one.wav", [0.1, -0.1] * 200, 8000)
     rows = ["filename,fold,target,category,esc10,src_file,take"]
-    for one in names("esc50"):
+    for one in load_names("esc50"):
         for k in range(per_class):
             (audio / f"{one.label}-{k}.wav").hardlink_to(root / "one.wav")
             rows.append(f"{one.label}-{k}.wav,{k % 5 + 1},0,{one.label},False,{k},A")
@@ -92,6 +92,6 @@ def test_mistakes(monkeypatch, words, said) -> None:
 
 def test_the_list_has_every_data_set() -> None:
     rows = json.loads(_call("list", "--json").output)
-    assert [row["name"] for row in rows] == sorted(data_sets()) and len(rows) == 17
+    assert [row["name"] for row in rows] == sorted(list_data_sets()) and len(rows) == 17
     assert all(row["licence"] and row["layout"] and row["get it from"].startswith("https://") for row in rows)
     assert all(row["name"] in _call("list").output for row in rows)

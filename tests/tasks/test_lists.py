@@ -3,7 +3,7 @@
 import pytest
 
 from rlbench.core.errors import DataError
-from rlbench.tasks.lists import read_lines, read_table, without_fraction
+from rlbench.tasks.lists import drop_fraction, read_lines, read_table
 
 COLUMNS = ("path", "label")
 
@@ -72,7 +72,7 @@ def test_whole_numbers_as_pandas_writes_them(tmp_path) -> None:
     for column in ("fold", "start"):
         with pytest.raises(DataError, match=rf"a.csv:4: {column} is .*; it must be a whole number"):
             third.whole(column)
-    assert [without_fraction(text) for text in ("1.0", "007", "1.50", "x.0")] == ["1", "007", "1.50", "x.0"]
+    assert [drop_fraction(text) for text in ("1.0", "007", "1.50", "x.0")] == ["1", "007", "1.50", "x.0"]
 
 
 def test_a_list_without_names(tmp_path) -> None:

@@ -14,7 +14,7 @@ from rlbench.core.errors import DataError, FieldError
 from rlbench.core.suite import load_suite
 from rlbench.encoders.heads import prompts
 from rlbench.tasks.published import Published
-from rlbench.tasks.trees import names
+from rlbench.tasks.trees import load_names
 
 RGB, GREY, DEPTH = Box(shape=(3, 32, 32)), Box(shape=(1, 32, 32)), Box(shape=(1, 16, 16))
 ALL = [name for name in registry.names("task") if isinstance(registry.factory("task", name), type)]
@@ -54,7 +54,7 @@ def test_the_classes_are_there_without_data(name, count) -> None:
 
 def test_names_and_templates_are_the_sources_own() -> None:
     # OpenAI's notebook: classes 0, 1, 134, 517, 999, and the first and last of the 80 templates.
-    imagenet = names("imagenet")
+    imagenet = load_names("imagenet")
     assert [imagenet[k].name for k in (0, 1, 999)] == ["tench", "goldfish", "toilet paper"]
     assert imagenet[134].name == "crane bird" and imagenet[517].name == "construction crane"
     assert [imagenet[k].label for k in (0, 999)] == ["n01440764", "n15075141"]
@@ -64,7 +64,7 @@ def test_names_and_templates_are_the_sources_own() -> None:
     assert prompts("tench", task.templates[:1]) == ["a bad photo of a tench."]
     depth, video = (registry.make("task", name).templates for name in ("nyud", "kinetics400"))
     assert depth[0] == "a bad depth photo of a {}." and video[0] == "a bad video of a {}."
-    assert [one.name for one in names("esc50")][10:12] == ["clock alarm", "clock tick"]
+    assert [one.name for one in load_names("esc50")][10:12] == ["clock alarm", "clock tick"]
 
 
 @pytest.mark.parametrize("name", SETS)
@@ -83,7 +83,7 @@ def test_without_data_it_says_where_to_get_it(name, tmp_path, monkeypatch) -> No
 
 
 def _synsets(count: int = 3) -> list[str]:
-    return [one.label for one in names("imagenet")[:count]]
+    return [one.label for one in load_names("imagenet")[:count]]
 
 
 def _tree(root: Path) -> Path:
