@@ -50,6 +50,6 @@ def check(name: str, root: str) -> None:
     for finding in copy.findings:
         click.echo(f"  {marks[finding.good]:5}  {finding.what}: {finding.found}")
     click.echo(f"source: {about.url}; licence: {about.licence}")
-    click.echo(f"verdict: {'no fault found' if copy.whole else f'not whole; it must hold {about.layout}'}")
+    click.echo(f"verdict: {'no fault found' if copy.whole else f'not whole; it must contain {about.layout}'}")
     if not copy.whole:
         raise click.exceptions.Exit(1)

@@ -42,7 +42,7 @@ def test_a_whole_copy_then_a_damaged_one(tmp_path) -> None:
     (tmp_path / "audio" / "dog-1.wav").touch()
     result = _call("check", "esc50", "--root", str(tmp_path))
     assert result.exit_code == 1 and "WRONG  files: 1,998 of 2,000; missing or empty: audio/dog-0.wav," in result.output
-    assert "verdict: not whole; it must hold meta/esc50.csv and audio/*.wav" in result.output
+    assert "verdict: not whole; it must contain meta/esc50.csv and audio/*.wav" in result.output
     assert len(whole["fingerprint"]) == 16 and "fingerprint" not in result.output
 
 
@@ -61,7 +61,7 @@ def test_a_checksum(tmp_path) -> None:
     (tmp_path / "cifar-10-batches-py" / "test_batch").write_bytes(b"")
     found = {finding.what: finding for finding in inspect_copy("cifar10", str(tmp_path)).findings}
     checksum = found["md5 of test_batch"]  # RFC 1321: of nothing
-    assert not checksum.good and checksum.found.startswith("d41d8cd98f00b204e9800998ecf8427e; it should be 40351d58")
+    assert not checksum.good and checksum.found.startswith("d41d8cd98f00b204e9800998ecf8427e; it must be 40351d58")
     assert not found["classes"].good and found["classes"].found == "1 of 10; none of automobile, bird, cat, ..."
 
 
@@ -70,7 +70,7 @@ def test_part_of_what_vanishes_is_a_data_set_of_its_own(tmp_path) -> None:
     soundfile.write(tmp_path / "a_000001.wav", [0.1, -0.1] * 200, 8000)
     result = _call("check", "vggsound", "--root", str(tmp_path))
     assert (
-        result.exit_code == 0 and "-      test examples: 1 of 15,446: the rest can't be had any more" in result.output
+        result.exit_code == 0 and "-      test examples: 1 of 15,446: the rest is no longer available" in result.output
     )
     (tmp_path / "a_000001.wav").unlink()
     assert _call("check", "vggsound", "--root", str(tmp_path)).exit_code == 1

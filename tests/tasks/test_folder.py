@@ -120,7 +120,7 @@ def _edit(name: str, old: str, new: str):
         (lambda root: (root / "labels.csv").unlink(), r"can't read .*labels.csv: No such file"),
         (lambda root: (root / "classes.csv").unlink(), r"can't read .*classes.csv: No such file"),
         (lambda root: (root / "prompts.txt").unlink(), r"can't read .*prompts.txt.*give templates in the suite"),
-        (_edit("prompts.txt", "{a}", "it"), r"templates: 'a photo of it\.' must hold \{\}"),
+        (_edit("prompts.txt", "{a}", "it"), r"templates: 'a photo of it\.' must contain \{\}"),
         (_edit("classes.csv", "light,light picture\n", ""), r"classes are dark_one; there must be two or more"),
         (_edit("classes.csv", "light,light", "lamp,light"), r"classes has no 'light', the label of light_train_0.png"),
         (
@@ -132,7 +132,7 @@ def _edit(name: str, old: str, new: str):
             _edit("labels.csv", "light_val_0.png,light,val,day 0", "light_val_0.png,light"),
             r"labels.csv:12: 2 values for 4 columns$",
         ),
-        (_edit("labels.csv", "light_val_1.png", "light_val_0.png"), r"labels.csv:15: 'light_val_0.png' stands twice"),
+        (_edit("labels.csv", "light_val_1.png", "light_val_0.png"), r"labels.csv:15: 'light_val_0.png' appears twice"),
     ],
 )
 def test_mistakes_in_a_pack(tmp_path, edit, said) -> None:

@@ -40,7 +40,7 @@ def test_quotes_keep_the_delimiter_in_a_value(tmp_path) -> None:
             r"list.csv has no column 'label'; it needs path, label; its first line is 'path,name'",
         ),
         ("", r"list.csv has no column 'path'"),
-        ("path,label,label\na.png,x,y\n", r"list.csv:1: the column 'label' stands twice"),
+        ("path,label,label\na.png,x,y\n", r"list.csv:1: the column 'label' appears twice"),
         ('path,label\n"a.png,x\nb.png,y\n', r"list.csv:3: unexpected end of data; check the quotes"),
         ('path,label\na.png,"x\nb.png,y"\n', r"list.csv:3: a line break or control character in 'label'; is a quote"),
         ('path,label\na.png,"x" y\n', r"list.csv:2: .* expected after .*; check the quotes"),

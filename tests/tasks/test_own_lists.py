@@ -29,7 +29,7 @@ def _task(root: Path, rows: list[str], kind: str = "folder", head: str = "path,l
     ("row", "said"),
     [
         ("./0.png,a,train,x", r"labels.csv:6: './0.png' is the same file as '0.png' in line 2"),
-        ("0.png,a,train,x", r"labels.csv:6: '0.png' stands twice"),
+        ("0.png,a,train,x", r"labels.csv:6: '0.png' appears twice"),
         ("/4.png,a,train,x", r"labels.csv:6: '/4.png' is absolute; paths must be relative to"),
         ("0.png/../0.png,a,train,x", r"labels.csv:6: '0.png/../0.png' is the same file"),
         ("linked/0.png,a,train,x", r"labels.csv:6: 'linked/0.png' is the same file as '0.png' in line 2"),

@@ -50,7 +50,7 @@ def test_a_name_that_is_there_twice(tmp_path) -> None:
     _touch(tmp_path, "a/1.mp4", "b/2.mp4")
     assert index_by_stem(tmp_path, tmp_path, (".mp4",)) == {"1": "a/1.mp4", "2": "b/2.mp4"}
     _touch(tmp_path, "b/1.MP4")
-    with pytest.raises(DataError, match=r"has 1 twice: a/1.mp4 and b/1.MP4; move one away"):
+    with pytest.raises(DataError, match=r"has 1 twice: a/1.mp4 and b/1.MP4; remove one"):
         index_by_stem(tmp_path, tmp_path, (".mp4",))
 
 
