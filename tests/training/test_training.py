@@ -74,7 +74,7 @@ def test_overrides_reach_the_recipe_and_its_objective() -> None:
         ({"lrr": 1.0}, "did you mean 'lr'"),
         ({"lr": "fast"}, "lr is 'fast'"),
         ({"lr": 0.0}, "above 0"),
-        ({"lr": float("nan")}, "above 0"),
+        ({"lr": float("nan")}, "must be a finite number"),
         ({"epochs": 0}, "at least 1"),
         ({"warmup": 2.0}, "share"),
         ({"ema": 1.0}, "below 1"),
