@@ -192,8 +192,8 @@ class AudioWorld(World):
 
     Synthesis is at 8 kHz for any box. A waveform box of n samples gets the clip resampled to n Hz, or to its own rate
     and cut or centred in silence; a log-mel box by `log_mel.logmel`; an fbank box by `preprocess.render_audio`.
-    Corruptions can change the waveform (`inputs.Recorded`). Web: signal-to-noise ratio -4 to 14 dB, second event at gain 0 to 0.2.
-    Sensor: -15 to 3 dB, gain 0 to 0.5.
+    Corruptions can change the waveform (`inputs.Recorded`). Web: signal-to-noise ratio -4 to 14 dB, second event at
+    gain 0 to 0.2. Sensor: -15 to 3 dB, gain 0 to 0.5.
     """
 
     name: ClassVar[str] = "audio-world"

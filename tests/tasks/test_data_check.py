@@ -77,17 +77,17 @@ def test_part_of_what_vanishes_is_a_data_set_of_its_own(tmp_path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (("check", "esc5"), "no published data set named 'esc5'; did you mean 'esc50'?"),
         (("check", "llvip"), "export RLBENCH_DATA=<the folder of LLVIP/>; get LLVIP from https://bupt-ai-cz"),
         (("check", "llvip", "--root", "/nowhere"), "there is no folder /nowhere; get LLVIP from https"),
     ],
 )
-def test_mistakes(monkeypatch, words, said) -> None:
+def test_mistakes(monkeypatch, words, message) -> None:
     monkeypatch.delenv("RLBENCH_DATA", raising=False)
     result = _call(*words)
-    assert result.exit_code == 2 and said in result.output and result.output.count("\n") == 1
+    assert result.exit_code == 2 and message in result.output and result.output.count("\n") == 1
 
 
 def test_the_list_has_every_data_set() -> None:

@@ -1,6 +1,5 @@
 """Folders of files: small ones made here, with every mistake, and real packs where RLBENCH_DATA has them."""
 
-import os
 from pathlib import Path
 
 import pytest
@@ -111,7 +110,7 @@ def _edit(name: str, old: str, new: str):
 
 
 @pytest.mark.parametrize(
-    ("edit", "said"),
+    ("edit", "message"),
     [
         (
             lambda root: (root / "light_val_1.png").unlink(),
@@ -135,9 +134,9 @@ def _edit(name: str, old: str, new: str):
         (_edit("labels.csv", "light_val_1.png", "light_val_0.png"), r"labels.csv:15: 'light_val_0.png' appears twice"),
     ],
 )
-def test_mistakes_in_a_pack(tmp_path, edit, said) -> None:
+def test_mistakes_in_a_pack(tmp_path, edit, message) -> None:
     edit(_pack(tmp_path))
-    with pytest.raises(DataError, match=said):
+    with pytest.raises(DataError, match=message):
         _folder(tmp_path)
 
 
@@ -170,7 +169,7 @@ perturbations:
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "line", "said"),
+    ("old", "new", "line", "message"),
     [
         ("DATA", "elsewhere", 8, "data: data is "),
         ("DATA", "${RLBENCH_DATA}/pack", 8, "data: '${RLBENCH_DATA}/pack' needs RLBENCH_DATA; export"),
@@ -198,14 +197,14 @@ perturbations:
         ),
     ],
 )
-def test_mistakes_in_a_suite_have_their_line(tmp_path, monkeypatch, old, new, line, said) -> None:
+def test_mistakes_in_a_suite_have_their_line(tmp_path, monkeypatch, old, new, line, message) -> None:
     monkeypatch.delenv("RLBENCH_DATA", raising=False)
     _pack(tmp_path / "pack")
     path = tmp_path / "mine.yaml"
     path.write_text(SUITE.replace(old, new).replace("DATA\n", "pack\n"))
     with pytest.raises(SuiteError) as caught:
         load_suite(path)
-    assert str(caught.value).startswith(f"{path}:{line}: {said}")
+    assert str(caught.value).startswith(f"{path}:{line}: {message}")
 
 
 def test_data_is_relative_to_the_suite_or_below_rlbench_data(tmp_path, monkeypatch) -> None:
@@ -217,14 +216,6 @@ def test_data_is_relative_to_the_suite_or_below_rlbench_data(tmp_path, monkeypat
     monkeypatch.setenv("RLBENCH_DATA", str(tmp_path))
     path.write_text(SUITE.replace("DATA", "${RLBENCH_DATA}/pack"))
     assert load_suite(path).task.fingerprint() == relative.fingerprint()
-
-
-@pytest.fixture
-def data() -> Path:
-    root = Path(os.environ.get("RLBENCH_DATA") or Path(__file__).parents[3] / "shared" / "data")
-    if not root.is_dir():
-        pytest.skip("no data packs: set RLBENCH_DATA")
-    return root
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ def test_quotes_keep_the_delimiter_in_a_value(tmp_path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         ("path,label\na.png,crane, a bird\n", r"list.csv:2: 3 values for 2 columns; a value with a comma in it needs"),
         ("path;label\na.png;x;y\n", r"list.csv:2: 3 values for 2 columns; a value with a semicolon in it needs quotes"),
@@ -51,8 +51,8 @@ def test_quotes_keep_the_delimiter_in_a_value(tmp_path) -> None:
         ("path,label\na.png,café\n".encode("latin-1"), r"list.csv:2: the byte 0xe9 is not UTF-8"),
     ],
 )
-def test_what_is_not_certain_is_refused_with_its_line(tmp_path, content, said) -> None:
-    with pytest.raises(DataError, match=said) as caught:
+def test_what_is_not_certain_is_refused_with_its_line(tmp_path, content, message) -> None:
+    with pytest.raises(DataError, match=message) as caught:
         _read(tmp_path, content)
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 400
 

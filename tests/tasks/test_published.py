@@ -179,16 +179,16 @@ def test_a_pickle_with_code_is_refused(tmp_path, capsys) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (bytes(3072), "has 3072 bytes; they must be records of 3073"),
-        (bytes([10]) + bytes(3072), "has labels beyond 9"),
+        (bytes([10]) + bytes(3072), "has labels above 9"),
         (b"", "has 0 bytes"),
     ],
 )
-def test_a_cut_file_of_cifar(tmp_path, content, said) -> None:
+def test_a_cut_file_of_cifar(tmp_path, content, message) -> None:
     (tmp_path / "test_batch.bin").write_bytes(content)
-    with pytest.raises(DataError, match=said):
+    with pytest.raises(DataError, match=message):
         _task("cifar10", tmp_path).size("test")
 
 
