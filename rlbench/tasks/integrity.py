@@ -94,7 +94,7 @@ def _check_count(found: int, whole: int, *, partial: bool) -> CopyCheck:
         return CopyCheck("test examples", f"{found:,}; the expected number is unknown", None if found else False)
     if found == whole or not partial:
         return CopyCheck("test examples", f"{found:,} of {whole:,}", found == whole)
-    text = f"{found:,} of {whole:,}: the rest is no longer available, so that copies differ"
+    text = f"{found:,} of {whole:,}: the rest is no longer available, so copies differ"
     return CopyCheck("test examples", text, None if 0 < found < whole else False)
 
 

@@ -162,7 +162,7 @@ class Published(Recordings, ABC):
         for item in items:
             if item.id in paths:
                 files = " and ".join(dict.fromkeys((paths[item.id], item.path)))
-                raise DataError(f"{self.folder}: {item.id!r} is there twice, as {files}; remove one")
+                raise DataError(f"{self.folder}: {item.id!r} exists twice, as {files}; remove one")
             paths[item.id] = item.path
 
     @cached_property

@@ -83,5 +83,5 @@ def test_notes_of_a_published_set(tmp_path) -> None:
 
 def test_two_files_of_one_example(tmp_path) -> None:
     _touch(tmp_path, "101_ObjectCategories/Faces/1.jpg", "101_ObjectCategories/Faces/more/1.jpg")
-    with pytest.raises(DataError, match=r"'Faces/1.jpg' is there twice, as .*Faces/1.jpg and .*more/1.jpg"):
+    with pytest.raises(DataError, match=r"'Faces/1.jpg' exists twice, as .*Faces/1.jpg and .*more/1.jpg"):
         registry.make("task", "caltech101", {"root": str(tmp_path)}).size("test")
