@@ -44,7 +44,7 @@ class AudioCaps(Captioned):
             key = row["youtube_id"], drop_fraction(row["start_time"])
             captions.setdefault(key, []).append(row["caption"])
         files = self.index_files(self.folder, (*SOUNDS, *FILMS))
-        paths = {key: next((files[stem] for stem in _stems(*key) if stem in files), None) for key in captions}
+        paths = {key: next((files[stem] for stem in _list_stems(*key) if stem in files), None) for key in captions}
         return self.match_files(
             {"_".join(key): texts for key, texts in captions.items()},
             {"_".join(key): path for key, path in paths.items() if path is not None},
@@ -52,8 +52,8 @@ class AudioCaps(Captioned):
         )
 
 
-def _stems(name: str, start: str) -> Iterator[str]:
-    """The names that copies give a clip."""
+def _list_stems(name: str, start: str) -> Iterator[str]:
+    """Lists the names that copies give a clip."""
     for prefix in ("", "Y"):
         yield f"{prefix}{name}_{start}"
         yield f"{prefix}{name}"

@@ -56,5 +56,7 @@ class Esc50(Published):
         items = []
         for row in read_table(meta, ("filename", "fold", "category", "src_file")):
             name, recording = row["filename"], drop_fraction(row["src_file"])
-            items.append((row.whole("fold"), Item(name, f"audio/{name}", row["category"], f"freesound-{recording}")))
+            items.append(
+                (row.parse_whole("fold"), Item(name, f"audio/{name}", row["category"], f"freesound-{recording}"))
+            )
         return [item for fold, item in items if fold in wanted]

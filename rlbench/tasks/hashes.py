@@ -32,8 +32,8 @@ _BATCH = 1024  # files between two checks of the clock
 _INT = (1 << 63) - 1  # the largest integer of SQLite
 
 
-def cache_folder() -> Path:
-    """rlbench's cache folder: RLBENCH_CACHE, or one in the platform's folder for caches."""
+def find_cache_folder() -> Path:
+    """Finds rlbench's cache folder: RLBENCH_CACHE, or one in the platform's folder for caches."""
     given = os.environ.get("RLBENCH_CACHE")
     if given:
         return Path(given)
@@ -109,7 +109,7 @@ def _hash_file(path: Path) -> bytes:
 
 def _read_cache(keys: Sequence[bytes]) -> None:
     """Reads the hashes of these files from disk to memory."""
-    file = cache_folder() / "hashes.sqlite"
+    file = find_cache_folder() / "hashes.sqlite"
     try:
         if not file.is_file():
             return
@@ -126,7 +126,7 @@ def _read_cache(keys: Sequence[bytes]) -> None:
 
 def _write_cache(rows: Sequence[tuple[bytes, Signature, bytes]]) -> None:
     """Writes hashes to disk, for other and later processes."""
-    file = cache_folder() / "hashes.sqlite"
+    file = find_cache_folder() / "hashes.sqlite"
     columns = "path BLOB UNIQUE, size INT, mtime INT, ctime INT, inode INT, digest BLOB"
     try:
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -77,7 +77,7 @@ class Kinetics400(Published):
         items = []
         for row in read_table(path, ("label", "youtube_id", "time_start", "time_end")):
             label = row["label"]
-            stem = f"{row['youtube_id']}_{row.whole('time_start'):06d}_{row.whole('time_end'):06d}"
+            stem = f"{row['youtube_id']}_{row.parse_whole('time_start'):06d}_{row.parse_whole('time_end'):06d}"
             if stem in files:
                 items.append(Item(stem, files[stem], known.get(fold_name(label), label), stem))
         return items

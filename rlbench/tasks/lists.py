@@ -39,7 +39,7 @@ class Line:
         """Makes an error about the row, with file and line number."""
         return DataError(f"{self.path}:{self.number}: {text}")
 
-    def whole(self, column: str) -> int:
+    def parse_whole(self, column: str) -> int:
         """Reads a whole number, also written as 1.0, as pandas does in a column with empty cells. Raises: DataError."""
         match = _WHOLE.fullmatch(self.values[column])
         if match is None:

@@ -67,6 +67,6 @@ class UrbanSound8K(Published):
         wanted = {"test": set(self.folds), "train": set(range(1, 11)) - set(self.folds), "val": set[int]()}[split]
         items = []
         for row in read_table(meta, ("slice_file_name", "fsID", "fold", "class")):
-            name, fold, recording = row["slice_file_name"], row.whole("fold"), drop_fraction(row["fsID"])
+            name, fold, recording = row["slice_file_name"], row.parse_whole("fold"), drop_fraction(row["fsID"])
             items.append((fold, Item(name, f"audio/fold{fold}/{name}", row["class"], f"freesound-{recording}")))
         return [item for fold, item in items if fold in wanted]

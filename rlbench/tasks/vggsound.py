@@ -42,7 +42,7 @@ class VggSound(Published):
     def _rows(self) -> list[tuple[str, int, str, str]]:
         """The lines of the list: YouTube id, start in seconds, class, split."""
         rows = read_table(self.find_file("vggsound.csv"), _HEAD, head=_HEAD)
-        return [(row["id"], row.whole("start"), row["class"], row["split"]) for row in rows]
+        return [(row["id"], row.parse_whole("start"), row["class"], row["split"]) for row in rows]
 
     @property
     def classes(self) -> tuple[Label, ...]:

@@ -68,10 +68,15 @@ def test_whole_numbers_as_pandas_writes_them(tmp_path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("fold,start\n1.0,059\n2,-3.\n1.5,x\n")
     first, second, third = read_table(path, ("fold", "start"))
-    assert (first.whole("fold"), first.whole("start"), second.whole("fold"), second.whole("start")) == (1, 59, 2, -3)
+    assert (
+        first.parse_whole("fold"),
+        first.parse_whole("start"),
+        second.parse_whole("fold"),
+        second.parse_whole("start"),
+    ) == (1, 59, 2, -3)
     for column in ("fold", "start"):
         with pytest.raises(DataError, match=rf"a.csv:4: {column} is .*; it must be a whole number"):
-            third.whole(column)
+            third.parse_whole(column)
     assert [drop_fraction(text) for text in ("1.0", "007", "1.50", "x.0")] == ["1", "007", "1.50", "x.0"]
 
 
