@@ -46,7 +46,7 @@ class CopyReport:
     findings: tuple[CopyCheck, ...]
 
     @property
-    def parse_whole(self) -> bool:
+    def whole(self) -> bool:
         return all(finding.good is not False for finding in self.findings)
 
 
