@@ -107,7 +107,7 @@ ODD = [
     (["run", "--suite", "smoke"], ["Missing option '--model'"]),
     (["nope"], ["No such command 'nope'"]),
     (["--nope"], ["No such option"]),
-    (["leaderboard", "--records", "."], ["records.jsonl"]),
+    (["leaderboard", "--records", "."], ["no .jsonl file"]),
     (["leaderboard", "--records", "/dev/zero"], ["/dev/zero", "not a file"]),
     (["verify", "/dev/zero"], ["/dev/zero", "not a file"]),
     (["campaign", "/dev/zero", "--out", "o"], ["/dev/zero", "not a file"]),
@@ -126,5 +126,5 @@ def test_odd_arguments(call: Call, tmp_path: Path, arguments: list[str], words: 
 
 def test_a_device_is_not_replaced_by_a_file(call: Call, tmp_path: Path) -> None:
     (tmp_path / "device").symlink_to("/dev/null")
-    fails(call("show", "smoke", "--model", "linear", "--out", "device"), "it is no file")
+    fails(call("show", "smoke", "--model", "linear", "--out", "device"), "it is not a file")
     assert (tmp_path / "device").is_symlink()
