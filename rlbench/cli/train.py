@@ -118,7 +118,7 @@ def campaign(file: Path, out: Path, workers: int | None, table: Path | None, dry
     The same command again trains only the missing runs.
     """
     from rlbench.cli import console, files
-    from rlbench.training.campaign import is_finished, read_campaign, results, run_campaign
+    from rlbench.training.campaign import is_finished, read_campaign, run_campaign, tabulate
 
     tasks = read_campaign(file, out)
     if dry_run:
@@ -131,4 +131,4 @@ def campaign(file: Path, out: Path, workers: int | None, table: Path | None, dry
     click.echo(f"{len(tasks)} runs are in {out}")
     if table is not None:
         comment = [line[2:] for line in file.read_text(encoding="utf-8").splitlines() if line.startswith("# ")]
-        files.write(table, "\n".join([f"# {file.stem}", "", *comment, "", results(tasks, out), ""]))
+        files.write(table, "\n".join([f"# {file.stem}", "", *comment, "", tabulate(tasks, out), ""]))
