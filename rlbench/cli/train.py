@@ -11,6 +11,8 @@ from typing import Any
 
 import click
 
+DIGITS = 18  # of an integer in --set, as in YAML
+
 
 @click.command(short_help="Train a method; the run folder works as a model name.")
 @click.argument("method", metavar="METHOD[:BACKBONE]")
@@ -92,13 +94,15 @@ def _train(name: str, folder: Path, quiet: bool, asked: dict[str, Any]) -> Path:
 
 
 def _setting(text: str) -> tuple[str, object]:
-    """`epochs=1` -> ("epochs", 1); a value that is not JSON, such as 4/255, stays a string."""
+    """`epochs=1` -> ("epochs", 1); a value that is not JSON, such as 4/255, and a huge integer stay strings."""
     key, sign, value = text.partition("=")
     if not sign or not key:
         raise click.UsageError(f"--set {text}: it must be KEY=VALUE, such as --set epochs=1")
     try:
-        return key, json.loads(value)
-    except ValueError:
+        return key, json.loads(
+            value, parse_int=lambda digits: int(digits) if len(digits.lstrip("-")) <= DIGITS else digits
+        )
+    except (ValueError, RecursionError):
         return key, value
 
 

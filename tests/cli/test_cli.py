@@ -23,18 +23,21 @@ CELLS = 1 + 6 + 1 + 1 + 4
 
 @pytest.mark.parametrize(
     ("arguments", "seconds"),
-    [(["--help"], 0.5), (["--version"], 0.5), *((["list", kind], 1.0) for kind in ("suites", "models", "attacks"))],
+    [(["--help"], 0.2), (["--version"], 0.2), *((["list", kind], 1.0) for kind in ("suites", "models", "attacks"))],
 )
 def test_start_up_is_light(arguments: list[str], seconds: float) -> None:
+    """In processor time, the least of five, since other programs run beside the tests."""
     heavy = "{'torch', 'transformers', 'pandas', 'matplotlib', 'scipy'} & set(sys.modules)"
     code = f"import sys; from rlbench.cli import main\ntry: main({arguments})\nfinally: print(sorted({heavy}))"
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip().endswith("[]")
-    # Processor time, since a busy machine is not the program's fault.
-    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < seconds
+    spent = []
+    while len(spent) < 5 and min(spent, default=seconds) >= seconds:
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.strip().endswith("[]")
+        spent.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    assert min(spent) < seconds
 
 
 def test_alone_it_prints_its_help(call: Call) -> None:

@@ -113,6 +113,8 @@ ODD = [
     (["campaign", "/dev/zero", "--out", "o"], ["/dev/zero", "not a file"]),
     (["train", "languagebind", "--dry-run", "--set", "eps=1e9999999"], ["eps is inf"]),
     (["train", "languagebind", "--dry-run", "--set", "lr=1e999"], ["lr"]),
+    (["train", "languagebind", "--dry-run", "--set", "epochs=" + 400 * "9"], ["epochs", "whole number"]),
+    (["train", "languagebind", "--dry-run", "--set", "epochs=" + 3000 * "["], ["epochs", "whole number"]),
 ]
 
 
