@@ -1,4 +1,4 @@
-"""Mistakes at the command line: each is one line that names what is wrong, and nothing is written."""
+"""Mistakes at the command line: each gives exit 2 and one line that names it, and writes nothing."""
 
 import re
 from pathlib import Path
@@ -57,7 +57,7 @@ def test_mistakes_in_a_suite_name_file_and_line(
 
 
 @pytest.mark.parametrize("out", ["file", "file/store", "/proc/store"])
-def test_a_store_that_can_not_be_written(call: Call, tmp_path: Path, out: str) -> None:
+def test_a_store_that_cannot_be_written(call: Call, tmp_path: Path, out: str) -> None:
     (tmp_path / "file").write_text("mine")
     fails(call("run", "--suite", "smoke", "--model", "linear", "--quiet", "--out", out), out, "--out")
     assert (tmp_path / "file").read_text() == "mine"
