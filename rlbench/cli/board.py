@@ -127,10 +127,10 @@ def _records_of(name: str | None) -> tuple[Path, ...]:
     """The reference records of one board, or of all boards. Raises: UnknownName."""
     from rlbench.report.boards.leaderboard import boards
 
-    found = {board.name: board.records for board in boards()}
-    if name is not None and name not in found:
-        raise UnknownName("board", name, found)
-    return (found[name],) if name else tuple(found.values())
+    paths = {board.name: board.records for board in boards()}
+    if name is not None and name not in paths:
+        raise UnknownName("board", name, paths)
+    return (paths[name],) if name else tuple(paths.values())
 
 
 def _boards(name: str | None, check: bool, out: Path | None) -> None:

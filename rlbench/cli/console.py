@@ -58,9 +58,9 @@ def console(stream: TextIO | None = None) -> Console:
     """A console on a stream (default: stdout), as wide as its terminal, or WIDE; without markup."""
     stream = sys.stdout if stream is None else stream
     width = None if stream.isatty() else WIDE
-    found = Console(file=stream, width=width, highlight=False, soft_wrap=False, markup=False, emoji=False)
-    found.push_render_hook(_Printable())
-    return found
+    out = Console(file=stream, width=width, highlight=False, soft_wrap=False, markup=False, emoji=False)
+    out.push_render_hook(_Printable())
+    return out
 
 
 def listing(rows: Sequence[Mapping[str, object]], out: Console) -> None:

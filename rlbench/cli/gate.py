@@ -106,8 +106,8 @@ def check(
     if update:
         _update(reference or gate.HERE, found)
         return
-    asked = [(*part, default_name(model)) for part in parts for model in models]
-    _print(judge(known, found, policy, ids, asked), str(home), shape)
+    pairs = [(*part, default_name(model)) for part in parts for model in models]
+    _print(judge(known, found, policy, ids, pairs), str(home), shape)
 
 
 def _of_stores(
@@ -233,9 +233,11 @@ def entry(suite: str, model: str, records: Path, source: str, summary: str, out:
     from rlbench.gate.submission import entry_of, to_json
     from rlbench.store.records import read_records
 
-    made = entry_of(read_records([records]), model=default_name(model), suite=suite, source=source, summary=summary)
-    files.write(out, to_json(made))
-    click.echo(f"wrote {out}: {len(made.claims)} claims; check them with `rlbench verify {out}`")
+    submission = entry_of(
+        read_records([records]), model=default_name(model), suite=suite, source=source, summary=summary
+    )
+    files.write(out, to_json(submission))
+    click.echo(f"wrote {out}: {len(submission.claims)} claims; check them with `rlbench verify {out}`")
 
 
 @click.command(short_help="Test a submission's claims on random examples.")

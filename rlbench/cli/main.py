@@ -67,9 +67,9 @@ class Tool(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             with _mistakes():
-                found = super().invoke(ctx)
+                result = super().invoke(ctx)
                 sys.stdout.flush()
-                return found
+                return result
         except KeyboardInterrupt:
             click.echo("rlbench: interrupted", err=True)
             ctx.exit(130)

@@ -55,7 +55,7 @@ def train(
     from rlbench.training.rehearsal import rehearse
 
     name, _, backbone = method.partition(":")
-    asked: dict[str, Any] = {
+    arguments: dict[str, Any] = {
         "modalities": modalities or None,
         "stage": stage,
         "backbone": backbone or "mini",
@@ -65,17 +65,17 @@ def train(
         **options,
     }
     if dry_run:
-        for line in rehearse(name, out=out, **{**asked, "announce": lambda line: None}):
+        for line in rehearse(name, out=out, **{**arguments, "announce": lambda line: None}):
             click.echo(line)
         return
     free = (Path("rlbench-runs", f"{name}-{k}") for k in count(1))
-    folder = _train(name, out or next(path for path in free if not path.exists()), quiet, asked)
+    folder = _train(name, out or next(path for path in free if not path.exists()), quiet, arguments)
     shown = suite or (modalities or ("thermal",))[0]
     if os.environ.get("RANK", "0") == "0":  # one of several processes prints
         click.echo(f"trained {folder}; next: rlbench run --suite {shown} --model {folder}")
 
 
-def _train(name: str, folder: Path, quiet: bool, asked: dict[str, Any]) -> Path:
+def _train(name: str, folder: Path, quiet: bool, arguments: dict[str, Any]) -> Path:
     """Trains with a progress bar; an interrupt prints how to resume."""
     from rlbench.cli import console
     from rlbench.training.run import train as run_training
@@ -86,7 +86,7 @@ def _train(name: str, folder: Path, quiet: bool, asked: dict[str, Any]) -> Path:
                 name,
                 out=folder,
                 report=lambda s: advance(f"{name} {s.modality}", s.step, s.steps, console.remark(s)),
-                **asked,
+                **arguments,
             )
     except KeyboardInterrupt:
         click.echo(f"rlbench: interrupted; the same command with --out {folder} resumes", err=True)
