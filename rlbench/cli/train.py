@@ -99,11 +99,13 @@ def _setting(text: str) -> tuple[str, object]:
     if not sign or not key:
         raise click.UsageError(f"--set {text}: it must be KEY=VALUE, such as --set epochs=1")
     try:
-        return key, json.loads(
-            value, parse_int=lambda digits: int(digits) if len(digits.lstrip("-")) <= DIGITS else digits
-        )
+        return key, json.loads(value, parse_int=_integer)
     except (ValueError, RecursionError):
         return key, value
+
+
+def _integer(digits: str) -> int | str:
+    return int(digits) if len(digits.lstrip("-")) <= DIGITS else digits
 
 
 @click.command(short_help="Train all runs of a file in parallel.")
