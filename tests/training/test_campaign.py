@@ -50,7 +50,7 @@ def test_a_file_becomes_runs_that_wait_for_others(tmp_path: Path) -> None:
         (FILE.replace("jobs:", "job:"), "did you mean 'jobs'"),
         (FILE.replace("method: fare", "methods: fare"), "did you mean 'method'"),
         (FILE.replace("epochs: 1", "epoch: 1"), "did you mean 'epochs'"),
-        (FILE.replace('"@1/languagebind", original', '"@1/languagebnd", original'), "which is no job of it"),
+        (FILE.replace('"@1/languagebind", original', '"@1/languagebnd", original'), "which is not a job of this file"),
     ],
 )
 def test_mistakes_in_a_file(text: str, error: str, tmp_path: Path) -> None:

@@ -119,7 +119,7 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(tmp_path) -> None:
         stream.write('{"modality": "ther')  # as a kill in the middle of writing leaves it
     lines: list[str] = []
     out = train("fare", out=tmp_path / "b", overrides=given, report=stop, announce=lines.append, **THERMAL)
-    assert stops == [2, 5, 7] and "not finished: going on" in lines[0]
+    assert stops == [2, 5, 7] and "not finished: resuming" in lines[0]
     for name in ("", "best"):
         files = [(path / name / "mini-thermal.safetensors").read_bytes() for path in (whole, out)]
         assert files[0] == files[1]
@@ -154,7 +154,7 @@ def test_an_unfinished_run_of_another_recipe_is_refused(tmp_path) -> None:
         ("languagebind", "image", {"init": "linear"}, CheckpointError, "no towers that can be trained"),
         ("languagebind", "depth", {}, ModalityError, "no depth"),
         ("fare", "audio", {"crop": 0.5}, FieldError, "audio is not cropped"),
-        ("fare", "thermal", {"checkpointing": True}, FieldError, "checkpointing is of no use to mini"),
+        ("fare", "thermal", {"checkpointing": True}, FieldError, "mini does not support checkpointing"),
         ("fare", "thermal", {"accumulate": 2, "replay": 0.1}, FieldError, "can't be shared equally"),
     ],
 )
