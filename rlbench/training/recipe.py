@@ -245,5 +245,6 @@ def describe(recipe: Recipe) -> str:
     start = "from random weights" if recipe.init == RANDOM else f"from {recipe.init}"
     bundled = " (the bundled one)" if default_name(recipe.init) in names else ""
     attack = f", Linf {recipe.eps} by PGD-{recipe.attack_steps}" if parse_eps(recipe.eps) else ""
-    length = f"{recipe.steps} steps" if recipe.steps else f"{recipe.epochs} epochs of up to {recipe.examples} examples"
+    epochs = f"{recipe.epochs} epoch{'s' if recipe.epochs > 1 else ''} of up to {recipe.examples} examples"
+    length = f"{recipe.steps} steps" if recipe.steps else epochs
     return f"{start}{bundled}, {length}{attack}"
