@@ -59,7 +59,7 @@ def test_an_honest_attack_breaks_what_hides_its_gradients(name) -> None:
     threat = main_threat([p for p in suite.perturbations if isinstance(p, Adversarial)], suite.name)
     lab = Lab(prepare(suite, f"languagebind+{name}"), N, threat)
     encoder = lab.classifier.encoder
-    assert int(lab.through(lab.behind(encoder.honest())).sum()) < int(lab.attacked("pgd").robust.sum())
+    assert int(lab.attack_through(lab.with_encoder(encoder.honest())).sum()) < int(lab.attack("pgd").robust.sum())
 
 
 @pytest.mark.parametrize("name", CAUGHT)
