@@ -66,7 +66,7 @@ def test_weights_that_change_under_one_name_are_another_encoder() -> None:
     torch.save({"w": torch.zeros(4, 64)}, weights)
     again = load("first.own:from_file", "image")
     assert again.identity != before.identity and not torch.equal(again.encoder.net.w, before.encoder.net.w)
-    with pytest.raises(RLBenchError, match=r"another one each time .*: its checkpoint and weights differ, such as"):
+    with pytest.raises(RLBenchError, match=r"different each time .*: its checkpoint and weights differ, such as"):
         load("first.own:from_file", "image", known=before.identity)
 
 
@@ -91,7 +91,7 @@ def test_what_identity_says_is_added_and_must_be_plain() -> None:
     assert len({tuple(sorted(i.facts.items())) for i in (one, other, same)}) == 3
     with pytest.raises(RLBenchError, match=r"identity\(\) returned int; it must return a text or a mapping"):
         _identity("first.own:says_number")
-    with pytest.raises(RLBenchError, match=r"identity\(\) holds a value that is no text, number, list or mapping"):
+    with pytest.raises(RLBenchError, match=r"identity\(\) holds a value that is not a text, number, list or mapping"):
         _identity("first.own:says_tensor")
 
 
@@ -115,7 +115,7 @@ def test_random_weights_have_a_hash_of_their_own() -> None:
 def test_an_encoder_that_draws_without_a_seed_is_told_from_itself() -> None:
     before = load("first.own:unseeded", "image").identity
     load("first.own:unseeded", "image")
-    with pytest.raises(RLBenchError, match=r"such as encoder\.net\.w; seed what it draws"):
+    with pytest.raises(RLBenchError, match=r"such as encoder\.net\.w; seed its random numbers"):
         load("first.own:unseeded", "image", known=before)
 
 

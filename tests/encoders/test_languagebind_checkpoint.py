@@ -116,7 +116,7 @@ def test_a_class_token_per_frame_and_patches_in_three_dimensions(tmp_path) -> No
     other = load_checkpoint(written(tmp_path / "other", new, config))
     assert (other.image_features(x) - same.image_features(x)).std() > 0.01
     tubes = {**weights, patches: weights[patches][:, :, None].repeat(1, 1, 2, 1, 1)}
-    with pytest.raises(CheckpointError, match="squares of one frame"):
+    with pytest.raises(CheckpointError, match="square and span one frame"):
         load_checkpoint(written(tmp_path / "tubes", tubes, config))
 
 
@@ -197,7 +197,7 @@ def test_ranks_layers_and_lost_factors(tmp_path) -> None:
     with pytest.raises(CheckpointError, match=r"lacks .*1\.self_attn\.q_proj\.lora_A and lora_B, which .* has"):
         load_checkpoint(written(tmp_path, fewer, config))
     lost = {n: v for n, v in with_lora(plain, 4).items() if "lora" not in n}
-    with pytest.raises(CheckpointError, match="tuned by LoRA, but has no factors"):
+    with pytest.raises(CheckpointError, match="fine-tuned with LoRA, but has no factors"):
         load_checkpoint(written(tmp_path, lost, config))
     with pytest.raises(CheckpointError, match="says lora_r 4; the weights have no LoRA factors"):
         load_checkpoint(written(tmp_path, plain, config))
@@ -217,9 +217,9 @@ def test_mel_bins_make_the_positions(tmp_path) -> None:
     with pytest.raises(DataError, match=r"\(1, 3, 14, 71\) do not fit a tower for 16 x 71"):
         found.image_features(torch.randn(1, 3, 14, 71))
     config["vision_config"]["num_mel_bins"] = 21
-    with pytest.raises(CheckpointError, match="says 21 x 71 mel bins x frames, which do not make the weights' 21 pos"):
+    with pytest.raises(CheckpointError, match="says 21 x 71 mel bins x frames, which do not give the weights' 21 pos"):
         load_checkpoint(written(tmp_path, weights, config))
-    with pytest.raises(CheckpointError, match="is not for audio, but the weights' 20 patches are no square"):
+    with pytest.raises(CheckpointError, match="is not for audio, but the weights' 20 patches do not form a square"):
         load_checkpoint(written(tmp_path, weights, config_of("depth", sizes)))
     for bins, other in ((112, 126), (126, 112)):  # the published ones, in 593 and 667 positions
         narrow = VisionSizes(hidden=8, mlp=8, layers=1, heads=2, patch=14, height=bins, width=1036, projection=24)
@@ -233,7 +233,7 @@ def test_mel_bins_make_the_positions(tmp_path) -> None:
 def test_another_modality_is_refused(tmp_path) -> None:
     folder = written(tmp_path, weights_of(VISION), config_of("thermal", VISION))
     assert load_checkpoint(folder, modality="thermal").modality == "thermal"
-    with pytest.raises(CheckpointError, match="is a checkpoint for thermal; depth was asked for"):
+    with pytest.raises(CheckpointError, match="is a checkpoint for thermal; depth was requested"):
         load_checkpoint(folder, modality="depth")
     video = VisionSizes(**{**vars(VISION), "frames": 3})
     with pytest.raises(CheckpointError, match="is for thermal, but the weights are a video tower's"):
@@ -261,7 +261,7 @@ def test_files_that_are_no_weights_are_refused(tmp_path, capsys) -> None:
         with pytest.raises(CheckpointError, match=r"model\.safetensors can't be read, or is truncated"):
             load_checkpoint(folder)
     path.unlink()
-    with pytest.raises(CheckpointError, match=r"no weights; there must be model\.safetensors or pytorch_model\.bin"):
+    with pytest.raises(CheckpointError, match=r"no weights; it must have model\.safetensors or pytorch_model\.bin"):
         load_checkpoint(folder)
     path = folder / "pytorch_model.bin"
     torch.save(weights_of(VISION), path)
@@ -290,5 +290,5 @@ def test_files_that_are_no_weights_are_refused(tmp_path, capsys) -> None:
     (folder / "config.json").unlink()
     with pytest.raises(CheckpointError, match=r"config\.json can't be read"):
         load_checkpoint(folder)
-    with pytest.raises(CheckpointError, match="there is no checkpoint's folder"):
+    with pytest.raises(CheckpointError, match=r"there is no folder .*, which should hold a checkpoint"):
         load_checkpoint(folder / "elsewhere")

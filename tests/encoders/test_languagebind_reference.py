@@ -93,5 +93,5 @@ def test_layers_have_no_gaps_and_weights_are_one_file(tmp_path) -> None:
         load_checkpoint(written(tmp_path, kind, far, config_of(kind)))
     (tmp_path / "model.safetensors").rename(tmp_path / "model-00001-of-00002.safetensors")
     (tmp_path / "model.safetensors.index.json").write_text("{}")
-    with pytest.raises(CheckpointError, match=r"model\.safetensors\.index\.json is of weights in several files"):
+    with pytest.raises(CheckpointError, match=r"model\.safetensors\.index\.json belongs to weights in several files"):
         load_checkpoint(tmp_path)

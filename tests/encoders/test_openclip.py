@@ -106,7 +106,7 @@ def test_an_open_clip_folder_that_is_wrong_is_refused(tmp_path, library) -> None
     with pytest.raises(CheckpointError, match="can't be read, or is truncated"):
         load_encoder(f"open_clip:local-dir:{folder}", "image")
     path.unlink()
-    with pytest.raises(CheckpointError, match=r"has no weights; there must be open_clip_model\.safetensors or"):
+    with pytest.raises(CheckpointError, match=r"has no weights; it must have open_clip_model\.safetensors or"):
         load_encoder(f"open_clip:local-dir:{folder}", "image")
 
 
@@ -165,12 +165,12 @@ def _model(folder: Path, **said: object) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda f: _preprocess(f, interpolation="lanczos"), "interpolation is 'lanczos', which is not followed"),
-        (lambda f: _preprocess(f, resize_mode="pad"), "resize_mode is 'pad', which is not followed"),
+        (lambda f: _preprocess(f, interpolation="lanczos"), "interpolation is 'lanczos', which is not supported"),
+        (lambda f: _preprocess(f, resize_mode="pad"), "resize_mode is 'pad', which is not supported"),
         (lambda f: _preprocess(f, mean=[0.5]), "mean is .*three numbers"),
         (lambda f: _preprocess(f, std=[0.5, 0, 0.5]), "must not hold 0"),
         (lambda f: _preprocess(f, resize_mode="longest", fill_color=300), "fill_color is 300"),
-        (lambda f: _preprocess(f, mode="L"), "mode is 'L', which is not followed"),
+        (lambda f: _preprocess(f, mode="L"), "mode is 'L', which is not supported"),
         (
             lambda f: _model(f, text_cfg={"tokenizer_kwargs": {"trust_remote_code": True}}),
             "trust_remote_code of its tok",
@@ -240,7 +240,7 @@ def test_the_activation_of_a_tag_is_used(tmp_path, library, monkeypatch) -> None
 def test_a_torchvision_that_does_not_fit_is_one_clear_line(monkeypatch) -> None:
     """Where transformers can't be imported because of it."""
     monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(RLBenchError, match=r"^transformers can't be imported .* same build as torch: uninstall it"):
+    with pytest.raises(RLBenchError, match=r"^transformers can't be imported .* the same build as torch: uninstall it"):
         runpy.run_path(find_spec("rlbench.encoders.clip.towers").origin)
 
 

@@ -94,7 +94,7 @@ def test_clap_gives_the_logits_of_transformers_from_waves(tmp_path, fused) -> No
             )
         torch.testing.assert_close(logits(encoder, waves), expected.logits_per_audio, atol=1e-5, rtol=1e-5)
         check_gradients(encoder, waves)
-    with pytest.raises(FieldError, match=r"seconds is 1.5; this CLAP hears up to 1"):
+    with pytest.raises(FieldError, match=r"seconds is 1.5; this CLAP takes up to 1"):
         registry.make("encoder", "hf:ID", {"source": str(tmp_path), "seconds": 1.5})
     with pytest.raises(ModalityError, match="has no image; it has audio"):
         load_encoder(f"hf:{tmp_path}", "image")
@@ -134,7 +134,7 @@ def test_normalisation_is_the_checkpoint_s_own(tmp_path) -> None:
     found = load_encoder(f"hf:{tmp_path}").embed(x, "image")
     torch.testing.assert_close(found, torch.nn.functional.normalize(expected), atol=1e-6, rtol=0)
     processor(tmp_path, **{**said, "crop_size": {"height": 32, "width": 32}})
-    with pytest.raises(CheckpointError, match=r"its processor cuts pictures to .*; its tower is for 28 x 28"):
+    with pytest.raises(CheckpointError, match=r"its processor crops images to .*; its tower takes 28 x 28"):
         load_encoder(f"hf:{tmp_path}")
 
 
@@ -170,9 +170,9 @@ class Code:
     [
         (_weights(lambda w: w.pop("visual_projection.weight")), r"lacks visual_projection\.weight"),
         (_weights(lambda w: w.update(extra=torch.ones(1))), "has no place for extra"),
-        (_weights(lambda w: w.update({"logit_scale": torch.ones(2)})), "has of another shape logit_scale"),
+        (_weights(lambda w: w.update({"logit_scale": torch.ones(2)})), "has with another shape logit_scale"),
         (_weights(lambda w: w["text_projection.weight"].fill_(float("nan"))), "not finite: text_projection"),
-        (_config(model_type="bert"), "is a model of the type 'bert'; hf: takes clip, siglip, clap and"),
+        (_config(model_type="bert"), "is a model of type 'bert'; hf: takes clip, siglip, clap and"),
         (_pickled, r"pytorch_model\.bin is refused: it holds code \(print\)"),
         (lambda folder: (folder / "tokenizer.json").unlink(), "has no tokenizer: it needs one of vocab.json"),
         (lambda folder: (folder / "config.json").unlink(), r"config\.json can't be read"),

@@ -16,7 +16,7 @@ from PIL import Image
 from rlbench.core import Box, registry
 from rlbench.core.errors import DataError
 from rlbench.core.stats.metrics import ranks, recall_at
-from rlbench.encoders.retrieval import Paired, best
+from rlbench.encoders.retrieval import Paired, score_classes
 from rlbench.engine.block.gallery import Gallery
 
 GREY, CLIP = Box(shape=(1, 16, 16)), Box(shape=(3, 4, 16, 16))
@@ -56,9 +56,9 @@ def test_a_class_scores_as_its_best_caption() -> None:
     owners = torch.tensor([0, 0, 1, 2, 2, 2])
     scores = torch.randn(4, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0), requires_grad=True)
     expected = torch.stack([scores[:, :2].amax(1), scores[:, 2], scores[:, 3:].amax(1)], 1)
-    assert torch.equal(best(scores, owners), expected)
-    assert torch.autograd.gradcheck(lambda s: best(s, owners), (scores,))
-    assert torch.equal(best(scores[:, :3], torch.arange(3)), scores[:, :3])
+    assert torch.equal(score_classes(scores, owners), expected)
+    assert torch.autograd.gradcheck(lambda s: score_classes(s, owners), (scores,))
+    assert torch.equal(score_classes(scores[:, :3], torch.arange(3)), scores[:, :3])
 
 
 def _film(path: Path, value: int) -> None:

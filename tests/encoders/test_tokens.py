@@ -87,15 +87,18 @@ _ADDED = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": 
     ("change", "said"),
     [
         (_newer, r"the tokenizer of .* can't be read: data did not match any variant of .*PreTokenizer"),
-        (_many, r"tokens up to number 12 for a text tower of 12"),
+        (_many, r"tokens up to number 12, but its text tower has only 12"),
         (_no_unknown, r"the tokenizer of .* can't be read: .*"),
         (_code, r"tokenizer_config\.json names code of the checkpoint \(auto_map\), which is never run"),
-        (lambda f: edit(f / "tokenizer_config.json", pad_token=None), "has no padding token; name it in"),
-        (lambda f: edit(f / "tokenizer_config.json", padding_side="left"), "embeds a prompt otherwise beside a longer"),
-        (lambda f: edit(f / "tokenizer_config.json", pad_token="."), "embeds a prompt otherwise beside a longer one"),
+        (lambda f: edit(f / "tokenizer_config.json", pad_token=None), "has no padding token; set pad_token in"),
+        (lambda f: edit(f / "tokenizer_config.json", padding_side="left"), "a prompt gets another embedding next to"),
+        (
+            lambda f: edit(f / "tokenizer_config.json", pad_token="."),
+            "a prompt gets another embedding next to a longer one",
+        ),
         (
             lambda f: edit(f / "tokenizer_config.json", model_max_length=0),
-            "model_max_length that is no positive number",
+            "model_max_length that is not a positive number",
         ),
         (lambda f: edit(f / "tokenizer_config.json", model_max_length="all"), "model_max_length"),
         (lambda f: (f / "tokenizer.json").write_text("[]"), "can't be read"),
