@@ -273,9 +273,9 @@ def _fields(path: str, value: Any) -> Places:
     for cls in type(value).__mro__:
         slots = vars(cls).get("__slots__", ())
         for key in (slots,) if isinstance(slots, str) else slots:
-            kept = f"_{cls.__name__.lstrip('_')}{key}" if key.startswith("__") and not key.endswith("__") else key
-            if key not in ("__dict__", "__weakref__") and hasattr(value, kept):
-                yield f"{path}.{key}", getattr(value, kept)
+            attribute = f"_{cls.__name__.lstrip('_')}{key}" if key.startswith("__") and not key.endswith("__") else key
+            if key not in ("__dict__", "__weakref__") and hasattr(value, attribute):
+                yield f"{path}.{key}", getattr(value, attribute)
 
 
 def _wrapped(value: Any) -> list[tuple[str, object]] | None:

@@ -1,4 +1,4 @@
-"""Names of models that no card lists: a user's own encoder, random weights, paths."""
+"""Names of models without a card: a user's own encoder, random weights, paths, defences."""
 
 from __future__ import annotations
 

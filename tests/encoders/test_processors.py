@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from hub_models import PROCESSORS, SIDES, checkpoint, ears, processor
+from hub_models import PROCESSORS, SIDES, checkpoint, write_extractor, write_processor
 from PIL import Image
 from torchvision_rules import reference
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
@@ -34,7 +34,7 @@ def picture(width: int, height: int, mode: str = "RGB") -> Image.Image:
 
 
 @pytest.mark.parametrize(
-    ("kind", "said"),
+    ("kind", "fields"),
     [
         ("clip", {}),
         ("clip", {"size": 28, "crop_size": 28}),
@@ -63,12 +63,12 @@ def picture(width: int, height: int, mode: str = "RGB") -> Image.Image:
         ("siglip", {"data_format": "channels_first", "device": None, "do_convert_rgb": True, "disable_grouping": None}),
     ],
 )  # fmt: skip
-def test_pictures_are_prepared_as_by_the_checkpoint_s_own_processor(tmp_path, kind, said) -> None:
-    said = {**PROCESSORS[kind], **said}
-    processor(tmp_path, **said)
+def test_pictures_are_prepared_as_by_the_checkpoint_s_own_processor(tmp_path, kind, fields) -> None:
+    fields = {**PROCESSORS[kind], **fields}
+    write_processor(tmp_path, **fields)
     front = image_front(tmp_path, kind, TOWER)
-    family = "siglip" if "Siglip" in said.get("image_processor_type", kind.title()) else "clip"
-    theirs = THEIRS[family](**{k: v for k, v in said.items() if k != "image_processor_type"})
+    family = "siglip" if "Siglip" in fields.get("image_processor_type", kind.title()) else "clip"
+    theirs = THEIRS[family](**{k: v for k, v in fields.items() if k != "image_processor_type"})
     for size in ((84, 84), (61, 37), (37, 61), (20, 90), (91, 13), (28, 28), (29, 28)):
         for mode in ("RGB", "L", "P", "RGBA"):
             one = picture(*size, mode)
@@ -78,7 +78,7 @@ def test_pictures_are_prepared_as_by_the_checkpoint_s_own_processor(tmp_path, ki
 
 
 @pytest.mark.parametrize(
-    ("said", "why"),
+    ("fields", "message"),
     [
         ({"size": {"longest_edge": 28}}, "size is .* which is not supported; it must be height and width, or"),
         ({"size": {"shortest_edge": 28, "longest_edge": 40}}, "size is"),
@@ -113,15 +113,15 @@ def test_pictures_are_prepared_as_by_the_checkpoint_s_own_processor(tmp_path, ki
         ({"auto_map": {"AutoImageProcessor": "code.Mine"}}, "names code of the checkpoint"),
     ],
 )  # fmt: skip
-def test_a_field_that_is_not_followed_is_refused_by_name(tmp_path, said, why) -> None:
-    processor(tmp_path, **{**PROCESSORS["clip"], **said})
-    with pytest.raises(CheckpointError, match=why):
+def test_a_field_that_is_not_followed_is_refused_by_name(tmp_path, fields, message) -> None:
+    write_processor(tmp_path, **{**PROCESSORS["clip"], **fields})
+    with pytest.raises(CheckpointError, match=message):
         image_front(tmp_path, "clip", TOWER)
 
 
 def test_where_a_processor_is_described(tmp_path) -> None:
-    """A new release nests it in processor_config.json, which then counts; without any, nothing is assumed."""
-    processor(tmp_path, **PROCESSORS["siglip"], resample=2)
+    """New releases nest it in processor_config.json, which takes precedence; without any, it is an error."""
+    write_processor(tmp_path, **PROCESSORS["siglip"], resample=2)
     (tmp_path / "processor_config.json").write_text(
         json.dumps({"image_processor": {**PROCESSORS["siglip"], "resample": 1}})
     )
@@ -139,7 +139,7 @@ def test_where_a_processor_is_described(tmp_path) -> None:
 
 @pytest.mark.parametrize("resize", ["short", "cover", "contain", "squash", "none"])
 def test_a_fit_is_the_whole_picture_resized_then_cut(resize, monkeypatch) -> None:
-    """The same as torchvision's steps on the whole, also where only what is cut out is computed."""
+    """Equal to torchvision's steps on the whole image, also where only the crop is computed."""
     for size in ((84, 84), (61, 37), (37, 61), (20, 90), (91, 13)):
         for centre in ("down", "even"):
             fit = Fit(resize=resize, size=(25, 30), centre=centre, fill=7)
@@ -154,7 +154,7 @@ def test_a_fit_is_the_whole_picture_resized_then_cut(resize, monkeypatch) -> Non
 
 
 def test_a_long_picture_is_not_resized_as_a_whole() -> None:
-    """1 x 60,000 pixels to a short side of 28 would have 141 million."""
+    """An image of 1 x 60,000 pixels, resized to a short side of 28, would have 141 million values."""
     fit = Fit(resize="short", size=(28, 28))
     assert fit(Image.new("RGB", (60_000, 1), (9, 9, 9)), 28, 28).getextrema() == ((9, 9),) * 3
 
@@ -171,17 +171,17 @@ def test_a_box_says_what_its_examples_depend_on() -> None:
 def test_a_short_recording_is_filled_as_clap_fills_it(tmp_path, padding, seconds) -> None:
     import soundfile
 
-    theirs = ears(tmp_path, truncation="rand_trunc", padding=padding, frequency_min=40, hop_length=100)
+    theirs = write_extractor(tmp_path, truncation="rand_trunc", padding=padding, frequency_min=40, hop_length=100)
     front = audio_front(tmp_path, EARS, None)
     wave = (0.3 * np.random.default_rng(0).standard_normal(int(seconds * 8000))).clip(-1, 1).astype(np.float32)
     soundfile.write(tmp_path / "a.wav", wave, 8000, subtype="FLOAT")
     x = 2 * torch.from_numpy(audio(tmp_path / "a.wav", front.box, rate=8000, seconds=1.0))[None] - 1
     expected = theirs(wave, sampling_rate=8000, return_tensors="pt")["input_features"].float()
-    torch.testing.assert_close(front(x), expected, atol=2e-2, rtol=0)  # dB, of which silence has the most noise
+    torch.testing.assert_close(front(x), expected, atol=2e-2, rtol=0)  # dB; silence has the most noise
 
 
 @pytest.mark.parametrize(
-    ("said", "why"),
+    ("fields", "message"),
     [
         ({"feature_size": 32}, "feature_size is not the 16 mel bins"),
         ({"truncation": "fusion"}, "truncation is for a tower with fusion"),
@@ -199,11 +199,11 @@ def test_a_short_recording_is_filled_as_clap_fills_it(tmp_path, padding, seconds
         ({"feature_extractor_type": "WhisperFeatureExtractor"}, "an extractor that is not supported"),
     ],
 )
-def test_a_field_of_ears_that_is_not_followed_is_refused_by_name(tmp_path, said, why) -> None:
-    ears(tmp_path, truncation="rand_trunc")
+def test_a_field_of_ears_that_is_not_followed_is_refused_by_name(tmp_path, fields, message) -> None:
+    write_extractor(tmp_path, truncation="rand_trunc")
     path = tmp_path / "preprocessor_config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **said}))
-    with pytest.raises(CheckpointError, match=why):
+    path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
+    with pytest.raises(CheckpointError, match=message):
         audio_front(tmp_path, EARS, None)
 
 

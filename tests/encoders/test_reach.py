@@ -1,4 +1,4 @@
-"""Weights are found wherever an encoder hides them, and so is a module in training mode."""
+"""Weights are found wherever an encoder stores them, and so is a module in training mode."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from rlbench.encoders.reach import reach
 
 
 class Holder:
-    """Anything that holds something."""
+    """An object with any attributes."""
 
     def __init__(self, **held: object) -> None:
         vars(self).update(held)
 
 
-def _slotted(net: nn.Module) -> object:
+def _put_in_slot(net: nn.Module) -> object:
     class Slotted:
         __slots__ = ("_net",)
 
@@ -33,7 +33,7 @@ def _slotted(net: nn.Module) -> object:
     return one
 
 
-def _wrapped(net: nn.Module) -> object:
+def _wrap(net: nn.Module) -> object:
     @torch.no_grad()
     def embed(x: torch.Tensor) -> torch.Tensor:
         return net(x)
@@ -53,8 +53,8 @@ PLACES = {
     "encoder.made.args[0]": lambda net: Holder(made=partial(print, net)),
     "encoder.made.self": lambda net: Holder(made=net.forward),
     "encoder.made.net": lambda net: Holder(made=lambda x: net(x)),
-    "encoder.made.func.net": lambda net: Holder(made=_wrapped(net)),
-    "encoder.one._net": lambda net: Holder(one=_slotted(net)),
+    "encoder.made.func.net": lambda net: Holder(made=_wrap(net)),
+    "encoder.one._net": lambda net: Holder(one=_put_in_slot(net)),
     "encoder.first.inner": lambda net: Holder(first=nn.Sequential(OrderedDict(inner=net)).requires_grad_(False).eval()),
 }
 
@@ -94,7 +94,7 @@ def test_a_module_that_never_asks_for_its_mode_may_be_in_any() -> None:
         check_frozen(Holder(front=nn.Sequential(nn.BatchNorm1d(2)).requires_grad_(False)), "own:make")
 
 
-def test_values_of_all_kinds_are_told_and_cycles_end() -> None:
+def test_values_of_all_kinds_are_found_and_cycles_end() -> None:
     holder = Holder(a=1, b="two", array=np.arange(3), generator=np.random.default_rng(0), act=torch.relu)
     holder.me = [holder]
     found = {one.path: one.value for one in reach(holder).held}

@@ -77,8 +77,8 @@ class Jpeg(Defence):
     def front(self, x: Tensor) -> Tensor:
         at = torch.arange(SIDE, dtype=x.dtype, device=x.device)
         table = self.step * (1 + at[:, None] + at)
-        kept = _picture((_blocks(x) / table).round() * table).clamp(0, 1)
-        return _through(x, kept, self.straight)
+        rounded = _picture((_blocks(x) / table).round() * table).clamp(0, 1)
+        return _through(x, rounded, self.straight)
 
     def honest(self) -> Defence:
         return replace(self, straight=True)

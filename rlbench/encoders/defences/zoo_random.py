@@ -71,8 +71,8 @@ class Dropout(Random):
     share: float = 0.3
 
     def middle(self, embedded: Tensor) -> Tensor:
-        kept = torch.rand(embedded.shape) >= self.share
-        return embedded * kept.to(embedded)
+        mask = torch.rand(embedded.shape) >= self.share
+        return embedded * mask.to(embedded)
 
 
 @register("defence", "batch-statistics")

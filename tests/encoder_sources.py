@@ -1,4 +1,4 @@
-"""Where an encoder may keep its weights: source code of encoders that hide them."""
+"""Source code of encoders that store their weights in different places."""
 
 PARTS = """
 import torch
@@ -8,7 +8,7 @@ class Net(torch.nn.Module):
         super().__init__()
         self.w = torch.nn.Parameter(w, requires_grad=False)
     def forward(self, x): return GAIN * x @ self.w.T
-def drawn(seed):
+def draw(seed):
     generator = torch.Generator().manual_seed(seed)
     return torch.rand((4, 64), generator=generator)
 """
@@ -18,7 +18,7 @@ import numpy, torch
 from collections import deque
 from functools import partial
 from rlbench.core import Box
-from .parts import Net, drawn
+from .parts import Net, draw
 
 SHIFT = 0
 TABLE = {}
@@ -39,8 +39,8 @@ class Thing:
 def net(w): return Net(w).eval()
 """
 
-# How an encoder may keep its weights w: lines that hang them on `e`.
-HIDINGS = {
+# By place: a line that stores the weights w in the encoder e.
+WEIGHT_PLACES = {
     "attribute": "e.net = net(w)",
     "list": "e.parts = [1, [net(w)]]",
     "dict": "e.parts = {'a': {'b': (net(w),)}}",
@@ -59,8 +59,8 @@ HIDINGS = {
 
 CALLABLES = (
     "".join(
-        f"def {name}_{seed}_{k}():\n    e = Own(); w = drawn({seed})\n    {line}\n    e.k = {k}\n    return e\n"
-        for name, line in HIDINGS.items()
+        f"def {name}_{seed}_{k}():\n    e = Own(); w = draw({seed})\n    {line}\n    e.k = {k}\n    return e\n"
+        for name, line in WEIGHT_PLACES.items()
         for seed in (0, 1)
         for k in (0, 1)
     )
@@ -70,22 +70,22 @@ def from_file():
 def unseeded():
     e = Own(); e.net = net(torch.rand(4, 64)); return e
 def stated_0():
-    e = Own(); e.net = net(drawn(0)); e.sha256 = {"image": "ab"}; return e
+    e = Own(); e.net = net(draw(0)); e.sha256 = {"image": "ab"}; return e
 def stated_1():
-    e = Own(); e.net = net(drawn(1)); e.sha256 = {"image": "ab"}; return e
-class Says(Own):
-    def __init__(self): self.net = net(drawn(0))
-    def identity(self): return self.said()
-def says_a():
-    e = Says(); Says.said = lambda self: "a"; return e
-def says_b():
-    e = Says(); Says.said = lambda self: "b"; return e
-def says_mapping():
-    e = Says(); Says.said = lambda self: {"revision": 3}; return e
-def says_number():
-    e = Says(); Says.said = lambda self: 3; return e
-def says_tensor():
-    e = Says(); Says.said = lambda self: {"w": torch.ones(1)}; return e
+    e = Own(); e.net = net(draw(1)); e.sha256 = {"image": "ab"}; return e
+class States(Own):
+    def __init__(self): self.net = net(draw(0))
+    def identity(self): return self.answer()
+def states_a():
+    e = States(); States.answer = lambda self: "a"; return e
+def states_b():
+    e = States(); States.answer = lambda self: "b"; return e
+def states_mapping():
+    e = States(); States.answer = lambda self: {"revision": 3}; return e
+def states_number():
+    e = States(); States.answer = lambda self: 3; return e
+def states_tensor():
+    e = States(); States.answer = lambda self: {"w": torch.ones(1)}; return e
 class Declares(Own):
     @property
     def traits(self): return TABLE["traits"]
