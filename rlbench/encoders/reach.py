@@ -78,12 +78,7 @@ class HeldObject:
 
 @dataclass(frozen=True)
 class Reach:
-    """The result of a walk.
-
-    Attributes:
-        held: the objects that were found, the nearest first.
-        modules: the user's modules that define their classes and functions.
-    """
+    """The objects that were found, the nearest first, and the user's modules that define their classes."""
 
     held: tuple[HeldObject, ...]
     modules: frozenset[str]
@@ -93,8 +88,7 @@ def reach(root: object, name: str = "encoder", own: Collection[str] = ()) -> Rea
     """Everything that `root` can reach, including itself.
 
     Args:
-        root: the object to start from.
-        name: what the paths call it.
+        root, name: the object to start from, and its name in the paths.
         own: top-level modules of installed plugins that count as the user's own code.
 
     Raises: RLBenchError: it reaches more than a million objects.
@@ -144,9 +138,10 @@ class _Walk:
         return Name(self.label(type(value)))
 
     def label(self, value: Any) -> str:
-        """A name that does not depend on the place of a user's own module."""
+        """A name that depends neither on the place of a user's own module nor on that of rlbench's modules."""
         module = getattr(value, "__module__", None)
-        return str(_name(value)) if self.is_own(module) else f"{module}.{_name(value)}"
+        own = str(module).partition(".")[0] == "rlbench" or self.is_own(module)
+        return str(_name(value)) if own else f"{module}.{_name(value)}"
 
     def is_own(self, module: object) -> bool:
         if not isinstance(module, str) or not (module.partition(".")[0] in self.own or sources.is_own(module)):

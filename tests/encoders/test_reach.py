@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+from rlbench.core import Box
 from rlbench.core.errors import RLBenchError
 from rlbench.encoders import reach as reaching
 from rlbench.encoders.loading import check_frozen
@@ -102,6 +103,12 @@ def test_values_of_all_kinds_are_found_and_cycles_end() -> None:
     assert isinstance(found["encoder.array"], np.ndarray) and "PCG64" in str(found["encoder.generator.state"])
     assert found["encoder.act"] != {one.path: one.value for one in reach(Holder(act=torch.sigmoid)).held}["encoder.act"]
     assert found["encoder.me[0]"] == reaching.Name("see encoder")
+
+
+def test_a_class_of_rlbench_has_its_name_wherever_its_module_lies() -> None:
+    found = {one.path: one.value for one in reach(Holder(box=Box(shape=(1, 8, 8)), net=nn.ReLU())).held}
+    assert found["encoder.box"] == reaching.Name("Box")
+    assert found["encoder.net.class"] == reaching.Name("torch.nn.modules.activation.ReLU")
 
 
 def test_two_places_of_one_tensor_are_not_two_tensors() -> None:
