@@ -27,7 +27,7 @@ class Own:
     boxes = {"image": Box(shape=(1, 8, 8))}
     traits, logit_scale, sha256 = frozenset(), 100.0, {}
     def embed(self, x, modality):
-        return torch.nn.functional.normalize(self.made(x.flatten(1) + SHIFT), dim=1)
+        return torch.nn.functional.normalize(self.project(x.flatten(1) + SHIFT), dim=1)
     def embed_text(self, prompts): return torch.eye(4)[[i % 4 for i in range(len(prompts))]]
 
 class Slotted(Own):
@@ -45,10 +45,10 @@ WEIGHT_PLACES = {
     "list": "e.parts = [1, [net(w)]]",
     "dict": "e.parts = {'a': {'b': (net(w),)}}",
     "slots": "e = Slotted(); e.secret = net(w)",
-    "closure": "inner = net(w); e.made = lambda x: inner(x)",
-    "default": "\n    def made(x, inner=net(w)): return inner(x)\n    e.made = made",
-    "partial": "e.made = partial(torch.nn.functional.linear, weight=w)",
-    "method": "e.made = net(w).forward",
+    "closure": "inner = net(w); e.project = lambda x: inner(x)",
+    "default": "\n    def project(x, inner=net(w)): return inner(x)\n    e.project = project",
+    "partial": "e.project = partial(torch.nn.functional.linear, weight=w)",
+    "method": "e.project = net(w).forward",
     "array": "e.table = numpy.asarray(w)",
     "deeper": "e.thing = Thing(); e.thing.thing = Thing(); e.thing.thing.queue = deque([net(w)])",
     "cycle": "e.self = e; e.list = [e]; e.list.append(e.list); e.net = net(w)",
@@ -66,9 +66,9 @@ CALLABLES = (
     )
     + """
 def from_file():
-    e = Own(); e.net = net(torch.load("weights.pt")["w"]); return e
+    e = Own(); e.net = e.project = net(torch.load("weights.pt")["w"]); return e
 def unseeded():
-    e = Own(); e.net = net(torch.rand(4, 64)); return e
+    e = Own(); e.net = e.project = net(torch.rand(4, 64)); return e
 def stated_0():
     e = Own(); e.net = net(draw(0)); e.sha256 = {"image": "ab"}; return e
 def stated_1():

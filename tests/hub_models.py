@@ -63,7 +63,7 @@ def _save(model, folder: Path):
     g = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for name, value in model.named_parameters():
-            if value.dim() > 1:
+            if value.dim() > 1 or "class_embedding" in name:
                 value.copy_(0.2 * torch.randn(value.shape, generator=g))
             elif "logit_bias" in name:
                 value.fill_(-3.0)
