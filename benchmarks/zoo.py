@@ -26,7 +26,7 @@ def honest(suite_name: str, model: str, n: int) -> float:
     suite = load_suite(suite_name)
     threat = main_threat([p for p in suite.perturbations if isinstance(p, Adversarial)], suite.name)
     lab = Lab(prepare(suite, model), n, threat)
-    return float(lab.through(lab.behind(lab.classifier.encoder.honest())).float().mean())  # type: ignore[attr-defined]
+    return float(lab.attack_through(lab.with_encoder(lab.classifier.encoder.honest())).float().mean())  # type: ignore[attr-defined]
 
 
 def main(suite: str = "thermal", model: str = "languagebind", examples: str = "24", *names: str) -> None:

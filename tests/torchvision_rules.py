@@ -1,4 +1,4 @@
-"""What torchvision and open_clip do to a picture, on the whole of it: resize, pad, cut."""
+"""Preparation of images as in torchvision and open_clip, on the whole image: resize, pad, crop."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from rlbench.core.box import Fit
 
 
 def reference(picture: Image.Image, rows: int, columns: int, fit: Fit) -> Image.Image:
+    """The image fitted to a size in pixels."""
     width, height = picture.size
     if fit.resize == "squash":
         picture = picture.resize(fit.size[::-1], Image.Resampling.BICUBIC)

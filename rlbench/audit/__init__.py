@@ -1,6 +1,6 @@
-"""Is a robustness number to be believed? The soundness checks of a model on a suite, each a small function.
+"""Soundness checks: can a model's robust accuracy on a suite be trusted? Each check is a small function.
 
-`lab` runs what the checks share, once; `harness` has the checks of the harness and of the encoder's answers, `strength`
-those of the attack itself, `rivals` those against other attacks, `planted` the binarization test, `report` puts the
-findings together.
+`lab` runs each attack once for all checks. `harness` checks the harness and the encoder's outputs, `strength` the
+attack itself, `rivals` compares it with other attacks, `planted` is the binarization test, and `report` collects the
+findings.
 """

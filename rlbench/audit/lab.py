@@ -1,4 +1,4 @@
-"""What the checks of an audit share: the examples, the threat model, and attacks that run once."""
+"""What the checks of an audit share: examples, threat model, and attacks, each of which runs once."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Answer = Callable[[Tensor], Tensor]  # (B, *shape) -> (B, C) logits
 
 
 class Trace(Watch):
-    """Keeps every margin, too."""
+    """A watch that also records every margin."""
 
     def __init__(self, y: Tensor) -> None:
         super().__init__(y)
@@ -39,13 +39,20 @@ class Trace(Watch):
         self.seen.append((rows.cpu(), margin(logits.detach(), self.y[rows.to(self.y.device)]).float().cpu()))
 
     def margins(self, row: int) -> Tensor:
-        """(K,) of an example's forward passes, in their order."""
+        """(K,) margins of an example's forward passes, in order."""
         return torch.cat([m[rows == row] for rows, m in self.seen])
 
 
 @dataclass(frozen=True, eq=False)
-class Outcome:
-    """An attack's result: robust (n,) bool, clean errors are not; x_adv of the attacked; why it crashed, or ""."""
+class AttackResult:
+    """The result of an attack.
+
+    Attributes:
+        robust: (n,) bool; False for clean errors.
+        x_adv: the points that the attack returned, one per attacked example.
+        trace: the margins of its forward passes.
+        error: why the attack crashed, or "".
+    """
 
     robust: Tensor
     x_adv: Tensor
@@ -58,10 +65,10 @@ class Outcome:
 
 
 @dataclass(frozen=True, eq=False)
-class Raised:
-    """A core.Classifier whose true logit is raised, so that an attack goes on after the first error.
+class RaisedLogit:
+    """A classifier whose true logit is raised, so that an attack continues after the first error.
 
-    The gradients of the losses are unchanged by that.
+    The constant does not change the gradients of the losses.
     """
 
     classify: Answer
@@ -79,11 +86,12 @@ class Raised:
 
 @dataclass(eq=False)
 class Lab:
-    """A model on a suite's first n examples, in the suite's main Linf threat model.
+    """A model on the first n examples of a suite, in the suite's main Linf threat model.
 
     Attributes:
-        sibling: the classifier without the defence or the training, or None.
-        on_pass: told of every forward pass.
+        sibling: the classifier without the defence or without adversarial training, or None.
+        on_pass: called with the number of examples of every forward pass.
+        outcomes: the attacks that have run.
     """
 
     bench: Bench
@@ -91,7 +99,7 @@ class Lab:
     threat: Threat
     sibling: Answer | None = None
     on_pass: Callable[[int], None] = lambda passes: None
-    kept: dict[str, Outcome] = field(default_factory=dict)
+    outcomes: dict[str, AttackResult] = field(default_factory=dict)
 
     @cached_property
     def examples(self) -> Examples:
@@ -114,114 +122,121 @@ class Lab:
         return ball_of(self.threat, self.bench.box)
 
     @property
-    def declared(self) -> bool:
-        """Whether the encoder says that it is randomised: then everything is about its expectation, as in a run."""
+    def declares_randomness(self) -> bool:
+        """Whether the encoder declares that it is randomised; all checks then use its expectation, as a run does."""
         return "randomised" in self.classifier.encoder.traits
 
     @cached_property
-    def repeats(self) -> bool:
-        """Whether the same input gives the same answer."""
-        return self.declared or self.random <= REPEATS
+    def is_repeatable(self) -> bool:
+        """Whether the same input gives the same output."""
+        return self.declares_randomness or self.spread <= REPEATS
 
     def _expected(self, x: Tensor) -> Tensor:
         meter = Meter(self.classifier, len(x), batch_size=self.bench.batch_size, on_pass=self.on_pass)
         return Expectation(classifier=meter, seed=self.bench.suite.seed)(x)
 
-    def meter(self, n: int, watch: Watch | None = None) -> Meter:
-        """Counts and splits calls of the model."""
-        if self.declared:
+    def make_meter(self, n: int, watch: Watch | None = None) -> Meter:
+        """A meter, which counts calls of the model and splits them into batches."""
+        if self.declares_randomness:
             return Meter(self._expected, n, batch_size=self.bench.batch_size, watch=watch)
         return Meter(self.classifier, n, batch_size=self.bench.batch_size, on_pass=self.on_pass, watch=watch)
 
     def logits(self, x: Tensor) -> Tensor:
-        """Without a graph."""
+        """(B, *shape) -> (B, C), without a graph."""
         with torch.no_grad():
-            return self.meter(len(x))(x)
+            return self.make_meter(len(x))(x)
 
     @cached_property
-    def clean(self) -> Outcome:
-        """The unperturbed examples."""
+    def clean(self) -> AttackResult:
+        """The result on the unperturbed examples."""
         trace = Trace(self.y)
         with torch.no_grad():
-            logits = self.meter(self.n, trace)(self.x)
-        return Outcome((margin(logits, self.y) > 0).cpu(), self.x, trace)
+            logits = self.make_meter(self.n, trace)(self.x)
+        return AttackResult((margin(logits, self.y) > 0).cpu(), self.x, trace)
 
     @cached_property
     def rows(self) -> Tensor:
-        """(R,) the clean-correct examples, which are attacked."""
+        """(R,) indices of the clean-correct examples, which the attacks start from."""
         return self.clean.robust.nonzero()[:, 0]
 
-    def attacked(
+    def attack(
         self, name: str, *, times: Fraction = Fraction(1), only: Tensor | None = None, **fields: Field
-    ) -> Outcome:
-        """The attack at `times` eps on the clean-correct examples, or on some of them; run once."""
+    ) -> AttackResult:
+        """The result of an attack; the same attack runs only once.
+
+        Args:
+            name: of a registered attack.
+            times: factor on eps.
+            only: (K,) indices of the examples to attack (default: all clean-correct ones).
+            fields: options of the attack.
+        """
         key = f"{Adversarial(name, self.threat, tuple(sorted(fields.items())))} x {times}"
         key += "" if only is None else f" on {only.tolist()}"
-        if key not in self.kept:
-            self.kept[key] = self._attack(name, replace(self.threat, eps=self.threat.eps * times), only, fields)
-        return self.kept[key]
+        if key not in self.outcomes:
+            self.outcomes[key] = self._attack(name, replace(self.threat, eps=self.threat.eps * times), only, fields)
+        return self.outcomes[key]
 
-    def _attack(self, name: str, threat: Threat, only: Tensor | None, fields: dict[str, Field]) -> Outcome:
+    def _attack(self, name: str, threat: Threat, only: Tensor | None, fields: dict[str, Field]) -> AttackResult:
         rows = self.rows if only is None else only
         ball, x, y = ball_of(threat, self.bench.box), self.x[rows], self.y[rows]
         trace, robust = Trace(y), torch.zeros(self.n, dtype=torch.bool)
-        meter = self.meter(len(rows), trace)
+        meter = self.make_meter(len(rows), trace)
         try:
             found = run_attack(registry.make("attack", name, fields), meter, x, y, ball, self.streams(name, rows))
             robust[rows] = judge(meter, found, x, y, ball).correct
         except AttackError as error:
             robust[rows] = True
-            return Outcome(robust, x, trace, str(error))
-        return Outcome(robust, found, trace)
+            return AttackResult(robust, x, trace, str(error))
+        return AttackResult(robust, found, trace)
 
     def streams(self, name: str, rows: Tensor) -> ExampleStreams:
-        """The random streams of an attack on some examples."""
+        """The random streams of an attack on these examples."""
         return ExampleStreams(self.bench.suite.seed, self.examples.ids, f"audit {name}").take(rows.tolist())
 
     @cached_property
-    def white(self) -> tuple[Outcome, ...]:
+    def gradient_attacks(self) -> tuple[AttackResult, ...]:
         """The gradient attacks: fgsm, pgd of 20 steps, apgd-ce of 100."""
-        return self.attacked("fgsm"), self.attacked("pgd"), self.attacked("apgd-ce")
+        return self.attack("fgsm"), self.attack("pgd"), self.attack("apgd-ce")
 
     @cached_property
-    def left(self) -> Tensor:
-        """(n,) bool, what all the gradient attacks left."""
-        return torch.stack([outcome.robust for outcome in self.white]).all(0)
+    def survivors(self) -> Tensor:
+        """(n,) bool, the examples that withstand all gradient attacks."""
+        return torch.stack([outcome.robust for outcome in self.gradient_attacks]).all(0)
 
     @cached_property
     def sums(self) -> dict[str, int]:
-        """What was seen in the clean pass, fgsm and pgd."""
-        runs = (self.clean, self.attacked("fgsm"), self.attacked("pgd"))
+        """The watch's sums over the clean pass, fgsm and pgd."""
+        runs = (self.clean, self.attack("fgsm"), self.attack("pgd"))
         sums = [self.clean.trace.sums(self.clean.robust)]
         return total(sums + [run.trace.sums(run.robust[self.rows]) for run in runs[1:] if not run.error])
 
     @cached_property
-    def random(self) -> float:
-        """How far five passes of the same input differ, over the largest logit; 0 where one is not finite."""
+    def spread(self) -> float:
+        """The largest difference of five passes of one input, over the largest logit; 0 where one is not finite."""
         meter = Meter(self.classifier, self.n, batch_size=self.bench.batch_size, on_pass=self.on_pass)
         with torch.no_grad():
             passes = torch.stack([meter(self.x) for _ in range(5)])
         spread = (passes.amax(0) - passes.amin(0)).nan_to_num(0.0).amax()
         return float(spread / passes.nan_to_num(0.0, 0.0, 0.0).abs().amax().clamp_min(1e-12))
 
-    def behind(self, encoder: Encoder) -> Answer:
-        """Another encoder with the same anchors."""
+    def with_encoder(self, encoder: Encoder) -> Answer:
+        """The classifier with another encoder and the same anchors."""
         return replace(self.classifier, encoder=encoder)
 
-    def through(self, classify: Answer) -> Tensor:
-        """(n,) bool, what is left by examples that pgd of 40 steps makes on another classifier."""
+    def attack_through(self, classify: Answer) -> Tensor:
+        """(n,) bool, the examples that withstand transfer: pgd of 40 steps attacks another classifier."""
         rows, robust = self.rows, torch.zeros(self.n, dtype=torch.bool)
         x, y = self.x[rows], self.y[rows]
-        attack: Classifier = Raised(classify, y, self.bench.batch_size)
+        raised: Classifier = RaisedLogit(classify, y, self.bench.batch_size)
         method = registry.make("attack", "pgd", {"steps": 40, "loss": "margin"})
-        found = run_attack(method, attack, x, y, self.ball, self.streams("through", rows))
-        robust[rows] = judge(self.meter(len(rows)), found, x, y, self.ball).correct
+        found = run_attack(method, raised, x, y, self.ball, self.streams("through", rows))
+        robust[rows] = judge(self.make_meter(len(rows)), found, x, y, self.ball).correct
         return robust
 
 
 def main_threat(attacks: list[Adversarial], suite: str) -> Threat:
-    """The Linf threat model with the most attacks, of those the largest. Raises: SuiteError where there is none."""
+    """The Linf threat model with the most attacks; the largest of equals. Raises: SuiteError: there is none."""
     counts = Counter(attack.threat for attack in attacks if attack.threat.norm == "linf" and attack.threat.eps > 0)
     if not counts:
-        raise SuiteError(f"suite {suite} has no linf attack to audit; choose another suite")
+        raise SuiteError(f"suite {suite} has no linf attack to audit; choose a suite that has one")
     return max(counts, key=lambda threat: (counts[threat], threat.eps))

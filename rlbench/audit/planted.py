@@ -1,9 +1,9 @@
-"""The binarization test: does the attack find an adversarial point that is known to be there? S12.
+"""The binarization test, S12: does the attack find an adversarial point that is known to exist?
 
-Zimmermann et al., 2022, https://arxiv.org/abs/2206.13991. About each example, a two-class problem on the encoder's own
-embedding: random points inside the ball are class 0, one corner of it is class 1, and a linear readout is fitted that
-separates them. The corner is adversarial by construction, so that an attack that is worth its name finds such a point;
-random points do not, since the readout's threshold is next to the corner.
+Zimmermann et al., 2022, https://arxiv.org/abs/2206.13991. Around each example, the test makes a two-class
+problem on the encoder's own embedding: random points inside the ball are class 0, one corner of the ball is class 1,
+and a linear readout separates them. The corner is adversarial by construction, so a working attack finds such a point;
+random points do not, because the readout's threshold lies close to the corner.
 """
 
 from __future__ import annotations
@@ -25,16 +25,18 @@ from rlbench.engine.attack.judge import judge, run_attack
 
 EXAMPLES = 24
 INNER = 48  # points of class 0: fewer than an embedding's dimensions, so that a readout exists
-REACH = 0.9  # of the ball, where they lie
-THRESHOLD = 0.75  # of the way from the largest inner score to the corner's
-FOUND = 0.95
+REACH = 0.9  # share of the radius that they fill
+THRESHOLD = 0.75  # of the distance from the largest inner score to the corner's
+FOUND = 0.95  # share of the planted points that the attack must find
 
 
 @dataclass(frozen=True, eq=False)
 class Readouts:
-    """Two-class classifiers, one an example: logits (0, scale * (w . embedding - b)), behind the encoder's own answer.
+    """One two-class classifier per example: logits (0, scale * (w . embedding - b)), through the encoder's `answer`.
 
-    weights (M, D), offsets (M,).
+    Attributes:
+        weights: (M, D), the w.
+        offsets: (M,), the b.
     """
 
     lab: Lab
@@ -58,7 +60,7 @@ def _embed(lab: Lab, x: Tensor) -> Tensor:
 
 
 def _points(x: Tensor, ball: Ball, streams: ExampleStreams) -> Tensor:
-    """(INNER + 1, *shape) about x (1, *shape): inner points, x itself among them, and last the corner."""
+    """(INNER + 1, *shape) around x (1, *shape): inner points, the first of which is x itself, and last the corner."""
     inner = REACH * streams.child("inner").uniform((INNER, *x.shape[1:]))[0].to(x)
     inner[0] = 0
     corner = streams.child("corner").uniform(tuple(x.shape[1:])).to(x).sign()
@@ -80,7 +82,7 @@ def _readout(inner: Tensor, corner: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _fit(lab: Lab, x: Tensor, streams: ExampleStreams) -> tuple[Readouts, Tensor]:
-    """The readouts of each example, and (M,) bool whether the corner and not one inner point is class 1."""
+    """The readout of each example, and (M,) bool, whether the corner and no inner point is class 1."""
     weights, offsets, valid = [], [], []
     for row in range(len(x)):
         with torch.no_grad():
@@ -95,16 +97,16 @@ def _fit(lab: Lab, x: Tensor, streams: ExampleStreams) -> tuple[Readouts, Tensor
 
 
 def s12(lab: Lab) -> Finding:
-    """The suite's kind of attack on planted two-class problems."""
-    if lab.declared:
-        return Finding(id="S12", status="skip", said="the encoder does not repeat itself, and says so")
+    """Runs pgd, and apgd-ce on what is left, on the planted two-class problems."""
+    if lab.declares_randomness:
+        return Finding(id="S12", status="skip", said="the encoder declares that it is randomised")
     x = lab.x[:EXAMPLES]
     streams = ExampleStreams(lab.bench.suite.seed, lab.examples.ids[:EXAMPLES], "audit binarization")
     readouts, valid = _fit(lab, x, streams)
     rows = valid.nonzero()[:, 0]
     if len(rows) < len(x) / 2:
-        said = f"only {len(rows)} of {len(x)} corners can be told from the ball's inside"
-        return Finding(id="S12", status="skip", said=said)
+        text = f"only {len(rows)} of {len(x)} corners can be separated from the inside of the ball"
+        return Finding(id="S12", status="skip", said=text)
     readouts = Readouts(lab, readouts.weights[rows], readouts.offsets[rows], readouts.batch_size)
     broken = torch.zeros(len(rows), dtype=torch.bool)
     for name in ("pgd", "apgd-ce"):
@@ -114,8 +116,8 @@ def s12(lab: Lab) -> Finding:
             broken[left] = _count_broken(part, name, x[rows[left]], lab, streams.take(rows[left].tolist()))
         except AttackError as error:
             return Finding(id="S12", status="fail", said=str(error))
-    said = f"{int(broken.sum())} of {len(rows)} planted points are found"
-    return Finding(id="S12", status="fail" if float(broken.float().mean()) < FOUND else "pass", said=said)
+    text = f"{int(broken.sum())} of {len(rows)} planted points were found"
+    return Finding(id="S12", status="fail" if float(broken.float().mean()) < FOUND else "pass", said=text)
 
 
 def _count_broken(readouts: Readouts, name: str, x: Tensor, lab: Lab, streams: ExampleStreams) -> Tensor:

@@ -1,4 +1,4 @@
-"""An audit from suite and model to its report."""
+"""Runs an audit of a model on a suite and makes its report."""
 
 from __future__ import annotations
 
@@ -12,33 +12,34 @@ from rlbench.audit.lab import Answer, Lab, main_threat
 from rlbench.core import Adversarial, Suite
 from rlbench.core.badges import CHECKS, RANK, Badge, Finding, badge
 from rlbench.core.errors import FieldError, SuiteError, UnknownName
+from rlbench.encoders.cards import Model
 from rlbench.encoders.models import models, resolve
 from rlbench.encoders.retrieval import Retriever
 from rlbench.engine.block.evaluate import Bench, prepare
 
-UNDEFENDED = "languagebind"  # the baseline that the others were trained from
-MOST = 200
-Run = Callable[[Lab], Finding]
+UNDEFENDED = "languagebind"  # the baseline from which the others were trained
+MAX_EXAMPLES = 200
+Check = Callable[[Lab], Finding]
 
 
-def _cheap(id_: str) -> Run:
-    return lambda lab: next(one for one in harness.cheap(lab) if one.id == id_)
+def _run_cheap_check(id_: str) -> Check:
+    return lambda lab: next(one for one in harness.run_cheap_checks(lab) if one.id == id_)
 
 
-RUNS: Mapping[str, Run] = {
+RUNS: Mapping[str, Check] = {
     "H1": harness.h1,
     "H2": harness.h2,
     "H3": harness.h3,
     "H4": harness.h4,
     "H5": harness.h5,
-    "H7": _cheap("H7"),
-    "H8": _cheap("H8"),
-    "H9": _cheap("H9"),
+    "H7": _run_cheap_check("H7"),
+    "H8": _run_cheap_check("H8"),
+    "H9": _run_cheap_check("H9"),
     "H10": harness.h10,
     "S1": strength.s1,
     "S2": strength.s2,
     "S3": strength.s3,
-    "S4": _cheap("S4"),
+    "S4": _run_cheap_check("S4"),
     "S5": strength.s5,
     "S6": strength.s6,
     "S7": rivals.s7,
@@ -52,12 +53,13 @@ RUNS: Mapping[str, Run] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Audit:
-    """What an audit found.
+    """The result of an audit.
 
     Attributes:
-        threat: the threat model that was attacked.
-        clean, robust: accuracies, robust under fgsm, pgd and apgd-ce; None where only some checks were asked for.
-        sibling: the model whose examples were transferred, or "".
+        threat: the threat model of the attacks.
+        clean: accuracy on clean examples.
+        robust: accuracy under fgsm, pgd and apgd-ce together; None where only some checks ran.
+        sibling: the model whose adversarial examples were transferred, or "".
     """
 
     suite: str
@@ -76,31 +78,30 @@ class Audit:
 
     @property
     def accepted(self) -> bool:
-        """Whether the numbers may be quoted: sound, or with a warning."""
+        """Whether the numbers may be quoted: the badge is sound or warn."""
         return RANK.index(self.badge) <= RANK.index("warn")
 
     def json(self) -> str:
-        """The report, with each check's sentence, rule and advice."""
+        """The report as JSON, with the question, rule and advice of each check."""
         found = [asdict(finding.check) | asdict(finding) for finding in self.findings]
         facts = asdict(replace(self, findings=())) | {"badge": self.badge, "findings": found}
         return json.dumps(facts, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
 
 
-def _sibling(bench: Bench, model: str) -> tuple[str, Answer | None]:
-    """The encoder that stands behind a defence, or the undefended baseline of the same backbone."""
+def _find_sibling(bench: Bench, model: Model) -> tuple[str, Answer | None]:
+    """The encoder inside a defence, or the undefended baseline with the same backbone: its name and classifier."""
     inner = getattr(bench.classifier.encoder, "sibling", None)
     if inner is not None:
-        return resolve(model).name.rpartition("+")[0], replace(bench.classifier, encoder=inner)
-    found = resolve(model)
-    other = f"{UNDEFENDED}:{found.backbone}"
-    if found.baseline == UNDEFENDED or other not in {one.name for one in models()}:
+        return model.name.rpartition("+")[0], replace(bench.classifier, encoder=inner)
+    other = f"{UNDEFENDED}:{model.backbone}"
+    if model.baseline == UNDEFENDED or other not in {one.name for one in models()}:
         return "", None
     return other, prepare(bench.suite, other, device=bench.device).classifier
 
 
-def _of_random(found: Finding, lab: Lab) -> Finding:
-    """What fails on an encoder that does not repeat itself asks for an attack on its expectation first."""
-    random = found.id.startswith("S") and found.status == "fail" and not lab.repeats
+def _mark_random(found: Finding, lab: Lab) -> Finding:
+    """Makes a failure "adaptive" where the encoder is random: its expectation has to be attacked first."""
+    random = found.id.startswith("S") and found.status == "fail" and not lab.is_repeatable
     return replace(found, status="adaptive") if random else found
 
 
@@ -118,39 +119,44 @@ def audit(
     """Runs the soundness checks of a model on a suite, in the suite's main Linf threat model.
 
     Args:
-        examples: the first of the task's test examples, at most 200.
+        examples: number of test examples, from the first; 1 to 200.
         only: ids of checks, such as "S7" (default: all).
-        report: called with a check's question, how many are done, and of how many.
+        report: called with the check that starts, the number of finished checks and their total.
         on_pass: called with the number of examples of every forward pass.
 
-    Raises: FieldError, UnknownName; SuiteError where the suite has no Linf attack; as `evaluate.prepare`.
+    Raises:
+        FieldError: `examples` is out of range.
+        UnknownName: there is no such check.
+        SuiteError: the suite has no Linf attack, or is about retrieval.
+        RLBenchError: as `evaluate.prepare`.
     """
-    if not 1 <= examples <= MOST:
-        raise FieldError(f"examples is {examples}; an audit takes 1 to {MOST}")
+    if not 1 <= examples <= MAX_EXAMPLES:
+        raise FieldError(f"examples is {examples}; an audit takes 1 to {MAX_EXAMPLES}")
     for id_ in only:
         if id_ not in RUNS:
             raise UnknownName("check", id_, RUNS)
     begun = perf_counter()
     threat = main_threat([p for p in suite.perturbations if isinstance(p, Adversarial)], suite.name)
+    resolved = resolve(model)
     bench = prepare(suite, model, device=device, batch_size=batch_size)
     if isinstance(bench.classifier, Retriever):
-        raise SuiteError(f"suite {suite.name} is about retrieval; an audit is of a classification suite")
+        raise SuiteError(f"suite {suite.name} is about retrieval; an audit needs a classification suite")
     n = min(examples, suite.task.size("test") or examples)
-    name, sibling = _sibling(bench, model)
+    name, sibling = _find_sibling(bench, resolved)
     lab = Lab(bench, n, threat, sibling, on_pass)
     chosen, found = [id_ for id_ in RUNS if not only or id_ in only], []
     for done, id_ in enumerate(chosen):
         report(f"{id_}: {CHECKS[id_].asks}", done, len(chosen))
-        found.append(_of_random(RUNS[id_](lab), lab))
+        found.append(_mark_random(RUNS[id_](lab), lab))
     report("done", len(chosen), len(chosen))
     return Audit(
         suite=suite.name,
-        model=resolve(model).name,
+        model=resolved.name,
         examples=n,
         threat=str(threat),
         sibling=name,
         clean=lab.clean.accuracy,
-        robust=None if only else float(lab.left.float().mean()),
+        robust=None if only else float(lab.survivors.float().mean()),
         findings=tuple(found),
         seconds=perf_counter() - begun,
     )

@@ -1,6 +1,6 @@
 """The English article of a class name: "a dog", "an hourglass", and none for "scissors", "rain" or "dog barking".
 
-Spelling decides nearly always; the lists hold what it can't tell: mass nouns, plurals without s, nouns in -ing and -s.
+Spelling nearly always decides; the lists hold the exceptions: mass nouns, plurals without s, nouns in -ing and -s.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _NOUNS = _words(
     "meeting opening casing housing icing lining siding brambling bunting covering fitting mooring landing "
     "drawstring bowstring wingding"
 )
-# Verbs that take an object: "playing guitar" is no thing, while "crying baby" and "swimming pool" are.
+# Verbs that take an object: "playing guitar" is an activity, while "crying baby" and "swimming pool" are things.
 _DOING = _words(
     "answering applying arranging assembling baking bandaging bending blowing braiding breading brushing building "
     "carrying carving catching celebrating changing checking chopping cleaning cooking counting cracking curling "
@@ -74,14 +74,14 @@ _SPELLED_U = re.compile(r"U(?:[A-Z\d]{0,2})(?![A-Za-z])")
 
 
 def with_article(name: str) -> str:
-    """The name with its article; without one for plurals, mass nouns, activities, and where it has a determiner."""
+    """The name with its article; unchanged if it is plural, uncountable, an activity, or has a determiner."""
     if not name.strip() or _DETERMINED.match(name) or _is_bare(name):
         return name
     return f"{'an' if _starts_with_vowel(name) else 'a'} {name}"
 
 
 def _is_bare(name: str) -> bool:
-    """Whether it needs no article: an activity, or a head noun that is plural or uncountable."""
+    """Whether the name takes no article: an activity, or a plural or uncountable head noun."""
     words = re.findall(r"[^\W\d_]+(?:['-][^\W\d_]+)*", name.lower())
     if not words:
         return False
@@ -101,7 +101,7 @@ def _is_uncounted(noun: str) -> bool:
 
 
 def _starts_with_vowel(name: str) -> bool:
-    """By its sound: an hour, a unicorn, an SUV, a UAV, an 8-ball."""
+    """Whether the name is pronounced with a vowel first: an hour, a unicorn, an SUV, a UAV, an 8-ball."""
     plain = re.sub(r"^[^0-9A-Za-z]+", "", unicodedata.normalize("NFKD", name))
     if _SPELLED.match(plain) or re.match(r"(?:8|11(?!\d)|18(?!\d))", plain):
         return True

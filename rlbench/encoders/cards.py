@@ -1,4 +1,4 @@
-"""Cards: what a baseline's checkpoints are, where they came from and their checksums.
+"""Cards: the checkpoints of a baseline, their sources and their checksums.
 
 A card is `<folder>/card.yaml`:
 
@@ -7,8 +7,8 @@ A card is `<folder>/card.yaml`:
     source: https://arxiv.org/abs/2509.14383
     backbones:
       mini:
-        family: mini                  # a registered encoder; called with files={modality: path} if there are any
-        fields: {}                    # further arguments of it, none of them a path
+        family: mini                  # a registered encoder, called with files={modality: path} if there are files
+        fields: {}                    # its other arguments; none may be a path
         data: procedural worlds
         modalities:
           thermal: {file: mini-thermal.safetensors, sha256: ..., bytes: 571000, trained: {...}}
@@ -16,7 +16,7 @@ A card is `<folder>/card.yaml`:
           depth: {file: LanguageBind_Depth}     # a folder: a copy of such a checkpoint
           image: {}                             # no weights
 
-A card may come from anywhere, so it names no code, and no file outside its folder.
+A card may come from an untrusted source, so it can name neither code nor files outside its folder.
 """
 
 from __future__ import annotations
@@ -34,12 +34,15 @@ from rlbench.core.yaml_source import Part, read
 
 @dataclass(frozen=True, kw_only=True)
 class Weights:
-    """One modality's weights, and how they were trained.
+    """The weights of one modality, and how they were trained.
 
     Attributes:
-        file: relative to the card; a folder is a published checkpoint's.
-        hub, revision: a published checkpoint of the Hugging Face hub instead; without a revision, its newest.
-        sha256, bytes: of the file; of a folder's or the hub's weights, the sha256 alone, if it is known.
+        file: a path relative to the card; a folder holds a published checkpoint.
+        hub: a published checkpoint of the Hugging Face hub, instead of a file.
+        revision: of the hub's checkpoint; None: the newest.
+        sha256: of the file, or of the weights in the folder or on the hub, if known.
+        bytes: size of the file.
+        trained: how the weights were trained.
     """
 
     file: str | None = None
@@ -63,9 +66,17 @@ class Model:
     """An encoder that can be named: `baseline:backbone`, or the path of a training run.
 
     Attributes:
-        modalities: those it has; empty where only the made encoder tells.
-        source: paper or page. data: what it was trained on. size: bytes of all files.
-        sha256: of each modality's file.
+        name: the full name.
+        baseline, backbone: the two parts of the name.
+        family: the registered encoder.
+        summary: one line.
+        source: paper or page.
+        data: the training data.
+        modalities: what it embeds; empty if only the encoder itself can tell.
+        weights: by modality.
+        fields: arguments of the family.
+        folder: of the card; files are relative to it.
+        defences: names of the defences around the encoder, the innermost first.
     """
 
     name: str
@@ -79,13 +90,16 @@ class Model:
     weights: Mapping[Modality, Weights] = field(default_factory=dict)
     fields: Mapping[str, Any] = field(default_factory=dict)
     folder: Path = Path()
+    defences: tuple[str, ...] = ()
 
     @property
     def size(self) -> int:
+        """Bytes of all files."""
         return sum(w.bytes for w in self.weights.values())
 
     @property
     def sha256(self) -> dict[Modality, str]:
+        """The checksum of each modality's file."""
         return {modality: w.sha256 for modality, w in self.weights.items() if w.file}
 
 
@@ -109,7 +123,8 @@ def read_card(path: Path) -> list[Model]:
     """The models of a card, one per backbone.
 
     Raises:
-        CheckpointError: not readable, not YAML, an unknown or missing key, or a value that is not allowed.
+        CheckpointError: the file can't be read or is not YAML.
+        FieldError, UnknownName: a key is unknown or missing, or a value is not allowed.
     """
     whole = read(path, "card", CheckpointError)
     card = whole.make(_Card)
@@ -117,26 +132,26 @@ def read_card(path: Path) -> list[Model]:
 
 
 def _check_contained(backbone: _Backbone, part: Part) -> None:
-    """Raises: UnknownName, CheckpointError: the family is none that is registered, or a field names a path."""
+    """Raises: UnknownName: no such family. CheckpointError: the family is a form, or a field names a path."""
     families = [name for name in registry.names("encoder") if ":" not in name]
     if ":" in backbone.family:
         part.fail(
-            f"family is {quote(backbone.family)}; a card names one of {', '.join(families)}, "
-            "and forms with a colon are for the command line"
+            f"family is {quote(backbone.family)}; a card may name {', '.join(families)}; "
+            "names with a colon are for the command line"
         )
     if backbone.family not in families:
         raise UnknownName("encoder", backbone.family, families, where=f"{part.path}:{part.line}: ")
     for name, value in backbone.fields.items():
-        if name == "files" or any(_is_place(text) for text in _texts(value)):
-            part.fail(f"the field {name} is {quote(value)}; a card's fields name no file or folder")
+        if name == "files" or any(_is_path(text) for text in _texts(value)):
+            part.fail(f"the field {name} is {quote(value)}; the fields of a card must not name files or folders")
 
 
-def _is_place(text: str) -> bool:
+def _is_path(text: str) -> bool:
     return "/" in text or "\\" in text or ":" in text or text.startswith((".", "~"))
 
 
 def _texts(value: object) -> Iterator[str]:
-    """The texts in a value of YAML."""
+    """All texts in a YAML value."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict | list):

@@ -1,8 +1,8 @@
-"""What `core.Encoder` asks of an encoder, checked once when it is made, so that a slip is one line and no wrong number.
+"""Checks that an encoder does what `core.Encoder` requires, so that a mistake is an error line and not a wrong number.
 
-Gradients of 0, which only attacks see, are left to the checks of a run (H7), as are answers that do not repeat
-themselves or depend on the batch (`consistency`). The cost is a forward pass of two inputs, a forward and a
-backward pass of one, and three prompts.
+The checks run once, when the encoder is made. They cost a forward pass of two inputs, a forward and a backward pass of
+one, and three prompts. Zero gradients (H7), and outputs that change between calls or with the batch (`consistency`),
+are checked during a run.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ MODALITIES: tuple[str, ...] = get_args(Modality)
 TRAITS: tuple[str, ...] = get_args(Trait)
 UNITS = ("intensity", "log-mel", "fbank", "waveform")
 AXES = {"image": "C, H, W", "video": "C, T, H, W", "thermal": "C, H, W", "depth": "C, H, W", "audio": "1, mels, frames"}
-UNIT = 0.01  # a norm of half precision is that near to 1
-APART = 0.01  # the distance of two answers to one prompt, in half precision
+UNIT = 0.01  # how far a norm in half precision may be from 1
+APART = 0.01  # how far two embeddings of one prompt may be apart in half precision
 _LIBRARIES = (
     *{str(Path(sysconfig.get_path(name))) for name in ("stdlib", "purelib", "platlib")},
     str(Path(__file__).parent),
@@ -40,19 +40,19 @@ _LIBRARIES = (
 
 
 def scale_of(encoder: Encoder) -> float:
-    """Its logit scale, a number or a tensor of one element."""
+    """The logit scale as a float; the encoder may hold a tensor of one element."""
     scale: object = encoder.logit_scale
     return float(scale.detach().item()) if isinstance(scale, Tensor) else float(encoder.logit_scale)
 
 
 def check_fields(encoder: Encoder, model: str) -> None:
-    """Raises RLBenchError where boxes, traits, logit_scale or sha256 are not what `core.Encoder` says."""
+    """Raises: RLBenchError: boxes, traits, logit_scale or sha256 are not as `core.Encoder` requires."""
     if isinstance(encoder, type):
         raise RLBenchError(f"{model} returned the class {encoder.__name__}; it must return an instance of it")
-    missing = [name for name in NEEDED if not _tried(partial(hasattr, encoder, name), f"{model}: {name}")]
+    missing = [name for name in NEEDED if not _call(partial(hasattr, encoder, name), f"{model}: {name}")]
     if missing:
         kind = type(encoder).__name__
-        raise RLBenchError(f"{model} returned {kind}, which is no encoder: it lacks {', '.join(missing)}")
+        raise RLBenchError(f"{model} returned {kind}, which is not an encoder: it lacks {', '.join(missing)}")
     for name in NEEDED[-2:]:
         if not callable(getattr(encoder, name)):
             raise RLBenchError(f"{model}: {name} is {describe(getattr(encoder, name))}; it must be a method")
@@ -114,39 +114,41 @@ def _check_sha256(sha256: object, model: str) -> None:
 
 
 def check_embed(encoder: Encoder, model: str, modality: Modality, device: str) -> Tensor:
-    """(2, D) what `embed` returns for random inputs.
+    """(2, D) embeddings of two random inputs.
 
-    Raises: RLBenchError where it is not what `core.Encoder` says; norms are left to `check_text`.
+    Raises: RLBenchError: `embed` is not as `core.Encoder` requires; `check_text` checks the norms.
     """
     box, source = encoder.boxes[modality], f"{model}: embed"
     unit = torch.from_numpy(generator("contract").random((2, *box.shape))).float()
     x = (box.low + (box.high - box.low) * unit).clamp(box.low, box.high).to(device)
     with torch.no_grad():
-        found = embeddings(_tried(lambda: encoder.embed(x.clone(), modality), source), 2, source, modality)
+        found = embeddings(_call(lambda: encoder.embed(x.clone(), modality), source), 2, source, modality)
     if not found.isfinite().all():
         raise RLBenchError(f"{source} returned values that are not finite for random inputs of its box")
     exempt = "non_differentiable" in encoder.traits or hasattr(encoder, "honest")
     one = x[:1].clone().requires_grad_(not exempt)
     with torch.enable_grad():
-        answer = _tried(lambda: encoder.embed(one.clone(), modality), source)
+        answer = _call(lambda: encoder.embed(one.clone(), modality), source)
         alone = embeddings(answer, 1, source, modality)
     if alone.shape[1] != found.shape[1]:
-        raise RLBenchError(f"{source} returned {found.shape[1]} values an input for 2 and {alone.shape[1]} for 1")
+        raise RLBenchError(
+            f"{source} returned {found.shape[1]} values per input for 2 inputs, but {alone.shape[1]} for 1"
+        )
     if not exempt:
         _check_gradient(alone, one, source)
     return found
 
 
 def _check_gradient(found: Tensor, x: Tensor, source: str) -> None:
-    away = "no torch.no_grad, detach or numpy inside, or declare the trait non_differentiable"
+    remedy = "use no torch.no_grad, detach or numpy in it, or declare the trait non_differentiable"
     if not found.requires_grad:
-        raise RLBenchError(f"{source} returned a tensor without a gradient in x, which attacks need; {away}")
+        raise RLBenchError(f"{source} returned a tensor without a gradient in x, which attacks need; {remedy}")
     weights = torch.from_numpy(generator("contract", "weights").standard_normal(found.shape)).to(found)
-    (gradient,) = _tried(
+    (gradient,) = _call(
         lambda: torch.autograd.grad((found * weights).sum(), x, allow_unused=True), f"{source}'s gradient"
     )
     if gradient is None:
-        raise RLBenchError(f"{source} returned a tensor that does not depend on x, for autograd; {away}")
+        raise RLBenchError(f"{source} returned a tensor that, for autograd, does not depend on x; {remedy}")
     if not gradient.isfinite().all():
         raise RLBenchError(
             f"{source} has a gradient that is not finite at random inputs of its box; look for sqrt or division at 0"
@@ -154,26 +156,26 @@ def _check_gradient(found: Tensor, x: Tensor, source: str) -> None:
 
 
 def check_text(encoder: Encoder, model: str, prompts: Sequence[str], embedded: Tensor) -> None:
-    """Checks `embed_text` on prompts, together and the last alone, and beside (B, D) of what `embed` returned.
+    """Checks `embed_text` on prompts: all together, the last one alone, and against (B, D) outputs of `embed`.
 
-    Raises: RLBenchError where they are not what `core.Encoder` says.
+    Raises: RLBenchError: they are not as `core.Encoder` requires.
     """
     source, width = f"{model}: embed_text", embedded.shape[1]
 
-    def asked(some: Sequence[str]) -> Tensor:
-        answer = _tried(lambda: encoder.embed_text(list(some)), source)
+    def embed_prompts(some: Sequence[str]) -> Tensor:
+        answer = _call(lambda: encoder.embed_text(list(some)), source)
         return embeddings(answer, len(some), source, "text").clone()
 
     with torch.no_grad():
-        both, alone = asked(prompts), asked(prompts[-1:])
+        both, alone = embed_prompts(prompts), embed_prompts(prompts[-1:])
     if both.shape[1] != width:
         raise RLBenchError(f"{source} returned vectors of width {both.shape[1]}; those of embed have {width}")
     _check_unit(embedded, f"{model}: embed")
     _check_unit(both, source)
     if alone.shape != both[-1:].shape or float((both[-1] - alone[0]).norm()) > APART:
         raise RLBenchError(
-            f"{source} gives {shorten(prompts[-1], 60)!r} another vector alone than behind another prompt; the others "
-            "must not change it: mask the padding, keep the order"
+            f"{source} gives {shorten(prompts[-1], 60)!r} another vector alone than after another prompt; prompts "
+            "must not affect each other: mask the padding and keep the order"
         )
 
 
@@ -188,8 +190,8 @@ def _check_unit(found: Tensor, source: str) -> None:
         )
 
 
-def _tried(call: Callable[[], R], source: str) -> R:
-    """What the call returns; what it raises becomes one line. Raises: RLBenchError."""
+def _call(call: Callable[[], R], source: str) -> R:
+    """The result of the call. Raises: RLBenchError: one line for whatever the call raises."""
     try:
         return call()
     except RLBenchError:

@@ -21,7 +21,7 @@ from rlbench.encoders.outputs import embed, embed_text
 
 
 def prompts(name: str, templates: Sequence[str], phrase: str = "") -> list[str]:
-    """One prompt per template; `{}` is the name, `{a}` the phrase, by default the name with its article."""
+    """One prompt per template; `{}` stands for the name, `{a}` for the phrase (default: the name with its article)."""
     phrase = phrase or with_article(name)
     return [t.replace("{a}", phrase).replace("{}", name) for t in templates]
 
@@ -32,9 +32,14 @@ def _identity(logits: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class ZeroShot:
-    """A zero-shot classifier. anchors: (C, D) unit rows, fixed during an attack; logits are float32.
+    """A zero-shot classifier with float32 logits.
 
-    An encoder may have `answer(logits)`, (B, C) -> (B, C): what it makes of them itself.
+    An encoder may have `answer(logits)`, (B, C) -> (B, C), which is applied to the logits.
+
+    Attributes:
+        encoder: embeds the inputs.
+        modality: of the inputs.
+        anchors: (C, D) unit rows, fixed during an attack.
     """
 
     encoder: Encoder
@@ -43,7 +48,7 @@ class ZeroShot:
 
     @property
     def box(self) -> Box:
-        """Of x."""
+        """The box of x."""
         return self.encoder.boxes[self.modality]
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -52,12 +57,12 @@ class ZeroShot:
         return getattr(self.encoder, "answer", _identity)(logits)
 
     def anchors_hash(self) -> str:
-        """Of the anchors, rounded to 1e-5, so that a machine's last bits do not matter."""
+        """A hash of the anchors, rounded to 1e-5 so that it is the same on every machine."""
         rounded = (self.anchors.double().cpu() * 1e5).round().to(torch.int64).contiguous()
         return hashlib.sha256(rounded.numpy().tobytes()).hexdigest()[:16]
 
-    def twins(self) -> tuple[int, int] | None:
-        """Two classes with the same anchor, which the text tower can't tell apart, so that neither is ever correct."""
+    def find_duplicate_anchors(self) -> tuple[int, int] | None:
+        """Two classes with the same anchor, or None; such classes tie, so neither is ever correct."""
         cos = (self.anchors @ self.anchors.T).triu(1)
         best = int(cos.argmax())
         return divmod(best, len(cos)) if float(cos.flatten()[best]) > 1 - 1e-6 else None
@@ -65,14 +70,14 @@ class ZeroShot:
 
 @dataclass(frozen=True)
 class Viewed(ZeroShot):
-    """A zero-shot classifier of several views of a clip: the mean of their probabilities.
+    """A zero-shot classifier of several views of a clip, which averages their probabilities.
 
-    Softmax comes before the mean, as LanguageBind's evaluation has it (https://github.com/PKU-YuanGroup/LanguageBind,
-    `merge` in v_cls/zeroshot_cls.py). An attack may change every view on its own, which is more than an attack on the
-    clip could do where views overlap: an accuracy under attack errs on the low side.
+    Softmax comes before the mean, as in LanguageBind's evaluation (https://github.com/PKU-YuanGroup/LanguageBind,
+    `merge` in v_cls/zeroshot_cls.py). An attack may change each view separately; where views overlap, an attack on the
+    clip itself could do less, so accuracy under attack is a lower bound.
 
     Attributes:
-        views: their number V; the box has V times the encoder's frames, one view after the other.
+        views: number V of views; the box has V times the encoder's frames, one view after the other.
     """
 
     views: int = 1
@@ -84,9 +89,9 @@ class Viewed(ZeroShot):
         return replace(box, shape=(channels, self.views * frames, *size))
 
     def __call__(self, x: Tensor) -> Tensor:
-        """(B, *box.shape) in the box -> (B, C) logits: of a single view, those of a ZeroShot.
+        """(B, *box.shape) in the box -> (B, C) logits; with one view, the same as those of a ZeroShot.
 
-        softmax(logits) is the mean of the views' softmax(z_v); the constant that softmax drops is their mean one.
+        softmax(logits) is the mean of softmax(z_v) over the views; softmax ignores the constant added to the logits.
         """
         b, c, frames, h, w = x.shape
         clips = x.reshape(b, c, self.views, frames // self.views, h, w).transpose(1, 2).flatten(0, 1)
@@ -97,7 +102,7 @@ class Viewed(ZeroShot):
 
 
 def zero_shot(encoder: Encoder, modality: Modality, classes: Sequence[Label], templates: Sequence[str]) -> ZeroShot:
-    """Embeds the classes' prompt ensembles once. Classes x templates -> a classifier."""
+    """A classifier of the classes, whose prompt ensembles are embedded once."""
     rows = []
     with torch.no_grad():
         for label in classes:

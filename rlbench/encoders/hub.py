@@ -1,4 +1,4 @@
-"""Published checkpoints of the Hugging Face hub, as folders of its cache."""
+"""Published checkpoints of the Hugging Face hub, as folders in its cache."""
 
 from __future__ import annotations
 
@@ -14,13 +14,18 @@ _MORE = ("special_tokens_map.json", "added_tokens.json", "preprocessor_config.js
 
 @dataclass(frozen=True)
 class Layout:
-    """The files of a checkpoint: what describes it, and the names that its weights can have, the preferred first."""
+    """The files of a checkpoint.
+
+    Attributes:
+        config: the file that describes it.
+        weights: possible names of the file of weights, in order of preference.
+    """
 
     config: str
     weights: tuple[str, ...]
 
     def whole(self, folder: Path) -> bool:
-        """Files appear in a snapshot once they are downloaded as a whole."""
+        """Whether a folder has the config and weights; a snapshot shows a file only once its download is complete."""
         return (folder / self.config).is_file() and any((folder / name).is_file() for name in self.weights)
 
 
@@ -32,9 +37,14 @@ OPEN_CLIP = Layout(
 
 
 def fetch(repo: str, revision: str | None = None, layout: Layout = TRANSFORMERS) -> Path:
-    """The folder of a checkpoint such as "LanguageBind/LanguageBind_Thermal": from the cache, or downloaded into it.
+    """The folder of a checkpoint in the cache; downloads it if needed.
 
-    A download that was interrupted goes on where it was; the hub's client checks what it has downloaded.
+    An interrupted download resumes; the hub's client verifies the files.
+
+    Args:
+        repo: such as "LanguageBind/LanguageBind_Thermal".
+        revision: a commit, branch or tag; None: the newest.
+        layout: the files to fetch.
 
     Raises:
         CheckpointError: it is not in the cache, and the hub can't be reached or does not have it.
@@ -44,29 +54,29 @@ def fetch(repo: str, revision: str | None = None, layout: Layout = TRANSFORMERS)
     small = [layout.config, *_TOKENS, *_MORE]
     try:
         files = [*small, *layout.weights]
-        kept = Path(snapshot_download(repo, revision=revision, allow_patterns=files, local_files_only=True))
-        if layout.whole(kept):
-            return kept
+        folder = Path(snapshot_download(repo, revision=revision, allow_patterns=files, local_files_only=True))
+        if layout.whole(folder):
+            return folder
     except OSError:
         pass  # not in the cache
     except ValueError as error:
-        raise CheckpointError(f"{repo!r} is no name of a checkpoint on the hub: {first_line(error)}") from error
+        raise CheckpointError(f"{repo!r} is not the name of a checkpoint on the hub: {first_line(error)}") from error
     try:
-        for weights in layout.weights:  # often in several formats, of which one will do
-            kept = Path(snapshot_download(repo, revision=revision, allow_patterns=[*small, weights]))
-            if layout.whole(kept):
+        for weights in layout.weights:  # one of several formats is enough
+            folder = Path(snapshot_download(repo, revision=revision, allow_patterns=[*small, weights]))
+            if layout.whole(folder):
                 break
     except OSError as error:
         at, why = f" --revision {revision}" if revision else "", first_line(error.__cause__ or error)
         raise CheckpointError(
-            f"{repo} is not in the hub's cache and can't be downloaded ({why}); where there is network, run: "
-            f"hf download {repo}{at}; then copy the cache (HF_HOME, by default ~/.cache/huggingface) here"
+            f"{repo} is not in the hub's cache and can't be downloaded ({why}); on a machine with network access, run: "
+            f"hf download {repo}{at}; then copy its cache (HF_HOME, by default ~/.cache/huggingface) to this machine"
         ) from error
-    return kept
+    return folder
 
 
 def name_of_snapshot(folder: Path) -> tuple[str, str] | None:
-    """The checkpoint and revision that a folder of the cache holds; None for a folder elsewhere."""
+    """The checkpoint and revision of a folder in the cache; None for any other folder."""
     *_, repo, snapshots, revision = ("", "", *folder.absolute().parts)
     if snapshots != "snapshots" or not repo.startswith("models--"):
         return None
@@ -74,7 +84,7 @@ def name_of_snapshot(folder: Path) -> tuple[str, str] | None:
 
 
 def is_folder(source: str) -> bool:
-    """Whether a name is a folder's, and no repository's: it begins with `/`, `.` or `~`."""
+    """Whether a name is a folder rather than a repository: it begins with `/`, `.` or `~`."""
     return source.startswith((".", "~")) or Path(source).is_absolute()
 
 
@@ -90,12 +100,12 @@ def folder_of(source: str, layout: Layout = TRANSFORMERS) -> Path:
 
 
 def weights_file(folder: Path, layout: Layout = TRANSFORMERS) -> Path:
-    """The weights of a checkpoint's folder. Raises: CheckpointError: there is no folder, or no weights in it."""
+    """The file of weights in a checkpoint's folder. Raises: CheckpointError: no such folder, or no weights in it."""
     if not folder.is_dir():
-        raise CheckpointError(f"there is no checkpoint's folder {folder}")
+        raise CheckpointError(f"there is no folder {folder}, which should hold a checkpoint")
     for name in layout.weights:
         if (folder / name).is_file():
             return folder / name
     shards = next(iter(sorted(folder.glob("*.index.json"))), None)
-    parts = f"; {shards.name} is of weights in several files, which must be made one" if shards else ""
-    raise CheckpointError(f"{folder} has no weights; there must be {' or '.join(layout.weights)}{parts}")
+    parts = f"; {shards.name} belongs to weights in several files: merge them into one" if shards else ""
+    raise CheckpointError(f"{folder} has no weights; it must have {' or '.join(layout.weights)}{parts}")

@@ -1,4 +1,4 @@
-"""CLIP, SigLIP and CLAP of the library transformers, and any LanguageBind, by a hub id or a folder.
+"""CLIP, SigLIP and CLAP of the library transformers, and LanguageBind, by a hub id or a folder.
 
 CLIP: Radford et al., 2021, https://arxiv.org/abs/2103.00020. SigLIP: Zhai et al., 2023,
 https://arxiv.org/abs/2303.15343. CLAP: Wu et al., 2022, https://arxiv.org/abs/2211.06687.
@@ -22,7 +22,7 @@ from rlbench.core.registry import register
 from rlbench.encoders import hub
 from rlbench.encoders.clip.clap_front import ClapWaveform
 from rlbench.encoders.clip.fronts import Front
-from rlbench.encoders.clip.hf_processor import pictures, sounds
+from rlbench.encoders.clip.hf_processor import audio_front, image_front
 from rlbench.encoders.clip.hf_quiet import quiet
 from rlbench.encoders.clip.hf_tokens import Tokens
 from rlbench.encoders.clip.hf_weights import MODELS, load_model
@@ -31,10 +31,10 @@ from rlbench.encoders.clip.weights import read_config, sha256_of
 from rlbench.encoders.languagebind import LanguageBind, languagebind
 
 _IMAGEBIND = (
-    "transformers has no ImageBind; make an encoder of the package of https://github.com/facebookresearch/ImageBind "
-    "and name it MODULE:CALLABLE, or take --model languagebind:vit-l-14"
+    "transformers has no ImageBind; write an encoder with the package of https://github.com/facebookresearch/ImageBind "
+    "and give it as MODULE:CALLABLE, or use --model languagebind:vit-l-14"
 )
-_BATCH = 256  # prompts at a time
+_BATCH = 256  # prompts per call
 _PROBES = ("a photo", "a photo of a dog and a cat in the rain")
 _ROUNDING = 1e-3
 
@@ -42,12 +42,12 @@ _ROUNDING = 1e-3
 class HuggingFace(nn.Module):
     """A pair of towers of transformers as an Encoder of one modality.
 
-    Zero-shot logits are `logit_scale * cos`. SigLIP adds `logit_bias` to all of them alike, which no argmax, margin or
-    softmax sees, so it is left out; its own probabilities are sigmoid(logit_scale * cos + logit_bias).
+    Zero-shot logits are `logit_scale * cos`. SigLIP adds the same `logit_bias` to all of them; argmax, margin and
+    softmax ignore it, so it is left out. Its own probabilities are sigmoid(logit_scale * cos + logit_bias).
 
     Attributes:
-        logit_scale: what the checkpoint learned.
-        logit_bias: of SigLIP; else 0.
+        logit_scale: learned by the checkpoint.
+        logit_bias: learned by SigLIP; 0 for the others.
     """
 
     traits: frozenset[Trait] = frozenset()
@@ -91,12 +91,12 @@ class HuggingFace(nn.Module):
 
 
 def _unit(features: Any) -> Tensor:
-    """Unit rows of what `get_..._features` returns: a tensor, or since transformers 5 an object that holds it."""
+    """Unit rows of what `get_..._features` returns: a tensor, or, since transformers 5, an object with one."""
     return normalize(getattr(features, "pooler_output", features), dim=-1)
 
 
 def _check(encoder: HuggingFace, folder: Path) -> None:
-    """Raises: CheckpointError: it can't embed, not in finite numbers, or a prompt otherwise beside a longer one."""
+    """Raises: CheckpointError: it fails, its outputs are not finite, or a longer prompt changes a shorter one."""
     (box,) = encoder.boxes.values()
     x = torch.linspace(0.4, 0.6, prod(box.shape)).view(1, *box.shape)
     try:
@@ -105,17 +105,17 @@ def _check(encoder: HuggingFace, folder: Path) -> None:
             alone = _unit(encoder.model.get_text_features(**encoder.tokens(_PROBES[:1], "do_not_pad")))  # type: ignore[operator]
     except CheckpointError:
         raise
-    except Exception as error:  # what a model of any config.json raises when it is called
-        raise CheckpointError(f"{folder}: its model can't be used: {first_line(error)}") from error
+    except Exception as error:  # a model made from an arbitrary config.json may raise anything
+        raise CheckpointError(f"{folder}: its model fails: {first_line(error)}") from error
     if not all(bool(one.isfinite().all()) for one in found) or not isfinite(encoder.logit_scale):
-        raise CheckpointError(f"{folder}: its model embeds in numbers that are not finite")
+        raise CheckpointError(f"{folder}: its model returns values that are not finite")
     if found[0].shape[1] != found[1].shape[1]:
         raise CheckpointError(
-            f"{folder} embeds {encoder.modality} in {found[0].shape[1]} numbers, text in {found[1].shape[1]}"
+            f"{folder} embeds {encoder.modality} in {found[0].shape[1]} values, but text in {found[1].shape[1]}"
         )
     if not isinstance(encoder.model, SiglipModel) and (alone - found[1][:1]).abs().max() > _ROUNDING:
         raise CheckpointError(
-            f"{folder} embeds a prompt otherwise beside a longer one: its padding is on the left, or is not masked; "
+            f"{folder}: a prompt gets another embedding next to a longer one: padding is on the left or not masked; "
             "set padding_side and pad_token in tokenizer_config.json"
         )
 
@@ -125,33 +125,32 @@ def hugging_face(*, source: str, seconds: float | None = None) -> HuggingFace | 
     """Any CLIP, SigLIP, CLAP or LanguageBind of the hub, such as hf:openai/clip-vit-base-patch32, or hf:./FOLDER.
 
     Args:
-        source: a repository, with `@REVISION` if it is to be pinned, or a folder that begins with `/`, `.` or `~`.
-        seconds: of CLAP's waveforms; by default as many as it hears.
+        source: a repository, with `@REVISION` to pin it, or a folder that begins with `/`, `.` or `~`.
+        seconds: length of CLAP's waveforms (default: the longest that it takes).
 
     Raises:
-        CheckpointError: a file is missing or faulty, the hub can't be reached, or it is no model of these kinds.
+        CheckpointError: a file is missing or faulty, the hub can't be reached, or it is another kind of model.
+        FieldError: seconds is too long, or the model is not a CLAP.
     """
     if "imagebind" in source.lower() and not hub.is_folder(source):
         raise CheckpointError(f"{source}: {_IMAGEBIND}")
     folder = hub.folder_of(source)
-    said = read_config(folder)
-    bound, kind = read_modality(said), str(said.get("model_type"))
-    if bound is not None:
-        return languagebind(files={bound: folder}, seconds=seconds)
+    raw_config = read_config(folder)
+    modality, kind = read_modality(raw_config), str(raw_config.get("model_type"))
+    if modality is not None:
+        return languagebind(files={modality: folder}, seconds=seconds)
     if kind not in MODELS:
-        raise CheckpointError(
-            f"{source} is a model of the type {kind!r}; hf: takes {', '.join(MODELS)} and LanguageBind"
-        )
+        raise CheckpointError(f"{source} is a model of type {kind!r}; hf: takes {', '.join(MODELS)} and LanguageBind")
     if seconds is not None and kind != "clap":
-        raise FieldError(f"{source} is a {kind}; seconds is for clap")
-    model = load_model(folder, kind, said)
+        raise FieldError(f"{source} is a {kind}; only clap takes seconds")
+    model = load_model(folder, kind, raw_config)
     config: Any = model.config
     tokens = Tokens(folder, kind, config.text_config)
     front: Front
     if kind == "clap":
-        front = sounds(folder, config.audio_config, seconds)
+        front = audio_front(folder, config.audio_config, seconds)
     else:
-        front = pictures(folder, kind, config.vision_config)
+        front = image_front(folder, kind, config.vision_config)
     encoder = HuggingFace(model, front, tokens, sha256_of(hub.weights_file(folder))).eval().requires_grad_(False)
     _check(encoder, folder)
     return encoder

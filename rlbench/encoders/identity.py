@@ -1,8 +1,8 @@
-"""What makes an encoder this one and no other: its weights, code, defence and fields, for cell keys and caches.
+"""The identity of an encoder, for cell keys and caches: hashes of its weights, code, defence and fields.
 
-An encoder that rlbench's own code makes of files is what their checksums and the card's fields say. Of all others, a
-user's own above all, the weights that were loaded are hashed, with everything else that the encoder holds (see
-`reach`), the source of its modules, and what its own `identity()` says.
+If rlbench's own code makes an encoder from files, their checksums and the card's fields identify it. For all others,
+such as a user's own, the identity hashes the loaded weights, everything else that the encoder holds (see `reach`), the
+source of its modules, and the result of its own `identity()`.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from rlbench.encoders.defences.defended import Defended
 from rlbench.encoders.models import OWN
 from rlbench.encoders.reach import Code, Name, reach
 
-_NAMED = 2000  # parts whose hashes are kept by path, to say which one differs
+_NAMED = 2000  # number of parts whose hashes are stored by path, to name one that differs
 
 
 @dataclass(frozen=True)
 class Identity:
-    """Of an encoder as it was loaded; equal for equal encoders, in any process.
+    """The identity of a loaded encoder; equal encoders have equal identities in any process.
 
     Attributes:
-        checkpoint: the weights' sha256: as it is stated, or of those that were found; "" where there are none.
-        facts: hashes of what else its numbers depend on, by name; none where the checkpoint says it all.
-        parts: a short hash of each thing that was found, by its path.
+        checkpoint: sha256 of the weights, as stated by the encoder or computed from them; "" if it has none.
+        facts: hashes of everything else that its outputs depend on, by name; empty if the checkpoint is enough.
+        parts: a short hash of each part of the encoder, by its path.
     """
 
     checkpoint: str = ""
@@ -44,7 +44,7 @@ class Identity:
     parts: Mapping[str, int] = field(default_factory=dict, compare=False)
 
     def difference(self, other: Identity) -> str:
-        """In which respects another one is not the same, with an example of a part."""
+        """The facts in which another identity differs, with an example of a part."""
         names = {"checkpoint": (self.checkpoint, other.checkpoint)}
         names |= {fact: (self.facts.get(fact, ""), other.facts.get(fact, "")) for fact in {*self.facts, *other.facts}}
         changed = sorted(name for name, (one, two) in names.items() if one != two)
@@ -54,33 +54,38 @@ class Identity:
 
 
 def identify(encoder: Encoder, model: Model, modality: Modality) -> Identity:
-    """The identity of an encoder that was just loaded by its model's name.
+    """The identity of an encoder that was just loaded.
 
-    Raises: RLBenchError: what its `identity()` returns is neither text nor a mapping of plain values.
+    Args:
+        encoder: the loaded encoder.
+        model: the model that it was made from.
+        modality: whose weights count.
+
+    Raises: RLBenchError: its `identity()` returns neither a text nor a mapping of plain values.
     """
     stated = str(encoder.sha256.get(modality, ""))
-    foreign = _foreign(encoder, model)
-    if stated and not foreign and _is_told_by_files(model, modality):
+    foreign = _list_foreign_modules(encoder, model)
+    if stated and not foreign and _is_identified_by_files(model, modality):
         return Identity(stated, {"fields": _hash(dict(model.fields))} if model.fields else {})
     found = reach(encoder, own={top for module in foreign for top in distribution(module.partition(".")[0])})
-    trusted = bool(stated and not foreign)  # then the checksum speaks for the parameters
+    trusted = bool(stated and not foreign)  # then the checksum stands for the parameters
     weights = {one.path: _digest(one.value, brief=trusted) for one in found.held if _is_weight(one.value)}
     others = {one.path: text for one in found.held if (text := _text(one.value)) is not None}
-    fields = {} if ":" in model.family else dict(model.fields)  # a form's is where the encoder comes from
+    fields = {} if ":" in model.family else dict(model.fields)  # the field of a form is the source of the encoder
     facts = {
         "weights": _hash(sorted(weights.items())),
         "code": _hash(sorted({source_hash(module) for module in {*found.modules, *foreign}})),
-        "fields": _hash([sorted(others.items()), fields, _declared(encoder, modality)]),
+        "fields": _hash([sorted(others.items()), fields, _list_declared(encoder, modality)]),
         "stated checksum": stated,
-        "identity()": _asked(encoder, model.name),
+        "identity()": _hash_own_identity(encoder, model.name),
     }
     checkpoint = stated if trusted or not weights else _hash(sorted(weights.items()), 64)
     parts = {path: crc32(text.encode()) for path, text in [*weights.items(), *others.items()][:_NAMED]}
     return Identity(checkpoint, facts, parts)
 
 
-def _foreign(encoder: Encoder, model: Model) -> list[str]:
-    """The modules of the user's or of plugins that made the encoder and its defences."""
+def _list_foreign_modules(encoder: Encoder, model: Model) -> list[str]:
+    """The modules outside rlbench that define the encoder's factory and its defences."""
     entry = registry.entries().get(("encoder", model.family))
     made = model.fields["source"].partition(":")[0] if model.family == OWN else entry.module if entry else ""
     modules = [made]
@@ -90,30 +95,32 @@ def _foreign(encoder: Encoder, model: Model) -> list[str]:
     return [module for module in modules if module.partition(".")[0] != "rlbench"]
 
 
-def _is_told_by_files(model: Model, modality: Modality) -> bool:
-    """Whether rlbench's own code makes it of files whose checksums the card has, and of the card's fields alone."""
+def _is_identified_by_files(model: Model, modality: Modality) -> bool:
+    """Whether the encoder is made only from the card's fields and from files whose checksums the card has."""
     weights = model.weights.get(modality)
     files = weights is None or (weights.hub is None and bool(weights.file is None or weights.bytes))
     return ":" not in model.family and files
 
 
-def _declared(encoder: Encoder, modality: Modality) -> list[str]:
+def _list_declared(encoder: Encoder, modality: Modality) -> list[str]:
     return [str(encoder.boxes.get(modality)), str(sorted(encoder.traits)), repr(float(encoder.logit_scale))]
 
 
-def _asked(encoder: Encoder, name: str) -> str:
-    """What the encoder's own `identity()` says, of any encoder behind defences."""
+def _hash_own_identity(encoder: Encoder, name: str) -> str:
+    """A hash of the result of the encoder's own `identity()`, also behind defences; "" if it has none."""
     while isinstance(encoder, Defended):
         encoder = encoder.sibling
     if not callable(getattr(type(encoder), "identity", None)):
         return ""
-    said = encoder.identity()  # type: ignore[attr-defined]
-    if not isinstance(said, str | Mapping):
-        raise RLBenchError(f"{name}: identity() returned {type(said).__name__}; it must return a text or a mapping")
+    answer = encoder.identity()  # type: ignore[attr-defined]
+    if not isinstance(answer, str | Mapping):
+        raise RLBenchError(f"{name}: identity() returned {type(answer).__name__}; it must return a text or a mapping")
     try:
-        return _hash(said if isinstance(said, str) else sorted((str(key), json.dumps(said[key])) for key in said))
+        return _hash(
+            answer if isinstance(answer, str) else sorted((str(key), json.dumps(answer[key])) for key in answer)
+        )
     except TypeError as error:
-        raise RLBenchError(f"{name}: identity() holds a value that is no text, number, list or mapping") from error
+        raise RLBenchError(f"{name}: identity() holds a value that is not a text, number, list or mapping") from error
 
 
 def _is_weight(value: object) -> bool:
@@ -121,7 +128,7 @@ def _is_weight(value: object) -> bool:
 
 
 def _digest(value: object, *, brief: bool) -> str:
-    """A tensor's or array's dtype, shape and bytes; in brief, of a parameter the first two alone."""
+    """Dtype, shape and hash of a tensor or array; with `brief`, only dtype and shape of a parameter."""
     if isinstance(value, np.ndarray):
         digest = hashlib.sha256(np.ascontiguousarray(value).reshape(-1).view(np.uint8).data)
         return f"{value.dtype.str} {value.shape} {digest.hexdigest()}"
@@ -136,7 +143,7 @@ def _digest(value: object, *, brief: bool) -> str:
 
 
 def _text(value: object) -> str | None:
-    """What the hash of the fields holds of a thing that is no weight; a module's parts and its class follow it."""
+    """The text for a value in the hash of the fields; None for weights, and for modules, whose parts follow."""
     if _is_weight(value) or isinstance(value, nn.Module):
         return None
     if isinstance(value, Name):

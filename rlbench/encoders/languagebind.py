@@ -1,4 +1,4 @@
-"""LanguageBind: a visual tower per modality, each bound to one frozen text tower; published, trained or random weights.
+"""LanguageBind: one visual tower per modality and one text tower for all, with published, trained or random weights.
 
 Zhu et al., 2023, https://arxiv.org/abs/2310.01852; the published weights are https://huggingface.co/LanguageBind.
 """
@@ -40,7 +40,7 @@ _TINY_TEXT = TextSizes(hidden=32, mlp=64, layers=2, heads=4, vocabulary=4096, po
 
 
 class ModalityTower(nn.Module):
-    """What is trained of a modality: (B, *box.shape) in the box -> (B, D), not normalised."""
+    """The trainable part of a modality: (B, *box.shape) in the box -> (B, D), not normalised."""
 
     def __init__(self, modality: Modality, vision: VisionTower, options: BoxOptions) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ class ModalityTower(nn.Module):
         self.vision, self.options = vision, options
 
     def gradient_checkpointing_enable(self) -> None:
-        """See VisionTower."""
+        """As for VisionTower."""
         self.vision.gradient_checkpointing_enable()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -56,10 +56,10 @@ class ModalityTower(nn.Module):
 
 
 class LanguageBind(nn.Module):
-    """Visual towers of some modalities and their text tower, as an Encoder that can be trained."""
+    """Visual towers of some modalities and their text tower, as a trainable Encoder."""
 
     traits: frozenset[Trait] = frozenset()
-    logit_scale = 100.0  # of the published zero-shot evaluations, which ignore the learned scale
+    logit_scale = 100.0  # as in the published zero-shot evaluations, which ignore the learned scale
 
     def __init__(self, towers: Mapping[Modality, ModalityTower], text: Text, sha256: Mapping[Modality, str]) -> None:
         super().__init__()
@@ -76,7 +76,7 @@ class LanguageBind(nn.Module):
         return self._sha256
 
     def tower(self, modality: Modality) -> ModalityTower:
-        """The module whose parameters are trained: (B, *box.shape) -> (B, D)."""
+        """The trainable module of a modality: (B, *box.shape) -> (B, D)."""
         if modality not in self.towers:
             raise ModalityError(f"this encoder has no {modality}; it has {', '.join(self.towers)}")
         return cast(ModalityTower, self.towers[modality])
@@ -94,7 +94,7 @@ class LanguageBind(nn.Module):
         return cast(Tensor, self.text(prompts))
 
     def save(self, modality: Modality, path: Path) -> None:
-        """Writes the tower as safetensors with its architecture; `files` reads it again. The text tower is left out."""
+        """Writes a tower and its architecture as safetensors, which `files` takes; the text tower is not included."""
         tower, bound = self.tower(modality), digest(self.text.tower)
         about = {"modality": modality, "box": asdict(tower.options), "text": self.text.source, "text_sha256": bound}
         write_tower(tower.vision, path, about)
@@ -105,7 +105,7 @@ def _generator(*parts: object) -> torch.Generator:
 
 
 def _sizes(size: Size, modality: Modality) -> VisionSizes:
-    """The published architecture of a modality, or a tiny one of the same kind."""
+    """The published architecture of a modality's tower, or a tiny one of the same kind."""
     full = size == "vit-l-14"
     sizes = VisionSizes() if full else _TINY
     if modality == "audio":
@@ -124,11 +124,11 @@ def _fresh_text(size: Size, seed: int, attention: Attention) -> Text:
     return Text(tower, HashedTokens(sizes.vocabulary, sizes.positions), f"fresh {size} {seed}")
 
 
-def _load_published_text(found: Checkpoint, folder: Path) -> Text:
-    sizes = found.text.sizes
+def _load_published_text(checkpoint: Checkpoint, folder: Path) -> Text:
+    sizes = checkpoint.text.sizes
     name = hub.name_of_snapshot(folder)
     source = f"hub {' '.join(name)}" if name else f"folder {folder.absolute()}"
-    return Text(found.text, ClipTokens(folder, sizes.vocabulary, sizes.positions), source)
+    return Text(checkpoint.text, ClipTokens(folder, sizes.vocabulary, sizes.positions), source)
 
 
 def _text(source: str, attention: Attention) -> Text:
@@ -144,10 +144,14 @@ def _text(source: str, attention: Attention) -> Text:
 
 @dataclass
 class _Parts:
-    """What the factory gathers: towers with their fronts, and the text tower that they share.
+    """Collects the parts of an encoder: towers with their fronts, and the text tower that they share.
 
     Attributes:
-        options: the fields of BoxOptions that were asked for; the others are a saved tower's own, or the defaults.
+        options: given fields of BoxOptions; the others come from the saved tower, or are the defaults.
+        attention: transformers' implementation.
+        text: the text tower, once it is known.
+        towers: by modality.
+        sha256: of the towers' files.
     """
 
     options: dict[str, Any]
@@ -166,20 +170,20 @@ class _Parts:
         self.text = self.text or _text(name, self.attention)
 
     def read(self, modality: Modality, path: Path) -> None:
-        """A published checkpoint's folder, or a saved tower.
+        """Adds the tower of a published checkpoint's folder, or a saved tower.
 
-        Raises: CheckpointError, also where it is bound to another text tower than the others.
+        Raises: CheckpointError: it is faulty, or was trained with another text tower than the others.
         """
         if path.is_dir():
-            found = load_checkpoint(path, modality=modality, attention=self.attention)
-            self.text, bound = self.text or _load_published_text(found, path), digest(found.text)
-            self.add(modality, found.vision, found.sha256)
+            checkpoint = load_checkpoint(path, modality=modality, attention=self.attention)
+            self.text, bound = self.text or _load_published_text(checkpoint, path), digest(checkpoint.text)
+            self.add(modality, checkpoint.vision, checkpoint.sha256)
         else:
             saved = read_tower(path, modality, self.attention)
             self.text, bound = self.text or _text(saved.text, self.attention), saved.text_sha256
             self.add(modality, saved.vision, saved.sha256, saved.box)
         if bound != digest(self.text.tower):
-            raise CheckpointError(f"{path} is bound to another text tower than that of {self.text.source}")
+            raise CheckpointError(f"{path} was trained with another text tower than that of {self.text.source}")
 
 
 @register("encoder", "languagebind")
@@ -199,20 +203,21 @@ def languagebind(
     """LanguageBind's ViT-L/14 towers for image, thermal, depth, audio and video, and their text tower.
 
     Args:
-        files: by modality, a published checkpoint's folder, or a file that `save` wrote.
-        fresh: modalities that get a random tower from `seed` instead; their text tower is random too, and knows words
-            only by a hash.
+        files: by modality, the folder of a published checkpoint, or a file written by `save`.
+        fresh: modalities that get a random tower instead; their text tower is random too, and hashes the words.
+        seed: of the random weights.
         size: of random towers; "tiny" is for tests.
-        thermal, audio, pieces, seconds: the boxes, see BoxOptions; by default, those that a saved tower was trained in.
-        text: the folder of a published checkpoint, where a saved tower's own is no longer where it was.
+        thermal, audio, pieces, seconds: the boxes, see BoxOptions (default: as in the training of a saved tower).
+        text: folder of the published checkpoint with a saved tower's text tower, if it has been moved.
         attention: transformers' implementation.
 
     Raises:
-        CheckpointError: a file is missing, faulty, of another modality, or bound to another text tower.
-        ModalityError: neither files nor fresh names a modality. FieldError: seconds.
+        CheckpointError: a file is missing, faulty, of another modality, or trained with another text tower.
+        ModalityError: neither files nor fresh names a modality.
+        FieldError: seconds is out of range.
     """
-    asked = {"thermal": thermal, "audio": audio, "pieces": pieces, "seconds": seconds}
-    options = {name: value for name, value in asked.items() if value is not None}
+    given = {"thermal": thermal, "audio": audio, "pieces": pieces, "seconds": seconds}
+    options = {name: value for name, value in given.items() if value is not None}
     parts = _Parts(options, attention, _text(f"folder {text}", attention) if text else None)
     for modality, path in (files or {}).items():
         parts.read(modality, path)
@@ -220,5 +225,5 @@ def languagebind(
         if modality not in parts.towers:
             parts.draw(modality, size, seed)
     if parts.text is None:
-        raise ModalityError("a languagebind encoder needs a modality, by files or fresh")
+        raise ModalityError("a languagebind encoder needs a modality: give files or fresh")
     return LanguageBind(parts.towers, parts.text, parts.sha256).eval().requires_grad_(False)

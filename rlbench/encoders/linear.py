@@ -1,10 +1,10 @@
-"""A linear encoder whose robust accuracy is known in closed form: the oracle that attacks are tested against.
+"""A linear encoder whose robust accuracy is known in closed form: the oracle for testing attacks.
 
-Its zero-shot logits are exactly affine in x: the embedding is (W (x - 1/2), r), with one row of W per class and an r
-that completes it to unit norm; the anchors are the first coordinates' unit vectors. So the smallest eps that breaks
-a correct example of class y is min_j (z_y - z_j) / (s |w_y - w_j|_*), with the dual norm (L1 for Linf, L2 for L2), as
-long as the box does not bind; s is the logit scale. The filters do not overlap: one sign pattern then favours every
-other class at once, so that the gradient of any untargeted loss points to the closed form's optimum for Linf.
+Its zero-shot logits are exactly affine in x: the embedding is (W (x - 1/2), r), with one row of W per class, and an r
+that makes its norm 1; the anchors are the first unit vectors. So the smallest eps that breaks a correct example of
+class y is min_j (z_y - z_j) / (s |w_y - w_j|_*), with the dual norm (L1 for Linf, L2 for L2) and the logit scale s, as
+long as the box does not bind. The filters do not overlap, so one sign pattern favours every other class at once, and
+the gradient of any untargeted loss points to the optimum of the closed form for Linf.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ BOX = Box(shape=(1, 8, 8))
 
 
 def weights() -> Tensor:
-    """W (4, 64) float32: a filter per quarter. |w|_1 is 1/2, so that |W (x - 1/2)| stays under 1 in the box."""
+    """W (4, 64) float32, one filter per quarter; |w|_1 is 1/2, so |W (x - 1/2)| is below 1 in the box."""
     rows, columns = torch.meshgrid(torch.arange(8.0), torch.arange(8.0), indexing="ij")
     filters = []
     for r, c in PLACES.values():
@@ -35,7 +35,7 @@ def weights() -> Tensor:
 
 
 class Linear:
-    """Affine zero-shot logits on a (1, 8, 8) picture; see the module."""
+    """An encoder with affine zero-shot logits on (1, 8, 8) images; see the module."""
 
     def __init__(self) -> None:
         self._weights = weights()
@@ -64,7 +64,10 @@ class Linear:
         return torch.cat([head, (1 - head.square().sum(1, keepdim=True)).sqrt()], dim=1)
 
     def embed_text(self, prompts: Sequence[str]) -> Tensor:
-        """(P,) prompts that name one of PLACES -> (P, 5) unit vectors."""
+        """(P,) prompts, each with one of PLACES -> (P, 5) unit vectors.
+
+        Raises: DataError: a prompt names none of PLACES.
+        """
         anchors = torch.eye(len(PLACES) + 1)
         return torch.stack([anchors[self._place(prompt)] for prompt in prompts])
 
@@ -77,5 +80,5 @@ class Linear:
 
 @register("encoder", "linear")
 def linear() -> Linear:
-    """A linear classifier with closed-form robust accuracy, to test attacks with."""
+    """A linear classifier with closed-form robust accuracy, for testing attacks."""
     return Linear()

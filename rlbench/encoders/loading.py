@@ -1,4 +1,4 @@
-"""An encoder by its model's name: loaded, checked to be frozen, identified, and kept for the next call."""
+"""Loads the encoder of a model's name, checks it, identifies it, and caches it."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from rlbench.core.errors import RLBenchError
 from rlbench.encoders.cards import Model
 from rlbench.encoders.contract import check_embed
 from rlbench.encoders.identity import Identity, identify
-from rlbench.encoders.models import load_encoder, resolve
+from rlbench.encoders.models import make_encoder, resolve
 from rlbench.encoders.reach import reach
 
 
 def check_frozen(encoder: Encoder, model: str) -> None:
-    """Raises RLBenchError where anything that the encoder holds is in training mode or requires gradients."""
+    """Raises: RLBenchError: some part of the encoder is in training mode or requires gradients."""
     for path, value in ((one.path, one.value) for one in reach(encoder).held):
         if isinstance(value, torch.nn.Module) and value.training and not _is_steady(value):
             raise RLBenchError(f"the encoder {model!r} is in training mode at {path}; its factory must call eval()")
@@ -30,7 +30,7 @@ def check_frozen(encoder: Encoder, model: str) -> None:
 
 
 def _is_steady(module: torch.nn.Module) -> bool:
-    """Whether a module is without weights and parts and never asks for its mode, such as a preparation of pictures."""
+    """Whether a module's mode has no effect: it has no weights and no parts, and its code never reads `training`."""
     if isinstance(module, torch.jit.ScriptModule) or any(True for _ in chain(module.buffers(), module.parameters())):
         return False
     own = [cls for cls in type(module).__mro__ if issubclass(cls, torch.nn.Module) and cls is not torch.nn.Module]
@@ -40,24 +40,26 @@ def _is_steady(module: torch.nn.Module) -> bool:
 
 @dataclass(frozen=True)
 class Loaded:
-    """An encoder that was checked.
+    """A loaded and checked encoder.
 
     Attributes:
-        embedded: (2, D) embeddings of two inputs of the box.
-        made_of: the card and files of its model, or None where only making it tells.
+        encoder: in evaluation mode, frozen.
+        embedded: (2, D) embeddings of two inputs from the box.
+        identity: of the encoder.
+        files: the card and the state of its files; None if they do not determine the encoder.
     """
 
     encoder: Encoder
     embedded: Tensor
     identity: Identity
-    made_of: object
+    files: object
 
 
-_KEPT: dict[tuple[str, Modality, str], Loaded] = {}
+_CACHE: dict[tuple[str, Modality, str], Loaded] = {}  # by name, modality and device; at most two
 
 
-def _files(model: Model) -> object:
-    """A card and the state of its files, which tell whether they were changed; None where the weights are elsewhere."""
+def _read_state(model: Model) -> object:
+    """A card and the size, time and inode of its files, to detect changes; None if the weights are elsewhere."""
     if ":" in model.family or any(weights.hub for weights in model.weights.values()):
         return None
     paths = [model.folder / weights.file for weights in model.weights.values() if weights.file]
@@ -68,30 +70,37 @@ def _files(model: Model) -> object:
 
 
 def load(name: str, modality: Modality, device: str = "cpu", known: Identity | None = None) -> Loaded:
-    """The encoder of a model, checked; it is kept for the next call.
+    """The checked encoder of a model's name; the cache holds the last two.
 
-    One that was kept is taken where its card and files are as they were, so that loading it again would give the same,
-    or where it is the one that is `known`; a user's own encoder may be another each time that it is made.
+    A cached encoder is returned if its card and files have not changed, or if its identity is `known`. A user's own
+    encoder may differ each time that it is made.
 
-    Raises: UnknownName, CheckpointError, ModalityError; RLBenchError where it is not frozen, not the known one, or does
-        not do what `core.Encoder` says.
+    Args:
+        name: of a model, see `models.resolve`.
+        modality: loads only this tower.
+        device: a torch device.
+        known: the identity that the encoder must have, if any.
+
+    Raises:
+        UnknownName, CheckpointError, ModalityError: as `models.load_encoder`.
+        RLBenchError: it is not frozen, its identity is not `known`, or it is not as `core.Encoder` requires.
     """
     model = resolve(name)
-    place, made_of = (name, modality, device), _files(model)
-    kept = _KEPT.get(place)
-    if kept and kept.made_of == made_of and (known == kept.identity or (known is None and made_of is not None)):
-        return kept
-    encoder = load_encoder(name, modality, device)
+    key, files = (name, modality, device), _read_state(model)
+    cached = _CACHE.get(key)
+    if cached and cached.files == files and (known == cached.identity or (known is None and files is not None)):
+        return cached
+    encoder = make_encoder(model, modality, device)
     check_frozen(encoder, name)
     embedded = check_embed(encoder, name, modality, device)
     identity = identify(encoder, model, modality)
     if known is not None and identity != known:
         raise RLBenchError(
-            f"the encoder {name!r} is another one each time that it is made: {known.difference(identity)}; "
-            "seed what it draws, or leave its files alone while it is used"
+            f"the encoder {name!r} is different each time that it is made: {known.difference(identity)}; "
+            "seed its random numbers, and do not change its files while it is in use"
         )
-    _KEPT.pop(place, None)
-    while len(_KEPT) >= 2:
-        del _KEPT[next(iter(_KEPT))]
-    _KEPT[place] = Loaded(encoder, embedded, identity, made_of)
-    return _KEPT[place]
+    _CACHE.pop(key, None)
+    while len(_CACHE) >= 2:
+        del _CACHE[next(iter(_CACHE))]
+    _CACHE[key] = Loaded(encoder, embedded, identity, files)
+    return _CACHE[key]

@@ -1,8 +1,8 @@
 """The bundled backbone: a small vision transformer with a convolutional stem per modality, and hashed text.
 
-A model organism of LanguageBind (Zhu et al., 2023, https://arxiv.org/abs/2310.01852): one tower per modality, each
-bound to one frozen text tower. The stem follows Xiao et al., 2021, https://arxiv.org/abs/2106.14881: at this size a
-plain patch embedding does not learn in minutes.
+A small stand-in for LanguageBind (Zhu et al., 2023, https://arxiv.org/abs/2310.01852): one tower per modality, all
+trained towards one frozen text tower. The stem follows Xiao et al., 2021, https://arxiv.org/abs/2106.14881, because at
+this size a plain patch embedding does not learn within minutes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from rlbench.core.registry import register
 from rlbench.encoders.clip.hashed_text import HashedText
 
 WIDTH, DEPTH, HEADS, EMBEDDING, GROUPS = 96, 3, 4, 64, 8
-SCALE = ".scale"  # after the name of weights that are kept in 8 bits
+SCALE = ".scale"  # suffix for the scales of weights stored in 8 bits
 BOXES: dict[Modality, Box] = {
     "image": Box(shape=(3, 32, 32)),
     "thermal": Box(shape=(1, 32, 32)),
@@ -33,8 +33,8 @@ BOXES: dict[Modality, Box] = {
 }
 
 
-class Block(nn.Module):
-    """A pre-norm transformer block; explicit softmax is faster than the fused attention at 16 tokens."""
+class TransformerBlock(nn.Module):
+    """A pre-norm transformer block; at 16 tokens an explicit softmax is faster than fused attention."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -46,14 +46,14 @@ class Block(nn.Module):
         """(B, N, D) -> (B, N, D)."""
         b, n, d = h.shape
         heads = self.qkv(self.norm1(h)).view(b, n, 3, HEADS, d // HEADS).permute(2, 0, 3, 1, 4)
-        q, k, v = heads.reshape(3, b * HEADS, n, d // HEADS).unbind(0)  # one copy, in place of one each
+        q, k, v = heads.reshape(3, b * HEADS, n, d // HEADS).unbind(0)  # one copy instead of three
         attention = (torch.bmm(q, k.transpose(1, 2)) * (d // HEADS) ** -0.5).softmax(-1)
         h = h + self.out(torch.bmm(attention, v).view(b, HEADS, n, -1).transpose(1, 2).reshape(b, n, d))
         return h + cast(Tensor, self.down(relu(self.up(self.norm2(h)))))
 
 
 class OneChannelConv(nn.Conv2d):
-    """A convolution of one channel as a matrix product of its patches, for which its gradient is twice as fast."""
+    """A convolution of one channel as a matrix product over patches, whose gradient is twice as fast."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, 1, H, W) -> (B, C, H / stride, W / stride)."""
@@ -64,7 +64,7 @@ class OneChannelConv(nn.Conv2d):
 
 
 def _stem(box: Box) -> nn.Sequential:
-    """Convolutions from the box to 4 x 4 tokens; the first one of a 64-pixel box has stride 4."""
+    """Convolutions from the box to 4 x 4 tokens; for a 64-pixel box the first one has stride 4."""
     channels = 1
     for size in box.shape[:-2]:
         channels *= size
@@ -78,13 +78,13 @@ def _stem(box: Box) -> nn.Sequential:
 
 
 class Tower(nn.Module):
-    """One modality's tower; features are not normalised. Frames of a video fold into channels."""
+    """The tower of one modality; its features are not normalised. Frames of a video become channels."""
 
     def __init__(self, box: Box) -> None:
         super().__init__()
         self.stem = _stem(box)
         self.positions = nn.Parameter(0.02 * torch.randn(1, 16, WIDTH))
-        self.blocks = nn.ModuleList([Block() for _ in range(DEPTH)])
+        self.blocks = nn.ModuleList([TransformerBlock() for _ in range(DEPTH)])
         self.norm, self.head = nn.LayerNorm(WIDTH), nn.Linear(WIDTH, EMBEDDING)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -140,29 +140,30 @@ class Mini(nn.Module):
 
 
 def pack(tower: Tower, *, rows: Literal["half", "int8"] = "half") -> bytes:
-    """A tower as safetensors; the same weights give the same bytes.
+    """The bytes of a tower as safetensors; equal weights give equal bytes.
 
     Args:
-        rows: of matrices and convolutions: half precision, or 8 bits with one scale a row, which is half as large.
+        tower: to be stored.
+        rows: format of matrices and convolutions: half precision, or 8 bits and one scale per row, half as large.
     """
-    kept: dict[str, Tensor] = {}
+    stored: dict[str, Tensor] = {}
     for name, value in sorted(tower.state_dict().items()):
         value = value.detach().cpu()
         if rows == "half" or value.dim() < 2 or len(value) == 1:
-            kept[name] = value.half().contiguous()
+            stored[name] = value.half().contiguous()
             continue
         flat = value.flatten(1)
         scale = (flat.abs().amax(1) / 127).clamp_min(1e-8)
-        kept[name + SCALE] = scale
-        kept[name] = (flat / scale[:, None]).round().to(torch.int8).view_as(value).contiguous()
-    return save(kept)
+        stored[name + SCALE] = scale
+        stored[name] = (flat / scale[:, None]).round().to(torch.int8).view_as(value).contiguous()
+    return save(stored)
 
 
-def _full(kept: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The float32 weights of what `packed` keeps. Raises: RuntimeError for a scale that does not fit its rows."""
+def _dequantise(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The float32 weights of what `pack` stored. Raises: RuntimeError: a scale does not fit its rows."""
     weights = {}
-    for name, value in kept.items():
-        scale = kept.get(name + SCALE)
+    for name, value in stored.items():
+        scale = stored.get(name + SCALE)
         if not name.endswith(SCALE):
             weights[name] = (
                 value.float() if scale is None else (value.flatten(1).float() * scale[:, None]).view_as(value)
@@ -171,14 +172,19 @@ def _full(kept: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def unpack(data: bytes, modality: Modality, source: str) -> Tower:
-    """The tower of `packed`, in float32, frozen, in eval mode.
+    """The tower from the bytes of `pack`: float32, frozen, in evaluation mode.
+
+    Args:
+        data: the bytes.
+        modality: of the tower.
+        source: the file, for error messages.
 
     Raises:
-        CheckpointError: not safetensors, or other names, shapes or values than this architecture's.
+        CheckpointError: not safetensors, names or shapes of another architecture, or values that are not finite.
     """
     tower = Tower(BOXES[modality])
     try:
-        weights = _full(load(data))
+        weights = _dequantise(load(data))
         tower.load_state_dict(weights, strict=True)
     except (SafetensorError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[-1].strip()
@@ -194,13 +200,18 @@ def mini(*, files: Mapping[Modality, Path] | None = None, fresh: tuple[Modality,
 
     Args:
         files: trained towers by modality.
-        fresh: modalities whose towers get random weights from `seed` instead.
+        fresh: modalities whose towers get random weights instead.
+        seed: of the random weights.
 
     Raises:
-        FieldError: neither. CheckpointError: a file holds no such tower. ModalityError: no such tower to draw.
+        FieldError: files and fresh are both empty.
+        CheckpointError: a file does not hold such a tower.
+        ModalityError: fresh has a modality without a tower.
     """
     if not files and not fresh:
-        raise FieldError("encoder 'mini' needs the field 'files', trained towers, or 'fresh', modalities to draw")
+        raise FieldError(
+            "encoder 'mini' needs the field 'files' (trained towers) or 'fresh' (modalities with random weights)"
+        )
     data = {modality: path.read_bytes() for modality, path in (files or {}).items()}
     towers = {m: unpack(raw, m, str((files or {})[m])) for m, raw in data.items()}
     with torch.random.fork_rng(devices=[]):

@@ -1,9 +1,14 @@
-"""Model names to encoders: by the cards of baselines and training runs, by a form such as `hf:ID`, or random.
+"""Turns a model's name into a Model, and a Model into an encoder.
 
-Installed cards live in the packages of the entry-point group `rlbench.baselines`, one folder a baseline; a training
-run's folder has the same card, so that its path is a model name too. An encoder family without a card is a model by
-itself when its factory needs no files. One whose registered name has a colon, such as
-`hf:ID`, is made of what the user writes behind the colon; `random:BACKBONE` has random weights of a backbone's sizes.
+A name is one of:
+
+- `baseline` or `baseline:backbone`, by an installed card: the packages of the entry-point group `rlbench.baselines`
+  have one folder per baseline;
+- the path of a training run, whose folder has the same kind of card;
+- an encoder family without a card, if its factory needs no files;
+- a form such as `hf:ID`: a family with a colon in its registered name, made from the text after the colon;
+- `random:BACKBONE`, random weights of a backbone's sizes;
+- any of these with `+DEFENCE`.
 """
 
 from __future__ import annotations
@@ -29,12 +34,12 @@ if TYPE_CHECKING:
 
 GROUP = "rlbench.baselines"
 DEFAULT_BACKBONE = "mini"
-OWN = "MODULE:CALLABLE"  # the family of the encoders that a user names by what makes them
+OWN = "MODULE:CALLABLE"  # the family of a user's own encoders
 RANDOM = "random:BACKBONE"
 
 
 def folders() -> Iterator[Path]:
-    """The baselines' folders of every installed package, in order."""
+    """The folders of all installed baselines, in order."""
     for point in sorted(entry_points(group=GROUP), key=lambda p: (p.value, p.name)):
         root = Path(str(files(point.value)))
         yield from sorted(path for path in root.iterdir() if path.is_dir() and path.name[0] not in "._")
@@ -50,18 +55,18 @@ def _list_installed() -> tuple[Model, ...]:
         Model(name=e.name, baseline=e.name, backbone="-" if ":" in e.name else e.name, family=e.name, summary=e.summary)
         for e in loose
     ]
-    drawn = "Random weights of a backbone's sizes, to try things out: random:mini, random:vit-l-14."
+    drawn = "Random weights of a backbone's sizes, for trying things out: random:mini, random:vit-l-14."
     alone.append(Model(name=RANDOM, baseline="random", backbone="-", family="", summary=drawn))
     return tuple(sorted(carded + alone, key=lambda model: model.name))
 
 
 def models() -> list[Model]:
-    """Every installed model, sorted by name; imports no torch."""
+    """All installed models, sorted by name; does not import torch."""
     return list(_list_installed())
 
 
 def default_name(name: str) -> str:
-    """The full name of a baseline given alone: its `mini` backbone, or the only one that it has."""
+    """The full name of a baseline given without a backbone: `mini` if it has that one, or else its first."""
     of = [model.backbone for model in models() if model.baseline == name]
     if ":" in name or not of or name in {model.name for model in models()}:
         return name
@@ -72,36 +77,43 @@ def resolve(name: str) -> Model:
     """The model of a name: `rlbind` (= `rlbind:mini`), `baseline:backbone`, a form such as `hf:ID`, or a run's folder.
 
     Raises:
-        UnknownName; CheckpointError and FieldError for a folder with a faulty card.
+        UnknownName: there is no such model.
+        CheckpointError, FieldError: the card in the folder is missing or faulty.
     """
-    if (behind := _behind(name)) is not None:
-        model, defence = resolve(behind[0]), behind[1]
-        return replace(model, name=f"{model.name}+{defence}", baseline=f"{model.baseline}+{defence}")
+    base, _, defence = name.rpartition("+")
+    if base and defence in registry.names("defence"):
+        model = resolve(base)
+        return replace(
+            model,
+            name=f"{model.name}+{defence}",
+            baseline=f"{model.baseline}+{defence}",
+            defences=(*model.defences, defence),
+        )
     known = {model.name: model for model in models()}
     formed = _parse_form(name, known)
     if formed is not None:
         return formed
     if default_name(name) in known:
-        return _with_modalities(known[default_name(name)])
+        return _add_modalities(known[default_name(name)])
     folder = expand_user(name)
     if (folder / "card.yaml").is_file():
-        return _of_run(name, folder)
+        return _read_run(name, folder)
     if "/" in name or "\\" in name:
-        own = "; your own encoder is MODULE:CALLABLE, without a folder: run from there" if ":" in folder.name else ""
+        own = "; for your own encoder, go to its folder and give MODULE:CALLABLE" if ":" in folder.name else ""
         raise CheckpointError(f"{name} is not a trained model: it has no card.yaml (rlbench train writes one){own}")
     raise UnknownName("model", name, {*known, *(model.baseline for model in known.values())})
 
 
 def _parse_form(name: str, known: Mapping[str, Model]) -> Model | None:
-    """The model of a name that is made of a form and of what is behind the colon, if it is one."""
+    """The model of a name such as `hf:ID`, made from the text after the colon; None if the name is no such form."""
     scheme, _, rest = name.partition(":")
     forms = {form.partition(":")[0]: form for form in registry.names("encoder") if ":" in form}
     if name in (RANDOM, *forms.values()):
-        raise UnknownName("model", name, [f"{scheme}:... with yours in the place of {rest}"])
+        raise UnknownName("model", name, [f"{scheme}:... with your own {rest}"])
     if not rest or name in known or scheme in {model.baseline for model in known.values() if model.weights}:
         return None
     if scheme == RANDOM.partition(":")[0]:
-        return _random(name, rest)
+        return _make_random(name, rest)
     if scheme not in forms and callables.is_form(name):
         if not callables.is_there(name) and get_close_matches(name, known, n=1):
             return None
@@ -113,7 +125,7 @@ def _parse_form(name: str, known: Mapping[str, Model]) -> Model | None:
     return Model(name=name, baseline=scheme, backbone=rest, family=forms[scheme], summary=about, fields=fields)
 
 
-def _random(name: str, backbone: str) -> Model:
+def _make_random(name: str, backbone: str) -> Model:
     sizes = {model.backbone: model for model in models() if model.baseline == "languagebind"}
     if backbone not in sizes:
         raise UnknownName("backbone", backbone, sizes)
@@ -132,75 +144,74 @@ def _random(name: str, backbone: str) -> Model:
 
 
 def resolve_plain(name: str, source: object) -> Model:
-    """The model of a name that a file says; that of the user's own code is for the command line alone.
+    """The model of a name that was read from a file, which must not name code to run.
 
-    Raises: as `resolve`; RLBenchError for MODULE:CALLABLE.
+    Args:
+        name: as for `resolve`.
+        source: the file, for the error message.
+
+    Raises: as `resolve`; RLBenchError: the name is MODULE:CALLABLE.
     """
     model = resolve(name)
     if model.family == OWN:
         raise RLBenchError(
-            f"{source} names the encoder {name}, which is code to be run; if you trust it, name it: --model {name}"
+            f"{source} names the encoder {name}, which would run code; if you trust it, give --model {name}"
         )
     return model
 
 
-def _behind(name: str) -> tuple[str, str] | None:
-    """(BASE, DEFENCE) of `BASE+DEFENCE`, such as `rlbind+jpeg`."""
-    base, _, defence = name.rpartition("+")
-    return (base, defence) if base and defence in registry.names("defence") else None
-
-
 def is_path(name: str) -> bool:
-    """Whether a model's name is a path of this machine, or holds one, so that it says nothing on another."""
+    """Whether a model's name is or contains a path, which has no meaning on another machine."""
     scheme, _, rest = name.partition(":")
     if scheme in ("hf", "open_clip") and "\\" not in name:
         return hub.is_folder(rest) or rest.startswith("local-dir:") or hub.is_folder(rest.removeprefix("hf-hub:"))
     return "/" in name or "\\" in name
 
 
-def _of_run(name: str, folder: Path) -> Model:
+def _read_run(name: str, folder: Path) -> Model:
     found = read_card(folder / "card.yaml")
     if len(found) != 1:
-        raise CheckpointError(f"{folder}/card.yaml has {len(found)} backbones; as a model name it must have one")
+        raise CheckpointError(f"{folder}/card.yaml has {len(found)} backbones; to be a model, it must have one")
     return Model(**{**vars(found[0]), "name": name.rstrip("/") or name})
 
 
-def _with_modalities(model: Model) -> Model:
+def _add_modalities(model: Model) -> Model:
+    """The model with the modalities of its encoder, if no card tells them."""
     if model.folder != Path():
         return model
-    return Model(**{**vars(model), "modalities": tuple(_make(model, None).boxes)})
+    return Model(**{**vars(model), "modalities": tuple(_call_factory(model, None).boxes)})
 
 
 def read_weights(model: Model, modality: Modality) -> Path:
-    """The path of a modality's file, or of a published checkpoint's folder, checked against its card.
+    """The path of a modality's file, or the folder of its published checkpoint, checked against the card.
 
-    A file must have the card's size and sha256; of a folder, the weights are checked where the card has their sha256.
+    A file must have the size and sha256 of the card; in a folder, the weights must have the sha256 if the card has one.
 
     Raises:
-        CheckpointError: missing, truncated or altered; the hub can't be reached.
+        CheckpointError: the file is missing, truncated or altered, or the hub can't be reached.
     """
     weights = model.weights[modality]
     path = hub.fetch(weights.hub, weights.revision) if weights.hub else model.folder / str(weights.file)
     if path.is_dir():
         if weights.sha256:
-            _check(hub.weights_file(path), weights.sha256)
+            _check_sha256(hub.weights_file(path), weights.sha256)
         return path
     if not path.is_file():
         raise CheckpointError(f"{model.name} needs {path}, which is missing")
     if path.stat().st_size != weights.bytes:
         raise CheckpointError(f"{path} has {path.stat().st_size} bytes; the card says {weights.bytes}: fetch it again")
-    _check(path, weights.sha256)
+    _check_sha256(path, weights.sha256)
     return path
 
 
-def _check(path: Path, sha256: str) -> None:
+def _check_sha256(path: Path, sha256: str) -> None:
     with path.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
     if digest != sha256:
         raise CheckpointError(f"{path} was altered: its sha256 is {digest[:12]}..., the card says {sha256[:12]}...")
 
 
-def _make(model: Model, modality: Modality | None) -> Encoder:
+def _call_factory(model: Model, modality: Modality | None) -> Encoder:
     wanted = [m for m, w in model.weights.items() if (w.file or w.hub) and modality in (None, m)]
     paths = {m: read_weights(model, m) for m in wanted}
     arguments = {**model.fields, "files": paths} if paths else dict(model.fields)
@@ -214,28 +225,34 @@ def _make(model: Model, modality: Modality | None) -> Encoder:
 
 
 def load_encoder(name: str, modality: Modality | None = None, device: str = "cpu") -> Encoder:
-    """The encoder of a name (see `resolve`): in eval mode, frozen, its weights' sha256 checked.
+    """The encoder of a model's name (see `resolve`): in evaluation mode, frozen, its files checked against the card.
 
     Args:
-        name: such as "rlbind", "fare:mini", or a training run's folder; with `+DEFENCE`, behind that defence.
-        modality: load this tower alone; None: all of them.
+        name: such as "rlbind", "fare:mini", or the folder of a training run; with `+DEFENCE`, behind that defence.
+        modality: loads only this tower; None: all of them.
         device: a torch device.
 
     Raises:
-        UnknownName, CheckpointError; ModalityError: it has no such modality.
+        UnknownName: there is no such model.
+        CheckpointError: its card or its files are missing or faulty.
+        ModalityError: it has no such modality.
     """
+    return make_encoder(resolve(name), modality, device)
+
+
+def make_encoder(model: Model, modality: Modality | None = None, device: str = "cpu") -> Encoder:
+    """The encoder of a resolved model; arguments and errors as for `load_encoder`."""
     import torch
 
-    if (behind := _behind(name)) is not None:
-        from rlbench.encoders.defences.defended import Defended
-
-        return Defended(load_encoder(behind[0], modality, device), registry.make("defence", behind[1])).eval()
-    model = resolve(name)
     if modality is not None and model.modalities and modality not in model.modalities:
         raise ModalityError(f"{model.name} has no {modality}; it has {', '.join(model.modalities)}")
-    encoder = _make(model, modality)
+    encoder = _call_factory(model, modality)
     if modality is not None and modality not in encoder.boxes:
         raise ModalityError(f"{model.name} has no {modality}; it has {', '.join(encoder.boxes)}")
     if isinstance(encoder, torch.nn.Module):
         encoder.eval().requires_grad_(False).to(device)
+    for defence in model.defences:
+        from rlbench.encoders.defences.defended import Defended
+
+        encoder = Defended(encoder, registry.make("defence", defence)).eval()
     return encoder

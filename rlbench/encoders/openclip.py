@@ -1,8 +1,8 @@
-"""Any pair of towers of the library open_clip, by architecture and tag, from the hub, or from a folder.
+"""Models of the library open_clip, by architecture and tag, from the hub, or from a folder.
 
-OpenCLIP: Ilharco et al., 2021, https://doi.org/10.5281/zenodo.5143773. On the hub are, among others, the robust CLIP
+OpenCLIP: Ilharco et al., 2021, https://doi.org/10.5281/zenodo.5143773. Among others, the hub has the robust CLIP
 towers of FARE (Schlarmann et al., 2024, https://arxiv.org/abs/2402.12336): hf-hub:chs20/fare2-clip, fare4-clip, and
-TeCoA's in the same training: tecoa2-clip, tecoa4-clip.
+those of TeCoA in the same training: tecoa2-clip, tecoa4-clip.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from rlbench.encoders import hub
 from rlbench.encoders.clip.fronts import Pixels
 from rlbench.encoders.clip.weights import check_no_code, read_json, read_tensors, sha256_of
 
-_BATCH = 256  # prompts at a time
-_LARGEST = 2**15  # pixels of a side
+_BATCH = 256  # prompts per call
+_LARGEST = 2**15  # pixels per side
 _RESIZES: Mapping[str, Resize] = {"shortest": "short", "longest": "contain", "squash": "squash"}
 _FILTERS: Mapping[str, Filter] = {"bicubic": "bicubic", "bilinear": "bilinear", "random": "bicubic"}
 _TOKENIZER = (
@@ -33,13 +33,13 @@ _TOKENIZER = (
     "strip_sep_token",
     "language",
     "additional_special_tokens",
-)  # others run code, read files or draw
+)  # other options run code, read files or are random
 
 
 class OpenClip(nn.Module):
     """A pair of towers of open_clip as an Encoder of images.
 
-    Zero-shot logits are `logit_scale * cos`; `logit_bias` of a SigLIP, which is the same for all of them, is left out.
+    Zero-shot logits are `logit_scale * cos`; a SigLIP's `logit_bias`, which is the same for all of them, is left out.
     """
 
     traits: frozenset[Trait] = frozenset()
@@ -81,23 +81,23 @@ class OpenClip(nn.Module):
         return torch.cat(rows)
 
 
-def _front(said: Mapping[str, Any]) -> Pixels:
-    """As open_clip prepares a picture. Raises: CheckpointError: a field is not followed."""
-    if said.get("mode", "RGB") != "RGB":
-        raise CheckpointError(f"preprocess_cfg: mode is {said['mode']!r}, which is not followed; it must be RGB")
-    size, fill = said["size"], said.get("fill_color", 0)
+def _front(config: Mapping[str, Any]) -> Pixels:
+    """The front that prepares images as open_clip does. Raises: CheckpointError: a field is not supported."""
+    if config.get("mode", "RGB") != "RGB":
+        raise CheckpointError(f"preprocess_cfg: mode is {config['mode']!r}, which is not supported; it must be RGB")
+    size, fill = config["size"], config.get("fill_color", 0)
     sides = [size] * 2 if isinstance(size, int) else list(size)
     if len(sides) != 2 or not all(isinstance(side, int) and 0 < side <= _LARGEST for side in sides):
         raise CheckpointError(f"preprocess_cfg: size is {size!r}; it must be one or two sides in pixels")
     if isinstance(fill, bool) or not isinstance(fill, int) or not 0 <= fill <= 255:
         raise CheckpointError(
-            f"preprocess_cfg: fill_color is {fill!r}, which is not followed; it must be from 0 to 255"
+            f"preprocess_cfg: fill_color is {fill!r}, which is not supported; it must be from 0 to 255"
         )
-    mode, way = said.get("resize_mode") or "shortest", said.get("interpolation") or "bicubic"
+    mode, way = config.get("resize_mode") or "shortest", config.get("interpolation") or "bicubic"
     if mode not in _RESIZES or way not in _FILTERS:
         wrong = f"resize_mode is {mode!r}" if mode not in _RESIZES else f"interpolation is {way!r}"
-        raise CheckpointError(f"preprocess_cfg: {wrong}, which is not followed")
-    uneven = mode == "shortest" and sides[0] != sides[1]  # for which open_clip has another resizing, always bicubic
+        raise CheckpointError(f"preprocess_cfg: {wrong}, which is not supported")
+    uneven = mode == "shortest" and sides[0] != sides[1]  # open_clip then resizes in another way, always bicubic
     fit = Fit(
         resize="cover" if uneven else _RESIZES[mode],
         size=(sides[0], sides[1]),
@@ -105,25 +105,25 @@ def _front(said: Mapping[str, Any]) -> Pixels:
         centre="even",
         fill=fill if mode == "longest" else 0,
     )
-    mean, std = (_channels(said, name) for name in ("mean", "std"))
+    mean, std = (_channels(config, name) for name in ("mean", "std"))
     if not all(std):
-        raise CheckpointError(f"preprocess_cfg: std is {said['std']!r}; it must not hold 0")
+        raise CheckpointError(f"preprocess_cfg: std is {config['std']!r}; it must not hold 0")
     return Pixels(Box(shape=(3, *sides), fit=fit), mean, std)
 
 
-def _channels(said: Mapping[str, Any], name: str) -> list[float]:
-    found = said[name] if isinstance(said[name], list | tuple) else [said[name]] * 3
+def _channels(config: Mapping[str, Any], name: str) -> list[float]:
+    found = config[name] if isinstance(config[name], list | tuple) else [config[name]] * 3
     if len(found) != 3 or not all(isinstance(v, int | float) and abs(v) < 1e6 for v in found):
-        raise CheckpointError(f"preprocess_cfg: {name} is {said[name]!r}; it must be three numbers")
+        raise CheckpointError(f"preprocess_cfg: {name} is {config[name]!r}; it must be three numbers")
     return [float(value) for value in found]
 
 
 def _check_folder(folder: Path, library: Any) -> Path:
-    """The weights of a folder that can be handed to open_clip, which believes what it finds there.
+    """Checks a folder before open_clip, which trusts its files, loads it; returns the path of its weights.
 
     Raises:
-        CheckpointError: a file is missing or faulty; the config asks for code, for a tokenizer that draws, or for a
-            larger model than its weights.
+        CheckpointError: a file is missing or faulty, or the config asks for code, for an unsupported option of the
+            tokenizer, or for a larger model than its weights.
     """
     path, about = hub.weights_file(folder, hub.OPEN_CLIP), folder / hub.OPEN_CLIP.config
     config = read_json(about).get("model_cfg")
@@ -134,7 +134,7 @@ def _check_folder(folder: Path, library: Any) -> Path:
     asked = towers[0].get("tokenizer_kwargs") or {}
     wrong = [key for key in asked if key not in _TOKENIZER] if isinstance(asked, dict) else ["tokenizer_kwargs"]
     if wrong:
-        raise CheckpointError(f"{about}: {wrong[0]} of its tokenizer is not followed; {', '.join(_TOKENIZER)} are")
+        raise CheckpointError(f"{about}: {wrong[0]} of its tokenizer is not supported; {', '.join(_TOKENIZER)} are")
     for name in ("tokenizer_config.json", "config.json"):
         check_no_code(folder / name)
     weights = read_tensors(path, wrapped=True)
@@ -152,26 +152,26 @@ def _check_folder(folder: Path, library: Any) -> Path:
 
 
 def _number(value: object) -> float:
-    """The largest of a value's numbers."""
+    """The largest absolute number in a value."""
     if isinstance(value, list):
         return max(map(_number, value), default=0)
     return abs(value) if isinstance(value, int | float) else 0
 
 
 def _library() -> Any:
-    """The library. Raises: RLBenchError: it is not installed, or does not fit to torch."""
+    """The library. Raises: RLBenchError: it is not installed, or does not work with this torch."""
     try:
         import open_clip
-    except (ImportError, RuntimeError) as error:  # torchvision of another build than torch raises a RuntimeError
+    except (ImportError, RuntimeError) as error:  # a torchvision of another build than torch raises RuntimeError
         raise RLBenchError(
             f"open_clip can't be imported ({first_line(error)}); run: pip install 'rlbind-bench[open-clip]', "
-            "with torch and torchvision from one index"
+            "with torch and torchvision from the same index"
         ) from error
     return open_clip
 
 
 def _resolve_tag(library: Any, source: str) -> tuple[str, dict[str, Any], Path]:
-    """ARCH/TAG -> the name, arguments and weights of a model in open_clip's list. Raises: UnknownName."""
+    """ARCH/TAG -> the name, arguments and file of weights of a model in open_clip's list. Raises: UnknownName."""
     arch, _, tag = source.rpartition("/")
     arch = arch.replace("/", "-")
     if arch not in library.list_models():
@@ -179,7 +179,7 @@ def _resolve_tag(library: Any, source: str) -> tuple[str, dict[str, Any], Path]:
     if tag not in library.list_pretrained_tags_by_model(arch):
         raise UnknownName(f"tag of open_clip's {arch}", tag, library.list_pretrained_tags_by_model(arch))
     config = library.get_pretrained_cfg(arch, tag)
-    # open_clip only warns where an architecture has another activation than the weights were trained with.
+    # If an architecture has another activation than its weights were trained with, open_clip only warns.
     return (
         arch,
         {"pretrained": tag, "force_quick_gelu": bool(config.get("quick_gelu"))},
@@ -189,14 +189,15 @@ def _resolve_tag(library: Any, source: str) -> tuple[str, dict[str, Any], Path]:
 
 @register("encoder", "open_clip:ARCH/TAG")
 def open_clip(*, source: str) -> OpenClip:
-    """Any model of open_clip: open_clip:ViT-B-32/laion2b_s34b_b79k, open_clip:hf-hub:chs20/fare2-clip, or of a folder.
+    """Any model of open_clip: open_clip:ViT-B-32/laion2b_s34b_b79k, open_clip:hf-hub:chs20/fare2-clip, or a folder.
 
     Args:
-        source: an architecture and tag of open_clip's list; `hf-hub:` with a repository, and `@REVISION` if it is to be
-            pinned; `local-dir:` with a folder as the hub has it.
+        source: an architecture and tag of open_clip's list; `hf-hub:` with a repository, and `@REVISION` to pin it; or
+            `local-dir:` with a folder laid out as on the hub.
 
     Raises:
-        CheckpointError: a file is missing or faulty, or the hub can't be reached. UnknownName: an architecture or tag.
+        CheckpointError: a file is missing or faulty, or the hub can't be reached.
+        UnknownName: there is no such architecture or tag.
         RLBenchError: open_clip is not installed.
     """
     library, arguments = _library(), dict[str, Any]()
@@ -211,7 +212,7 @@ def open_clip(*, source: str) -> OpenClip:
         tokens = library.get_tokenizer(name)
     except RLBenchError:
         raise
-    except Exception as error:  # what open_clip and what it calls make of any folder
+    except Exception as error:  # open_clip and what it calls may raise anything for an arbitrary folder
         raise CheckpointError(f"open_clip can't load {source}: {first_line(error)}") from error
     for key, value in model.state_dict().items():
         if not bool(value.isfinite().all()):

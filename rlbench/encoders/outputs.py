@@ -1,7 +1,7 @@
-"""What an encoder or a classifier returned, as one tensor; and the calls that hand each a tensor of its own.
+"""Calls encoders and turns their outputs, or a classifier's, into one tensor. An encoder gets a copy of its input.
 
-An answer may be a tensor, or something that holds one obvious tensor: a dict or an output object of transformers with a
-field of a known name, or a tuple, list, dict or object with a single float tensor of a row an input.
+An output may be a tensor, or may contain one obvious tensor: a dict or an output object of transformers with a field of
+a known name, or a tuple, list, dict or object with a single float tensor that has one row per input.
 """
 
 from __future__ import annotations
@@ -16,42 +16,42 @@ from torch import Tensor
 from rlbench.core import Encoder, Modality
 from rlbench.core.errors import RLBenchError
 
-MANY = 6  # parts of an answer that a message lists
+MANY = 6  # parts of an output that a message lists
 
 
 def embed(encoder: Encoder, x: Tensor, modality: Modality) -> Tensor:
-    """(B, *box.shape) in the box -> (B, D) float32 on x's device, differentiable in x; x stays as it is."""
+    """(B, *box.shape) in the box -> (B, D) float32 on x's device, differentiable in x; x is not changed."""
     return embeddings(encoder.embed(x.clone(), modality), len(x), "embed", modality).to(x.device)
 
 
 def embed_text(encoder: Encoder, prompts: Sequence[str]) -> Tensor:
-    """(P,) -> (P, D) float32, a copy of its own."""
+    """(P,) -> (P, D) float32, a copy."""
     return embeddings(encoder.embed_text(list(prompts)), len(prompts), "embed_text", "text").clone()
 
 
 def embeddings(answer: object, n: int, source: str, modality: str) -> Tensor:
-    """(n, D) float32 of what `source` returned for n inputs. Raises: RLBenchError."""
+    """(n, D) float32 from what `source` returned for n inputs. Raises: RLBenchError: there is none."""
     kinds = (modality,) if modality == "text" else (modality, "image")
-    found = obvious(answer, n, [f"{kind}_{what}" for kind in kinds for what in ("embeds", "features")])
+    found = find_tensor(answer, n, [f"{kind}_{what}" for kind in kinds for what in ("embeds", "features")])
     if found is None or found.dim() != 2 or len(found) != n or not found.shape[1] or not found.is_floating_point():
         raise RLBenchError(f"{source} returned {describe(answer)} for {n} inputs; it must return a tensor ({n}, D)")
     return found.float()
 
 
 def logits_of(answer: object, n: int) -> Tensor:
-    """(n, C) float32 of what a classifier returned for n inputs, a copy of its own. Raises: RLBenchError."""
-    found = obvious(answer, n, ("logits",))
+    """(n, C) float32, a copy of what a classifier returned for n inputs. Raises: RLBenchError: there is none."""
+    found = find_tensor(answer, n, ("logits",))
     if found is None or found.dim() != 2 or len(found) != n or found.shape[1] < 2 or not found.is_floating_point():
         score = found is not None and found.shape in ((n,), (n, 1))
-        binary = "; of one score s, make them by torch.stack((-s, s), 1)" if score else ""
+        binary = "; from one score s, make them by torch.stack((-s, s), 1)" if score else ""
         raise RLBenchError(
             f"the classifier returned {describe(answer)} for {n} inputs; logits are ({n}, C) with C >= 2{binary}"
         )
     return found.float().clone()
 
 
-def obvious(answer: object, n: int, names: Sequence[str]) -> Tensor | None:
-    """The tensor that is meant: the answer itself, the part of one of these names, or the only (n, D) float part."""
+def find_tensor(answer: object, n: int, names: Sequence[str]) -> Tensor | None:
+    """The obvious tensor: the output itself, its part with one of these names, or its only (n, D) float part."""
     if isinstance(answer, np.ndarray) and answer.dtype.kind == "f":
         return torch.from_numpy(answer.astype(np.float32))
     if isinstance(answer, Tensor):

@@ -1,4 +1,4 @@
-"""An encoder of the user's own, by the name of what makes it."""
+"""A user's own encoder, by the name of the callable that makes it."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ from rlbench.core.registry import register
 
 @register("encoder", "MODULE:CALLABLE")
 def own(*, source: str) -> Encoder:
-    """Your own encoder: my_package.encoders:make, a callable without arguments, of a module here or on Python's path.
+    """Your own encoder: my_package.encoders:make, a callable without arguments in a module here or on Python's path.
 
-    It must return an `rlbench.core.Encoder`, in evaluation mode, its parameters frozen. Cell keys hold the hash of its
-    weights, its fields, and the source of its module and of what that imports from beside it.
+    It must return an `rlbench.core.Encoder` in evaluation mode with frozen parameters. Cell keys contain hashes of its
+    weights, its fields, the source of its module and of the user's modules that it imports.
+
+    Args:
+        source: MODULE:CALLABLE.
 
     Raises:
         RLBenchError: the module or the callable is missing or fails.

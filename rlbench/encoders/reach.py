@@ -1,8 +1,8 @@
-"""What an object holds: every module, tensor, array, simple value and function that it can get at.
+"""Finds every module, tensor, array, simple value and function that an object can reach.
 
-Followed are attributes (slots too), containers, bound methods, partial functions, closures, default arguments, and
-the globals that a user's own functions name. Objects of Python's library, torch, numpy and transformers are taken by
-their type alone, but for torch modules, which are opened whatever library they come from.
+The walk follows attributes and slots, containers, bound methods, partial functions, closures, default arguments, and
+the globals that a user's own functions name. Of objects from Python's library, torch, numpy and transformers, only the
+type counts; torch modules are followed whatever library they come from.
 """
 
 from __future__ import annotations
@@ -39,18 +39,18 @@ _SIMPLE = (
 )
 _TABLES = (dict, MappingProxyType, UserDict, ChainMap)
 _ROWS = (list, tuple, deque, UserList, set, frozenset)
-_OPEN = (SimpleNamespace, local)  # of Python's own classes
+_OPEN = (SimpleNamespace, local)  # classes of Python's library that are followed
 _CLOSED = frozenset({"torch", "numpy", "transformers", "tokenizers", "huggingface_hub", "safetensors", "PIL"})
 _TOWERS = ("_modules", "_parameters", "_buffers")
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks")
-_TORCH = frozenset(vars(nn.Module())) | {"name_or_path"}  # what is no field of a module: a path, of transformers
+_TORCH = frozenset(vars(nn.Module())) | {"name_or_path"}  # what is not a field of a module; transformers adds a path
 _CLASS = frozenset(vars(type("_", (), {}))) | {"__annotations__", "__slots__", "__firstlineno__", "__match_args__"}
 _GENERATED = ("__dataclass", "__static_attributes__", "__abstractmethods__", "_abc_impl", "__parameters__", "__orig_")
 
 
 @dataclass(frozen=True)
 class Name:
-    """What stands for an object that is told by a name: its type, a library's function, where else it was found."""
+    """A text in place of an object: its type, the name of a library's function, or where else it was found."""
 
     text: str
 
@@ -64,12 +64,12 @@ class Code:
 
 
 @dataclass(frozen=True)
-class Held:
-    """Something that was found, and where, such as `encoder.parts[0].net`.
+class HeldObject:
+    """An object that was found.
 
     Attributes:
-        value: a Tensor, a numpy array, a torch Module (its parts follow), a simple value or container of them, a Name
-            or a Code.
+        path: where, such as `encoder.parts[0].net`.
+        value: a Tensor, a numpy array, a torch Module (its parts follow), a simple value, a Name or a Code.
     """
 
     path: str
@@ -78,22 +78,23 @@ class Held:
 
 @dataclass(frozen=True)
 class Reach:
-    """What was found, nearer things first, and the user's modules whose classes and functions are among it."""
+    """The objects that were found, the nearest first, and the user's modules that define their classes."""
 
-    held: tuple[Held, ...]
+    held: tuple[HeldObject, ...]
     modules: frozenset[str]
 
 
 def reach(root: object, name: str = "encoder", own: Collection[str] = ()) -> Reach:
-    """All that `root` holds, itself among it.
+    """Everything that `root` can reach, including itself.
 
     Args:
+        root, name: the object to start from, and its name in the paths.
         own: top-level modules of installed plugins that count as the user's own code.
 
-    Raises: RLBenchError for more than a million objects.
+    Raises: RLBenchError: it reaches more than a million objects.
     """
     walk = _Walk(frozenset(own))
-    return Reach(tuple(walk.go(name, root)), frozenset(walk.modules))
+    return Reach(tuple(walk.walk(name, root)), frozenset(walk.modules))
 
 
 Places = Iterator[tuple[str, object]]
@@ -103,26 +104,26 @@ Places = Iterator[tuple[str, object]]
 class _Walk:
     own: frozenset[str]
     modules: set[str] = field(default_factory=set)
-    seen: dict[int, tuple[object, str]] = field(default_factory=dict)  # the objects too, so that none is freed
+    seen: dict[int, tuple[object, str]] = field(default_factory=dict)  # with the objects, so that none is freed
 
-    def go(self, name: str, root: object) -> Iterator[Held]:
+    def walk(self, name: str, root: object) -> Iterator[HeldObject]:
         left = deque([(name, root)])
         while left:
             path, value = left.popleft()
             if isinstance(value, _SIMPLE):
-                yield Held(path, value)
+                yield HeldObject(path, value)
                 continue
             if id(value) in self.seen:
-                yield Held(path, Name(f"see {self.seen[id(value)][1]}"))
+                yield HeldObject(path, Name(f"see {self.seen[id(value)][1]}"))
                 continue
             self.seen[id(value)] = value, path
             if len(self.seen) > LIMIT:
-                raise RLBenchError(f"{name} holds more than a million objects, such as {path}; keep data in tensors")
-            yield Held(path, self.told(value))
+                raise RLBenchError(f"{name} holds more than a million objects, such as {path}; store data in tensors")
+            yield HeldObject(path, self.represent(value))
             left.extend(self.parts(path, value))
 
-    def told(self, value: object) -> object:
-        """What is said of an object besides its parts."""
+    def represent(self, value: object) -> object:
+        """What the result contains for an object, besides its parts."""
         if isinstance(value, Tensor | nn.Module) or (isinstance(value, np.ndarray) and value.dtype != object):
             return value
         if isinstance(value, FunctionType) and self.is_own(value.__globals__.get("__name__")):
@@ -137,9 +138,10 @@ class _Walk:
         return Name(self.label(type(value)))
 
     def label(self, value: Any) -> str:
-        """A name that does not depend on where a user's own module lies."""
+        """A name that depends neither on the place of a user's own module nor on that of rlbench's modules."""
         module = getattr(value, "__module__", None)
-        return str(_name(value)) if self.is_own(module) else f"{module}.{_name(value)}"
+        own = str(module).partition(".")[0] == "rlbench" or self.is_own(module)
+        return str(_name(value)) if own else f"{module}.{_name(value)}"
 
     def is_own(self, module: object) -> bool:
         if not isinstance(module, str) or not (module.partition(".")[0] in self.own or sources.is_own(module)):
@@ -148,7 +150,7 @@ class _Walk:
         return True
 
     def parts(self, path: str, value: Any) -> Places:
-        """What an object holds."""
+        """The parts of an object, with their paths."""
         if isinstance(value, type):
             yield from self._class(value)
         elif isinstance(value, Tensor | ModuleType):
@@ -200,7 +202,7 @@ class _Walk:
             try:
                 yield f"{path}.{name}", cell.cell_contents
             except ValueError:
-                continue  # it is not bound yet
+                continue  # not bound yet
         yield from ((f"{path}.defaults[{k}]", one) for k, one in enumerate(value.__defaults__ or ()))
         yield from ((f"{path}.defaults[{k}]", one) for k, one in (value.__kwdefaults__ or {}).items())
         yield from ((f"{path}.{key}", one) for key, one in vars(value).items())
@@ -208,7 +210,7 @@ class _Walk:
             yield from self._globals(value)
 
     def _globals(self, value: FunctionType) -> Places:
-        """What a user's function takes from its module, and from the user's modules that this one imports."""
+        """The globals that a user's function uses, of its module and of the user's modules that its module imports."""
         names, module = sorted(set(_names(value.__code__))), str(value.__globals__.get("__name__"))
         for name in (n for n in names if n in value.__globals__):
             one = value.__globals__[name]
@@ -219,14 +221,14 @@ class _Walk:
                 yield from self._shared(module, name, one)
 
     def _shared(self, module: str, name: str, one: object) -> Places:
-        """A global; of one that fills while it is used, such as a cache, the modules alone."""
+        """A global; if it fills during use, as a cache does, only the torch modules in it."""
         if isinstance(one, dict | list | set) and sources.starts_empty(module, name):
             yield from _modules_in(name, one)
         else:
             yield name, one
 
     def _class(self, value: type) -> Places:
-        """What the user's own classes of an object's say; of a container of theirs the modules, since it may fill."""
+        """Attributes of a user's own classes; of containers, which may fill, only the torch modules in them."""
         for cls in (c for c in value.__mro__ if self.is_own(c.__module__)):
             for key, one in vars(cls).items():
                 if key in _CLASS or key.startswith(_GENERATED):
@@ -261,18 +263,18 @@ def _are_plain(values: Collection[object]) -> bool:
 
 
 def _fields(path: str, value: Any) -> Places:
-    """Attributes, those in slots too."""
+    """Attributes and slots."""
     yield from ((f"{path}.{key}", one) for key, one in (getattr(value, "__dict__", None) or {}).items())
     for cls in type(value).__mro__:
         slots = vars(cls).get("__slots__", ())
         for key in (slots,) if isinstance(slots, str) else slots:
-            kept = f"_{cls.__name__.lstrip('_')}{key}" if key.startswith("__") and not key.endswith("__") else key
-            if key not in ("__dict__", "__weakref__") and hasattr(value, kept):
-                yield f"{path}.{key}", getattr(value, kept)
+            attribute = f"_{cls.__name__.lstrip('_')}{key}" if key.startswith("__") and not key.endswith("__") else key
+            if key not in ("__dict__", "__weakref__") and hasattr(value, attribute):
+                yield f"{path}.{key}", getattr(value, attribute)
 
 
 def _wrapped(value: Any) -> list[tuple[str, object]] | None:
-    """The parts of what is put around a function; None for anything else."""
+    """The parts of a wrapper around a function; None for anything else."""
     if isinstance(value, functools.partial | functools.partialmethod):
         return [("func", value.func), ("args", value.args), ("keywords", value.keywords)]
     if isinstance(value, MethodType):

@@ -1,25 +1,25 @@
-"""Retrieval: which of a gallery's captions belong to a medium, and which of its media to a caption?
+"""Retrieval: which captions of a gallery belong to a medium, and which media to a caption?
 
 The score of a medium x and a caption t is logit_scale * cos(e(x), e(t)). As a classifier, a gallery's classes are the
-captions of each medium, and the logit of a class is the score of its best caption. So "correct" means R@1 of x-to-text,
-a tie being an error, and an attack on x with any loss on these logits (cross-entropy, margin, DLR) lowers the rank of
-the true captions: clean-correct media are attacked until another medium's caption is nearer. A task whose field `at` is
-5 or 10 has R@5 or R@10 in its place: the 4 or 9 strongest rivals of each medium are out of the game, at any point that
-the attack tries, so that it has to push the true captions behind them all and one more.
+captions of each medium, and the logit of a class is the score of its best caption. So "correct" means x-to-text
+R@1, where a tie is an error. An attack on x with any loss on these logits (cross-entropy, margin, DLR) lowers the rank
+of the true captions: it attacks clean-correct media until another medium's caption is nearer. If the field `at` of a
+task is 5 or 10, "correct" means R@5 or R@10: at every point that the attack tries, the 4 or 9 strongest rivals of a
+medium are left out, so the attack has to push the true captions behind all of them and one more.
 
-What is recorded besides, from the embeddings of the very media that the judge spoke of:
+Also recorded, from the embeddings of the same media that the judge evaluated:
 
-- x-to-text R@5 and R@10: the rank of a medium is that of its captions among the gallery's, where a medium's captions
-  score as the best of them;
-- text-to-x R@1, R@5 and R@10: the rank of a caption is that of its best medium among the media that were evaluated,
-  each attacked against its own captions. All ranks are computed anew among the attacked media. Where these are a part
-  of the gallery, N media, the names end in " of N": to find a medium among fewer is easier.
+- x-to-text R@5 and R@10: the rank of a medium is that of its captions among the gallery's, where a set of captions
+  has the score of its best caption;
+- text-to-x R@1, R@5 and R@10: the rank of a caption is that of its best medium among the evaluated media, each
+  attacked against its own captions; all ranks are computed among the attacked media. If only N media of the gallery
+  are evaluated, the names end in " of N": finding a medium among fewer is easier.
 
-Under attack, "correct" is the robust recall; the others are bounds from above: the attack stops at the next rank, it
-leaves media alone that are not so far in front when clean, and it raises no medium for captions of others. Ties count
-against the encoder. Recall as in Radford et al., 2021, https://arxiv.org/abs/2103.00020, with several captions as in
-Luo et al., 2021, https://arxiv.org/abs/2104.08860, and Zhu et al., 2023, https://arxiv.org/abs/2310.01852. Who ranks
-such captions one by one has the same x-to-text R@1, and R@5 and R@10 that are not higher.
+Under attack, "correct" is the robust recall. The other recalls are upper bounds: the attack stops at the next rank, it
+skips media that are not clean-correct, and it raises no medium for the captions of others. Ties count as errors. Recall
+as in Radford et al., 2021, https://arxiv.org/abs/2103.00020, with several captions as in Luo et al., 2021,
+https://arxiv.org/abs/2104.08860, and Zhu et al., 2023, https://arxiv.org/abs/2310.01852. Ranking the captions one by
+one gives the same x-to-text R@1, and an R@5 and R@10 that are not higher.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ from rlbench.encoders.outputs import embed, embed_text
 DEPTHS = (1, 5, 10)
 
 
-_BATCH = 256  # captions that are embedded at a time
+_BATCH = 256  # captions per call
 
 
 @runtime_checkable
 class Paired(Protocol):
-    """What a task of retrieval adds."""
+    """What a retrieval task adds to a Task."""
 
     @property
     def captions(self) -> tuple[tuple[str, ...], ...]:
@@ -60,7 +60,7 @@ class Retriever(ZeroShot):
     Attributes:
         anchors: (M, D) unit embeddings of all captions.
         owners: (M,) int64, the class of each.
-        at: what counts as correct: a rank up to this one.
+        at: a rank up to this one counts as correct.
     """
 
     owners: Tensor
@@ -68,7 +68,7 @@ class Retriever(ZeroShot):
 
     def __call__(self, x: Tensor) -> Tensor:
         """(B, *box.shape) in the box -> (B, C) logits, differentiable in x."""
-        return best(super().__call__(x), self.owners.to(x.device))
+        return score_classes(super().__call__(x), self.owners.to(x.device))
 
     def features(self, x: Tensor, batch_size: int) -> Tensor:
         """(B, *box.shape) -> (B, D) unit embeddings; these passes are not counted."""
@@ -76,13 +76,20 @@ class Retriever(ZeroShot):
             parts = [x[i : i + batch_size] for i in range(0, len(x), batch_size)]
             return torch.cat([embed(self.encoder, part, self.modality) for part in parts])
 
-    def twins(self) -> tuple[int, int] | None:
-        """None: the captions of a gallery may well say the same."""
+    def find_duplicate_anchors(self) -> tuple[int, int] | None:
+        """None: a gallery may have equal captions."""
         return None
 
 
-def best(scores: Tensor, owners: Tensor) -> Tensor:
-    """(B, M) scores of captions -> (B, C), for each class that of its best caption. owners: (M,), all of 0..C-1."""
+def score_classes(scores: Tensor, owners: Tensor) -> Tensor:
+    """The score of each class, which is that of its best caption.
+
+    Args:
+        scores: (B, M), of the captions.
+        owners: (M,) int64, the class of each caption; all of 0..C-1 occur.
+
+    Returns: (B, C).
+    """
     if len(owners) == int(owners.max()) + 1:
         return scores[:, owners.argsort()]
     empty = scores.new_full((len(scores), int(owners.max()) + 1), float("-inf"))
@@ -90,21 +97,21 @@ def best(scores: Tensor, owners: Tensor) -> Tensor:
 
 
 def head_of(encoder: Encoder, modality: Modality, task: Task) -> ZeroShot:
-    """The classifier of a task: by its captions or its classes' prompts, of whole clips or of views."""
+    """The classifier of a task: by captions or by the prompts of its classes, of whole clips or of several views."""
     if isinstance(task, Paired):
         return retriever(encoder, modality, task.captions, at=getattr(task, "at", 1))
     head, views = zero_shot(encoder, modality, task.classes, task.templates), getattr(task, "views", 1)
     return head if views == 1 else Viewed(**vars(head), views=views)
 
 
-def prompted(task: Task) -> str:
-    """Hash of what a task gives the text tower: anchors may differ by the tower, or by this choice."""
+def hash_prompts(task: Task) -> str:
+    """A hash of the texts that a task gives the text tower, on which the anchors depend besides the tower."""
     texts = list(task.captions) if isinstance(task, Paired) else [prompts(c.name, task.templates) for c in task.classes]
     return hashlib.sha256(json.dumps(texts).encode()).hexdigest()[:16]
 
 
 def first_and_last(task: Task) -> tuple[str, str]:
-    """A prompt of the first class and one of the last: captions, or the classes' names in the first template."""
+    """One prompt each of the first and the last class: a caption, or the class name in the first template."""
     if isinstance(task, Paired):
         return task.captions[0][0], task.captions[-1][0]
     ends = task.classes[0], task.classes[-1]
@@ -113,7 +120,16 @@ def first_and_last(task: Task) -> tuple[str, str]:
 
 
 def retriever(encoder: Encoder, modality: Modality, captions: Sequence[Sequence[str]], *, at: int = 1) -> Retriever:
-    """Embeds a gallery's captions once, as they are. Raises: DataError where it has too few for this rank."""
+    """A classifier of media, for which the captions of a gallery are embedded once.
+
+    Args:
+        encoder: embeds media and captions.
+        modality: of the media.
+        captions: one or more of each class, used without templates.
+        at: a rank up to this one counts as correct.
+
+    Raises: DataError: there are too few captions for this rank.
+    """
     if len(captions) <= at:
         raise DataError(
             f"a gallery of {len(captions)} sets of captions is too small for R@{at}; give more, or a smaller at"

@@ -59,7 +59,7 @@ MISTAKES = {
     "good:asks": ("good:asks needs size, and is called without arguments",),
     "good:raises": ("good:raises raised ValueError: out of range (good.py, line 3)",),
     "good:empty": ("good:empty raised KeyError",),
-    "good:none": ("returned NoneType, which is no encoder",),
+    "good:none": ("returned NoneType, which is not an encoder",),
     "good:unknown": ("good:unknown: no model named 'fair'",),
     "./good:make": ("your own encoder is MODULE:CALLABLE, without a folder",),
     "__main__:make": ("can't be made in another process; write it to a file",),

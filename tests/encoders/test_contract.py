@@ -1,4 +1,4 @@
-"""Every slip in an encoder of one's own is one line that names the model, the field and what is needed."""
+"""A mistake in a user's encoder is one line that names the model, the field and what is required."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 import pytest
 import torch
 from commands import Call, fails
-from slips import ACCEPTED, SLIPS, Good
+from faulty_encoders import ACCEPTED, MISTAKES, Good
 from tiny_suite import counts, suite_file
 
 from rlbench.core.errors import RLBenchError
@@ -18,26 +18,34 @@ from rlbench.engine.block.evaluate import prepare
 from rlbench.engine.run.runner import run
 
 
-@pytest.mark.parametrize("name", SLIPS)
-def test_a_slip_is_one_line_that_names_model_and_field(name: str, tmp_path) -> None:
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_is_one_line_that_names_model_and_field(name: str, tmp_path) -> None:
     suite = load_suite(suite_file(tmp_path))
     with pytest.raises(RLBenchError) as caught:
-        prepare(suite, f"slips:{name}")
+        prepare(suite, f"faulty_encoders:{name}")
     line = str(caught.value)
-    assert line.startswith(f"slips:{name}") and "\n" not in line, line
-    for word in SLIPS[name][1]:
+    assert line.startswith(f"faulty_encoders:{name}") and "\n" not in line, line
+    for word in MISTAKES[name][1]:
         assert word in line, line
 
 
-def test_at_the_command_line_a_slip_exits_with_2_before_anything_is_written(call: Call, tmp_path) -> None:
-    arguments = ("run", "--suite", suite_file(tmp_path), "--model", "slips:embed_norm", "--out", tmp_path / "out")
-    fails(call(*arguments), "slips:embed_norm: embed", "norm 13", untouched=tmp_path / "out")
+def test_at_the_command_line_a_mistake_exits_with_2_before_anything_is_written(call: Call, tmp_path) -> None:
+    arguments = (
+        "run",
+        "--suite",
+        suite_file(tmp_path),
+        "--model",
+        "faulty_encoders:embed_norm",
+        "--out",
+        tmp_path / "out",
+    )
+    fails(call(*arguments), "faulty_encoders:embed_norm: embed", "norm 13", untouched=tmp_path / "out")
 
 
 @pytest.mark.parametrize("name", ACCEPTED)
-def test_what_has_one_meaning_gives_the_numbers_of_the_right_encoder(name: str, tmp_path) -> None:
+def test_an_output_of_another_type_gives_the_numbers_of_the_right_encoder(name: str, tmp_path) -> None:
     suite = suite_file(tmp_path, 24)
-    right, taken = (run(suite, f"slips:{m}", out=tmp_path / m, workers=1) for m in ("Good", name))
+    right, taken = (run(suite, f"faulty_encoders:{m}", out=tmp_path / m, workers=1) for m in ("Good", name))
     assert (right[0].n_correct or 0) > 0 and not any(record.error for record in (*right, *taken))
     if name != "Half":  # its last bits are its own
         assert counts(taken) == counts(right)

@@ -66,13 +66,13 @@ def test_hashed_text_is_the_same_everywhere() -> None:
     embedding = text(["a thermal image of a dog.", "A THERMAL image of a dog", "a thermal image of a cat."])
     assert torch.equal(embedding[0], embedding[1]) and not torch.equal(embedding[0], embedding[2])
     bits = np.random.Generator(np.random.Philox(zlib.crc32(b"common"))).integers(0, 2, 64)
-    empty = text([""])[0]  # nothing but what all prompts share
+    empty = text([""])[0]  # only what all prompts share
     assert torch.allclose(empty, torch.from_numpy(2.0 * bits - 1.0).float() / 8)
     assert zlib.crc32(b"common") == 0xE5EC7051 and "".join(map(str, bits[:16])) == "0101000000011010"
 
 
 def test_hashed_text_has_the_geometry_of_a_text_tower() -> None:
-    """Prompts share a direction; kin are closer; templates change little."""
+    """Prompts share a direction; related ones are closer; templates change little."""
     text = HashedText()
     names = ["dog", "car", "person", "cup of coffee", "building", "campfire", "pipe", "airplane", "bicycle", "cat"]
     rows = text([f"a thermal image of a {name}." for name in names])

@@ -52,7 +52,7 @@ def test_anchors_are_the_normalised_mean_of_the_prompts() -> None:
     assert torch.allclose(head.anchors, by_hand / by_hand.norm(dim=1, keepdim=True), atol=1e-6)
     x = torch.nn.functional.normalize(torch.randn(4, 64, generator=torch.Generator().manual_seed(0)))
     assert torch.allclose(head(x), 10.0 * x @ head.anchors.T)
-    assert head.twins() is None
+    assert head.find_duplicate_anchors() is None
 
 
 def test_the_hash_is_of_the_anchors() -> None:
@@ -63,4 +63,4 @@ def test_the_hash_is_of_the_anchors() -> None:
 
 
 def test_classes_with_one_anchor_are_found() -> None:
-    assert ZeroShot(TextOnly(), "image", torch.eye(4)[[0, 1, 2, 1]]).twins() == (1, 3)
+    assert ZeroShot(TextOnly(), "image", torch.eye(4)[[0, 1, 2, 1]]).find_duplicate_anchors() == (1, 3)

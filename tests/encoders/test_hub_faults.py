@@ -1,4 +1,4 @@
-"""Files of a checkpoint in any shape: one line or a working encoder, and nothing of them is run."""
+"""Arbitrary files of a checkpoint give one error line or a working encoder, and none of their code runs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Code:
         return print, ("this must never be printed",)
 
 
-def _compressed(path: Path) -> None:
+def _compress(path: Path) -> None:
     torch.save({"a": torch.zeros(10**6)}, path)
     with zipfile.ZipFile(path) as plain:
         members = {member.filename: plain.read(member) for member in plain.infolist()}
@@ -43,20 +43,20 @@ def _cut(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("saved", "said"),
+    ("saved", "message"),
     [
         ({"a": Code()}, r"is refused: it holds code \(print\), which is never run; ask its author for safetensors"),
         ([torch.ones(1)], "must hold tensors by name and nothing else"),
         (torch.ones(1), "must hold tensors by name and nothing else"),
         (None, "must hold tensors by name and nothing else"),
         ({"a": {"b": torch.ones(1)}}, "must hold tensors by name and nothing else"),
-        ({"a": torch.eye(3).to_sparse()}, "holds a, which is no plain tensor"),
-        ({"a": torch.ones(2, device="meta")}, "holds a, which is no plain tensor"),
+        ({"a": torch.eye(3).to_sparse()}, "holds a, which is not a plain tensor"),
+        ({"a": torch.ones(2, device="meta")}, "holds a, which is not a plain tensor"),
         ({"a": torch.zeros(1).expand(10**10)}, r"holds a of shape \(10000000000,\), but fewer values than that"),
         ({"a": torch.ones(2).to(torch.float8_e4m3fn)}, r"in torch\.float8_e4m3fn: quantised weights can't be used"),
         ({"a": torch.ones(2, dtype=torch.int8)}, r"in torch\.int8: quantised weights can't be used"),
         ({"a": torch.tensor([1.0, float("nan")])}, "not finite: a"),
-        (_compressed, "is compressed, as torch writes none"),
+        (_compress, "is compressed, which torch never does"),
         (_cut, "can't be read, or is truncated"),
         (lambda path: path.write_bytes(b""), "can't be read, or is truncated"),
         (lambda path: path.write_bytes(b"<!doctype html>"), "holds code or more than tensors, or is truncated"),
@@ -64,16 +64,16 @@ def _cut(path: Path) -> None:
         (lambda path: path.write_bytes(b"version https://git-lfs.github.com/spec/v1\n"), "a pointer of Git LFS"),
     ],
 )
-def test_a_pickle_that_is_no_plain_dictionary_of_tensors(tmp_path, capfd, saved: Any, said) -> None:
+def test_a_pickle_that_is_no_plain_dictionary_of_tensors(tmp_path, capfd, saved: Any, message) -> None:
     path = tmp_path / "pytorch_model.bin"
     saved(path) if callable(saved) else torch.save(saved, path)
-    with pytest.raises(CheckpointError, match=said) as caught:
+    with pytest.raises(CheckpointError, match=message) as caught:
         read_weights(path)
     assert "weights_only" not in str(caught.value) and "PyTorch" not in str(caught.value)
     assert capfd.readouterr() == ("", "")
 
 
-def test_advice_to_load_code_is_passed_on_by_no_one(tmp_path) -> None:
+def test_torch_s_advice_to_load_code_is_not_passed_on(tmp_path) -> None:
     torch.save({"a": Code()}, tmp_path / "a.bin")
     with pytest.raises(pickle.UnpicklingError, match="weights_only") as caught:
         torch.load(tmp_path / "a.bin", weights_only=True)
@@ -81,34 +81,34 @@ def test_advice_to_load_code_is_passed_on_by_no_one(tmp_path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "said"),
+    ("values", "message"),
     [
         ({"auto_map": {"AutoModel": "code.Mine"}}, "names code of the checkpoint"),
         ({"quantization_config": {"quant_method": "bitsandbytes"}}, "quantised weights can't be used"),
-        ({"text_config": {"num_hidden_layers": 10**9}}, "says .* layers, which the weights' .* tensors can't be"),
-        ({"text_config": {"vocab_size": 10**9}}, "describes .* numbers; the weights are"),
+        ({"text_config": {"num_hidden_layers": 10**9}}, "says .* layers, but the weights are only .* tensors"),
+        ({"text_config": {"vocab_size": 10**9}}, "describes .* values; the weights are"),
         ({"vision_config": {"hidden_size": 10**7}}, "describes"),
-        ({"vision_config": {"hidden_size": -1}}, "describes no clip that transformers can make"),
+        ({"vision_config": {"hidden_size": -1}}, "does not describe a clip that transformers can make"),
         ({"vision_config": []}, "config"),
         ({"text_config": "all"}, "config"),
-        ({"projection_dim": 10**30}, "describes no clip"),
-        ({"text_config": {"hidden_act": "\x1b[31mred"}}, r"describes no clip .*\\x1b\[31mred"),
+        ({"projection_dim": 10**30}, "does not describe a clip"),
+        ({"text_config": {"hidden_act": "\x1b[31mred"}}, r"does not describe a clip .*\\x1b\[31mred"),
         ({"model_type": ["clip"]}, "hf: takes clip"),
-        ({"model_type": "\x1b[2J"}, r"is a model of the type '\\x1b\[2J'"),
+        ({"model_type": "\x1b[2J"}, r"is a model of type '\\x1b\[2J'"),
         ({"architectures": {"a": 1}, "model_type": "clip", "return_dict": "no"}, ""),
     ],
 )  # fmt: skip
-def test_a_config_of_any_kind_is_one_line(tmp_path, values, said) -> None:
+def test_a_config_of_any_kind_is_one_line(tmp_path, values, message) -> None:
     checkpoint(tmp_path)
     path = tmp_path / "config.json"
     whole = json.loads(path.read_text())
     for key, value in values.items():
         whole[key] = {**whole[key], **value} if isinstance(value, dict) and isinstance(whole.get(key), dict) else value
     path.write_text(json.dumps(whole))
-    if not said:
+    if not message:
         load_encoder(f"hf:{tmp_path}")
         return
-    with pytest.raises(CheckpointError, match=said):
+    with pytest.raises(CheckpointError, match=message):
         load_encoder(f"hf:{tmp_path}")
 
 
@@ -139,7 +139,7 @@ def _places(value: object, path: tuple = ()) -> list[tuple]:
     return [place for key, one in inner for place in ((*path, key), *_places(one, (*path, key)))]
 
 
-def _changed(data: bytes, draw) -> bytes:
+def _change(data: bytes, draw) -> bytes:
     """A value of a JSON file replaced, or its bytes cut, flipped or doubled."""
     if draw(st.booleans()) and data.startswith(b"{"):
         found = json.loads(data)
@@ -159,7 +159,7 @@ def test_any_folder_is_one_line_or_a_working_encoder(whole, tmp_path_factory, dr
     folder = tmp_path_factory.mktemp("changed")
     kind, name = draw.draw(st.sampled_from(sorted(whole))), draw.draw(st.sampled_from((*FILES, "model.safetensors")))
     shutil.copytree(whole[kind], folder, dirs_exist_ok=True)
-    (folder / name).write_bytes(_changed((folder / name).read_bytes(), draw.draw))
+    (folder / name).write_bytes(_change((folder / name).read_bytes(), draw.draw))
     try:
         encoder = load_encoder(f"hf:{folder}")
     except RLBenchError as error:

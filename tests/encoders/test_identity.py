@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hidings import CALLABLES, HIDINGS, OWN, PARTS
+from encoder_sources import CALLABLES, OWN, PARTS, WEIGHT_PLACES
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
@@ -42,7 +42,7 @@ def _identity(name: str) -> Identity:
 
 encoders = st.tuples(
     st.sampled_from(sorted(VARIANTS)),
-    st.sampled_from(sorted(HIDINGS)),
+    st.sampled_from(sorted(WEIGHT_PLACES)),
     st.integers(0, 1),  # the seed of the weights
     st.integers(0, 1),  # a field
     st.sampled_from(["", "+jpeg", "+blur", "+jpeg+blur"]),
@@ -53,7 +53,7 @@ encoders = st.tuples(
 @given(one=encoders, other=encoders, alike=st.lists(st.booleans(), min_size=5, max_size=5))
 def test_equal_if_and_only_if_all_that_matters_is_equal(one, other, alike, packages) -> None:
     other = tuple(a if same else b for a, b, same in zip(one, other, alike, strict=True))
-    names = [f"{package}.own:{hiding}_{seed}_{k}{defence}" for package, hiding, seed, k, defence in (one, other)]
+    names = [f"{package}.own:{place}_{seed}_{k}{defence}" for package, place, seed, k, defence in (one, other)]
     equal = (VARIANTS[one[0]], *one[1:]) == (VARIANTS[other[0]], *other[1:])
     assert (_identity(names[0]) == _identity(names[1])) == equal, names
 
@@ -66,7 +66,7 @@ def test_weights_that_change_under_one_name_are_another_encoder() -> None:
     torch.save({"w": torch.zeros(4, 64)}, weights)
     again = load("first.own:from_file", "image")
     assert again.identity != before.identity and not torch.equal(again.encoder.net.w, before.encoder.net.w)
-    with pytest.raises(RLBenchError, match=r"another one each time .*: its checkpoint and weights differ, such as"):
+    with pytest.raises(RLBenchError, match=r"different each time .*: its checkpoint and weights differ, such as"):
         load("first.own:from_file", "image", known=before.identity)
 
 
@@ -86,13 +86,13 @@ def test_a_stated_checksum_does_not_hide_other_weights() -> None:
     assert one.checkpoint != other.checkpoint and one.facts["stated checksum"] == other.facts["stated checksum"] != ""
 
 
-def test_what_identity_says_is_added_and_must_be_plain() -> None:
-    one, other, same = (_identity(f"first.own:says_{what}") for what in ("a", "b", "mapping"))
+def test_what_identity_states_is_added_and_must_be_plain() -> None:
+    one, other, same = (_identity(f"first.own:states_{what}") for what in ("a", "b", "mapping"))
     assert len({tuple(sorted(i.facts.items())) for i in (one, other, same)}) == 3
     with pytest.raises(RLBenchError, match=r"identity\(\) returned int; it must return a text or a mapping"):
-        _identity("first.own:says_number")
-    with pytest.raises(RLBenchError, match=r"identity\(\) holds a value that is no text, number, list or mapping"):
-        _identity("first.own:says_tensor")
+        _identity("first.own:states_number")
+    with pytest.raises(RLBenchError, match=r"identity\(\) holds a value that is not a text, number, list or mapping"):
+        _identity("first.own:states_tensor")
 
 
 def test_traits_the_box_and_the_scale_are_declared() -> None:
@@ -112,10 +112,10 @@ def test_random_weights_have_a_hash_of_their_own() -> None:
     assert len(one.checkpoint) == 64 and one != other and one.facts["weights"]
 
 
-def test_an_encoder_that_draws_without_a_seed_is_told_from_itself() -> None:
+def test_an_encoder_with_unseeded_weights_differs_from_itself() -> None:
     before = load("first.own:unseeded", "image").identity
     load("first.own:unseeded", "image")
-    with pytest.raises(RLBenchError, match=r"such as encoder\.net\.w; seed what it draws"):
+    with pytest.raises(RLBenchError, match=r"such as encoder\.net\.w; seed its random numbers"):
         load("first.own:unseeded", "image", known=before)
 
 

@@ -1,4 +1,4 @@
-"""LanguageBind as an encoder: boxes, towers that can be trained and saved, one text tower, the hub out of reach."""
+"""LanguageBind as an encoder: boxes, training and saving of towers, one text tower, the hub when offline."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ VISION = VisionSizes(hidden=64, mlp=96, layers=2, heads=4, patch=7, height=28, w
 WORDS = ["a", "photo", "of", "dog", "cat"]
 
 
-def made(**fields: object) -> LanguageBind:
+def make(**fields: object) -> LanguageBind:
     encoder = registry.make("encoder", "languagebind", {"size": "tiny", **fields})
     assert isinstance(encoder, LanguageBind)
     return encoder
@@ -37,7 +37,7 @@ def inputs(box: Box, n: int = 2) -> torch.Tensor:
 
 
 def test_every_modality_has_its_box_and_gradients() -> None:
-    encoder = made(fresh=list(MODALITIES))
+    encoder = make(fresh=list(MODALITIES))
     check_frozen(encoder, "tiny")
     shapes = {m: box.shape for m, box in encoder.boxes.items()}
     assert shapes == {
@@ -55,15 +55,15 @@ def test_every_modality_has_its_box_and_gradients() -> None:
         torch.testing.assert_close(encoder.tower(modality)(x), encoder.features(x, modality))
         (gradient,) = torch.autograd.grad(embedded[:, 0].sum(), x)
         assert gradient.isfinite().all() and (gradient != 0).flatten(1).any(1).all()
-    assert made(fresh=["thermal"], thermal=3).boxes["thermal"].shape == (3, 28, 28)
-    waves = made(fresh=["audio"], audio="waveform", seconds=0.5).boxes["audio"]
+    assert make(fresh=["thermal"], thermal=3).boxes["thermal"].shape == (3, 28, 28)
+    waves = make(fresh=["audio"], audio="waveform", seconds=0.5).boxes["audio"]
     assert (waves.shape, waves.low, waves.high, waves.unit) == ((1, 8000), -1, 1, "waveform")
     with pytest.raises(ModalityError, match="has no audio; it has thermal"):
-        made(fresh=["thermal"]).embed(inputs(waves), "audio")
-    with pytest.raises(ModalityError, match="needs a modality, by files or fresh"):
-        made()
+        make(fresh=["thermal"]).embed(inputs(waves), "audio")
+    with pytest.raises(ModalityError, match="needs a modality: give files or fresh"):
+        make()
     with pytest.raises(FieldError, match="thermal is 2"):
-        made(fresh=["thermal"], thermal=2)
+        make(fresh=["thermal"], thermal=2)
 
 
 def test_the_published_sizes_are_those_of_vit_l_14() -> None:
@@ -84,7 +84,7 @@ def test_the_published_sizes_are_those_of_vit_l_14() -> None:
 @pytest.mark.parametrize(("modality", "fields"), [("thermal", {}), ("audio", {"audio": "waveform", "seconds": 0.08})])
 def test_the_loss_s_gradient_reaches_raw_inputs(modality, fields) -> None:
     """In float64, along random directions, against central differences."""
-    encoder = made(fresh=[modality], **fields).double()
+    encoder = make(fresh=[modality], **fields).double()
     box = encoder.boxes[modality]
     anchors = normalize(torch.randn(3, 24, generator=torch.Generator().manual_seed(1)).double())
 
@@ -104,7 +104,7 @@ def test_the_loss_s_gradient_reaches_raw_inputs(modality, fields) -> None:
 def test_checkpointing_changes_no_gradient(modality) -> None:
     gradients = []
     for again in (False, True):
-        encoder = made(fresh=[modality])
+        encoder = make(fresh=[modality])
         tower = encoder.tower(modality).requires_grad_(True)
         if again:
             tower.gradient_checkpointing_enable()
@@ -118,41 +118,41 @@ def test_checkpointing_changes_no_gradient(modality) -> None:
 
 def test_a_trained_tower_is_saved_and_read_again(tmp_path) -> None:
     first, path, x = (
-        made(fresh=["video"], seed=3),
+        make(fresh=["video"], seed=3),
         tmp_path / "tower.safetensors",
-        inputs(made(fresh=["video"]).boxes["video"]),
+        inputs(make(fresh=["video"]).boxes["video"]),
     )
     with torch.no_grad():
         first.tower("video").vision.visual_projection.weight += 1
     first.save("video", path)
-    again = made(files={"video": path})
+    again = make(files={"video": path})
     assert torch.equal(again.features(x, "video"), first.features(x, "video"))
     assert torch.equal(again.embed_text(WORDS), first.embed_text(WORDS)) and again.boxes == first.boxes
     check_frozen(again, "saved")
     data = path.read_bytes()
     again.save("video", path)
     assert path.read_bytes() == data
-    made(fresh=["thermal"], thermal=3).save("thermal", tmp_path / "thermal")
-    assert made(files={"thermal": tmp_path / "thermal"}).boxes["thermal"].shape[0] == 3
-    assert made(files={"thermal": tmp_path / "thermal"}, thermal=1).boxes["thermal"].shape[0] == 1
-    with pytest.raises(CheckpointError, match="is a tower of video; image was asked for"):
-        made(files={"image": path})
-    with pytest.raises(CheckpointError, match="is bound to another text tower than that of fresh tiny 3"):
-        made(fresh=["image"], seed=4).save("image", tmp_path / "image")
-        made(files={"video": path, "image": tmp_path / "image"})
+    make(fresh=["thermal"], thermal=3).save("thermal", tmp_path / "thermal")
+    assert make(files={"thermal": tmp_path / "thermal"}).boxes["thermal"].shape[0] == 3
+    assert make(files={"thermal": tmp_path / "thermal"}, thermal=1).boxes["thermal"].shape[0] == 1
+    with pytest.raises(CheckpointError, match="is a tower for video; image was requested"):
+        make(files={"image": path})
+    with pytest.raises(CheckpointError, match="was trained with another text tower than that of fresh tiny 3"):
+        make(fresh=["image"], seed=4).save("image", tmp_path / "image")
+        make(files={"video": path, "image": tmp_path / "image"})
     for faulty in (data[:-10], b"", b"not safetensors"):
         path.write_bytes(faulty)
         with pytest.raises(CheckpointError, match=r"tower\.safetensors can't be read as a saved tower"):
-            made(files={"video": path})
+            make(files={"video": path})
     save_file({"a": torch.ones(1)}, path, metadata={"rlbench": json.dumps({"modality": "video", "sizes": {}})})
     with pytest.raises(CheckpointError, match="does not hold the tower that it describes"):
-        made(files={"video": path})
+        make(files={"video": path})
 
 
 def test_seeds_draw_different_towers_and_texts() -> None:
-    x, first = inputs(made(fresh=["image"]).boxes["image"]), made(fresh=["image"])
-    assert torch.equal(made(fresh=["image"]).embed(x, "image"), first.embed(x, "image"))
-    other = made(fresh=["image"], seed=1)
+    x, first = inputs(make(fresh=["image"]).boxes["image"]), make(fresh=["image"])
+    assert torch.equal(make(fresh=["image"]).embed(x, "image"), first.embed(x, "image"))
+    other = make(fresh=["image"], seed=1)
     assert (other.embed(x, "image") - first.embed(x, "image")).abs().max() > 0.1
     assert other.sha256 != first.sha256
     rows = first.embed_text([f"a photo of a {name}." for name in ("dog", "cat", "dog")])
@@ -168,8 +168,8 @@ def test_words_are_hashed_between_begin_and_end() -> None:
     assert ids[2].tolist() == [98, *[99] * 5] and torch.equal(ids[0, :3], HashedTokens(100, 6)(["a DOG"])[0][0, :3])
 
 
-def published(folder: Path, modality: Modality, seed: int = 0, text_seed: int = 0) -> Path:
-    """A checkpoint as the hub has it, tiny, with a byte-pair vocabulary of a few words."""
+def write_checkpoint(folder: Path, modality: Modality, seed: int = 0, text_seed: int = 0) -> Path:
+    """Writes a tiny checkpoint laid out as on the hub, with a byte-pair vocabulary of a few words."""
     pieces = {letter for word in WORDS for letter in word}
     merges, vocabulary = [], [*sorted(pieces), *sorted(f"{letter}</w>" for letter in pieces)]
     for word in WORDS:
@@ -195,8 +195,8 @@ def published(folder: Path, modality: Modality, seed: int = 0, text_seed: int = 
 
 
 def test_published_checkpoints_share_their_text_tower(tmp_path) -> None:
-    files = {m: published(tmp_path / m, m, seed) for seed, m in enumerate(("thermal", "image"))}
-    encoder = made(files=files)
+    files = {m: write_checkpoint(tmp_path / m, m, seed) for seed, m in enumerate(("thermal", "image"))}
+    encoder = make(files=files)
     assert set(encoder.boxes) == {"thermal", "image"} and len(set(encoder.sha256.values())) == 2
     tokens = ClipTokens(files["thermal"], encoder.text.tower.sizes.vocabulary, 16)
     ids, mask = tokens(["A photo of a dog", "cat"])
@@ -205,25 +205,25 @@ def test_published_checkpoints_share_their_text_tower(tmp_path) -> None:
     rows = encoder.embed_text(["a photo of a dog", "A  photo of a DOG", "a photo of a cat"])
     torch.testing.assert_close(rows[0], rows[1])
     encoder.save("thermal", tmp_path / "saved")
-    x, again = inputs(encoder.boxes["thermal"]), made(files={"thermal": tmp_path / "saved"})
+    x, again = inputs(encoder.boxes["thermal"]), make(files={"thermal": tmp_path / "saved"})
     assert torch.equal(again.embed(x, "thermal"), encoder.embed(x, "thermal"))
     assert torch.equal(again.embed_text(["a cat"]), encoder.embed_text(["a cat"]))
     named, x = load_encoder(f"hf:{files['thermal']}", "thermal"), inputs(encoder.boxes["thermal"])
     assert torch.equal(named.embed(x, "thermal"), encoder.embed(x, "thermal"))
-    with pytest.raises(CheckpointError, match="is bound to another text tower than that of folder"):
-        made(files={**files, "depth": published(tmp_path / "depth", "depth", text_seed=1)})
+    with pytest.raises(CheckpointError, match="was trained with another text tower than that of folder"):
+        make(files={**files, "depth": write_checkpoint(tmp_path / "depth", "depth", text_seed=1)})
     moved = files["thermal"].rename(tmp_path / "moved")
-    with pytest.raises(CheckpointError, match="there is no checkpoint's folder"):
-        made(files={"thermal": tmp_path / "saved"})
-    again = made(files={"thermal": tmp_path / "saved"}, text=str(moved))
+    with pytest.raises(CheckpointError, match=r"there is no folder .*, which should hold a checkpoint"):
+        make(files={"thermal": tmp_path / "saved"})
+    again = make(files={"thermal": tmp_path / "saved"}, text=str(moved))
     assert torch.equal(again.embed_text(["a cat"]), encoder.embed_text(["a cat"]))
     (moved / "vocab.json").unlink()
     with pytest.raises(CheckpointError, match=r"has no tokenizer: it needs vocab\.json"):
-        made(files={"thermal": moved})
+        make(files={"thermal": moved})
 
 
 def test_a_card_names_a_folder_or_the_hub(tmp_path, monkeypatch) -> None:
-    published(tmp_path / "LanguageBind_Thermal", "thermal")
+    write_checkpoint(tmp_path / "LanguageBind_Thermal", "thermal")
     backbone = {"family": "languagebind", "modalities": {"thermal": {"file": "LanguageBind_Thermal"}}}
     card = {"baseline": "mine", "summary": "A copy.", "backbones": {"tiny": backbone}}
     (tmp_path / "card.yaml").write_text(yaml.safe_dump(card))
@@ -237,7 +237,7 @@ def test_a_card_names_a_folder_or_the_hub(tmp_path, monkeypatch) -> None:
     with pytest.raises(CheckpointError, match=r"model\.safetensors was altered"):
         load_encoder(str(tmp_path), "thermal")
     cached = tmp_path / "models--LanguageBind--LanguageBind_Thermal" / "snapshots" / "abc123"
-    published(cached, "thermal")
+    write_checkpoint(cached, "thermal")
     monkeypatch.setattr(hub, "fetch", lambda repo, revision=None: cached)
     backbone["modalities"] = {"thermal": {"hub": "LanguageBind/LanguageBind_Thermal"}}
     (tmp_path / "card.yaml").write_text(yaml.safe_dump(card))
@@ -245,7 +245,7 @@ def test_a_card_names_a_folder_or_the_hub(tmp_path, monkeypatch) -> None:
     assert isinstance(encoder, LanguageBind)
     assert encoder.text.source == "hub LanguageBind/LanguageBind_Thermal abc123"
     encoder.save("thermal", tmp_path / "saved")
-    again = made(files={"thermal": tmp_path / "saved"})
+    again = make(files={"thermal": tmp_path / "saved"})
     assert torch.equal(again.embed_text(["a cat"]), encoder.embed_text(["a cat"]))
 
 
@@ -256,12 +256,14 @@ def test_without_the_files_there_is_one_clear_line(tmp_path, monkeypatch) -> Non
     assert set(model.modalities) == set(MODALITIES) and model.size == 0
     with pytest.raises(CheckpointError) as caught:
         load_encoder(model.name, "thermal")
-    assert "; where there is network, run: hf download LanguageBind/LanguageBind_Thermal;" in str(caught.value)
+    assert "; on a machine with network access, run: hf download LanguageBind/LanguageBind_Thermal;" in str(
+        caught.value
+    )
     assert "\n" not in str(caught.value) and "offline mode" in str(caught.value).lower()
-    with pytest.raises(CheckpointError, match="'no name at all' is no name of a checkpoint on the hub"):
+    with pytest.raises(CheckpointError, match="'no name at all' is not the name of a checkpoint on the hub"):
         hub.fetch("no name at all")
     cached = tmp_path / "models--LanguageBind--LanguageBind_Depth"
-    published(cached / "snapshots" / "abc123", "depth")
+    write_checkpoint(cached / "snapshots" / "abc123", "depth")
     (cached / "refs").mkdir()
     (cached / "refs" / "main").write_text("abc123")
     assert list(load_encoder(model.name, "depth").boxes) == ["depth"]

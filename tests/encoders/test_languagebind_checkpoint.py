@@ -1,4 +1,4 @@
-"""The loader of published checkpoints: equal to the original code, and strict about what is wrong."""
+"""The loader of published checkpoints: it equals the original code, and refuses what is wrong."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def with_lora(weights: Mapping[str, Tensor], rank: int) -> dict[str, Tensor]:
     return wrapped
 
 
-def written(folder: Path, weights: Mapping[str, Tensor], config: Mapping[str, object]) -> Path:
+def write_checkpoint(folder: Path, weights: Mapping[str, Tensor], config: Mapping[str, object]) -> Path:
     folder.mkdir(exist_ok=True)
     save_file({name: value.contiguous() for name, value in weights.items()}, folder / "model.safetensors")
     (folder / "config.json").write_text(json.dumps(config))
@@ -93,7 +93,7 @@ def written(folder: Path, weights: Mapping[str, Tensor], config: Mapping[str, ob
 
 def test_lora_is_added_with_alpha_over_rank(tmp_path) -> None:
     weights = with_lora(weights_of(VISION), 4)
-    folder = written(tmp_path, weights, config_of("thermal", VISION, lora_r=4, lora_alpha=6))
+    folder = write_checkpoint(tmp_path, weights, config_of("thermal", VISION, lora_r=4, lora_alpha=6))
     found = load_checkpoint(folder).vision.state_dict()
     name = "layers.1.self_attn.v_proj"
     a, b = (weights[f"vision_model.encoder.base_model.model.{name}.lora_{f}.default.weight"] for f in "AB")
@@ -102,43 +102,47 @@ def test_lora_is_added_with_alpha_over_rank(tmp_path) -> None:
 
 
 def test_a_class_token_per_frame_and_patches_in_three_dimensions(tmp_path) -> None:
-    """vl_new, against its definition: the same as one token for all where the tokens are equal; else not."""
+    """vl_new, against its definition: equal tokens give the same as one token for all, others do not."""
     sizes = VisionSizes(**{**vars(VISION), "frames": 3})
     weights = weights_of(sizes)
     config = config_of("video", sizes, clip_type="vl_new", add_time_attn=True, num_frames=3)
-    plain = load_checkpoint(written(tmp_path / "plain", weights, config))
+    plain = load_checkpoint(write_checkpoint(tmp_path / "plain", weights, config))
     name, patches = "vision_model.embeddings.class_embedding", "vision_model.embeddings.patch_embedding.weight"
     new = {**weights, name: weights[name].repeat(3, 1), patches: weights[patches][:, :, None]}
-    same = load_checkpoint(written(tmp_path / "same", new, config))
+    same = load_checkpoint(write_checkpoint(tmp_path / "same", new, config))
     x = torch.randn(2, 3, 3, 28, 28, generator=torch.Generator().manual_seed(2))
     torch.testing.assert_close(same.image_features(x), plain.image_features(x))
     new[name][1] = new[name][1].flip(0)
-    other = load_checkpoint(written(tmp_path / "other", new, config))
+    other = load_checkpoint(write_checkpoint(tmp_path / "other", new, config))
     assert (other.image_features(x) - same.image_features(x)).std() > 0.01
     tubes = {**weights, patches: weights[patches][:, :, None].repeat(1, 1, 2, 1, 1)}
-    with pytest.raises(CheckpointError, match="squares of one frame"):
-        load_checkpoint(written(tmp_path / "tubes", tubes, config))
+    with pytest.raises(CheckpointError, match="square and span one frame"):
+        load_checkpoint(write_checkpoint(tmp_path / "tubes", tubes, config))
 
 
 def test_defaults_that_were_written_over_the_config_are_seen_through(tmp_path) -> None:
-    """Where there is `vision_config_dict`, one of the sections may describe another tower: tensors decide."""
+    """With `vision_config_dict`, one of the sections may describe another tower: the tensors decide."""
     weights, x = weights_of(VISION), torch.randn(2, 3, 28, 28, generator=torch.Generator().manual_seed(2))
     right = config_of("image", VISION)
-    true = load_checkpoint(written(tmp_path / "true", weights, right)).image_features(x)
+    true = load_checkpoint(write_checkpoint(tmp_path / "true", weights, right)).image_features(x)
     wrong = {"hidden_size": 768, "patch_size": 32, "num_attention_heads": 8, "hidden_act": "quick_gelu", "lora_r": 2}
     half = {"hidden_size": 64, "patch_size": 32, "num_attention_heads": 4, "hidden_act": "quick_gelu", "lora_r": 2}
     sections = right["vision_config"]
     for first, second in ((wrong, sections), (sections, wrong), (half, {}), (half, {"lora_alpha": 16}), (wrong, half)):
         found = load_checkpoint(
-            written(tmp_path / "trap", weights, {**right, "vision_config": first, "vision_config_dict": second})
+            write_checkpoint(
+                tmp_path / "trap", weights, {**right, "vision_config": first, "vision_config_dict": second}
+            )
         )
         torch.testing.assert_close(found.image_features(x), true)
     lora = with_lora(weights, 4)
-    true = load_checkpoint(written(tmp_path / "lora", lora, config_of("image", VISION, lora_r=4))).image_features(x)
+    true = load_checkpoint(
+        write_checkpoint(tmp_path / "lora", lora, config_of("image", VISION, lora_r=4))
+    ).image_features(x)
     trap = {**right, "vision_config": half, "vision_config_dict": {}}
-    torch.testing.assert_close(load_checkpoint(written(tmp_path / "lora", lora, trap)).image_features(x), true)
+    torch.testing.assert_close(load_checkpoint(write_checkpoint(tmp_path / "lora", lora, trap)).image_features(x), true)
     with pytest.raises(CheckpointError, match="another vision tower: its hidden_size is 768, the weights' 64"):
-        load_checkpoint(written(tmp_path / "trap", weights, {**right, "vision_config": wrong}))
+        load_checkpoint(write_checkpoint(tmp_path / "trap", weights, {**right, "vision_config": wrong}))
 
 
 def _without(part: str) -> Callable[[dict, dict], None]:
@@ -157,7 +161,7 @@ def _set(part: str, change: Callable[[Tensor], Tensor]) -> Callable[[dict, dict]
 
 
 @pytest.mark.parametrize(
-    ("edit", "said"),
+    ("edit", "message"),
     [
         (_without("1.self_attn.q_proj.lora_A"), r"lacks .*layers\.1\.self_attn\.q_proj\.lora_A"),
         (_without("0.self_attn.v_proj.lora_B"), r"lacks .*layers\.0\.self_attn\.v_proj\.lora_B"),
@@ -166,8 +170,8 @@ def _set(part: str, change: Callable[[Tensor], Tensor]) -> Callable[[dict, dict]
         (_without("text_model.final_layer_norm.weight"), r"lacks text_model\.final_layer_norm\.weight"),
         (_without("logit_scale"), "lacks logit_scale"),
         (_without("class_embedding"), "lacks .*class_embedding"),
-        (lambda w, c: w.update(extra=torch.ones(1)), "has extra, which has no place in it"),
-        (_set("0.self_attn.q_proj.lora_A", lambda a: a[:1]), r"the shapes of .*q_proj do not agree"),
+        (lambda w, c: w.update(extra=torch.ones(1)), "has extra, which is not part of it"),
+        (_set("0.self_attn.q_proj.lora_A", lambda a: a[:1]), r"the shapes of .*q_proj do not match"),
         (_set("pre_layrnorm.bias", lambda b: b[:-1]), r"pre_layrnorm\.bias of shape \(63,\), not \(64,\)"),
         (_set("1.mlp.fc1.bias", lambda b: b * float("nan")), r"not finite: .*fc1\.bias"),
         (lambda w, c: c["vision_config"].update(lora_r=8), "says lora_r 8; the weights have LoRA factors of rank 4"),
@@ -178,12 +182,12 @@ def _set(part: str, change: Callable[[Tensor], Tensor]) -> Callable[[dict, dict]
         (lambda w, c: c.update(architectures=["LanguageBindAudio"]), "no mel bins x frames.* 17 positions"),
     ],
 )
-def test_a_checkpoint_that_is_wrong_is_refused(tmp_path, edit, said) -> None:
+def test_a_checkpoint_that_is_wrong_is_refused(tmp_path, edit, message) -> None:
     weights, config = with_lora(weights_of(VISION), 4), config_of("thermal", VISION, lora_r=4)
-    load_checkpoint(written(tmp_path, weights, config))
+    load_checkpoint(write_checkpoint(tmp_path, weights, config))
     edit(weights, config)
-    with pytest.raises(CheckpointError, match=said) as caught:
-        load_checkpoint(written(tmp_path, weights, config))
+    with pytest.raises(CheckpointError, match=message) as caught:
+        load_checkpoint(write_checkpoint(tmp_path, weights, config))
     assert "\n" not in str(caught.value)
 
 
@@ -192,59 +196,59 @@ def test_ranks_layers_and_lost_factors(tmp_path) -> None:
     mixed = {n: v for n, v in with_lora(plain, 4).items() if ".1.self_attn.q_proj" not in n}
     mixed |= {n: v for n, v in with_lora(plain, 2).items() if ".1.self_attn.q_proj" in n}
     with pytest.raises(CheckpointError, match=r"factors of several ranks: 4 of .*, 2 of .*1\.self_attn\.q_proj"):
-        load_checkpoint(written(tmp_path, mixed, config))
+        load_checkpoint(write_checkpoint(tmp_path, mixed, config))
     fewer = {n: v for n, v in with_lora(plain, 4).items() if "1.self_attn.q_proj.lora" not in n}
     with pytest.raises(CheckpointError, match=r"lacks .*1\.self_attn\.q_proj\.lora_A and lora_B, which .* has"):
-        load_checkpoint(written(tmp_path, fewer, config))
+        load_checkpoint(write_checkpoint(tmp_path, fewer, config))
     lost = {n: v for n, v in with_lora(plain, 4).items() if "lora" not in n}
-    with pytest.raises(CheckpointError, match="tuned by LoRA, but has no factors"):
-        load_checkpoint(written(tmp_path, lost, config))
+    with pytest.raises(CheckpointError, match="fine-tuned with LoRA, but has no factors"):
+        load_checkpoint(write_checkpoint(tmp_path, lost, config))
     with pytest.raises(CheckpointError, match="says lora_r 4; the weights have no LoRA factors"):
-        load_checkpoint(written(tmp_path, plain, config))
+        load_checkpoint(write_checkpoint(tmp_path, plain, config))
     both = with_lora(plain, 4)
     both[f"{WRAPPED}.0.self_attn.q_proj.base_layer.weight"] = torch.ones(64, 64)
     with pytest.raises(CheckpointError, match="twice, under two names"):
-        load_checkpoint(written(tmp_path, both, config))
+        load_checkpoint(write_checkpoint(tmp_path, both, config))
 
 
 def test_mel_bins_make_the_positions(tmp_path) -> None:
-    sizes = VisionSizes(**{**vars(VISION), "height": 16, "width": 71})  # a last row and column that fill no patch
+    sizes = VisionSizes(**{**vars(VISION), "height": 16, "width": 71})  # the last row and column fill no patch
     weights = weights_of(sizes)
     config = config_of("audio", sizes, num_mel_bins=16, target_length=71)
-    found = load_checkpoint(written(tmp_path, weights, config))
+    found = load_checkpoint(write_checkpoint(tmp_path, weights, config))
     assert (found.vision.sizes.height, found.vision.sizes.width) == (16, 71)
     assert found.image_features(torch.randn(1, 3, 16, 71)).shape == (1, 24)
     with pytest.raises(DataError, match=r"\(1, 3, 14, 71\) do not fit a tower for 16 x 71"):
         found.image_features(torch.randn(1, 3, 14, 71))
     config["vision_config"]["num_mel_bins"] = 21
-    with pytest.raises(CheckpointError, match="says 21 x 71 mel bins x frames, which do not make the weights' 21 pos"):
-        load_checkpoint(written(tmp_path, weights, config))
-    with pytest.raises(CheckpointError, match="is not for audio, but the weights' 20 patches are no square"):
-        load_checkpoint(written(tmp_path, weights, config_of("depth", sizes)))
+    with pytest.raises(CheckpointError, match="says 21 x 71 mel bins x frames, which do not give the weights' 21 pos"):
+        load_checkpoint(write_checkpoint(tmp_path, weights, config))
+    with pytest.raises(CheckpointError, match="is not for audio, but the weights' 20 patches do not form a square"):
+        load_checkpoint(write_checkpoint(tmp_path, weights, config_of("depth", sizes)))
     for bins, other in ((112, 126), (126, 112)):  # the published ones, in 593 and 667 positions
         narrow = VisionSizes(hidden=8, mlp=8, layers=1, heads=2, patch=14, height=bins, width=1036, projection=24)
         config = config_of("audio", narrow, num_mel_bins=bins, target_length=1036)
-        assert load_checkpoint(written(tmp_path, weights_of(narrow), config)).vision.sizes.height == bins
+        assert load_checkpoint(write_checkpoint(tmp_path, weights_of(narrow), config)).vision.sizes.height == bins
         config["vision_config"]["num_mel_bins"] = other
         with pytest.raises(CheckpointError, match=f"says {other} x 1036 mel bins .* weights' {narrow.positions} pos"):
-            load_checkpoint(written(tmp_path, weights_of(narrow), config))
+            load_checkpoint(write_checkpoint(tmp_path, weights_of(narrow), config))
 
 
 def test_another_modality_is_refused(tmp_path) -> None:
-    folder = written(tmp_path, weights_of(VISION), config_of("thermal", VISION))
+    folder = write_checkpoint(tmp_path, weights_of(VISION), config_of("thermal", VISION))
     assert load_checkpoint(folder, modality="thermal").modality == "thermal"
-    with pytest.raises(CheckpointError, match="is a checkpoint for thermal; depth was asked for"):
+    with pytest.raises(CheckpointError, match="is a checkpoint for thermal; depth was requested"):
         load_checkpoint(folder, modality="depth")
     video = VisionSizes(**{**vars(VISION), "frames": 3})
     with pytest.raises(CheckpointError, match="is for thermal, but the weights are a video tower's"):
-        load_checkpoint(written(tmp_path, weights_of(video), config_of("thermal", video)))
+        load_checkpoint(write_checkpoint(tmp_path, weights_of(video), config_of("thermal", video)))
     with pytest.raises(CheckpointError, match="says num_frames 8; the weights are for 3 frames"):
-        load_checkpoint(written(tmp_path, weights_of(video), config_of("video", video, num_frames=8)))
+        load_checkpoint(write_checkpoint(tmp_path, weights_of(video), config_of("video", video, num_frames=8)))
     swap = {"vision_model": "text_model", "text_model": "vision_model"}
     swapped = {name.replace(part, swap.get(part, part)): v for name, v in weights_of(VISION).items()
                for part in [name.split(".")[0]]}  # fmt: skip
     with pytest.raises(CheckpointError, match="lacks vision_model"):
-        load_checkpoint(written(tmp_path, swapped, config_of("thermal", VISION)))
+        load_checkpoint(write_checkpoint(tmp_path, swapped, config_of("thermal", VISION)))
 
 
 class Code:
@@ -253,7 +257,7 @@ class Code:
 
 
 def test_files_that_are_no_weights_are_refused(tmp_path, capsys) -> None:
-    folder = written(tmp_path, weights_of(VISION), config_of("image", VISION))
+    folder = write_checkpoint(tmp_path, weights_of(VISION), config_of("image", VISION))
     path = folder / "model.safetensors"
     data = path.read_bytes()
     for faulty in (data[: len(data) // 2], data[:4], b""):
@@ -261,7 +265,7 @@ def test_files_that_are_no_weights_are_refused(tmp_path, capsys) -> None:
         with pytest.raises(CheckpointError, match=r"model\.safetensors can't be read, or is truncated"):
             load_checkpoint(folder)
     path.unlink()
-    with pytest.raises(CheckpointError, match=r"no weights; there must be model\.safetensors or pytorch_model\.bin"):
+    with pytest.raises(CheckpointError, match=r"no weights; it must have model\.safetensors or pytorch_model\.bin"):
         load_checkpoint(folder)
     path = folder / "pytorch_model.bin"
     torch.save(weights_of(VISION), path)
@@ -290,5 +294,5 @@ def test_files_that_are_no_weights_are_refused(tmp_path, capsys) -> None:
     (folder / "config.json").unlink()
     with pytest.raises(CheckpointError, match=r"config\.json can't be read"):
         load_checkpoint(folder)
-    with pytest.raises(CheckpointError, match="there is no checkpoint's folder"):
+    with pytest.raises(CheckpointError, match=r"there is no folder .*, which should hold a checkpoint"):
         load_checkpoint(folder / "elsewhere")

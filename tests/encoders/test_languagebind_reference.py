@@ -1,4 +1,4 @@
-"""The loader of checkpoints on every published kind in unusual sizes, against the definition; and what it refuses."""
+"""The loader on every published kind of checkpoint in unusual sizes, against the definition; and what it refuses."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_values_and_gradients_are_those_of_the_definition(tmp_path, name) -> Non
     assert expected.std() > 0.05 and definition.abs().max() > 1e-3
 
 
-def _changed(weights: Weights, name: str, how: str) -> Weights:
+def _change(weights: Weights, name: str, how: str) -> Weights:
     found, value = dict(weights), weights[name]
     if how == "lost":
         del found[name]
@@ -51,21 +51,23 @@ def _changed(weights: Weights, name: str, how: str) -> Weights:
 
 
 def test_every_tensor_is_needed_in_its_own_shape(tmp_path) -> None:
-    """But for sizes that nothing else tells: of the vocabulary and of the text."""
+    """Except for the sizes of vocabulary and text, which nothing else shows."""
     kind = KINDS["video"]
     weights, config = made(kind), config_of(kind)
     free = {"text_model.embeddings.token_embedding.weight", "text_model.embeddings.position_embedding.weight"}
     for tensor in [one for one in weights if ".layers.0." not in one]:
         for how in ("lost", "longer") if tensor not in free else ("lost",):
-            folder = written(tmp_path, kind, _changed(weights, tensor, how), config)
+            folder = written(tmp_path, kind, _change(weights, tensor, how), config)
             with pytest.raises(CheckpointError) as caught:
                 load_checkpoint(folder)
-            said = str(caught.value)
-            assert "\n" not in said and (how == "longer" or tensor.split(".lora_")[0].removesuffix(".weight") in said)
+            message = str(caught.value)
+            assert "\n" not in message and (
+                how == "longer" or tensor.split(".lora_")[0].removesuffix(".weight") in message
+            )
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "said"),
+    ("key", "value", "message"),
     [
         ("num_attention_heads", -1, "num_attention_heads is -1; it must be a positive number"),
         ("num_attention_heads", 2.5, "num_attention_heads is 2.5; it must be a whole number"),
@@ -78,11 +80,11 @@ def test_every_tensor_is_needed_in_its_own_shape(tmp_path) -> None:
         ("hidden_act", 3, "hidden_act is 3, which is no activation"),
     ],
 )
-def test_a_config_that_says_nonsense_is_refused(tmp_path, key, value, said) -> None:
+def test_a_config_that_says_nonsense_is_refused(tmp_path, key, value, message) -> None:
     kind = KINDS["thermal"]
     weights, config = made(kind), config_of(kind)
     config["vision_config"][key] = value
-    with pytest.raises(CheckpointError, match=rf"config\.json: {said}"):
+    with pytest.raises(CheckpointError, match=rf"config\.json: {message}"):
         load_checkpoint(written(tmp_path, kind, weights, config))
 
 
@@ -93,5 +95,5 @@ def test_layers_have_no_gaps_and_weights_are_one_file(tmp_path) -> None:
         load_checkpoint(written(tmp_path, kind, far, config_of(kind)))
     (tmp_path / "model.safetensors").rename(tmp_path / "model-00001-of-00002.safetensors")
     (tmp_path / "model.safetensors.index.json").write_text("{}")
-    with pytest.raises(CheckpointError, match=r"model\.safetensors\.index\.json is of weights in several files"):
+    with pytest.raises(CheckpointError, match=r"model\.safetensors\.index\.json belongs to weights in several files"):
         load_checkpoint(tmp_path)

@@ -1,4 +1,4 @@
-"""Names of models that no card lists: a user's own encoder, random weights, paths."""
+"""Names of models without a card: a user's own encoder, random weights, paths, defences."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_a_user_s_own_encoder(tmp_path, monkeypatch) -> None:
     assert type(encoder).__name__ == "Mine" and resolve("own_encoders:Mine").family == "MODULE:CALLABLE"
     with pytest.raises(ModalityError, match="own_encoders:Mine has no video; it has image"):
         load_encoder("own_encoders:Mine", "video")
-    with pytest.raises(RLBenchError, match="returned object, which is no encoder: it lacks boxes, traits"):
+    with pytest.raises(RLBenchError, match="returned object, which is not an encoder: it lacks boxes, traits"):
         load_encoder("own_encoders:half")
     with pytest.raises(RLBenchError, match=r"own_encoders \(.*own_encoders.py\) has no callable 'nothing'"):
         load_encoder("own_encoders:nothing")
@@ -60,3 +60,11 @@ def test_random_weights_of_a_backbone() -> None:
     assert set(resolve("random:vit-l-14").modalities) == {"image", "audio", "thermal", "video", "depth"}
     with pytest.raises(UnknownName, match="no backbone named 'vit-l-15'; did you mean 'vit-l-14'"):
         resolve("random:vit-l-15")
+
+
+def test_defences_wrap_the_encoder_in_the_order_of_the_name() -> None:
+    model = resolve("linear+jpeg+blur")
+    assert (model.name, model.defences) == ("linear:oracle+jpeg+blur", ("jpeg", "blur"))
+    outer = load_encoder("linear+jpeg+blur", "image")
+    assert [type(one.defence).__name__ for one in (outer, outer.sibling)] == ["Blur", "Jpeg"]
+    assert type(outer.sibling.sibling).__name__ == "Linear"

@@ -1,4 +1,4 @@
-"""Encoders of open_clip against its own pipeline; they need the extra `open-clip`, which CI installs for them alone."""
+"""Encoders of open_clip against its own pipeline; they need the extra `open-clip`, which CI installs only for them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ CUT = {"mean": [0.4, 0.5, 0.6], "std": [0.2, 0.3, 0.25]}
 
 @pytest.fixture(scope="module", autouse=True)
 def operators() -> None:
-    """PyPI's torchvision for Linux can't load its operators beside a torch for the CPU, and is then imported no more.
+    """PyPI's torchvision for Linux can't load its operators with a torch for the CPU, and can't be imported then.
 
     No CLIP needs them, so those that its import looks for are declared; transformers, too, imports torchvision.
     """
@@ -55,11 +55,11 @@ def library() -> Any:
     return pytest.importorskip("open_clip")
 
 
-def published(folder: Path, library: Any, **config: object) -> Path:
-    """A checkpoint as the hub has it, tiny, with random weights."""
+def write_checkpoint(folder: Path, library: Any, **config: object) -> Path:
+    """Writes a tiny checkpoint with random weights, laid out as on the hub."""
     folder.mkdir(parents=True, exist_ok=True)
-    said = {"model_cfg": {**SIZES, **config}, "preprocess_cfg": CUT}
-    (folder / "open_clip_config.json").write_text(json.dumps(said))
+    fields = {"model_cfg": {**SIZES, **config}, "preprocess_cfg": CUT}
+    (folder / "open_clip_config.json").write_text(json.dumps(fields))
     bias = {"init_logit_bias": -10.0} if config.get("init_logit_bias") else {}
     torch.manual_seed(0)
     model = library.CLIP(**{**SIZES, **bias})
@@ -70,7 +70,7 @@ def published(folder: Path, library: Any, **config: object) -> Path:
 @pytest.mark.parametrize("biased", [False, True])
 def test_open_clip_gives_the_logits_of_its_own_pipeline(tmp_path, library, biased) -> None:
     config = {"init_logit_bias": -10.0} if biased else {}
-    folder = published(tmp_path, library, **config)
+    folder = write_checkpoint(tmp_path, library, **config)
     encoder = load_encoder(f"open_clip:local-dir:{folder}", "image")
     model, _, processor = library.create_model_and_transforms(f"local-dir:{folder}")
     model.eval()
@@ -89,7 +89,7 @@ def test_open_clip_gives_the_logits_of_its_own_pipeline(tmp_path, library, biase
 
 
 def test_an_open_clip_folder_that_is_wrong_is_refused(tmp_path, library) -> None:
-    folder = published(tmp_path, library)
+    folder = write_checkpoint(tmp_path, library)
     path = folder / "open_clip_model.safetensors"
     weights, data = load_file(path), path.read_bytes()
     for wrong in (
@@ -106,12 +106,12 @@ def test_an_open_clip_folder_that_is_wrong_is_refused(tmp_path, library) -> None
     with pytest.raises(CheckpointError, match="can't be read, or is truncated"):
         load_encoder(f"open_clip:local-dir:{folder}", "image")
     path.unlink()
-    with pytest.raises(CheckpointError, match=r"has no weights; there must be open_clip_model\.safetensors or"):
+    with pytest.raises(CheckpointError, match=r"has no weights; it must have open_clip_model\.safetensors or"):
         load_encoder(f"open_clip:local-dir:{folder}", "image")
 
 
 @pytest.mark.parametrize(
-    "said",
+    "fields",
     [
         {},
         {"interpolation": "bilinear"},
@@ -123,8 +123,8 @@ def test_an_open_clip_folder_that_is_wrong_is_refused(tmp_path, library) -> None
         {"resize_mode": None, "fill_color": 9},
     ],
 )
-def test_pictures_are_prepared_as_by_open_clip(tmp_path, library, said) -> None:
-    _preprocess(published(tmp_path, library), **said)
+def test_pictures_are_prepared_as_by_open_clip(tmp_path, library, fields) -> None:
+    _preprocess(write_checkpoint(tmp_path, library), **fields)
     encoder = load_encoder(f"open_clip:local-dir:{tmp_path}", "image")
     theirs = library.create_model_and_transforms(f"local-dir:{tmp_path}")[2]
     noise = np.random.default_rng(0).integers(0, 256, (6, 6, 3), dtype=np.uint8)
@@ -140,8 +140,8 @@ def test_a_size_that_is_no_square_is_prepared_as_by_open_clip(library, mode) -> 
 
     from rlbench.encoders.openclip import _front
 
-    said = {"size": (20, 32), "mean": (0.4,) * 3, "std": (0.2,) * 3, "resize_mode": mode, "interpolation": "bilinear"}
-    front, theirs = _front(said), image_transform_v2(PreprocessCfg(**said), is_train=False)
+    fields = {"size": (20, 32), "mean": (0.4,) * 3, "std": (0.2,) * 3, "resize_mode": mode, "interpolation": "bilinear"}
+    front, theirs = _front(fields), image_transform_v2(PreprocessCfg(**fields), is_train=False)
     noise = np.random.default_rng(0).integers(0, 256, (6, 6, 3), dtype=np.uint8)
     for size in ((84, 84), (61, 37), (37, 61), (20, 90), (91, 13)):
         one = Image.fromarray(noise).resize(size, Image.Resampling.BICUBIC)
@@ -149,28 +149,28 @@ def test_a_size_that_is_no_square_is_prepared_as_by_open_clip(library, mode) -> 
         torch.testing.assert_close(found, theirs(one), atol=1e-5, rtol=1e-5)
 
 
-def _preprocess(folder: Path, **said: object) -> None:
+def _preprocess(folder: Path, **fields: object) -> None:
     path = folder / "open_clip_config.json"
     whole = json.loads(path.read_text())
-    path.write_text(json.dumps({**whole, "preprocess_cfg": {**whole["preprocess_cfg"], **said}}))
+    path.write_text(json.dumps({**whole, "preprocess_cfg": {**whole["preprocess_cfg"], **fields}}))
 
 
-def _model(folder: Path, **said: object) -> None:
+def _model(folder: Path, **fields: object) -> None:
     path = folder / "open_clip_config.json"
     whole = json.loads(path.read_text())
-    towers = {key: {**SIZES[key], **value} if isinstance(value, dict) else value for key, value in said.items()}
+    towers = {key: {**SIZES[key], **value} if isinstance(value, dict) else value for key, value in fields.items()}
     path.write_text(json.dumps({**whole, "model_cfg": {**whole["model_cfg"], **towers}}))
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
-        (lambda f: _preprocess(f, interpolation="lanczos"), "interpolation is 'lanczos', which is not followed"),
-        (lambda f: _preprocess(f, resize_mode="pad"), "resize_mode is 'pad', which is not followed"),
+        (lambda f: _preprocess(f, interpolation="lanczos"), "interpolation is 'lanczos', which is not supported"),
+        (lambda f: _preprocess(f, resize_mode="pad"), "resize_mode is 'pad', which is not supported"),
         (lambda f: _preprocess(f, mean=[0.5]), "mean is .*three numbers"),
         (lambda f: _preprocess(f, std=[0.5, 0, 0.5]), "must not hold 0"),
         (lambda f: _preprocess(f, resize_mode="longest", fill_color=300), "fill_color is 300"),
-        (lambda f: _preprocess(f, mode="L"), "mode is 'L', which is not followed"),
+        (lambda f: _preprocess(f, mode="L"), "mode is 'L', which is not supported"),
         (
             lambda f: _model(f, text_cfg={"tokenizer_kwargs": {"trust_remote_code": True}}),
             "trust_remote_code of its tok",
@@ -186,9 +186,9 @@ def _model(folder: Path, **said: object) -> None:
         (lambda f: (f / "tokenizer_config.json").write_text('{"auto_map": {"a": "b.C"}}'), "names code of the checkp"),
     ],
 )
-def test_a_config_that_is_not_followed_is_refused_by_one_line(tmp_path, library, change, said) -> None:
-    change(published(tmp_path, library))
-    with pytest.raises(CheckpointError, match=said):
+def test_a_config_that_is_not_followed_is_refused_by_one_line(tmp_path, library, change, message) -> None:
+    change(write_checkpoint(tmp_path, library))
+    with pytest.raises(CheckpointError, match=message):
         load_encoder(f"open_clip:local-dir:{tmp_path}", "image")
 
 
@@ -197,7 +197,7 @@ def test_a_pickle_with_code_is_refused_without_advice(tmp_path, library) -> None
         def __reduce__(self) -> tuple:
             return print, ("this must never be printed",)
 
-    (published(tmp_path, library) / "open_clip_model.safetensors").unlink()
+    (write_checkpoint(tmp_path, library) / "open_clip_model.safetensors").unlink()
     torch.save({"state_dict": {"a": Code()}}, tmp_path / "open_clip_pytorch_model.bin")
     with pytest.raises(CheckpointError, match=r"is refused: it holds code \(print\)"):
         load_encoder(f"open_clip:local-dir:{tmp_path}", "image")
@@ -210,7 +210,7 @@ def test_the_hub_and_the_library_s_list(tmp_path, library, monkeypatch) -> None:
     name = f"open_clip:hf-hub:chs20/fare2-clip@{revision}"
     with pytest.raises(CheckpointError, match="run: hf download chs20/fare2-clip --revision"):
         load_encoder(name, "image")
-    published(tmp_path / "models--chs20--fare2-clip" / "snapshots" / revision, library)
+    write_checkpoint(tmp_path / "models--chs20--fare2-clip" / "snapshots" / revision, library)
     assert load_encoder(name, "image").boxes["image"].shape == (3, 28, 28)
     with pytest.raises(UnknownName, match="no open_clip architecture named 'ViT-B-33'"):
         load_encoder("open_clip:ViT-B-33/openai", "image")
@@ -240,7 +240,7 @@ def test_the_activation_of_a_tag_is_used(tmp_path, library, monkeypatch) -> None
 def test_a_torchvision_that_does_not_fit_is_one_clear_line(monkeypatch) -> None:
     """Where transformers can't be imported because of it."""
     monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(RLBenchError, match=r"^transformers can't be imported .* same build as torch: uninstall it"):
+    with pytest.raises(RLBenchError, match=r"^transformers can't be imported .* the same build as torch: uninstall it"):
         runpy.run_path(find_spec("rlbench.encoders.clip.towers").origin)
 
 

@@ -1,4 +1,4 @@
-"""A checkpoint's preparation of pictures and sounds against transformers' own processors, field by field."""
+"""A checkpoint's preparation of images and sounds against transformers' own processors, field by field."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from hub_models import PROCESSORS, SIDES, checkpoint, ears, processor
+from hub_models import PROCESSORS, SIDES, checkpoint, write_extractor, write_processor
 from PIL import Image
 from torchvision_rules import reference
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
@@ -18,7 +18,7 @@ from rlbench.core.box import Box, Fill, Fit
 from rlbench.core.errors import CheckpointError
 from rlbench.core.media.sounds import audio
 from rlbench.core.media.stills import pixels
-from rlbench.encoders.clip.hf_processor import pictures, sounds
+from rlbench.encoders.clip.hf_processor import audio_front, image_front
 from rlbench.encoders.models import load_encoder
 
 THEIRS = {"clip": CLIPImageProcessorPil, "siglip": SiglipImageProcessorPil}
@@ -34,7 +34,7 @@ def picture(width: int, height: int, mode: str = "RGB") -> Image.Image:
 
 
 @pytest.mark.parametrize(
-    ("kind", "said"),
+    ("kind", "fields"),
     [
         ("clip", {}),
         ("clip", {"size": 28, "crop_size": 28}),
@@ -63,12 +63,12 @@ def picture(width: int, height: int, mode: str = "RGB") -> Image.Image:
         ("siglip", {"data_format": "channels_first", "device": None, "do_convert_rgb": True, "disable_grouping": None}),
     ],
 )  # fmt: skip
-def test_pictures_are_prepared_as_by_the_checkpoint_s_own_processor(tmp_path, kind, said) -> None:
-    said = {**PROCESSORS[kind], **said}
-    processor(tmp_path, **said)
-    front = pictures(tmp_path, kind, TOWER)
-    family = "siglip" if "Siglip" in said.get("image_processor_type", kind.title()) else "clip"
-    theirs = THEIRS[family](**{k: v for k, v in said.items() if k != "image_processor_type"})
+def test_pictures_are_prepared_as_by_the_checkpoint_s_own_processor(tmp_path, kind, fields) -> None:
+    fields = {**PROCESSORS[kind], **fields}
+    write_processor(tmp_path, **fields)
+    front = image_front(tmp_path, kind, TOWER)
+    family = "siglip" if "Siglip" in fields.get("image_processor_type", kind.title()) else "clip"
+    theirs = THEIRS[family](**{k: v for k, v in fields.items() if k != "image_processor_type"})
     for size in ((84, 84), (61, 37), (37, 61), (20, 90), (91, 13), (28, 28), (29, 28)):
         for mode in ("RGB", "L", "P", "RGBA"):
             one = picture(*size, mode)
@@ -78,18 +78,18 @@ def test_pictures_are_prepared_as_by_the_checkpoint_s_own_processor(tmp_path, ki
 
 
 @pytest.mark.parametrize(
-    ("said", "why"),
+    ("fields", "message"),
     [
-        ({"size": {"longest_edge": 28}}, "size is .* which is not followed; it must be height and width, or"),
+        ({"size": {"longest_edge": 28}}, "size is .* which is not supported; it must be height and width, or"),
         ({"size": {"shortest_edge": 28, "longest_edge": 40}}, "size is"),
         ({"size": {"height": 28}}, "size is"),
         ({"size": {"height": 0, "width": 28}}, "whole pixels"),
         ({"size": {"height": 10**9, "width": 28}}, "whole pixels"),
         ({"size": "28"}, "size is"),
         ({"crop_size": {"shortest_edge": 28}}, "crop_size is .* it must be height and width"),
-        ({"do_center_crop": False}, "its processor makes pictures .*'shortest_edge': 28.*; its tower is for 28 x 28"),
-        ({"do_center_crop": False, "do_resize": False, "size": SIDES}, "leaves pictures as they are"),
-        ({"crop_size": 32}, "cuts pictures to .*32"),
+        ({"do_center_crop": False}, "its processor resizes images .*'shortest_edge': 28.*; its tower takes 28 x 28"),
+        ({"do_center_crop": False, "do_resize": False, "size": SIDES}, "leaves images as they are"),
+        ({"crop_size": 32}, "crops images to .*32"),
         ({"resample": 6}, "resample is 6"),
         ({"resample": "bicubic"}, "resample is"),
         ({"do_normalize": "yes"}, "do_normalize is"),
@@ -102,44 +102,44 @@ def test_pictures_are_prepared_as_by_the_checkpoint_s_own_processor(tmp_path, ki
         ({"image_mean": [10**400, 0, 0]}, "image_mean is"),
         ({"resample": None}, "resample is null"),
         ({"image_mean": ["a", 0.5, 0.5]}, "image_mean is"),
-        ({"do_flip_channel_order": True}, "do_flip_channel_order is true, which is not followed; it must be absent"),
+        ({"do_flip_channel_order": True}, "do_flip_channel_order is true, which is not supported; it must be absent"),
         ({"rescale_offset": True}, "rescale_offset is true"),
         ({"do_pad": True, "pad_size": SIDES}, "pad_size is"),
         ({"crop_pct": 0.9}, "crop_pct is 0.9"),
         ({"do_thumbnail": True}, "do_thumbnail is"),
         ({"data_format": "channels_last"}, "data_format is"),
-        ({"image_processor_type": "ViTImageProcessor"}, "a processor that is not followed; one of CLIPImageProcessor"),
-        ({"image_processor_type": ["CLIPImageProcessor"]}, "a processor that is not followed"),
+        ({"image_processor_type": "ViTImageProcessor"}, "not supported; supported are CLIPImageProcessor"),
+        ({"image_processor_type": ["CLIPImageProcessor"]}, "a processor that is not supported"),
         ({"auto_map": {"AutoImageProcessor": "code.Mine"}}, "names code of the checkpoint"),
     ],
 )  # fmt: skip
-def test_a_field_that_is_not_followed_is_refused_by_name(tmp_path, said, why) -> None:
-    processor(tmp_path, **{**PROCESSORS["clip"], **said})
-    with pytest.raises(CheckpointError, match=why):
-        pictures(tmp_path, "clip", TOWER)
+def test_a_field_that_is_not_followed_is_refused_by_name(tmp_path, fields, message) -> None:
+    write_processor(tmp_path, **{**PROCESSORS["clip"], **fields})
+    with pytest.raises(CheckpointError, match=message):
+        image_front(tmp_path, "clip", TOWER)
 
 
 def test_where_a_processor_is_described(tmp_path) -> None:
-    """A new release nests it in processor_config.json, which then counts; without any, nothing is assumed."""
-    processor(tmp_path, **PROCESSORS["siglip"], resample=2)
+    """New releases nest it in processor_config.json, which takes precedence; without any, it is an error."""
+    write_processor(tmp_path, **PROCESSORS["siglip"], resample=2)
     (tmp_path / "processor_config.json").write_text(
         json.dumps({"image_processor": {**PROCESSORS["siglip"], "resample": 1}})
     )
-    assert pictures(tmp_path, "siglip", TOWER).box.fit == Fit(resize="squash", size=(28, 28), filter="lanczos")
+    assert image_front(tmp_path, "siglip", TOWER).box.fit == Fit(resize="squash", size=(28, 28), filter="lanczos")
     (tmp_path / "processor_config.json").write_text(json.dumps({"processor_class": "SiglipProcessor"}))
-    assert pictures(tmp_path, "siglip", TOWER).box.fit.filter == "bilinear"
+    assert image_front(tmp_path, "siglip", TOWER).box.fit.filter == "bilinear"
     (tmp_path / "preprocessor_config.json").unlink()
-    with pytest.raises(CheckpointError, match="so its preparation of inputs is not known"):
-        pictures(tmp_path, "siglip", TOWER)
+    with pytest.raises(CheckpointError, match="so the preparation of its inputs is not known"):
+        image_front(tmp_path, "siglip", TOWER)
     for wrong in ('{"image_processor": []}', "[]", "{", "nul", "\udc80", "[" * 10**5):
         (tmp_path / "processor_config.json").write_text(wrong, errors="surrogatepass")
         with pytest.raises(CheckpointError, match=r"processor_config\.json"):
-            pictures(tmp_path, "siglip", TOWER)
+            image_front(tmp_path, "siglip", TOWER)
 
 
 @pytest.mark.parametrize("resize", ["short", "cover", "contain", "squash", "none"])
 def test_a_fit_is_the_whole_picture_resized_then_cut(resize, monkeypatch) -> None:
-    """The same as torchvision's steps on the whole, also where only what is cut out is computed."""
+    """Equal to torchvision's steps on the whole image, also where only the crop is computed."""
     for size in ((84, 84), (61, 37), (37, 61), (20, 90), (91, 13)):
         for centre in ("down", "even"):
             fit = Fit(resize=resize, size=(25, 30), centre=centre, fill=7)
@@ -154,7 +154,7 @@ def test_a_fit_is_the_whole_picture_resized_then_cut(resize, monkeypatch) -> Non
 
 
 def test_a_long_picture_is_not_resized_as_a_whole() -> None:
-    """1 x 60,000 pixels to a short side of 28 would have 141 million."""
+    """An image of 1 x 60,000 pixels, resized to a short side of 28, would have 141 million values."""
     fit = Fit(resize="short", size=(28, 28))
     assert fit(Image.new("RGB", (60_000, 1), (9, 9, 9)), 28, 28).getextrema() == ((9, 9),) * 3
 
@@ -171,17 +171,17 @@ def test_a_box_says_what_its_examples_depend_on() -> None:
 def test_a_short_recording_is_filled_as_clap_fills_it(tmp_path, padding, seconds) -> None:
     import soundfile
 
-    theirs = ears(tmp_path, truncation="rand_trunc", padding=padding, frequency_min=40, hop_length=100)
-    front = sounds(tmp_path, EARS, None)
+    theirs = write_extractor(tmp_path, truncation="rand_trunc", padding=padding, frequency_min=40, hop_length=100)
+    front = audio_front(tmp_path, EARS, None)
     wave = (0.3 * np.random.default_rng(0).standard_normal(int(seconds * 8000))).clip(-1, 1).astype(np.float32)
     soundfile.write(tmp_path / "a.wav", wave, 8000, subtype="FLOAT")
     x = 2 * torch.from_numpy(audio(tmp_path / "a.wav", front.box, rate=8000, seconds=1.0))[None] - 1
     expected = theirs(wave, sampling_rate=8000, return_tensors="pt")["input_features"].float()
-    torch.testing.assert_close(front(x), expected, atol=2e-2, rtol=0)  # dB, of which silence has the most noise
+    torch.testing.assert_close(front(x), expected, atol=2e-2, rtol=0)  # dB; silence has the most noise
 
 
 @pytest.mark.parametrize(
-    ("said", "why"),
+    ("fields", "message"),
     [
         ({"feature_size": 32}, "feature_size is not the 16 mel bins"),
         ({"truncation": "fusion"}, "truncation is for a tower with fusion"),
@@ -195,16 +195,16 @@ def test_a_short_recording_is_filled_as_clap_fills_it(tmp_path, padding, seconds
         ({"fft_window_size": 1.5}, "fft_window_size is 1.5"),
         ({"frequency_max": [1]}, "frequency_max is"),
         ({"frequency_min": 5000}, "can't be made"),
-        ({"preemphasis": 0.97}, "preemphasis is 0.97, which is not followed"),
-        ({"feature_extractor_type": "WhisperFeatureExtractor"}, "an extractor that is not followed"),
+        ({"preemphasis": 0.97}, "preemphasis is 0.97, which is not supported"),
+        ({"feature_extractor_type": "WhisperFeatureExtractor"}, "an extractor that is not supported"),
     ],
 )
-def test_a_field_of_ears_that_is_not_followed_is_refused_by_name(tmp_path, said, why) -> None:
-    ears(tmp_path, truncation="rand_trunc")
+def test_a_field_of_ears_that_is_not_followed_is_refused_by_name(tmp_path, fields, message) -> None:
+    write_extractor(tmp_path, truncation="rand_trunc")
     path = tmp_path / "preprocessor_config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **said}))
-    with pytest.raises(CheckpointError, match=why):
-        sounds(tmp_path, EARS, None)
+    path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
+    with pytest.raises(CheckpointError, match=message):
+        audio_front(tmp_path, EARS, None)
 
 
 @pytest.mark.parametrize("kind", ["clip", "siglip"])

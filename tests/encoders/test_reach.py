@@ -1,4 +1,4 @@
-"""Weights are found wherever an encoder hides them, and so is a module in training mode."""
+"""Weights are found wherever an encoder stores them, and so is a module in training mode."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+from rlbench.core import Box
 from rlbench.core.errors import RLBenchError
 from rlbench.encoders import reach as reaching
 from rlbench.encoders.loading import check_frozen
@@ -18,13 +19,13 @@ from rlbench.encoders.reach import reach
 
 
 class Holder:
-    """Anything that holds something."""
+    """An object with any attributes."""
 
     def __init__(self, **held: object) -> None:
         vars(self).update(held)
 
 
-def _slotted(net: nn.Module) -> object:
+def _put_in_slot(net: nn.Module) -> object:
     class Slotted:
         __slots__ = ("_net",)
 
@@ -33,7 +34,7 @@ def _slotted(net: nn.Module) -> object:
     return one
 
 
-def _wrapped(net: nn.Module) -> object:
+def _wrap(net: nn.Module) -> object:
     @torch.no_grad()
     def embed(x: torch.Tensor) -> torch.Tensor:
         return net(x)
@@ -53,8 +54,8 @@ PLACES = {
     "encoder.made.args[0]": lambda net: Holder(made=partial(print, net)),
     "encoder.made.self": lambda net: Holder(made=net.forward),
     "encoder.made.net": lambda net: Holder(made=lambda x: net(x)),
-    "encoder.made.func.net": lambda net: Holder(made=_wrapped(net)),
-    "encoder.one._net": lambda net: Holder(one=_slotted(net)),
+    "encoder.made.func.net": lambda net: Holder(made=_wrap(net)),
+    "encoder.one._net": lambda net: Holder(one=_put_in_slot(net)),
     "encoder.first.inner": lambda net: Holder(first=nn.Sequential(OrderedDict(inner=net)).requires_grad_(False).eval()),
 }
 
@@ -94,7 +95,7 @@ def test_a_module_that_never_asks_for_its_mode_may_be_in_any() -> None:
         check_frozen(Holder(front=nn.Sequential(nn.BatchNorm1d(2)).requires_grad_(False)), "own:make")
 
 
-def test_values_of_all_kinds_are_told_and_cycles_end() -> None:
+def test_values_of_all_kinds_are_found_and_cycles_end() -> None:
     holder = Holder(a=1, b="two", array=np.arange(3), generator=np.random.default_rng(0), act=torch.relu)
     holder.me = [holder]
     found = {one.path: one.value for one in reach(holder).held}
@@ -102,6 +103,12 @@ def test_values_of_all_kinds_are_told_and_cycles_end() -> None:
     assert isinstance(found["encoder.array"], np.ndarray) and "PCG64" in str(found["encoder.generator.state"])
     assert found["encoder.act"] != {one.path: one.value for one in reach(Holder(act=torch.sigmoid)).held}["encoder.act"]
     assert found["encoder.me[0]"] == reaching.Name("see encoder")
+
+
+def test_a_class_of_rlbench_has_its_name_wherever_its_module_lies() -> None:
+    found = {one.path: one.value for one in reach(Holder(box=Box(shape=(1, 8, 8)), net=nn.ReLU())).held}
+    assert found["encoder.box"] == reaching.Name("Box")
+    assert found["encoder.net.class"] == reaching.Name("torch.nn.modules.activation.ReLU")
 
 
 def test_two_places_of_one_tensor_are_not_two_tensors() -> None:

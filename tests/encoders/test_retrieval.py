@@ -16,7 +16,7 @@ from PIL import Image
 from rlbench.core import Box, registry
 from rlbench.core.errors import DataError
 from rlbench.core.stats.metrics import ranks, recall_at
-from rlbench.encoders.retrieval import Paired, best
+from rlbench.encoders.retrieval import Paired, score_classes
 from rlbench.engine.block.gallery import Gallery
 
 GREY, CLIP = Box(shape=(1, 16, 16)), Box(shape=(3, 4, 16, 16))
@@ -27,7 +27,7 @@ def test_ranks_by_hand() -> None:
     scores = np.array([[0.9, 0.5, 0.7], [0.1, 0.1, 0.0], [0.2, 0.4, np.nan], [np.nan, 0.1, 0.2], [0.3, 0.2, 0.1]])
     own = np.array([[0, 0, 1], [1, 0, 0], [1, 0, 0], [1, 0, 0], [0, 1, 1]], dtype=bool)
     places = ranks(scores, own)
-    assert places.tolist() == [2, 2, 3, 3, 2]  # a tie and a NaN count against the query; the better of two own counts
+    assert places.tolist() == [2, 2, 3, 3, 2]  # a tie and a NaN are errors; the better of two own captions counts
     assert [recall_at(places, k) for k in (1, 2, 3)] == [0, 0.6, 1]
 
 
@@ -56,9 +56,9 @@ def test_a_class_scores_as_its_best_caption() -> None:
     owners = torch.tensor([0, 0, 1, 2, 2, 2])
     scores = torch.randn(4, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0), requires_grad=True)
     expected = torch.stack([scores[:, :2].amax(1), scores[:, 2], scores[:, 3:].amax(1)], 1)
-    assert torch.equal(best(scores, owners), expected)
-    assert torch.autograd.gradcheck(lambda s: best(s, owners), (scores,))
-    assert torch.equal(best(scores[:, :3], torch.arange(3)), scores[:, :3])
+    assert torch.equal(score_classes(scores, owners), expected)
+    assert torch.autograd.gradcheck(lambda s: score_classes(s, owners), (scores,))
+    assert torch.equal(score_classes(scores[:, :3], torch.arange(3)), scores[:, :3])
 
 
 def _film(path: Path, value: int) -> None:
@@ -105,7 +105,7 @@ def _clotho(root: Path) -> None:
 def _audiocaps(root: Path) -> None:
     rows = [f"{5 * k + n},id{k},{10 * k},caption {n} of {k}" for n in range(5) for k in range(4)]
     (root / "test.csv").write_text("\n".join(["audiocap_id,youtube_id,start_time,caption", *rows]) + "\n")
-    for k, name in enumerate(("id0_0.wav", "Yid1.wav", "id2.flac")):  # id3 can't be had any more
+    for k, name in enumerate(("id0_0.wav", "Yid1.wav", "id2.flac")):  # id3 is no longer available
         _sound(root / "test" / name, k)
 
 
@@ -128,14 +128,14 @@ def test_a_gallery(tmp_path, name, made: Callable[[Path], None], box, captions, 
     loudness = examples.x.flatten(1).mean(1)
     for item, label, one in zip(task.items(), task.classes, task.captions, strict=True):
         assert label.name == one[0] and item.label == label.label == item.id
-        assert [said.split()[-1].strip(".") for said in one] == [_number(item.id)] * captions
+        assert [caption.split()[-1].strip(".") for caption in one] == [_number(item.id)] * captions
     assert len({round(float(value), 3) for value in loudness}) == 3
     again = registry.make("task", name, {"root": str(tmp_path)})
     assert again.fingerprint() == task.fingerprint() and again.load(box, 1, 2).ids == examples.ids[1:2]
 
 
 def _number(stem: str) -> str:
-    """Which of the three media it is, from 0 on."""
+    """The number of a medium, from 0."""
     order = {"abc_1_10": "0", "abc_11_20": "1", "x_y_3_9": "2", "id0_0": "0", "id1_10": "1", "id2_20": "2"}
     return order.get(stem, stem[-1])
 
@@ -188,15 +188,15 @@ def test_a_captioned_folder_where_two_media_say_the_same(tmp_path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("lines", "said"),
+    ("lines", "message"),
     [
         (["a.png,test,s,a cat"], "has 1 media with captions; there must be two or more"),
         (["a.png,test,s,"], r"labels.csv:2: no 'caption'"),
         (["a.png,test,s,one", "d.png,test,s,two"], r"labels.csv:3: there is no file d.png"),
     ],
 )
-def test_mistakes_in_a_captioned_folder(tmp_path, lines, said) -> None:
-    with pytest.raises(DataError, match=said):
+def test_mistakes_in_a_captioned_folder(tmp_path, lines, message) -> None:
+    with pytest.raises(DataError, match=message):
         _folder(tmp_path, lines).size("test")
 
 

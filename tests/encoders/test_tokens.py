@@ -21,13 +21,13 @@ PROMPTS = ["a photo of a dog.", "rain", LONG, "A Photo of a DOG.", "un-known wor
 
 
 def edit(path: Path, **values: object) -> None:
-    """Changes a JSON file; None takes a key away."""
+    """Changes a JSON file; None removes a key."""
     whole = {**json.loads(path.read_text()), **values}
     path.write_text(json.dumps({key: value for key, value in whole.items() if value is not None}))
 
 
 def pipeline(folder: Path, kind: str, model: Any, length: int) -> Tensor:
-    """Unit rows, as the model's page says to make them."""
+    """Unit rows, computed as the model's page describes."""
     tokenizer = AutoTokenizer.from_pretrained(folder)
     padding = "max_length" if kind == "siglip" else True
     inputs = tokenizer(PROMPTS, padding=padding, truncation=True, max_length=length, return_tensors="pt")
@@ -84,35 +84,38 @@ _ADDED = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": 
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (_newer, r"the tokenizer of .* can't be read: data did not match any variant of .*PreTokenizer"),
-        (_many, r"tokens up to number 12 for a text tower of 12"),
+        (_many, r"tokens up to number 12, but its text tower has only 12"),
         (_no_unknown, r"the tokenizer of .* can't be read: .*"),
         (_code, r"tokenizer_config\.json names code of the checkpoint \(auto_map\), which is never run"),
-        (lambda f: edit(f / "tokenizer_config.json", pad_token=None), "has no padding token; name it in"),
-        (lambda f: edit(f / "tokenizer_config.json", padding_side="left"), "embeds a prompt otherwise beside a longer"),
-        (lambda f: edit(f / "tokenizer_config.json", pad_token="."), "embeds a prompt otherwise beside a longer one"),
+        (lambda f: edit(f / "tokenizer_config.json", pad_token=None), "has no padding token; set pad_token in"),
+        (lambda f: edit(f / "tokenizer_config.json", padding_side="left"), "a prompt gets another embedding next to"),
+        (
+            lambda f: edit(f / "tokenizer_config.json", pad_token="."),
+            "a prompt gets another embedding next to a longer one",
+        ),
         (
             lambda f: edit(f / "tokenizer_config.json", model_max_length=0),
-            "model_max_length that is no positive number",
+            "model_max_length that is not a positive number",
         ),
         (lambda f: edit(f / "tokenizer_config.json", model_max_length="all"), "model_max_length"),
         (lambda f: (f / "tokenizer.json").write_text("[]"), "can't be read"),
         (lambda f: (f / "tokenizer.json").write_bytes(b"\xff\xfe{}"), "can't be read"),
     ],
 )
-def test_a_tokenizer_that_can_t_be_used_is_refused_by_one_line(tmp_path, capfd, change, said) -> None:
+def test_a_tokenizer_that_can_t_be_used_is_refused_by_one_line(tmp_path, capfd, change, message) -> None:
     checkpoint(tmp_path)
     change(tmp_path)
     capfd.readouterr()
-    with pytest.raises(CheckpointError, match=said):
+    with pytest.raises(CheckpointError, match=message):
         load_encoder(f"hf:{tmp_path}", "image")
     assert capfd.readouterr() == ("", "")
 
 
 def test_a_panic_of_the_tokenizer_is_one_line(tmp_path, capfd) -> None:
-    """Rust's panic is no Exception, and writes to the process's stderr by itself."""
+    """A panic of Rust is not an Exception, and writes to the process's stderr."""
     checkpoint(tmp_path)
     template = json.loads((tmp_path / "tokenizer.json").read_text())["post_processor"]
     template["special_tokens"].pop("</s>")

@@ -30,7 +30,9 @@ FAILS = {
 
 @pytest.mark.parametrize(("name", "batch_size"), [(n, b) for n in FAILS for b in (64, 1) if (n, b) != ("Small", 1)])
 def test_every_cell_of_an_inconsistent_encoder_is_marked(name: str, batch_size: int, tmp_path) -> None:
-    records = run(suite_file(tmp_path, 24), f"unsound:{name}", out=tmp_path / "o", workers=1, batch_size=batch_size)
+    records = run(
+        suite_file(tmp_path, 24), f"inconsistent_encoders:{name}", out=tmp_path / "o", workers=1, batch_size=batch_size
+    )
     for record in records:
         assert record.provenance["soundness"] != "sound", record.perturbation
         assert FAILS[name] in str(record.provenance["soundness_failed"])
@@ -39,13 +41,13 @@ def test_every_cell_of_an_inconsistent_encoder_is_marked(name: str, batch_size: 
 @pytest.mark.parametrize("batch_size", [1, 2, 7, 8, 64])
 def test_a_consistent_encoder_is_sound_in_any_batch_size(batch_size: int, tmp_path) -> None:
     suite = suite_file(tmp_path, 20)
-    records = run(suite, "slips:Good", out=tmp_path / "o", workers=1, batch_size=batch_size)
+    records = run(suite, "faulty_encoders:Good", out=tmp_path / "o", workers=1, batch_size=batch_size)
     assert {record.provenance["soundness"] for record in records} == {"sound"}
     assert "soundness_failed" not in records[0].provenance
 
 
 def test_asking_again_is_not_counted(tmp_path) -> None:
-    record = run(suite_file(tmp_path, 20), "slips:Good", out=tmp_path / "o", workers=1)[0]
+    record = run(suite_file(tmp_path, 20), "faulty_encoders:Good", out=tmp_path / "o", workers=1)[0]
     assert record.forwards == record.n
 
 
@@ -94,29 +96,34 @@ def test_how_far_rows_move() -> None:
 
 def test_a_run_says_what_is_not_sound_below_its_table(call: Call, tmp_path) -> None:
     arguments = ("run", "--suite", suite_file(tmp_path, 24), "--workers", 1, "--quiet")
-    noisy = call(*arguments, "--model", "unsound:Noisy", "--model", "slips:Good")
+    noisy = call(*arguments, "--model", "inconsistent_encoders:Noisy", "--model", "faulty_encoders:Good")
     assert noisy.exit_code == 0
-    (line,) = [line for line in noisy.stdout.splitlines() if line.startswith("unsound:Noisy: ")]
+    (line,) = [line for line in noisy.stdout.splitlines() if line.startswith("inconsistent_encoders:Noisy: ")]
     assert "S10: " in line and "24" not in line.partition("(")[0]
-    assert "slips:Good: sound" in noisy.stdout.splitlines()
+    assert "faulty_encoders:Good: sound" in noisy.stdout.splitlines()
     assert len(re.findall(r"\* \d", noisy.stdout)) == 6  # of 12 cells
-    assert call(*arguments, "--model", "unsound:Noisy", "--strict").exit_code == 1
-    sound = call(*arguments, "--model", "slips:Good", "--strict")
+    assert call(*arguments, "--model", "inconsistent_encoders:Noisy", "--strict").exit_code == 1
+    sound = call(*arguments, "--model", "faulty_encoders:Good", "--strict")
     assert sound.exit_code == 0 and "*" not in sound.stdout
 
 
 def test_json_says_it_on_stderr(call: Call, tmp_path) -> None:
     arguments = ("run", "--suite", suite_file(tmp_path, 24), "--workers", 1, "--quiet", "--json")
-    assert "unsound:Company: unreliable: H4: " in call(*arguments, "--model", "unsound:Company").stderr
-    assert call(*arguments, "--model", "slips:Good").stderr == ""
+    assert (
+        "inconsistent_encoders:Company: unreliable: H4: "
+        in call(*arguments, "--model", "inconsistent_encoders:Company").stderr
+    )
+    assert call(*arguments, "--model", "faulty_encoders:Good").stderr == ""
 
 
 def test_writing_into_inputs_changes_no_one_else_s(tmp_path) -> None:
     suite = suite_file(tmp_path, 24)
-    models = ["unsound:Writing", "unsound:Plain", "slips:Good"]
+    models = ["inconsistent_encoders:Writing", "inconsistent_encoders:Plain", "faulty_encoders:Good"]
     together = run(suite, models, out=tmp_path / "together", workers=1)
     alone = {m: counts(run(suite, m, out=tmp_path / "alone", workers=1)) for m in reversed(models)}
     for model in models:
         assert counts([r for r in together if r.model == model]) == alone[model]
-    assert alone["unsound:Writing"] == alone["unsound:Plain"] != alone["slips:Good"]
+    assert (
+        alone["inconsistent_encoders:Writing"] == alone["inconsistent_encoders:Plain"] != alone["faulty_encoders:Good"]
+    )
     assert {r.provenance["soundness"] for r in together} == {"sound"}

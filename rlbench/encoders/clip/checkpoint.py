@@ -1,4 +1,4 @@
-"""A published LanguageBind checkpoint -> its two towers, strictly: no tensor may be missing or left over."""
+"""A published LanguageBind checkpoint -> its two towers; no tensor may be missing or left over."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ _PATCHES = "vision_model.embeddings.patch_embedding.weight"
 
 
 class Checkpoint(nn.Module):
-    """The towers of a checkpoint, frozen, in eval mode.
+    """The towers of a checkpoint, frozen, in evaluation mode.
 
     Attributes:
         vision, text: the towers.
-        modality: what config.json says that it is for; None: nothing.
-        logit_scale: the learned temperature of its logits, `logit_scale * cos`.
+        modality: as config.json says; None if it says nothing.
+        logit_scale: the learned factor in `logit_scale * cos`.
         sha256: of the file of weights.
     """
 
@@ -50,7 +50,7 @@ class Checkpoint(nn.Module):
         return cast(Tensor, self.vision(pixel_values))
 
     def text_features(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """(P, L) ids, and 1 where there is no padding -> (P, D), not normalised."""
+        """(P, L) ids, and a mask that is 0 at padding -> (P, D), not normalised."""
         return cast(Tensor, self.text(input_ids, attention_mask))
 
 
@@ -60,19 +60,19 @@ def load_checkpoint(
     """The towers of a checkpoint's folder: config.json, and model.safetensors or pytorch_model.bin.
 
     Args:
-        folder: as the hub has it; for a video tower, LoRA adds to the attention over time alone.
-        modality: a checkpoint that says that it is for another one is refused.
+        folder: laid out as on the hub; in a video tower, LoRA applies only to the attention over time.
+        modality: what the checkpoint must be for, if it says so.
         attention: transformers' implementation.
 
     Raises:
         CheckpointError: a file or tensor is missing, left over, truncated, of a wrong shape or not finite; the config
-            contradicts the tensors; another modality.
+            contradicts the tensors; or the checkpoint is for another modality.
     """
     path, config = weights_file(Path(folder)), read_config(Path(folder))
     source, about = str(path), str(path.with_name("config.json"))
     found = read_modality(config)
     if modality and found and modality != found:
-        raise CheckpointError(f"{folder} is a checkpoint for {found}; {modality} was asked for")
+        raise CheckpointError(f"{folder} is a checkpoint for {found}; {modality} was requested")
     weights, factors = separate_lora(read_weights(path), source)
     tensors = Tensors(weights, source)
     vision, alpha = vision_sizes(tensors, config, next((pair.rank for pair in factors.values()), 0), about)
@@ -80,7 +80,7 @@ def load_checkpoint(
     tensors.shape("logit_scale", 0)
     if vision.projection != text.projection:
         sizes = f"{vision.projection} values of visual_projection and {text.projection} of text_projection"
-        raise CheckpointError(f"{source} has {sizes}, which must be as many")
+        raise CheckpointError(f"{source} has {sizes}; the numbers must be equal")
     fold(weights, factors, alpha)
     if weights[_PATCHES].dim() == 5:
         weights[_PATCHES] = weights[_PATCHES][:, :, 0]  # a convolution over one frame at a time
@@ -102,7 +102,7 @@ def _check(weights: Mapping[str, Tensor], vision: VisionSizes, text: TextSizes, 
     """Raises: CheckpointError: the first few tensors that are missing, left over, or of a wrong shape."""
     expected = {**shapes(vision), **shapes(text), "logit_scale": weights["logit_scale"].shape}
     wrong = [f"lacks {name}" for name in expected if name not in weights]
-    wrong += [f"has {name}, which has no place in it" for name in weights if name not in expected]
+    wrong += [f"has {name}, which is not part of it" for name in weights if name not in expected]
     wrong += [
         f"has {name} of shape {tuple(weights[name].shape)}, not {tuple(shape)}"
         for name, shape in expected.items()

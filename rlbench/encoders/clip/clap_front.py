@@ -1,7 +1,7 @@
-"""CLAP's ears in torch, differentiable: waves -> log-mel spectrograms in dB.
+"""CLAP's feature extractor in torch, differentiable: waves -> log-mel spectrograms in dB.
 
-Wu et al., 2022, https://arxiv.org/abs/2211.06687; equal to transformers' ClapFeatureExtractor, which numpy computes,
-where that draws nothing: a wave of the model's own length, or a shorter one, which is repeated.
+Wu et al., 2022, https://arxiv.org/abs/2211.06687. It equals transformers' ClapFeatureExtractor, which uses numpy,
+wherever that is not random: for waves of the model's own length, and for shorter ones, which are repeated.
 """
 
 from __future__ import annotations
@@ -21,26 +21,26 @@ _FLOOR = 1e-10  # power below it is silence
 
 
 class ClapWaveform(Front):
-    """Waves in [-1, 1] at the model's rate; one that is shorter than its length is repeated, then padded by zeros.
+    """Waves in [-1, 1] at the model's rate; waves shorter than the model's length are repeated, then padded with zeros.
 
     Attributes:
-        fused: whether the model takes four views of a long clip; all are the whole wave, as for short clips.
+        fused: whether the model takes four views of a long clip; here all four are the whole wave, as for short clips.
     """
 
     window: Tensor
     bank: Tensor
 
-    def __init__(self, ears: ClapFeatureExtractor, seconds: float | None, *, fused: bool) -> None:
-        rate, length = ears.sampling_rate, int(ears.nb_max_samples)
+    def __init__(self, extractor: ClapFeatureExtractor, seconds: float | None, *, fused: bool) -> None:
+        rate, length = extractor.sampling_rate, int(extractor.nb_max_samples)
         samples = length if seconds is None else round(seconds * rate)
         if not 0 < samples <= length:
-            raise FieldError(f"seconds is {seconds}; this CLAP hears up to {length / rate:g}")
-        fit = Fill(padding=cast(Padding, ears.padding))
+            raise FieldError(f"seconds is {seconds}; this CLAP takes up to {length / rate:g}")
+        fit = Fill(padding=cast(Padding, extractor.padding))
         super().__init__(Box(shape=(1, samples), low=-1.0, high=1.0, unit="waveform", rate=rate, fit=fit))
-        self.length, self.hop, self.fused, self.padding = length, ears.hop_length, fused, ears.padding
-        bank = ears.mel_filters if ears.truncation == "fusion" else ears.mel_filters_slaney
+        self.length, self.hop, self.fused, self.padding = length, extractor.hop_length, fused, extractor.padding
+        bank = extractor.mel_filters if extractor.truncation == "fusion" else extractor.mel_filters_slaney
         self.register_buffer("bank", torch.from_numpy(bank).float(), persistent=False)
-        self.register_buffer("window", torch.hann_window(ears.fft_window_size), persistent=False)
+        self.register_buffer("window", torch.hann_window(extractor.fft_window_size), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, 1, samples) -> (B, 1 or 4, frames, mels) dB."""

@@ -1,6 +1,6 @@
-"""From a box to pixel values: what stands between an attack and a visual tower of LanguageBind, differentiable.
+"""Fronts: differentiable maps from an attack's box to the normalised input of a visual tower.
 
-Each front has its box, and maps (B, *box.shape) to the tower's normalised input.
+Each front has a box, and maps (B, *box.shape) to the pixel values that the tower takes.
 """
 
 from __future__ import annotations
@@ -19,18 +19,19 @@ from rlbench.encoders.clip.towers import VisionSizes
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)  # CLIP's, of RGB in [0, 1]
 STD = (0.26862954, 0.26130258, 0.27577711)
-FRAMES = 8  # where a video tower takes any number
+FRAMES = 8  # for a video tower that takes any number
 
 
 @dataclass(frozen=True, kw_only=True)
 class BoxOptions:
-    """Where there is a choice of boxes.
+    """Options of the boxes.
 
     Attributes:
-        thermal: channels. One is the physical box, repeated inside the encoder; three is the one of the literature.
+        thermal: number of channels; one is the physical box and is repeated inside the encoder, three is what the
+            literature uses.
         audio: log-mel frames in nats, or waveforms at 16 kHz.
-        pieces: of log-mel audio. One, repeated inside the encoder; three: of a longer clip, one from each third.
-        seconds: of waveforms.
+        pieces: of log-mel audio; one is repeated inside the encoder, three are one from each third of a longer clip.
+        seconds: length of waveforms, at least 0.025.
     """
 
     thermal: Literal[1, 3] = 1
@@ -40,11 +41,11 @@ class BoxOptions:
 
     def __post_init__(self) -> None:
         if not 0.025 <= self.seconds < float("inf"):
-            raise FieldError(f"seconds is {self.seconds}; a waveform must have 0.025 or more, the length of one frame")
+            raise FieldError(f"seconds is {self.seconds}; a waveform must last 0.025 or more, the length of one frame")
 
 
 class Front(nn.Module):
-    """Base of the fronts; `box` is (C, H, W), (C, T, H, W) of a video, (1, samples) of a waveform."""
+    """Base of the fronts; the shape of `box` is (C, H, W), for video (C, T, H, W), for waveforms (1, samples)."""
 
     def __init__(self, box: Box) -> None:
         super().__init__()
@@ -52,7 +53,7 @@ class Front(nn.Module):
 
 
 class Pixels(Front):
-    """Intensities in [0, 1]: one channel is repeated to three, then a mean and deviation (CLIP's) are taken out."""
+    """Intensities in [0, 1], normalised by a mean and a deviation (default: CLIP's); one channel becomes three."""
 
     mean: Tensor
     std: Tensor
@@ -68,16 +69,16 @@ class Pixels(Front):
         return (x - self.mean) / self.std  # broadcasting repeats a single channel
 
 
-class LogMel(Front):
-    """Log-mel frames in nats: normalised by AudioSet's mean and twice its deviation; one piece is repeated to three."""
+class LogMelFront(Front):
+    """Log-mel frames in nats, normalised by AudioSet's mean and twice its deviation; one piece becomes three."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, 1 or 3, mels, frames) -> (B, 3, mels, frames)."""
         return ((x - filterbank.MEAN) / (2 * filterbank.STD)).expand(-1, 3, -1, -1)
 
 
-class Waveform(Front):
-    """Waves in [-1, 1] at 16 kHz: their mean is removed, then Kaldi's filter bank; shorter clips are tiled."""
+class WaveformFront(Front):
+    """Waves in [-1, 1] at 16 kHz, without their mean, through Kaldi's filter bank; shorter clips are tiled."""
 
     def __init__(self, box: Box, mels: int, frames: int) -> None:
         super().__init__(box)
@@ -86,21 +87,21 @@ class Waveform(Front):
     def forward(self, x: Tensor) -> Tensor:
         """(B, 1, samples) -> (B, 3, mels, frames)."""
         wave = x[:, 0]
-        # In float64: the last bit of the mean is heard in the quietest bands, and must not depend on the threads.
+        # In float64: the last bit of the mean changes the quietest bands, and must not depend on the number of threads.
         wave = wave - wave.double().mean(1, keepdim=True).to(wave.dtype)
         mel = filterbank.fit_frames(filterbank.fbank(wave, self.mels), self.frames)
         return (mel.transpose(2, 3) - filterbank.MEAN) / (2 * filterbank.STD)
 
 
 def front_of(modality: Modality, sizes: VisionSizes, options: BoxOptions) -> Front:
-    """The front of a modality's tower, whose box has the size that the tower takes."""
+    """The front of a modality's tower; its box has the size that the tower takes."""
     size = (sizes.height, sizes.width)
     if modality == "audio" and options.audio == "waveform":
         samples = round(options.seconds * filterbank.RATE)
         box = Box(shape=(1, samples), low=-1.0, high=1.0, unit="waveform", rate=filterbank.RATE)
-        return Waveform(box, *size)
+        return WaveformFront(box, *size)
     if modality == "audio":
-        return LogMel(Box(shape=(options.pieces, *size), low=filterbank.LOW, high=filterbank.HIGH, unit="fbank"))
+        return LogMelFront(Box(shape=(options.pieces, *size), low=filterbank.LOW, high=filterbank.HIGH, unit="fbank"))
     if modality == "video":
         return Pixels(Box(shape=(3, sizes.clip or FRAMES, *size)))
     channels = {"thermal": options.thermal, "depth": 1}.get(modality, 3)

@@ -1,8 +1,8 @@
-"""A frozen text tower without weights: hashed words and character trigrams, with a little world knowledge.
+"""A frozen text tower without weights: it hashes words and character trigrams, and knows a few hypernyms.
 
-Feature hashing as in Weinberger et al., 2009, https://arxiv.org/abs/0902.2206. Real text towers put all prompts
-of a kind close together, and kin closer; a plain hash does not. So a prompt is a sum of three unit vectors: its own
-words (.35), its words' hypernyms such as "animal" for "dog" (.25), and one that all prompts share (.40).
+Feature hashing as in Weinberger et al., 2009, https://arxiv.org/abs/0902.2206. Real text towers put all prompts close
+together, and related ones closer; a plain hash does not. So a prompt is the sum of three unit vectors: of its words
+(.35), of their hypernyms, such as "animal" for "dog" (.25), and one that all prompts share (.40).
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ for _kind, _words in _KINDS.items():
 
 @cache
 def _hash_vector(text: str, dim: int) -> np.ndarray:
-    """A unit vector of equal-sized coordinates, whose signs are bits that a crc32 seeds: the same on any machine."""
+    """A unit vector with coordinates of equal size and hashed signs (seeded by crc32), the same on any machine."""
     bits = np.random.Generator(np.random.Philox(zlib.crc32(text.encode()))).integers(0, 2, dim)
     return np.asarray((2.0 * bits - 1.0) / np.sqrt(dim))
 

@@ -1,4 +1,4 @@
-"""Calls into transformers and tokenizers without what they print: what is wrong is raised, as one line."""
+"""Calls into transformers and tokenizers without their printed output; errors are raised, as one line."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rlbench.core.errors import CheckpointError, first_line
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without transformers' progress bars, reports and warnings: what is wrong is raised."""
+    """Turns off transformers' progress bars, reports and warnings; errors are still raised."""
     level, bars = reports.get_verbosity(), reports.is_progress_bar_enabled()
     reports.set_verbosity(logging.CRITICAL)
     reports.disable_progress_bar()  # type: ignore[no-untyped-call]
@@ -33,21 +33,21 @@ def quiet() -> Iterator[None]:
 
 @contextmanager
 def _silent() -> Iterator[None]:
-    """Without what Rust writes to the process's stderr when it panics."""
+    """Discards what Rust writes to the process's stderr when it panics."""
     sys.stderr.flush()
-    kept, sink = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    stderr, sink = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(sink, 2)
     try:
         yield
     finally:
-        os.dup2(kept, 2)
-        os.close(kept)
+        os.dup2(stderr, 2)
+        os.close(stderr)
         os.close(sink)
 
 
 @contextmanager
 def reading_tokenizer(folder: Path | str) -> Iterator[None]:
-    """Raises: CheckpointError for what the library makes of any file: Exception itself, or a panic of Rust."""
+    """Raises: CheckpointError: the library raises any Exception, or Rust panics."""
     try:
         with quiet(), _silent():
             yield

@@ -1,6 +1,6 @@
-"""A trained tower as one safetensors file that describes itself: its architecture, and its text tower's source.
+"""A trained tower as one safetensors file, with its architecture and the source of its text tower.
 
-The weights are float32 under the names of transformers' CLIPModel; the metadata is one JSON text.
+The weights are float32, with the names of transformers' CLIPModel; the metadata is one JSON text.
 """
 
 from __future__ import annotations
@@ -20,12 +20,19 @@ from rlbench.core.errors import CheckpointError, first_line
 from rlbench.encoders.clip.towers import Attention, VisionSizes, VisionTower, vision_tower
 from rlbench.encoders.clip.weights import sha256_of
 
-_KEY = "rlbench"  # of the metadata: a single one, since several have no fixed order
+_KEY = "rlbench"  # the only key of the metadata, since several keys would have no fixed order
 
 
 @dataclass(frozen=True)
 class Saved:
-    """A file's tower, the options of its box, and the text tower that it is bound to: its source and sha256."""
+    """The contents of a file.
+
+    Attributes:
+        vision: the tower.
+        box: the options of its box.
+        text, text_sha256: source and checksum of the text tower that it was trained with.
+        sha256: of the file.
+    """
 
     vision: VisionTower
     box: dict[str, Any]
@@ -35,28 +42,34 @@ class Saved:
 
 
 def write_tower(tower: VisionTower, path: Path, about: Mapping[str, object]) -> None:
-    """Writes a tower with its sizes, its "modality", "box", "text" and "text_sha256"; the same gives the same bytes."""
+    """Writes a tower; equal arguments give equal bytes.
+
+    Args:
+        tower: to be stored, with its sizes.
+        path: of the file.
+        about: its "modality", "box", "text" and "text_sha256".
+    """
     text = json.dumps({**about, "sizes": asdict(tower.sizes)}, sort_keys=True)
     weights = {name: value.detach().float().cpu().contiguous() for name, value in sorted(tower.state_dict().items())}
     save_file(weights, path, metadata={_KEY: text})
 
 
 def read_tower(path: Path, modality: Modality, attention: Attention = "sdpa") -> Saved:
-    """The tower of `write_tower`, frozen, in eval mode.
+    """Reads a file of `write_tower`; the tower is frozen and in evaluation mode.
 
     Raises:
         CheckpointError: missing, truncated, of another modality or architecture, or with values that are not finite.
     """
     about, weights = _open(path)
     if about.get("modality") != modality:
-        raise CheckpointError(f"{path} is a tower of {about.get('modality')}; {modality} was asked for")
+        raise CheckpointError(f"{path} is a tower for {about.get('modality')}; {modality} was requested")
     try:
         sizes = VisionSizes(**about["sizes"])
         if sizes.layers > len(weights):
-            raise ValueError(f"it has {sizes.layers} layers, of {len(weights)} tensors")
+            raise ValueError(f"{sizes.layers} layers in {len(weights)} tensors")
         vision = vision_tower(weights, sizes, attention)
         box, text, bound = dict(about["box"]), str(about["text"]), str(about["text_sha256"])
-    except Exception as error:  # what the towers make of any sizes
+    except Exception as error:  # the towers may raise anything for arbitrary sizes
         reason = (str(error).strip().splitlines() or [""])[-1].strip()
         raise CheckpointError(f"{path} does not hold the tower that it describes: {reason}") from error
     for name, value in weights.items():

@@ -1,4 +1,4 @@
-"""Prompts -> embeddings: CLIP's tokenizer from a checkpoint's folder, or hashed words where there is none."""
+"""Prompts -> embeddings, with CLIP's tokenizer from a checkpoint's folder, or with hashed words if there is none."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from rlbench.encoders.clip.hf_quiet import reading_tokenizer
 from rlbench.encoders.clip.towers import TextTower
 
 _VOCABULARIES = ("vocab.json", "tokenizer.json")
-_BATCH = 256  # prompts at a time
+_BATCH = 256  # prompts per call
 
 
-class Tokens(Protocol):
-    """(P,) prompts -> (P, L) int64 ids, and (P, L) int64: 1 where there is no padding."""
+class Tokenizer(Protocol):
+    """(P,) prompts -> (P, L) int64 ids, and a (P, L) int64 mask that is 0 at padding."""
 
     def __call__(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]: ...
 
 
 @dataclass(frozen=True)
 class HashedTokens:
-    """A stand-in where there is no vocabulary, for a text tower that has never seen text: each word is hashed to an id.
+    """A tokenizer without vocabulary, for random text towers: each word is hashed to an id.
 
-    The last two ids are those of the begin and the end; longer prompts are cut.
+    The last two ids mark the begin and the end; longer prompts are cut.
     """
 
     vocabulary: int
@@ -63,10 +63,10 @@ class ClipTokens:
         with reading_tokenizer(folder):
             self._tokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
         if len(self._tokenizer) != vocabulary:
-            raise CheckpointError(f"{folder}: {len(self._tokenizer)} tokens for a text tower of {vocabulary}")
+            raise CheckpointError(f"{folder}: {len(self._tokenizer)} tokens, but its text tower has {vocabulary}")
         self._positions = positions
         if int(self(["a photo"])[0].max()) >= vocabulary:
-            raise CheckpointError(f"{folder}: its tokenizer has numbers beyond the {vocabulary} of the text tower")
+            raise CheckpointError(f"{folder}: its tokenizer has ids beyond the {vocabulary} of the text tower")
 
     def __call__(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
         cut = {"padding": "max_length", "max_length": self._positions, "truncation": True}
@@ -76,13 +76,15 @@ class ClipTokens:
 
 
 class Text(nn.Module):
-    """A frozen text tower with its tokens.
+    """A frozen text tower with its tokenizer.
 
     Attributes:
-        source: where it is from: "hub REPOSITORY REVISION", "folder PATH" or "fresh SIZE SEED".
+        tower: the text tower.
+        tokens: the tokenizer.
+        source: its origin: "hub REPOSITORY REVISION", "folder PATH" or "fresh SIZE SEED".
     """
 
-    def __init__(self, tower: TextTower, tokens: Tokens, source: str) -> None:
+    def __init__(self, tower: TextTower, tokens: Tokenizer, source: str) -> None:
         super().__init__()
         self.tower, self.tokens, self.source = tower, tokens, source
 
@@ -98,7 +100,7 @@ class Text(nn.Module):
 
 
 def digest(tower: TextTower) -> str:
-    """The sha256 of a tower's weights in float32: one text tower serves every modality."""
+    """The sha256 of a text tower's weights in float32, to check that all modalities share it."""
     found = hashlib.sha256()
     for name, value in sorted(tower.state_dict().items()):
         found.update(name.encode() + value.float().cpu().contiguous().numpy().tobytes())

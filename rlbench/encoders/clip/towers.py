@@ -1,4 +1,4 @@
-"""CLIP's two towers as LanguageBind uses them: transformers' layers, with a rectangular grid and attention over time.
+"""CLIP's two towers as in LanguageBind: transformers' layers on a rectangular grid, with attention over time.
 
 CLIP: Radford et al., 2021, https://arxiv.org/abs/2103.00020. LanguageBind: Zhu et al., 2023,
 https://arxiv.org/abs/2310.01852. Parameters have the names of transformers' CLIPModel.
@@ -19,10 +19,10 @@ from rlbench.core.errors import DataError, RLBenchError, first_line
 try:
     from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPVisionConfig
     from transformers.models.clip.modeling_clip import CLIPEncoderLayer
-except (ImportError, RuntimeError) as error:  # it imports a torchvision that is there, which may not fit to torch
+except (ImportError, RuntimeError) as error:  # it imports an installed torchvision, which may not match torch
     raise RLBenchError(
-        f"transformers can't be imported ({first_line(error.__cause__ or error)}); a torchvision beside it must be "
-        "of the same build as torch: uninstall it, or install both from one index"
+        f"transformers can't be imported ({first_line(error.__cause__ or error)}); an installed torchvision must be of "
+        "the same build as torch: uninstall it, or install both from the same index"
     ) from error
 
 Attention = Literal["sdpa", "eager"]
@@ -33,13 +33,14 @@ class VisionSizes:
     """The architecture of a visual tower; the defaults are ViT-L/14.
 
     Attributes:
-        hidden, mlp, layers, heads: of the transformer.
-        patch, channels: of the patch embedding.
-        height, width: of the input; rows and columns of patches that do not fill a patch are left out.
+        hidden, mlp, layers, heads: sizes of the transformer.
+        patch, channels: sizes of the patch embedding.
+        height, width: of the input in pixels; rows and columns that do not fill a patch are ignored.
         projection: size of the embedding.
         frames: of the attention over time; 0: there is none.
-        frame_classes: class tokens, one a frame; 0: one for all.
-        activation, eps: of the MLP and of the layer norms.
+        frame_classes: number of class tokens, one per frame; 0: one for all frames.
+        activation: of the MLP.
+        eps: of the layer norms.
     """
 
     hidden: int = 1024
@@ -58,12 +59,12 @@ class VisionSizes:
 
     @property
     def positions(self) -> int:
-        """Patches and the class token."""
+        """Number of patches plus one class token."""
         return (self.height // self.patch) * (self.width // self.patch) + 1
 
     @property
     def clip(self) -> int:
-        """Frames that the input must have; 0: any number."""
+        """Number of frames that the input must have; 0: any number."""
         return self.frames or self.frame_classes
 
 
@@ -83,7 +84,7 @@ class TextSizes:
 
 
 class _Embeddings(nn.Module):
-    """Patches of a rectangle, a class token, positions."""
+    """Embeds the patches of a rectangle, and adds a class token and positions."""
 
     def __init__(self, sizes: VisionSizes) -> None:
         super().__init__()
@@ -95,13 +96,13 @@ class _Embeddings(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B * T, C, H, W) -> (B * T, N, D)."""
         patches = self.patch_embedding(x).flatten(2).transpose(1, 2)
-        tokens = self.class_embedding.view(-1, 1, patches.shape[-1])  # one, or one a frame
+        tokens = self.class_embedding.view(-1, 1, patches.shape[-1])  # one, or one per frame
         tokens = tokens.repeat(len(patches) // len(tokens), 1, 1)
         return torch.cat([tokens, patches], 1) + self.position_embedding.weight
 
 
 class _Layer(nn.Module):
-    """transformers' layer, without its masks."""
+    """transformers' layer without masks."""
 
     def __init__(self, config: CLIPVisionConfig) -> None:
         super().__init__()
@@ -116,7 +117,7 @@ class _Layer(nn.Module):
 
 
 class _TemporalLayer(_Layer):
-    """A layer that first attends over the frames, patch by patch; there is no MLP after that."""
+    """A layer that first attends over the frames, patch by patch, without an MLP."""
 
     def __init__(self, config: CLIPVisionConfig, frames: int) -> None:
         super().__init__(config)
@@ -172,13 +173,13 @@ class VisionTower(nn.Module):
         self.visual_projection = nn.Linear(sizes.hidden, sizes.projection, bias=False)
 
     def gradient_checkpointing_enable(self) -> None:
-        """Layers' activations are computed again in the backward pass: less memory, a third more time."""
+        """Recomputes the layers' activations in the backward pass: less memory, a third more time."""
         self.checkpointing = True
 
     def forward(self, pixel_values: Tensor) -> Tensor:
-        """(B, C, H, W) or (B, C, T, H, W), normalised -> (B, P); the mean over the frames.
+        """(B, C, H, W) or (B, C, T, H, W), normalised -> (B, P), the mean over the frames.
 
-        Raises: DataError: another height, width or number of frames than the tower's.
+        Raises: DataError: height, width or number of frames do not match the tower.
         """
         x = pixel_values
         frames = x.shape[2] if x.dim() == 5 else 1
@@ -189,7 +190,7 @@ class VisionTower(nn.Module):
             x = x.transpose(1, 2).flatten(0, 1)
         model = self.vision_model
         h = model.pre_layrnorm(model.embeddings(x))
-        # A clip of ViT-L/14 holds 4 GB of activations; on a CPU it costs a seventh more time not to hold them.
+        # A clip in ViT-L/14 needs 4 GB of activations; on a CPU, recomputing them takes only a seventh more time.
         again = torch.is_grad_enabled() and (self.checkpointing or (frames > 1 and x.device.type == "cpu"))
         for layer in model.encoder.layers:
             h = checkpoint(layer, h, use_reentrant=False) if again else layer(h)
@@ -198,7 +199,7 @@ class VisionTower(nn.Module):
 
 
 class TextTower(nn.Module):
-    """transformers' text tower with its projection; the feature is the first end-of-text token's."""
+    """transformers' text tower with its projection; the feature is that of the first end-of-text token."""
 
     def __init__(self, sizes: TextSizes, attention: Attention = "sdpa") -> None:
         super().__init__()
@@ -214,20 +215,20 @@ class TextTower(nn.Module):
             hidden_act=sizes.activation,
             layer_norm_eps=sizes.eps,
             bos_token_id=sizes.vocabulary - 2,
-            eos_token_id=2,  # transformers' sign for "the first place of the highest id", which is the end of the text
+            eos_token_id=2,  # makes transformers take the first position of the highest id, which ends the text
         )
         config._attn_implementation = attention
         model = CLIPTextModelWithProjection(config)
         self.text_model, self.text_projection = model.text_model, model.text_projection
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """(P, L) int64 ids, and which of them are no padding -> (P, D), not normalised."""
+        """(P, L) int64 ids, and a mask that is 0 at padding -> (P, D), not normalised."""
         pooled = self.text_model(input_ids=input_ids, attention_mask=attention_mask).pooler_output
         return cast(Tensor, self.text_projection(pooled))
 
 
 def vision_tower(weights: Mapping[str, Tensor], sizes: VisionSizes, attention: Attention = "sdpa") -> VisionTower:
-    """A frozen visual tower that holds `weights` themselves, in eval mode; names and shapes must be its own."""
+    """A visual tower with these weights (not copies), frozen, in evaluation mode; names and shapes must match."""
     with torch.device("meta"):
         tower = VisionTower(sizes, attention)
     tower.load_state_dict(weights, strict=True, assign=True)
@@ -235,12 +236,12 @@ def vision_tower(weights: Mapping[str, Tensor], sizes: VisionSizes, attention: A
 
 
 def text_tower(weights: Mapping[str, Tensor], sizes: TextSizes, attention: Attention = "sdpa") -> TextTower:
-    """A frozen text tower that holds `weights` themselves, in eval mode; names and shapes must be its own."""
+    """A text tower with these weights (not copies), frozen, in evaluation mode; names and shapes must match."""
     with torch.device("meta"):
         tower = TextTower(sizes, attention)
     tower.load_state_dict(weights, strict=True, assign=True)
     embeddings = tower.text_model.embeddings
-    embeddings.position_ids = torch.arange(sizes.positions)[None]  # no weight, so it is still without values
+    embeddings.position_ids = torch.arange(sizes.positions)[None]  # not a weight, so it has no values yet
     return tower.eval().requires_grad_(False)
 
 
@@ -252,7 +253,7 @@ def shapes(sizes: VisionSizes | TextSizes) -> dict[str, torch.Size]:
 
 
 def random_weights(sizes: VisionSizes | TextSizes, g: torch.Generator) -> dict[str, Tensor]:
-    """Random weights of a tower, with CLIP's deviations and those of LanguageBind's attention over time."""
+    """Random weights of a tower, with the deviations of CLIP and of LanguageBind's attention over time."""
     hidden, layers = sizes.hidden, sizes.layers
     deep = hidden**-0.5 * (2 * layers) ** -0.5
     deviations = {"q_proj": deep, "k_proj": deep, "v_proj": deep, "out_proj": hidden**-0.5, "fc2": deep}

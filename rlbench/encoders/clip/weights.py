@@ -1,4 +1,4 @@
-"""A published checkpoint's files -> tensors under CLIP's names, with the LoRA factors apart; read safely.
+"""Reads a published checkpoint safely: tensors under CLIP's names, with the LoRA factors separate.
 
 LoRA: Hu et al., 2021, https://arxiv.org/abs/2106.09685.
 """
@@ -25,7 +25,7 @@ from rlbench.core.errors import CheckpointError, first_line
 _FACTOR = re.compile(r"(?P<module>.+)\.lora_(?P<factor>[AB])(?:\.[^.]+)?\.weight")
 _WRAPPED = ".base_model.model."  # PEFT's prefix
 _LAYER = re.compile(r"\.layers\.\d+\.")
-_CODE = re.compile(r"GLOBAL (\S+)")  # in what torch says of a pickle that it refuses
+_CODE = re.compile(r"GLOBAL (\S+)")  # in torch's error for a pickle that it refuses
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int32, torch.int64)
 _POINTER = b"version https://git-lfs"
 _LONGEST = 2**24  # bytes of a JSON file
@@ -33,7 +33,7 @@ _LONGEST = 2**24  # bytes of a JSON file
 
 @dataclass(frozen=True)
 class Factors:
-    """The LoRA of a module: a (r, inputs), b (outputs, r)."""
+    """The LoRA factors of a module: a (r, inputs), b (outputs, r)."""
 
     a: Tensor
     b: Tensor
@@ -44,16 +44,18 @@ class Factors:
 
 
 def sha256_of(path: Path) -> str:
-    """Of a file's bytes."""
+    """The sha256 of a file."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Raises: CheckpointError: missing, longer than 16 MB, or no JSON object."""
+    """A JSON object. Raises: CheckpointError: the file is missing, over 16 MB, or not a JSON object."""
     try:
         if path.stat().st_size > _LONGEST:
-            raise CheckpointError(f"{path} is longer than {_LONGEST / 1e6:.0f} MB, which no description of a model is")
+            raise CheckpointError(
+                f"{path} is larger than {_LONGEST / 1e6:.0f} MB, too large for the description of a model"
+            )
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} can't be read: {first_line(error)}") from error
@@ -63,18 +65,18 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def check_no_code(path: Path) -> None:
-    """Raises: CheckpointError: a JSON file, if it is there, names classes of the checkpoint's own."""
+    """Raises: CheckpointError: the JSON file exists and names classes in the checkpoint's own code."""
     if path.is_file() and read_json(path).get("auto_map"):
         raise CheckpointError(f"{path} names code of the checkpoint (auto_map), which is never run")
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """config.json. Raises: CheckpointError: missing, or no JSON object."""
+    """The contents of config.json. Raises: CheckpointError: it is missing or not a JSON object."""
     return read_json(folder / "config.json")
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """All tensors of a file, in float32, without the `position_ids` that no one learns.
+    """All tensors of a file in float32, without `position_ids`, which are not learned.
 
     Raises:
         CheckpointError: as `read_tensors`.
@@ -85,19 +87,19 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def read_tensors(path: Path, *, wrapped: bool = False) -> dict[str, Tensor]:
-    """All tensors of a file: of finite floating-point numbers in 16 bits or more, or of indices.
+    """All tensors of a file: finite floating-point numbers of 16 bits or more, or indices.
 
     Args:
-        path: .safetensors, or a pickle, which is .bin.
-        wrapped: they may lie under "state_dict", beside the state of a training.
+        path: a .safetensors file, or a pickle (.bin).
+        wrapped: whether the tensors may be under "state_dict", next to the state of a training run.
 
     Raises:
-        CheckpointError: truncated, no such file, code in a pickle, anything that is no plain tensor, quantised weights,
-            values that are not finite, or more values than the file has bytes for.
+        CheckpointError: truncated, code in a pickle, anything but plain tensors, quantised weights, values that are
+            not finite, or more values than the file has bytes for.
     """
     with path.open("rb") as stream:
         if stream.read(len(_POINTER)) == _POINTER:
-            raise CheckpointError(f"{path} is a pointer of Git LFS and no weights; fetch them by `git lfs pull`")
+            raise CheckpointError(f"{path} is a pointer of Git LFS, not weights; run `git lfs pull` to fetch them")
     found = _unpickle(path) if path.suffix == ".bin" else _load(path)
     if wrapped and isinstance(found, Mapping) and "state_dict" in found:
         found = found["state_dict"]
@@ -106,7 +108,7 @@ def read_tensors(path: Path, *, wrapped: bool = False) -> dict[str, Tensor]:
     weights = {str(name): value for name, value in found.items()}
     for name, value in weights.items():
         if value.layout != torch.strided or value.device.type != "cpu" or value.is_quantized:
-            raise CheckpointError(f"{path} holds {name}, which is no plain tensor")
+            raise CheckpointError(f"{path} holds {name}, which is not a plain tensor")
         if value.dtype not in _DTYPES:
             raise CheckpointError(f"{path} holds {name} in {value.dtype}: quantised weights can't be used")
         if value.numel() * value.element_size() > value.untyped_storage().nbytes():
@@ -119,15 +121,15 @@ def read_tensors(path: Path, *, wrapped: bool = False) -> dict[str, Tensor]:
 def _load(path: Path) -> object:
     try:
         return load_file(path)
-    except Exception as error:  # what damaged bytes make safetensors raise
+    except Exception as error:  # safetensors may raise anything for damaged bytes
         raise CheckpointError(f"{path} can't be read, or is truncated: {first_line(error)}") from error
 
 
 def _unpickle(path: Path) -> object:
-    """What torch's unpickler of tensors alone makes of a file, of which damaged bytes make it raise almost anything."""
+    """Unpickles a file with torch's unpickler for tensors only, which may raise anything for damaged bytes."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # of a pickle that is then refused anyway
+            warnings.simplefilter("ignore", UserWarning)  # about a pickle that is refused anyway
             if zipfile.is_zipfile(path):
                 _check_stored(path)
             return torch.load(path, map_location="cpu", weights_only=True)
@@ -145,21 +147,23 @@ def _unpickle(path: Path) -> object:
 
 
 def _check_stored(path: Path) -> None:
-    """Raises: CheckpointError: a member is compressed, as torch writes none: it could be longer than memory."""
+    """Raises: CheckpointError: a member is compressed, which torch never does; it could expand beyond memory."""
     with zipfile.ZipFile(path) as archive:
         for member in archive.infolist():
             if member.compress_type != zipfile.ZIP_STORED or member.file_size > member.compress_size:
-                raise CheckpointError(f"{path} is refused: {member.filename} in it is compressed, as torch writes none")
+                raise CheckpointError(
+                    f"{path} is refused: {member.filename} in it is compressed, which torch never does"
+                )
 
 
 def separate_lora(weights: Mapping[str, Tensor], source: str) -> tuple[dict[str, Tensor], dict[str, Factors]]:
     """The weights under CLIP's own names, and the LoRA factors by module.
 
-    PEFT writes a module's own weight as `<module>.weight`, or as `<module>.base_layer.weight` in newer releases.
+    PEFT stores a module's own weight as `<module>.weight`, or as `<module>.base_layer.weight` in newer releases.
 
     Raises:
-        CheckpointError: a factor or what it adds to is missing, shapes or ranks do not agree, or one layer has other
-            factors than the others.
+        CheckpointError: a factor or its weight is missing, shapes or ranks do not match, or a layer lacks factors that
+            others have.
     """
     plain: dict[str, Tensor] = {}
     factors: dict[str, dict[str, Tensor]] = {}
@@ -171,7 +175,7 @@ def separate_lora(weights: Mapping[str, Tensor], source: str) -> tuple[dict[str,
             raise CheckpointError(f"{source} holds {own} twice, under two names")
         table[key] = value
     if not factors and any(_WRAPPED in name for name in weights):
-        raise CheckpointError(f"{source} was tuned by LoRA, but has no factors (lora_A, lora_B)")
+        raise CheckpointError(f"{source} was fine-tuned with LoRA, but has no factors (lora_A, lora_B)")
     pairs = {module: _pair(module, plain, pair, source) for module, pair in factors.items()}
     _check_alike(plain, pairs, source)
     return plain, pairs
@@ -186,15 +190,15 @@ def _pair(module: str, plain: Mapping[str, Tensor], pair: Mapping[str, Tensor], 
     a, b, w = pair["A"], pair["B"], plain[f"{module}.weight"]
     if a.dim() != 2 or b.dim() != 2 or len(a) != b.shape[1] or (len(b), a.shape[1]) != tuple(w.shape):
         sizes = f"lora_A {tuple(a.shape)}, lora_B {tuple(b.shape)}, weight {tuple(w.shape)}"
-        raise CheckpointError(f"{source}: the shapes of {module} do not agree: {sizes}")
+        raise CheckpointError(f"{source}: the shapes of {module} do not match: {sizes}")
     return Factors(a, b)
 
 
 def _check_alike(plain: Mapping[str, Tensor], pairs: Mapping[str, Factors], source: str) -> None:
     ranks = {pair.rank: module for module, pair in pairs.items()}
     if len(ranks) > 1:
-        told = ", ".join(f"{rank} of {module}" for rank, module in ranks.items())
-        raise CheckpointError(f"{source} has LoRA factors of several ranks: {told}")
+        listed = ", ".join(f"{rank} of {module}" for rank, module in ranks.items())
+        raise CheckpointError(f"{source} has LoRA factors of several ranks: {listed}")
     layers = {found[0] for name in plain if name.startswith("vision_model.") and (found := _LAYER.search(name))}
     for module in pairs:
         for layer in sorted(layers):
@@ -203,6 +207,6 @@ def _check_alike(plain: Mapping[str, Tensor], pairs: Mapping[str, Factors], sour
 
 
 def fold(plain: dict[str, Tensor], factors: Mapping[str, Factors], alpha: float) -> None:
-    """W + alpha / r B A in the place of W; tensors that share memory with W stay as they are."""
+    """Replaces W by W + alpha / r B A; tensors that share memory with W do not change."""
     for module, pair in factors.items():
         plain[f"{module}.weight"] = plain[f"{module}.weight"] + alpha / pair.rank * pair.b @ pair.a

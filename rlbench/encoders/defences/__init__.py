@@ -1,1 +1,1 @@
-"""Planted defences, which the audit has to find, and encoders behind one."""
+"""Encoders behind a defence (`defended`), and planted defences by where they act: the audit must find each of them."""

@@ -1,9 +1,8 @@
-"""An encoder behind a defence: what any encoder can be wrapped in, named `BASE+DEFENCE`.
+"""An encoder behind a defence, named `BASE+DEFENCE`.
 
-A defence acts at three places: on the input, on the embedding, and on the zero-shot logits. `Defence` does nothing at
-any; a plugin of the kind "defence" overrides what it needs. `honest()` is the same defence with gradients that lead
-somewhere, to attack through: its expectation (EoT) or a differentiable stand-in (BPDA; Athalye et al., 2018,
-https://arxiv.org/abs/1802.00420).
+A defence can act on the input, on the embedding and on the zero-shot logits. `Defence` changes nothing; a plugin of the
+kind "defence" overrides what it needs. `honest()` is the defence with useful gradients, to attack through: its
+expectation (EoT) or a differentiable approximation (BPDA; Athalye et al., 2018, https://arxiv.org/abs/1802.00420).
 """
 
 from __future__ import annotations
@@ -20,15 +19,15 @@ from torch.nn.functional import normalize
 from rlbench.core import Box, Encoder, Modality, Trait
 from rlbench.encoders.outputs import embed, embed_text
 
-DRAWS = 20  # passes of an expectation
+DRAWS = 20  # passes per expectation
 
 
 @dataclass(frozen=True, kw_only=True)
 class Defence:
-    """No defence; the base of all.
+    """The base of all defences, which does nothing.
 
     Attributes:
-        traits: what it declares; planted defences declare nothing.
+        traits: declared traits; planted defences declare none.
         draws: forward passes whose embeddings are averaged.
     """
 
@@ -36,24 +35,30 @@ class Defence:
     draws: ClassVar[int] = 1
 
     def front(self, x: Tensor) -> Tensor:
-        """On the input, (B, *box.shape) in [0, 1]."""
+        """Changes the input, (B, *box.shape), scaled to [0, 1]."""
         return x
 
     def middle(self, embedded: Tensor) -> Tensor:
-        """On the embedding, (B, D); normalised again afterwards."""
+        """Changes the embedding, (B, D), which is then normalised again."""
         return embedded
 
     def answer(self, logits: Tensor) -> Tensor:
-        """On the zero-shot logits, (B, C)."""
+        """Changes the zero-shot logits, (B, C)."""
         return logits
 
     def honest(self) -> Defence:
-        """What to attack through; the answer counts at the defence itself."""
+        """The defence to attack through; the defence itself judges the resulting points."""
         return Defence()
 
 
 class Defended(nn.Module):
-    """An Encoder behind a defence; `sibling` is the encoder without it."""
+    """An Encoder behind a defence.
+
+    Attributes:
+        sibling: the encoder without the defence.
+        defence: the defence.
+        draws: forward passes whose embeddings are averaged.
+    """
 
     def __init__(self, encoder: Encoder, defence: Defence, draws: int = 0) -> None:
         super().__init__()
@@ -73,7 +78,7 @@ class Defended(nn.Module):
 
     @property
     def sha256(self) -> Mapping[Modality, str]:
-        """Of the weights and the defence together."""
+        """Checksums of the weights and the defence together."""
         facts = {m: f"{sha} {self.defence!r}" for m, sha in self.sibling.sha256.items()}
         return {m: hashlib.sha256(text.encode()).hexdigest() for m, text in facts.items()}
 
@@ -96,5 +101,5 @@ class Defended(nn.Module):
         return embed_text(self.sibling, prompts)
 
     def answer(self, logits: Tensor) -> Tensor:
-        """(B, C) zero-shot logits -> (B, C), what is made of them."""
+        """(B, C) zero-shot logits -> (B, C), after the defence."""
         return self.defence.answer(logits)

@@ -1,6 +1,6 @@
-"""Planted defences of the input: each hides its gradients in a known way, and declares nothing.
+"""Planted defences that act on the input: each hides its gradients in a known way, and declares no trait.
 
-They are the audit's own test: `rlbench audit --model languagebind+jpeg` must find them. See also `zoo_output`.
+They test the audit: `rlbench audit --model languagebind+jpeg` must find them. See also `zoo_output` and `zoo_random`.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from torch.nn.functional import conv1d, pad
 from rlbench.core.registry import register
 from rlbench.encoders.defences.defended import Defence
 
-SIDE = 8  # of a block of JPEG
+SIDE = 8  # pixels per side of a JPEG block
 
 
 def _through(x: Tensor, value: Tensor, honest: bool) -> Tensor:
-    """`value`, with the gradient of x if honest (BPDA), and else with none that is not 0."""
+    """`value`, with the gradient of x if honest (BPDA), otherwise with gradient 0."""
     return x + (value - x).detach() if honest else value.detach() + 0 * x
 
 
 def _cosines() -> Tensor:
-    """(8, 8) the orthonormal discrete cosine transform, one row a frequency."""
+    """(8, 8) the orthonormal discrete cosine transform, one row per frequency."""
     k, i = torch.meshgrid(torch.arange(SIDE), torch.arange(SIDE), indexing="ij")
     basis = torch.cos(pi * (i + 0.5) * k / SIDE) * sqrt(2 / SIDE)
     basis[0] /= sqrt(2)
@@ -32,7 +32,7 @@ def _cosines() -> Tensor:
 
 
 def _blocks(x: Tensor) -> Tensor:
-    """(..., H, W), multiples of 8 -> (..., H/8, W/8, 8, 8), coefficients of each block."""
+    """(..., H, W), multiples of 8 -> (..., H/8, W/8, 8, 8), the coefficients of each block."""
     h, w = x.shape[-2:]
     basis = _cosines().to(x)
     tiles: Tensor = x.reshape(*x.shape[:-2], h // SIDE, SIDE, w // SIDE, SIDE).transpose(-3, -2)
@@ -66,7 +66,7 @@ class Quantise(Defence):
 @register("defence", "jpeg")
 @dataclass(frozen=True, kw_only=True)
 class Jpeg(Defence):
-    """Rounds the coefficients of 8 x 8 blocks, coarser at high frequencies, as JPEG does; its gradient is zero.
+    """Rounds the coefficients of 8 x 8 blocks as JPEG does, coarser at high frequencies; its gradient is zero.
 
     Guo et al., 2018, https://arxiv.org/abs/1711.00117. Attack through: the identity (BPDA).
     """
@@ -77,8 +77,8 @@ class Jpeg(Defence):
     def front(self, x: Tensor) -> Tensor:
         at = torch.arange(SIDE, dtype=x.dtype, device=x.device)
         table = self.step * (1 + at[:, None] + at)
-        kept = _picture((_blocks(x) / table).round() * table).clamp(0, 1)
-        return _through(x, kept, self.straight)
+        rounded = _picture((_blocks(x) / table).round() * table).clamp(0, 1)
+        return _through(x, rounded, self.straight)
 
     def honest(self) -> Defence:
         return replace(self, straight=True)
@@ -108,7 +108,7 @@ class KWinners(Defence):
 @register("defence", "blur")
 @dataclass(frozen=True, kw_only=True)
 class Blur(Defence):
-    """Purifies the input by a Gaussian blur that passes no gradient on, as one from an image library would.
+    """Purifies the input by a Gaussian blur without gradient, as one from an image library.
 
     Attack through: the same blur with its gradient.
     """
@@ -127,7 +127,7 @@ class Blur(Defence):
 
 
 def _along(x: Tensor, kernel: Tensor) -> Tensor:
-    """The last axis convolved with an odd kernel."""
+    """Convolves the last axis with a kernel of odd length."""
     rows = x.reshape(-1, 1, x.shape[-1])
     half = len(kernel) // 2
     return conv1d(pad(rows, (half, half), mode="replicate"), kernel[None, None]).reshape(x.shape)
@@ -136,7 +136,7 @@ def _along(x: Tensor, kernel: Tensor) -> Tensor:
 @register("defence", "shattered")
 @dataclass(frozen=True, kw_only=True)
 class Shattered(Defence):
-    """A step function with a fine ripple on its steps: gradients are there, and lead nowhere.
+    """A step function with a fine ripple on its steps: it has gradients, but they are useless.
 
     Athalye et al., 2018 (shattered gradients), https://arxiv.org/abs/1802.00420. Attack through: the identity (BPDA).
     """
@@ -157,7 +157,7 @@ class Shattered(Defence):
 @register("defence", "stop-gradient")
 @dataclass(frozen=True, kw_only=True)
 class StopGradient(Defence):
-    """Detaches the input but for its mean, so that every coordinate has the same gradient.
+    """Detaches the input except for its mean, so every coordinate has the same gradient.
 
     Attack through: the encoder without it.
     """
@@ -170,7 +170,7 @@ class StopGradient(Defence):
 @register("defence", "nan")
 @dataclass(frozen=True, kw_only=True)
 class Overflow(Defence):
-    """Answers NaN where the input is large: its mean square about grey is above a limit.
+    """Returns NaN if the mean square of the input's distance from grey is above a limit.
 
     Attack through: the encoder without it.
     """

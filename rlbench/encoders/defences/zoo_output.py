@@ -1,4 +1,4 @@
-"""Planted defences of the output: each breaks a loss in a known way, and declares nothing."""
+"""Planted defences that act on the output: each breaks a loss in a known way, and declares no trait."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from rlbench.encoders.defences.defended import Defence
 @register("defence", "saturated")
 @dataclass(frozen=True, kw_only=True)
 class Saturated(Defence):
-    """Logits times 50: a scale of 1000, where float32 cross-entropy is exactly zero.
+    """Multiplies logits by 50: at the resulting scale of 1000, float32 cross-entropy is exactly zero.
 
-    Carlini & Wagner, 2016 (on defensive distillation), https://arxiv.org/abs/1607.04311. Attack through: no factor.
+    Carlini & Wagner, 2016 (on defensive distillation), https://arxiv.org/abs/1607.04311. Attack
+    through: the encoder without it.
     """
 
     factor: float = 50.0
@@ -28,7 +29,7 @@ class Saturated(Defence):
 @register("defence", "temperature")
 @dataclass(frozen=True, kw_only=True)
 class Temperature(Defence):
-    """Logarithms of a softmax at temperature .01, which is one-hot in float32: no gradient is left.
+    """Takes the logarithm of a softmax at temperature .01, which is one-hot in float32: no gradient is left.
 
     Attack through: the encoder without it.
     """
@@ -42,7 +43,7 @@ class Temperature(Defence):
 @register("defence", "softmax")
 @dataclass(frozen=True, kw_only=True)
 class Softmax(Defence):
-    """Probabilities in the place of logits.
+    """Returns probabilities instead of logits.
 
     Attack through: the encoder without it.
     """
@@ -54,7 +55,7 @@ class Softmax(Defence):
 @register("defence", "float16")
 @dataclass(frozen=True, kw_only=True)
 class HalfPrecision(Defence):
-    """Log-probabilities at CLIP's scale of 100, computed in half precision: zero loss from a cosine gap of 0.1 on.
+    """Computes log-probabilities in half precision at CLIP's scale of 100: no loss from a cosine gap of 0.1.
 
     Attack through: the encoder without it.
     """
@@ -68,10 +69,10 @@ class HalfPrecision(Defence):
 @register("defence", "rejection")
 @dataclass(frozen=True, kw_only=True)
 class Rejection(Defence):
-    """Detects what it is unsure of, and answers nothing: all logits are zero.
+    """Rejects inputs of which it is unsure: all their logits are zero.
 
-    Carlini & Wagner, 2017 (on detectors), https://arxiv.org/abs/1705.07263. Attack through: no detector. A rejected
-    input counts as an error here.
+    Carlini & Wagner, 2017 (on detectors), https://arxiv.org/abs/1705.07263. Attack through: the encoder without
+    it. A rejected input counts as an error here.
     """
 
     confidence: float = 0.5
@@ -84,7 +85,7 @@ class Rejection(Defence):
 @register("defence", "trap")
 @dataclass(frozen=True, kw_only=True)
 class Trap(Defence):
-    """A backward pass that leaks the label and leads back to it: the gradient of the logits has the wrong sign.
+    """Gives the gradient of the logits the wrong sign, so that it leads back to the label.
 
     After Shan et al., 2020 (trapdoors), https://arxiv.org/abs/1904.08554. Attack through: the encoder without it.
     """

@@ -1,4 +1,4 @@
-"""Planted defences that do not repeat themselves, or that depend on the batch; they declare nothing."""
+"""Planted defences whose outputs are random or depend on the batch; they declare no trait."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rlbench.encoders.defences.defended import Defence
 
 @dataclass(frozen=True, kw_only=True)
 class Random(Defence):
-    """A defence that draws new numbers at every call, from torch's generator as such encoders do.
+    """A defence that draws new random numbers at every call, from torch's global generator.
 
     Attack through: its expectation.
     """
@@ -63,7 +63,7 @@ class RandomResize(Random):
 @register("defence", "dropout")
 @dataclass(frozen=True, kw_only=True)
 class Dropout(Random):
-    """Drops a share of the embedding's coordinates at every call, by a function that eval() does not switch off.
+    """Drops a share of the embedding's coordinates at every call, even in evaluation mode.
 
     Dhillon et al., 2018 (stochastic pruning), https://arxiv.org/abs/1803.01442. Attack through: its expectation.
     """
@@ -71,16 +71,16 @@ class Dropout(Random):
     share: float = 0.3
 
     def middle(self, embedded: Tensor) -> Tensor:
-        kept = torch.rand(embedded.shape) >= self.share
-        return embedded * kept.to(embedded)
+        mask = torch.rand(embedded.shape) >= self.share
+        return embedded * mask.to(embedded)
 
 
 @register("defence", "batch-statistics")
 @dataclass(frozen=True, kw_only=True)
 class BatchStatistics(Defence):
-    """Subtracts the batch's mean embedding, as a normalisation layer in training mode does.
+    """Subtracts the mean embedding of the batch, as a normalisation layer in training mode does.
 
-    So an example's answer depends on its company. Attack through: the encoder without it.
+    So an example's output depends on its batch. Attack through: the encoder without it.
     """
 
     share: float = 0.7

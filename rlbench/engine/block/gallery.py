@@ -12,7 +12,7 @@ from torch import Tensor
 
 from rlbench.core.stats.metrics import ranks, recall_at
 from rlbench.encoders.heads import ZeroShot
-from rlbench.encoders.retrieval import DEPTHS, Retriever, best
+from rlbench.encoders.retrieval import DEPTHS, Retriever, score_classes
 from rlbench.engine.attack.meter import Meter
 
 
@@ -62,7 +62,7 @@ class Gallery:
         scores = features.astype(np.float64) @ self.anchors.astype(np.float64).T
         asked = np.isin(self.owners, labels)
         own, sets = labels[:, None] == self.owners[None], np.arange(self.owners.max() + 1)
-        by_set = best(torch.from_numpy(scores), torch.from_numpy(self.owners)).numpy()
+        by_set = score_classes(torch.from_numpy(scores), torch.from_numpy(self.owners)).numpy()
         found = {
             "x-to-text": ranks(by_set, labels[:, None] == sets[None]),
             "text-to-x": ranks(scores.T[asked], own.T[asked]),

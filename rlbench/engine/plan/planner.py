@@ -157,7 +157,7 @@ class _Draft:
 
     def _pair(self, suite: Suite, model: str, n: int) -> Pair:
         bench = self._bench(suite, model)
-        subject, twins = bench.subject(), bench.classifier.twins()
+        subject, twins = bench.subject(), bench.classifier.find_duplicate_anchors()
         if twins is not None:
             one, other = (suite.task.classes[k].name for k in twins)
             self.notes.append(f"{suite.name}, {model}: {one!r} and {other!r} have one anchor, so both are always wrong")

@@ -8,7 +8,7 @@ import numpy as np
 
 from rlbench.core import Field, Perturbation, Record, Worst
 from rlbench.core.stats.metrics import cluster_interval
-from rlbench.encoders.retrieval import prompted
+from rlbench.encoders.retrieval import hash_prompts
 from rlbench.engine import cells
 from rlbench.engine.plan.planner import Pair
 from rlbench.engine.soundness import rules
@@ -79,7 +79,7 @@ def _provenance(pair: Pair, p: Perturbation, blocks: Sequence[Block], seconds: f
     found |= {"protocol": cells.protocol(pair.suite, p), "seed": pair.suite.seed, "classes": pair.n_classes}
     found |= {
         "seen": len({int(label) for block in blocks for label in block.label}),
-        "prompts": prompted(pair.suite.task),
+        "prompts": hash_prompts(pair.suite.task),
     }
     series = getattr(pair.suite.task, "series", 0)
     found |= {"series": series} if series else {}

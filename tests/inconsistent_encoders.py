@@ -1,15 +1,15 @@
-"""Encoders whose answers depend on more than their input, and some that write into what they get."""
+"""Encoders whose outputs depend on more than their input, and some that write into their arguments."""
 
 from __future__ import annotations
 
 import torch
-from slips import Good
+from faulty_encoders import Good
 from torch import Tensor
 from torch.nn.functional import normalize
 
 
 class Company(Good):
-    """Takes a little of the batch's mean off."""
+    """Subtracts a little of the batch's mean."""
 
     def embed(self, x: Tensor, modality: str) -> Tensor:
         return super().embed(x - 0.01 * x.mean(0), modality)
@@ -25,28 +25,28 @@ class Quantised(Good):
 
 
 class Sorted(Good):
-    """Gives the rows back in another order."""
+    """Returns the rows in another order."""
 
     def embed(self, x: Tensor, modality: str) -> Tensor:
         return super().embed(x, modality)[x.flatten(1).sum(1).argsort()]
 
 
 class Small(Good):
-    """Another function for small batches."""
+    """Computes another function for small batches."""
 
     def embed(self, x: Tensor, modality: str) -> Tensor:
         return super().embed(x if len(x) > 7 else x.flip(-1), modality)
 
 
 class Noisy(Good):
-    """Noise that it does not declare."""
+    """Adds noise without declaring it."""
 
     def embed(self, x: Tensor, modality: str) -> Tensor:
         return super().embed(x + 0.1 * torch.randn(x.shape), modality)
 
 
 class OwnGenerator(Good):
-    """Declares its noise, and draws it where nobody can seed it."""
+    """Declares its noise, but draws it from a generator that nobody can seed."""
 
     traits = frozenset({"randomised"})
     own = torch.Generator()
@@ -56,7 +56,7 @@ class OwnGenerator(Good):
 
 
 class Drifting(Good):
-    """Remembers what it has seen."""
+    """Changes with every call."""
 
     def __init__(self) -> None:
         self.seen = 0
@@ -67,14 +67,14 @@ class Drifting(Good):
 
 
 class TwoFaced(Good):
-    """Another function where a gradient is asked for."""
+    """Computes another function when a gradient is required."""
 
     def embed(self, x: Tensor, modality: str) -> Tensor:
         return super().embed(x.flip(-1) if x.requires_grad else x, modality)
 
 
 class Writing(Good):
-    """Its preparation is in place, where torch lets it and where a copy is needed."""
+    """Changes its arguments in place."""
 
     def embed(self, x: Tensor, modality: str) -> Tensor:
         x.copy_(x.flip(-1))
@@ -89,7 +89,7 @@ class Writing(Good):
 
 
 class Plain(Good):
-    """What `Writing` computes."""
+    """Computes the same as `Writing`, without changing its arguments."""
 
     def embed(self, x: Tensor, modality: str) -> Tensor:
         return super().embed(x.flip(-1), modality)

@@ -11,7 +11,7 @@ from shutil import copytree
 import numpy as np
 import pytest
 import torch
-from hub_models import PROCESSORS, checkpoint, clap, clip, ears, processor, siglip, words
+from hub_models import PROCESSORS, checkpoint, clap, clip, siglip, write_extractor, write_processor, write_tokenizer
 from huggingface_hub import constants
 from PIL import Image
 from safetensors.torch import load_file, save_file
@@ -34,7 +34,7 @@ def pictures() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (2, 28, 28, 3), dtype=np.uint8)
 
 
-def boxed(images: np.ndarray) -> Tensor:
+def to_box(images: np.ndarray) -> Tensor:
     return torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
 
 
@@ -59,26 +59,26 @@ def test_clip_and_siglip_give_the_logits_of_transformers(tmp_path, kind) -> None
     )
     prepare = {"clip": CLIPImageProcessorPil, "siglip": SiglipImageProcessorPil}[kind](**size)
     prepare.save_pretrained(tmp_path)
-    tokenizer = words(tmp_path)
+    tokenizer = write_tokenizer(tmp_path)
     encoder = load_encoder(f"hf:{tmp_path}", "image")
     padding = {"padding": "max_length", "max_length": 64} if kind == "siglip" else {"padding": True}
     inputs = prepare([Image.fromarray(image) for image in pictures()], return_tensors="pt")
     text = tokenizer(PROMPTS, return_tensors="pt", **padding)
     with torch.no_grad():
         expected = model(input_ids=text["input_ids"], attention_mask=text["attention_mask"], **inputs)
-    found = logits(encoder, boxed(pictures())) + encoder.logit_bias
+    found = logits(encoder, to_box(pictures())) + encoder.logit_bias
     torch.testing.assert_close(found, expected.logits_per_image, atol=1e-5, rtol=1e-5)
     assert (encoder.logit_bias == -3) == (kind == "siglip") and expected.logits_per_image.std() > 1e-3
     assert encoder.embed_text([]).shape == (0, encoder.embed_text(["a"]).shape[1])
-    check_gradients(encoder, boxed(pictures()))
+    check_gradients(encoder, to_box(pictures()))
 
 
 @pytest.mark.parametrize("fused", [False, True])
 def test_clap_gives_the_logits_of_transformers_from_waves(tmp_path, fused) -> None:
-    """Whole clips, and shorter ones that both repeat; the library's own spectrogram is numpy's."""
-    model, tokenizer = clap(tmp_path, fused=fused), words(tmp_path)
+    """For whole clips, and for shorter ones, which both repeat; the library computes its spectrogram with numpy."""
+    model, tokenizer = clap(tmp_path, fused=fused), write_tokenizer(tmp_path)
     truncation = "fusion" if fused else "rand_trunc"
-    extract = ears(tmp_path, truncation=truncation)
+    extract = write_extractor(tmp_path, truncation=truncation)
     g = torch.Generator().manual_seed(0)
     for samples, seconds in ((8000, None), (2800, 0.35)):
         encoder = registry.make("encoder", "hf:ID", {"source": str(tmp_path), "seconds": seconds})
@@ -89,13 +89,13 @@ def test_clap_gives_the_logits_of_transformers_from_waves(tmp_path, fused) -> No
         heard = encoder.front(waves)
         torch.testing.assert_close(heard, inputs["input_features"].float(), atol=1e-3, rtol=0)  # dB
         text = tokenizer(PROMPTS, return_tensors="pt", padding=True)
-        with torch.no_grad():  # the library calls one short clip in a batch longer, at random
+        with torch.no_grad():  # the library marks a random short clip of a batch as longer
             expected = model(
                 **text, input_features=inputs["input_features"].float(), is_longer=torch.zeros(3, 1).bool()
             )
         torch.testing.assert_close(logits(encoder, waves), expected.logits_per_audio, atol=1e-5, rtol=1e-5)
         check_gradients(encoder, waves)
-    with pytest.raises(FieldError, match=r"seconds is 1.5; this CLAP hears up to 1"):
+    with pytest.raises(FieldError, match=r"seconds is 1.5; this CLAP takes up to 1"):
         registry.make("encoder", "hf:ID", {"source": str(tmp_path), "seconds": 1.5})
     with pytest.raises(ModalityError, match="has no image; it has audio"):
         load_encoder(f"hf:{tmp_path}", "image")
@@ -114,13 +114,13 @@ def test_the_waveform_s_gradient_in_float64(tmp_path) -> None:
 
 
 def test_the_preparation_is_part_of_a_checkpoint_s_identity(tmp_path) -> None:
-    """Of one file of weights; where the folder lies is not."""
+    """With the same weights; the path of the folder is not part of it."""
     found = {}
     (tmp_path / "origin").mkdir()
     checkpoint(tmp_path / "origin", "clip")
-    for name, said in {"a": {}, "same": {}, "resample": {"resample": 2}, "mean": {"image_mean": [0.1] * 3}}.items():
+    for name, fields in {"a": {}, "same": {}, "resample": {"resample": 2}, "mean": {"image_mean": [0.1] * 3}}.items():
         copytree(tmp_path / "origin", tmp_path / name)
-        processor(tmp_path / name, **{**PROCESSORS["clip"], **said})
+        write_processor(tmp_path / name, **{**PROCESSORS["clip"], **fields})
         source = f"hf:{tmp_path / name}"
         found[name] = identify(load_encoder(source), resolve(source), "image")
     assert found["a"] == found["same"] and found["a"] not in (found["resample"], found["mean"])
@@ -128,16 +128,16 @@ def test_the_preparation_is_part_of_a_checkpoint_s_identity(tmp_path) -> None:
 
 def test_normalisation_is_the_checkpoint_s_own(tmp_path) -> None:
     model = clip(tmp_path)
-    words(tmp_path)
-    x = boxed(pictures())
-    said = {"crop_size": 28, "image_mean": [0.1, 0.2, 0.3], "image_std": [1.0, 0.5, 0.25]}
-    processor(tmp_path, **said)
-    mean, std = (torch.tensor(said[key]).view(3, 1, 1) for key in ("image_mean", "image_std"))
+    write_tokenizer(tmp_path)
+    x = to_box(pictures())
+    fields = {"crop_size": 28, "image_mean": [0.1, 0.2, 0.3], "image_std": [1.0, 0.5, 0.25]}
+    write_processor(tmp_path, **fields)
+    mean, std = (torch.tensor(fields[key]).view(3, 1, 1) for key in ("image_mean", "image_std"))
     expected = model.get_image_features(pixel_values=(x - mean) / std).pooler_output
     found = load_encoder(f"hf:{tmp_path}").embed(x, "image")
     torch.testing.assert_close(found, torch.nn.functional.normalize(expected), atol=1e-6, rtol=0)
-    processor(tmp_path, **{**said, "crop_size": {"height": 32, "width": 32}})
-    with pytest.raises(CheckpointError, match=r"its processor cuts pictures to .*; its tower is for 28 x 28"):
+    write_processor(tmp_path, **{**fields, "crop_size": {"height": 32, "width": 32}})
+    with pytest.raises(CheckpointError, match=r"its processor crops images to .*; its tower takes 28 x 28"):
         load_encoder(f"hf:{tmp_path}")
 
 
@@ -158,7 +158,7 @@ def _config(**values: object) -> Callable[[Path], None]:
     return change
 
 
-def _pickled(folder: Path) -> None:
+def _pickle_code(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
     torch.save({"logit_scale": Code()}, folder / "pytorch_model.bin")
 
@@ -169,14 +169,14 @@ class Code:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (_weights(lambda w: w.pop("visual_projection.weight")), r"lacks visual_projection\.weight"),
         (_weights(lambda w: w.update(extra=torch.ones(1))), "has no place for extra"),
-        (_weights(lambda w: w.update({"logit_scale": torch.ones(2)})), "has of another shape logit_scale"),
+        (_weights(lambda w: w.update({"logit_scale": torch.ones(2)})), "has with another shape logit_scale"),
         (_weights(lambda w: w["text_projection.weight"].fill_(float("nan"))), "not finite: text_projection"),
-        (_config(model_type="bert"), "is a model of the type 'bert'; hf: takes clip, siglip, clap and"),
-        (_pickled, r"pytorch_model\.bin is refused: it holds code \(print\)"),
+        (_config(model_type="bert"), "is a model of type 'bert'; hf: takes clip, siglip, clap and"),
+        (_pickle_code, r"pytorch_model\.bin is refused: it holds code \(print\)"),
         (lambda folder: (folder / "tokenizer.json").unlink(), "has no tokenizer: it needs one of vocab.json"),
         (lambda folder: (folder / "config.json").unlink(), r"config\.json can't be read"),
         (
@@ -185,12 +185,12 @@ class Code:
         ),
     ],
 )
-def test_a_folder_that_is_wrong_is_refused(tmp_path, capsys, change, said) -> None:
+def test_a_folder_that_is_wrong_is_refused(tmp_path, capsys, change, message) -> None:
     checkpoint(tmp_path)
     capsys.readouterr()
     load_encoder(f"hf:{tmp_path}", "image")
     change(tmp_path)
-    with pytest.raises(CheckpointError, match=said) as caught:
+    with pytest.raises(CheckpointError, match=message) as caught:
         load_encoder(f"hf:{tmp_path}", "image")
     assert "\n" not in str(caught.value)
     assert capsys.readouterr() == ("", "")

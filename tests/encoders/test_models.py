@@ -1,4 +1,4 @@
-"""Names, cards, and the refusal of files that are not what their card says."""
+"""Names of models, cards, and the refusal of files that do not match their card."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import torch
 import yaml
 
 from rlbench.core.errors import CheckpointError, FieldError, ModalityError, RLBenchError, UnknownName
-from rlbench.encoders import models as checkpoints
+from rlbench.encoders import models as models_module
 from rlbench.encoders.cards import Model, read_card
 from rlbench.encoders.models import load_encoder, models, resolve
 
@@ -63,7 +63,7 @@ def test_naming_models_needs_no_torch() -> None:
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    """A run's folder with one modality, as training leaves it."""
+    """The folder of a training run with one modality."""
     model = resolve("languagebind")
     weights = model.weights["thermal"]
     shutil.copy(model.folder / str(weights.file), tmp_path)
@@ -127,9 +127,9 @@ def test_a_card_that_is_no_yaml(run: Path) -> None:
 
 
 def test_a_family_without_a_card_is_a_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a third-party encoder in one file gets: a name, and its modalities once it is asked for."""
-    monkeypatch.setattr(checkpoints, "folders", lambda: iter(()))
-    checkpoints._list_installed.cache_clear()
+    """A third-party encoder in one file gets a name, and its modalities once it is resolved."""
+    monkeypatch.setattr(models_module, "folders", lambda: iter(()))
+    models_module._list_installed.cache_clear()
     try:
         assert {"linear", "mini"} <= {model.name for model in models()}
         assert resolve("linear").modalities == ("image",)
@@ -137,4 +137,4 @@ def test_a_family_without_a_card_is_a_model(monkeypatch: pytest.MonkeyPatch) -> 
         with pytest.raises(FieldError, match="needs the field 'files'"):
             load_encoder("mini")
     finally:
-        checkpoints._list_installed.cache_clear()
+        models_module._list_installed.cache_clear()

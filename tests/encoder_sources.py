@@ -1,4 +1,4 @@
-"""Where an encoder may keep its weights: source code of encoders that hide them."""
+"""Source code of encoders that store their weights in different places."""
 
 PARTS = """
 import torch
@@ -8,7 +8,7 @@ class Net(torch.nn.Module):
         super().__init__()
         self.w = torch.nn.Parameter(w, requires_grad=False)
     def forward(self, x): return GAIN * x @ self.w.T
-def drawn(seed):
+def draw(seed):
     generator = torch.Generator().manual_seed(seed)
     return torch.rand((4, 64), generator=generator)
 """
@@ -18,7 +18,7 @@ import numpy, torch
 from collections import deque
 from functools import partial
 from rlbench.core import Box
-from .parts import Net, drawn
+from .parts import Net, draw
 
 SHIFT = 0
 TABLE = {}
@@ -27,7 +27,7 @@ class Own:
     boxes = {"image": Box(shape=(1, 8, 8))}
     traits, logit_scale, sha256 = frozenset(), 100.0, {}
     def embed(self, x, modality):
-        return torch.nn.functional.normalize(self.made(x.flatten(1) + SHIFT), dim=1)
+        return torch.nn.functional.normalize(self.project(x.flatten(1) + SHIFT), dim=1)
     def embed_text(self, prompts): return torch.eye(4)[[i % 4 for i in range(len(prompts))]]
 
 class Slotted(Own):
@@ -39,16 +39,16 @@ class Thing:
 def net(w): return Net(w).eval()
 """
 
-# How an encoder may keep its weights w: lines that hang them on `e`.
-HIDINGS = {
+# By place: a line that stores the weights w in the encoder e.
+WEIGHT_PLACES = {
     "attribute": "e.net = net(w)",
     "list": "e.parts = [1, [net(w)]]",
     "dict": "e.parts = {'a': {'b': (net(w),)}}",
     "slots": "e = Slotted(); e.secret = net(w)",
-    "closure": "inner = net(w); e.made = lambda x: inner(x)",
-    "default": "\n    def made(x, inner=net(w)): return inner(x)\n    e.made = made",
-    "partial": "e.made = partial(torch.nn.functional.linear, weight=w)",
-    "method": "e.made = net(w).forward",
+    "closure": "inner = net(w); e.project = lambda x: inner(x)",
+    "default": "\n    def project(x, inner=net(w)): return inner(x)\n    e.project = project",
+    "partial": "e.project = partial(torch.nn.functional.linear, weight=w)",
+    "method": "e.project = net(w).forward",
     "array": "e.table = numpy.asarray(w)",
     "deeper": "e.thing = Thing(); e.thing.thing = Thing(); e.thing.thing.queue = deque([net(w)])",
     "cycle": "e.self = e; e.list = [e]; e.list.append(e.list); e.net = net(w)",
@@ -59,33 +59,33 @@ HIDINGS = {
 
 CALLABLES = (
     "".join(
-        f"def {name}_{seed}_{k}():\n    e = Own(); w = drawn({seed})\n    {line}\n    e.k = {k}\n    return e\n"
-        for name, line in HIDINGS.items()
+        f"def {name}_{seed}_{k}():\n    e = Own(); w = draw({seed})\n    {line}\n    e.k = {k}\n    return e\n"
+        for name, line in WEIGHT_PLACES.items()
         for seed in (0, 1)
         for k in (0, 1)
     )
     + """
 def from_file():
-    e = Own(); e.net = e.made = net(torch.load("weights.pt")["w"]); return e
+    e = Own(); e.net = e.project = net(torch.load("weights.pt")["w"]); return e
 def unseeded():
-    e = Own(); e.net = e.made = net(torch.rand(4, 64)); return e
+    e = Own(); e.net = e.project = net(torch.rand(4, 64)); return e
 def stated_0():
-    e = Own(); e.net = e.made = net(drawn(0)); e.sha256 = {"image": "ab"}; return e
+    e = Own(); e.net = e.project = net(draw(0)); e.sha256 = {"image": "ab"}; return e
 def stated_1():
-    e = Own(); e.net = e.made = net(drawn(1)); e.sha256 = {"image": "ab"}; return e
-class Says(Own):
-    def __init__(self): self.net = net(drawn(0))
-    def identity(self): return self.said()
-def says_a():
-    e = Says(); Says.said = lambda self: "a"; return e
-def says_b():
-    e = Says(); Says.said = lambda self: "b"; return e
-def says_mapping():
-    e = Says(); Says.said = lambda self: {"revision": 3}; return e
-def says_number():
-    e = Says(); Says.said = lambda self: 3; return e
-def says_tensor():
-    e = Says(); Says.said = lambda self: {"w": torch.ones(1)}; return e
+    e = Own(); e.net = e.project = net(draw(1)); e.sha256 = {"image": "ab"}; return e
+class States(Own):
+    def __init__(self): self.net = net(draw(0))
+    def identity(self): return self.answer()
+def states_a():
+    e = States(); States.answer = lambda self: "a"; return e
+def states_b():
+    e = States(); States.answer = lambda self: "b"; return e
+def states_mapping():
+    e = States(); States.answer = lambda self: {"revision": 3}; return e
+def states_number():
+    e = States(); States.answer = lambda self: 3; return e
+def states_tensor():
+    e = States(); States.answer = lambda self: {"w": torch.ones(1)}; return e
 class Declares(Own):
     @property
     def traits(self): return TABLE["traits"]
