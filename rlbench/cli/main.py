@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rlbench.core.documents import expand_user
-from rlbench.core.errors import CONTROL, RLBenchError, one_line, quote
+from rlbench.core.errors import RLBenchError, find_hidden, one_line, quote
 
 if TYPE_CHECKING:
     pass
@@ -53,7 +53,7 @@ class Tool(click.Group):
         for arg in args:
             if not arg.strip():
                 raise Mistake("an argument is empty: is a variable of the shell not set?")
-            if CONTROL.search(arg) or len(arg) > ARGUMENT:
+            if find_hidden(arg) or len(arg) > ARGUMENT:
                 raise Mistake(f"{quote(arg)}: an argument must be one line of UTF-8 of at most {ARGUMENT} characters")
             if arg.startswith("~"):  # the shell left it, since there is no such user
                 expand_user(arg)

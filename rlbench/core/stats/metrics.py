@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import reduce
 from math import log
-from operator import and_
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -30,11 +28,6 @@ def wilson(n_correct: float, n: int, z: float = 1.959963984540054) -> tuple[floa
     centre = (share + w / 2) / (1 + w)
     half = z / (1 + w) * (share * (1 - share) / n + w / (4 * n)) ** 0.5
     return max(0.0, centre - half), min(1.0, centre + half)
-
-
-def worst_case(correct: Sequence[Tensor]) -> Tensor:
-    """Per example: correct under every attack; k x (B,) bool -> (B,) bool. Mean of min, never min of means."""
-    return reduce(and_, correct)
 
 
 def mcnemar(b: int, c: int) -> float:

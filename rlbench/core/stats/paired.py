@@ -45,10 +45,6 @@ class Pairs:
         """One-sided: the chance of as many lost among as many flips, were both directions equally likely."""
         return _tail(self.lost, self.discordant)
 
-    @property
-    def p_gain(self) -> float:
-        return _tail(self.gained, self.discordant)
-
     def upper(self, confidence: float = 0.95) -> float:
         """The one-sided upper bound of the drop, in points (see `score_bound`)."""
         return 100 * score_bound(self.lost, self.gained, self.n, confidence)
