@@ -13,7 +13,7 @@ from torch import Tensor
 from rlbench.core import Box, Split
 from rlbench.core.errors import DataError
 from rlbench.core.media import filterbank, preprocess
-from rlbench.core.media.sounds import audible, render_waveform
+from rlbench.core.media.sounds import load_wave, render_waveform
 
 
 class Recordings(ABC):
@@ -43,7 +43,7 @@ class Recordings(ABC):
         return ((stacked + 1) / 2).clamp(0, 1)
 
     def _wave(self, path: Path, box: Box) -> Tensor:
-        wave, rate = audible(path, box, rate=self.rate, seconds=self.seconds)
+        wave, rate = load_wave(path, box, rate=self.rate, seconds=self.seconds)
         one = torch.from_numpy(wave)[None]
         return preprocess.resample(one, rate, filterbank.RATE) if box.unit == "fbank" else one
 

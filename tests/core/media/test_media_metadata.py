@@ -217,10 +217,10 @@ def test_clips_are_upright(tmp_path, stored, matrix) -> None:
     np.testing.assert_array_equal(corners, [[1, 0, 0], [0, 1, 0], [0, 0, 1], [0, 0, 0]])
 
 
-def test_a_clip_that_stands_aslant_is_refused(tmp_path) -> None:
+def test_a_clip_at_an_odd_angle_is_refused(tmp_path) -> None:
     _film(tmp_path / "a.mp4")
     _matrix(tmp_path / "a.mp4", 1, 1, -1, 1)
-    with pytest.raises(DataError, match=r"a.mp4 is to be shown aslant"):
+    with pytest.raises(DataError, match=r"a.mp4 is rotated by an angle that is not a multiple of 90 degrees"):
         clips.video(tmp_path / "a.mp4", CLIP)
 
 
