@@ -1,4 +1,4 @@
-"""What a large board costs: CPU seconds of 300 models x 10 columns as markdown, CSV and page.
+"""Measures the CPU seconds of a large board: 300 models x 10 columns as markdown, CSV and page.
 
 python benchmarks/boards.py [models [examples]]
 """
@@ -17,13 +17,14 @@ import numpy as np
 from rlbench.core import Record
 from rlbench.report.boards import leaderboard
 from rlbench.report.site import page
+from rlbench.store.keys import content_hash
 
 ATTACKS = tuple(f"{name} linf {eps}/255" for name in ("pgd", "apgd-t") for eps in (2, 4, 8))
 COLUMNS = ("clean", *ATTACKS, *(f"worst linf {eps}/255" for eps in (2, 4, 8)))
 
 
-def synthetic(models: int, n: int) -> list[Record]:
-    """Models of accuracies between 0.3 and 0.9, whose answers depend on how hard an example is."""
+def make_records(models: int, n: int) -> list[Record]:
+    """Records of models with accuracies between 0.3 and 0.9 that depend on how hard an example is."""
     rng = np.random.default_rng(0)
     hardness = rng.normal(size=n)
     found = []
@@ -38,7 +39,7 @@ def synthetic(models: int, n: int) -> list[Record]:
 def _record(model: str, column: str, correct: np.ndarray) -> Record:
     facts = {"protocol": column, "data": "d", "anchors": "a", "seed": 0, "checkpoint": model, "soundness": "sound"}
     return Record(
-        key=f"{model} {column}",
+        key=content_hash([model, column]),
         suite="synthetic",
         suite_version=1,
         task="world",
@@ -61,7 +62,7 @@ def main() -> None:
     print(f"{models} models x {len(COLUMNS)} columns, n = {n}")  # noqa: T201
     with TemporaryDirectory() as folder:
         file = Path(folder) / "records.jsonl"
-        file.write_text("".join(json.dumps(asdict(record)) + "\n" for record in synthetic(models, n)))
+        file.write_text("".join(json.dumps(asdict(record)) + "\n" for record in make_records(models, n)))
         shapes = {
             "markdown": lambda: leaderboard.render(leaderboard.load(file), "t", baseline="model-000"),
             "csv": lambda: leaderboard.render(leaderboard.load(file), "t", baseline="model-000", format="csv"),

@@ -1,4 +1,4 @@
-"""What runs spend: passes of an encoder, forward and backward, its calls, and processor time in and outside of it."""
+"""Counts what a run costs: an encoder's forward and backward passes, its calls, and CPU time in and outside of it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,15 @@ from torch import Tensor
 
 @dataclass
 class Spent:
-    """Passes, calls of the encoder, and CPU seconds; `fb` passes have a backward pass, `f` have none."""
+    """The cost of a run.
+
+    Attributes:
+        fb: forward passes with a backward pass, in examples.
+        f: forward passes without one.
+        calls: of the encoder.
+        seconds: of CPU time.
+        inside: CPU seconds in the encoder.
+    """
 
     fb: int = 0
     f: int = 0
@@ -27,22 +35,22 @@ class Spent:
 
     @property
     def passes(self) -> int:
-        """Forward and backward."""
+        """Forward and backward passes."""
         return 2 * self.fb + self.f
 
     @property
     def outside(self) -> float:
-        """Share of the seconds."""
+        """The share of the CPU time outside of the encoder."""
         return 1 - self.inside / self.seconds
 
     @property
     def batch(self) -> float:
-        """Mean examples of a call."""
+        """The mean number of examples per call."""
         return (self.fb + self.f) / self.calls
 
 
 class Counter:
-    """Counts the examples that go through an encoder's `embed`, forward and backward, and its seconds."""
+    """Counts the examples that pass through an encoder's `embed`, forward and backward, and its CPU seconds."""
 
     def __init__(self) -> None:
         self.forwards = self.backwards = self.calls = 0
@@ -53,30 +61,30 @@ class Counter:
         """Counts the calls of every encoder of this class."""
         embed = kind.embed  # type: ignore[attr-defined]
 
-        def counted(encoder: object, x: Tensor, *rest: object, **named: object) -> Tensor:
+        def count(encoder: object, x: Tensor, *rest: object, **named: object) -> Tensor:
             if x.requires_grad:
                 x = x.view_as(x)
-                x.register_hook(lambda gradient: self._ended())  # type: ignore[no-untyped-call]
+                x.register_hook(lambda gradient: self._stop())  # type: ignore[no-untyped-call]
             self.begun = process_time()
             out: Tensor = embed(encoder, x, *rest, **named)
-            self._ended()
+            self._stop()
             self.forwards, self.calls = self.forwards + len(x), self.calls + 1
             if out.requires_grad:
-                out.register_hook(lambda gradient: self._back(len(x)))  # type: ignore[no-untyped-call]
+                out.register_hook(lambda gradient: self._start_backward(len(x)))  # type: ignore[no-untyped-call]
             return out
 
-        with mock.patch.object(kind, "embed", counted):
+        with mock.patch.object(kind, "embed", count):
             yield
 
-    def _back(self, n: int) -> None:
+    def _start_backward(self, n: int) -> None:
         self.backwards += n
         self.begun = process_time()
 
-    def _ended(self) -> None:
+    def _stop(self) -> None:
         self.inside += process_time() - self.begun
 
     def spend(self, work: Callable[[], Any]) -> tuple[Spent, Any]:
-        """What `work` spends, and its result."""
+        """Runs `work`; returns its cost and its result."""
         self.__init__()  # type: ignore[misc]
         begun = process_time()
         result = work()

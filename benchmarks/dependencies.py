@@ -1,7 +1,7 @@
-"""Do the lowest and the newest versions of the dependencies work? `python benchmarks/dependencies.py lowest`.
+"""Tests the lowest and newest versions of the dependencies: `python benchmarks/dependencies.py lowest`.
 
-A virtual environment of its own gets the package with every direct dependency at its lower bound, at the newest version
-that the bounds allow, or as constraints.txt has it; then a few commands and tests run in it. torch alone may be a
+Installs the package in a new virtual environment, with every direct dependency at its lower bound, at the newest
+version that the bounds allow, or as in constraints.txt; then runs a few commands and tests in it. torch alone may be a
 download of several GB.
 """
 
@@ -23,7 +23,7 @@ from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parents[1]
 SKIPPED = shutil.ignore_patterns(".*", "build", "*.egg-info", "rlbench-*", "__pycache__")
-LIMIT = 3600  # seconds of one command; pip's includes the downloads
+LIMIT = 3600  # seconds per command; pip's include the downloads
 IMPORTS = """
 import importlib, pkgutil, rlbench
 for module in pkgutil.walk_packages(rlbench.__path__, "rlbench."):
@@ -38,7 +38,7 @@ from rlbench.core.suite import load_suite
 suite, encoder = load_suite("thermal"), load_encoder("rlbind", "thermal")
 head = zero_shot(encoder, "thermal", suite.task.classes, suite.task.templates)
 found = suite.task.load(encoder.boxes["thermal"], 0, 2)
-for name, eps in (("apgd-t", 4), ("torchattacks:PGD", 4), ("autoattack:reference", 64)):  # which breaks them early
+for name, eps in (("apgd-t", 4), ("torchattacks:PGD", 4), ("autoattack:reference", 64)):  # breaks early
     rlbench.attack(head, found.x, found.y, name, eps=f"{eps}/255")
 """
 TRAIN = "train rlbind --stage 2 --modality thermal --set steps=2 --set examples=64 --set batch=32 --set validation=16"
@@ -59,14 +59,14 @@ COMMANDS = (
 
 
 def requirements(extras: Sequence[str] = ()) -> list[Requirement]:
-    """The direct dependencies, and those of extras."""
+    """The direct dependencies, and those of the extras."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     more = [text for extra in extras for text in project["optional-dependencies"][extra]]
     return [Requirement(text) for text in [*project["dependencies"], *more]]
 
 
-def lowest(needed: Requirement) -> str:
-    """`name==bound`. Raises: ValueError where the requirement has no lower bound."""
+def pin_lowest(needed: Requirement) -> str:
+    """The requirement as `name==bound`. Raises: ValueError if it has no lower bound."""
     bounds = [one.version for one in needed.specifier if one.operator == ">="]
     if len(bounds) != 1:
         raise ValueError(f"{needed} must have one lower bound, such as {needed.name}>=1.0")
@@ -74,27 +74,27 @@ def lowest(needed: Requirement) -> str:
 
 
 def constraints(which: str, extras: Sequence[str]) -> list[str]:
-    """The lines of pip's constraints."""
+    """The lines of pip's constraints file."""
     if which == "newest":
         return []
     if which == "lowest":
-        return [lowest(needed) for needed in requirements(extras)]
+        return [pin_lowest(needed) for needed in requirements(extras)]
     return (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
 
 
 def report(name: str, command: Sequence[str], folder: Path) -> bool:
-    """Runs a command in the folder and prints a line; of one that fails, the last lines that it printed too."""
+    """Runs a command in the folder and prints a line; if it fails, also the last lines of its output."""
     environment = {**os.environ, "OMP_NUM_THREADS": "2"}
     try:
-        made = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=LIMIT)
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=LIMIT)
     except subprocess.TimeoutExpired:
         click.echo(f"failed  {name}: it took more than {LIMIT} s")
         return False
-    click.echo(f"{'failed' if made.returncode else 'works '}  {name}")
-    lines = [line for line in f"{made.stdout}\n{made.stderr}".splitlines() if line.strip() and "WARNING" not in line]
-    for line in lines[-20:] if made.returncode else ():
+    click.echo(f"{'failed' if done.returncode else 'works '}  {name}")
+    lines = [line for line in f"{done.stdout}\n{done.stderr}".splitlines() if line.strip() and "WARNING" not in line]
+    for line in lines[-20:] if done.returncode else ():
         click.echo(f"        {line[:300]}")
-    return made.returncode == 0
+    return done.returncode == 0
 
 
 def versions(python: Path, extras: Sequence[str]) -> str:
@@ -106,7 +106,7 @@ def versions(python: Path, extras: Sequence[str]) -> str:
 
 
 def trials(python: Path, tests: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
-    """The names and the commands of what has to work."""
+    """Yields the name and command of everything that has to work."""
     yield "import of every module", [str(python), "-P", "-c", IMPORTS]
     yield "attacks of the libraries", [str(python), "-P", "-c", LIBRARIES]
     for command in COMMANDS:
@@ -119,11 +119,13 @@ def trials(python: Path, tests: Sequence[str]) -> Iterator[tuple[str, list[str]]
 
 @click.command()
 @click.argument("which", type=click.Choice(["lowest", "newest", "constraints"]))
-@click.option("--extra", "extras", multiple=True, metavar="NAME", help="Test the dependencies of an extra, too.")
-@click.option("--test", "tests", multiple=True, metavar="FILE", help="Run these tests of the project, too.")
-@click.option("--folder", type=click.Path(path_type=Path), help="For the environment [default: a temporary one].")
+@click.option("--extra", "extras", multiple=True, metavar="NAME", help="Also test the dependencies of an extra.")
+@click.option("--test", "tests", multiple=True, metavar="FILE", help="Also run these tests of the project.")
+@click.option(
+    "--folder", type=click.Path(path_type=Path), help="Where to make the environment [default: a temporary folder]."
+)
 def main(which: str, extras: tuple[str, ...], tests: tuple[str, ...], folder: Path | None) -> None:
-    """Test the LOWEST or NEWEST versions of the dependencies, or those of CONSTRAINTS.txt; exit 1 if one fails."""
+    """Test the lowest or newest versions of the dependencies, or those of constraints.txt; exit 1 if a test fails."""
     with tempfile.TemporaryDirectory(prefix="rlbench-dependencies-") as temporary:
         place = (folder or Path(temporary)).absolute()
         venv.create(place / which, with_pip=True)

@@ -1,17 +1,17 @@
-"""rlbench's attack engine against pyautoattack (APGD-CE, APGD-T) and torchattacks (PGD, PGDL2), on one matrix.
+"""Compares rlbench's attack engine with pyautoattack (APGD-CE, APGD-T) and torchattacks (PGD, PGDL2).
 
     python benchmarks/engine.py --suite thermal --model rlbind --examples 64
 
 The matrix: every eps of --eps-linf and --eps-l2 under PGD-20, APGD-CE-100 and APGD-T-9x100, each attack alone. rlbench
-runs it as `rlbench run` does; the peers cell by cell as their authors use them: torchattacks attacks the misclassified
-examples, too, pyautoattack the clean-correct ones. Both in this process, in turn, in one thread, from the same rendered
-examples: both classify the clean ones, attack, and have the judge classify every cell's answers. Neither writes a file.
-One module counts both sides: f+b is a forward pass with its backward pass, f a forward pass alone (of those that judge,
-and of the last point of an attack). The ratio of all passes takes f+b for two and f for one, which is about what they
-cost; it is what the processor's time is held against, with --repeat the least of several runs. `outside` is the share
-of that time which a side spends outside of the encoder's own passes, `batch` the mean size of a call of the encoder.
-The floor is what any honest run of the protocol spends: all steps for a survivor (20, 100, targets x 100), and for a
-broken example those up to the break, with targets one by one or side by side, whichever is cheaper for it.
+runs it as `rlbench run` does; the peers run cell by cell as their authors intend: torchattacks also attacks
+misclassified examples, pyautoattack only those that are correct when clean. Both run in this process, in turn, in one
+thread, on the same examples: each classifies the clean examples, attacks, and has the judge classify the results of
+every cell. Neither writes a file. The same code counts both sides: f+b is a forward pass with its backward pass, f a
+forward pass alone (by the judge, or at the last point of an attack). The ratio of all passes counts f+b as two and f as
+one, roughly their cost. CPU time is the least of --repeat runs. `outside` is the share of it outside of the encoder's
+passes, `batch` the mean number of examples per call of the encoder. The floor is the least that the protocol requires:
+all steps for a survivor (20, 100, targets x 100), and the steps up to the break for a broken example, with its targets
+in sequence or in parallel, whichever is cheaper.
 """
 
 from __future__ import annotations
@@ -46,16 +46,23 @@ PEERS = {"pgd": "torchattacks", "apgd-ce": "pyautoattack", "apgd-t": "pyautoatta
 
 @dataclass
 class Side:
-    """What one side spent in each cell, whom it left correct there (N,), and in total."""
+    """The results of one side.
+
+    Attributes:
+        cells: the cost of each cell.
+        correct: (N,) bool of each cell, the survivors.
+        backwards: (N,) of each cell, the backward passes of every example.
+        total: the cost of the matrix.
+    """
 
     cells: dict[str, Spent] = field(default_factory=dict)
     correct: dict[str, Tensor] = field(default_factory=dict)
-    backwards: dict[str, Tensor] = field(default_factory=dict)  # of every example, (N,)
+    backwards: dict[str, Tensor] = field(default_factory=dict)
     total: Spent = field(default_factory=Spent)
 
 
 class Model(nn.Module):
-    """A bench's classifier as the peers want it."""
+    """A bench's classifier as the module that the peers expect."""
 
     def __init__(self, bench: Bench) -> None:
         super().__init__()
@@ -68,7 +75,7 @@ class Model(nn.Module):
 
 
 def matrix(suite: Suite, eps: Mapping[Norm, Sequence[str]], examples: int) -> Suite:
-    """The suite's task under the benchmark's cells: each attack by ascending eps, as a suite file would have it."""
+    """The suite's task with the benchmark's cells: each attack by ascending eps, as from a suite file."""
     cells = []
     for attack in STEPS:
         for norm, texts in eps.items():
@@ -78,7 +85,7 @@ def matrix(suite: Suite, eps: Mapping[Norm, Sequence[str]], examples: int) -> Su
 
 
 def ours(suite: Suite, bench: Bench, counter: Counter) -> Side:
-    """The whole matrix, block by block as a run does it; cells by its blocks, the total by `counter`."""
+    """Runs the matrix block by block like `rlbench run`; a cell's cost is its blocks', the total is `counter`'s."""
     side, attacks = Side(), [group for group in groups(suite.perturbations) if group.attacks]
 
     def work() -> list[list[Block]]:
@@ -100,7 +107,7 @@ def ours(suite: Suite, bench: Bench, counter: Counter) -> Side:
 
 
 def peers(suite: Suite, bench: Bench, counter: Counter) -> Side:
-    """The same cells one by one, in batches of the bench's size."""
+    """Runs the same cells one by one with the peers, in batches of the bench's size."""
     examples = bench.inputs.load(0, suite.examples)
     model, side, every = Model(bench), Side(), torch.arange(suite.examples)
 
@@ -118,7 +125,7 @@ def peers(suite: Suite, bench: Bench, counter: Counter) -> Side:
             alive = right.clone()
             for r in rows.split(bench.batch_size):
                 x, y = examples.x[r], examples.y[r]
-                inside = project(attack(x, y).detach(), x, ball)  # float32 leaves the ball by a last bit
+                inside = project(attack(x, y).detach(), x, ball)  # float32 rounding may leave the ball
                 alive[r] &= judge(model, inside, x, y, ball).correct
             return alive
 
@@ -128,7 +135,7 @@ def peers(suite: Suite, bench: Bench, counter: Counter) -> Side:
 
 
 def _peer(name: str, ball: Ball, model: Model, n_classes: int) -> Attack:
-    """(x, y) -> x_adv by the peer's own code and defaults, with the protocol's steps."""
+    """The peer's attack (x, y) -> x_adv with its own defaults and the protocol's steps."""
     norm, steps = {"linf": "Linf", "l2": "L2"}[ball.norm], STEPS[name]
     if name == "pgd":
         import torchattacks
@@ -145,7 +152,7 @@ def _peer(name: str, ball: Ball, model: Model, n_classes: int) -> Attack:
 
 @dataclass(frozen=True)
 class Result:
-    """Both sides on one suite and model; `apart` is ours again, with one target at a time."""
+    """Both sides on one suite and model; `apart` is rlbench again, with one target at a time."""
 
     suite: Suite
     model: str
@@ -155,7 +162,7 @@ class Result:
 
     @property
     def floor(self) -> int:
-        """f+b passes of the protocol's floor."""
+        """The f+b passes of the protocol's floor."""
         total = 0
         for cell in self.suite.perturbations[1:]:
             jobs = min(9, len(self.suite.task.classes) - 1) if cell.attack == "apgd-t" else 1
@@ -165,7 +172,7 @@ class Result:
         return total
 
     def table(self) -> list[str]:
-        """Markdown: a row a cell, and the totals."""
+        """Markdown lines: a row per cell, and the totals."""
         rows = [
             "| cell | peer | survivors | peer's | f+b | peer's | f | peer's | ratio |",
             "| --- | --- |" + " ---: |" * 7,
@@ -179,7 +186,7 @@ class Result:
         return [*rows, f"| **all** | | | | {a.fb} | {b.fb} | {a.f} | {b.f} | **{b.fb / a.fb:.2f}** |"]
 
     def summary(self) -> str:
-        """One row of the summary's table."""
+        """A row of the summary."""
         a, b, n, name = self.own.total, self.peer.total, self.suite.examples, f"{self.suite.name} | {self.model}"
         cells = [str(cell) for cell in self.suite.perturbations[1:]]
         robust = [100 * float(torch.stack([side.correct[c] for c in cells]).all(0).sum()) / n for side in self.sides]
@@ -197,7 +204,7 @@ class Result:
         return self.own, self.peer
 
     def weaker(self) -> str:
-        """The most survivors that ours has more than the peer in any cell, and the fewest."""
+        """The range over cells of rlbench's survivors less the peer's."""
         gaps = [int(self.own.correct[c].sum() - self.peer.correct[c].sum()) for c in self.own.cells]
         return f"{min(gaps):+d} to {max(gaps):+d}"
 
@@ -210,7 +217,7 @@ SUMMARY = (
 
 
 def measure(suite: Suite, model: str, batch_size: int, repeat: int) -> Result:
-    """Both in turn, and ours again with one target at a time; a short run before pays for what is lazy."""
+    """Runs both in turn, and rlbench again with one target at a time, after a short warm-up."""
     bench = prepare(suite, model, batch_size=batch_size)
     for start in range(0, suite.examples, BLOCK):
         bench.inputs.load(start, min(start + BLOCK, suite.examples))  # rendered for both
@@ -226,7 +233,7 @@ def measure(suite: Suite, model: str, batch_size: int, repeat: int) -> Result:
 
 
 def machine() -> str:
-    """What the numbers were measured on and with."""
+    """The processor and the versions behind the numbers."""
     names = ("rlbind-bench", "torch", "pyautoattack", "torchattacks")
     cpu = next((line.split(":")[1].strip() for line in _cpuinfo() if line.startswith("model name")), platform.machine())
     return f"{cpu}, one thread; Python {platform.python_version()}, " + ", ".join(f"{n} {version(n)}" for n in names)
@@ -239,23 +246,23 @@ def _cpuinfo() -> list[str]:
 
 def page(results: Sequence[Result], command: str) -> str:
     """The markdown page."""
-    told = (__doc__ or "").split("\n\n")[-1].strip()
+    about = (__doc__ or "").split("\n\n")[-1].strip()
     details = "\n\n".join(f"## {r.suite.name}, {r.model}\n\n" + "\n".join(r.table()) for r in results)
     rows = "\n".join(r.summary() for r in results)
     return (
-        f"# The engine against its peers\n\n`{command}`\n\n{told}\n\n{machine()}.\n\n{SUMMARY}\n{rows}\n\n{details}\n"
+        f"# The engine against its peers\n\n`{command}`\n\n{about}\n\n{machine()}.\n\n{SUMMARY}\n{rows}\n\n{details}\n"
     )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--suite", nargs="+", default=["thermal", "image"], help="whose task; several are allowed")
+    parser.add_argument("--suite", nargs="+", default=["thermal", "image"], help="suites, whose tasks are used")
     parser.add_argument("--model", nargs="+", default=["languagebind", "fare", "rlbind"])
     parser.add_argument("--examples", type=int, default=64)
     parser.add_argument("--eps-linf", nargs="*", default=["2/255", "4/255", "8/255"])
     parser.add_argument("--eps-l2", nargs="*", default=["0.5", "1"])
     parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument("--repeat", type=int, default=1, help="runs of both sides; the fastest of each counts")
+    parser.add_argument("--repeat", type=int, default=1, help="runs of both sides; the fastest counts")
     parser.add_argument("--out", type=Path, help="a markdown page, such as benchmarks/engine.md; default: stdout")
     options = parser.parse_args()
     results = []

@@ -1,15 +1,15 @@
-"""rlbench's worst case beside AutoAttack's standard (Croce & Hein, 2020, https://arxiv.org/abs/2003.01690).
+"""Compares rlbench's worst case with standard AutoAttack (Croce and Hein, 2020, https://arxiv.org/abs/2003.01690).
 
     python benchmarks/standard.py --suite thermal --model fare --eps 8/255 --examples 200 --seeds 0 1 2
 
-Ours is the worst case of --attacks, by default those of the suites' matrix, apgd-ce and apgd-t, once per seed. The
-standard is pyautoattack's, in its own batches and from its own seed 0: apgd-ce, apgd-t, fab-t, and square with 5000
-queries, each on what the ones before it left. Both start from all clean-correct examples, and the judge decides on
-both sides. `apart` counts the examples on which the standard and some seed of ours disagree. The standard spends
-thousands of passes on an example that stands: --most M hands it only M of those that stand under every seed of ours,
-the half with the smallest margins and as many at random (always the same). Then its survivors are an estimate, and the
-bound beside the mean difference is for the upper end of Wilson's 95% interval of the share that it breaks among those
-drawn at random, applied to all that it was not given.
+rlbench's side is the worst case of --attacks, by default apgd-ce and apgd-t as in the suites, once per seed. The
+standard is pyautoattack's, with its own batches and seed 0: apgd-ce, apgd-t, fab-t, and square with 5000 queries, each
+on the survivors of those before it. Both start from all clean-correct examples, and the same judge decides. `apart`
+counts the examples on which the standard and some seed of rlbench disagree. The standard spends thousands of passes on
+a survivor: --most M gives it only M of the examples that survive every seed of rlbench, the half of them with the
+smallest margins, the rest a fixed random sample. Its number of survivors is then an estimate, and the bound next to the
+mean difference applies the upper end of Wilson's 95% interval of the share that it breaks in the random sample to all
+examples that it was not given.
 """
 
 from __future__ import annotations
@@ -56,14 +56,20 @@ class Setting:
 
     @property
     def correct(self) -> Tensor:
-        """(N,) bool: right without an attack."""
+        """(N,) bool: correct without an attack."""
         with torch.no_grad():
             return self.head(self.examples.x).argmax(1) == self.examples.y
 
 
 @dataclass(frozen=True)
 class Found:
-    """Of one seed of ours: who stands (N,), the smallest margin of any attack's last point (N,), CPU seconds."""
+    """The result of one seed of rlbench.
+
+    Attributes:
+        stands: (N,) bool, the survivors.
+        margins: (N,) the smallest margin of any attack's last point.
+        seconds: of CPU time.
+    """
 
     stands: Tensor
     margins: Tensor
@@ -71,7 +77,7 @@ class Found:
 
 
 def ours(at: Setting, attacks: Sequence[str], seed: int) -> Found:
-    """The worst case of the attacks; each but the first on what the ones before it left, which gives the same."""
+    """The worst case of the attacks, each on the survivors of those before it, which gives the same result."""
     x, y, ids = at.examples.x, at.examples.y, at.examples.ids
     begun, margins = process_time(), torch.full((len(x),), float("inf"))
     left = at.correct.nonzero()[:, 0]
@@ -98,7 +104,7 @@ def ours(at: Setting, attacks: Sequence[str], seed: int) -> Found:
 
 
 class Model(nn.Module):
-    """A classifier as pyautoattack wants it."""
+    """A classifier as the module that pyautoattack expects."""
 
     def __init__(self, head: ZeroShot) -> None:
         super().__init__()
@@ -111,7 +117,7 @@ class Model(nn.Module):
 
 
 def standard(at: Setting, rows: Tensor) -> dict[int, str]:
-    """Which of the examples `rows` the standard breaks, and by which of its four attacks."""
+    """Runs the standard on the examples `rows`; by broken row, the name of the attack that breaks it."""
     norm, broken = {"linf": "Linf", "l2": "L2"}[at.ball.norm], dict[int, str]()
     suite = AutoAttack(Model(at.head).eval(), norm=norm, eps=at.ball.radius, seed=0, version="standard")
     n_classes = at.head(at.examples.x[:1]).shape[1]
@@ -122,9 +128,9 @@ def standard(at: Setting, rows: Tensor) -> dict[int, str]:
             break
         suite.attacks_to_run = [name]
         x, y = at.examples.x[rows], at.examples.y[rows]
-        with mock.patch("pyautoattack.autoattack.checks"):  # they trace the whole process
+        with mock.patch("pyautoattack.autoattack.checks"):  # its checks trace the whole process
             found, _ = suite.run_standard_evaluation(x, y, batch_size=at.batch_size)
-        inside = project(found, x, at.ball)  # float32 leaves the ball by a last bit
+        inside = project(found, x, at.ball)  # float32 rounding may leave the ball
         wrong = ~judge(at.head, inside, x, y, at.ball).correct
         broken.update(dict.fromkeys(rows[wrong].tolist(), name))
     return broken
@@ -132,7 +138,17 @@ def standard(at: Setting, rows: Tensor) -> dict[int, str]:
 
 @dataclass(frozen=True)
 class Result:
-    """Both sides of one setting; `given` are the rows that the standard got, `drawn` those of them drawn at random."""
+    """Both sides of one setting.
+
+    Attributes:
+        at: the setting.
+        model: its name.
+        found: rlbench's result by seed.
+        given: the rows that the standard attacked.
+        drawn: those of them that were drawn at random.
+        broken: by row, the standard attack that breaks it.
+        seconds: CPU time of the standard.
+    """
 
     at: Setting
     model: str
@@ -148,11 +164,11 @@ class Result:
         return int(self.at.correct.sum()) - len(self.given)
 
     def survivors(self, share: float) -> float:
-        """The standard's, if it breaks this share of the rest."""
+        """The survivors of the standard if it breaks this share of the rest."""
         return len(self.given) - len(self.broken) + self.rest * (1 - share)
 
     def row(self) -> str:
-        """Of the table."""
+        """A row of the table."""
         hits, n = sum(row in self.broken for row in self.drawn.tolist()), len(self.at.correct)
         share, most = (hits / len(self.drawn), wilson(hits, len(self.drawn))[1]) if self.rest else (0.0, 0.0)
         alive = [int(one.stands.sum()) for one in self.found]
@@ -168,7 +184,7 @@ class Result:
         )
 
     def apart(self) -> list[int]:
-        """Rows that the standard and some seed of ours disagree on."""
+        """The rows on which the standard and some seed of rlbench disagree."""
         return [
             row
             for row in self.given.tolist()
@@ -176,7 +192,7 @@ class Result:
         ]
 
     def details(self) -> list[str]:
-        """A line for each of them."""
+        """A line for each row of `apart`."""
         lines = []
         for row in self.apart():
             each = [f"stands, margin {one.margins[row]:.3f}" if one.stands[row] else "broken" for one in self.found]
@@ -186,8 +202,8 @@ class Result:
         return lines
 
 
-def chosen(at: Setting, found: Sequence[Found], most: int | None) -> tuple[Tensor, Tensor]:
-    """The rows that the standard is given, and those of them that were drawn at random."""
+def choose_rows(at: Setting, found: Sequence[Found], most: int | None) -> tuple[Tensor, Tensor]:
+    """The rows for the standard, and those of them that are drawn at random."""
     always = torch.stack([one.stands for one in found]).all(0)
     near = torch.stack([one.margins for one in found]).amin(0).masked_fill(~always, float("inf"))
     order = near.argsort(stable=True)[: int(always.sum())]
@@ -199,7 +215,7 @@ def chosen(at: Setting, found: Sequence[Found], most: int | None) -> tuple[Tenso
 
 
 def measure(suite_name: str, model: str, threat: Threat, options: argparse.Namespace) -> Result:
-    """Ours by every seed, then the standard."""
+    """Runs rlbench by every seed, then the standard."""
     suite = load_suite(suite_name)
     encoder = load_encoder(model, suite.modality)
     box = encoder.boxes[suite.modality]
@@ -209,7 +225,7 @@ def measure(suite_name: str, model: str, threat: Threat, options: argparse.Names
     examples = suite.task.load(box, 0, options.examples)
     at = Setting(suite_name, examples, head, threat, ball_of(threat, box), options.batch_size)
     found = [ours(at, options.attacks, seed) for seed in options.seeds]
-    given, drawn = chosen(at, found, options.most)
+    given, drawn = choose_rows(at, found, options.most)
     begun = process_time()
     broken = standard(at, given)
     return Result(at, model, found, given, drawn, broken, process_time() - begun)
@@ -217,22 +233,22 @@ def measure(suite_name: str, model: str, threat: Threat, options: argparse.Names
 
 def page(results: Sequence[Result], command: str) -> str:
     """The markdown page."""
-    told = (__doc__ or "").split("\n\n")[-1].strip()
+    about = (__doc__ or "").split("\n\n")[-1].strip()
     rows = "\n".join(result.row() for result in results)
     apart = "\n".join(line for result in results for line in result.details())
-    return f"# Beside AutoAttack's standard\n\n`{command}`\n\n{told}\n\n{machine()}.\n\n{HEAD}\n{rows}\n\n{apart}\n"
+    return f"# Beside AutoAttack's standard\n\n`{command}`\n\n{about}\n\n{machine()}.\n\n{HEAD}\n{rows}\n\n{apart}\n"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--suite", nargs="+", default=["thermal", "image"], help="whose task; several are allowed")
+    parser.add_argument("--suite", nargs="+", default=["thermal", "image"], help="suites, whose tasks are used")
     parser.add_argument("--model", nargs="+", default=["languagebind", "fare", "tecoa", "rlbind"])
     parser.add_argument("--norm", choices=["linf", "l2"], default="linf")
     parser.add_argument("--eps", nargs="+", default=["4/255"])
     parser.add_argument("--examples", type=int, default=200)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of our attacks")
-    parser.add_argument("--attacks", nargs="+", default=["apgd-ce", "apgd-t"], help="ours; the worst case counts")
-    parser.add_argument("--most", type=int, help="stable survivors that the standard is given; default: all")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of rlbench's attacks")
+    parser.add_argument("--attacks", nargs="+", default=["apgd-ce", "apgd-t"], help="rlbench's; the worst case counts")
+    parser.add_argument("--most", type=int, help="stable survivors to give to the standard; default: all")
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--out", type=Path, help="a markdown page; default: stdout")
     options = parser.parse_args()

@@ -1,10 +1,10 @@
-"""Which soundness check catches which planted defence, and what is left of each when it is attacked honestly.
+"""Shows which soundness checks flag each planted defence, and its accuracy under an adaptive attack.
 
 python benchmarks/zoo.py [SUITE] [MODEL] [EXAMPLES] [DEFENCE ...]     # thermal languagebind 24, all of them
 
-Per defence: its badge; accuracies clean, under plain gradient attacks (the worst of fgsm, pgd-20, apgd-ce-100), and
-under 40 steps of pgd on its honest stand-in (the expectation, a differentiable form, or none), judged at the defence
-itself; processor seconds of the audit; and the failing checks.
+Per defence: its badge; its accuracy clean, under plain gradient attacks (the worst of fgsm, pgd-20 and apgd-ce-100),
+and under 40 steps of pgd on its honest stand-in (the expectation, a differentiable form, or no defence), judged on the
+defence itself; CPU seconds of the audit; and the failing checks.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from rlbench.core.suite import load_suite
 from rlbench.engine.block.evaluate import prepare
 
 
-def honest(suite_name: str, model: str, n: int) -> float:
-    """Robust accuracy under an attack through the defence."""
+def attack_honestly(suite_name: str, model: str, n: int) -> float:
+    """The robust accuracy under an attack on the honest stand-in."""
     suite = load_suite(suite_name)
     threat = main_threat([p for p in suite.perturbations if isinstance(p, Adversarial)], suite.name)
     lab = Lab(prepare(suite, model), n, threat)
@@ -30,7 +30,7 @@ def honest(suite_name: str, model: str, n: int) -> float:
 
 
 def main(suite: str = "thermal", model: str = "languagebind", examples: str = "24", *names: str) -> None:
-    """Writes a markdown table, a row as soon as it is known."""
+    """Writes a markdown table row by row."""
     torch.set_num_threads(1)
     n = int(examples)
     sys.stdout.write("| defence | badge | clean | plain | honest | seconds | failing checks |\n")
@@ -38,7 +38,7 @@ def main(suite: str = "thermal", model: str = "languagebind", examples: str = "2
     for name in names or registry.names("defence"):
         begun = process_time()
         found = audit(load_suite(suite), f"{model}+{name}", examples=n)
-        seconds, left = process_time() - begun, honest(suite, f"{model}+{name}", n)
+        seconds, left = process_time() - begun, attack_honestly(suite, f"{model}+{name}", n)
         failing = ", ".join(one.id for one in found.findings if one.status not in ("pass", "skip"))
         numbers = " | ".join(f"{100 * share:.1f}" for share in (found.clean, found.robust or 0.0, left))
         sys.stdout.write(f"| {name} | {found.badge} | {numbers} | {seconds:.0f} | {failing} |\n")

@@ -21,7 +21,7 @@ from rich.table import Column
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from rlbench.core.badges import MARK, doubtful
+from rlbench.core.badges import MARK, is_doubtful
 from rlbench.core.errors import printable
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def _cell(score: Score | None, *, folded: bool = False) -> Text:
     if score is None:
         return Text("-", style="dim")
     text = str(score).replace(" ", "\n", 1) if folded else str(score)
-    marked = f"{MARK} {text}" if score.error is None and doubtful(score.soundness) else text
+    marked = f"{MARK} {text}" if score.error is None and is_doubtful(score.soundness) else text
     return Text(marked, style="bold red" if score.error is not None else "")
 
 

@@ -22,7 +22,7 @@ from rlbench.cli.gate import check, compare, entry, verify
 from rlbench.cli.run import run, show
 from rlbench.cli.train import campaign, train
 from rlbench.core.documents import expand_user
-from rlbench.core.errors import CONTROL, RLBenchError, one_line, quote
+from rlbench.core.errors import RLBenchError, find_hidden, one_line, quote
 
 ARGUMENT = 4096  # characters
 
@@ -58,7 +58,7 @@ class Tool(click.Group):
         for arg in args:
             if not arg.strip():
                 raise Mistake("an argument is empty; is a shell variable unset?")
-            if CONTROL.search(arg) or len(arg) > ARGUMENT:
+            if find_hidden(arg) or len(arg) > ARGUMENT:
                 raise Mistake(f"{quote(arg)}: an argument must be one line of UTF-8 of at most {ARGUMENT} characters")
             if arg.startswith("~"):  # the shell did not expand it: no such user
                 expand_user(arg)

@@ -1,4 +1,4 @@
-"""The nouns (`types`) and what every package needs: errors, registry, suites, threat models, statistics, media."""
+"""The shared types (start with `types`), errors, registry, suites, threat models, statistics and media readers."""
 
 from rlbench.core.box import Box
 from rlbench.core.types import (

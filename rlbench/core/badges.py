@@ -1,21 +1,13 @@
-"""Badges: what the soundness checks come to, in a word."""
+"""Soundness checks, their findings, and the badge that sums them up."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
-
-if TYPE_CHECKING:
-    pass
-
+from typing import Literal
 
 Badge = Literal["sound", "warn", "needs adaptive", "unreliable"]
-
-
 Status = Literal["pass", "warn", "fail", "adaptive", "skip"]
-
-
 BADGES: dict[Status, Badge] = {
     "skip": "sound",
     "pass": "sound",
@@ -23,12 +15,9 @@ BADGES: dict[Status, Badge] = {
     "adaptive": "needs adaptive",
     "fail": "unreliable",
 }
-
-
-RANK: tuple[Badge, ...] = ("sound", "warn", "needs adaptive", "unreliable")
-
-
-MARK = "*"  # at the number of a cell that is not sound
+RANK: tuple[Badge, ...] = ("sound", "warn", "needs adaptive", "unreliable")  # best first
+DOUBTED = ("needs adaptive", "unreliable")
+MARK = "*"  # follows the number of a cell that is not sound
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,8 +25,12 @@ class Check:
     """A soundness check.
 
     Attributes:
-        asks: what has to hold. rule: when it fails. advice: what to do then. cost: of n examples.
-        always: it is part of every run.
+        id: its name on reports: H of the harness, S of the attack's strength.
+        asks: what has to hold.
+        rule: when it fails, and with which badge.
+        advice: what to do then.
+        cost: in passes for n examples.
+        always: whether every run makes it, not only `rlbench audit`.
     """
 
     id: str
@@ -50,7 +43,7 @@ class Check:
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """What a check found; `said` is what was measured."""
+    """The result of a check; `said` is what it measured, in words."""
 
     id: str
     status: Status
@@ -218,13 +211,10 @@ CHECKS: dict[str, Check] = {check.id: check for check in _ALL}
 
 
 def badge(found: Iterable[Finding]) -> Badge:
-    """The worst of what the findings make."""
+    """The worst badge of any finding; "sound" for none."""
     return max((BADGES[finding.status] for finding in found), key=RANK.index, default="sound")
 
 
-def doubtful(badge: object) -> bool:
-    """Whether a cell's badge is another than "sound"; nothing is known of one without a badge."""
+def is_doubtful(badge: object) -> bool:
+    """Whether a cell has a badge other than "sound"; a cell without a badge is not doubtful."""
     return bool(badge) and badge != "sound"
-
-
-DOUBTED = ("needs adaptive", "unreliable")

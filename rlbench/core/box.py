@@ -1,4 +1,4 @@
-"""The space where an attack lives, and how files fill it where a checkpoint says so."""
+"""The input space of an attack, and how pictures and sounds of other sizes are fitted into it."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ if TYPE_CHECKING:
 Resize = Literal["short", "cover", "contain", "squash", "none"]
 Padding = Literal["pad", "repeat", "repeatpad"]
 Filter = Literal["nearest", "lanczos", "bilinear", "bicubic", "box", "hamming"]
-_WHOLE = 2**24  # pixels that are resized as a whole
+_WHOLE = 2**24  # the most pixels that are resized at once
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fit:
-    """A picture is resized, then its centre is cut out, or padded where it is smaller.
+    """Resizes a picture, then crops its centre, or pads it if it is too small.
 
     Attributes:
-        resize: "short": the short side gets `size[0]` pixels, the long one is rounded down; "cover", "contain": both
-            sides get at least, at most, `size`, rounded; "squash": exactly `size`; "none": none.
-        size: rows and columns that it is resized to, before the cut.
-        filter: of Pillow, which smooths before it makes a picture smaller.
-        centre: whether a cut of half a pixel is rounded down (transformers) or to the even one (torchvision).
-        fill: 0..255, what a smaller picture is padded with.
+        resize: "short": the short side becomes `size[0]`, the long side in proportion, rounded down; "cover": both
+            sides become at least `size`, rounded; "contain": at most `size`, rounded; "squash": `size`; "none": as is.
+        size: (rows, columns) before the crop.
+        filter: Pillow's resampling filter, with antialiasing.
+        centre: how a crop at half a pixel is rounded: "down" as transformers, "even" as torchvision.
+        fill: 0..255, the value of the padding.
     """
 
     resize: Resize
@@ -35,27 +35,27 @@ class Fit:
     fill: int = 0
 
     def __call__(self, picture: Image, rows: int, columns: int) -> Image:
-        """A picture of 8 bits -> (rows, columns)."""
+        """An 8-bit picture -> one of (rows, columns)."""
         from PIL import Image
 
-        height, width = self._resized(picture.height, picture.width)
+        height, width = self._scale(picture.height, picture.width)
         top, left = self._offset(height, rows), self._offset(width, columns)
         upper, lower = max(top, 0), min(top + rows, height)
         first, last = max(left, 0), min(left + columns, width)
-        way = Image.Resampling[self.filter.upper()]
+        resampling = Image.Resampling[self.filter.upper()]
         if height * width <= _WHOLE:
-            part = picture.resize((width, height), way).crop((first, upper, last, lower))
-        else:  # of a strip only what is cut out is computed; its levels may be rounded otherwise
+            part = picture.resize((width, height), resampling).crop((first, upper, last, lower))
+        else:  # resize only the crop; the rounding may differ by a level
             down, across = picture.height / height, picture.width / width
             area = (first * across, upper * down, min(last * across, picture.width), min(lower * down, picture.height))
-            part = picture.resize((last - first, lower - upper), way, area)
+            part = picture.resize((last - first, lower - upper), resampling, area)
         if part.size == (columns, rows):
             return part
         padded = Image.new(picture.mode, (columns, rows), (self.fill,) * len(picture.getbands()))
         padded.paste(part, (first - left, upper - top))
         return padded
 
-    def _resized(self, height: int, width: int) -> tuple[int, int]:
+    def _scale(self, height: int, width: int) -> tuple[int, int]:
         rows, columns = self.size
         if self.resize == "none":
             return height, width
@@ -68,7 +68,7 @@ class Fit:
         return max(round(height / ratio), 1), max(round(width / ratio), 1)
 
     def _offset(self, length: int, wanted: int) -> int:
-        """Where the cut begins; negative where the picture is padded."""
+        """Where the crop begins; negative where the picture is padded."""
         spare = length - wanted
         if self.centre == "down":
             return spare // 2
@@ -77,11 +77,10 @@ class Fit:
 
 @dataclass(frozen=True, kw_only=True)
 class Fill:
-    """A sound that is shorter than the box begins with it, as CLAP's library has it.
+    """Pads a sound that is shorter than the box, as CLAP's feature extractor does.
 
     Attributes:
-        padding: what follows it: "pad": silence; "repeat": itself, again and again; "repeatpad": itself as often as it
-            goes in whole, then silence.
+        padding: "pad": silence follows; "repeat": the sound repeats; "repeatpad": it repeats in whole, then silence.
     """
 
     padding: Padding
@@ -97,12 +96,16 @@ class Fill:
 
 @dataclass(frozen=True, kw_only=True)
 class Box:
-    """The space where an attack lives; normalisation, channel replication and resizing are inside the encoder.
+    """The input space of an attack; normalisation, channel replication and resizing happen inside the encoder.
 
     Attributes:
-        shape: of one example; low, high: range of every coordinate; rate: samples a second of a waveform (0: any).
-        unit: what a coordinate is: "intensity", "log-mel" (of its peak), "fbank" (log-mel in nats) or "waveform".
-        fit: how a file's picture or sound fills it; None: a picture's centre, bicubic; a sound's loudest window.
+        shape: of one example.
+        low: the smallest value of a coordinate.
+        high: the largest value of a coordinate.
+        unit: of a coordinate: "intensity", "log-mel" (relative to the peak), "fbank" (log-mel in nats) or "waveform".
+        rate: samples per second of a waveform; 0 for any.
+        fit: how a picture or sound of another size fills it; None: bicubic resize and centre crop of a picture, the
+            loudest window of a sound.
     """
 
     shape: tuple[int, ...]
@@ -113,6 +116,6 @@ class Box:
     fit: Fit | Fill | None = None
 
     def facts(self) -> list[object]:
-        """What examples at the box depend on, as JSON."""
+        """The fields that rendered examples depend on, as JSON."""
         fit = [] if self.fit is None else [asdict(self.fit)]
         return [list(self.shape), self.low, self.high, self.unit, *fit]

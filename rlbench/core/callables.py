@@ -1,7 +1,7 @@
-"""A user's callable by the name MODULE:CALLABLE, from Python's path or from the working directory.
+"""Calls a user's MODULE:CALLABLE, found on Python's path or in the working directory.
 
-The working directory is no part of Python's path: only a module that the user names is looked up there, and only after
-everything that is installed, so that it hides nothing; and only what that module imports from beside it is found.
+The working directory is not on Python's path. Only a module that the user names, and what it imports from its own
+folder, is looked up there, after everything that is installed, so that it shadows nothing.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from types import ModuleType
 from typing import Any
 
 from rlbench.core.errors import RLBenchError, first_line
-from rlbench.core.sources import beside
+from rlbench.core.sources import find_local_modules
 
 _FORM = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 _PYTHONPATH = "its folder must be the working directory or on PYTHONPATH, such as PYTHONPATH=FOLDER rlbench run ..."
 
 
 class _Beside:
-    """A finder, after all others, of modules of one folder: any while `open`, and then those in `names`."""
+    """An import finder for one folder, asked last: finds every module while `open`, later only those in `names`."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.open = folder, False
@@ -38,18 +38,18 @@ class _Beside:
         return PathFinder.find_spec(name, [str(self.folder)])
 
 
-def is_form(name: str) -> bool:
-    """Whether a name is MODULE:CALLABLE by its letters."""
+def is_callable_name(name: str) -> bool:
+    """Whether a name has the form MODULE:CALLABLE."""
     return _FORM.fullmatch(name) is not None
 
 
-def is_there(name: str) -> bool:
-    """Whether the top-level module of MODULE:CALLABLE can be found; nothing is imported."""
+def is_importable(name: str) -> bool:
+    """Whether the top-level module of MODULE:CALLABLE can be found; imports nothing."""
     top = re.split(r"[.:]", name)[0]
-    return top in sys.modules or _spec(top) is not None or _spec(top, Path.cwd()) is not None
+    return top in sys.modules or _find_spec(top) is not None or _find_spec(top, Path.cwd()) is not None
 
 
-def _spec(top: str, folder: Path | None = None) -> ModuleSpec | None:
+def _find_spec(top: str, folder: Path | None = None) -> ModuleSpec | None:
     importlib.invalidate_caches()
     if folder is not None:
         return PathFinder.find_spec(top, [str(folder)])
@@ -61,8 +61,8 @@ def _spec(top: str, folder: Path | None = None) -> ModuleSpec | None:
 
 
 @contextmanager
-def _opened(top: str) -> Iterator[None]:
-    """Modules of the working directory are found inside; afterwards those that are in use or may still be imported."""
+def _search_here(top: str) -> Iterator[None]:
+    """Finds all modules of the working directory inside the block; later only `top` and what it may still import."""
     here = next((finder for finder in sys.meta_path if isinstance(finder, _Beside)), None)
     if here is None or here.folder != Path.cwd():
         if here is not None:
@@ -74,11 +74,11 @@ def _opened(top: str) -> Iterator[None]:
         yield
     finally:
         here.open = False
-        here.names |= {name.partition(".")[0] for name in beside(top)} | {top}
+        here.names |= {name.partition(".")[0] for name in find_local_modules(top)} | {top}
 
 
 def _forget(finder: _Beside) -> None:
-    """Takes a folder's modules out of use: those of another working directory may have the same names."""
+    """Unloads a folder's modules, since another working directory may have modules of the same names."""
     sys.meta_path.remove(finder)
     for name, module in list(sys.modules.items()):
         file = getattr(module, "__file__", None)
@@ -87,26 +87,27 @@ def _forget(finder: _Beside) -> None:
 
 
 def call(source: str) -> Any:
-    """What the callable of `MODULE:CALLABLE` returns, called without arguments.
+    """Calls MODULE:CALLABLE without arguments and returns its result.
 
-    Raises: RLBenchError: there is no such module or callable; the import or the call fails; it needs arguments.
+    Raises:
+        RLBenchError: there is no such module or callable, the import or the call fails, or it needs arguments.
     """
     name, _, attribute = source.partition(":")
-    with _opened(name.partition(".")[0]):
-        module = _imported(name)
+    with _search_here(name.partition(".")[0]):
+        module = _import(name)
         make = getattr(module, attribute, None)
         if not callable(make):
-            raise RLBenchError(f"{source}: {_place(module)} has no callable {attribute!r}{_hidden(module)}")
+            raise RLBenchError(f"{source}: {_place(module)} has no callable {attribute!r}{_explain_shadowing(module)}")
         _check_signature(make, source)
         try:
             return make()
         except RLBenchError as error:
             raise RLBenchError(f"{source}: {error}") from error
         except (Exception, SystemExit) as error:
-            raise RLBenchError(f"{source} raised {_said(error)}") from error
+            raise RLBenchError(f"{source} raised {_describe(error)}") from error
 
 
-def _imported(name: str) -> ModuleType:
+def _import(name: str) -> ModuleType:
     if name == "__main__":
         raise RLBenchError(
             "an encoder of a script or notebook can't be made in another process; write it to a file such as "
@@ -116,18 +117,20 @@ def _imported(name: str) -> ModuleType:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
-            raise RLBenchError(f"{name!r} can't be imported: {_said(error)}") from error
+            raise RLBenchError(f"{name!r} can't be imported: {_describe(error)}") from error
         parent, _, last = error.name.rpartition(".")
-        hidden = _hidden(sys.modules[parent]) if parent in sys.modules else ""
-        what = f"{parent} has no module {last!r}{hidden}" if parent else f"there is no module {last!r}; {_PYTHONPATH}"
-        written = "; name the module without .py" if last == "py" else ""
-        raise RLBenchError(f"{name!r} can't be imported: {what}{written}") from error
+        shadowing = _explain_shadowing(sys.modules[parent]) if parent in sys.modules else ""
+        what = (
+            f"{parent} has no module {last!r}{shadowing}" if parent else f"there is no module {last!r}; {_PYTHONPATH}"
+        )
+        hint = "; name the module without .py" if last == "py" else ""
+        raise RLBenchError(f"{name!r} can't be imported: {what}{hint}") from error
     except (Exception, SystemExit) as error:
-        raise RLBenchError(f"{name!r} can't be imported: {_said(error)}") from error
+        raise RLBenchError(f"{name!r} can't be imported: {_describe(error)}") from error
 
 
-def _said(error: BaseException) -> str:
-    """An error's type and first line, and where it was raised in the code that was asked for."""
+def _describe(error: BaseException) -> str:
+    """An error's type and first line, and where the user's code raised it."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith("<")]
     where = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
     if isinstance(error, SyntaxError) and error.filename:
@@ -145,7 +148,7 @@ def _check_signature(make: Callable[..., object], source: str) -> None:
             and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
         ]
     except (TypeError, ValueError):
-        return  # a builtin that does not tell
+        return  # a builtin without a signature
     if needed:
         raise RLBenchError(
             f"{source} needs {', '.join(needed)}, and is called without arguments; name a function that needs none"
@@ -157,8 +160,8 @@ def _place(module: ModuleType) -> str:
     return f"{module.__name__} ({file})" if file else module.__name__
 
 
-def _hidden(module: ModuleType) -> str:
-    """A word on a module of the working directory that an installed one of the same name hides."""
-    here = _spec(module.__name__.partition(".")[0], Path.cwd())
+def _explain_shadowing(module: ModuleType) -> str:
+    """A hint if this installed module hides one of the same name in the working directory, else ""."""
+    here = _find_spec(module.__name__.partition(".")[0], Path.cwd())
     own = here is not None and here.origin not in (None, getattr(module, "__file__", None))
     return "; it hides the module of that name in the working directory: rename that" if own else ""

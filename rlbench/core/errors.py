@@ -5,8 +5,8 @@
     ├── SuiteError               a suite file is wrong: file, line, key, value, what is allowed
     ├── FieldError               a field of a plugin or recipe has a wrong name or value
     ├── DataError                a data source is missing, unreadable or inconsistent
-    ├── CheckpointError          weights are missing, truncated, altered or of another shape
-    ├── ModalityError            an encoder does not have the modality that a task needs
+    ├── CheckpointError          weights are missing, truncated, altered or have another shape
+    ├── ModalityError            an encoder does not support the modality that a task needs
     ├── StoreError               the result store can't be read or written
     └── AttackError              an attack broke its contract: the cell is failed, never robust
 
@@ -15,34 +15,32 @@ A bug is none of these and keeps its traceback.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 from unicodedata import category
 
-_HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")  # control, format (with the overrides of direction), surrogates, separators
-_JOINERS = "\u200c\u200d"  # of which some scripts make words
-_ADVICE = "weights_only"  # in torch's own text, which says how to run the code in a pickle
+LINE, QUOTED = 400, 80  # the most characters of a message, and of a value that it quotes
+_HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")  # control, format (such as bidirectional overrides), surrogates, separators
+_JOINERS = "\u200c\u200d"  # format characters that some scripts and emoji need
+_ADVICE = "weights_only"  # appears where torch's message explains how to run the code in a pickle
+
+
+def find_hidden(text: str) -> str:
+    """The first character that a terminal would obey rather than show, or "": control, direction, line separator."""
+    if text.isprintable():
+        return ""
+    return next((c for c in text if category(c) in _HIDDEN and c not in _JOINERS), "")
 
 
 def printable(text: str) -> str:
-    """Text from a file without what moves a terminal's cursor, colours it or turns its lines: each as an escape."""
-    return "".join(_escaped(c) if category(c) in _HIDDEN and c not in _JOINERS else c for c in text)
-
-
-def _escaped(character: str) -> str:
-    return character.encode("unicode_escape", "surrogatepass").decode()
-
-
-LINE, QUOTED = 400, 80  # the most characters of a message, and of a value that it quotes
-# control characters, breaks of lines and paragraphs, marks that turn the direction of writing, lone surrogates
-CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+    """The text with each hidden character (`find_hidden`) as an escape such as `\\x1b`."""
+    return "".join(c.encode("unicode_escape", "surrogatepass").decode() if find_hidden(c) else c for c in text)
 
 
 class RLBenchError(Exception):
-    """A mistake that the user can mend; the message says what was asked, what is allowed, what to do.
+    """A mistake that the user can correct; the message says what was asked, what is allowed, what to do.
 
-    It is one line: `printable`, and white space of any kind is one space.
+    The message becomes one line: hidden characters are escaped, and any run of white space becomes one space.
     """
 
     def __init__(self, message: str = "") -> None:
@@ -50,7 +48,7 @@ class RLBenchError(Exception):
 
 
 class UnknownName(RLBenchError):
-    """A name that is not registered; suggests the nearest known ones."""
+    """A name that is not registered; suggests the nearest known one."""
 
     def __init__(self, kind: str, name: str, known: Iterable[str], where: str = "") -> None:
         names = sorted(known)
@@ -64,7 +62,7 @@ class SuiteError(RLBenchError):
 
 
 class FieldError(RLBenchError):
-    """A field of a plugin or a recipe has an unknown name or a value that is not allowed; `field` names it."""
+    """A field of a plugin or recipe has an unknown name or a value that is not allowed; `field` is its name."""
 
     def __init__(self, message: object, field: str = "") -> None:
         super().__init__(str(message))
@@ -76,11 +74,11 @@ class DataError(RLBenchError):
 
 
 class CheckpointError(RLBenchError):
-    """Weights are missing, truncated, altered, or of another shape than their card says."""
+    """Weights are missing, truncated, altered, or differ in shape from their card."""
 
 
 class ModalityError(RLBenchError):
-    """An encoder does not have the modality that was asked for."""
+    """An encoder does not support the requested modality."""
 
 
 class StoreError(RLBenchError):
@@ -92,9 +90,9 @@ class AttackError(RLBenchError):
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, cut to its first line (two if it ends in a colon), without a full stop; or its type.
+    """An error's first line (two if the first ends in a colon) without a full stop, or its type if it has no text.
 
-    How to load an unsafe pickle nevertheless is never passed on.
+    Advice on how to load an unsafe pickle is replaced.
     """
     if _ADVICE in str(error):
         return "it holds code or more than tensors, which is never loaded"
@@ -103,18 +101,18 @@ def first_line(error: BaseException) -> str:
 
 
 def shorten(text: str, limit: int) -> str:
-    """The text, or its beginning and end where it is longer than `limit` characters."""
+    """The text, or its beginning and end if it is longer than `limit` characters."""
     return text if len(text) <= limit else f"{text[: limit * 2 // 3]} ... {text[len(text) - limit // 3 :]}"
 
 
 def quote(value: object) -> str:
-    """A value as messages show it: its `repr`, cut in the middle where it is long."""
+    """A value as messages show it: its `repr`, shortened in the middle if it is long."""
     if isinstance(value, str) and len(value) > LINE:
         value = value[:LINE] + value[-LINE:]
     try:
         return shorten(repr(value), QUOTED)
-    except (ValueError, RecursionError):  # a whole number of thousands of digits; lists in lists without end
-        return f"{'a number of many digits' if isinstance(value, int) else type(value).__name__}"
+    except (ValueError, RecursionError):  # an integer of thousands of digits; endlessly nested lists
+        return "a number of many digits" if isinstance(value, int) else type(value).__name__
 
 
 def one_line(text: object) -> str:
@@ -123,4 +121,4 @@ def one_line(text: object) -> str:
 
 
 class SoundnessWarning(UserWarning):
-    """A robustness number may be too high: a soundness check fails."""
+    """A robustness number may be too high: a soundness check failed."""

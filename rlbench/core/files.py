@@ -1,8 +1,8 @@
-"""Files that processes and hosts share: each is written whole beside its place and then moved there; and locks.
+"""Files that processes and hosts share: written to a temporary file, then moved into place; and locks.
 
-A temporary file's name has the host, the process and a random number, so that two writers never share one. What a
-killed writer left goes at once on its own host, and after a day on others. Locks are filelock's
-(https://py-filelock.readthedocs.io): the system's own, which end with the process that holds them.
+A temporary file's name contains the host, the process and a random number, so that no two writers share one. A killed
+writer's files are removed at once on its own host, and after a day on others. Locks are filelock's
+(https://py-filelock.readthedocs.io): the system's own, which it releases when the process ends.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ TEMPORARY = ".tmp-"
 LOCK = ".lock"
 FULL = (errno.ENOSPC, errno.EDQUOT)
 DAY = 86400.0  # seconds
-PATIENCE = 5.0  # seconds without a word, of waiting for a lock
+PATIENCE = 5.0  # seconds to wait for a lock before a warning
 
 
 @cache
 def host() -> str:
-    """Where a process's number means something: this machine or container, in letters and digits."""
+    """The machine or container in which process ids are unique, in letters, digits and underscores."""
     try:
-        space = os.readlink("/proc/self/ns/pid")  # containers may have their host's name
+        space = os.readlink("/proc/self/ns/pid")  # a container may have its host's name
     except OSError:
         space = ""
     return re.sub(r"[^A-Za-z0-9]+", "_", f"{platform.node()} {space}")
@@ -42,14 +42,15 @@ def host() -> str:
 
 @contextmanager
 def placing(path: Path, *, folder: Path | None = None, sync: bool = True) -> Iterator[Path]:
-    """A temporary file's path, to be written; it takes the place of `path` when the block ends without an exception.
+    """Yields the path of a temporary file, which replaces `path` if the block ends without an exception.
 
     Args:
-        path: its folder is made where it is missing.
-        folder: of the temporary file, on the same disk [default: that of `path`].
-        sync: whether it is on the disk before it is moved; not needed of what can be made again.
+        path: its folder is created if it is missing.
+        folder: of the temporary file, on the same disk; by default that of `path`.
+        sync: flush to the disk before the move; not needed for what can be computed again.
 
-    Raises: OSError; then `path` is as it was.
+    Raises:
+        OSError: the file can't be written; `path` is unchanged.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = (folder or path.parent) / f"{TEMPORARY}{host()}-{os.getpid()}-{uuid4().hex}"
@@ -65,13 +66,13 @@ def placing(path: Path, *, folder: Path | None = None, sync: bool = True) -> Ite
 
 
 def place(path: Path, data: bytes, *, folder: Path | None = None, sync: bool = True) -> None:
-    """Writes a file whole, or leaves it as it was; see `placing`. Raises: OSError."""
+    """Writes a file atomically; see `placing`. Raises: OSError."""
     with placing(path, folder=folder, sync=sync) as temporary:
         temporary.write_bytes(data)
 
 
 def is_stale(temporary: Path) -> bool:
-    """Whether the writer of a temporary file is gone; of another host's, whether it is a day old."""
+    """Whether a temporary file's writer has ended, or the file is over a day old."""
     where, _, rest = temporary.name.removeprefix(TEMPORARY).partition("-")
     process = rest.partition("-")[0]
     if where == host() and process.isdigit() and not psutil.pid_exists(int(process)):
@@ -79,26 +80,28 @@ def is_stale(temporary: Path) -> bool:
     try:
         return time.time() - temporary.stat().st_mtime > DAY
     except OSError:
-        return False  # gone by now
+        return False  # already moved or removed
 
 
 def clear(folder: Path) -> None:
-    """Removes what killed writers left in a folder."""
-    for left in folder.glob(f"{TEMPORARY}*"):
-        if is_stale(left):
+    """Removes the temporary files of killed writers from a folder."""
+    for path in folder.glob(f"{TEMPORARY}*"):
+        if is_stale(path):
             with suppress(OSError):
-                left.unlink()
+                path.unlink()
 
 
 @contextmanager
-def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
-    """Holds the lock of a file while the block runs; says so once where another process has held it for some seconds.
+def hold_lock(path: Path, *, wait: bool = True) -> Iterator[None]:
+    """Holds a file's lock while the block runs; logs a warning if it has to wait for more than PATIENCE.
 
     Args:
-        wait: until it is free.
+        path: the lock file.
+        wait: until the lock is free.
 
-    Raises: OSError where the file can't be made or locked; its subclass TimeoutError where another process holds the
-        lock and `wait` is False.
+    Raises:
+        OSError: the file can't be created or locked.
+        TimeoutError: another process holds the lock, and `wait` is False.
     """
     lock = FileLock(path)
     try:
@@ -108,7 +111,7 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
             raise
         LOG.warning("another process holds %s; waiting for it", path)
         lock.acquire()
-    except NotImplementedError as error:  # of releases before 3.20, on a disk without locks
+    except NotImplementedError as error:  # filelock before 3.20, on a disk without locks
         raise OSError(str(error)) from error
     try:
         yield

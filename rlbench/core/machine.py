@@ -1,4 +1,4 @@
-"""The machine: its devices and processors, the arithmetic that numbers are compared in, and versions."""
+"""The machine: devices, processors, reproducible arithmetic, and the versions that a result records."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from rlbench.core.errors import FieldError
 
 
 def device_of(name: str) -> str:
-    """A torch device for "auto", "cpu" or "cuda". Raises: FieldError where it can't be used."""
+    """The torch device for "auto", "cpu" or "cuda". Raises: FieldError if it can't be used."""
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -31,12 +31,12 @@ def device_of(name: str) -> str:
 
 
 def processors() -> int:
-    """Those that this process may use."""
+    """The number of processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def peak_memory(device: str) -> int:
-    """The most bytes that this process has held: of the GPU if it is one, and else of the machine."""
+    """The peak memory of this process in bytes: of the GPU for a CUDA device, else of the machine."""
     if device.startswith("cuda"):
         return torch.cuda.max_memory_allocated(device)
     from resource import RUSAGE_SELF, getrusage
@@ -46,7 +46,7 @@ def peak_memory(device: str) -> int:
 
 @contextmanager
 def reproducible(device: str) -> Iterator[None]:
-    """One thread on a CPU, and full float32 anywhere: the arithmetic that numbers are compared in."""
+    """Runs the block in one thread on a CPU, and in full float32 on any device, so that numbers can be compared."""
     threads = torch.get_num_threads()
     if device == "cpu":
         torch.set_num_threads(1)
@@ -59,7 +59,7 @@ def reproducible(device: str) -> Iterator[None]:
 
 @contextmanager
 def full_float32() -> Iterator[None]:
-    """Matrix products and convolutions of float32 in float32, where somebody allowed TF32 or bfloat16 for speed."""
+    """Runs the block without TF32 or bfloat16 in float32 products and convolutions, even if they were allowed."""
     parts = [(part, kind) for part in ("cuda", "cudnn", "mkldnn") for kind in ("matmul", "conv")]
     kinds: list[Any] = [getattr(getattr(torch.backends, part), kind, None) for part, kind in parts]
     newer = [kind for kind in kinds if hasattr(kind, "fp32_precision")]  # torch 2.9
@@ -80,7 +80,7 @@ def full_float32() -> Iterator[None]:
 
 
 def _older_precision() -> tuple[str, bool] | None:
-    """Of matrix products, and whether convolutions use TF32; None where the newer settings were used instead."""
+    """The older settings: precision of matrix products, and TF32 in convolutions; None if the newer ones are in use."""
     try:
         return torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
     except RuntimeError:
@@ -89,7 +89,7 @@ def _older_precision() -> tuple[str, bool] | None:
 
 @cache
 def code() -> str:
-    """A hash of rlbench's own sources, to notice what was computed by others."""
+    """A hash of rlbench's own sources, to notice results of another version."""
     root = Path(__file__).parents[1]
     sources = sorted((str(path.relative_to(root)), path.read_bytes()) for path in root.rglob("*.py"))
     return hashlib.sha256(repr(sources).encode()).hexdigest()[:16]
@@ -97,7 +97,7 @@ def code() -> str:
 
 @cache
 def environment(device: str) -> Mapping[str, str]:
-    """Versions, device and dtype: what a block was computed with."""
+    """The versions, device and dtype that a block is computed with."""
     name = torch.cuda.get_device_name(device) if device.startswith("cuda") else device
     try:
         own = version("rlbind-bench")

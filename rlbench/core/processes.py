@@ -1,4 +1,4 @@
-"""Interpreters of our own that end with their parent."""
+"""Python subprocesses that end with their parent."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import threading
 
 
 def command(code: str) -> list[str]:
-    """A fresh interpreter that runs `code`, finds modules where this process does, and ends when its stdin does."""
+    """The command of a new interpreter that runs `code` with this process's `sys.path` and ends when its stdin does."""
     start = f"import sys; sys.path[:] = {sys.path!r}; from {__name__} import follow_parent; follow_parent(); {code}"
     return [sys.executable, "-P", "-c", start]
 
 
 def follow_parent() -> None:
-    """Ends this process when its stdin ends, a pipe that its parent never writes to."""
+    """Ends this process when its stdin closes: a pipe that the parent holds open and never writes to."""
     threading.Thread(target=_wait_for_parent, daemon=True).start()
 
 

@@ -1,7 +1,7 @@
-"""Names to factories. Listing never imports a plugin: the decorator's literal arguments are read from the source.
+"""Maps plugin names to factories. Listing imports no plugin: it parses the `@register` calls in the source.
 
-A distribution adds plugins by an entry point in the group `rlbench.plugins` that names a package (all its
-modules are read) or a module; rlbench's own built-ins come in the same way.
+A distribution adds plugins by an entry point in the group `rlbench.plugins` that names a package (all its modules are
+read) or a module; rlbench's own plugins are registered the same way.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ GROUP = "rlbench.plugins"
 
 @dataclass(frozen=True)
 class Entry:
-    """Where a plugin lives: module and attribute, with the first line of its docstring."""
+    """Where a plugin is: its module and attribute, with the first line of its docstring."""
 
     kind: Kind
     name: str
@@ -38,7 +38,7 @@ class Entry:
 def register(kind: Kind, *names: str) -> Callable[[F], F]:
     """Marks a class or function as the factory of `names` (literal strings).
 
-    A factory of several names is called with `name=<the one that was asked for>`.
+    A factory with several names is called with `name=<the requested one>`.
     """
 
     def mark(factory: F) -> F:
@@ -62,7 +62,11 @@ def _registrations(module: str, path: Path) -> list[Entry]:
 
 @cache
 def entries() -> dict[tuple[Kind, str], Entry]:
-    """Every registered plugin by (kind, name); two plugins of one name are an error."""
+    """Every registered plugin by (kind, name).
+
+    Raises:
+        RLBenchError: two plugins share a name, or an entry point names a module that is not installed.
+    """
     table: dict[tuple[Kind, str], Entry] = {}
     for point in sorted(entry_points(group=GROUP), key=lambda p: (p.value, p.name)):
         spec = importlib.util.find_spec(point.module)
@@ -79,27 +83,30 @@ def entries() -> dict[tuple[Kind, str], Entry]:
 
 
 def names(kind: Kind) -> list[str]:
-    """The names of a kind, sorted."""
+    """The sorted names of a kind's plugins."""
     return sorted(name for k, name in entries() if k == kind)
 
 
 def factory(kind: Kind, name: str) -> Callable[..., Any]:
-    """Imports the plugin's module and returns its factory, with `name` bound where it serves several names.
+    """Imports the plugin's module and returns its factory, with `name` bound if it has several names.
 
-    Raises: UnknownName.
+    Raises:
+        UnknownName: there is no such plugin.
     """
     entry = entries().get((kind, name))
     if entry is None:
         raise UnknownName(kind, name, names(kind))
-    made: Callable[..., Any] = getattr(importlib.import_module(entry.module), entry.attribute)
+    target: Callable[..., Any] = getattr(importlib.import_module(entry.module), entry.attribute)
     shared = sum(other.attribute == entry.attribute and other.module == entry.module for other in entries().values())
-    return partial(made, name=name) if shared > 1 else made
+    return partial(target, name=name) if shared > 1 else target
 
 
 def make(kind: Kind, name: str, fields: Mapping[str, object] | None = None) -> Any:
-    """A plugin with its fields set; names and types are checked against the factory's signature.
+    """Builds a plugin; checks the names and types of its fields against the factory's signature.
 
-    Raises: UnknownName; FieldError, also from the plugin's own checks of its values.
+    Raises:
+        UnknownName: there is no such plugin.
+        FieldError: a field's name or value is wrong, also by the plugin's own checks.
     """
-    made = factory(kind, name)
-    return made(**check_fields(made, fields or {}, f"{kind} {name!r}"))
+    target = factory(kind, name)
+    return target(**check_fields(target, fields or {}, f"{kind} {name!r}"))

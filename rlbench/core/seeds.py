@@ -1,7 +1,7 @@
-"""One random stream per (seed, scope, example), so that batch size, order and sharding never matter.
+"""One random stream per (seed, scope, example), independent of batch size, order and sharding.
 
-Streams are counter-based (Philox; Salmon et al., 2011, https://doi.org/10.1145/2063384.2063405), keyed by a
-hash, and stateless: the same call gives the same numbers.
+Streams are counter-based (Philox; Salmon et al., 2011, https://doi.org/10.1145/2063384.2063405), keyed by a hash, and
+stateless: the same call gives the same numbers.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from torch import Tensor
 
 
 def generator(*parts: object) -> np.random.Generator:
-    """A numpy generator that depends on the text of `parts` alone."""
+    """A numpy generator that depends only on the text of `parts`."""
     digest = hashlib.blake2b("\x1f".join(map(str, parts)).encode(), digest_size=16).digest()
     return np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little")))
 
 
 @contextmanager
 def seed_globals(seed: int, device: torch.device) -> Iterator[None]:
-    """For code of others that draws from the global generators of torch, numpy or Python: seeds and restores them.
+    """Seeds the global generators of torch, numpy and Python for third-party code in the block, then restores them.
 
     Args:
         seed: 0 <= seed < 2^32.
-        device: where that code computes; its generator is seeded, too.
+        device: whose generator is seeded as well.
     """
     python, legacy = random.getstate(), np.random.get_state()
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
@@ -45,25 +45,36 @@ def seed_globals(seed: int, device: torch.device) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class ExampleStreams:
-    """The streams of a batch: `seed`, a scope such as "pgd linf 4/255/restart 1", and the examples' ids."""
+    """The streams of a batch.
+
+    Attributes:
+        seed: of the run.
+        ids: one per example.
+        scope: what draws, such as "pgd linf 4/255/restart 1".
+    """
 
     seed: int
     ids: tuple[str, ...]
     scope: str = ""
 
     def child(self, name: str) -> ExampleStreams:
+        """Independent streams for a part of the scope."""
         return ExampleStreams(self.seed, self.ids, f"{self.scope}/{name}")
 
     def take(self, rows: Sequence[int]) -> ExampleStreams:
+        """The streams of these rows of the batch."""
         return ExampleStreams(self.seed, tuple(self.ids[row] for row in rows), self.scope)
 
     def generators(self) -> list[np.random.Generator]:
+        """One numpy generator per example."""
         return [generator(self.seed, self.scope, example) for example in self.ids]
 
     def uniform(self, shape: tuple[int, ...]) -> Tensor:
+        """(B, *shape) float32, uniform in [-1, 1)."""
         return self._stack([2 * g.random(shape, dtype=np.float32) - 1 for g in self.generators()], shape)
 
     def normal(self, shape: tuple[int, ...]) -> Tensor:
+        """(B, *shape) float32, standard normal."""
         return self._stack([g.standard_normal(shape, dtype=np.float32) for g in self.generators()], shape)
 
     def _stack(self, rows: list[np.ndarray], shape: tuple[int, ...]) -> Tensor:

@@ -1,7 +1,7 @@
-"""The source of a user's code: a module's own, and that of every module that it imports from beside it.
+"""Hashes a user's code: a module, and the local modules that it imports.
 
-rlbench's own code is not in it (`cells.PROTOCOL` stands for it), nor are Python's and installed libraries'; of an
-installed plugin, its own distribution counts as beside it.
+Local means the same folder or package, or for an installed plugin the same distribution. rlbench's own code is left out
+(`engine.cells.keys.PROTOCOL` stands for it), as are Python's library and other installed packages.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _INSTALLED = {"site-packages", "dist-packages"}
 
 
 def is_own(module: str) -> bool:
-    """Whether a module is a user's: not rlbench's, not Python's, and no library that is installed."""
+    """Whether a module is the user's: not rlbench's, Python's or an installed library's."""
     top = module.partition(".")[0]
     if top == "__main__":
         return True
@@ -32,7 +32,7 @@ def is_own(module: str) -> bool:
 
 
 def _folder(top: str) -> Path | None:
-    """The folder that an imported top-level module or package lies in."""
+    """The folder that contains an imported top-level module or package."""
     module = sys.modules.get(top)
     if file := getattr(module, "__file__", None):
         return Path(file).parent if not hasattr(module, "__path__") else Path(file).parent.parent
@@ -42,7 +42,7 @@ def _folder(top: str) -> Path | None:
 
 @cache
 def distribution(top: str) -> frozenset[str]:
-    """The top-level modules that are installed together with this one, itself among them."""
+    """The top-level modules of the distribution that installed this one, itself included."""
     folder = _folder(top)
     if folder is None or not _INSTALLED & set(folder.parts):
         return frozenset({top})
@@ -51,31 +51,31 @@ def distribution(top: str) -> frozenset[str]:
     return frozenset(name for name, found in table.items() if owners & set(found)) | {top}
 
 
-_HASHES: dict[str, tuple[object, str]] = {}  # by module, with the spec that it was loaded by
+_HASHES: dict[str, tuple[object, str]] = {}  # by module: the spec that loaded it, and its hash
 
 
 def source_hash(module: str) -> str:
-    """Of a plugin's or an own encoder's module and of what it imports from beside it; "" for rlbench's own.
+    """The hash of a module and of the local modules that it imports; "" for rlbench's own.
 
-    It is taken once a module is loaded, and again when it is loaded anew: what runs is what was read then.
+    It is computed when the module is loaded or reloaded, so that later edits of the file do not change it.
     """
     if module.partition(".")[0] == "rlbench":
         return ""
     loaded = getattr(sys.modules.get(module), "__spec__", None)
-    kept = _HASHES.get(module)
-    if kept is None or kept[0] is not loaded:
-        files = beside(module)
+    cached = _HASHES.get(module)
+    if cached is None or cached[0] is not loaded:
+        files = find_local_modules(module)
         start = files.pop("", Path())
         others = sorted((os.path.relpath(path, start.parent), path.read_bytes()) for path in files.values())
         data = [start.read_bytes(), *others] if start.is_file() else []
-        _HASHES[module] = kept = loaded, hashlib.sha256(repr(data).encode()).hexdigest()[:16] if data else ""
-    return kept[1]
+        _HASHES[module] = cached = loaded, hashlib.sha256(repr(data).encode()).hexdigest()[:16] if data else ""
+    return cached[1]
 
 
-def beside(module: str) -> dict[str, Path]:
+def find_local_modules(module: str) -> dict[str, Path]:
     """The files of a module and, recursively, of what it imports from its own package, folder or distribution.
 
-    Nothing is imported for it. Keys are the modules' names, but for the module itself "".
+    Imports nothing. Keys are module names; the key of the module itself is "".
     """
     start = getattr(sys.modules.get(module), "__spec__", None) or _find(module, None)
     if start is None or not start.has_location or start.origin is None:
@@ -103,12 +103,12 @@ def beside(module: str) -> dict[str, Path]:
 
 
 def _is_near(file: Path, folder: Path) -> bool:
-    """In the folder or below it, and in no environment that lies there."""
+    """Whether a file is in the folder or below it, but not in a virtual environment there."""
     return file.is_relative_to(folder) and not _INSTALLED & set(file.relative_to(folder).parts)
 
 
 def _find(name: str, folder: Path | None) -> ModuleSpec | None:
-    """Where a module is, without importing it or its parents; in `folder`, or on Python's path for None."""
+    """The spec of a module, found without importing it or its parents; on Python's path if `folder` is None."""
     places: list[str] | None = None if folder is None else [str(folder)]
     spec, parts = None, name.split(".")
     for k in range(len(parts)):
@@ -120,11 +120,11 @@ def _find(name: str, folder: Path | None) -> ModuleSpec | None:
 
 
 def _imports(name: str, spec: ModuleSpec) -> Iterator[str]:
-    """The modules that a module's source may import, wherever the statement stands, and their parents."""
+    """The modules that a module's source may import, anywhere in it, and their parents."""
     if spec.origin is None or not spec.origin.endswith(".py"):
         return
     package = name if spec.submodule_search_locations is not None else name.rpartition(".")[0]
-    for node in ast.walk(_parsed(spec.origin, Path(spec.origin).stat().st_mtime_ns)):
+    for node in ast.walk(_parse(spec.origin, Path(spec.origin).stat().st_mtime_ns)):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -139,8 +139,8 @@ def _imports(name: str, spec: ModuleSpec) -> Iterator[str]:
 
 
 @cache
-def _parsed(path: str, changed: int) -> ast.Module:
-    """Raises nothing: source that can't be parsed can't be imported either, and imports nothing."""
+def _parse(path: str, changed: int) -> ast.Module:
+    """The syntax tree of a file; an empty one if it can't be parsed, since then it can't be imported either."""
     try:
         return ast.parse(Path(path).read_bytes())
     except (OSError, SyntaxError, ValueError):
@@ -148,11 +148,11 @@ def _parsed(path: str, changed: int) -> ast.Module:
 
 
 def starts_empty(module: str, name: str) -> bool:
-    """Whether a module's global is a container that is empty at first: a cache, or a table that fills."""
+    """Whether a module's global starts as an empty container, such as a cache."""
     file = getattr(sys.modules.get(module), "__file__", None)
     if not file or not file.endswith(".py"):
         return False
-    for node in _parsed(file, Path(file).stat().st_mtime_ns).body:
+    for node in _parse(file, Path(file).stat().st_mtime_ns).body:
         targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
         value = getattr(node, "value", None)
         if any(isinstance(target, ast.Name) and target.id == name for target in targets):
@@ -163,7 +163,7 @@ def starts_empty(module: str, name: str) -> bool:
 
 
 def code_hash(code: CodeType) -> str:
-    """Of what a function does as it is loaded: instructions, constants and names, nested functions included."""
+    """The hash of a function's instructions, constants and names, nested functions included."""
     digest = hashlib.sha256(code.co_code)
     for names in (code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars):
         digest.update(repr(names).encode())
@@ -173,5 +173,5 @@ def code_hash(code: CodeType) -> str:
 
 
 def _constant(value: object) -> str:
-    """A constant's text; a frozenset's order depends on the process."""
+    """A constant's text; a frozenset is sorted, since its order depends on the process."""
     return repr(sorted(map(repr, value))) if isinstance(value, frozenset) else repr(value)

@@ -1,7 +1,7 @@
-"""YAML -> Suite: every name, field, eps and severity is checked, with its line, before any weights load.
+"""Loads suites from YAML; checks every name, field, eps and severity, with its line, before any weights load.
 
-A distribution adds suites by an entry point in the group `rlbench.suites` that names a package of YAML files;
-a file's stem is the suite's name. CONTRIBUTING.md and the bundled files show the format.
+A distribution adds suites by an entry point in the group `rlbench.suites` that names a package of YAML files; a file's
+stem is the suite's name. The bundled files in `suites/` show the format.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 @dataclass(frozen=True)
 class SuiteInfo:
-    """What a listing says of a suite, without its tasks."""
+    """A suite as listings show it, without its tasks."""
 
     name: str
     version: int
@@ -41,7 +41,7 @@ class SuiteInfo:
 
 
 def _head(whole: Part) -> tuple[SuiteInfo, dict[str, Part], dict[Modality, dict[str, Part]]]:
-    """What a file says of itself, its keys, and by modality the keys of its parts: one, or those of `parts`."""
+    """A file's description, its keys, and the keys of its part, or of each of its `parts`, by modality."""
     keys = whole.items()
     several = "parts" in keys
     check_keys(keys, whole, (*HEAD, *(("parts",) if several else BODY), *OPTIONAL), tuple(OPTIONAL))
@@ -55,7 +55,7 @@ def _head(whole: Part) -> tuple[SuiteInfo, dict[str, Part], dict[Modality, dict[
             check_keys(body, part, BODY)
         modality: Any = body["modality"].one_of("modality", get_args(Modality))
         if modality in bodies:
-            body["modality"].fail(f"{modality!r} stands twice; a suite has one part a modality")
+            body["modality"].fail(f"{modality!r} stands twice; a suite has one part per modality")
         bodies[modality] = body
     return (
         SuiteInfo(name, keys["version"].whole(1), ", ".join(bodies), keys["summary"].text(), whole.path),
@@ -81,28 +81,29 @@ def _paths() -> dict[str, str]:
 
 
 def suites() -> list[SuiteInfo]:
-    """Every installed suite by name; imports no task, so neither torch nor data are needed.
+    """Every installed suite by name; imports no task, so it needs neither torch nor data.
 
-    Raises: SuiteError.
+    Raises:
+        SuiteError: a suite's file is wrong, or two suites share a name.
     """
-    listed = []
+    found = []
     for stem, path in _paths().items():
         info, keys, _ = _head(read(path))
         if info.name != stem:
             keys["suite"].fail(f"{info.name!r} must be the file's name, {stem!r}")
-        listed.append(info)
-    return listed
+        found.append(info)
+    return found
 
 
 def _locate_data(part: Part, data: str) -> str:
-    """A task's data folder: below RLBENCH_DATA, or relative to the suite file."""
+    """A task's data folder: under RLBENCH_DATA, or relative to the suite file."""
     if data.startswith(DATA_ROOT):
         root = os.environ.get("RLBENCH_DATA")
         if not root:
             part.fail(f"{quote(data)} needs RLBENCH_DATA; export RLBENCH_DATA=<the folder that holds the data packs>")
         data = root + data.removeprefix(DATA_ROOT)
     if "${" in data:
-        part.fail(f"{quote(data)}: {DATA_ROOT} at its start is the only variable")
+        part.fail(f"{quote(data)}: the only variable is {DATA_ROOT}, at the start")
     try:
         return str(Path(part.path).resolve().parent / expand_user(data))
     except RLBenchError as error:
@@ -110,7 +111,7 @@ def _locate_data(part: Part, data: str) -> str:
 
 
 def _task(part: Part, modality: Modality) -> tuple[str, Task]:
-    """The task, and the name that records and tables give it: with its folder's name and its form."""
+    """A task and its name in records and tables, which includes its folder's name and its form."""
     parts = part.items()
     if "name" not in parts:
         part.fail("the key 'name' is missing")
@@ -127,9 +128,10 @@ def _task(part: Part, modality: Modality) -> tuple[str, Task]:
 
 
 def load_suites(name: str | os.PathLike[str]) -> list[Suite]:
-    """A suite by its name among the installed ones, or from a file that ends in .yaml or .yml: one Suite a modality.
+    """Loads a suite's parts, one Suite per modality.
 
-    `NAME:MODALITY` takes that part alone of a suite that has several.
+    Args:
+        name: an installed suite, or a path that ends in .yaml or .yml; `NAME:MODALITY` selects one part.
 
     Raises:
         UnknownName: no installed suite has this name, or it has no such part.
@@ -148,7 +150,7 @@ def load_suites(name: str | os.PathLike[str]) -> list[Suite]:
 
 
 def load_suite(name: str | os.PathLike[str]) -> Suite:
-    """As `load_suites`, of a suite that has one part. Raises: SuiteError where it has several, too."""
+    """Loads a suite of one part; see `load_suites`. Raises: SuiteError also if it has several parts."""
     found = load_suites(name)
     if len(found) > 1:
         parts = ", ".join(f"{name}:{suite.modality}" for suite in found)

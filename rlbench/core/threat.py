@@ -1,4 +1,4 @@
-"""Lp balls in a box: project, sample, measure, verify.
+"""Lp balls in a box: project, sample, measure, check; and eps and norms as users write them.
 
 An Lp ball intersected with a box is the perturbation set of every norm-bounded attack (Madry et al., 2018,
 https://arxiv.org/abs/1706.06083). Distances are measured in float64, since float32 overshoots eps by about
@@ -22,19 +22,19 @@ TOLERANCE = 1e-6  # relative: the norm may exceed eps by this much before it is 
 
 
 def ball_of(threat: Threat, box: Box) -> Ball:
-    """The threat model's ball in a box: an eps quoted for [0, 1] scales by high - low."""
+    """The threat model's ball in a box; eps, quoted for [0, 1], is scaled by high - low."""
     return Ball(threat.norm, float(threat.eps) * (box.high - box.low), box.low, box.high)
 
 
 def threat_of(perturbation: Perturbation) -> Threat | None:
-    """The threat model of an attack or a worst case; None where nothing is attacked."""
+    """The threat model of an attack or worst case, else None."""
     if isinstance(perturbation, Composed):
         return perturbation.adversarial.threat
     return perturbation.threat if isinstance(perturbation, Adversarial | Worst) else None
 
 
 def rows_norm(delta: Tensor, norm: Norm) -> Tensor:
-    """(B, ...) -> (B,) norm of every row, in the dtype of delta."""
+    """(B, ...) -> (B,) norm of each row, in the dtype of delta."""
     flat = delta.flatten(1)
     return flat.abs().amax(1) if norm == "linf" else flat.norm(dim=1)
 
@@ -50,10 +50,10 @@ def per_row(values: Tensor, like: Tensor) -> Tensor:
 
 
 def project(x_adv: Tensor, x: Tensor, ball: Ball) -> Tensor:
-    """The point of the ball about x that x_adv is taken to; (B, ...) -> (B, ...).
+    """Projects x_adv onto the ball around x; (B, ...) -> (B, ...).
 
-    Linf: the nearest point. L2: scaled to the radius, then clamped to the box, which only brings it nearer.
-    The radius is under eps by one rounding error of float32 in the box, so that x_adv - x stays inside.
+    Linf: the nearest point. L2: scaled to the radius, then clamped to the box, which only brings it nearer. The radius
+    is one float32 rounding error below eps, so that x_adv - x stays inside.
     """
     import torch  # here, since `rlbench list` reads suites without it
 
@@ -69,13 +69,13 @@ def project(x_adv: Tensor, x: Tensor, ball: Ball) -> Tensor:
 
 
 def contains(outer: Ball, inner: Ball, size: int) -> bool:
-    """Whether the inner ball lies in the outer one about the same point, for `size` coordinates."""
+    """Whether the inner ball lies in the outer one around the same point, for `size` coordinates."""
     reach = inner.radius * math.sqrt(size) if (inner.norm, outer.norm) == ("linf", "l2") else inner.radius
     return reach <= outer.radius
 
 
 def sample(x: Tensor, ball: Ball, streams: Streams) -> Tensor:
-    """A random point of the ball: uniform for Linf; for L2 a uniform direction and the radius's volume law."""
+    """A random point of the ball around x, uniform in volume but for the clamp to the box."""
     if ball.norm == "linf":
         return project(x + ball.radius * streams.uniform(x.shape[1:]).to(x), x, ball)
     direction = streams.normal(x.shape[1:]).to(x)
@@ -86,7 +86,8 @@ def sample(x: Tensor, ball: Ball, streams: Streams) -> Tensor:
 
 
 def violation(x_adv: Tensor, x: Tensor, ball: Ball) -> str | None:
-    """Why x_adv is not a set of points of the ball about x (shape, dtype, finite, box, norm), or None."""
+    """Why x_adv (B, ...) is not in the ball around x (shape, dtype, finite, box, norm), or None if it is."""
+
     if x_adv.shape != x.shape or x_adv.dtype != x.dtype:
         return f"x_adv is {tuple(x_adv.shape)} {x_adv.dtype}; x is {tuple(x.shape)} {x.dtype}"
     if not x_adv.isfinite().all():
@@ -100,22 +101,16 @@ def violation(x_adv: Tensor, x: Tensor, ball: Ball) -> str | None:
 
 
 _FRACTION = re.compile(r"([+-]?[0-9]{1,9}) */ *([0-9]{1,9})")
-
-
 _DECIMAL = re.compile(r"[+-]?(?:[0-9]{1,9}(?:\.[0-9]{0,40})?|\.[0-9]{1,40})(?:[eE][+-]?[0-9]{1,2})?")
-
-
 _NORMS: dict[str, Norm] = {"linf": "linf", "l2": "l2", "2": "l2", "2.0": "l2"}
-
-
 _NORMS |= dict.fromkeys(("inf", "linfinity", "infinity", "l∞", "∞"), "linf")
 
 
 def parse_eps(text: object, what: str = "eps") -> Fraction:
-    """A fraction such as "4/255", "0.5" or 1, at least 0, in decimal digits.
+    """Parses an eps exactly: a fraction or decimal such as "4/255", "0.5" or 1, at least 0.
 
     Raises:
-        FieldError: "4/0", "-1", "abc", nan, "1e99999".
+        FieldError: anything else, such as "4/0", "-1", "abc", nan or "1e99999".
     """
     given = str(text).strip() if isinstance(text, str | float | int) else ""
     fraction = _FRACTION.fullmatch(given)
@@ -128,9 +123,10 @@ def parse_eps(text: object, what: str = "eps") -> Fraction:
 
 
 def parse_norm(text: object, what: str = "norm") -> Norm:
-    """ "linf" or "l2" of what is often written for them: Linf, L_inf, inf, 2.
+    """Parses a norm in its usual spellings, such as Linf, L_inf, inf or 2.
 
-    Raises: FieldError for any other norm.
+    Raises:
+        FieldError: any other norm.
     """
     found = _NORMS.get(re.sub(r"[\s_.-]*", "", str(text).lower()) if not _is_number(text) else str(text))
     if found is None:
@@ -143,12 +139,16 @@ def _is_number(value: object) -> bool:
 
 
 def check_eps(eps: Fraction, norm: Norm, size: int | None = None, what: str = "eps") -> None:
-    """That an eps is one of a box of range 1: beyond the box's own diameter it is a slip of units, such as 8 for 8/255.
+    """Checks that an eps is at most the diameter of a box of range 1; above, the unit is wrong, such as 8 for 8/255.
 
     Args:
-        size: coordinates of the box, for l2; where it is not known, no box has an l2 diameter above 1000.
+        eps: quoted for a box of range 1.
+        norm: of the ball.
+        size: the number of coordinates, for l2; if it is not known, the limit is 1000.
+        what: how messages call eps.
 
-    Raises: FieldError.
+    Raises:
+        FieldError: eps is too large.
     """
     most = 1.0 if norm == "linf" else 1000.0 if size is None else math.sqrt(size)
     if eps > most:

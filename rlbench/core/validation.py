@@ -1,4 +1,4 @@
-"""Checks values that come from YAML or the command line against a dataclass's or function's parameters."""
+"""Checks values from YAML or the command line against the parameters of a dataclass or function."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from functools import cache
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from rlbench.core.errors import CONTROL, FieldError, quote
+from rlbench.core.errors import FieldError, find_hidden, quote
 
-TEXT = 10_000  # the most characters of a text
+TEXT = 10_000  # the most characters of a string
 
 
 def _fits(value: object, hint: object) -> bool:
@@ -30,7 +30,7 @@ def _fits(value: object, hint: object) -> bool:
     if hint is float:
         return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e308
     if hint is str:
-        return isinstance(value, str) and not CONTROL.search(value.rstrip("\n")) and len(value) <= TEXT
+        return isinstance(value, str) and len(value) <= TEXT and not find_hidden(value.rstrip("\n"))
     if hint is int:
         return isinstance(value, int) and not isinstance(value, bool)
     if hint in (None, NoneType):
@@ -64,16 +64,21 @@ def _describe_type(hint: object) -> str:
 
 @cache
 def _signature(base: Any) -> tuple[Mapping[str, inspect.Parameter], dict[str, Any]]:
-    """The parameters and their hints, a dataclass's own: inherited ones are written in the names of another module."""
+    """The parameters and their type hints; a dataclass's hints resolve inherited fields in their own module."""
     hints = get_type_hints(base if inspect.isfunction(base) or is_dataclass(base) else base.__init__)
     return inspect.signature(base).parameters, hints
 
 
 def check_fields(target: Callable[..., object], values: Mapping[str, object], what: str) -> dict[str, object]:
-    """`values` as keyword arguments of `target`; lists become tuples. What `**fields` takes, `target` checks itself.
+    """Checks `values` as keyword arguments of `target` and returns them, with lists as tuples.
+
+    Args:
+        target: a dataclass or function; it checks what its `**fields` takes itself.
+        values: by parameter.
+        what: how messages call `target`, such as "attack 'pgd'".
 
     Raises:
-        FieldError: an unknown or missing name ("did you mean"), or a value of another type; texts are of one line.
+        FieldError: a name is unknown ("did you mean") or missing, or a value has another type; strings are one line.
     """
     parameters, hints = _signature(getattr(target, "func", target))
     bound = set(getattr(target, "keywords", {}))

@@ -1,8 +1,8 @@
-"""YAML as rlbench reads it: mappings, lists, texts, plain numbers, true, false and null, of bounded size and depth.
+"""A safe subset of YAML: mappings, lists, strings, decimal numbers, booleans and null, of bounded size and depth.
 
-Refused with their line: tags, dates and numbers in other notations than decimals where a number is needed (they are
-texts here), keys that stand twice or are no words, control characters, what is nested deeper than DEPTH, and
-aliases that make more than NODES nodes of a file. `no`, `off`, `yes` and `on` are as in YAML 1.1.
+Refused, with the line: tags, repeated keys, keys that are not scalars, control characters, nesting deeper than DEPTH,
+and more than NODES nodes after aliases are expanded. Dates and numbers in other notations are strings. `no`, `off`,
+`yes` and `on` are booleans, as in YAML 1.1.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from typing import Any
 
 import yaml
 
-from rlbench.core.errors import CONTROL, printable, quote
+from rlbench.core.errors import find_hidden, printable, quote
 
 DEPTH, NODES = 32, 10_000
 _TAG = "tag:yaml.org,2002:"
-_SCALARS = {  # the first letters of a plain scalar, and what all of it must be
+_SCALARS = {  # by type: the possible first characters of a plain scalar, and the pattern of all of it
     "bool": ("yYnNtTfFoO", r"yes|Yes|YES|no|No|NO|true|True|TRUE|false|False|FALSE|on|On|ON|off|Off|OFF"),
     "int": ("-+0123456789", r"[-+]?(?:0|[1-9][0-9]{0,17})"),
     "float": (
@@ -29,18 +29,18 @@ _SCALARS = {  # the first letters of a plain scalar, and what all of it must be
 
 
 class NotAllowed(yaml.MarkedYAMLError):
-    """YAML that is well-formed, and not read here."""
+    """Well-formed YAML outside the subset."""
 
 
 class Loader(yaml.SafeLoader):
-    """Composes and constructs nodes; every mistake is a `yaml.YAMLError` that knows its line."""
+    """Composes and constructs nodes; every mistake is a `yaml.YAMLError` with its line."""
 
     yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 - pyyaml's own declaration
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
         self.depth = self.nodes = 0
-        self.sizes: dict[int, int] = {}  # nodes of an anchor's tree, by the id of its node
+        self.sizes: dict[int, int] = {}  # number of nodes under a node, by its id
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         event: Any = self.peek_event()  # type: ignore[no-untyped-call]
@@ -62,13 +62,13 @@ class Loader(yaml.SafeLoader):
         else:
             self.sizes[id(node)] = self.nodes - before
         if self.nodes > NODES:
-            self._fail(f"it holds more than {NODES:,} values, those of aliases counted again", event.start_mark)
+            self._fail(f"it holds more than {NODES:,} values, counting those of aliases again", event.start_mark)
         return node
 
     def compose_scalar_node(self, anchor: Any) -> yaml.ScalarNode:
         node = super().compose_scalar_node(anchor)
-        if odd := CONTROL.search(node.value.replace("\n", "").replace("\t", "")):
-            self._fail(f"the control character {odd.group()!r} is not allowed", node.start_mark)
+        if hidden := find_hidden(node.value.replace("\n", "").replace("\t", "")):
+            self._fail(f"the control character {hidden!r} is not allowed", node.start_mark)
         return node
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
@@ -94,7 +94,7 @@ Loader.add_implicit_resolver(f"{_TAG}null", re.compile(r"\Z"), [""])
 
 
 def compose(text: str) -> yaml.Node | None:
-    """The one document's root. Raises: yaml.YAMLError."""
+    """The root node of a text of one document. Raises: yaml.YAMLError."""
     loader = Loader(text)
     try:
         return loader.get_single_node()

@@ -1,4 +1,4 @@
-"""YAML whose parts know their file and line, so that a mistake is reported where it stands."""
+"""YAML whose parts know their file and line, so that error messages can name them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,15 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Part:
-    """A node of the YAML tree that knows its file, its key and its line; `error` is what its mistakes raise."""
+    """A node of the YAML tree with its position.
+
+    Attributes:
+        path: the file, as messages name it.
+        key: of the mapping that it is a value of.
+        node: as PyYAML composed it.
+        line: from 1 on.
+        error: the class of exception for its mistakes.
+    """
 
     path: str
     key: str
@@ -34,6 +42,7 @@ class Part:
         return isinstance(self.node, yaml.ScalarNode)
 
     def fail(self, problem: object) -> NoReturn:
+        """Raises `error` with the file, line and key."""
         raise self.error(f"{self.path}:{self.line}: {printable(self.key)}: {problem}")
 
     def value(self) -> Any:
@@ -47,11 +56,11 @@ class Part:
         """The parts of a mapping."""
         if not isinstance(self.node, yaml.MappingNode):
             self.fail(f"{quote(self.value())} must be a mapping such as {{key: value}}")
-        self.value()  # merges
+        self.value()  # expands merges
         return {key.value: replace(self, key=key.value, node=node, line=_line(key)) for key, node in self.node.value}
 
     def each(self) -> list[Part]:
-        """The parts of a list that is not empty; a single value is a list of one."""
+        """The parts of a list, which must not be empty; a single value counts as a list of one."""
         if not isinstance(self.node, yaml.SequenceNode):
             return [self]
         if not self.node.value:
@@ -59,25 +68,28 @@ class Part:
         return [replace(self, node=node, line=_line(node)) for node in self.node.value]
 
     def text(self) -> str:
+        """The value as a string without surrounding white space."""
         value = self.value()
         if not isinstance(value, str) or not value.strip():
             self.fail(f"{quote(value)} must be text (quote a number or a word such as no)")
         return value.strip()
 
     def whole(self, least: int, most: int | None = None) -> int:
+        """The value as an integer in [least, most]."""
         value = self.value()
         if type(value) is not int or value < least or (most is not None and value > most):
             self.fail(f"{quote(value)} must be a whole number, {f'{least} to {most}' if most else f'at least {least}'}")
         return value
 
     def one_of(self, kind: str, known: Sequence[str]) -> str:
+        """The value as one of the names `known` of a `kind`."""
         value = self.text()
         if value not in known:
             self.fail(UnknownName(kind, value, known))
         return value
 
     def make(self, kind: Callable[..., T], parts: Mapping[str, Part] | None = None, **known: object) -> T:
-        """`kind` of the keys of this mapping, or of `parts` of it, and of what is `known`. Raises: FieldError."""
+        """Calls `kind` with the keys of this mapping, or only `parts` of them, and `known`. Raises: FieldError."""
         parts = self.items() if parts is None else parts
         try:
             values = {key: part.value() for key, part in parts.items()}
@@ -88,7 +100,7 @@ class Part:
 
 
 def check_keys(parts: Mapping[str, Part], whole: Part, known: Sequence[str], optional: Sequence[str] = ()) -> None:
-    """Every key of `parts` is known, and none is missing."""
+    """Raises the parts' error for a key that is unknown or missing."""
     for key, part in parts.items():
         if key not in known:
             near = get_close_matches(key, known, n=1)
@@ -100,7 +112,14 @@ def check_keys(parts: Mapping[str, Part], whole: Part, known: Sequence[str], opt
 
 
 def parse(path: str, text: str, what: str = "suite", error: type[RLBenchError] = SuiteError) -> Part:
-    """The root of a text, which is a `what`; `path` is what messages call it. Raises: `error`."""
+    """The root of a YAML text.
+
+    Args:
+        path: how messages name the file.
+        text: its content.
+        what: the kind of file, such as "suite".
+        error: the class of exception for mistakes.
+    """
     try:
         node = compose(text)
     except yaml.YAMLError as fault:
@@ -115,7 +134,7 @@ def parse(path: str, text: str, what: str = "suite", error: type[RLBenchError] =
 
 
 def read(path: str | os.PathLike[str], what: str = "suite", error: type[RLBenchError] = SuiteError) -> Part:
-    """The root of a YAML file, which is a `what`. Raises: `error`."""
+    """The root of a YAML file; see `parse`."""
     try:
         text = read_file(path)
     except (OSError, UnicodeDecodeError) as fault:

@@ -1,4 +1,4 @@
-"""Natural corruptions, one file per family, found by their @register decorator; `corrupt` is the call for anyone.
+"""Natural corruptions, one file per family, registered by @register; `corrupt` applies one by name.
 
 from rlbench.corruptions import corrupt
 
@@ -28,22 +28,26 @@ def corrupt(
     high: float = 1.0,
     **fields: Field,
 ) -> Tensor:
-    """Corrupts a batch by the name of a corruption; x is not changed.
+    """Applies a corruption by its name to a batch; x is not changed.
 
     Args:
         x: (B, *shape) floats in [low, high]: pictures and thermal images (B, C, H, W), clips (B, C, T, H, W), log-mel
             spectrograms (B, 1, mels, frames), waveforms (B, 1, samples) with silence in the middle of the range.
-        name: a registered corruption, see `rlbench list corruptions`; `fields` are its fields, such as a waveform's
-            `rate` in Hz.
+        name: a registered corruption; see `rlbench list corruptions`.
         severity: 1 (visible) to 5 (still recognisable).
-        seed, ids: randomness depends on the seed and each example's id (default: its index), not on the batch.
+        seed: of the random streams.
+        ids: one per example, by default its index; a stream depends on the seed and the id, not on the batch.
+        low: the smallest value of the range.
+        high: the largest value of the range.
+        **fields: of the corruption, such as a waveform's `rate` in Hz.
 
     Returns:
         The same shape and dtype, in [low, high].
 
     Raises:
-        UnknownName, FieldError: the corruption, a field of it, or the severity.
-        DataError: x is of another kind, or outside [low, high].
+        UnknownName: there is no such corruption.
+        FieldError: a field or the severity is wrong.
+        DataError: x has the wrong shape, or leaves [low, high].
     """
     import torch
 

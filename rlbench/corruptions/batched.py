@@ -1,6 +1,6 @@
-"""Zoom blur, brightness and saturation of whole batches: what imagecorruptions computes to 1/255, and faster.
+"""Zoom blur, brightness and saturation of whole batches: within 1/255 of imagecorruptions, and faster.
 
-Their severities are the package's (Michaelis et al., 2019, https://arxiv.org/abs/1907.07484). Values are cut off to 8
+The severities are the package's (Michaelis et al., 2019, https://arxiv.org/abs/1907.07484). Values are truncated to 8
 bits, as there.
 """
 
@@ -20,10 +20,10 @@ _SATURATIONS = ((0.3, 0.0), (0.1, 0.0), (2.0, 0.0), (5.0, 0.1), (20.0, 0.2))
 
 
 def _zoom_blur(x: Tensor, severity: int) -> Tensor:
-    """The mean of the picture and its enlargements, which start in the same corner of their middle part."""
+    """The mean of the picture and enlargements of its centre, aligned at the top left corner."""
     end, step = _ZOOMS[severity - 1]
     h, w = x.shape[-2:]
-    x = x.float()  # as the package
+    x = x.float()  # as in the package
     sum_, factors = x.clone(), np.arange(1, end, step)
     for factor in factors.tolist():
         rows, columns = ceil(h / factor), ceil(w / factor)
@@ -35,14 +35,14 @@ def _zoom_blur(x: Tensor, severity: int) -> Tensor:
 
 
 def _brightness(x: Tensor, severity: int) -> Tensor:
-    """The value of hue, saturation and value is raised: all channels by the same factor; black becomes grey."""
+    """Raises the value in HSV: scales all channels by the same factor; black becomes grey."""
     value = x.amax(1, keepdim=True)
     raised = (value + _BRIGHTER[severity - 1]).clamp(max=1)
     return torch.where(value > 0, x * raised / value.clamp_min(1e-9), raised)
 
 
 def _saturate(x: Tensor, severity: int) -> Tensor:
-    """The saturation s becomes s a + b; grey has the hue of red, as in skimage."""
+    """Maps the saturation s in HSV to s a + b; grey has the hue of red, as in skimage."""
     a, b = _SATURATIONS[severity - 1]
     value, low = x.amax(1, keepdim=True), x.amin(1, keepdim=True)
     saturation = (value - low) / value.clamp_min(1e-9)
@@ -59,6 +59,6 @@ BATCHED: dict[str, Callable[[Tensor, int], Tensor]] = {
 
 
 def apply(name: str, pictures: Tensor, severity: int) -> Tensor:
-    """One of BATCHED: (B, 3, H, W) uint8 -> the same."""
+    """Applies one of BATCHED to (B, 3, H, W) uint8; the result has the same shape and dtype."""
     out = BATCHED[name](pictures.double() / 255, severity)
     return (out.clamp(0, 1) * 255 + 1e-6).byte()

@@ -1,4 +1,4 @@
-"""The 19 common corruptions of pictures, by the imagecorruptions package; of clips, with one draw a clip."""
+"""The 19 common corruptions of pictures and clips, by the imagecorruptions package."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from rlbench.core.errors import DataError, FieldError
 from rlbench.core.registry import register
 from rlbench.corruptions.batched import BATCHED, apply
 
-_GLOBALS = Lock()  # the library draws from numpy's global state, which threads share
-_OWN_SEED = ("glass_blur", "impulse_noise")  # these draw from generators of their own
+_GLOBALS = Lock()  # the package uses numpy's global generator, which threads share
+_OWN_SEED = ("glass_blur", "impulse_noise")  # these take a seed
 _EVERY_FRAME = ("gaussian_noise", "shot_noise", "impulse_noise", "speckle_noise")
 _UNORDERED = ("glass_blur", "frost", "fog", "spatter", "saturate")
 _DRAWS = 20
@@ -28,7 +28,7 @@ _SMALLEST = 32
 
 @contextmanager
 def _library_state(seed: int) -> Iterator[None]:
-    """Numpy's global randomness at a seed, put back afterwards; the library's prints are dropped."""
+    """Seeds numpy's global generator in the block and restores it; discards what the package prints."""
     with _GLOBALS:
         before = np.random.get_state()
         np.random.seed(seed)
@@ -40,7 +40,7 @@ def _library_state(seed: int) -> Iterator[None]:
 
 
 def _functions() -> dict[str, Callable[..., object]]:
-    # Here, since the package takes a second to import (numba, scikit-image, OpenCV).
+    # Imported here, since it takes a second (numba, scikit-image, OpenCV).
     try:
         from imagecorruptions import corruption_dict
     except ImportError as error:
@@ -79,16 +79,16 @@ class CommonCorruption:
     """A common corruption of ImageNet-C, by the imagecorruptions package; of clips too.
 
     Hendrycks and Dietterich, 2019, https://arxiv.org/abs/1903.12261; code and severities: Michaelis et al.,
-    2019, https://arxiv.org/abs/1907.07484. Values are 8-bit, cut off rather than rounded, as there. A clip has one draw
-    for all its frames; noise is drawn for every frame.
+    2019, https://arxiv.org/abs/1907.07484. Values are 8-bit, truncated rather than rounded, as there. All frames of a
+    clip share one draw, except that noise is drawn per frame.
 
-    The published severities of glass_blur, frost, fog, spatter and saturate are not ordered by distortion (`ordered`
-    says so): a step changes two parameters at once, or the kind: water and then mud, which dark scenes hide; less
-    colour and then more. They are kept, for comparability.
+    The published severities of glass_blur, frost, fog, spatter and saturate are not ordered by distortion (see
+    `ordered`): a step changes two parameters at once, or the kind: water, then mud, which dark scenes hide; less
+    colour, then more. They are kept for comparability.
 
-    Deviations. A draw whose result is not a number is drawn again: spatter without a drop, one in fifty at 32 pixels
-    and severity 1, which the package turns black. A single channel is corrupted as a grey picture, of which the green
-    channel is kept. zoom_blur, brightness and saturate are this project's (`batched`), within 1/255 of the package's.
+    Deviations: a draw whose result is NaN is repeated (spatter without a drop, one in fifty at 32 pixels and severity
+    1, which the package turns black). A single channel is corrupted as a grey picture, and its green channel is kept.
+    zoom_blur, brightness and saturate are rlbench's own (`batched`), within 1/255 of the package's.
     """
 
     name: str
@@ -98,11 +98,19 @@ class CommonCorruption:
 
     @property
     def ordered(self) -> bool:
-        """Whether the published parameters distort more with every severity."""
+        """Whether the published parameters distort more at every severity."""
         return self.name not in _UNORDERED
 
     def __call__(self, x: Tensor, severity: int, streams: Streams) -> Tensor:
-        """x (B, 3 or 1, H, W) or (B, 3 or 1, T, H, W) in [0, 1], H and W at least 32 -> the same, in steps of 1/255.
+        """Corrupts a batch.
+
+        Args:
+            x: (B, 3 or 1, H, W) or (B, 3 or 1, T, H, W) in [0, 1]; H and W at least 32.
+            severity: 1..5.
+            streams: one per example.
+
+        Returns:
+            The same shape and dtype, in steps of 1/255.
 
         Raises:
             FieldError: severity is not 1..5.
@@ -122,11 +130,11 @@ class CommonCorruption:
         else:
             found = [self._clip(clip, severity, g) for clip, g in zip(frames, streams.generators(), strict=True)]
             out = torch.stack(found)
-        kept = out.transpose(1, 2) if x.shape[1] == 3 else out.transpose(1, 2)[:, 1:2]
-        return (kept.to(x.device, x.dtype) / 255).reshape(x.shape)
+        channels = out.transpose(1, 2) if x.shape[1] == 3 else out.transpose(1, 2)[:, 1:2]
+        return (channels.to(x.device, x.dtype) / 255).reshape(x.shape)
 
     def _clip(self, clip: Tensor, severity: int, g: np.random.Generator) -> Tensor:
-        """(T, 3, H, W) uint8 -> the same."""
+        """Corrupts one clip (T, 3, H, W) uint8."""
         each = self.name in _EVERY_FRAME
         for _ in range(_DRAWS):
             seed = int(g.integers(2**32))
@@ -136,7 +144,7 @@ class CommonCorruption:
         raise DataError(f"{self.name} at severity {severity} gave no finite picture in {_DRAWS} draws")
 
     def _picture(self, picture: Tensor, severity: int, seed: int) -> np.ndarray:
-        """(3, H, W) uint8 -> (H, W, 3) in [0, 255], as the package answers."""
+        """(3, H, W) uint8 -> (H, W, 3) in [0, 255], as the package returns it."""
         from PIL import Image
 
         with _library_state(seed):

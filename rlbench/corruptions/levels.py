@@ -1,4 +1,4 @@
-"""What the corruptions of rlbench's own share: a level for every severity, and one example at a time."""
+"""The base class of rlbench's own corruptions: a physical level per severity, one example at a time."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ from rlbench.core.errors import DataError, FieldError
 
 @dataclass(frozen=True, kw_only=True)
 class Levelled(ABC):
-    """A corruption whose severity stands for one physical number.
+    """A corruption whose severity is one physical number.
 
     Attributes:
-        modalities: those that it is for.
-        acts_on: the unit of the only box that it acts on, such as "waveform"; "" for any box of its modalities.
+        modalities: that it applies to.
+        acts_on: the unit of box that it applies to, such as "waveform"; "" for any.
         levels: the number at severity 1 to 5.
         unit: of the levels, such as "dB".
-        steps: values that an example's coordinates can take, less one: 255 for 8 bits.
+        steps: the result is rounded to multiples of 1 / steps: 255 for 8 bits.
+        dimensions: the numbers of dimensions that an example may have.
     """
 
     modalities: ClassVar[frozenset[Modality]]
@@ -35,18 +36,27 @@ class Levelled(ABC):
 
     @property
     def version(self) -> str:
-        """A part of every cell's key."""
+        """Part of every cell's key."""
         return f"1 {self.levels}"
 
     @abstractmethod
-    def one(self, x: np.ndarray, level: float, g: np.random.Generator) -> np.ndarray:
-        """One example, float64 in [0, 1], must not be changed -> the same shape; what leaves [0, 1] is cut off."""
+    def apply(self, x: np.ndarray, level: float, g: np.random.Generator) -> np.ndarray:
+        """Corrupts one example, float64 in [0, 1] and read-only; the result has its shape and is clipped to [0, 1]."""
 
     def __call__(self, x: Tensor, severity: int, streams: Streams) -> Tensor:
-        """x (B, *shape) in [0, 1] -> the same shape and dtype, in [0, 1], rounded to `steps`.
+        """Corrupts a batch.
+
+        Args:
+            x: (B, *shape) in [0, 1].
+            severity: 1..5.
+            streams: one per example.
+
+        Returns:
+            The same shape and dtype, in [0, 1], rounded to `steps`.
 
         Raises:
-            FieldError: severity is not 1..5. DataError: x is of another shape.
+            FieldError: severity is not 1..5.
+            DataError: x has the wrong number of dimensions or is not floating point.
         """
         name = type(self).__name__
         if severity not in range(1, 6):
@@ -56,17 +66,17 @@ class Levelled(ABC):
         examples = x.detach().cpu().double().numpy()
         examples.setflags(write=False)
         level = self.levels[severity - 1]
-        rows = [self.one(example, level, g) for example, g in zip(examples, streams.generators(), strict=True)]
+        rows = [self.apply(example, level, g) for example, g in zip(examples, streams.generators(), strict=True)]
         if not rows:
             return x.clone()
         out = np.round(np.clip(np.stack(rows), 0, 1) * self.steps) / self.steps
         return torch.from_numpy(out).to(x.device, x.dtype)
 
     def shapes(self) -> str:
-        """The shapes of an example, in words."""
+        """The allowed shapes of an example, for messages."""
         words = {2: "(1, samples)", 3: "(C, H, W)", 4: "(C, T, H, W)"}
         return " or ".join(words[n] for n in self.dimensions)
 
     def level(self, severity: int) -> str:
-        """What a severity stands for: `20 dB`."""
+        """The level at a severity as text, such as `20 dB`."""
         return f"{self.levels[severity - 1]:g} {self.unit}"

@@ -1,4 +1,4 @@
-"""Clips: what compression and a lossy link do to a stream."""
+"""Corruptions of clips by compression and lossy links."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from rlbench.core.registry import register
-from rlbench.corruptions.video_time import Clip
+from rlbench.corruptions.video_time import ClipCorruption
 
 Rng = np.random.Generator
 GRID = 8  # blocks across a frame's shorter side
@@ -19,18 +19,18 @@ GRID = 8  # blocks across a frame's shorter side
 
 @register("corruption", "h264")
 @dataclass(frozen=True, kw_only=True)
-class H264(Clip):
-    """Video: H.264 at a constant rate factor, by PyAV's libx264: one intra frame, then predicted ones, 4:2:0.
+class H264(ClipCorruption):
+    """Video: H.264 at a constant rate factor, by PyAV's libx264: one intra frame, then predicted frames, 4:2:0.
 
-    After Mini Kinetics-C (Yi et al., 2021, https://arxiv.org/abs/2110.06513), whose code has factors of 23 to 51, for
-    large frames: at 32 pixels 23 costs nothing, and 51 leaves a single colour. Frames are padded by their edges to even
-    sizes of 16 or more. One thread and a fixed preset, so that a build of libx264 gives the same bytes again.
+    After Mini Kinetics-C (Yi et al., 2021, https://arxiv.org/abs/2110.06513), whose code uses factors 23 to 51 for
+    large frames: at 32 pixels, 23 costs nothing, and 51 leaves a single colour. Frames are padded by their edges to
+    even sizes of at least 16. One thread and a fixed preset make a build of libx264 deterministic.
     """
 
     levels = (25, 29, 33, 37, 41)
     unit = "CRF"
 
-    def one(self, x: np.ndarray, level: float, g: Rng) -> np.ndarray:
+    def apply(self, x: np.ndarray, level: float, g: Rng) -> np.ndarray:
         channels, _, h, w = x.shape
         frames = np.round(x * 255).astype(np.uint8).transpose(1, 2, 3, 0)
         rgb = np.broadcast_to(frames, (*frames.shape[:3], 3)) if channels == 1 else frames
@@ -40,14 +40,14 @@ class H264(Clip):
 
 
 def _transcode(frames: np.ndarray, crf: int) -> np.ndarray:
-    """(T, H, W, 3) uint8 through the encoder and the decoder, in memory."""
+    """Encodes and decodes (T, H, W, 3) uint8 in memory."""
     import av
 
     encoder = av.CodecContext.create("libx264", "w")
     encoder.height, encoder.width = frames.shape[1:3]
     encoder.pix_fmt, encoder.time_base, encoder.framerate = "yuv420p", Fraction(1, 25), Fraction(25)
     encoder.thread_count = 1
-    # Without assembly: with it, now and then a call gives other bytes for the same frames (seen with AVX-512).
+    # No assembly: with it, equal frames occasionally give different bytes (seen with AVX-512).
     encoder.options = {"crf": str(crf), "preset": "medium", "bframes": "0", "x264-params": "asm=0"}
     decoder = av.CodecContext.create("h264", "r")
     decoder.thread_count = 1
@@ -65,18 +65,19 @@ def _transcode(frames: np.ndarray, crf: int) -> np.ndarray:
 
 @register("corruption", "packet_loss")
 @dataclass(frozen=True, kw_only=True)
-class PacketLoss(Clip):
-    """Video: packet-loss-like: blocks that stay as they were, displaced, from a random frame to the end of the clip.
+class PacketLoss(ClipCorruption):
+    """Video: simulated packet loss: blocks freeze, displaced, from a random frame to the end of the clip.
 
-    What a decoder shows that conceals lost slices by the frame before, with wrong motion, until the next intra frame.
-    Yi et al., 2021, https://arxiv.org/abs/2110.06513, and Liu et al., 2023, https://arxiv.org/abs/2309.13890, lose
-    bits of real streams; at 32 pixels a frame is one packet, which would only freeze. The level is the share of blocks.
+    As in a decoder that conceals lost slices by the previous frame, with wrong motion, until the next intra frame. Yi
+    et al., 2021, https://arxiv.org/abs/2110.06513, and Liu et al., 2023, https://arxiv.org/abs/2309.13890, corrupt real
+    streams; at 32 pixels a frame is one packet, so losing it would only freeze the clip. The level is the share of
+    blocks.
     """
 
     levels = (0.1, 0.2, 0.35, 0.5, 0.7)
     unit = "of blocks"
 
-    def one(self, x: np.ndarray, level: float, g: Rng) -> np.ndarray:
+    def apply(self, x: np.ndarray, level: float, g: Rng) -> np.ndarray:
         _, frames, h, w = x.shape
         size = max(2, min(h, w) // GRID)
         rows, columns = np.arange(h) // size, np.arange(w) // size

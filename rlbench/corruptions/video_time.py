@@ -1,8 +1,8 @@
-"""Clips: frames that are lost, late, or out of order.
+"""Corruptions of clips in time: frames that are lost, late, or out of order.
 
 After the temporal corruptions of Yi et al., 2021, https://arxiv.org/abs/2110.06513 (frame rate, frame drop), and of
-Schiappa et al., 2022, https://arxiv.org/abs/2207.01398 (freezing, jumbling, reversal). Levels are shares of the
-clip, so that they mean the same for any number of frames; of one frame, nothing can be changed.
+Schiappa et al., 2022, https://arxiv.org/abs/2207.01398 (freezing, jumbling, reversal). Levels are shares of the clip,
+so that they do not depend on the number of frames. A clip of one frame is unchanged.
 """
 
 from __future__ import annotations
@@ -19,27 +19,27 @@ from rlbench.corruptions.levels import Levelled
 Rng = np.random.Generator
 
 
-class Clip(Levelled):
-    """Of (C, T, H, W)."""
+class ClipCorruption(Levelled):
+    """A corruption of (C, T, H, W)."""
 
     modalities: ClassVar[frozenset[Modality]] = frozenset({"video"})
     dimensions = (4,)
 
 
 def _count(share: float, frames: int, least: int) -> int:
-    """A share of the frames, at least `least`, at most all."""
+    """The number of frames in a share: at least `least`, at most all."""
     return min(frames, max(least, round(share * frames)))
 
 
 @register("corruption", "frame_drop")
 @dataclass(frozen=True, kw_only=True)
-class FrameDrop(Clip):
-    """Video: random frames do not arrive; the one before is shown again. The first one always arrives."""
+class FrameDrop(ClipCorruption):
+    """Video: random frames are lost, and the previous one is shown again. The first is never lost."""
 
     levels = (0.25, 0.375, 0.5, 0.625, 0.75)
     unit = "of frames"
 
-    def one(self, x: np.ndarray, level: float, g: Rng) -> np.ndarray:
+    def apply(self, x: np.ndarray, level: float, g: Rng) -> np.ndarray:
         frames = x.shape[1]
         lost = 1 + g.permutation(frames - 1)[: _count(level, frames, 1)]
         shown = np.arange(frames)
@@ -49,13 +49,13 @@ class FrameDrop(Clip):
 
 @register("corruption", "freeze")
 @dataclass(frozen=True, kw_only=True)
-class Freeze(Clip):
-    """Video: the picture stands still for a while, then jumps to where it should be."""
+class Freeze(ClipCorruption):
+    """Video: the picture freezes for a while, then jumps to the current frame."""
 
     levels = (0.25, 0.375, 0.5, 0.625, 0.75)
     unit = "of frames"
 
-    def one(self, x: np.ndarray, level: float, g: Rng) -> np.ndarray:
+    def apply(self, x: np.ndarray, level: float, g: Rng) -> np.ndarray:
         frames = x.shape[1]
         length = min(_count(level, frames, 1), frames - 1)
         start = g.integers(0, frames - length)
@@ -65,13 +65,13 @@ class Freeze(Clip):
 
 @register("corruption", "frame_shuffle")
 @dataclass(frozen=True, kw_only=True)
-class FrameShuffle(Clip):
+class FrameShuffle(ClipCorruption):
     """Video: the frames of a stretch arrive out of order."""
 
     levels = (0.25, 0.375, 0.5, 0.75, 1.0)
     unit = "of the clip"
 
-    def one(self, x: np.ndarray, level: float, g: Rng) -> np.ndarray:
+    def apply(self, x: np.ndarray, level: float, g: Rng) -> np.ndarray:
         order = np.arange(x.shape[1])
         length = _count(level, len(order), 2)
         start = g.integers(0, len(order) - length + 1)
@@ -83,16 +83,16 @@ class FrameShuffle(Clip):
 
 @register("corruption", "reverse")
 @dataclass(frozen=True, kw_only=True)
-class Reverse(Clip):
-    """Video: a stretch plays backwards, as from a ring buffer that is read while it is written.
+class Reverse(ClipCorruption):
+    """Video: a stretch plays backwards, as from a ring buffer that is read during a write.
 
-    Where classes are directions (left or right, growing or shrinking), the label itself is in doubt at high severity.
+    If classes are directions (left or right, growing or shrinking), high severities may change the label itself.
     """
 
     levels = (0.25, 0.375, 0.5, 0.625, 0.75)
     unit = "of the clip"
 
-    def one(self, x: np.ndarray, level: float, g: Rng) -> np.ndarray:
+    def apply(self, x: np.ndarray, level: float, g: Rng) -> np.ndarray:
         frames = x.shape[1]
         length = _count(level, frames, 2)
         start = g.integers(0, frames - length + 1)
@@ -103,16 +103,16 @@ class Reverse(Clip):
 
 @register("corruption", "frame_rate")
 @dataclass(frozen=True, kw_only=True)
-class FrameRate(Clip):
-    """Video: a low frame rate: each frame is held until the next that arrives; 1/2 to 1/32.
+class FrameRate(ClipCorruption):
+    """Video: a low frame rate, 1/2 to 1/32 of the original; each frame is held until the next one.
 
-    A clip of T < 32 frames is slowed by T ** (severity / 5) instead, so that severity 5 is a still, as it is with 32.
+    A clip of T < 32 frames has 1 / T ** (severity / 5) of its rate instead, so that severity 5 is always a still.
     """
 
     levels = (2, 4, 8, 16, 32)
     unit = "times slower"
 
-    def one(self, x: np.ndarray, level: float, g: Rng) -> np.ndarray:
+    def apply(self, x: np.ndarray, level: float, g: Rng) -> np.ndarray:
         frames = x.shape[1]
         hold = level if frames >= 32 else frames ** (np.log2(level) / 5)
         t = np.arange(frames)

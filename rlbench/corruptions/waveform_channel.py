@@ -1,4 +1,4 @@
-"""Waveforms: what room, microphone, converter and link do to a recording."""
+"""Corruptions of waveforms by room, microphone, converter and link."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ import numpy as np
 from scipy import signal
 
 from rlbench.core.registry import register
-from rlbench.corruptions.waveform_noise import Waveform
+from rlbench.corruptions.waveform_noise import WaveformCorruption
 
 Rng = np.random.Generator
 Wave = np.ndarray
-CHUNK = 0.1  # seconds that are lost at once
+CHUNK = 0.1  # seconds per lost packet
 CONVERTER = 2**11  # steps up to full scale of a 12-bit converter
 
 
 def _filter(wave: Wave, hertz: float, rate: int, kind: Literal["low", "high"]) -> Wave:
-    """A sixth-order Butterworth filter."""
+    """Applies a sixth-order Butterworth filter with its cut-off at `hertz`."""
     return np.asarray(signal.sosfilt(signal.butter(6, hertz, kind, fs=rate, output="sos"), wave))
 
 
 @register("corruption", "low_pass")
 @dataclass(frozen=True, kw_only=True)
-class LowPass(Waveform):
-    """Audio: high frequencies are lost, as behind a wall or a wet microphone; sixth-order Butterworth.
+class LowPass(WaveformCorruption):
+    """Audio: a low-pass, as of a wall or a wet microphone; sixth-order Butterworth.
 
-    The cut-offs are for rates of 17.8 kHz or more. At lower ones they shrink so that severity 1 is at 0.9 of the
-    Nyquist frequency: a filter at or above it does nothing, or can't be made.
+    The cut-offs apply to rates of 17.8 kHz or more. At lower rates they shrink so that severity 1 is at 0.9 of the
+    Nyquist frequency, where a filter still has an effect.
     """
 
     levels = (8000, 6000, 4000, 2000, 1000)
@@ -45,10 +45,10 @@ class LowPass(Waveform):
 
 @register("corruption", "high_pass")
 @dataclass(frozen=True, kw_only=True)
-class HighPass(Waveform):
-    """Audio: low frequencies are lost, as with a tiny microphone or a wind filter; sixth-order Butterworth.
+class HighPass(WaveformCorruption):
+    """Audio: a high-pass, as of a tiny microphone or a wind filter; sixth-order Butterworth.
 
-    The cut-offs are for rates of 8 kHz or more; at lower ones they shrink with the rate.
+    The cut-offs apply to rates of 8 kHz or more; at lower rates they shrink with the rate.
     """
 
     levels = (100, 200, 400, 800, 1600)
@@ -63,8 +63,8 @@ class HighPass(Waveform):
 
 @register("corruption", "clipping")
 @dataclass(frozen=True, kw_only=True)
-class Clipping(Waveform):
-    """Audio: overdriven: everything beyond a part of the peak is cut off."""
+class Clipping(WaveformCorruption):
+    """Audio: overdriven: clipped at a share of the peak."""
 
     levels = (0.5, 0.35, 0.22, 0.14, 0.08)
     unit = "of peak"
@@ -76,11 +76,11 @@ class Clipping(Waveform):
 
 @register("corruption", "low_gain")
 @dataclass(frozen=True, kw_only=True)
-class LowGain(Waveform):
-    """Audio: recorded far too softly for a 12-bit converter, so that little but its steps is left.
+class LowGain(WaveformCorruption):
+    """Audio: recorded far too quietly for a 12-bit converter, so that quantisation noise dominates.
 
-    Bennett, 1948, https://doi.org/10.1002/j.1538-7305.1948.tb01340.x, on the noise of such steps. The recording stays
-    soft; front ends that ignore the gain hear the steps alone.
+    Bennett, 1948, https://doi.org/10.1002/j.1538-7305.1948.tb01340.x. The recording stays quiet; for front ends that
+    ignore the gain, only the quantisation matters.
     """
 
     levels = (-49, -52, -55, -57, -59)
@@ -92,11 +92,11 @@ class LowGain(Waveform):
 
 @register("corruption", "reverberation")
 @dataclass(frozen=True, kw_only=True)
-class Reverberation(Waveform):
-    """Audio: a reverberant room: exponentially decaying noise follows the direct sound; the level is its RT60.
+class Reverberation(WaveformCorruption):
+    """Audio: reverberation: exponentially decaying noise follows the direct sound; the level is RT60.
 
-    Moorer, 1979, https://doi.org/10.2307/3680280. The reverberant energy grows with RT60, as in one room with fewer
-    absorbers; it equals the direct sound's at 0.4 s. The power of the recording is kept.
+    Moorer, 1979, https://doi.org/10.2307/3680280. The reverberant energy grows with RT60, as in a room with fewer
+    absorbers, and equals that of the direct sound at 0.4 s. The power of the recording does not change.
     """
 
     levels = (0.2, 0.4, 0.7, 1.1, 1.6)
@@ -113,8 +113,8 @@ class Reverberation(Waveform):
 
 @register("corruption", "dropout")
 @dataclass(frozen=True, kw_only=True)
-class Dropout(Waveform):
-    """Audio: lost packets: chunks of 100 ms are silent, exactly the level's share of them (to the nearest chunk)."""
+class AudioDropout(WaveformCorruption):
+    """Audio: lost packets: a share of the chunks of 100 ms is silent, rounded to the nearest chunk."""
 
     levels = (0.1, 0.2, 0.3, 0.4, 0.5)
     unit = "of time"
@@ -128,8 +128,8 @@ class Dropout(Waveform):
 
 @register("corruption", "speed")
 @dataclass(frozen=True, kw_only=True)
-class Speed(Waveform):
-    """Audio: played too fast, so that pitch and tempo rise; what is missing at the end is filled from the start.
+class Speed(WaveformCorruption):
+    """Audio: played too fast, so that pitch and tempo rise; the end is filled from the start.
 
     Ko et al., 2015, https://www.isca-archive.org/interspeech_2015/ko15_interspeech.html, who use 0.9 to 1.1.
     """
@@ -144,11 +144,11 @@ class Speed(Waveform):
 
 @register("corruption", "telephone")
 @dataclass(frozen=True, kw_only=True)
-class Telephone(Waveform):
-    """Audio: a narrow link: resampled to a low rate, 8-bit mu-law, and back.
+class Telephone(WaveformCorruption):
+    """Audio: a narrow link: resampled to a low rate, coded in 8-bit mu-law, and back.
 
-    ITU-T G.711, 1988, https://www.itu.int/rec/T-REC-G.711, by libsndfile; resampling by scipy. The rates are for
-    recordings of 10 kHz or more; at lower ones they shrink so that severity 1 is at 0.8 of the recording's own.
+    ITU-T G.711, 1988, https://www.itu.int/rec/T-REC-G.711, by libsndfile; resampled by scipy. The rates apply to
+    recordings of 10 kHz or more; below, they shrink so that severity 1 is at 0.8 of the recording's own rate.
     """
 
     levels = (8000, 6000, 4000, 3000, 2000)

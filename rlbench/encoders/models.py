@@ -114,8 +114,8 @@ def _parse_form(name: str, known: Mapping[str, Model]) -> Model | None:
         return None
     if scheme == RANDOM.partition(":")[0]:
         return _make_random(name, rest)
-    if scheme not in forms and callables.is_form(name):
-        if not callables.is_there(name) and get_close_matches(name, known, n=1):
+    if scheme not in forms and callables.is_callable_name(name):
+        if not callables.is_importable(name) and get_close_matches(name, known, n=1):
             return None
         forms[scheme], rest = OWN, name
     if scheme not in forms:

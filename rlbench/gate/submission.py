@@ -18,7 +18,7 @@ import numpy as np
 
 from rlbench.core import Field, Record
 from rlbench.core.documents import load_json, read_text, reason
-from rlbench.core.errors import CONTROL, LINE, FieldError, StoreError, first_line, quote
+from rlbench.core.errors import LINE, FieldError, StoreError, find_hidden, first_line, quote
 from rlbench.core.validation import check_fields
 from rlbench.store.flags import unpack
 from rlbench.store.lines import MOST, check_perturbation
@@ -67,7 +67,7 @@ class Claim:
 
 def _check_text(name: str, text: str, what: str = "") -> None:
     """Raises FieldError where the text says nothing or has several lines."""
-    if not text.strip() or len(text) > LINE or CONTROL.search(text):
+    if not text.strip() or len(text) > LINE or find_hidden(text):
         raise FieldError(f"{what}{name} is {quote(text)}; it must be one line of at most {LINE} characters", name)
 
 

@@ -11,7 +11,7 @@ from typing import Any, get_args
 from rlbench.core import Mode, Record
 from rlbench.core.badges import RANK
 from rlbench.core.documents import load_json
-from rlbench.core.errors import CONTROL, FieldError, quote
+from rlbench.core.errors import FieldError, find_hidden, quote
 from rlbench.core.threat import parse_eps
 from rlbench.core.validation import check_fields
 from rlbench.store.flags import unpack
@@ -29,7 +29,7 @@ Known = tuple[Callable[[Any], bool], str]
 
 
 def _is_text(value: object, most: int = _NAME) -> bool:
-    return isinstance(value, str) and len(value) <= most and not CONTROL.search(value)
+    return isinstance(value, str) and len(value) <= most and not find_hidden(value)
 
 
 def _is_count(value: object, least: int = 0, most: int = PASSES) -> bool:

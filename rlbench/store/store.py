@@ -18,7 +18,7 @@ from pathlib import Path
 from rlbench.core import Record
 from rlbench.core.documents import reason
 from rlbench.core.errors import StoreError, first_line
-from rlbench.core.files import FULL, LOCK, clear, locked, place
+from rlbench.core.files import FULL, LOCK, clear, hold_lock, place
 from rlbench.store.blocks import DAMAGE, Block, from_bytes, to_bytes
 from rlbench.store.lines import identity, to_line
 from rlbench.store.records import _parse
@@ -113,7 +113,7 @@ class Store:
         with ExitStack() as stack:
             try:
                 self.path.mkdir(parents=True, exist_ok=True)
-                stack.enter_context(locked(self.path / LOCK))
+                stack.enter_context(hold_lock(self.path / LOCK))
             except OSError as error:
                 raise self._refusal(f"can't write results to {self.path}", error) from None
             yield

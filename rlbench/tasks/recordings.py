@@ -12,7 +12,7 @@ from torch import Tensor
 from rlbench.core import Box, Split
 from rlbench.core.errors import DataError
 from rlbench.core.media import filterbank, preprocess
-from rlbench.core.media.sounds import audible, render_waveform
+from rlbench.core.media.sounds import load_wave, render_waveform
 from rlbench.tasks.batch import stack
 
 
@@ -52,7 +52,7 @@ class Recordings(ABC):
         return ((stacked + 1) / 2).clamp(0, 1)
 
     def _load_wave(self, path: Path, box: Box) -> Tensor:
-        samples, rate = audible(path, box, rate=self.rate, seconds=self.seconds)
+        samples, rate = load_wave(path, box, rate=self.rate, seconds=self.seconds)
         wave = torch.from_numpy(samples)[None]
         return preprocess.resample(wave, rate, filterbank.RATE) if box.unit == "fbank" else wave
 

@@ -35,7 +35,7 @@ import pandas as pd
 
 from rlbench.core import Modality, callables
 from rlbench.core.errors import FieldError, RLBenchError, quote
-from rlbench.core.files import LOCK, locked
+from rlbench.core.files import LOCK, hold_lock
 from rlbench.core.machine import processors
 from rlbench.core.processes import command
 from rlbench.core.suite import load_suite
@@ -158,7 +158,7 @@ def _task(
 ) -> CampaignRun:
     after = {}
     for key, value in settings.items():
-        if key in ("init", "original") and callables.is_form(str(value)):
+        if key in ("init", "original") and callables.is_callable_name(str(value)):
             resolve_plain(str(value), "the campaign")
         if isinstance(value, str) and value.startswith("@"):
             before, _, other = value[1:].rpartition("/")
@@ -194,7 +194,7 @@ def run_campaign(
         with writing(out):
             out.mkdir(parents=True, exist_ok=True)
             try:
-                stack.enter_context(locked(out / LOCK, wait=False))
+                stack.enter_context(hold_lock(out / LOCK, wait=False))
             except TimeoutError:
                 raise RLBenchError(f"{out} is in use by another campaign; wait for it, or name another --out") from None
         _run(tasks, out, workers or processors(), report)

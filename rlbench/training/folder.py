@@ -19,7 +19,7 @@ import yaml
 
 from rlbench.core import Modality
 from rlbench.core.errors import RLBenchError
-from rlbench.core.files import LOCK, TEMPORARY, clear, locked, place, placing
+from rlbench.core.files import LOCK, TEMPORARY, clear, hold_lock, place, placing
 from rlbench.encoders.models import resolve
 from rlbench.training.curves import draw_curves
 from rlbench.training.loop import Run, Step
@@ -105,7 +105,7 @@ class RunFolder:
         with ExitStack() as stack, writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
             try:
-                stack.enter_context(locked(self.path / LOCK, wait=False))
+                stack.enter_context(hold_lock(self.path / LOCK, wait=False))
             except TimeoutError:
                 busy = f"{self.path} is being trained by another process"
                 raise RLBenchError(f"{busy}; wait for it, or name another folder with --out") from None

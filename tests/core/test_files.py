@@ -15,7 +15,7 @@ from complaint import complain
 
 from rlbench.core import Box, files
 from rlbench.core.errors import StoreError
-from rlbench.core.files import TEMPORARY, clear, host, is_stale, locked, place, placing
+from rlbench.core.files import TEMPORARY, clear, hold_lock, host, is_stale, place, placing
 from rlbench.core.processes import command
 from rlbench.engine.block import inputs
 from rlbench.engine.run.workers import Pool
@@ -58,8 +58,8 @@ def test_what_killed_writers_left_goes_and_what_others_write_stays(tmp_path: Pat
 HOLD = """
 import sys, time
 from pathlib import Path
-from rlbench.core.files import locked
-with locked(Path(sys.argv[1])):
+from rlbench.core.files import hold_lock
+with hold_lock(Path(sys.argv[1])):
     print(1, flush=True)
     time.sleep(60)
 """
@@ -70,12 +70,12 @@ def test_a_lock_ends_with_the_process_that_holds_it(tmp_path: Path, caplog, monk
     lock = tmp_path / "lock"
     with subprocess.Popen([sys.executable, "-c", HOLD, str(lock)], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "1\n"
-        with pytest.raises(TimeoutError), locked(lock, wait=False):
+        with pytest.raises(TimeoutError), hold_lock(lock, wait=False):
             pytest.fail("two hold it")
         threading.Timer(0.3, process.kill).start()
-        with caplog.at_level(logging.WARNING, "rlbench"), locked(lock):
+        with caplog.at_level(logging.WARNING, "rlbench"), hold_lock(lock):
             assert caplog.messages == [f"another process holds {lock}; waiting for it"]
-    with locked(lock, wait=False):
+    with hold_lock(lock, wait=False):
         pass
 
 

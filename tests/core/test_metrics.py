@@ -4,7 +4,7 @@ import pytest
 import torch
 from scipy.stats import binomtest
 
-from rlbench.core.stats.metrics import cluster_interval, holm, margin, mcnemar, wilson, worst_case
+from rlbench.core.stats.metrics import cluster_interval, holm, margin, mcnemar, wilson
 
 
 @pytest.mark.parametrize(("k", "n"), [(0, 10), (10, 10), (3, 7), (250, 500), (499, 500), (1, 5000)])
@@ -22,11 +22,6 @@ def test_margin_counts_ties_and_nan_as_errors() -> None:
     correct = margin(logits, torch.tensor([0, 0, 0, 0])) > 0
     assert correct.tolist() == [True, False, False, False]
     assert margin(logits, torch.tensor([0, 0, 0, 0]))[:3].tolist() == [1.0, 0.0, -3.0]
-
-
-def test_worst_case_is_the_mean_of_minima() -> None:
-    a, b = torch.tensor([True, True, False]), torch.tensor([True, False, True])
-    assert worst_case([a, b]).tolist() == [True, False, False]
 
 
 def test_mcnemar_is_the_exact_binomial() -> None:

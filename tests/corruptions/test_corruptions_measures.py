@@ -7,7 +7,7 @@ import pytest
 
 from rlbench.core import Record
 from rlbench.core.stats.metrics import mean_corruption_error, relative_accuracy
-from rlbench.core.stats.severity_trend import falls, gains
+from rlbench.core.stats.severity_trend import compare_means, measure_falls
 from rlbench.report.boards.corruptions import collect
 from rlbench.report.boards.leaderboard import render
 from rlbench.report.boards.tables import frame
@@ -110,19 +110,22 @@ def test_a_fall_is_the_least_squares_line_and_its_exact_test() -> None:
     rows = [g.random(400) < share for share in shares]
     means = [float(row.mean()) for row in rows]
     few = [np.arange(5) < k for k in (3, 3, 3, 3, 2, 2)]
-    found = falls(rows[0], {"down": rows[1:], "up": [rows[0], *rows[4:0:-1]]}, 10)
+    found = measure_falls(rows[0], {"down": rows[1:], "up": [rows[0], *rows[4:0:-1]]}, 10)
     assert found["down"].slope == pytest.approx(np.polyfit(range(6), means, 1)[0])
     assert found["down"].falls and not found["down"].steps  # severity 4 is above 3
     assert found["down"].first == pytest.approx((means[0] - means[1]) / (means[0] - 0.1))
     assert found["down"].begins_well and not found["up"].begins_well  # a copy of clean costs nothing
     # One example of five falls, from right to wrong: of its two signs both are as far from 0.
-    assert falls(few[0], {"few": few[1:]}, 10)["few"].p == 1.0 and not falls(few[0], {"few": few[1:]}, 10)["few"].falls
+    assert (
+        measure_falls(few[0], {"few": few[1:]}, 10)["few"].p == 1.0
+        and not measure_falls(few[0], {"few": few[1:]}, 10)["few"].falls
+    )
 
 
 def test_a_gain_is_tested_example_by_example_and_adjusted() -> None:
     reference, better = np.zeros(10, dtype=np.int64), np.ones(10, dtype=np.int64)
-    assert gains(reference, {"better": better})["better"] == pytest.approx(2 / 2**10)
-    both = gains(reference, {"better": better, "same": reference})
+    assert compare_means(reference, {"better": better})["better"] == pytest.approx(2 / 2**10)
+    both = compare_means(reference, {"better": better, "same": reference})
     assert both == {"better": pytest.approx(4 / 2**10), "same": 1.0}
 
 

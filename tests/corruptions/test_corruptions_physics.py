@@ -86,7 +86,7 @@ def test_noise_has_its_signal_to_noise_ratio(name, severity) -> None:
 
 
 def test_pink_noise_has_equal_power_in_every_octave() -> None:
-    noise = registry.make("corruption", "pink_noise", {"rate": RATE}).noise(1 << 17, np.random.default_rng(0))
+    noise = registry.make("corruption", "pink_noise", {"rate": RATE}).draw_noise(1 << 17, np.random.default_rng(0))
     hertz, power = signal.welch(noise, RATE, nperseg=8192)
     octaves = [power[(hertz >= low) & (hertz < 2 * low)].sum() for low in (50, 100, 200, 400, 800, 1600)]
     assert max(octaves) / min(octaves) < 1.15

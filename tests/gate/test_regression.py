@@ -63,7 +63,6 @@ def test_wilson_mcnemar_and_holm_are_statsmodels() -> None:
             assert Pairs(100, b, c).p_drop == pytest.approx(
                 binomtest(b, b + c, alternative="greater").pvalue, abs=1e-12
             )
-            assert Pairs(100, b, c).p_gain == pytest.approx(binomtest(b, b + c, alternative="less").pvalue, abs=1e-12)
     for _ in range(12):  # the peer collects garbage at every call
         ps = g.random(int(g.integers(1, 12))) ** 3
         assert holm(ps.tolist()) == pytest.approx(multipletests(ps, method="holm")[1], abs=1e-12)

@@ -173,7 +173,7 @@ perturbations:
     [
         ("DATA", "elsewhere", 8, "data: data is "),
         ("DATA", "${RLBENCH_DATA}/pack", 8, "data: '${RLBENCH_DATA}/pack' needs RLBENCH_DATA; export"),
-        ("DATA", "${HOME}/pack", 8, "data: '${HOME}/pack': ${RLBENCH_DATA} at its start is the only variable"),
+        ("DATA", "${HOME}/pack", 8, "data: '${HOME}/pack': the only variable is ${RLBENCH_DATA}, at the start"),
         (
             "    light: a lamp\n",
             "    lamp: a lamp\n",

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from rlbench.core.errors import FieldError, RLBenchError
-from rlbench.core.files import LOCK, locked
+from rlbench.core.files import LOCK, hold_lock
 from rlbench.encoders.cards import read_card
 from rlbench.encoders.models import resolve
 from rlbench.training.campaign import CampaignRun, read_campaign, run_campaign, tabulate
@@ -74,7 +74,7 @@ def test_runs_are_trained_once_tabulated_and_bundled(tmp_path: Path) -> None:
     run_campaign(tasks, out, report=lambda *_: pytest.fail("nothing is left"))
     assert (out / "2/thermal/fare/card.yaml").stat().st_mtime_ns == stamp
 
-    with locked(out / LOCK), pytest.raises(RLBenchError, match="in use by another campaign"):
+    with hold_lock(out / LOCK), pytest.raises(RLBenchError, match="in use by another campaign"):
         run_campaign(tasks, out, report=lambda *_: None)
     with pytest.raises(RLBenchError, match="2/thermal/fare exists: a finished run of another recipe"):
         run_campaign(campaign(tmp_path, FILE.replace("seed: 1", "seed: 2")), out, report=lambda *_: None)

@@ -9,7 +9,7 @@ import yaml
 
 from rlbench.core import registry
 from rlbench.core.errors import FieldError, RLBenchError
-from rlbench.core.files import LOCK, TEMPORARY, locked
+from rlbench.core.files import LOCK, TEMPORARY, hold_lock
 from rlbench.core.suite import load_suite
 from rlbench.training import folder as module
 from rlbench.training.loop import Step
@@ -65,7 +65,7 @@ def test_one_process_at_a_time_and_none_leaves_an_empty_folder(tmp_path: Path) -
         raise KeyError
     assert not out.exists()
     out.mkdir()
-    with locked(out / LOCK), pytest.raises(RLBenchError, match="being trained by another process"):
+    with hold_lock(out / LOCK), pytest.raises(RLBenchError, match="being trained by another process"):
         train("languagebind", out=out, **THERMAL)
     assert [path.name for path in out.iterdir()] == [LOCK]
 

@@ -1,1 +1,1 @@
-"""Media files to tensors: decoding, resampling, log-mel spectrograms, the preparation of a box."""
+"""Turns media files into tensors: decoding, resampling, log-mel spectrograms, fitting to a box."""

@@ -1,4 +1,4 @@
-"""Clips: files -> frames in [0, 1] at an encoder's box, in the order of their numbers, upright."""
+"""Decodes clips: files -> frames in [0, 1] at an encoder's box, in order, upright."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from rlbench.core.media import preprocess
 from rlbench.core.media.stills import MODES, planes
 
 FILMS = (".mp4", ".avi", ".mkv", ".webm", ".mov", ".m4v", ".mpg")
-LARGEST = 40_000_000  # pixels of a frame: 8K has 33 million
+LARGEST = 40_000_000  # the most pixels of a frame: 8K has 33 million
 Prepare = Callable[..., Tensor]  # a function of `preprocess` on frames: (C, T, H, W), side, antialias
-_SMALL = 112  # pixels of a box for which frames are smoothed
-_TIMED = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")  # containers whose headers say how long they are
-_SHARE, _SLACK = 0.9, 0.5  # of that length and seconds less: a clip that ends earlier is cut
-_OPTIONS = {"protocol_whitelist": "file,crypto,data"}  # a list of addresses in a film's place opens no connection
+_SMALL = 112  # frames are antialiased for boxes below this side, in pixels
+_TIMED = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")  # containers whose headers give their length
+_SHARE, _SLACK = 0.9, 0.5  # a clip that ends before this share of that length, less these seconds, is truncated
+_OPTIONS = {"protocol_whitelist": "file,crypto,data"}  # a playlist in place of a film opens no connection
 
 
 def open_film(path: Path) -> Any:
@@ -35,7 +35,7 @@ def open_film(path: Path) -> Any:
 
 
 def _frames(path: Path) -> Iterator[Any]:
-    """Decodes the pictures of a clip. Raises: what PyAV raises; DataError for a file that is cut."""
+    """Decodes the frames of a clip. Raises: what PyAV raises; DataError if the file is truncated."""
     with open_film(path) as container:
         stream = container.streams.best("video") or container.streams.video[0]
         stream.codec_context.options = {"max_pixels": str(LARGEST)}
@@ -52,15 +52,17 @@ def _frames(path: Path) -> Iterator[Any]:
             raise DataError(f"the clip {path} is cut: it ends at {end:.2f} s of the {whole:.2f} s that its header says")
 
 
-def _upright(still: np.ndarray, frame: Any, path: Path) -> np.ndarray:
-    """(C, H, W) as a player shows it: turned and mirrored by the frame's display matrix. Raises: DataError."""
+def _turn_upright(still: np.ndarray, frame: Any, path: Path) -> np.ndarray:
+    """(C, H, W) rotated and mirrored by the frame's display matrix, as a player shows it. Raises: DataError."""
     data = frame.side_data.get("DISPLAYMATRIX")
     if data is None:
         return still
     a, b, _, c, d, *_ = struct.unpack("9i", bytes(data)[:36])  # (x, y) is shown at (a x + c y, b x + d y)
     straight, across = abs(a) + abs(d), abs(b) + abs(c)
     if min(straight, across) > 0.01 * max(straight, across):
-        raise DataError(f"the clip {path} is to be shown aslant; turn its pictures by a multiple of 90 degrees")
+        raise DataError(
+            f"the clip {path} is rotated by an angle that is not a multiple of 90 degrees; rotate its frames"
+        )
     if across > straight:
         still, a, d = still.swapaxes(1, 2), c, b
     return np.ascontiguousarray(still[:, :: -1 if d < 0 else 1, :: -1 if a < 0 else 1])
@@ -71,36 +73,42 @@ def _stills(path: Path, channels: int, wanted: Set[int]) -> Iterator[tuple[int, 
     with guard(f"can't read the clip {path}"):
         for i, frame in enumerate(_frames(path)):
             if i in wanted:
-                yield i, _upright(planes(frame.to_image().convert(MODES[channels])), frame, path)
+                yield i, _turn_upright(planes(frame.to_image().convert(MODES[channels])), frame, path)
 
 
 def _pick_frames(path: Path, box: Box, choose: Callable[[int], list[int]], prepare: Prepare) -> Tensor:
-    """The frames of a clip that `choose` names, given their number, each (C, 1, H, W) in [0, 1] as `prepare` makes it.
+    """Decodes and prepares some frames of a clip.
 
-    Frames are taken by number, also where their times are uneven. They are smoothed for boxes below 112 pixels, such
-    as a mini encoder's, where little would be left of them.
+    Frames are picked by number, even if their times are uneven. They are antialiased for boxes below 112 pixels, such
+    as a mini encoder's.
+
+    Args:
+        path: the clip.
+        box: (C, T, side, side).
+        choose: the number of frames -> which to take.
+        prepare: (C, 1, H, W) in [0, 1] -> a frame at the box.
 
     Returns:
-        (frames, ...).
+        (frames, ...) in [0, 1].
     """
     channels, _, side, width = box.shape
     if side != width:
         raise DataError(f"clips are for square boxes; the encoder's box is {box.shape}")
-    # Twice, since the count in a file's header is often wrong and a long clip does not fit in memory.
+    # Decode twice: the count in a header is often wrong, and a long clip does not fit in memory.
     with guard(f"can't read the clip {path}"):
         count = sum(1 for _ in _frames(path))
     if not count:
         raise DataError(f"the clip {path} has no frames")
     wanted = choose(count)
-    kept = {
+    frames = {
         i: prepare(torch.from_numpy(still.astype(np.float32) / 255)[:, None], side, antialias=side < _SMALL)
         for i, still in _stills(path, channels, frozenset(wanted))
     }
-    return torch.stack([kept[i] for i in wanted]).clamp(0, 1)  # smoothing's weights add up to 1 but for rounding
+    return torch.stack([frames[i] for i in wanted]).clamp(0, 1)  # antialiasing weights sum to 1 only up to rounding
 
 
 def video(path: Path, box: Box) -> np.ndarray:
-    """A clip as `preprocess.clip` prepares it, of as many frames as the box has: `preprocess.frame_numbers`.
+    """Loads a clip at a box (C, T, H, W), by `preprocess.frame_numbers` and `preprocess.clip`.
 
     Returns:
         (C, T, H, W) float32 in [0, 1].
@@ -110,7 +118,7 @@ def video(path: Path, box: Box) -> np.ndarray:
 
 
 def views(path: Path, box: Box, segments: int) -> np.ndarray:
-    """Views of a clip: `segments` over time (`preprocess.view_frames`) by three in space (`preprocess.thirds`).
+    """Loads views of a clip: `segments` in time (`preprocess.view_frames`) by three in space (`preprocess.thirds`).
 
     Returns:
         (C, segments * 3 * T, H, W) float32 in [0, 1], one view after the other.

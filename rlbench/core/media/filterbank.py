@@ -1,9 +1,9 @@
-"""Kaldi's filter bank in torch, differentiable, as LanguageBind hears: 16 kHz waves -> log-mel frames in nats.
+"""Kaldi's filter bank in differentiable torch, the audio input of LanguageBind: 16 kHz waves -> log-mel frames.
 
 The features of Gong et al., 2021, https://arxiv.org/abs/2104.01778, by the recipe of Kaldi (Povey et al., 2011,
-https://publications.idiap.ch/publications/show/2265): frames of 25 ms every 10 ms that lie in the wave as a whole,
-their mean removed, pre-emphasis .97, a Hann window, 512-point power spectrum, triangles of equal width in mel from 20
-Hz to 8 kHz, the natural logarithm. Equal to torchaudio.compliance.kaldi.fbank.
+https://publications.idiap.ch/publications/show/2265): whole frames of 25 ms every 10 ms, mean removed, pre-emphasis
+0.97, a Hann window, a 512-point power spectrum, triangular bands of equal width in mel from 20 Hz to 8 kHz, the natural
+logarithm. Equal to torchaudio.compliance.kaldi.fbank.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 RATE = 16_000  # Hz
-LENGTH, SHIFT, POINTS = 400, 160, 512  # samples: a frame, from one to the next, of the spectrum
+LENGTH, SHIFT, POINTS = 400, 160, 512  # samples: frame length, hop, FFT length
 PREEMPHASIS, LOWEST = 0.97, 20.0
-EPS = torch.finfo(torch.float32).eps  # power below it is silence
-# Of a box. No wave in [-1, 1] leaves it: silence is at log(EPS) = -15.94, and the power of a band is at most 400 times
-# its largest eigenvalue, e^12.6.
+EPS = torch.finfo(torch.float32).eps  # the floor of the power
+# The range of a box. No wave in [-1, 1] leaves it: silence is at log(EPS) = -15.94, and the power of a band is at most
+# 400 times its largest eigenvalue, e^12.6.
 LOW, HIGH = -16.0, 13.0
-MEAN, STD = -4.2677393, 4.5689974  # of AudioSet
+MEAN, STD = -4.2677393, 4.5689974  # of AudioSet, as LanguageBind normalises
 
 
 @cache
 def bank(mels: int) -> Tensor:
-    """(mels, POINTS / 2 + 1) weights of the power spectrum; the Nyquist frequency has none.
+    """(mels, POINTS / 2 + 1) weights of the power spectrum, zero at the Nyquist frequency.
 
-    In float32 as torchaudio has them: in the quietest bands, float64 would differ by more than the rest together.
+    Computed in float32 like torchaudio's: float64 would change the quietest bands noticeably.
     """
     low, high = (1127.0 * log(1.0 + hertz / 700.0) for hertz in (LOWEST, RATE / 2))
     step, band = (high - low) / (mels + 1), torch.arange(mels)[:, None]
@@ -42,7 +42,7 @@ def bank(mels: int) -> Tensor:
 def fbank(wave: Tensor, mels: int) -> Tensor:
     """(B, samples) at 16 kHz in [-1, 1] -> (B, frames, mels) nats in [LOW, HIGH].
 
-    frames is 1 + (samples - 400) // 160. The gradient of a band in silence is zero.
+    There are 1 + (samples - 400) // 160 frames. The gradient of a silent band is zero.
     """
     frames = wave.unfold(-1, LENGTH, SHIFT)
     frames = frames - frames.mean(-1, keepdim=True)
@@ -55,9 +55,9 @@ def fbank(wave: Tensor, mels: int) -> Tensor:
 
 
 def fit_frames(mel: Tensor, frames: int) -> Tensor:
-    """(B, N, mels) -> (B, 3, frames, mels): what is shorter is tiled, of what is longer one piece a third is taken.
+    """(B, N, mels) -> (B, 3, frames, mels): tiles a shorter clip, takes a piece from each third of a longer one.
 
-    LanguageBind draws where a piece starts; here it is the first place in each third of the starts.
+    LanguageBind draws where a piece starts; here it is the first start of each third.
     """
     n = mel.shape[1]
     if n <= frames:

@@ -1,9 +1,8 @@
-"""Log-mel spectrograms of a whole clip at any number of bands and frames.
+"""Log-mel spectrograms of a whole clip with any number of bands and frames.
 
 Triangular filters of unit height on the HTK mel scale, mel = 2595 log10(1 + f / 700) (O'Shaughnessy, Speech
-Communication, 1987; Young et al., The HTK Book, https://htk.eng.cam.ac.uk), from 20 Hz to half the rate: the
-scale and lowest frequency of the Kaldi features that audio transformers use (Gong et al., 2021,
-https://arxiv.org/abs/2104.01778).
+Communication, 1987; Young et al., The HTK Book, https://htk.eng.cam.ac.uk), from 20 Hz to half the rate: the scale and
+lowest frequency of the Kaldi features that audio transformers use (Gong et al., 2021, https://arxiv.org/abs/2104.01778).
 """
 
 from __future__ import annotations
@@ -18,11 +17,11 @@ from rlbench.core.errors import DataError
 
 LOWEST = 20.0  # Hz
 RANGE = 60.0  # dB below the clip's peak
-WINDOW = 0.032  # seconds; longer where the hop is
+WINDOW = 0.032  # seconds, at least; twice the hop if that is longer
 
 
 def hertz_to_mel(hertz: np.ndarray | float) -> np.ndarray:
-    """The HTK mel scale."""
+    """Hz -> mel on the HTK scale."""
     return np.asarray(2595 * np.log10(1 + np.asarray(hertz) / 700))
 
 
@@ -39,7 +38,7 @@ def edges(mels: int, rate: int) -> np.ndarray:
 
 @cache
 def filterbank(mels: int, rate: int, points: int) -> np.ndarray:
-    """(mels, points // 2 + 1) weights in [0, 1] of the bins of a `points`-long FFT; triangles in mel, as HTK's."""
+    """(mels, points // 2 + 1) weights in [0, 1] of the bins of a `points`-long FFT: triangles in mel, as in HTK."""
     band = hertz_to_mel(edges(mels, rate))[:, None]
     bin_ = hertz_to_mel(fft.rfftfreq(points, 1 / rate))[None]
     rising = (bin_ - band[:-2]) / (band[1:-1] - band[:-2])
@@ -50,7 +49,7 @@ def filterbank(mels: int, rate: int, points: int) -> np.ndarray:
 
 
 def _points(window: int, mels: int, rate: int) -> int:
-    """The FFT length, a power of two: zero padding gives the narrowest band at least two bins."""
+    """The FFT length, a power of two; zero padding gives the narrowest band at least two bins."""
     narrowest = edges(mels, rate)[1] - LOWEST
     return 1 << int(np.ceil(np.log2(max(window, 2 * rate / narrowest))))
 
@@ -67,15 +66,15 @@ def logmel(wave: np.ndarray, rate: int, box: Box) -> np.ndarray:
 
     Args:
         wave: (n,) floats; the gain does not matter.
-        rate: samples a second.
-        box: of shape (1, mels, frames); the frames share the clip evenly.
+        rate: samples per second.
+        box: of shape (1, mels, frames); the frames cover the clip evenly.
 
     Returns:
-        (1, mels, frames) float32 in [0, 1], in steps of 1/255: 1 is the clip's strongest cell, 0 is 60 dB or more
-        below it. Silence is 0 everywhere.
+        (1, mels, frames) float32 in [0, 1], in steps of 1/255: 1 is the clip's peak, 0 is 60 dB or more below it.
+        Silence is 0 everywhere.
 
     Raises:
-        DataError: the wave is not one finite channel.
+        DataError: the wave is not one channel of finite samples.
     """
     wave = np.asarray(wave, dtype=np.float64)
     if wave.ndim != 1 or not np.isfinite(wave).all():
@@ -87,7 +86,7 @@ def logmel(wave: np.ndarray, rate: int, box: Box) -> np.ndarray:
     window = int(max(WINDOW * rate, np.ceil(2 * len(wave) / frames)))
     points = _points(window, mels, rate)
     taper = signal.get_window("hann", window)
-    # Unit peak first: the result must not depend on the gain, and float32 must not underflow.
+    # Normalise the peak first, so that the result does not depend on the gain and float32 does not underflow.
     pieces = (_frames(wave / peak, window, frames) * taper).astype(np.float32)
     power = np.abs(fft.rfft(pieces, points)) ** 2 @ filterbank(mels, rate, points).T
     loudness = 10 * np.log10(np.maximum(power / power.max(), 10 ** (-RANGE / 10)))

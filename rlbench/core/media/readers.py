@@ -1,4 +1,4 @@
-"""Files of any modality -> arrays in [0, 1] at an encoder's box; pictures keep 8-bit values, in steps of 1/255."""
+"""Reads files of any modality: arrays in [0, 1] at an encoder's box; pictures keep their steps of 1/255."""
 
 from __future__ import annotations
 
@@ -12,15 +12,27 @@ from rlbench.core.media.clips import video
 from rlbench.core.media.sounds import audio
 from rlbench.core.media.stills import depth, image
 
-VERSIONS: dict[Modality, int] = {"video": 2}  # if not 1: raise it on any change of a value that is read
+VERSIONS: dict[Modality, int] = {"video": 2}  # by modality, 1 by default: raise it when a reader's output changes
 
 
 def read(
     path: Path, modality: Modality, box: Box, *, rate: int, seconds: float, part: Sequence[float] = ()
 ) -> np.ndarray:
-    """A file of a modality at the box: float32 in [0, 1], shaped like the box; of a picture, a part.
+    """Reads a file.
 
-    Raises: DataError, naming the file.
+    Args:
+        path: the file.
+        modality: what it holds.
+        box: of the encoder.
+        rate: samples per second for a sound, unless the box has its own.
+        seconds: of sound for a log-mel box.
+        part: (left, top, right, bottom) of a picture in pixels; empty for the whole.
+
+    Returns:
+        float32 in [0, 1], shaped like the box.
+
+    Raises:
+        DataError: the file is missing, damaged, or unfit for the box; the message names it.
     """
     if modality == "audio":
         return audio(path, box, rate=rate, seconds=seconds)

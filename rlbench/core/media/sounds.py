@@ -1,4 +1,4 @@
-"""Recordings, and the sound of films: files -> waves in [-1, 1], and arrays in [0, 1] at an encoder's box."""
+"""Reads recordings and the sound of films: files -> waves in [-1, 1] -> arrays in [0, 1] at an encoder's box."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from rlbench.core.media.clips import FILMS, open_film
 from rlbench.core.media.log_mel import logmel
 
 SOUNDS = (".wav", ".flac", ".ogg", ".mp3", ".aiff", ".opus")
-LARGEST = 60_000_000  # samples of a channel, as recorded and as resampled: 21 minutes at 48 kHz
-RATES = (500, 1_000_000)  # samples a second that a recording may have
-_WHOLE = 24_000_000  # samples for a box of unit "fbank", which takes all: 25 minutes at 16 kHz, below 2 GB of memory
-_BLOCK = 1 << 20  # samples of a channel that are read at a time
-_LOUDEST = 16.0  # of samples, as a factor of full scale: beyond, they are in other units
-_LONG = 1_050_000  # taps of a filter of `resample_poly`, which has 20 for every sample of the larger rate
-_UNKNOWN = 0x7FFF0000  # bytes of sound: a writer that could not know them says this many or more
-Sound = tuple[np.ndarray, np.ndarray, int]  # the mean of the channels, the first one, and samples a second
+LARGEST = 60_000_000  # the most samples of a channel, before and after resampling: 21 minutes at 48 kHz
+RATES = (500, 1_000_000)  # allowed samples per second
+_WHOLE = 24_000_000  # the most samples for an "fbank" box, which takes the whole sound: 25 minutes, below 2 GB
+_BLOCK = 1 << 20  # samples of a channel to read at a time
+_LOUDEST = 16.0  # samples beyond this are not in units of full scale
+_LONG = 1_050_000  # the most taps of `resample_poly`, whose filter has 20 times the larger of up and down
+_UNKNOWN = 0x7FFF0000  # a size in bytes from here on means that the writer did not know it
+Sound = tuple[np.ndarray, np.ndarray, int]  # mean of the channels, first channel, samples per second
 
 
 def window(wave: np.ndarray, length: int, fill: Fit | Fill | None = None) -> np.ndarray:
-    """The `length` samples of most energy; a shorter wave is filled as a box's `fit` says, or centred in silence."""
+    """The `length` samples of most energy; pads a shorter wave by `fill`, or centres it in silence."""
     if isinstance(fill, Fill) and len(wave) < length:
         return fill(wave, length)
     if len(wave) <= length:
@@ -43,8 +43,8 @@ def window(wave: np.ndarray, length: int, fill: Fit | Fill | None = None) -> np.
     return wave[start : start + length]
 
 
-def _sound(path: Path) -> Sound:
-    """A sound file, float32. Raises: DataError."""
+def _load_sound(path: Path) -> Sound:
+    """Reads a sound file as float32. Raises: DataError."""
     import soundfile
 
     with guard(f"can't read the recording {path}"), soundfile.SoundFile(path) as file:
@@ -69,7 +69,7 @@ def _check_size(path: Path, rate: int, count: int) -> None:
 
 
 def _is_cut(path: Path) -> bool:
-    """Whether a WAV or AIFF file has less sound than its header says, or an Ogg file lacks its last page."""
+    """Whether a WAV or AIFF file is shorter than its header says, or an Ogg file lacks its last page."""
     with guard(f"can't read the recording {path}"), path.open("rb") as file:
         head, size = file.read(12), path.stat().st_size
         if head[:4] == b"OggS":
@@ -88,11 +88,11 @@ def _is_cut(path: Path) -> bool:
     return False
 
 
-def _track(path: Path) -> Sound:
-    """A film's first sound track, float32. Raises: DataError."""
+def _load_track(path: Path) -> Sound:
+    """Reads a film's first sound track as float32. Raises: DataError."""
     with guard(f"can't read the sound of {path}"):
         blocks, rate = list[np.ndarray](), 0
-        for block, rate in _decoded(path):
+        for block, rate in _decode(path):
             blocks.append(block)
             _check_size(path, rate, sum(one.shape[1] for one in blocks) if len(blocks) % 256 == 0 else 0)
     if not blocks:
@@ -102,8 +102,8 @@ def _track(path: Path) -> Sound:
     return mean, first, rate
 
 
-def _decoded(path: Path) -> Iterator[tuple[np.ndarray, int]]:
-    """(2, samples): the mean of the channels and the first one; and samples a second. Raises: what PyAV raises."""
+def _decode(path: Path) -> Iterator[tuple[np.ndarray, int]]:
+    """Yields (2, samples), the mean of the channels and the first one, and the rate. Raises: what PyAV raises."""
     import av
 
     with open_film(path) as container:
@@ -120,22 +120,24 @@ def _decoded(path: Path) -> Iterator[tuple[np.ndarray, int]]:
 
 
 def audio(path: Path, box: Box, *, rate: int, seconds: float) -> np.ndarray:
-    """A recording, or a film's sound, at the box: `heard` of what is `audible`.
+    """Reads a recording or a film's sound at a box: `load_wave`, then `render_waveform`.
 
     Returns:
         (1, mels, frames) or (1, samples) float32 in [0, 1]; a waveform's zero is at 1/2.
     """
-    return render_waveform(*audible(path, box, rate=rate, seconds=seconds), box)
+    return render_waveform(*load_wave(path, box, rate=rate, seconds=seconds), box)
 
 
-def audible(path: Path, box: Box, *, rate: int, seconds: float) -> tuple[np.ndarray, int]:
-    """What a box takes of a recording, (samples,) float32 in [-1, 1], and its rate.
+def load_wave(path: Path, box: Box, *, rate: int, seconds: float) -> tuple[np.ndarray, int]:
+    """Reads the part of a recording that a box takes.
 
-    The mean of its channels, resampled to `rate`, cut or padded by `window`: for a log-mel box `seconds` of it, for a
-    waveform box as many samples as it has, at its own rate if it has one. For a box of unit "fbank" the first channel
-    as a whole, at its own rate.
+    For a log-mel or waveform box: the mean of the channels at `rate` (or the box's own), cut or padded by `window` to
+    `seconds` or to the box's samples. For an "fbank" box: the whole first channel at the recording's rate.
+
+    Returns:
+        (samples,) float32 in [-1, 1], and samples per second.
     """
-    wave, first, own_rate = _track(path) if path.suffix.lower() in FILMS else _sound(path)
+    wave, first, own_rate = _load_track(path) if path.suffix.lower() in FILMS else _load_sound(path)
     if not wave.size or not (np.isfinite(wave).all() and np.isfinite(first).all()):
         raise DataError(f"the recording {path} has no samples, or some that are not finite")
     loudest = max(float(np.abs(wave).max()), float(np.abs(first).max()))
@@ -150,11 +152,11 @@ def audible(path: Path, box: Box, *, rate: int, seconds: float) -> tuple[np.ndar
     rate = box.rate or rate
     if len(wave) * rate / own_rate > LARGEST:
         raise DataError(f"the recording {path} is longer than {LARGEST / rate / 60:.0f} minutes, the most at {rate} Hz")
-    wave = _resampled(wave, own_rate, rate)
+    wave = _resample(wave, own_rate, rate)
     return window(wave, box.shape[-1] if box.unit == "waveform" else round(seconds * rate), box.fit), rate
 
 
-def _resampled(wave: np.ndarray, old: int, new: int) -> np.ndarray:
+def _resample(wave: np.ndarray, old: int, new: int) -> np.ndarray:
     """(samples,) at `old` Hz -> at `new` Hz."""
     common = gcd(old, new)
     up, down = new // common, old // common
@@ -166,7 +168,7 @@ def _resampled(wave: np.ndarray, old: int, new: int) -> np.ndarray:
 
 
 def render_waveform(wave: np.ndarray, rate: int, box: Box) -> np.ndarray:
-    """(samples,) float32 in [-1, 1] -> a box of unit log-mel, "fbank" (`preprocess.heard`) or waveform, in [0, 1]."""
+    """(samples,) float32 in [-1, 1] -> a log-mel, "fbank" (`preprocess.render_audio`) or waveform box, in [0, 1]."""
     if box.unit == "fbank":
         mel = preprocess.render_audio(torch.from_numpy(wave[None]), rate, box)[0].numpy()
         return np.asarray((mel - box.low) / (box.high - box.low))

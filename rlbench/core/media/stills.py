@@ -1,4 +1,4 @@
-"""Pictures: files -> arrays in [0, 1] at an encoder's box, in steps of 1/255; and depth in millimetres."""
+"""Reads pictures and depth maps: files -> arrays in [0, 1] at an encoder's box; pictures in steps of 1/255."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from rlbench.core.guard import guard
 from rlbench.core.media import preprocess
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff")
-LARGEST = 120_000_000  # pixels of a picture: 1.5 GB in the making, at most
+LARGEST = 120_000_000  # the most pixels of a picture, which take 1.5 GB while it is decoded
 MODES = {1: "L", 3: "RGB"}
 _WIDE = ("I", "F")  # more than 8 bits: Pillow's conversion would clip them
-# What a file may be, by its content. Left out is what starts another program (EPS) or has no mark of its own.
+# Allowed formats, by content; without those that start another program (EPS) or have no signature.
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "PPM", "TIFF", "GIF", "JPEG2000", "AVIF")
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -41,14 +41,14 @@ def planes(picture: Image.Image) -> np.ndarray:
 
 @cache
 def _formats() -> tuple[str, ...]:
-    """Those of _FORMATS that this Pillow knows."""
+    """The formats of _FORMATS that this Pillow supports."""
     Image.init()
     return tuple(name for name in _FORMATS if name in Image.OPEN)
 
 
 @contextmanager
-def _strictly() -> Iterator[None]:
-    """Pillow without its warnings, and without the rest of a file that is cut made up, which other code may allow."""
+def _be_strict() -> Iterator[None]:
+    """Silences Pillow's warnings, and refuses truncated files even if other code allows them."""
     before = ImageFile.LOAD_TRUNCATED_IMAGES
     ImageFile.LOAD_TRUNCATED_IMAGES = False
     try:
@@ -59,9 +59,9 @@ def _strictly() -> Iterator[None]:
         ImageFile.LOAD_TRUNCATED_IMAGES = before
 
 
-def _decoded(path: Path, kind: str) -> Image.Image:
-    """A whole picture in its own mode, upright: of several in a file, the first. Raises: DataError."""
-    with guard(f"can't read the {kind} {path}"), _strictly(), Image.open(path, formats=_formats()) as found:
+def _decode(path: Path, kind: str) -> Image.Image:
+    """The first picture of a file, upright, in its own mode. Raises: DataError."""
+    with guard(f"can't read the {kind} {path}"), _be_strict(), Image.open(path, formats=_formats()) as found:
         if found.width * found.height > LARGEST:
             raise DataError(f"{path} has {found.width} x {found.height} pixels; a picture has at most {LARGEST:,}")
         found.load()
@@ -70,28 +70,29 @@ def _decoded(path: Path, kind: str) -> Image.Image:
 
 
 def _orientation(picture: Image.Image) -> int:
-    """Exif's Orientation alone: other tags are often wrong. 1, upright, where there is none that can be read."""
+    """Exif's Orientation; 1, upright, if there is none that can be read."""
     try:
         found = picture.getexif().get(ExifTags.Base.Orientation)
-    except Exception:  # as every viewer does; the pixels are another part of the file
+    except Exception:  # a damaged tag says nothing about the pixels
         return 1
     return found if isinstance(found, int) else 1
 
 
 def picture(path: Path, channels: int) -> Image.Image:
-    """A whole picture, upright, in 8 bits: RGB for three channels, grey for one; transparency is left out.
+    """Reads a whole 8-bit picture, upright: RGB for three channels, grey for one; drops transparency.
 
-    Raises: DataError.
+    Raises:
+        DataError: the file is missing or damaged, or has more than 8 bits per pixel.
     """
-    found = _decoded(path, "image")
+    found = _decode(path, "image")
     if found.mode.startswith(_WIDE):
         raise DataError(f"{path} has more than 8 bits a pixel ({found.mode}); convert it to 8 bits")
-    with guard(f"can't read the image {path}"), _strictly():
+    with guard(f"can't read the image {path}"), _be_strict():
         return found.convert(MODES[channels])
 
 
 def pixels(picture: Image.Image, box: Box) -> np.ndarray:
-    """A picture in memory, as `box.fit` says: by default bicubic to the box's short side, centre crop.
+    """Fits a picture in memory to a box by `box.fit`; by default bicubic resize and centre crop.
 
     Returns:
         (C, H, W) float32 in [0, 1].
@@ -104,15 +105,18 @@ def pixels(picture: Image.Image, box: Box) -> np.ndarray:
 
 
 def image(path: Path, box: Box, part: Sequence[float] = ()) -> np.ndarray:
-    """A picture: RGB for a box of three channels, grey for one; to the box's size by `pixels`.
+    """Reads a picture at a box: RGB for three channels, grey for one; fitted by `pixels`.
 
     Args:
         path: the file.
-        box: the encoder's.
-        part: left, top, right, bottom in pixels of what is cut out first; nothing for the whole.
+        box: (C, H, W).
+        part: (left, top, right, bottom) in pixels to cut out first; empty for the whole.
 
     Returns:
         (C, H, W) float32 in [0, 1].
+
+    Raises:
+        DataError: the file can't be read, or `part` lies outside of it.
     """
     whole = picture(path, box.shape[0])
     if part:
@@ -127,12 +131,15 @@ def image(path: Path, box: Box, part: Sequence[float] = ()) -> np.ndarray:
 
 
 def depth(path: Path, box: Box) -> np.ndarray:
-    """A depth picture of 16 bits in millimetres, as `preprocess.depth` prepares it; every channel is the same.
+    """Reads a 16-bit depth picture in millimetres at a box, by `preprocess.depth`.
 
     Returns:
-        (C, H, W) float32 in [0, 1].
+        (C, H, W) float32 in [0, 1], all channels equal.
+
+    Raises:
+        DataError: the file can't be read or is not of 16 bits, or the box is not square.
     """
-    found = _decoded(path, "depth picture")
+    found = _decode(path, "depth picture")
     if not found.mode.startswith("I"):
         raise DataError(f"{path} is {found.mode}; a depth picture has 16 bits a pixel, in millimetres")
     with guard(f"can't read the depth picture {path}"):

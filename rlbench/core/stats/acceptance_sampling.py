@@ -1,17 +1,22 @@
-"""Statistics of a sample against a claim about the whole, as pure functions: exact tests, what they would refute."""
+"""Exact tests of a random sample against a claim about the whole, and what they could have refuted."""
 
 from __future__ import annotations
 
 import numpy as np
 
-SURE = 0.95  # probability that defines what would have been refuted
+SURE = 0.95  # the power at which an overstatement counts as detectable
 
 
 def p_lost(lost: int, drawn: int, claimed: int, allowed: int) -> float:
-    """P(L >= lost): of `claimed` examples that are said to be correct `allowed` are not; `drawn` of them were checked.
+    """P(L >= lost) for a hypergeometric L, as in acceptance sampling.
 
-    L is hypergeometric, as in acceptance sampling (Dodge and Romig, 1929,
-    https://doi.org/10.1002/j.1538-7305.1929.tb01240.x).
+    Dodge and Romig, 1929, https://doi.org/10.1002/j.1538-7305.1929.tb01240.x.
+
+    Args:
+        lost: checked examples that turned out to be wrong.
+        drawn: checked examples.
+        claimed: examples that are claimed to be correct.
+        allowed: how many of the claimed may be wrong.
     """
     from scipy.stats import hypergeom
 
@@ -19,16 +24,16 @@ def p_lost(lost: int, drawn: int, claimed: int, allowed: int) -> float:
 
 
 def least_lost(drawn: int, claimed: int, allowed: int, level: float) -> int:
-    """The fewest unfounded examples among `claimed` that are refuted at this level with probability SURE.
+    """The fewest wrong examples among `claimed` that the test at `level` refutes with probability SURE.
 
-    claimed + 1 where even all of them would not be.
+    It is claimed + 1 if the test would not refute even `claimed` wrong ones. Arguments as of `p_lost`.
     """
     from scipy.stats import hypergeom
 
     lost = np.arange(drawn + 2)
     enough = int(lost[hypergeom.sf(lost - 1, claimed, allowed, drawn) < level][0])
-    unfounded = np.arange(claimed + 1)
-    found = unfounded[hypergeom.sf(enough - 1, claimed, unfounded, drawn) >= SURE]
+    wrong = np.arange(claimed + 1)
+    found = wrong[hypergeom.sf(enough - 1, claimed, wrong, drawn) >= SURE]
     return int(found[0]) if len(found) else claimed + 1
 
 
@@ -43,7 +48,7 @@ def p_few(correct: int, k: int, share: float) -> float:
 
 
 def least_share(k: int, share: float, level: float) -> float:
-    """The highest true share, to a thousandth, that is refuted at this level with probability SURE; 0 if none is."""
+    """The highest true share, to 0.001, that the test at `level` refutes with probability SURE; 0 if there is none."""
     from scipy.stats import binom
 
     counts = np.arange(k + 1)

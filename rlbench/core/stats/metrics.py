@@ -1,11 +1,9 @@
-"""Measures as pure functions: accuracy with its interval, margins, paired tests."""
+"""Metrics as pure functions: margins, intervals of accuracies, paired tests, corruption errors, recall."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import reduce
 from math import log
-from operator import and_
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -14,15 +12,15 @@ if TYPE_CHECKING:
 
 
 def margin(logits: Tensor, y: Tensor) -> Tensor:
-    """z_y - max_{j != y} z_j; (B, C), (B,) -> (B,). An example is correct iff it is > 0: a tie or a NaN is an error."""
+    """z_y - max_{j != y} z_j; (B, C), (B,) -> (B,). An example is correct iff it is > 0; ties and NaN are errors."""
     others = logits.scatter(1, y[:, None], float("-inf"))
     return logits.gather(1, y[:, None])[:, 0] - others.amax(1)
 
 
 def wilson(n_correct: float, n: int, z: float = 1.959963984540054) -> tuple[float, float]:
-    """The Wilson score interval of a share, in [0, 1]; 95% by default (Wilson, 1927).
+    """The Wilson score interval of a proportion, in [0, 1]; 95% by default.
 
-    https://doi.org/10.1080/01621459.1927.10502953
+    Wilson, 1927, https://doi.org/10.1080/01621459.1927.10502953.
     """
     if n <= 0:
         return 0.0, 1.0
@@ -32,16 +30,14 @@ def wilson(n_correct: float, n: int, z: float = 1.959963984540054) -> tuple[floa
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
-def worst_case(correct: Sequence[Tensor]) -> Tensor:
-    """Per example: correct under every attack; k x (B,) bool -> (B,) bool. Mean of min, never min of means."""
-    return reduce(and_, correct)
-
-
 def mcnemar(b: int, c: int) -> float:
-    """The two-sided p of McNemar's exact test (McNemar, 1947, https://doi.org/10.1007/BF02295996).
+    """The two-sided p-value of McNemar's exact test.
+
+    McNemar, 1947, https://doi.org/10.1007/BF02295996.
 
     Args:
-        b, c: examples that only the one, and only the other, gets right.
+        b: examples that only the first model gets right.
+        c: examples that only the second one gets right.
     """
     import numpy as np
 
@@ -49,7 +45,7 @@ def mcnemar(b: int, c: int) -> float:
 
 
 def mcnemars(b: NDArray[Any], c: NDArray[Any]) -> NDArray[Any]:
-    """(P,) counts of P pairs -> (P,) p-values, as of `mcnemar`: twice a tail of Binomial(b + c, 1/2)."""
+    """(P,) counts of P pairs -> (P,) p-values of `mcnemar`: twice a tail of Binomial(b + c, 1/2)."""
     import numpy as np
     from scipy.special import bdtr
 
@@ -61,7 +57,7 @@ def mcnemars(b: NDArray[Any], c: NDArray[Any]) -> NDArray[Any]:
 
 
 def holm(ps: Sequence[float]) -> list[float]:
-    """p-values adjusted for their number (Holm, 1979, https://www.jstor.org/stable/4615733), in the order given."""
+    """Holm-adjusted p-values, in the given order (Holm, 1979, https://www.jstor.org/stable/4615733)."""
     import numpy as np
 
     raw = np.asarray(ps, dtype=float)
@@ -72,10 +68,15 @@ def holm(ps: Sequence[float]) -> list[float]:
 
 
 def cluster_interval(correct: Sequence[bool], clusters: Sequence[str], *, draws: int = 2000) -> tuple[float, float]:
-    """The 95% percentile interval of a share by a bootstrap over clusters, in [0, 1]; the same every time.
+    """The 95% percentile interval of an accuracy, in [0, 1], by a deterministic bootstrap over clusters.
 
-    Examples of one recording or speaker are alike, so that whole clusters are drawn with replacement (Field and Welsh,
-    2007, https://doi.org/10.1111/j.1467-9868.2007.00593.x).
+    Examples of one recording or speaker are correlated, so it resamples whole clusters (Field and Welsh, 2007,
+    https://doi.org/10.1111/j.1467-9868.2007.00593.x).
+
+    Args:
+        correct: (n,).
+        clusters: (n,) the cluster of each example.
+        draws: bootstrap samples.
     """
     import numpy as np
 
@@ -89,13 +90,15 @@ def cluster_interval(correct: Sequence[bool], clusters: Sequence[str], *, draws:
 
 
 def sign_flip(differences: Sequence[int]) -> float:
-    """The two-sided p of the exact paired randomisation test: how often |sum| is as large under random signs.
+    """The two-sided p-value of the exact paired randomisation test: P(|sum| is as large under random signs).
+
+    Fisher, 1935, The Design of Experiments, section 21. For differences of -1, 0 and 1 it is McNemar's exact test.
 
     Args:
-        differences: one integer a pair, such as under how many of k attacks the one and not the other is right. For
-            differences of -1, 0 and 1 it is McNemar's exact test. Of others a p below 1e-12 is given as 1e-12.
+        differences: one integer per pair, such as the difference of how many of k attacks each model withstands.
 
-    Fisher, 1935, The Design of Experiments, section 21.
+    Returns:
+        p; values below 1e-12 are returned as 1e-12, unless all nonzero differences have one size.
     """
     import numpy as np
 
@@ -105,17 +108,17 @@ def sign_flip(differences: Sequence[int]) -> float:
 
 
 def sign_flips(counts: NDArray[Any]) -> NDArray[Any]:
-    """Many tests as of `sign_flip` at once.
+    """Many tests of `sign_flip` at once.
 
     Args:
-        counts: (P, 2k + 1) of each test, how many differences are -k, ..., k.
+        counts: (P, 2k + 1) how many differences of each test are -k, ..., k.
 
     Returns:
         (P,) p-values.
 
     With c_s differences of size s, half their randomly signed sum has the real characteristic function prod_s
     cos(s w / 2)^c_s; the tail is its inverse discrete Fourier transform at more points than there are sums. By
-    Hoeffding's inequality (1963, https://doi.org/10.1080/01621459.1963.10500830) most small p need none.
+    Hoeffding's inequality (1963, https://doi.org/10.1080/01621459.1963.10500830) most small p-values need no transform.
     """
     import numpy as np
 
@@ -130,18 +133,18 @@ def sign_flips(counts: NDArray[Any]) -> NDArray[Any]:
     more = (flips + total[single] // sizes[folded[single].argmax(1)]) // 2
     p[single] = mcnemars(more, flips - more)
     spread = 2 * np.maximum(1, folded @ sizes**2)
-    clear = ~single & (total**2 / spread > log(2e12))  # the bound is below what is given as 1e-12
+    clear = ~single & (total**2 / spread > log(2e12))  # the bound is below 1e-12
     p[clear] = 1e-12
     rest, most = np.flatnonzero(~single & ~clear), folded @ sizes
     rest = rest[np.argsort(most[rest], kind="stable")]
     while len(rest):
-        few = max(1, int(_POINTS // (most[rest[-1]] + 1)))  # the longest first, many at a time
+        few = max(1, int(_POINTS // (most[rest[-1]] + 1)))  # a batch of the longest ones
         now, rest = rest[-few:], rest[:-few]
         p[now] = np.clip(2 * _tail(folded[now], total[now]), 1e-12, 1.0)
     return p
 
 
-_POINTS = 4_000_000  # numbers of an array
+_POINTS = 4_000_000  # the most numbers of an array
 
 
 def _tail(folded: NDArray[Any], total: NDArray[Any]) -> NDArray[Any]:
@@ -153,7 +156,7 @@ def _tail(folded: NDArray[Any], total: NDArray[Any]) -> NDArray[Any]:
     points = 2 * (int(most.max()) // 2) + 1  # odd, so that no cosine below is 0
     points += 2 * (points <= most.max())
     m, turn = np.arange(1, points // 2 + 1), np.pi * np.arange(2 * points) / points
-    sine, cosine = np.sin(turn), np.cos(turn)  # of all multiples of half the lowest frequency
+    sine, cosine = np.sin(turn), np.cos(turn)  # at all multiples of half the lowest frequency
     waves = cosine[np.outer(sizes, m) % (2 * points)]
     odd = (folded % 2).astype(float) @ (waves < 0) % 2
     transform = np.exp(folded.astype(float) @ np.log(np.abs(waves))) * (1 - 2 * odd)
@@ -166,16 +169,16 @@ def _tail(folded: NDArray[Any], total: NDArray[Any]) -> NDArray[Any]:
 def bootstrap_means(
     values: Sequence[float], clusters: Sequence[str] | None = None, *, draws: int = 2000, seed: int = 0
 ) -> NDArray[Any]:
-    """(draws,) bootstrap means of one stratum: over its examples, or over whole clusters of them; the same every time.
+    """(draws,) means of deterministic bootstrap samples of one stratum: of its examples, or of whole clusters.
 
-    Efron, 1979, https://doi.org/10.1214/aos/1176344552; of clusters as `clustered`.
+    Efron, 1979, https://doi.org/10.1214/aos/1176344552; for clusters see `cluster_interval`.
     """
     import numpy as np
 
     data = np.asarray(values, dtype=float)
     names, at = np.unique(np.asarray(data if clusters is None else clusters), return_inverse=True)
     rng = np.random.default_rng(seed)
-    if clusters is None:  # of examples of equal value it only matters how many are drawn
+    if clusters is None:  # only the number of draws of each value matters
         drawn = rng.multinomial(len(data), np.bincount(at) / len(data), size=draws)
         return np.asarray(drawn @ names / len(data))
     drawn = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=draws)
@@ -183,29 +186,32 @@ def bootstrap_means(
 
 
 def relative_accuracy(corrupted: Sequence[float], clean: float) -> float:
-    """The mean of accuracies under corruption over the clean accuracy; NaN where that is 0."""
+    """The mean accuracy under corruption divided by the clean accuracy; NaN if that is 0."""
     return sum(corrupted) / len(corrupted) / clean if clean else float("nan")
 
 
 def mean_corruption_error(errors: Sequence[Sequence[float]], baseline: Sequence[Sequence[float]]) -> float:
-    """mCE: the mean over corruptions of sum_s E_s / sum_s E_s of the baseline; 1 is the baseline.
+    """mCE: the mean over corruptions of sum_s E_s / sum_s E_s of the baseline, which itself has 1.
+
+    Hendrycks and Dietterich, 2019, https://arxiv.org/abs/1903.12261, section 4 (there in %).
 
     Args:
-        errors, baseline: one row a corruption, an error rate in [0, 1] a severity.
+        errors: one row per corruption, one error rate in [0, 1] per severity.
+        baseline: the same of the baseline.
 
-    Hendrycks and Dietterich, 2019, https://arxiv.org/abs/1903.12261, section 4 (there in %); NaN where the baseline
-    makes no error.
+    Returns:
+        mCE; NaN if the baseline makes no error under some corruption.
     """
     pairs = [(sum(own), sum(other)) for own, other in zip(errors, baseline, strict=True)]
     return sum(own / other if other else float("nan") for own, other in pairs) / len(pairs)
 
 
 def ranks(scores: NDArray[Any], own: NDArray[Any]) -> NDArray[Any]:
-    """(Q,) of each query, the rank from 1 on of the best candidate that is its own; ties count against it.
+    """(Q,) the rank, from 1 on, of each query's best matching candidate; ties count against the query.
 
     Args:
-        scores: (Q, N) of candidates; a NaN counts against the query.
-        own: (Q, N) bool, at least one a query.
+        scores: (Q, N) of the candidates; NaN counts against the query.
+        own: (Q, N) bool, the matching candidates; at least one per query.
     """
     import numpy as np
 
@@ -214,5 +220,5 @@ def ranks(scores: NDArray[Any], own: NDArray[Any]) -> NDArray[Any]:
 
 
 def recall_at(places: NDArray[Any], k: int) -> float:
-    """R@k: the share of queries whose own candidate is among the first k, in [0, 1]; places: (Q,) ranks."""
+    """R@k in [0, 1]: the share of queries with a matching candidate among the first k; places: (Q,) `ranks`."""
     return float((places <= k).mean())

@@ -1,4 +1,4 @@
-"""Statistics of two results on the same examples, as pure functions: drops, their bounds, and what can be found."""
+"""Paired statistics of two results on the same examples: drops, their bounds, and what a test can detect."""
 
 from __future__ import annotations
 
@@ -15,7 +15,13 @@ _Z = NormalDist().inv_cdf
 
 @dataclass(frozen=True)
 class Pairs:
-    """n examples, judged before and after: `lost` only before correct, `gained` only after. A drop is a share of n."""
+    """The correctness of n examples before and after a change.
+
+    Attributes:
+        n: examples.
+        lost: examples that are correct only before.
+        gained: examples that are correct only after.
+    """
 
     n: int
     lost: int
@@ -28,26 +34,23 @@ class Pairs:
 
     @property
     def discordant(self) -> int:
+        """Examples that flip."""
         return self.lost + self.gained
 
     @property
     def drop(self) -> float:
-        """In points, 100 (lost - gained) / n."""
+        """100 (lost - gained) / n, in points."""
         return 100 * (self.lost - self.gained) / self.n
 
     @property
     def p(self) -> float:
-        """Two-sided, of McNemar's exact test."""
+        """The two-sided p-value of McNemar's exact test."""
         return mcnemar(self.lost, self.gained)
 
     @property
     def p_drop(self) -> float:
-        """One-sided: the chance of as many lost among as many flips, were both directions equally likely."""
+        """The one-sided p-value: P(at least `lost` of the flips are losses), if both directions are equally likely."""
         return _tail(self.lost, self.discordant)
-
-    @property
-    def p_gain(self) -> float:
-        return _tail(self.gained, self.discordant)
 
     def upper(self, confidence: float = 0.95) -> float:
         """The one-sided upper bound of the drop, in points (see `score_bound`)."""
@@ -59,11 +62,10 @@ class Pairs:
         return -100 * score_bound(self.gained, self.lost, self.n, side), self.upper(side)
 
     def detectable(self, *, alpha: float = 0.05, power: float = 0.8) -> float:
-        """The smallest drop, in points, that the one-sided test finds with this power at as many flips.
+        """The smallest drop, in points, that the one-sided test detects with this power, given the number of flips.
 
         (z_alpha + z_power) sqrt(discordant) / n, by default 2.486 sqrt(discordant) / n (Lachin, 1992,
-        https://doi.org/10.1002/sim.4780110909); never less than the fewest flips, all to one side, that the exact test
-        can find.
+        https://doi.org/10.1002/sim.4780110909), but at least the fewest flips, all losses, that are significant.
         """
         fewest = ceil(log2(1 / alpha))
         return 100 * max((_Z(1 - alpha) + _Z(power)) * sqrt(self.discordant), fewest) / self.n
@@ -77,17 +79,17 @@ def _tail(k: int, n: int) -> float:
 
 
 def score_bound(lost: int, gained: int, n: int, confidence: float) -> float:
-    """The one-sided upper bound of P(lost) - P(gained), in [-1, 1]: the score test, inverted.
+    """The one-sided upper bound of P(lost) - P(gained), in [-1, 1], by inverting the score test.
 
-    Tango, 1998, https://doi.org/10.1002/(SICI)1097-0258(19980430)17:8<891::AID-SIM780>3.0.CO;2-B, equations 11 and 15;
-    it holds its level where flips are few or none, as Wald's interval does not (Fagerland et al., 2014,
+    Tango, 1998, https://doi.org/10.1002/(SICI)1097-0258(19980430)17:8<891::AID-SIM780>3.0.CO;2-B, equations 11 and 15.
+    Unlike Wald's interval, it keeps its level with few or no flips (Fagerland et al., 2014,
     https://doi.org/10.1002/sim.6148).
     """
     z = _Z(confidence)
 
     def beyond(delta: float) -> bool:
         b, c = -lost - gained + (2 * n - lost + gained) * delta, -gained * delta * (1 - delta)
-        q = max(0.0, (sqrt(max(0.0, b * b - 8 * n * c)) - b) / (4 * n))  # P(gained), most likely given delta
+        q = max(0.0, (sqrt(max(0.0, b * b - 8 * n * c)) - b) / (4 * n))  # maximum likelihood of P(gained) given delta
         variance = n * (2 * q + delta * (1 - delta))
         return lost - gained - n * delta < -z * sqrt(max(0.0, variance))
 
@@ -99,13 +101,17 @@ def score_bound(lost: int, gained: int, n: int, confidence: float) -> float:
 
 
 def power(n: int, drop: float, flips: float, *, alpha: float = 0.05, cells: int = 1, margin: float = 0.0) -> float:
-    """The chance that one cell of `cells` fails, exactly.
+    """The exact probability that one cell of `cells` fails: one-sided McNemar at alpha / cells, and a drop > margin.
 
-    By one-sided McNemar at alpha / cells, and a drop over the margin. That is Holm's first step: where other cells
-    drop, too, the chance is higher.
+    This is Holm's first step; if other cells drop too, the probability is higher.
 
     Args:
-        n: examples. drop, margin: in points. flips: the share of examples whose answer changes, in points.
+        n: examples.
+        drop: the true drop, in points.
+        flips: the share of examples that flip, in points.
+        alpha: the family-wise level.
+        cells: how many are tested.
+        margin: in points.
     """
     from scipy.stats import binom
 

@@ -1,6 +1,6 @@
-"""Tests on flags of the same examples: does accuracy fall with severity, and is one model's mean above another's?
+"""Paired tests: does accuracy fall with severity, and is one model's mean above another's?
 
-Flags are (n,) booleans: which examples are correct. The tests are exact paired randomisation tests (`metrics`).
+Flags are (n,) booleans, true for a correct example. The tests are exact (`metrics.sign_flip`).
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from numpy.typing import NDArray
 from rlbench.core.stats.metrics import holm, sign_flip
 
 Flags = NDArray[np.bool_]
-CONTRAST = (-5, -3, -1, 1, 3, 5)  # of clean and severities 1 to 5: by it, the least-squares slope is the sum over 35
+CONTRAST = (-5, -3, -1, 1, 3, 5)  # of clean and severities 1 to 5; the least-squares slope is the weighted sum / 35
 ALPHA = 0.05
-MOST = 0.6  # of what is between clean and chance may be lost at severity 1
+MOST = 0.6  # severity 1 should lose less than this share of the way from clean to chance
 
 
 @dataclass(frozen=True)
 class Fall:
-    """How accuracy goes from clean to severity 5 under one corruption.
+    """The trend of accuracy from clean to severity 5 under one corruption.
 
     Attributes:
-        slope: of the least-squares line over 0 (clean) to 5, in accuracy a severity.
-        p: that the slope is 0, two-sided, adjusted for the number of corruptions (Holm).
-        steps: every severity is below the one before it, and severity 1 below clean.
-        first: the loss at severity 1, as a part of what is between clean and chance; NaN where that is nothing.
+        slope: of the least-squares line over 0 (clean) to 5, in accuracy per severity.
+        p: two-sided, of a slope of 0, Holm-adjusted over corruptions.
+        steps: whether accuracy falls at every step from clean to severity 5.
+        first: the loss at severity 1 as a share of the way from clean to chance; NaN if clean is at chance.
     """
 
     slope: float
@@ -38,19 +38,22 @@ class Fall:
 
     @property
     def falls(self) -> bool:
+        """Whether the slope is negative and significant."""
         return self.slope < 0 and self.p < ALPHA
 
     @property
     def begins_well(self) -> bool:
-        """Severity 1 costs something, and not most of it."""
+        """Whether severity 1 costs something, but less than MOST."""
         return 0 < self.first < MOST
 
 
-def falls(clean: Flags, corrupted: Mapping[str, Sequence[Flags]], classes: int) -> dict[str, Fall]:
-    """By corruption. If severity does not matter, an example's six outcomes are as likely in reverse: the test's null.
+def measure_falls(clean: Flags, corrupted: Mapping[str, Sequence[Flags]], classes: int) -> dict[str, Fall]:
+    """The trend under each corruption; the null: an example's six outcomes are as likely in the reverse order.
 
     Args:
-        clean: (n,); corrupted: by name five of (n,), in order of severity; classes: chance is one over it.
+        clean: (n,).
+        corrupted: by name, five of (n,) in order of severity.
+        classes: chance is 1 / classes.
     """
     sums = {name: np.tensordot(CONTRAST, np.stack([clean, *rows]).astype(int), 1) for name, rows in corrupted.items()}
     ps = holm([sign_flip(row.tolist()) for row in sums.values()])
@@ -67,11 +70,12 @@ def falls(clean: Flags, corrupted: Mapping[str, Sequence[Flags]], classes: int) 
     }
 
 
-def gains(reference: NDArray[np.int64], others: Mapping[str, NDArray[np.int64]]) -> dict[str, float]:
-    """p that a model's mean is the reference's, by model, adjusted for their number (Holm).
+def compare_means(reference: NDArray[np.int64], others: Mapping[str, NDArray[np.int64]]) -> dict[str, float]:
+    """By model, the two-sided p-value of equal means of it and the reference, Holm-adjusted over models.
 
     Args:
-        reference, others: (n,) under how many of the same cells each example is correct.
+        reference: (n,) in how many of the cells each example is correct.
+        others: by model, the same for the same cells.
     """
     ps = holm([sign_flip((row - reference).tolist()) for row in others.values()])
     return dict(zip(others, ps, strict=True))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rlbench.core import Record
-from rlbench.core.badges import doubtful
+from rlbench.core.badges import is_doubtful
 from rlbench.report.boards.scores import Table, gravest
 
 UNKNOWN = "not checked: its blocks are older than the checks; --fresh renews them"
@@ -24,8 +24,8 @@ def lines(table: Table, records: Sequence[Record]) -> list[str]:
 def _said(records: Sequence[Record]) -> str:
     badges = [str(record.provenance.get("soundness") or "") for record in records]
     worst = gravest(badges)
-    if not doubtful(worst):
+    if not is_doubtful(worst):
         return worst or UNKNOWN
-    first, others = records[badges.index(worst)], sum(map(doubtful, badges)) - 1
+    first, others = records[badges.index(worst)], sum(map(is_doubtful, badges)) - 1
     more = f"; {others} more cell{'s are' if others > 1 else ' is'} not sound" if others else ""
     return f"{worst}: {first.provenance.get('soundness_failed', '')} ({first.perturbation}{more})"

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from rlbench.core.stats.metrics import mean_corruption_error, relative_accuracy, wilson
-from rlbench.core.stats.severity_trend import ALPHA, Fall, Flags, falls, gains
+from rlbench.core.stats.severity_trend import ALPHA, Fall, Flags, compare_means, measure_falls
 from rlbench.report.boards.scores import Score, differing, gravest, marked, most_shared
 from rlbench.report.boards.tables import Cell, models, parts
 from rlbench.store.columns import CORRUPTED
@@ -165,7 +165,7 @@ def _is_tested(m: Natural) -> bool:
 def _against(reference: Natural, others: Sequence[Natural]) -> str:
     """One sentence: which models' means under corruption are above or below the baseline's, and which are not apart."""
     tested = [m for m in others if m.right and reference.right]
-    ps = gains(reference.hits(), {m.model: m.hits() for m in tested}) if tested else {}
+    ps = compare_means(reference.hits(), {m.model: m.hits() for m in tested}) if tested else {}
     said: dict[str, list[str]] = {"above": [], "below": [], "not apart": []}
     for m in others:
         gain, p = fmean(m.every) - fmean(reference.every), ps.get(m.model)
@@ -177,7 +177,7 @@ def _against(reference: Natural, others: Sequence[Natural]) -> str:
 
 def _falls(m: Natural) -> dict[str, Fall]:
     rows = {name: [m.right[f"{name} {s}"] for s in range(1, 6)] for name in m.accuracy}
-    return falls(m.right["clean"], rows, m.classes)
+    return measure_falls(m.right["clean"], rows, m.classes)
 
 
 def _total(parts: Sequence[Mapping[str, Fall]], baseline: str) -> str:

@@ -96,5 +96,5 @@ def test_clips_are_upright(tmp_path, stored, matrix) -> None:
 def test_a_clip_that_stands_aslant_is_refused(tmp_path) -> None:
     write_film(tmp_path / "a.mp4", [_corners()] * 12)
     _set_display_matrix(tmp_path / "a.mp4", 1, 1, -1, 1)
-    with pytest.raises(DataError, match=r"a.mp4 is to be shown aslant"):
+    with pytest.raises(DataError, match=r"a.mp4 is rotated by an angle that is not a multiple of 90 degrees"):
         clips.video(tmp_path / "a.mp4", CLIP)
