@@ -66,13 +66,13 @@ CALLABLES = (
     )
     + """
 def from_file():
-    e = Own(); e.net = net(torch.load("weights.pt")["w"]); return e
+    e = Own(); e.net = e.made = net(torch.load("weights.pt")["w"]); return e
 def unseeded():
-    e = Own(); e.net = net(torch.rand(4, 64)); return e
+    e = Own(); e.net = e.made = net(torch.rand(4, 64)); return e
 def stated_0():
-    e = Own(); e.net = net(drawn(0)); e.sha256 = {"image": "ab"}; return e
+    e = Own(); e.net = e.made = net(drawn(0)); e.sha256 = {"image": "ab"}; return e
 def stated_1():
-    e = Own(); e.net = net(drawn(1)); e.sha256 = {"image": "ab"}; return e
+    e = Own(); e.net = e.made = net(drawn(1)); e.sha256 = {"image": "ab"}; return e
 class Says(Own):
     def __init__(self): self.net = net(drawn(0))
     def identity(self): return self.said()

@@ -1,4 +1,4 @@
-"""The command that renders records: `rlbench leaderboard`."""
+"""The commands that render records: `rlbench leaderboard`, `rlbench plot`."""
 
 from __future__ import annotations
 
@@ -131,3 +131,26 @@ def _boards(name: str | None, check: bool, out: Path | None) -> None:
     else:
         for board in chosen:
             files.emit(out or (board.page if is_checkout(board) else None), board.text())
+
+
+@click.command(short_help="Draw records: curves, heat maps, clean against robust.")
+@click.argument("records", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="STORE|FILE.jsonl ...")
+@click.option("--kind", "kinds", multiple=True, type=click.Choice(["curves", "scatter", "corruptions"]), help="[all]")
+@click.option("--format", type=click.Choice(["png", "svg"]), default="png", show_default=True)
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), default="figures", show_default=True)
+def plot(records: tuple[Path, ...], kinds: tuple[str, ...], format: str, out: Path) -> None:
+    """Draw records for papers, as PNG or SVG: the same records give the same bytes.
+
+    Accuracy against eps with 95% bands, clean against robust accuracy, and corruptions by severity; what the records
+    have no data for is left out. Several stores are merged.
+    """
+    from rlbench.cli import files
+    from rlbench.report.figures.plots import KINDS, draw
+    from rlbench.store.records import read_records
+
+    figures = draw(read_records(records), kinds=[kind for kind in KINDS if not kinds or kind in kinds], format=format)
+    files.write_all(out, figures)
+    for name in figures:
+        click.echo(f"wrote {out / name}")
+    if not figures:
+        click.echo("nothing to draw: a curve needs two eps, a scatter two models, a heat map all five severities")

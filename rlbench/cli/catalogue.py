@@ -1,8 +1,28 @@
-"""The commands about published data sets: `rlbench data list`, `rlbench data check`."""
+"""The commands that say what there is: `rlbench list`, `rlbench data list`, `rlbench data check`."""
 
 from __future__ import annotations
 
 import click
+
+from rlbench.core.errors import UnknownName
+
+KINDS = ("suites", "models", "attacks", "corruptions", "defences", "objectives", "tasks")
+
+
+@click.command("list", short_help="What is installed: suites, models, attacks, ...")
+@click.argument("kind", metavar="|".join(KINDS))
+@click.option("--json", "as_json", is_flag=True, help="A JSON array on stdout, with every field.")
+def list_(kind: str, as_json: bool) -> None:
+    """What is installed: suites, models, attacks, corruptions, defences, objectives or tasks."""
+    from rlbench.cli import console, listing
+
+    if kind not in KINDS:
+        raise UnknownName("listing", kind, KINDS)
+    rows = listing.list_installed(kind)
+    if as_json:
+        click.echo(console.as_json(rows))
+    else:
+        console.listing([listing.brief(row) for row in rows], console.console())
 
 
 @click.group(short_help="Published data sets: where to get them, and whether a copy is whole.")
@@ -12,7 +32,7 @@ def data() -> None:
 
 @data.command("list")
 @click.option("--json", "as_json", is_flag=True, help="A JSON array on stdout, with every field.")
-def list_(as_json: bool) -> None:
+def list_data_sets(as_json: bool) -> None:
     """The published data sets with their pages, licences and places below RLBENCH_DATA."""
     from rlbench.cli import console
     from rlbench.tasks.integrity import data_sets

@@ -6,14 +6,6 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-import click
-
-from rlbench.core.errors import UnknownName
-
-if TYPE_CHECKING:
-    pass
-from rlbench.cli.main import main
-
 if TYPE_CHECKING:
     from rlbench.encoders.cards import Model
 
@@ -65,22 +57,3 @@ def _brief_model(row: Mapping[str, Any]) -> dict[str, str]:
         "size": size or "-",
         "about": "\n".join(filter(None, about)),
     }
-
-
-KINDS = ("suites", "models", "attacks", "corruptions", "defences", "objectives", "tasks")
-
-
-@main.command("list", short_help="What is installed: suites, models, attacks, ...")
-@click.argument("kind", metavar="|".join(KINDS))
-@click.option("--json", "as_json", is_flag=True, help="A JSON array on stdout, with every field.")
-def list_(kind: str, as_json: bool) -> None:
-    """What is installed: suites, models, attacks, corruptions, defences, objectives or tasks."""
-    from rlbench.cli import console, listing
-
-    if kind not in KINDS:
-        raise UnknownName("listing", kind, KINDS)
-    rows = listing.list_installed(kind)
-    if as_json:
-        click.echo(console.as_json(rows))
-    else:
-        console.listing([listing.brief(row) for row in rows], console.console())

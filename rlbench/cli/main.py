@@ -1,4 +1,7 @@
-"""The command line: `rlbench run | train | list | show | leaderboard`. torch is imported where it is needed."""
+"""The command `rlbench`: its commands, and how it reports a user's mistakes.
+
+No command module imports torch at its top, so that `rlbench --help` is fast.
+"""
 
 from __future__ import annotations
 
@@ -8,16 +11,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from errno import EPIPE
 from io import TextIOWrapper
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+from rlbench.cli.audit import audit
+from rlbench.cli.board import leaderboard, plot
+from rlbench.cli.catalogue import data, list_
+from rlbench.cli.gate import check, compare, entry, verify
+from rlbench.cli.run import run, show
+from rlbench.cli.train import campaign, train
 from rlbench.core.documents import expand_user
 from rlbench.core.errors import CONTROL, RLBenchError, one_line, quote
-
-if TYPE_CHECKING:
-    pass
-
 
 ARGUMENT = 4096  # characters
 
@@ -105,3 +110,7 @@ def main(ctx: click.Context) -> None:
     """
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())
+
+
+for command in (audit, campaign, check, compare, data, entry, leaderboard, list_, plot, run, show, train, verify):
+    main.add_command(command)

@@ -8,19 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rlbench.cli.audit import audit
-from rlbench.cli.board import leaderboard
-from rlbench.cli.catalogue import data
-from rlbench.cli.gate import check, compare, entry, verify
-from rlbench.cli.plot import plot
-from rlbench.cli.train import campaign, train
-
 if TYPE_CHECKING:
     from rlbench.engine.run.runner import Progress
-from rlbench.cli.main import main
 
 
-@main.command(short_help="Draw a sheet of a suite's examples.")
+@click.command(short_help="Draw a sheet of a suite's examples.")
 @click.argument("suite", metavar="SUITE")
 @click.option("--model", default="rlbind", show_default=True, help="Whose predictions, and whom the attack attacks.")
 @click.option("--perturbation", metavar="COLUMN", help="A column of the suite, such as 'pgd linf 4/255'.")
@@ -58,7 +50,7 @@ def show(
     click.echo(f"{sheet.title}: {right} of {len(sheet.labels)} right when clean, {kept} when perturbed; wrote {out}")
 
 
-@main.command(short_help="Run suites on models and show the robustness table.")
+@click.command(short_help="Run suites on models and show the robustness table.")
 @click.option("--suite", "suites", multiple=True, required=True, metavar="NAME|FILE.yaml", help="Several are allowed.")
 @click.option("--model", "models", multiple=True, required=True, metavar="NAME|FOLDER", help="Several are allowed.")
 @click.option("--examples", type=click.IntRange(1), metavar="N", help="Per cell [default: the suite's].")
@@ -134,7 +126,3 @@ def _rate(progress: Progress) -> str:
     if progress.left is None:
         return "starting"
     return f"{progress.rate:,.0f} passes/s, at most {clock(progress.left)} left"
-
-
-for command in (audit, train, campaign, data, leaderboard, plot, check, compare, entry, verify):
-    main.add_command(command)

@@ -101,7 +101,7 @@ def _setting(text: str) -> tuple[str, object]:
 def campaign(file: Path, out: Path, workers: int | None, table: Path | None, dry_run: bool) -> None:
     """Train all runs of FILE, such as baselines/campaigns/bundle.yaml, side by side; again: what is missing."""
     from rlbench.cli import console, files
-    from rlbench.training.campaign import is_finished, read_campaign, results, run_campaign
+    from rlbench.training.campaign import is_finished, read_campaign, run_campaign, tabulate
 
     tasks = read_campaign(file, out)
     if dry_run:
@@ -114,4 +114,4 @@ def campaign(file: Path, out: Path, workers: int | None, table: Path | None, dry
     click.echo(f"{len(tasks)} runs are in {out}")
     if table is not None:
         comment = [line[2:] for line in file.read_text(encoding="utf-8").splitlines() if line.startswith("# ")]
-        files.write(table, "\n".join([f"# {file.stem}", "", *comment, "", results(tasks, out), ""]))
+        files.write(table, "\n".join([f"# {file.stem}", "", *comment, "", tabulate(tasks, out), ""]))

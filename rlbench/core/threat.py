@@ -10,13 +10,13 @@ from __future__ import annotations
 import math
 import re
 from fractions import Fraction
-from typing import get_args
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, get_args
 
 from rlbench.core import Adversarial, Ball, Box, Composed, Norm, Perturbation, Streams, Threat, Worst
 from rlbench.core.errors import FieldError, quote
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 TOLERANCE = 1e-6  # relative: the norm may exceed eps by this much before it is a violation
 
@@ -55,6 +55,8 @@ def project(x_adv: Tensor, x: Tensor, ball: Ball) -> Tensor:
     Linf: the nearest point. L2: scaled to the radius, then clamped to the box, which only brings it nearer.
     The radius is under eps by one rounding error of float32 in the box, so that x_adv - x stays inside.
     """
+    import torch  # here, since `rlbench list` reads suites without it
+
     ulp = torch.finfo(x.dtype).eps * max(abs(ball.low), abs(ball.high), 1e-30)
     radius = max(ball.radius - ulp, 0.0)
     delta = x_adv - x
@@ -87,7 +89,7 @@ def violation(x_adv: Tensor, x: Tensor, ball: Ball) -> str | None:
     """Why x_adv is not a set of points of the ball about x (shape, dtype, finite, box, norm), or None."""
     if x_adv.shape != x.shape or x_adv.dtype != x.dtype:
         return f"x_adv is {tuple(x_adv.shape)} {x_adv.dtype}; x is {tuple(x.shape)} {x.dtype}"
-    if not torch.isfinite(x_adv).all():
+    if not x_adv.isfinite().all():
         return "x_adv is not finite"
     if x_adv.numel() and (x_adv.min() < ball.low or x_adv.max() > ball.high):
         return f"x_adv leaves the box [{ball.low}, {ball.high}]: {x_adv.min():.6g} to {x_adv.max():.6g}"

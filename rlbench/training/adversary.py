@@ -11,7 +11,7 @@ from rlbench.core import Ball
 from rlbench.core.threat import project
 
 
-def adversarial(
+def attack_batch(
     x: Tensor,
     loss: Callable[[Tensor], Tensor],
     ball: Ball,

@@ -42,7 +42,7 @@ from rlbench.core.suite import load_suite
 from rlbench.core.yaml_source import Part, read
 from rlbench.encoders.models import resolve, resolve_plain
 from rlbench.training.recipe import load_recipe
-from rlbench.training.run import run_folder
+from rlbench.training.run import open_run_folder
 from rlbench.training.state import writing
 
 
@@ -64,7 +64,7 @@ class _Round:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _File:
+class _Campaign:
     modalities: tuple[Modality, ...]
     jobs: Mapping[str, Any]
     rounds: Mapping[str, Any] = field(default_factory=lambda: {"0": {}})
@@ -72,7 +72,7 @@ class _File:
 
 
 @dataclass(frozen=True)
-class Task:
+class CampaignRun:
     """One training run: `name` is ROUND/MODALITY/JOB; `after`: the names that it waits for."""
 
     name: str
@@ -95,14 +95,14 @@ class Task:
         return told
 
 
-def read_campaign(path: Path, out: Path) -> list[Task]:
+def read_campaign(path: Path, out: Path) -> list[CampaignRun]:
     """The runs of a campaign's file, in its order, rounds first.
 
     Raises:
         FieldError: the file can't be read, or a key, value or job's name is wrong. UnknownName: a method or modality.
     """
     whole = read(path, "campaign", FieldError)
-    file, parts = whole.make(_File), whole.items()
+    file, parts = whole.make(_Campaign), whole.items()
     jobs = {_name(part): part.make(_Job) for part in parts["jobs"].items().values()}
     rounds = {"0": _Round()}
     if "rounds" in parts:
@@ -134,7 +134,7 @@ def _round(part: Part) -> _Round:
     return part.make(_Round, parts, set=settings)
 
 
-def _check_order(tasks: Sequence[Task], jobs: Part) -> None:
+def _check_order(tasks: Sequence[CampaignRun], jobs: Part) -> None:
     """Every run starts from runs of the file, and none waits for itself."""
     known = {task.name for task in tasks}
     for task in tasks:
@@ -147,7 +147,9 @@ def _check_order(tasks: Sequence[Task], jobs: Part) -> None:
         jobs.fail(f"{' waits for '.join(error.args[1])}")
 
 
-def _task(name: str, job: _Job, turn: str, modality: Modality, settings: Mapping[str, object], out: Path) -> Task:
+def _task(
+    name: str, job: _Job, turn: str, modality: Modality, settings: Mapping[str, object], out: Path
+) -> CampaignRun:
     after = {}
     for key, value in settings.items():
         if key in ("init", "original") and callables.is_form(str(value)):
@@ -156,7 +158,7 @@ def _task(name: str, job: _Job, turn: str, modality: Modality, settings: Mapping
             before, _, other = value[1:].rpartition("/")
             after[key] = f"{before or turn}/{modality}/{other}"
     paths = {key: str((out / of).absolute()) for key, of in after.items()}
-    return Task(
+    return CampaignRun(
         f"{turn}/{modality}/{name}",
         job.method,
         job.stage,
@@ -168,7 +170,7 @@ def _task(name: str, job: _Job, turn: str, modality: Modality, settings: Mapping
 
 
 def run_campaign(
-    tasks: Sequence[Task], out: Path, *, workers: int | None = None, report: Callable[[str, int, int], None]
+    tasks: Sequence[CampaignRun], out: Path, *, workers: int | None = None, report: Callable[[str, int, int], None]
 ) -> None:
     """Trains what is not trained yet, in processes of one thread; `report` gets a name, how many are done, of how many.
 
@@ -186,19 +188,19 @@ def run_campaign(
         _run(tasks, out, workers or processors(), report)
 
 
-def is_finished(task: Task, out: Path) -> bool:
+def is_finished(task: CampaignRun, out: Path) -> bool:
     """Whether the run is there. Raises: RLBenchError where the folder holds another run, or its start has changed."""
     if not (out / task.name / "card.yaml").is_file():
         return False
     suite = None if task.suite is None else load_suite(task.suite)
     recipe = load_recipe(task.method, task.stage, modality=task.modality, overrides=task.settings)
-    return run_folder(task.method, {task.modality: recipe}, suite, out / task.name).check() == "finished"
+    return open_run_folder(task.method, {task.modality: recipe}, suite, out / task.name).check() == "finished"
 
 
-def _run(tasks: Sequence[Task], out: Path, workers: int, report: Callable[[str, int, int], None]) -> None:
+def _run(tasks: Sequence[CampaignRun], out: Path, workers: int, report: Callable[[str, int, int], None]) -> None:
     done = {task.name for task in tasks if is_finished(task, out)}
     left = [task for task in tasks if task.name not in done]
-    running: dict[Future[None], Task] = {}
+    running: dict[Future[None], CampaignRun] = {}
     failed: list[str] = []
     with ThreadPoolExecutor(workers) as pool:
         while left or running:
@@ -219,7 +221,7 @@ def _run(tasks: Sequence[Task], out: Path, workers: int, report: Callable[[str, 
         raise RLBenchError("; ".join(failed))
 
 
-def _train(task: Task, out: Path) -> None:
+def _train(task: CampaignRun, out: Path) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     arguments = [*command("from rlbench.cli import main; main(prog_name='rlbench')"), *task.arguments(out)]
     made = subprocess.Popen(arguments, env=environment, stdin=PIPE, stdout=DEVNULL, stderr=PIPE, text=True)
@@ -232,7 +234,7 @@ def _train(task: Task, out: Path) -> None:
         raise RLBenchError((said or ["no word"])[-1].removeprefix("rlbench: "))
 
 
-def results(tasks: Sequence[Task], out: Path, *, columns: Sequence[str] = ("clean", "robust", "unseen")) -> str:
+def tabulate(tasks: Sequence[CampaignRun], out: Path, *, columns: Sequence[str] = ("clean", "robust", "unseen")) -> str:
     """A markdown table of the finished runs: settings, validation in %, passes since the backbone, what they saw."""
     rows = []
     for task in tasks:

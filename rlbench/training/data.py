@@ -17,7 +17,7 @@ from rlbench.core import Encoder, Label, Modality, Suite, Task, registry
 from rlbench.core.seeds import generator
 from rlbench.encoders.heads import prompts, zero_shot
 from rlbench.encoders.outputs import embed_text
-from rlbench.training.examples import Pool
+from rlbench.training.examples import TrainSet
 from rlbench.training.recipe import Recipe
 
 
@@ -27,7 +27,7 @@ def make_generator(*parts: object) -> torch.Generator:
 
 
 @dataclass(frozen=True)
-class Part:
+class MicroBatch:
     """Some rows of a batch: x (B, *shape) as its pool gives it, y (B,) int64.
 
     noise: (B, *shape) in [-1, 1], the adversary's start. template: (B,) in [0, 1), which caption.
@@ -43,7 +43,7 @@ class Part:
 class _Draws:
     """What is drawn for a whole batch, row by row, before any example is read.
 
-    rows: (B,) which examples. shift: (B, 2), the same for all. mirrored: (B,) bool. noise, template: see Part.
+    rows: (B,) which examples. shift: (B, 2), the same for all. mirrored: (B,) bool. noise, template: see MicroBatch.
     crop: (B, 4) in [0, 1).
     """
 
@@ -61,13 +61,13 @@ class _Draws:
 
 
 @dataclass(frozen=True)
-class Batches(Dataset[list[Part]]):
+class Batches(Dataset[list[MicroBatch]]):
     """The batches of one process, by step: as many parts as the recipe accumulates.
 
     `share`: which process of how many; it reads its own rows alone. `name`: of the pool, part of its random draws.
     """
 
-    pool: Pool
+    pool: TrainSet
     recipe: Recipe
     modality: Modality
     size: int
@@ -90,9 +90,9 @@ class Batches(Dataset[list[Part]]):
             self.order[epoch] = torch.cat([torch.randperm(n, generator=g) for _ in rounds])[:length]
         return self.order[epoch][at * self.size : (at + 1) * self.size]
 
-    def __getitem__(self, step: int) -> list[Part]:
+    def __getitem__(self, step: int) -> list[MicroBatch]:
         draws, (process, processes), parts = self.draws(step), self.share, self.recipe.accumulate
-        return [self.part(draws.share(j * processes + process, parts * processes)) for j in range(parts)]
+        return [self.read_part(draws.share(j * processes + process, parts * processes)) for j in range(parts)]
 
     def draws(self, step: int) -> _Draws:
         """All that is random about a step."""
@@ -109,36 +109,36 @@ class Batches(Dataset[list[Part]]):
             crop=torch.rand((n, 4), generator=g),
         )
 
-    def part(self, draws: _Draws) -> Part:
+    def read_part(self, draws: _Draws) -> MicroBatch:
         """Reads some rows: a crop where the recipe has one, shifted (audio: in time alone), and mirrored."""
         share = self.recipe.crop
-        x, y = self.pool.crops(draws.rows, share, draws.crop) if share else self.pool.take(draws.rows)
+        x, y = self.pool.take_crops(draws.rows, share, draws.crop) if share else self.pool.take(draws.rows)
         down, across = draws.shift[0].tolist()
         x = x.roll((0 if self.modality == "audio" else down, across), (-2, -1))
         x = torch.where(draws.mirrored.view(-1, *[1] * (x.dim() - 1)), x.flip(-1), x)
-        return Part(x, y, draws.noise, draws.template)
+        return MicroBatch(x, y, draws.noise, draws.template)
 
 
-def task_of(recipe: Recipe, modality: Modality, suite: Suite | None) -> Task:
+def choose_task(recipe: Recipe, modality: Modality, suite: Suite | None) -> Task:
     """The suite's task, or the modality's world in the recipe's domain."""
     if suite is not None:
         return suite.task
     return cast(Task, registry.make("task", f"{modality}-world", {"domain": recipe.domain, "subset": recipe.subset}))
 
 
-def replay_task(modality: Modality) -> Task:
+def make_replay_task(modality: Modality) -> Task:
     """What unlabelled examples are replayed from: the clean domain of the modality's world, all its classes."""
     return cast(Task, registry.make("task", f"{modality}-world", {"domain": "web", "subset": "all"}))
 
 
-def validation_task(modality: Modality, suite: Suite | None, subset: str = "seen") -> Task | None:
+def make_validation_task(modality: Modality, suite: Suite | None, subset: str = "seen") -> Task | None:
     """What a run is measured on while it trains: the sensor domain, or the suite's own validation split if any."""
     if suite is None:
         return cast(Task, registry.make("task", f"{modality}-world", {"subset": subset}))
     return suite.task if subset == "seen" and suite.task.size("val") else None
 
 
-def classes_of(recipe: Recipe, task: Task) -> tuple[Label, ...]:
+def list_classes(recipe: Recipe, task: Task) -> tuple[Label, ...]:
     """The classes that the loss compares with; the task's own come first, so that labels stay."""
     if recipe.prompts == "all" and hasattr(task, "world_classes"):
         rest = [label for label in task.world_classes if label not in task.classes]
@@ -146,12 +146,12 @@ def classes_of(recipe: Recipe, task: Task) -> tuple[Label, ...]:
     return task.classes
 
 
-def anchors(encoder: Encoder, classes: tuple[Label, ...], task: Task, modality: Modality) -> Tensor:
+def embed_anchors(encoder: Encoder, classes: tuple[Label, ...], task: Task, modality: Modality) -> Tensor:
     """(C, D) unit anchors of the prompt ensembles."""
     return zero_shot(encoder, modality, classes, task.templates).anchors
 
 
-def captions(encoder: Encoder, task: Task) -> Tensor:
+def embed_captions(encoder: Encoder, task: Task) -> Tensor:
     """(C, P, D): the embedding of every class in every template."""
     with torch.no_grad():
         texts = [prompts(label.name, task.templates, label.phrase) for label in task.classes]

@@ -30,7 +30,7 @@ class Pictures(Protocol):
 
 
 @dataclass(frozen=True)
-class Pool:
+class TrainSet:
     """Examples of a task's train split.
 
     Attributes:
@@ -46,7 +46,7 @@ class Pool:
     x: Tensor | None = None
     y: Tensor | None = None
 
-    def unit(self, x: Tensor) -> Tensor:
+    def dequantise(self, x: Tensor) -> Tensor:
         """What `take` gives -> float32 in the box."""
         return self.box.low + (self.box.high - self.box.low) * (x.float() / 255) if x.dtype == torch.uint8 else x
 
@@ -55,9 +55,9 @@ class Pool:
         if self.x is not None and self.y is not None:
             return self.x[rows], self.y[rows]
         found = [self.task.load(self.box, i, i + 1, "train") for i in rows.tolist()]
-        return _compress(torch.cat([one.x for one in found]), self.box), torch.cat([one.y for one in found])
+        return _quantise(torch.cat([one.x for one in found]), self.box), torch.cat([one.y for one in found])
 
-    def crops(self, rows: Tensor, share: float, draws: Tensor) -> tuple[Tensor, Tensor]:
+    def take_crops(self, rows: Tensor, share: float, draws: Tensor) -> tuple[Tensor, Tensor]:
         """`take`, of random parts of whole pictures where the task has them, and else of the box's pixels.
 
         Args:
@@ -74,7 +74,7 @@ class Pool:
         return torch.from_numpy(np.stack(cut)), labels
 
 
-def part(width: int, height: int, share: float, draws: Sequence[float]) -> tuple[float, float, float, float]:
+def choose_crop(width: int, height: int, share: float, draws: Sequence[float]) -> tuple[float, float, float, float]:
     """A random part of a picture: left, top, right, bottom in pixels.
 
     Its area is uniform in [share, 1] of the picture's, its aspect log-uniform in [3/4, 4/3] as far as it fits in:
@@ -93,26 +93,28 @@ def part(width: int, height: int, share: float, draws: Sequence[float]) -> tuple
 
 def _cut(pixels: np.ndarray, box: Box, share: float, draws: Sequence[float]) -> np.ndarray:
     """(..., H, W) uint8 -> a random part of it in the box's shape, the same one of all channels and frames."""
-    where = part(pixels.shape[-1], pixels.shape[-2], share, draws)
+    where = choose_crop(pixels.shape[-1], pixels.shape[-2], share, draws)
     size = (box.shape[-1], box.shape[-2])
     planes = pixels.reshape(-1, *pixels.shape[-2:])
     cut = [np.asarray(Image.fromarray(one).resize(size, Image.Resampling.BICUBIC, box=where)) for one in planes]
     return np.stack(cut).reshape(box.shape)
 
 
-def _compress(x: Tensor, box: Box) -> Tensor:
+def _quantise(x: Tensor, box: Box) -> Tensor:
     """What is held of x in the box."""
     if box.unit not in EIGHT_BITS:
         return x.float()
     return ((x - box.low) / (box.high - box.low) * 255).round().clamp(0, 255).to(torch.uint8)
 
 
-def epoch_of(size: int | None, examples: int) -> int:
+def count_epoch_examples(size: int | None, examples: int) -> int:
     """The examples of an epoch, of a split of a fixed size or, without one, of a world: see `Recipe.examples`."""
     return examples if size is None else max(size, min(examples, PASSES * size))
 
 
-def pool(task: Task, box: Box, examples: int, *, whole: bool = False, read: Callable[[int, int], None]) -> Pool:
+def load_train_set(
+    task: Task, box: Box, examples: int, *, whole: bool = False, read: Callable[[int, int], None]
+) -> TrainSet:
     """The train split: `examples` of a world, or all of a fixed split; rendered or read once if it fits in memory.
 
     Args:
@@ -126,15 +128,15 @@ def pool(task: Task, box: Box, examples: int, *, whole: bool = False, read: Call
     n = examples if size is None else size
     if n < 1:
         raise DataError("there is nothing to train on: the train split is empty")
-    epoch = epoch_of(size, examples)
+    epoch = count_epoch_examples(size, examples)
     width = 1 if box.unit in EIGHT_BITS else 4
     if (whole and isinstance(task, Pictures)) or n * width * math.prod(box.shape) > LIMIT:
         read(n, n)
-        return Pool(task, box, n, epoch)
+        return TrainSet(task, box, n, epoch)
     x, y = torch.empty(n, *box.shape, dtype=torch.uint8 if width == 1 else torch.float32), torch.empty(n).long()
     for start in range(0, n, CHUNK):
         stop = min(n, start + CHUNK)
         some = task.load(box, start, stop, "train")
-        x[start:stop], y[start:stop] = _compress(some.x, box), some.y
+        x[start:stop], y[start:stop] = _quantise(some.x, box), some.y
         read(stop, n)
-    return Pool(task, box, n, epoch, x, y)
+    return TrainSet(task, box, n, epoch, x, y)

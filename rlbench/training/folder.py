@@ -61,7 +61,7 @@ class RunFolder:
         """
         if not os.path.lexists(self.path):
             return "new"
-        kept, own = self._kept(), yaml.safe_load(self._recipe_text())
+        kept, own = self._read_recipe(), yaml.safe_load(self._recipe_text())
         if kept is None:
             return "new"
         finished = (self.path / "card.yaml").exists()
@@ -74,12 +74,12 @@ class RunFolder:
             raise RLBenchError(f"{self.path} {what} of this recipe, {since}; name another folder with --out")
         return "finished" if finished else "unfinished"
 
-    def _kept(self) -> dict[str, Any] | None:
+    def _read_recipe(self) -> dict[str, Any] | None:
         """What recipe.yaml says; None in a folder that holds nothing yet. Raises: RLBenchError for anything else."""
         try:
             return dict(yaml.safe_load((self.path / "recipe.yaml").read_text(encoding="utf-8")))
         except FileNotFoundError:
-            if self.path.is_dir() and all(map(_is_passing, self.path.iterdir())):
+            if self.path.is_dir() and all(map(_is_temporary, self.path.iterdir())):
                 return None
         except (OSError, ValueError, TypeError, yaml.YAMLError):
             pass
@@ -114,7 +114,7 @@ class RunFolder:
             place(self.path / "recipe.yaml", self._recipe_text().encode())
             (self.path / "best").mkdir(exist_ok=True)
 
-    def state(self, modalities: Mapping[Modality, object]) -> Path:
+    def state_path(self, modalities: Mapping[Modality, object]) -> Path:
         """Where the state of modalities that are trained together is kept."""
         return self.path / f"state-{'-'.join(modalities)}.pt"
 
@@ -124,7 +124,7 @@ class RunFolder:
         with writing(path), path.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(asdict(step)) + "\n")
 
-    def forget(self, modality: Modality, after: int) -> None:
+    def drop_steps(self, modality: Modality, after: int) -> None:
         """Takes back the lines of a modality's steps after that one: they will be made again."""
         path = self.path / "metrics.jsonl"
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
@@ -132,7 +132,7 @@ class RunFolder:
         with writing(path):
             place(path, "".join(f"{line}\n" for line in kept).encode())
 
-    def write(self, encoder: Trainable, modality: Modality, *, best: bool = False) -> dict[str, Any]:
+    def save_weights(self, encoder: Trainable, modality: Modality, *, best: bool = False) -> dict[str, Any]:
         """Saves a tower; returns what a card says of the file."""
         path = self._weights(modality, best=best)
         with writing(path), placing(path) as temporary:
@@ -156,9 +156,9 @@ class RunFolder:
                 draw_curves(self.path / "metrics.jsonl", temporary, title=title)
             self._card(self.path / "best", best)
             self._card(self.path, last)
-        self.sweep()
+        self.remove_states()
 
-    def sweep(self) -> None:
+    def remove_states(self) -> None:
         """Removes what a finished run needs no more."""
         for state in self.path.glob("state-*"):
             state.unlink(missing_ok=True)
@@ -179,12 +179,12 @@ def _is_later(line: str, modality: Modality, after: int) -> bool:
         return True  # the run was killed while it wrote the line
 
 
-def _is_passing(path: Path) -> bool:
+def _is_temporary(path: Path) -> bool:
     """Whether a file is there only while a run begins."""
     return path.name == LOCK or path.name.startswith(TEMPORARY)
 
 
-def provenance(run: Run, step: int, val: Mapping[str, float], seconds: float, processes: int) -> dict[str, Any]:
+def describe_training(run: Run, step: int, val: Mapping[str, float], seconds: float, processes: int) -> dict[str, Any]:
     """What a card says of how weights were trained; passes are per run and, in `since`, from the backbone on."""
     recipe = run.recipe
     own = [n * step * recipe.batch for n in recipe.passes()]

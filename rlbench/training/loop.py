@@ -22,12 +22,12 @@ from torch.utils.data import DataLoader
 from rlbench.core import Ball, Label, Modality, Suite, Threat
 from rlbench.core.errors import RLBenchError
 from rlbench.core.threat import ball_of, parse_eps
-from rlbench.training.adversary import adversarial
-from rlbench.training.data import Batches, Part
-from rlbench.training.examples import Pool
+from rlbench.training.adversary import attack_batch
+from rlbench.training.data import Batches, MicroBatch
+from rlbench.training.examples import TrainSet
 from rlbench.training.gather import all_gather
 from rlbench.training.lora import merge
-from rlbench.training.means import Means
+from rlbench.training.means import ClassMeans
 from rlbench.training.recipe import Recipe
 from rlbench.training.types import Batch, Objective, Trainable
 
@@ -54,7 +54,7 @@ class Step:
 class Stream:
     """A kind of a batch's rows: their examples, their loss, and its weight; anchors (C, D), captions (C, P, D)."""
 
-    data: Pool
+    data: TrainSet
     size: int
     objective: Objective
     weight: float
@@ -88,7 +88,7 @@ class Run:
         return self.recipe.steps or self.recipe.epochs * self.steps_per_epoch
 
 
-def rate(step: int, steps: int, warmup: float) -> float:
+def compute_lr_factor(step: int, steps: int, warmup: float) -> float:
     """The learning rate's share: linear over the warm-up, then half a cosine to 0."""
     rise = max(1, round(warmup * steps))
     if step < rise:
@@ -104,7 +104,7 @@ class Trainer:
         means: the classes' means, shared by the modalities that are trained together.
     """
 
-    def __init__(self, run: Run, accelerator: Accelerator, means: Means) -> None:
+    def __init__(self, run: Run, accelerator: Accelerator, means: ClassMeans) -> None:
         self.run, self.accelerator, self.means = run, accelerator, means
         self.tower = run.encoder.tower(run.modality).to(accelerator.device).eval()
         if run.original is not None:
@@ -115,7 +115,7 @@ class Trainer:
         if run.recipe.ema:
             mean = get_ema_multi_avg_fn(run.recipe.ema)  # type: ignore[no-untyped-call]
             self.average = AveragedModel(self.tower, multi_avg_fn=mean)
-        self.loaders: list[Iterator[list[Part]]] = []
+        self.loaders: list[Iterator[list[MicroBatch]]] = []
 
     def start(self, step: int) -> None:
         """Makes `step` the next one."""
@@ -134,7 +134,7 @@ class Trainer:
         """
         recipe = self.run.recipe
         for group in self.optimiser.param_groups:
-            group["lr"] = recipe.lr * rate(k, self.run.steps, recipe.warmup)
+            group["lr"] = recipe.lr * compute_lr_factor(k, self.run.steps, recipe.warmup)
         batches, total = [next(loader) for loader in self.loaders], torch.zeros((), device=self.accelerator.device)
         for j in range(recipe.accumulate):
             last = j == recipe.accumulate - 1
@@ -151,21 +151,21 @@ class Trainer:
             self.average.update_parameters(self.tower)
         return value
 
-    def loss(self, parts: list[Part]) -> Tensor:
+    def loss(self, parts: list[MicroBatch]) -> Tensor:
         """The mean loss of a part of the batch, over its labelled rows and those that are replayed."""
         rows = sum(len(part.y) for part in parts)
         losses = [s.weight * self.losses(s, part).sum() for s, part in zip(self.run.streams, parts, strict=True)]
         return torch.stack(losses).sum() / rows
 
-    def losses(self, stream: Stream, part: Part) -> Tensor:
+    def losses(self, stream: Stream, part: MicroBatch) -> Tensor:
         """(B,): the method's loss of some rows; x' is made on the way, by raising that loss."""
         objective, device = stream.objective, self.accelerator.device
-        x, needs = stream.data.unit(part.x.to(device)), objective.needs
-        batch = self.batch(stream, part, x)
+        x, needs = stream.data.dequantise(part.x.to(device)), objective.needs
+        batch = self.make_batch(stream, part, x)
         f = self.features(self.model, x) if "f" in needs else batch.captions
         if "means" in needs:
-            self.means.update(self.run.modality, stream.classes, batch.everywhere(f), batch.everywhere(batch.y))
-            batch = _with(batch, means=self.means.of(stream.classes, batch.anchors))
+            self.means.update(self.run.modality, stream.classes, batch.gather(f), batch.gather(batch.y))
+            batch = _with(batch, means=self.means.look_up(stream.classes, batch.anchors))
         if "f_adv" not in needs:
             return objective.loss(f, f, batch)
         fixed, recipe = f.detach(), self.run.recipe
@@ -173,7 +173,7 @@ class Trainer:
         def raised(v: Tensor) -> Tensor:
             return objective.adversary_loss(self.features(self.tower, v), fixed, batch)
 
-        x_adv = adversarial(
+        x_adv = attack_batch(
             x,
             raised,
             self.run.ball,
@@ -183,10 +183,10 @@ class Trainer:
             momentum=recipe.attack_momentum,
         )
         if "f0_adv" in needs:
-            batch = _with(batch, f0_adv=self.originals(x_adv))
+            batch = _with(batch, f0_adv=self.embed_original(x_adv))
         return objective.loss(f, self.features(self.model, x_adv), batch)
 
-    def batch(self, stream: Stream, part: Part, x: Tensor) -> Batch:
+    def make_batch(self, stream: Stream, part: MicroBatch, x: Tensor) -> Batch:
         """What the loss knows before there is an x': f0, and for each example a caption in a random template."""
         device = self.accelerator.device
         y, captions = part.y.to(device), stream.captions.to(device)
@@ -195,8 +195,8 @@ class Trainer:
             y=y,
             anchors=stream.anchors.to(device),
             captions=captions[y, template],
-            f0=self.originals(x) if "f0" in stream.objective.needs else None,
-            everywhere=self.everywhere,
+            f0=self.embed_original(x) if "f0" in stream.objective.needs else None,
+            gather=self.gather,
         )
 
     def features(self, model: nn.Module, x: Tensor) -> Tensor:
@@ -205,18 +205,18 @@ class Trainer:
             f: Tensor = model(x)
         return f.float()
 
-    def originals(self, x: Tensor) -> Tensor:
+    def embed_original(self, x: Tensor) -> Tensor:
         """The frozen original's features of x, (B, D)."""
         assert self.run.original is not None, "a recipe whose objective needs it has an original"
         with torch.no_grad():
             return self.features(self.run.original.tower(self.run.modality), x)
 
-    def everywhere(self, rows: Tensor) -> Tensor:
+    def gather(self, rows: Tensor) -> Tensor:
         """The rows of all processes, in their order; gradients flow back."""
         return rows if self.accelerator.num_processes == 1 else all_gather(rows)
 
     @contextmanager
-    def result(self) -> Iterator[None]:
+    def result_weights(self) -> Iterator[None]:
         """The tower as it is measured and saved: with its average's weights, if there is one, and without adapters."""
         own = {name: value.clone() for name, value in self.tower.state_dict().items()} if self.average else {}
         if self.average is not None:

@@ -10,18 +10,20 @@ from rlbench.core import Label, Modality, Suite, Task, registry
 from rlbench.core.errors import CheckpointError, FieldError, ModalityError
 from rlbench.encoders.cards import Model
 from rlbench.encoders.models import load_encoder, models, resolve
-from rlbench.training.data import anchors, captions, classes_of, replay_task, task_of
-from rlbench.training.examples import Pool, pool
+from rlbench.training.data import choose_task, embed_anchors, embed_captions, list_classes, make_replay_task
+from rlbench.training.examples import TrainSet, load_train_set
 from rlbench.training.loop import Run, Stream
 from rlbench.training.lora import inject
 from rlbench.training.recipe import RANDOM, Recipe
 from rlbench.training.types import Trainable
 
-READ = Callable[[int, int], None]
+OnRead = Callable[[int, int], None]
 STAGE1 = "rlbind-stage1:"  # what the recipes of a second stage start from
 
 
-def prepare(recipe: Recipe, modality: Modality, suite: Suite | None = None, read: READ = lambda done, of: None) -> Run:
+def prepare(
+    recipe: Recipe, modality: Modality, suite: Suite | None = None, read: OnRead = lambda done, of: None
+) -> Run:
     """The run of a recipe; `read` is told how many examples of how many are there.
 
     Raises:
@@ -30,13 +32,13 @@ def prepare(recipe: Recipe, modality: Modality, suite: Suite | None = None, read
             tower that can't.
     """
     check_start(recipe, modality, suite)
-    encoder = _initial(recipe, modality)
+    encoder = _load_start(recipe, modality)
     if modality not in encoder.boxes:
         raise ModalityError(f"{recipe.backbone} has no {modality}; it has {', '.join(encoder.boxes)}")
     replayed = round(recipe.replay * recipe.batch)
-    original = _original(recipe, encoder, modality)
-    task = task_of(recipe, modality, suite)
-    data = pool(task, encoder.boxes[modality], recipe.examples, whole=recipe.crop > 0, read=read)
+    original = _load_original(recipe, encoder, modality)
+    task = choose_task(recipe, modality, suite)
+    data = load_train_set(task, encoder.boxes[modality], recipe.examples, whole=recipe.crop > 0, read=read)
     streams = [_labelled_stream(recipe, encoder, modality, task, data, recipe.batch - replayed)]
     if replayed:
         streams.append(_replay_stream(recipe, encoder, modality, replayed, read))
@@ -57,7 +59,7 @@ def load_trainable(name: str, modality: Modality) -> Trainable:
     return cast(Trainable, encoder)
 
 
-def _original(recipe: Recipe, encoder: Trainable, modality: Modality) -> Trainable | None:
+def _load_original(recipe: Recipe, encoder: Trainable, modality: Modality) -> Trainable | None:
     """The frozen original; of random weights, a copy of them."""
     if recipe.original is None:
         return None
@@ -71,7 +73,7 @@ def check_start(recipe: Recipe, modality: Modality, suite: Suite | None) -> None
             f"stage 2 starts from {recipe.init}, which is not here: rlbench train rlbind:{recipe.backbone} --stage 1 "
             f"--modality {modality} makes it; then --set init=ITS_FOLDER"
         )
-    start = _backbone(recipe) if recipe.init == RANDOM else resolve(recipe.init)
+    start = _find_backbone(recipe) if recipe.init == RANDOM else resolve(recipe.init)
     if start.modalities and modality not in start.modalities:
         raise ModalityError(f"{start.name} has no {modality}; it has {', '.join(start.modalities)}")
     if recipe.crop and modality == "audio":
@@ -93,20 +95,20 @@ def check_shares(recipe: Recipe, processes: int) -> None:
             )
 
 
-def checksums(recipe: Recipe, modality: Modality, suite: Suite | None) -> dict[str, str]:
+def compute_checksums(recipe: Recipe, modality: Modality, suite: Suite | None) -> dict[str, str]:
     """What a run is made of besides its recipe: the fingerprint of its data, the sha256 of `init` and of `original`.
 
     Raises: see `prepared`.
     """
     check_start(recipe, modality, suite)
-    found = {f"the data of {modality}": task_of(recipe, modality, suite).fingerprint()}
+    found = {f"the data of {modality}": choose_task(recipe, modality, suite).fingerprint()}
     if recipe.init != RANDOM:
         starts = {name: resolve(name).sha256.get(modality, "") for name in (recipe.init, recipe.original) if name}
         found |= {f"{modality} of {name}": sha256 for name, sha256 in starts.items()}
     return found
 
 
-def _backbone(recipe: Recipe) -> Model:
+def _find_backbone(recipe: Recipe) -> Model:
     """The model whose sizes random weights have. Raises: FieldError."""
     model = next((m for m in models() if m.backbone == recipe.backbone and m.baseline == "languagebind"), None)
     if model is None:
@@ -114,11 +116,11 @@ def _backbone(recipe: Recipe) -> Model:
     return model
 
 
-def _initial(recipe: Recipe, modality: Modality) -> Trainable:
+def _load_start(recipe: Recipe, modality: Modality) -> Trainable:
     """The encoder that a run starts from: a model's, or random weights from the recipe's seed."""
     if recipe.init != RANDOM:
         return load_trainable(recipe.init, modality)
-    model = _backbone(recipe)
+    model = _find_backbone(recipe)
     fields = {**model.fields, "fresh": (modality,), "seed": recipe.seed}
     return cast(Trainable, registry.make("encoder", model.family, fields))
 
@@ -131,31 +133,31 @@ def _checkpoint_activations(tower: object, recipe: Recipe) -> None:
 
 
 def _labelled_stream(
-    recipe: Recipe, encoder: Trainable, modality: Modality, task: Task, data: Pool, size: int
+    recipe: Recipe, encoder: Trainable, modality: Modality, task: Task, data: TrainSet, size: int
 ) -> Stream:
-    classes = classes_of(recipe, task)
+    classes = list_classes(recipe, task)
     return Stream(
         data=data,
         size=size,
-        objective=recipe.made,
+        objective=recipe.objective_plugin,
         weight=1.0,
         classes=classes,
-        anchors=anchors(encoder, classes, task, modality),
-        captions=captions(encoder, task),
+        anchors=embed_anchors(encoder, classes, task, modality),
+        captions=embed_captions(encoder, task),
     )
 
 
-def _replay_stream(recipe: Recipe, encoder: Trainable, modality: Modality, size: int, read: READ) -> Stream:
+def _replay_stream(recipe: Recipe, encoder: Trainable, modality: Modality, size: int, read: OnRead) -> Stream:
     """Unlabelled examples; their anchors are all the world's classes."""
-    task = replay_task(modality)
+    task = make_replay_task(modality)
     classes: tuple[Label, ...] = task.classes
     return Stream(
-        data=pool(task, encoder.boxes[modality], recipe.examples, read=read),
+        data=load_train_set(task, encoder.boxes[modality], recipe.examples, read=read),
         size=size,
         objective=registry.make("objective", "distribution"),
         weight=recipe.replay_weight,
         classes=classes,
-        anchors=anchors(encoder, classes, task, modality),
-        captions=captions(encoder, task),
+        anchors=embed_anchors(encoder, classes, task, modality),
+        captions=embed_captions(encoder, task),
         name="replayed",
     )

@@ -114,7 +114,7 @@ class Recipe:
                 raise FieldError(f"recipe: {name} is 1; it must be below 1")
         if self.batch % self.accumulate:
             raise FieldError(f"recipe: a batch of {self.batch} can't be taken in {self.accumulate} equal parts")
-        needs = self.made.needs
+        needs = self.objective_plugin.needs
         if self.original is None and (self.replay or needs & {"f0", "f0_adv"}):
             raise FieldError(f"recipe: {self.objective_name} needs `original`, the model whose outputs it keeps")
 
@@ -123,7 +123,7 @@ class Recipe:
         return str(self.objective.get("name")) if isinstance(self.objective, Mapping) else self.objective
 
     @cached_property
-    def made(self) -> Objective:
+    def objective_plugin(self) -> Objective:
         """The objective with its fields. Raises: UnknownName, FieldError."""
         given = self.objective if isinstance(self.objective, Mapping) else {}
         fields = {name: value for name, value in given.items() if name != "name"}
@@ -131,13 +131,13 @@ class Recipe:
 
     def passes(self) -> tuple[int, int]:
         """Forward and backward passes that an example of a batch costs, replayed examples as the others."""
-        needs = self.made.needs
+        needs = self.objective_plugin.needs
         attack = self.attack_steps if "f_adv" in needs else 0
         own = len(needs & {"f", "f_adv"})
         return attack + own + len(needs & {"f0", "f0_adv"}), attack + own
 
 
-def recipe_paths() -> dict[tuple[str, str, int | None], Path]:
+def find_recipes() -> dict[tuple[str, str, int | None], Path]:
     """The installed recipes by (method, backbone, stage); a backbone is one that some card has."""
     found: dict[tuple[str, str, int | None], Path] = {}
     backbones = {model.backbone for model in models()}
@@ -149,10 +149,10 @@ def recipe_paths() -> dict[tuple[str, str, int | None], Path]:
     return found
 
 
-def methods() -> dict[str, tuple[int, ...]]:
+def list_methods() -> dict[str, tuple[int, ...]]:
     """Every trainable method with its stages; empty where it has only one."""
     table: dict[str, list[int]] = {}
-    for method, _, stage in recipe_paths():
+    for method, _, stage in find_recipes():
         table.setdefault(method, []).extend([stage] if stage else [])
     return {method: tuple(sorted(set(stages))) for method, stages in sorted(table.items())}
 
@@ -182,13 +182,13 @@ def load_recipe(
     Raises:
         UnknownName: no such method, stage or modality. FieldError: a field's name or value.
     """
-    stages = methods().get(method)
+    stages = list_methods().get(method)
     if stages is None:
-        raise UnknownName("training method", method, methods())
+        raise UnknownName("training method", method, list_methods())
     if modality not in get_args(Modality):
         raise UnknownName("modality", modality, get_args(Modality))
     stage = max(stages) if stage is None and stages else stage
-    path = recipe_paths().get((method, backbone, stage))
+    path = find_recipes().get((method, backbone, stage))
     if path is None:
         raise FieldError(
             f"{method} has no stage {stage} for {backbone}; stages: {', '.join(map(str, stages)) or 'none'}"
@@ -198,11 +198,11 @@ def load_recipe(
     special = (own.get(modality) or {}) if isinstance(own, Mapping) else own
     if not isinstance(special, Mapping):
         raise FieldError(f"{path}: modalities must map modalities to fields")
-    values = _overridden({**raw, **special, "backbone": backbone}, overrides or {})
+    values = _override({**raw, **special, "backbone": backbone}, overrides or {})
     return Recipe(**cast(Any, check_fields(Recipe, values, f"recipe {path.parent.name}/{path.name}")))
 
 
-def _overridden(values: dict[str, Any], overrides: Mapping[str, object]) -> dict[str, Any]:
+def _override(values: dict[str, Any], overrides: Mapping[str, object]) -> dict[str, Any]:
     """`values` with others in their place; `objective.tau` is a field of the objective."""
     for key, value in overrides.items():
         outer, dot, inner = key.partition(".")

@@ -10,12 +10,12 @@ from pathlib import Path
 from accelerate import Accelerator
 
 from rlbench.core import Modality, Suite
-from rlbench.training.examples import epoch_of
+from rlbench.training.examples import count_epoch_examples
 from rlbench.training.loop import Trainer
-from rlbench.training.means import Means
+from rlbench.training.means import ClassMeans
 from rlbench.training.prepare import check_shares, prepare
 from rlbench.training.recipe import Recipe, describe
-from rlbench.training.run import accelerator_of, recipes_of, run_folder, threads_of
+from rlbench.training.run import limit_threads, load_recipes, make_accelerator, open_run_folder
 from rlbench.training.state import read_state
 
 
@@ -38,17 +38,19 @@ def rehearse(
 
     Raises: what `train` raises before its first step.
     """
-    recipes = recipes_of(method, modalities, stage, backbone, suite, overrides)
-    folder, done, lines = run_folder(method, recipes, suite, Path(out or "")), "new", []
+    recipes = load_recipes(method, modalities, stage, backbone, suite, overrides)
+    folder, done, lines = open_run_folder(method, recipes, suite, Path(out or "")), "new", []
     if out is not None and (done := folder.check()) == "finished":
         return [f"{out} is finished: nothing is left to train"]
     for modality, recipe in recipes.items():
-        accelerator = accelerator_of(device, recipe, announce)
+        accelerator = make_accelerator(device, recipe, announce)
         check_shares(recipe, accelerator.num_processes)
-        with threads_of(recipe):
+        with limit_threads(recipe):
             seconds = _pace(recipe, modality, suite, accelerator)
-        state = read_state(folder.state(recipes if together else {modality: recipe})) if done == "unfinished" else None
-        steps = steps_of(recipe, suite)
+        state = (
+            read_state(folder.state_path(recipes if together else {modality: recipe})) if done == "unfinished" else None
+        )
+        steps = count_steps(recipe, suite)
         left = steps if state is None else 0 if "entries" in state else max(0, steps - int(state["step"]))
         forwards, backwards = (n * left * recipe.batch for n in recipe.passes())
         minutes = left * recipe.batch * seconds / 60
@@ -59,9 +61,9 @@ def rehearse(
     return lines
 
 
-def steps_of(recipe: Recipe, suite: Suite | None) -> int:
+def count_steps(recipe: Recipe, suite: Suite | None) -> int:
     """The steps of a run."""
-    epoch = epoch_of(suite.task.size("train") if suite else None, recipe.examples)
+    epoch = count_epoch_examples(suite.task.size("train") if suite else None, recipe.examples)
     return recipe.steps or recipe.epochs * max(1, epoch // (recipe.batch - round(recipe.replay * recipe.batch)))
 
 
@@ -74,7 +76,7 @@ def _pace(recipe: Recipe, modality: Modality, suite: Suite | None, accelerator: 
     whole = recipe.backbone == "mini"
     batch = recipe.batch if whole else min(recipe.batch, 2 * recipe.accumulate * accelerator.num_processes)
     small = replace(recipe, batch=batch, examples=batch, replay=0.0, epochs=3, steps=0)
-    trainer = Trainer(prepare(small, modality, suite), accelerator, Means())
+    trainer = Trainer(prepare(small, modality, suite), accelerator, ClassMeans())
     trainer.start(0)
     trainer.step(0)  # the first one is slower
     began = time.monotonic()

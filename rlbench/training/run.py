@@ -18,13 +18,13 @@ from rlbench.core import Modality, Suite
 from rlbench.core.errors import ModalityError, RLBenchError
 from rlbench.core.machine import peak_memory
 from rlbench.encoders.mini import BOXES
-from rlbench.training.folder import RunFolder, provenance
+from rlbench.training.folder import RunFolder, describe_training
 from rlbench.training.loop import Run, Step, Trainer
-from rlbench.training.means import Means
-from rlbench.training.prepare import check_shares, checksums, prepare
+from rlbench.training.means import ClassMeans
+from rlbench.training.prepare import check_shares, compute_checksums, prepare
 from rlbench.training.recipe import Recipe, describe, load_recipe
 from rlbench.training.state import read_state, write_state
-from rlbench.training.validation import Held, render_validation, validate
+from rlbench.training.validation import ValidationSet, render_validation, validate
 
 Report = Callable[[Step], None]
 
@@ -63,18 +63,18 @@ def train(
     Raises: RLBenchError: also for an `out` of another run or of changed data, one that another process trains, or a
         loss that is not finite.
     """
-    recipes = recipes_of(method, modalities, stage, backbone, suite, overrides)
-    accelerator = accelerator_of(device, first := next(iter(recipes.values())), announce)
-    folder = run_folder(method, recipes, suite, Path(broadcast_object_list([str(out)])[0]))
+    recipes = load_recipes(method, modalities, stage, backbone, suite, overrides)
+    accelerator = make_accelerator(device, first := next(iter(recipes.values())), announce)
+    folder = open_run_folder(method, recipes, suite, Path(broadcast_object_list([str(out)])[0]))
     for recipe in recipes.values():
         check_shares(recipe, accelerator.num_processes)
     if folder.check() == "finished":
-        folder.sweep()
+        folder.remove_states()
         announce(f"{folder.path} is finished: nothing is left to train")
         return folder.path
     groups = [recipes] if together else [{modality: recipe} for modality, recipe in recipes.items()]
     speaking = (report, announce) if accelerator.is_main_process else _MUTE
-    with _claimed(folder, accelerator), threads_of(first):
+    with _claim(folder, accelerator), limit_threads(first):
         _train_groups(groups, suite, folder, accelerator, *speaking)
     return folder.path
 
@@ -101,7 +101,7 @@ def _train_groups(
 
 
 @contextmanager
-def _claimed(folder: RunFolder, accelerator: Accelerator) -> Iterator[None]:
+def _claim(folder: RunFolder, accelerator: Accelerator) -> Iterator[None]:
     """Holds the folder in the main process. Raises: RLBenchError, in all of them, where another run holds it."""
     refused = ""
     with ExitStack() as stack:
@@ -115,7 +115,7 @@ def _claimed(folder: RunFolder, accelerator: Accelerator) -> Iterator[None]:
         yield
 
 
-def recipes_of(
+def load_recipes(
     method: str,
     modalities: Sequence[Modality] | None,
     stage: int | None,
@@ -128,10 +128,10 @@ def recipes_of(
     return {m: load_recipe(method, stage, modality=m, backbone=backbone, overrides=overrides) for m in chosen}
 
 
-def run_folder(method: str, recipes: Mapping[Modality, Recipe], suite: Suite | None, out: Path) -> RunFolder:
+def open_run_folder(method: str, recipes: Mapping[Modality, Recipe], suite: Suite | None, out: Path) -> RunFolder:
     """The folder of a run, as what it is made of is now. Raises: see `prepare.prepared`."""
     data = f"the train split of suite {suite.name}" if suite else "procedural worlds"
-    sums = {name: sha for m, recipe in recipes.items() for name, sha in checksums(recipe, m, suite).items()}
+    sums = {name: sha for m, recipe in recipes.items() for name, sha in compute_checksums(recipe, m, suite).items()}
     return RunFolder(out, method, recipes, data, sums)
 
 
@@ -146,7 +146,7 @@ _MUTE: tuple[Report, Callable[[str], None]] = (lambda step: None, lambda text: N
 Entries = dict[Modality, tuple[dict[str, Any], dict[str, Any]]]  # what the cards say of the last and of the best
 
 
-def accelerator_of(device: str, recipe: Recipe, announce: Callable[[str], None]) -> Accelerator:
+def make_accelerator(device: str, recipe: Recipe, announce: Callable[[str], None]) -> Accelerator:
     AcceleratorState._reset_state()  # or an earlier run in this process would fix the precision
     if {"ACCELERATE_MIXED_PRECISION", "MASTER_ADDR"} <= set(os.environ) and "WORLD_SIZE" not in os.environ:
         # what `accelerate launch --cpu --num_processes 2` makes, without a word
@@ -155,7 +155,7 @@ def accelerator_of(device: str, recipe: Recipe, announce: Callable[[str], None])
 
 
 @contextmanager
-def threads_of(recipe: Recipe) -> Iterator[None]:
+def limit_threads(recipe: Recipe) -> Iterator[None]:
     """The recipe's number of CPU threads."""
     before = torch.get_num_threads()
     if recipe.threads:
@@ -175,14 +175,14 @@ def _train(
     announce: Callable[[str], None],
 ) -> Entries:
     """Trains modalities step by step together; their entries in the cards."""
-    state = read_state(folder.state(recipes))
+    state = read_state(folder.state_path(recipes))
     if state is not None and "entries" in state:
         return dict(state["entries"])
     runs = []
     for modality, recipe in recipes.items():
         announce(f"{folder.method}, {modality}: {describe(recipe)}")
         runs.append(prepare(recipe, modality, suite, _reader(modality, report)))
-    means = Means()
+    means = ClassMeans()
     trainings = {run.modality: _Training(run, Trainer(run, accelerator, means), folder, report) for run in runs}
     if accelerator.is_main_process:
         folder.create()
@@ -193,13 +193,13 @@ def _train(
     for k in range(begin, max(run.steps for run in runs)):
         measured = [training.step(k) for training in trainings.values() if k < training.run.steps]
         if any(measured) and accelerator.is_main_process:
-            write_state(folder.state(recipes), {"step": k + 1, **{m: t.state() for m, t in trainings.items()}})
+            write_state(folder.state_path(recipes), {"step": k + 1, **{m: t.state() for m, t in trainings.items()}})
     entries = {modality: training.entries() for modality, training in trainings.items()}
     for modality, training in trainings.items():
         memory = peak_memory(accelerator.device.type) / 1e9
         announce(f"{folder.method}, {modality}: {training.seconds():.0f} s, at most {memory:.1f} GB of memory")
     if accelerator.is_main_process:
-        write_state(folder.state(recipes), {"entries": entries})
+        write_state(folder.state_path(recipes), {"entries": entries})
     return entries
 
 
@@ -214,7 +214,7 @@ class _Training:
         self.run, self.trainer, self.folder, self.report = run, trainer, folder, report
         self.main = trainer.accelerator.is_main_process
         self.began, self.before = time.monotonic(), 0.0
-        self.data: Held | None = None
+        self.data: ValidationSet | None = None
         self.val: dict[str, float] = {}
         self.best: dict[str, Any] = {}
 
@@ -235,26 +235,26 @@ class _Training:
         run = self.run
         if self.data is None:
             self.data = render_validation(run.encoder, run.modality, run.suite, run.recipe)
-        with self.trainer.result():
+        with self.trainer.result_weights():
             self.val = validate(self.data, self.trainer.accelerator.device)
             if not self.best or self.val.get("robust", 0.0) > self.best["trained"]["validation"].get("robust", 0.0):
-                written = self.folder.write(run.encoder, run.modality, best=True)
-                self.best = {**written, "trained": self.provenance(step)}
+                written = self.folder.save_weights(run.encoder, run.modality, best=True)
+                self.best = {**written, "trained": self.describe_training(step)}
 
     def seconds(self) -> float:
         """How long it took, before an interruption too."""
         return self.before + time.monotonic() - self.began
 
-    def provenance(self, step: int) -> dict[str, Any]:
-        return provenance(self.run, step, self.val, self.seconds(), self.trainer.accelerator.num_processes)
+    def describe_training(self, step: int) -> dict[str, Any]:
+        return describe_training(self.run, step, self.val, self.seconds(), self.trainer.accelerator.num_processes)
 
     def entries(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Writes the last weights; what the cards say of them and of the best."""
         if not self.main:
             return {}, {}
-        with self.trainer.result():
-            written = self.folder.write(self.run.encoder, self.run.modality)
-        return {**written, "trained": self.provenance(self.run.steps)}, self.best
+        with self.trainer.result_weights():
+            written = self.folder.save_weights(self.run.encoder, self.run.modality)
+        return {**written, "trained": self.describe_training(self.run.steps)}, self.best
 
     def state(self) -> dict[str, Any]:
         return {"trainer": self.trainer.state(), "best": self.best, "val": self.val, "seconds": self.seconds()}
@@ -267,5 +267,5 @@ class _Training:
             if self.folder.has_best(self.run.modality, state["best"]):  # else the kill came between the two files
                 self.best = state["best"]
         if self.main:
-            self.folder.forget(self.run.modality, step)
+            self.folder.drop_steps(self.run.modality, step)
         self.trainer.start(step)

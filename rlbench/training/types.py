@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 Need = Literal["f", "f_adv", "f0", "f0_adv", "means"]
 
 
-def _same(rows: Tensor) -> Tensor:
+def _identity(rows: Tensor) -> Tensor:
     return rows
 
 
@@ -31,7 +31,7 @@ class Batch:
         captions: (B, D) unit rows, a caption of each example.
         f0, f0_adv: (B, D) features of x and of x' by the frozen original; None where the objective does not need them.
         means: (C, D) the classes' mean unit features over all modalities that have them; None where not needed.
-        everywhere: joins the rows of all processes, for losses that compare the rows of a batch; differentiable.
+        gather: joins the rows of all processes, for losses that compare the rows of a batch; differentiable.
     """
 
     y: Tensor
@@ -40,7 +40,7 @@ class Batch:
     f0: Tensor | None = None
     f0_adv: Tensor | None = None
     means: Tensor | None = None
-    everywhere: Callable[[Tensor], Tensor] = _same
+    gather: Callable[[Tensor], Tensor] = _identity
 
 
 class Objective(Protocol):

@@ -13,15 +13,15 @@ from rlbench.core import Ball, Encoder, Examples, Modality, Suite, Threat
 from rlbench.core.stats.metrics import margin
 from rlbench.core.threat import ball_of, parse_eps
 from rlbench.encoders.heads import ZeroShot, zero_shot
-from rlbench.training.adversary import adversarial
-from rlbench.training.data import validation_task
+from rlbench.training.adversary import attack_batch
+from rlbench.training.data import make_validation_task
 from rlbench.training.recipe import Recipe
 
 CHUNK = 128  # examples that the adversary's starts are drawn for at once
 
 
 @dataclass(frozen=True)
-class Held:
+class ValidationSet:
     """Validation examples with their zero-shot classifier, by name: "clean" and "unseen"."""
 
     parts: dict[str, tuple[ZeroShot, Examples]]
@@ -29,21 +29,21 @@ class Held:
     batch: int  # no larger than a part of a step's, which is known to fit in memory
 
 
-def render_validation(encoder: Encoder, modality: Modality, suite: Suite | None, recipe: Recipe) -> Held:
+def render_validation(encoder: Encoder, modality: Modality, suite: Suite | None, recipe: Recipe) -> ValidationSet:
     """Renders the validation examples once. The ball is the recipe's, or 4/255 (video 2/255) if it has none."""
     parts, box = {}, encoder.boxes[modality]
     for subset, name in (("seen", "clean"), ("unseen", "unseen")):
-        task = validation_task(modality, suite, subset)
+        task = make_validation_task(modality, suite, subset)
         if task is not None:
             head = zero_shot(encoder, modality, task.classes, task.templates)
             size = task.size("val")
             n = recipe.validation if size is None else min(size, recipe.validation)
             parts[name] = head, task.load(box, 0, n, "val")
     eps = parse_eps(recipe.eps) or Fraction(2 if modality == "video" else 4, 255)
-    return Held(parts, ball_of(Threat("linf", eps), box), min(CHUNK, recipe.batch // recipe.accumulate))
+    return ValidationSet(parts, ball_of(Threat("linf", eps), box), min(CHUNK, recipe.batch // recipe.accumulate))
 
 
-def validate(data: Held, device: torch.device) -> dict[str, float]:
+def validate(data: ValidationSet, device: torch.device) -> dict[str, float]:
     """Shares correct: "clean" and "unseen" without a perturbation, "robust" of the clean part under PGD-10."""
     found = {}
     for name, (head, part) in data.parts.items():
@@ -69,6 +69,6 @@ def _correct(head: ZeroShot, x: Tensor, y: Tensor, ball: Ball, noise: Tensor | N
         clean = margin(head(x), y) > 0
     if noise is None:
         return clean, clean
-    x_adv = adversarial(x, lambda v: -margin(head(v), y), ball, noise=noise, steps=10, step=0.25)
+    x_adv = attack_batch(x, lambda v: -margin(head(v), y), ball, noise=noise, steps=10, step=0.25)
     with torch.no_grad():
         return clean, clean & (margin(head(x_adv), y) > 0)

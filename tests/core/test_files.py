@@ -19,7 +19,7 @@ from rlbench.core.files import TEMPORARY, clear, host, is_stale, locked, place, 
 from rlbench.core.processes import command
 from rlbench.engine.block import inputs
 from rlbench.engine.run.workers import Pool
-from rlbench.store import records
+from rlbench.store import store as stores
 from rlbench.store.store import Store
 
 BOX = Box(shape=(1, 8, 8))
@@ -128,10 +128,10 @@ def test_a_cache_that_is_no_folder(tmp_path: Path, caplog) -> None:
 def test_the_cache_makes_room_for_what_must_be_kept(tmp_path: Path, monkeypatch) -> None:
     store = Store(tmp_path)
     place(store.inputs / "a.zst", b"0" * 99)
-    monkeypatch.setattr(records, "place", lambda *a, **o: full() if store.inputs.exists() else place(*a, **o))
+    monkeypatch.setattr(stores, "place", lambda *a, **o: full() if store.inputs.exists() else place(*a, **o))
     store.prepare()
     assert not store.inputs.exists()
-    monkeypatch.setattr(records, "place", full)
+    monkeypatch.setattr(stores, "place", full)
     with pytest.raises(StoreError, match=r"can't write .*: No space left on device; free some space") as refused:
         store.prepare()
     assert "\n" not in str(refused.value)

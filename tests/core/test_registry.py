@@ -44,7 +44,7 @@ def test_an_unknown_name_gets_a_hint() -> None:
         ({"steps": "many"}, "steps is 'many'; it must be a whole number"),
         ({"steps": True}, "must be a whole number"),
         ({"steps": 2.5}, "must be a whole number"),
-        ({"rate": "x"}, "must be a number"),
+        ({"rate": "x"}, "must be a finite number"),
         ({"loss": "dlr"}, "must be one of ce, margin"),
         ({"names": ["a", 1]}, "names is"),
     ],

@@ -116,7 +116,7 @@ def test_a_field_at_its_default_is_the_same_column(tmp_path) -> None:
         ("attack: pgd,", "attack: pgd, steps: -1,", 9, "steps: "),
         ("attack: pgd,", "attack: pgd, steps: 3, steps: 4,", 9, "steps: stands twice"),
         ("attack: pgd, norm: linf,", "attack: pgd,", 9, "perturbations: attack 'pgd' needs the key 'norm'"),
-        ("norm: linf,", "norm: l1,", 9, "norm: no norm named 'l1'"),
+        ("norm: linf,", "norm: l1,", 9, "norm: 'l1'; it must be one of linf, l2"),
         ("[8/255, 2/255]", "4/0", 9, "eps: '4/0'; it must be a fraction or number"),
         ("[8/255, 2/255]", "[8/255,\n      -1]", 10, "eps: -1; it must not be negative"),
         ("[8/255, 2/255]", "abc", 9, "eps: 'abc'; it must be a fraction or number"),

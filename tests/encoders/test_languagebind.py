@@ -238,7 +238,7 @@ def test_a_card_names_a_folder_or_the_hub(tmp_path, monkeypatch) -> None:
         load_encoder(str(tmp_path), "thermal")
     cached = tmp_path / "models--LanguageBind--LanguageBind_Thermal" / "snapshots" / "abc123"
     published(cached, "thermal")
-    monkeypatch.setattr(hub, "fetched", lambda repo, revision=None: cached)
+    monkeypatch.setattr(hub, "fetch", lambda repo, revision=None: cached)
     backbone["modalities"] = {"thermal": {"hub": "LanguageBind/LanguageBind_Thermal"}}
     (tmp_path / "card.yaml").write_text(yaml.safe_dump(card))
     encoder = load_encoder(str(tmp_path), "thermal")

@@ -6,11 +6,12 @@ import json
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
+from shutil import copytree
 
 import numpy as np
 import pytest
 import torch
-from hub_models import checkpoint, clap, clip, ears, processor, siglip, words
+from hub_models import PROCESSORS, checkpoint, clap, clip, ears, processor, siglip, words
 from huggingface_hub import constants
 from PIL import Image
 from safetensors.torch import load_file, save_file
@@ -115,9 +116,11 @@ def test_the_waveform_s_gradient_in_float64(tmp_path) -> None:
 def test_the_preparation_is_part_of_a_checkpoint_s_identity(tmp_path) -> None:
     """Of one file of weights; where the folder lies is not."""
     found = {}
+    (tmp_path / "origin").mkdir()
+    checkpoint(tmp_path / "origin", "clip")
     for name, said in {"a": {}, "same": {}, "resample": {"resample": 2}, "mean": {"image_mean": [0.1] * 3}}.items():
-        (tmp_path / name).mkdir()
-        checkpoint(tmp_path / name, "clip", **said)
+        copytree(tmp_path / "origin", tmp_path / name)
+        processor(tmp_path / name, **{**PROCESSORS["clip"], **said})
         source = f"hf:{tmp_path / name}"
         found[name] = identify(load_encoder(source), resolve(source), "image")
     assert found["a"] == found["same"] and found["a"] not in (found["resample"], found["mean"])

@@ -16,7 +16,9 @@ from rlbench.core.suite import load_suite
 from rlbench.encoders.models import resolve
 from rlbench.engine import cells
 from rlbench.engine.block.evaluate import prepare
+from rlbench.engine.cells import keys as cell_keys
 from rlbench.engine.run.runner import Progress, execute, plan, run
+from rlbench.store.keys import record_key
 from rlbench.store.records import read_records
 
 
@@ -57,7 +59,7 @@ def test_an_edited_plugin_is_run_again(tmp_path: Path, monkeypatch: pytest.Monke
     suite = load_suite(suite_file(tmp_path, 40, "broken"))
     one = next(p for p in suite.perturbations if "broken" in str(p))
     before = cells.cell_key({}, suite, one)
-    monkeypatch.setattr(cells, "source_hash", lambda module: "edited" if module == __name__ else "")
+    monkeypatch.setattr(cell_keys, "source_hash", lambda module: "edited" if module == __name__ else "")
     assert cells.cell_key({}, suite, one) != before
 
 
@@ -75,7 +77,7 @@ def test_a_key_changes_with_all_that_numbers_depend_on(tmp_path: Path) -> None:
     assert len(set(keys)) == len(keys)
     renamed = replace(suite, name="other", version=2, summary="", path="elsewhere", examples=7)
     assert [cells.cell_key(subject, renamed, p) for p in suite.perturbations] == keys[: len(suite.perturbations)]
-    assert cells.record_key(keys[0], 5) != cells.record_key(keys[0], 6)
+    assert record_key(keys[0], 5) != record_key(keys[0], 6)
 
 
 def _children() -> list[int]:

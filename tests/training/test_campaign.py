@@ -12,7 +12,7 @@ from rlbench.core.files import LOCK, locked
 from rlbench.encoders.cards import read_card
 from rlbench.encoders.models import resolve
 from rlbench.training.bundle import bundle
-from rlbench.training.campaign import Task, read_campaign, results, run_campaign
+from rlbench.training.campaign import CampaignRun, read_campaign, run_campaign, tabulate
 
 SMALL = "examples: 64, batch: 32, validation: 16, epochs: 1, attack_steps: 1"
 FILE = f"""
@@ -25,7 +25,7 @@ jobs:
 """
 
 
-def campaign(tmp_path: Path, text: str = FILE) -> list[Task]:
+def campaign(tmp_path: Path, text: str = FILE) -> list[CampaignRun]:
     (tmp_path / "c.yaml").write_text(text)
     return read_campaign(tmp_path / "c.yaml", tmp_path / "out")
 
@@ -72,7 +72,7 @@ def test_runs_are_made_once_tabled_and_bundled(tmp_path: Path) -> None:
     with pytest.raises(RLBenchError, match="2/thermal/fare exists: a finished run of another recipe"):
         run_campaign(campaign(tmp_path, FILE.replace("seed: 1", "seed: 2")), out, report=lambda *_: None)
 
-    table = results(tasks, out).splitlines()
+    table = tabulate(tasks, out).splitlines()
     assert len(table) == 2 + 3 and "seed=1" in table[-1] and "clean" in table[0]
 
     for name in ("fare", "other"):

@@ -15,15 +15,15 @@ from rlbench.core.errors import FieldError, UnknownName
 from rlbench.core.threat import violation
 from rlbench.encoders.models import load_encoder
 from rlbench.training import loop
-from rlbench.training.adversary import adversarial
-from rlbench.training.loop import Trainer, rate
-from rlbench.training.means import Means
+from rlbench.training.adversary import attack_batch
+from rlbench.training.loop import Trainer, compute_lr_factor
+from rlbench.training.means import ClassMeans
 from rlbench.training.prepare import prepare
-from rlbench.training.recipe import describe, load_recipe, methods
+from rlbench.training.recipe import describe, list_methods, load_recipe
 
 TINY = {"examples": 64, "epochs": 1, "batch": 32, "attack_steps": 1, "validation": 32}
 MODALITIES = ("image", "thermal", "audio", "video")
-STAGES = [(method, stage) for method, stages in methods().items() for stage in stages or (None,)]
+STAGES = [(method, stage) for method, stages in list_methods().items() for stage in stages or (None,)]
 
 
 def _trainer(method: str, stage: int | None = None, modality: str = "thermal", **overrides: object) -> Trainer:
@@ -31,7 +31,7 @@ def _trainer(method: str, stage: int | None = None, modality: str = "thermal", *
     if method == "languagebind":
         given["init"] = "random"
     run = prepare(load_recipe(method, stage, modality=modality, overrides=given), modality)
-    trainer = Trainer(run, Accelerator(cpu=True), Means())
+    trainer = Trainer(run, Accelerator(cpu=True), ClassMeans())
     trainer.start(0)
     return trainer
 
@@ -47,13 +47,13 @@ def _metrics(folder: Path) -> list[dict]:
 @pytest.mark.parametrize(("method", "stage"), STAGES)
 def test_every_recipe_loads_for_every_modality(method: str, stage: int | None) -> None:
     recipes = {m: load_recipe(method, stage, modality=m) for m in MODALITIES}
-    assert all(recipe.made.needs and recipe.backbone == "mini" for recipe in recipes.values())
-    if "f_adv" in recipes["image"].made.needs:
+    assert all(recipe.objective_plugin.needs and recipe.backbone == "mini" for recipe in recipes.values())
+    if "f_adv" in recipes["image"].objective_plugin.needs:
         assert (recipes["image"].eps, recipes["video"].eps) == ("4/255", "2/255")
 
 
 def test_the_last_stage_is_the_default_and_all_methods_are_as_long() -> None:
-    assert methods()["rlbind"] == (1, 2) and methods()["fare"] == ()
+    assert list_methods()["rlbind"] == (1, 2) and list_methods()["fare"] == ()
     two, one = (load_recipe("rlbind", stage, modality="image") for stage in (2, 1))
     assert load_recipe("rlbind", modality="image") == two
     for method in ("fare", "tecoa", "pmg-aft", "agft", "advflyp"):
@@ -63,9 +63,9 @@ def test_the_last_stage_is_the_default_and_all_methods_are_as_long() -> None:
 
 def test_overrides_reach_the_recipe_and_its_objective() -> None:
     recipe = load_recipe("rlbind", 2, modality="audio", overrides={"lr": 1, "objective.tau": 3, "objective.clean": 0})
-    assert recipe.lr == 1 and (recipe.made.tau, recipe.made.clean) == (3, 0)
-    assert load_recipe("tecoa", modality="audio", overrides={"objective.scale": 7}).made.scale == 7
-    assert load_recipe("tecoa", modality="audio", overrides={"objective": "infonce"}).made.needs == {"f"}
+    assert recipe.lr == 1 and (recipe.objective_plugin.tau, recipe.objective_plugin.clean) == (3, 0)
+    assert load_recipe("tecoa", modality="audio", overrides={"objective.scale": 7}).objective_plugin.scale == 7
+    assert load_recipe("tecoa", modality="audio", overrides={"objective": "infonce"}).objective_plugin.needs == {"f"}
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_overrides_reach_the_recipe_and_its_objective() -> None:
         ({"lrr": 1.0}, "did you mean 'lr'"),
         ({"lr": "fast"}, "lr is 'fast'"),
         ({"lr": 0.0}, "above 0"),
-        ({"lr": float("nan")}, "above 0"),
+        ({"lr": float("nan")}, "must be a finite number"),
         ({"epochs": 0}, "at least 1"),
         ({"warmup": 2.0}, "share"),
         ({"ema": 1.0}, "below 1"),
@@ -116,7 +116,7 @@ def test_a_run_says_where_it_starts() -> None:
 
 
 def test_the_rate_warms_up_and_ends_near_0() -> None:
-    rates = [rate(step, 100, 0.1) for step in range(100)]
+    rates = [compute_lr_factor(step, 100, 0.1) for step in range(100)]
     assert rates[0] == pytest.approx(0.1) and rates[9] == 1.0 and max(rates) == 1.0
     assert rates[10:] == sorted(rates[10:], reverse=True) and 0 < rates[-1] < 0.001
     assert rates[55] == pytest.approx(0.5)
@@ -130,7 +130,7 @@ def test_the_adversary_ascends_within_the_ball_to_its_corner() -> None:
     def loss(v: Tensor) -> Tensor:
         return (v - centre).square().flatten(1).sum(1)
 
-    near, far = (adversarial(x, loss, ball, noise=2 * noise - 1, steps=k, step=0.5) for k in (1, 6))
+    near, far = (attack_batch(x, loss, ball, noise=2 * noise - 1, steps=k, step=0.5) for k in (1, 6))
     assert violation(far, x, ball) is None and not far.requires_grad
     assert (loss(far) > loss(near)).all() and (loss(near) > loss(x)).all()
     assert torch.allclose(loss(far), loss((x + 8 / 255 * (x - centre).sign()).clamp(0, 1)), rtol=1e-3)
@@ -147,12 +147,12 @@ def test_the_inner_attack_ascends_its_own_loss_at_every_step(method, stage, moda
 
     def watched(x: Tensor, raised, ball: Ball, *, steps: int, **rest) -> Tensor:
         for k in range(steps + 1):
-            x_adv = adversarial(x, raised, ball, steps=k, **rest)
+            x_adv = attack_batch(x, raised, ball, steps=k, **rest)
             assert violation(x_adv, x, ball) is None and (x_adv - x).abs().max() > 0.4 * ball.radius
             means.append(raised(x_adv).mean().item())
         return x_adv
 
-    monkeypatch.setattr(loop, "adversarial", watched)
+    monkeypatch.setattr(loop, "attack_batch", watched)
     own = load_recipe(method, stage, modality=modality)
     for steps, length in ((3, 0.5), (own.attack_steps, own.attack_step)):
         means.clear()
@@ -166,7 +166,7 @@ def test_the_average_is_one_worked_out_by_hand() -> None:
     for k in range(4):
         trainer.step(k)
         own.append(_weights(trainer))
-    with trainer.result():
+    with trainer.result_weights():
         result = _weights(trainer)
     for name, last in trainer.tower.state_dict().items():
         by_hand = own[0][name]
@@ -210,11 +210,11 @@ def test_replayed_examples_have_no_labels_and_their_own_weight() -> None:
 
 def test_means_join_classes_by_name() -> None:
     """Two modalities that share a class; a class that none has seen keeps its anchor."""
-    means, anchors = Means(), torch.eye(3)
+    means, anchors = ClassMeans(), torch.eye(3)
     dog, cat, owl = (Label(name, name) for name in ("dog", "cat", "owl"))
     means.update("image", [dog, cat], torch.tensor([[3.0, 4.0, 0.0], [0.0, 0.0, 2.0]]), torch.tensor([0, 1]))
     means.update("audio", [owl, dog], torch.tensor([[0.0, 5.0, 0.0]]), torch.tensor([1]))
     expected = normalize(torch.tensor([[0.3, 0.9, 0.0], [0.0, 0.0, 1.0], [0.0, 0.0, 1.0]]), dim=1)
-    assert torch.allclose(means.of([dog, cat, owl], anchors), expected)
+    assert torch.allclose(means.look_up([dog, cat, owl], anchors), expected)
     means.update("image", [dog], torch.tensor([[0.0, 0.0, 1.0]]), torch.tensor([0]))
     assert torch.allclose(means.rows["dog"]["image"], torch.tensor([0.54, 0.72, 0.1]))

@@ -14,12 +14,12 @@ from torch.utils.data import DataLoader
 from rlbench.core import Box, Suite, registry
 from rlbench.core.errors import FieldError
 from rlbench.encoders.models import load_encoder
-from rlbench.training import pool as pools
-from rlbench.training.data import Batches, Part
-from rlbench.training.examples import Pool, part, pool
+from rlbench.training import examples as module
+from rlbench.training.data import Batches, MicroBatch
+from rlbench.training.examples import TrainSet, choose_crop, load_train_set
 from rlbench.training.loop import Trainer
 from rlbench.training.lora import inject, merge
-from rlbench.training.means import Means
+from rlbench.training.means import ClassMeans
 from rlbench.training.prepare import prepare
 from rlbench.training.recipe import Recipe, load_recipe
 from rlbench.training.run import train
@@ -52,7 +52,7 @@ def _task(tree: Path):
     return registry.make("task", "image-folder", {"data": str(tree), "holdout": 0})
 
 
-def _same(first: list[Part], second: list[Part]) -> bool:
+def _same(first: list[MicroBatch], second: list[MicroBatch]) -> bool:
     whole = [
         [torch.cat([getattr(p, name) for p in parts]) for name in ("x", "y", "noise", "template")]
         for parts in (first, second)
@@ -63,7 +63,7 @@ def _same(first: list[Part], second: list[Part]) -> bool:
 def test_a_random_part_lies_in_the_picture_and_has_its_area_and_aspect() -> None:
     g = np.random.default_rng(0)
     for width, height in ((100, 80), (37, 61), (300, 20), (1, 1)):
-        found = np.array([part(width, height, 0.25, g.random(4).tolist()) for _ in range(500)])
+        found = np.array([choose_crop(width, height, 0.25, g.random(4).tolist()) for _ in range(500)])
         w, h = found[:, 2] - found[:, 0], found[:, 3] - found[:, 1]
         assert (found >= 0).all() and (found[:, 2] <= width).all() and (found[:, 3] <= height).all()
         assert (w / h > 3 / 4 - 1e-6).all() and (w / h < 4 / 3 + 1e-6).all()
@@ -72,18 +72,18 @@ def test_a_random_part_lies_in_the_picture_and_has_its_area_and_aspect() -> None
         if width == 100:
             assert area.min() > 0.25 - 1e-6 and area.mean() == pytest.approx(0.625, abs=0.03)
             assert found[:, 0].min() < 1 and found[:, 2].max() > 99
-    assert part(40, 40, 1.0, [0.3, 0.5, 0.5, 0.5]) == pytest.approx((0, 0, 40, 40))
+    assert choose_crop(40, 40, 1.0, [0.3, 0.5, 0.5, 0.5]) == pytest.approx((0, 0, 40, 40))
 
 
 def test_crops_are_of_the_whole_picture_at_its_own_size(tree) -> None:
     """Red grows by 3 a pixel and green by 4: from the pixels of a crop follow its place, size and mirroring."""
-    data = pool(_task(tree), BOX, 20, whole=True, read=_quiet)
+    data = load_train_set(_task(tree), BOX, 20, whole=True, read=_quiet)
     assert data.x is None and (data.size, data.epoch) == (10, 20)
     draws = torch.rand(10, 4, generator=torch.Generator().manual_seed(0))
-    x, y = data.crops(torch.arange(10), 0.2, draws)
+    x, y = data.take_crops(torch.arange(10), 0.2, draws)
     assert x.shape == (10, 3, 24, 24) and x.dtype == torch.uint8 and y.tolist() == [0, 1] * 5
     for pixels, label, u in zip(x.numpy().astype(float), y.tolist(), draws.tolist(), strict=True):
-        left, top, right, bottom = part(80, 60, 0.2, u)
+        left, top, right, bottom = choose_crop(80, 60, 0.2, u)
         middle = pixels[:, 6:18, 6:18]
         assert middle[0].mean() / 3 + 0.5 == pytest.approx((left + right) / 2, abs=0.5)
         assert middle[1].mean() / 4 + 0.5 == pytest.approx((top + bottom) / 2, abs=0.5)
@@ -95,22 +95,22 @@ def test_crops_are_of_the_whole_picture_at_its_own_size(tree) -> None:
 def test_a_world_is_cropped_at_the_boxs_pixels() -> None:
     """All frames of a clip alike; a crop of everything changes nothing."""
     world = registry.make("task", "video-world", {})
-    data = pool(world, Box(shape=(3, 8, 32, 32)), 4, whole=True, read=_quiet)
+    data = load_train_set(world, Box(shape=(3, 8, 32, 32)), 4, whole=True, read=_quiet)
     plain = data.take(torch.arange(4))
-    whole, y = data.crops(torch.arange(4), 1.0, torch.full((4, 4), 0.5))
+    whole, y = data.take_crops(torch.arange(4), 1.0, torch.full((4, 4), 0.5))
     assert torch.equal(whole, plain[0]) and torch.equal(y, plain[1])
     still = replace(data, x=plain[0][:, :, :1].expand(-1, -1, 8, -1, -1))
-    cut, _ = still.crops(torch.arange(4), 0.2, torch.rand(4, 4, generator=torch.Generator().manual_seed(1)))
+    cut, _ = still.take_crops(torch.arange(4), 0.2, torch.rand(4, 4, generator=torch.Generator().manual_seed(1)))
     assert torch.equal(cut, cut[:, :, :1].expand_as(cut)) and not torch.equal(cut, still.x)
 
 
 @pytest.mark.parametrize("whole", [True, False])
 def test_batches_do_not_depend_on_processes_parts_loaders_or_memory(tree, whole, monkeypatch) -> None:
     task, recipe = _task(tree), CROPS if whole else replace(CROPS, crop=0.0)
-    held = pool(task, BOX, 20, whole=whole, read=_quiet)
+    held = load_train_set(task, BOX, 20, whole=whole, read=_quiet)
     one = Batches(held, recipe, "image", 8)
-    monkeypatch.setattr(pools, "LIMIT", 0)
-    asked = pool(task, BOX, 20, read=_quiet)
+    monkeypatch.setattr(module, "LIMIT", 0)
+    asked = load_train_set(task, BOX, 20, read=_quiet)
     assert asked.x is None and (held.x is None) == whole
     for step in (0, 1, 3):
         first = one[step]
@@ -126,7 +126,7 @@ def test_batches_do_not_depend_on_processes_parts_loaders_or_memory(tree, whole,
 
 def test_mirroring_exchanges_left_and_right_of_about_half_of_the_examples(tree) -> None:
     """Red grows to the right and green downward in every picture of the tree."""
-    data = pool(_task(tree), BOX, 20, read=_quiet)
+    data = load_train_set(_task(tree), BOX, 20, read=_quiet)
     batches = Batches(data, replace(CROPS, crop=0.0, roll=0, batch=20), "image", 20)
     x = torch.cat([part.x.float() for step in range(4) for part in batches[step]])
     rightward, downward = x[:, 0, :, -1] - x[:, 0, :, 0], x[:, 1, -1] - x[:, 1, 0]
@@ -137,7 +137,7 @@ def test_mirroring_exchanges_left_and_right_of_about_half_of_the_examples(tree) 
 
 def test_every_example_comes_as_often_in_an_epoch(tree) -> None:
     """An epoch of 20 goes twice through ten examples; one that is shorter than a batch goes round."""
-    data = pool(_task(tree), BOX, 20, read=_quiet)
+    data = load_train_set(_task(tree), BOX, 20, read=_quiet)
     batches = Batches(data, replace(CROPS, batch=10), "image", 10)
     for epoch in range(2):
         rows = torch.cat([batches.rows(2 * epoch + k) for k in range(2)])
@@ -150,11 +150,11 @@ def test_only_units_of_which_eight_bits_are_enough_are_held_in_bytes() -> None:
     world = registry.make("task", "audio-world", {})
     mel, wave = Box(shape=(1, 64, 64), unit="log-mel"), Box(shape=(1, 8000), low=-1.0, unit="waveform")
     for box, kind in ((mel, torch.uint8), (wave, torch.float32)):
-        data: Pool = pool(world, box, 3, read=_quiet)
+        data: TrainSet = load_train_set(world, box, 3, read=_quiet)
         x = data.take(torch.tensor([2, 0]))[0]
         assert x.dtype == kind
         exact = world.load(box, 0, 3, "train").x[[2, 0]]
-        assert (data.unit(x) - exact).abs().max() <= (0.5 / 255 + 1e-6 if kind == torch.uint8 else 0)
+        assert (data.dequantise(x) - exact).abs().max() <= (0.5 / 255 + 1e-6 if kind == torch.uint8 else 0)
 
 
 def test_a_tree_trains_with_crops_and_loaders(tree, tmp_path) -> None:
@@ -181,7 +181,7 @@ def test_a_tree_trains_with_crops_and_loaders(tree, tmp_path) -> None:
 
 def _trainer(**overrides: object) -> Trainer:
     recipe = load_recipe("fare", modality="thermal", overrides={**TINY, "lora": 4, **overrides})
-    trainer = Trainer(prepare(recipe, "thermal"), Accelerator(cpu=True), Means())
+    trainer = Trainer(prepare(recipe, "thermal"), Accelerator(cpu=True), ClassMeans())
     trainer.start(0)
     return trainer
 
@@ -195,7 +195,7 @@ def test_low_rank_updates_alone_are_trained_and_merged_into_the_result(tmp_path)
         trainer.step(k)
     state, x = {k: v.clone() for k, v in trainer.tower.state_dict().items()}, torch.rand(4, 1, 32, 32)
     apart = trainer.tower(x)
-    with trainer.result():
+    with trainer.result_weights():
         result = {name: value.clone() for name, value in trainer.tower.state_dict().items()}
         assert torch.allclose(trainer.tower(x), apart, atol=1e-5)
     assert {name: value.shape for name, value in result.items()} == {name: v.shape for name, v in before.items()}

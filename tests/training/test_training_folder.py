@@ -15,7 +15,7 @@ from rlbench.core.suite import load_suite
 from rlbench.training import folder as module
 from rlbench.training import state
 from rlbench.training.rehearsal import rehearse
-from rlbench.training.run import recipes_of, run_folder, train
+from rlbench.training.run import load_recipes, open_run_folder, train
 
 TINY = {"examples": 32, "epochs": 2, "batch": 32, "validate": 1, "attack_steps": 1, "validation": 16}
 THERMAL = {"modalities": ["thermal"], "overrides": TINY}
@@ -26,8 +26,8 @@ class Killed(BaseException):
 
 
 def made(out: Path, **changes: object) -> module.RunFolder:
-    recipes = recipes_of("languagebind", ["thermal"], None, "mini", None, {**TINY, **changes})
-    return run_folder("languagebind", recipes, None, out)
+    recipes = load_recipes("languagebind", ["thermal"], None, "mini", None, {**TINY, **changes})
+    return open_run_folder("languagebind", recipes, None, out)
 
 
 def test_a_folder_is_new_unfinished_or_another_s(tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def _kill_at(k: int, monkeypatch) -> list[str]:
 
     for change in ("replace", "unlink"):
         monkeypatch.setattr(os, change, count(change, getattr(os, change)))
-    for name in ("create", "log", "forget", "claim"):
+    for name in ("create", "log", "drop_steps", "claim"):
         monkeypatch.setattr(module.RunFolder, name, count(name, getattr(module.RunFolder, name)))
     return done
 

@@ -73,7 +73,7 @@ def test_a_run_is_reproducible_and_its_folder_is_a_model(tmp_path) -> None:
 def test_the_best_weights_are_beside_the_last(tmp_path, monkeypatch) -> None:
     """By robust validation accuracy, the first one of equals; both are models."""
     shares = iter([0.1, 0.3, 0.3, 0.2])
-    monkeypatch.setattr(training, "validated", lambda data, device: {"clean": 0.5, "robust": next(shares)})
+    monkeypatch.setattr(training, "validate", lambda data, device: {"clean": 0.5, "robust": next(shares)})
     out = train("fare", out=tmp_path / "a", overrides={**TINY, "epochs": 2, "validate": 1}, **THERMAL)
     last, best = (resolve(str(path)).weights["thermal"] for path in (out, out / "best"))
     assert (last.trained["step"], last.trained["validation"]["robust"]) == (4, 0.2)

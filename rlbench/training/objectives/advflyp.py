@@ -7,7 +7,15 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from rlbench.core.registry import register
-from rlbench.training.objectives.terms import between, infonce, kl, log_p, not_negative, positive, require
+from rlbench.training.objectives.terms import (
+    check_not_negative,
+    check_positive,
+    infonce,
+    kl,
+    log_p,
+    require,
+    squared_distance,
+)
 from rlbench.training.types import Batch, Need
 
 
@@ -31,8 +39,8 @@ class AdvFLYP:
     predictions: float = 1.0
 
     def __post_init__(self) -> None:
-        positive(self, "scale")
-        not_negative(self, "features", "predictions")
+        check_positive(self, "scale")
+        check_not_negative(self, "features", "predictions")
 
     @property
     def needs(self) -> frozenset[Need]:
@@ -42,7 +50,7 @@ class AdvFLYP:
         """InfoNCE(f') + features [d(f', f0') + d(f', f)] + predictions [KL(p(f0') || p(f')) + KL(p(f) || p(f'))]."""
         f0_adv = require(batch.f0_adv)
         p, p_adv, p0_adv = (log_p(g, batch.anchors, self.scale) for g in (f, f_adv, f0_adv))
-        near = self.features * (between(f_adv, f0_adv) + between(f_adv, f))
+        near = self.features * (squared_distance(f_adv, f0_adv) + squared_distance(f_adv, f))
         alike = self.predictions * (kl(p0_adv, p_adv) + kl(p, p_adv))
         return self.adversary_loss(f_adv, f, batch) + near + alike
 

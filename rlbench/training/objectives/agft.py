@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from rlbench.core.registry import register
-from rlbench.training.objectives.terms import log_p, positive, require
+from rlbench.training.objectives.terms import check_positive, log_p, require
 from rlbench.training.types import Batch, Need
 
 
@@ -28,7 +28,7 @@ class AGFT:
     soften: float = 0.4
 
     def __post_init__(self) -> None:
-        positive(self, "scale", "soften")
+        check_positive(self, "scale", "soften")
 
     @property
     def needs(self) -> frozenset[Need]:

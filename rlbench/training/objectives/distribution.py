@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from rlbench.core.registry import register
-from rlbench.training.objectives.terms import kl, log_p, positive, require
+from rlbench.training.objectives.terms import check_positive, kl, log_p, require
 from rlbench.training.types import Batch, Need
 
 
@@ -26,7 +26,7 @@ class Distribution:
     tau: float = 10.0
 
     def __post_init__(self) -> None:
-        positive(self, "tau")
+        check_positive(self, "tau")
 
     @property
     def needs(self) -> frozenset[Need]:

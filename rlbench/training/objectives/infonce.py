@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from rlbench.core.registry import register
-from rlbench.training.objectives.terms import infonce, positive
+from rlbench.training.objectives.terms import check_positive, infonce
 from rlbench.training.types import Batch, Need
 
 
@@ -26,7 +26,7 @@ class InfoNCE:
     scale: float = 20.0
 
     def __post_init__(self) -> None:
-        positive(self, "scale")
+        check_positive(self, "scale")
 
     @property
     def needs(self) -> frozenset[Need]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from rlbench.core.registry import register
-from rlbench.training.objectives.terms import ce, kl, log_p, not_negative, positive, require
+from rlbench.training.objectives.terms import ce, check_not_negative, check_positive, kl, log_p, require
 from rlbench.training.types import Batch, Need
 
 
@@ -29,8 +29,8 @@ class PMGAFT:
     clean: float = 1.0
 
     def __post_init__(self) -> None:
-        positive(self, "scale")
-        not_negative(self, "general", "clean")
+        check_positive(self, "scale")
+        check_not_negative(self, "general", "clean")
 
     @property
     def needs(self) -> frozenset[Need]:

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import log_softmax, normalize
 
 from rlbench.core.registry import register
-from rlbench.training.objectives.terms import ce, kl, log_p, not_negative, positive, require, retention
+from rlbench.training.objectives.terms import ce, check_not_negative, check_positive, kl, log_p, require, retention
 from rlbench.training.types import Batch, Need
 
 
@@ -46,8 +46,8 @@ class RLBind:
     tau: float = 10.0
 
     def __post_init__(self) -> None:
-        positive(self, "scale", "tau")
-        not_negative(self, "adversarial", "clean", "text", "means", "original")
+        check_positive(self, "scale", "tau")
+        check_not_negative(self, "adversarial", "clean", "text", "means", "original")
 
     @property
     def needs(self) -> frozenset[Need]:
@@ -58,7 +58,7 @@ class RLBind:
             needs.add("means")
         return frozenset(needs)
 
-    def aligned(self, f: Tensor, batch: Batch) -> Tensor:
+    def anchor_loss(self, f: Tensor, batch: Batch) -> Tensor:
         """d(f, A_y) -> (B,)."""
         anchor = batch.anchors[batch.y]
         if self.distance == "ce":
@@ -67,7 +67,7 @@ class RLBind:
             return self.scale * (1 - (normalize(f, dim=-1) * anchor).sum(1))
         return (f - anchor).square().sum(1)
 
-    def distributed(self, f: Tensor, batch: Batch) -> Tensor:
+    def distribution_loss(self, f: Tensor, batch: Batch) -> Tensor:
         """The distributional terms of f alone: text, means, original -> (B,)."""
         total = f.new_zeros(len(f))
         for weight, rows in ((self.text, batch.anchors), (self.means, batch.means)):
@@ -80,11 +80,11 @@ class RLBind:
 
     def loss(self, f: Tensor, f_adv: Tensor, batch: Batch) -> Tensor:
         """All terms."""
-        return self.aligned(f, batch) + self.distributed(f, batch) + self.adversary_loss(f_adv, f, batch)
+        return self.anchor_loss(f, batch) + self.distribution_loss(f, batch) + self.adversary_loss(f_adv, f, batch)
 
     def adversary_loss(self, f_adv: Tensor, f: Tensor, batch: Batch) -> Tensor:
         """The terms of f'."""
-        total = self.adversarial * self.aligned(f_adv, batch) + self.distributed(f_adv, batch)
+        total = self.adversarial * self.anchor_loss(f_adv, batch) + self.distribution_loss(f_adv, batch)
         if self.clean:
             p, p_adv = (log_p(g, batch.anchors, self.scale) for g in (f, f_adv))
             total = total + self.clean * kl(p, p_adv)

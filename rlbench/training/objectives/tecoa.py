@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from rlbench.core.registry import register
-from rlbench.training.objectives.terms import ce, not_negative, positive, require, retention
+from rlbench.training.objectives.terms import ce, check_not_negative, check_positive, require, retention
 from rlbench.training.types import Batch, Need
 
 
@@ -29,8 +29,8 @@ class TeCoA:
     tau: float = 10.0
 
     def __post_init__(self) -> None:
-        positive(self, "scale", "tau")
-        not_negative(self, "distil")
+        check_positive(self, "scale", "tau")
+        check_not_negative(self, "distil")
 
     @property
     def needs(self) -> frozenset[Need]:

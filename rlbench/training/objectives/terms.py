@@ -50,7 +50,7 @@ def retention(f: Tensor, f0: Tensor, batch: Batch, tau: float) -> Tensor:
     return kl(log_q(f0, batch.anchors, batch.y, tau), log_q(f, batch.anchors, batch.y, tau))
 
 
-def between(f: Tensor, other: Tensor) -> Tensor:
+def squared_distance(f: Tensor, other: Tensor) -> Tensor:
     """|n(f) - n(other)|^2 -> (B,)."""
     return (normalize(f, dim=-1) - normalize(other, dim=-1)).square().sum(1)
 
@@ -61,7 +61,7 @@ def infonce(f: Tensor, batch: Batch, s: float) -> Tensor:
     van den Oord et al., 2018, https://arxiv.org/abs/1807.03748; several positives as in Khosla et al., 2020,
     https://arxiv.org/abs/2004.11362. The mean over the rows of all processes is the loss of the whole batch.
     """
-    y, captions, rows = batch.everywhere(batch.y), batch.everywhere(batch.captions), batch.everywhere(f)
+    y, captions, rows = batch.gather(batch.y), batch.gather(batch.captions), batch.gather(f)
     positive = (batch.y[:, None] == y).float()
     target = positive / positive.sum(1, keepdim=True)
     there = cross_entropy(logits(f, captions, s), target, reduction="none")
@@ -75,7 +75,7 @@ def require(rows: Tensor | None) -> Tensor:
     return rows
 
 
-def not_negative(objective: object, *names: str) -> None:
+def check_not_negative(objective: object, *names: str) -> None:
     """Raises FieldError for a field that is negative, infinite or not a number."""
     for name in names:
         value = getattr(objective, name)
@@ -83,7 +83,7 @@ def not_negative(objective: object, *names: str) -> None:
             raise FieldError(f"objective: {name} is {value}; it must not be negative")
 
 
-def positive(objective: object, *names: str) -> None:
+def check_positive(objective: object, *names: str) -> None:
     """Raises FieldError for a field that is not above 0 and finite."""
     for name in names:
         value = getattr(objective, name)
