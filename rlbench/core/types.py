@@ -284,8 +284,8 @@ class Record:
     """Counts and provenance of one finished cell (encoder x task x perturbation).
 
     `key`: content hash of all that the numbers depend on, n included. A failed cell has `error` and no counts: it is
-    never robust. `perturbation`: as `store.perturbations.simplify` leaves it. `flags`: which examples are correct, n bits
-    in whole bytes, hexadecimal.
+    never robust. `perturbation`: without ladders (see `store.perturbations`). `flags`: which examples are correct, n
+    bits in whole bytes, hexadecimal.
     """
 
     key: str

@@ -1,8 +1,9 @@
 """Entries: what others claim of a model on a suite, as strict JSON (leaderboards/entries/*.json; docs/submit.md).
 
 {"entry": 2, "model": "rlbind:mini", "summary": "...", "source": "https://...", "suite": "thermal",
- "suite_version": 1, "checkpoint": "<sha256>", "claims": [{"perturbation": {"kind": "clean"}, "n": 500, "n_correct": 469,
- "protocol": "...", "data": "...", "anchors": "...", "flags": "<n bits in hexadecimal>"}], "provenance": {...}}
+ "suite_version": 1, "checkpoint": "<sha256>", "claims": [{"perturbation": {"kind": "clean"}, "n": 500,
+ "n_correct": 469, "protocol": "...", "data": "...", "anchors": "...", "flags": "<n bits in hexadecimal>"}],
+ "provenance": {...}}
 """
 
 from __future__ import annotations

@@ -207,7 +207,7 @@ def test_bounds_are_marked_and_never_ranked() -> None:
     assert {c["column"] for c in cells if c["bound"]} == {c for c in found.columns if "descending" in c}
     assert not any(c["tied_best"] for c in cells if c["bound"])
     assert table(*BOUNDS[4:]).scale == () and ranks(table(*BOUNDS[4:])) is None
-    only = [cell("a", "clean", 90), cell("b", "clean", 50), *(r for r in BOUNDS[4:] if "pgd" in r.perturbation)]
+    only = [cell("a", "clean", 90), cell("b", "clean", 50), *(r for r in BOUNDS[4:] if "pgd" in str(r.perturbation))]
     assert table(*only).scale == ()  # not by its clean accuracy
     assert not [s for s in scatters(found) if "descending" in s.column]
     assert {spec.what for spec in curves(found)} == {"worst"}

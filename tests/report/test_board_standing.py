@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
+from columns import column
 
 from rlbench.core import Record
 from rlbench.core.errors import UnknownName
@@ -35,7 +36,7 @@ def record(
         modality=modality,
         model=model,
         backbone="mini",
-        perturbation=perturbation,
+        perturbation=column(perturbation),
         n=100 if bits is None else len(bits),
         n_correct=None if bits is None else int(np.sum(bits)),
         error="crash" if bits is None else None,

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from stored import FACTS, KEY, block, key, record
 
+from rlbench.core import Clean
 from rlbench.core.errors import StoreError
 from rlbench.store.blocks import Block
 from rlbench.store.records import read_records, timeless
@@ -158,7 +159,7 @@ def test_a_read_only_folder_is_found_before_any_work(tmp_path: Path) -> None:
 
 
 def test_stores_that_contradict_each_other_are_not_merged(tmp_path: Path) -> None:
-    one = record(0, perturbation="clean")
+    one = record(0, perturbation=Clean())
     Store(tmp_path / "a").append(one)
     Store(tmp_path / "b").append(replace(one, provenance={**FACTS, "device": "cuda"}))
     Store(tmp_path / "c").append(replace(one, n_correct=8, flags="ff00"))
