@@ -27,14 +27,11 @@ Fields = tuple[tuple[str, Field], ...]  # sorted (name, value) pairs that differ
 
 @dataclass(frozen=True)
 class Threat:
-    """A threat model: norm and eps, untargeted and white-box. eps is for a box of range 1; a Ball scales it.
-
-    `sensors`: those attacked, of a task with several; its text leaves them out.
-    """
+    """A threat model: norm and eps, untargeted and white-box. eps is for a box of range 1; a Ball scales it."""
 
     norm: Norm
     eps: Fraction
-    sensors: tuple[str, ...] = ()
+    sensors: tuple[str, ...] = ()  # attacked, of a task with several; not in the text
 
     def __str__(self) -> str:
         """The column text: `linf 4/255`, `l2 0.5`."""
@@ -247,10 +244,7 @@ class Composed:
 
 @dataclass(frozen=True)
 class Worst:
-    """The worst case per example over a suite's attacks of this norm and eps or smaller, or a cascade of `attacks`.
-
-    `mode`: how the attacks run. A record's cascade does not repeat its attacks: their protocol hash stands for them.
-    """
+    """The worst case per example over a suite's attacks of this norm and eps or smaller, or a cascade of `attacks`."""
 
     threat: Threat
     attacks: tuple[Adversarial, ...] = ()
