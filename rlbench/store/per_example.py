@@ -89,14 +89,9 @@ def sources(records: Iterable[Record], paths: Iterable[str | Path]) -> dict[str,
 
 def example_ids(store: Store, records: Iterable[Record]) -> dict[object, list[str]]:
     """The ids of the examples of each set of data that a store has whole blocks of. Raises: StoreError."""
-    folders = [path.name for path in (store.path / "blocks").glob("*")]
     found: dict[object, list[str]] = {}
     for record in records:
         data = record.provenance.get("data")
-        key = next((name for name in folders if record_key(name, record.n) == record.key), None)
-        if key is None or data in found:
-            continue
-        blocks = [store.block(key, start, min(start + BLOCK, record.n)) for start in range(0, record.n, BLOCK)]
-        if all(block is not None for block in blocks):
-            found[data] = [str(name) for block in blocks if block for name in block.id]
+        if data not in found and (whole := blocks(record, [store.path])):
+            found[data] = [str(name) for block in whole for name in block.id]
     return found
