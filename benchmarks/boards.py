@@ -5,22 +5,23 @@ python benchmarks/boards.py [models [examples]]
 
 from __future__ import annotations
 
-import json
 import sys
-from dataclasses import asdict
+from fractions import Fraction
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import process_time
 
 import numpy as np
 
-from rlbench.core import Record
+from rlbench.core import Adversarial, Clean, Perturbation, Record, Threat, Worst
 from rlbench.report.boards import leaderboard
 from rlbench.report.site import page
 from rlbench.store.keys import content_hash
+from rlbench.store.lines import to_line
 
-ATTACKS = tuple(f"{name} linf {eps}/255" for name in ("pgd", "apgd-t") for eps in (2, 4, 8))
-COLUMNS = ("clean", *ATTACKS, *(f"worst linf {eps}/255" for eps in (2, 4, 8)))
+THREATS = tuple(Threat("linf", Fraction(eps, 255)) for eps in (2, 4, 8))
+ATTACKS = tuple(Adversarial(name, threat) for name in ("pgd", "apgd-t") for threat in THREATS)
+COLUMNS: tuple[Perturbation, ...] = (Clean(), *ATTACKS, *map(Worst, THREATS))
 
 
 def make_records(models: int, n: int) -> list[Record]:
@@ -36,8 +37,8 @@ def make_records(models: int, n: int) -> list[Record]:
     return found
 
 
-def _record(model: str, column: str, correct: np.ndarray) -> Record:
-    facts = {"protocol": column, "data": "d", "anchors": "a", "seed": 0, "checkpoint": model, "soundness": "sound"}
+def _record(model: str, column: Perturbation, correct: np.ndarray) -> Record:
+    facts = {"protocol": str(column), "data": "d", "anchors": "a", "seed": 0, "checkpoint": model, "soundness": "sound"}
     return Record(
         key=content_hash([model, column]),
         suite="synthetic",
@@ -62,7 +63,7 @@ def main() -> None:
     print(f"{models} models x {len(COLUMNS)} columns, n = {n}")  # noqa: T201
     with TemporaryDirectory() as folder:
         file = Path(folder) / "records.jsonl"
-        file.write_text("".join(json.dumps(asdict(record)) + "\n" for record in make_records(models, n)))
+        file.write_text("".join(to_line(record) + "\n" for record in make_records(models, n)))
         shapes = {
             "markdown": lambda: leaderboard.render(leaderboard.load(file), "t", baseline="model-000"),
             "csv": lambda: leaderboard.render(leaderboard.load(file), "t", baseline="model-000", format="csv"),

@@ -3,6 +3,7 @@
 import hashlib
 
 import numpy as np
+from columns import column
 
 from rlbench.core import Record
 
@@ -22,7 +23,7 @@ def made(model: str, perturbation: str, correct: np.ndarray, *, suite: str = "th
         modality="thermal",
         model=model,
         backbone="mini",
-        perturbation=perturbation,
+        perturbation=column(perturbation),
         n=len(correct),
         n_correct=int(correct.sum()),
         error=None,

@@ -1,10 +1,11 @@
 """Blocks and records of a store that no run made."""
 
 from dataclasses import replace
+from fractions import Fraction
 
 import numpy as np
 
-from rlbench.core import Record
+from rlbench.core import Adversarial, Record, Threat
 from rlbench.store.blocks import Block
 
 KEY = "0123456789abcdef"
@@ -32,6 +33,13 @@ def key(i: int) -> str:
 
 def record(i: int = 0, **changes: object) -> Record:
     values = dict(suite="s", suite_version=1, task="t", modality="image", model="m:mini", backbone="mini")
-    counts = dict(perturbation=f"pgd linf {i}/255", n=10, n_correct=5, error=None, forwards=7, backwards=6)
+    counts = dict(
+        perturbation=Adversarial("pgd", Threat("linf", Fraction(i, 255))),
+        n=10,
+        n_correct=5,
+        error=None,
+        forwards=7,
+        backwards=6,
+    )
     facts = {**FACTS, "seconds": 1.0}
     return replace(Record(key=key(i), flags="f800", provenance=facts, **values, **counts), **changes)

@@ -27,8 +27,8 @@ def suite_file(folder: Path, examples: int = 40, attack: str = "fgsm") -> str:
 
 
 def counts(records: list[Record]) -> dict[str, int | None]:
-    return {record.perturbation: record.n_correct for record in records}
+    return {str(record.perturbation): record.n_correct for record in records}
 
 
 def same(records: list[Record]) -> list[Record]:
-    return sorted((timeless(record) for record in records), key=lambda record: record.perturbation)
+    return sorted((timeless(record) for record in records), key=lambda record: str(record.perturbation))

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import fields
 from math import ceil
 from typing import TYPE_CHECKING, TextIO
 
@@ -26,6 +26,7 @@ from rlbench.core.errors import printable
 
 if TYPE_CHECKING:
     from rlbench.core import Record
+    from rlbench.engine.plan.types import PlannedCell
     from rlbench.report.boards.scores import Score, Table
     from rlbench.training.loop import Step
 
@@ -125,13 +126,24 @@ def _transpose(table: Table, *, folded: bool = False) -> RichTable:
         grid.add_column(row.model.replace(":", ":\n") if folded else row.model, justify="right")
     for column in table.columns:
         cells = (_cell(row.scores.get(column), folded=folded) for row in table.rows)
-        grid.add_row(Text(column), *cells, style="bold" if column.startswith("worst ") else "")
+        grid.add_row(Text(column), *cells, style="bold" if column.is_worst else "")
     return grid
 
 
 def records_json(records: Iterable[Record]) -> str:
     """The records as a JSON array."""
-    return as_json(asdict(record) for record in records)
+    return cells_json(records)
+
+
+def cells_json(cells: Iterable[Record | PlannedCell]) -> str:
+    """Records or planned cells as a JSON array, their perturbations as text and as fields."""
+    from rlbench.store.perturbations import to_mapping
+
+    kept = [{one.name: getattr(cell, one.name) for one in fields(cell)} for cell in cells]
+    return as_json(
+        {**values, **to_mapping(cell.perturbation), "perturbation": str(cell.perturbation)}
+        for cell, values in zip(cells, kept, strict=True)
+    )
 
 
 def results(records: Sequence[Record], out: Console) -> None:
@@ -173,8 +185,9 @@ def describe_recalls(record: Record) -> dict[str, str]:
     """A record's recalls in %, bounds with ≤ (see `recalls`); empty if it has none."""
     from rlbench.report.boards.recall import recalls
 
-    shown = {name: text for name, text in recalls(asdict(record) | dict(record.provenance)).items() if "R@" in name}
-    return {"model": record.model, "retrieval, %": record.perturbation, **shown} if shown else {}
+    facts = {"n": record.n, "task": record.task, **record.provenance}
+    shown = {name: text for name, text in recalls(facts, record.perturbation).items() if "R@" in name}
+    return {"model": record.model, "retrieval, %": str(record.perturbation), **shown} if shown else {}
 
 
 Advance = Callable[[str, int, int, str], None]  # what is running, done, total, and a remark

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rlbench.cli.console import clock
+from rlbench.core import Corrupted
 from rlbench.engine.plan.types import Pair, Plan, PlannedCell
 
 LEFT = ("suite", "model", "cell")
@@ -66,12 +67,11 @@ def _cells(cells: Sequence[PlannedCell], *, piloted: bool) -> Table:
     table = _grid(("cell", "blocks done", *PASSES, "+- points"))
     rows: dict[tuple[str, float], list[PlannedCell]] = {}
     for cell in cells:
-        name, _, last = cell.perturbation.rpartition(" ")
-        severity = last in "12345" and " " not in name
-        rows.setdefault((name if severity else cell.perturbation, cell.half_width), []).append(cell)
+        name = cell.perturbation.call if isinstance(cell.perturbation, Corrupted) else str(cell.perturbation)
+        rows.setdefault((name, cell.half_width), []).append(cell)
     for (name, half), group in rows.items():
         done = f"{sum(c.done for c in group)} of {sum(c.blocks for c in group)}"
-        many = f"{name}, {len(group)} severities" if len(group) > 1 else group[0].perturbation
+        many = f"{name}, {len(group)} severities" if len(group) > 1 else str(group[0].perturbation)
         table.add_row(many, done, *_passes(group, piloted=piloted), f"{100 * half:.1f}")
     return table
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -122,7 +121,7 @@ def run(
         plan_view.plan(plan, terminal, by_cell=dry_run)
     if dry_run:
         if as_json:
-            click.echo(console.as_json(asdict(cell) for cell in plan.cells))
+            click.echo(console.cells_json(plan.cells))
         return
     try:
         with console.progress(quiet=quiet) as advance:

@@ -31,6 +31,7 @@ class Threat:
 
     norm: Norm
     eps: Fraction
+    sensors: tuple[str, ...] = ()  # attacked, of a task with several; not in the text
 
     def __str__(self) -> str:
         """The column text: `linf 4/255`, `l2 0.5`."""
@@ -203,20 +204,31 @@ class Adversarial:
     ladder: tuple[Fraction, ...] = ()
     descending: bool = False
 
+    @property
+    def call(self) -> str:
+        """The attack with its fields: `pgd(steps=3)`."""
+        return _call(self.attack, self.fields)
+
     def __str__(self) -> str:
-        return f"{_call(self.attack, self.fields)} {self.threat}{' descending' * self.descending}"
+        return f"{self.call} {self.threat}{' descending' * self.descending}"
 
 
 @dataclass(frozen=True)
 class Corrupted:
-    """A corruption at a severity, 1..5."""
+    """A corruption at a severity, 1..5. `sensors`: those corrupted, of a task with several."""
 
     corruption: str
     severity: int
     fields: Fields = ()
+    sensors: tuple[str, ...] = ()
+
+    @property
+    def call(self) -> str:
+        """The corruption with its fields: `fog(kind=thick)`."""
+        return _call(self.corruption, self.fields)
 
     def __str__(self) -> str:
-        return f"{_call(self.corruption, self.fields)} {self.severity}"
+        return f"{self.call} {self.severity}"
 
 
 @dataclass(frozen=True)
@@ -236,10 +248,10 @@ class Worst:
 
     threat: Threat
     attacks: tuple[Adversarial, ...] = ()
-    descending: bool = False
+    mode: Mode = "standalone"
 
     def __str__(self) -> str:
-        return f"worst {self.threat}{' descending' * self.descending}"
+        return f"worst {self.threat}{' descending' * (self.mode == 'descending')}"
 
 
 Perturbation = Clean | Adversarial | Corrupted | Composed | Worst
@@ -266,7 +278,8 @@ class Record:
     """Counts and provenance of one finished cell (encoder x task x perturbation).
 
     `key`: content hash of all that the numbers depend on, n included. A failed cell has `error` and no counts: it is
-    never robust. `flags`: which examples are correct, n bits in whole bytes, hexadecimal.
+    never robust. `perturbation`: without ladders (see `store.perturbations`). `flags`: which examples are correct, n
+    bits in whole bytes, hexadecimal.
     """
 
     key: str
@@ -276,7 +289,7 @@ class Record:
     modality: Modality
     model: str
     backbone: str
-    perturbation: str
+    perturbation: Perturbation
     n: int
     n_correct: int | None
     error: str | None

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path, PurePath
 from tempfile import TemporaryDirectory
@@ -17,6 +16,7 @@ from rlbench.core.suite import load_suites
 from rlbench.encoders.models import resolve_plain
 from rlbench.gate.regression import Policy, Report, gate, place
 from rlbench.store.columns import reading_order
+from rlbench.store.lines import to_line
 from rlbench.store.per_example import example_ids
 from rlbench.store.records import read_records, timeless
 from rlbench.store.store import Store
@@ -147,7 +147,7 @@ def _by_file(path: Path, records: Iterable[Record]) -> dict[Path, list[Record]]:
 def _line(record: Record) -> str:
     """Without times and paths of this machine."""
     kept = {k: v for k, v in timeless(record).provenance.items() if not PurePath(str(v)).is_absolute()}
-    return json.dumps({**asdict(record), "provenance": kept}, sort_keys=True, ensure_ascii=False) + "\n"
+    return to_line(replace(record, provenance=kept)) + "\n"
 
 
 def _changes(old: Sequence[Record], new: Sequence[Record]) -> list[str]:

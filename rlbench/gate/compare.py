@@ -6,14 +6,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from rlbench.core import Record
+from rlbench.core import Perturbation, Record
 from rlbench.core.badges import DOUBTED
 from rlbench.core.errors import StoreError
 from rlbench.core.stats.metrics import holm
 from rlbench.core.stats.paired import Pairs
 from rlbench.gate.regression import ALIKE, apart
-from rlbench.store.columns import is_bound, reading_order
+from rlbench.store.columns import reading_order
 from rlbench.store.flags import flags_of
+from rlbench.store.perturbations import is_bound
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +29,7 @@ class Contrast:
     """
 
     suite: str
-    perturbation: str
+    perturbation: Perturbation
     models: tuple[str, str]
     a: int = 0
     b: int = 0
@@ -63,7 +64,7 @@ def compare(a: Iterable[Record], b: Iterable[Record]) -> list[Contrast]:
     across = len(names[0]) == len(names[1]) == 1
 
     def place(record: Record) -> tuple[str, ...]:
-        return record.suite, record.modality, record.perturbation, "" if across else record.model
+        return record.suite, record.modality, str(record.perturbation), "" if across else record.model
 
     there: dict[tuple[str, ...], list[Record]] = {}
     for record in b:
@@ -93,7 +94,7 @@ def _largest(records: Iterable[Record]) -> list[Record]:
     best: dict[object, Record] = {}
     for record in sorted(records, key=lambda record: record.n):
         facts = tuple(record.provenance.get(name) for name in ALIKE)
-        best[record.suite, record.modality, record.model, record.perturbation, facts] = record
+        best[record.suite, record.modality, record.model, str(record.perturbation), facts] = record
     return sorted(best.values(), key=reading_order)
 
 

@@ -117,7 +117,7 @@ class Report:
 
 def place(record: Record) -> Place:
     """Which cell it is: suite, modality, model, perturbation."""
-    return record.suite, record.modality, record.model, record.perturbation
+    return record.suite, record.modality, record.model, str(record.perturbation)
 
 
 def apart(one: Record, other: Record, facts: Iterable[str] = ALIKE) -> list[str]:

@@ -172,7 +172,7 @@ def contrasts(found: Iterable[Contrast], names: tuple[str, str]) -> list[Row]:
 
 def _contrast(one: Contrast, names: tuple[str, str]) -> Row:
     words = one.verdict().replace("B", names[1], 1) if one.pairs else one.verdict()
-    row = {"verdict": words, "suite": one.suite, "cell": one.perturbation}
+    row = {"verdict": words, "suite": one.suite, "cell": str(one.perturbation)}
     if len(set(one.models)) == 1:
         row["model"] = one.models[0]
     if one.pairs is None:

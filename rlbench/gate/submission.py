@@ -1,8 +1,9 @@
 """Entries: what others claim of a model on a suite, as strict JSON (leaderboards/entries/*.json; docs/submit.md).
 
-{"entry": 1, "model": "rlbind:mini", "summary": "...", "source": "https://...", "suite": "thermal",
- "suite_version": 1, "checkpoint": "<sha256>", "claims": [{"perturbation": "clean", "n": 500, "n_correct": 469,
- "protocol": "...", "data": "...", "anchors": "...", "flags": "<n bits in hexadecimal>"}], "provenance": {...}}
+{"entry": 2, "model": "rlbind:mini", "summary": "...", "source": "https://...", "suite": "thermal",
+ "suite_version": 1, "checkpoint": "<sha256>", "claims": [{"perturbation": {"kind": "clean"}, "n": 500,
+ "n_correct": 469, "protocol": "...", "data": "...", "anchors": "...", "flags": "<n bits in hexadecimal>"}],
+ "provenance": {...}}
 """
 
 from __future__ import annotations
@@ -10,20 +11,21 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from rlbench.core import Field, Record
+from rlbench.core import Field, Perturbation, Record
 from rlbench.core.documents import load_json, read_text, reason
 from rlbench.core.errors import LINE, FieldError, StoreError, find_hidden, first_line, quote
 from rlbench.core.validation import check_fields
 from rlbench.store.flags import unpack
-from rlbench.store.lines import MOST, check_perturbation
+from rlbench.store.lines import MOST
+from rlbench.store.perturbations import from_mapping, to_mapping
 
-VERSION = 1
+VERSION = 2
 SIZE = 2**24  # bytes of a file
 CLAIMS = 1000
 CHECKPOINT = "checkpoint"
@@ -37,7 +39,7 @@ _SOURCE = re.compile(r"https?://[\w.-]+(:\d+)?(/\S*)?|bundled")
 class Claim:
     """n_correct of n examples are correct under a perturbation; `flags` says which (as of `core.Record`), if told."""
 
-    perturbation: str
+    perturbation: Perturbation
     n: int
     n_correct: int
     protocol: str
@@ -46,8 +48,7 @@ class Claim:
     flags: str | None = None
 
     def __post_init__(self) -> None:
-        check_perturbation(self.perturbation)
-        what = f"claim {self.perturbation!r}"
+        what = f"claim '{self.perturbation}'"
         if not 1 <= self.n <= MOST or not 0 <= self.n_correct <= self.n:
             allowed = f"it must be 0 to n, and n 1 to {MOST:,}"
             raise FieldError(f"{what}: n_correct is {self.n_correct} of n = {self.n}; {allowed}", "n_correct")
@@ -62,7 +63,7 @@ class Claim:
         try:
             return unpack(self.flags or "", self.n)
         except FieldError as error:
-            raise FieldError(f"claim {self.perturbation!r}: {error}", error.field) from None
+            raise FieldError(f"claim '{self.perturbation}': {error}", error.field) from None
 
 
 def _check_text(name: str, text: str, what: str = "") -> None:
@@ -100,7 +101,7 @@ class Entry:
             raise FieldError(f"claims is empty or too long; an entry claims 1 to {CLAIMS} cells", "claims")
         for name, value in self.provenance.items():
             _check_text("provenance", f"{name} {value}")
-        names = [claim.perturbation for claim in self.claims]
+        names = [str(claim.perturbation) for claim in self.claims]
         if twice := {name for name in names if names.count(name) > 1}:
             raise FieldError(f"claims has {min(twice)!r} twice")
         texts = (self.model, self.summary, self.source, *map(str, self.provenance.values()))
@@ -124,13 +125,24 @@ def read_entry(path: Path) -> Entry:
 
 def _entry(raw: Any) -> Entry:
     values = _mapping(raw, "an entry")
+    if values.get("entry") == 1:
+        raise FieldError("entry is 1, written by an older rlbench; `rlbench entry` writes version 2", "entry")
     listed = values.get("claims")
     if not isinstance(listed, list):
         raise FieldError("claims must be a list of objects")
     parts = [_mapping(one, "a claim") for one in listed]
-    made = [Claim(**check_fields(Claim, part, f"claim {i}")) for i, part in enumerate(parts, 1)]  # type: ignore[arg-type]
+    made = [_read_claim(part, i) for i, part in enumerate(parts, 1)]
     kept: dict[str, Any] = check_fields(Entry, values | {"claims": made}, "entry")
     return Entry(**kept)
+
+
+def _read_claim(part: dict[str, Any], number: int) -> Claim:
+    if "perturbation" in part:
+        try:
+            part = part | {"perturbation": from_mapping(part["perturbation"])}
+        except FieldError as error:
+            raise FieldError(f"claim {number}: {error}", error.field) from None
+    return Claim(**check_fields(Claim, part, f"claim {number}"))  # type: ignore[arg-type]
 
 
 def _mapping(value: object, what: str) -> dict[str, Any]:
@@ -170,4 +182,5 @@ def _claim(record: Record) -> Claim:
 
 def to_json(entry: Entry) -> str:
     """The entry as JSON, to be kept under version control."""
-    return json.dumps(asdict(entry), indent=1, ensure_ascii=False) + "\n"
+    claims = [vars(claim) | {"perturbation": to_mapping(claim.perturbation)} for claim in entry.claims]
+    return json.dumps(vars(entry) | {"claims": claims}, indent=1, ensure_ascii=False) + "\n"

@@ -112,13 +112,13 @@ def verify(
 
 def _suite(entry: Entry) -> Suite:
     """The suite that the claims are of, their protocols checked."""
-    names = {claim.perturbation for claim in entry.claims}
+    names = {str(claim.perturbation) for claim in entry.claims}
     found = [suite for suite in load_suites(entry.suite) if names <= {str(p) for p in suite.perturbations}]
     if not found:
         raise StoreError(f"{entry.suite} has not all of the columns that are claimed: {', '.join(sorted(names))}")
     columns: dict[str, Perturbation] = {str(p): p for p in found[0].perturbations}
     for claim in entry.claims:
-        here = cells.protocol(found[0], columns[claim.perturbation])
+        here = cells.protocol(found[0], columns[str(claim.perturbation)])
         if here != claim.protocol:
             raise StoreError(
                 f"{claim.perturbation} is claimed under protocol {claim.protocol}, and is {here} in {entry.suite} "
@@ -140,8 +140,10 @@ def judge_subset(
     claims: Sequence[Claim], rows: Sequence[int], records: Sequence[Record], *, margin: float, alpha: float
 ) -> tuple[Finding, ...]:
     """The findings of a subset's records; a cell that failed here refutes its claim."""
-    by_name = {record.perturbation: record for record in records}
-    found = [_finding(claim, rows, by_name[claim.perturbation], margin, alpha / len(claims), alpha) for claim in claims]
+    by_name = {str(record.perturbation): record for record in records}
+    found = [
+        _finding(claim, rows, by_name[str(claim.perturbation)], margin, alpha / len(claims), alpha) for claim in claims
+    ]
     adjusted = holm([finding.p for finding in found])
     return tuple(replace(finding, p=p) for finding, p in zip(found, adjusted, strict=True))
 
@@ -160,7 +162,7 @@ def _finding(claim: Claim, rows: Sequence[int], record: Record, margin: float, l
         p = p_lost(lost, drawn, claim.n_correct, allowed)
         least = least_lost(drawn, claim.n_correct, allowed, level) / claim.n
     return Finding(
-        perturbation=claim.perturbation,
+        perturbation=str(claim.perturbation),
         claimed=claim.n_correct,
         n=claim.n,
         correct=correct,

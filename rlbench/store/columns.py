@@ -1,17 +1,59 @@
-"""The order of columns and records."""
+"""Columns of a table, and the order of columns and records."""
 
 from __future__ import annotations
 
-import re
-from fractions import Fraction
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
-from rlbench.core import Record
+from rlbench.core import Adversarial, Clean, Composed, Corrupted, Perturbation, Record, Worst
+from rlbench.core.threat import threat_of
+from rlbench.store.perturbations import is_bound
 
-if TYPE_CHECKING:
-    pass
-if TYPE_CHECKING:
-    pass
+
+@dataclass(frozen=True)
+class Mean:
+    """The mean of a number of corruptions at a severity."""
+
+    corruptions: int
+    severity: int
+
+    def __str__(self) -> str:
+        return f"{self.corruptions} corruptions at {self.severity}"
+
+
+class Column(str):
+    """A column's name, which people read, with what stands in it.
+
+    Attributes:
+        of: the perturbation, or a mean.
+        protocol: its hash where a table has several of that perturbation; else "".
+    """
+
+    of: Perturbation | Mean
+    protocol: str
+
+    def __new__(cls, of: Perturbation | Mean, protocol: str = "") -> Column:
+        column = super().__new__(cls, f"{of} (protocol {protocol[:8]})" if protocol else str(of))
+        column.of, column.protocol = of, protocol
+        return column
+
+    def __getnewargs__(self) -> tuple[Perturbation | Mean, str]:  # type: ignore[override]
+        return self.of, self.protocol
+
+    @property
+    def is_worst(self) -> bool:
+        """Whether it is a worst case."""
+        return isinstance(self.of, Worst)
+
+    @property
+    def is_bound(self) -> bool:
+        """Whether its accuracies are bounds from above."""
+        return not isinstance(self.of, Mean) and is_bound(self.of)
+
+    @property
+    def order(self) -> tuple[Any, ...]:
+        """Sorts columns: clean, attacks (by norm, name, eps), worst cases, corruptions, compositions."""
+        return _order(self.of, self.protocol[:8])
 
 
 def reading_order(record: Record) -> tuple[Any, ...]:
@@ -20,38 +62,25 @@ def reading_order(record: Record) -> tuple[Any, ...]:
         record.suite,
         record.suite_version,
         record.model,
-        column_order(record.perturbation),
+        _order(record.perturbation, ""),
         record.n,
         record.key,
     )
 
 
-THREAT = re.compile(r"^(?P<what>.*) (?P<norm>linf|l2) (?P<eps>[\d./]+)(?P<bound> descending)?$")
-
-
-CORRUPTED = re.compile(r"^(?P<what>[^+]*) (?P<severity>[1-5])$")
-
-
-def is_bound(column: str) -> bool:
-    """The column takes what survives a larger eps as surviving its own: a bound from above."""
-    return column.partition(" (protocol ")[0].endswith(" descending")
-
-
-def column_order(column: str) -> tuple[Any, ...]:
-    """Sorts columns: clean, attacks (by norm, name, eps), worst cases, corruptions, compositions."""
-    column, _, protocol = column.partition(" (protocol ")
-    if column == "clean":
+def _order(of: Perturbation | Mean, protocol: str) -> tuple[Any, ...]:
+    if isinstance(of, Clean):
         return 0, protocol
-    threat = THREAT.match(column)
-    if threat is None:
-        return 3, column[-1], column, protocol
-    kind = 4 if " + " in column else 2 if threat["what"] == "worst" else 1
-    return (
-        kind,
-        threat["norm"] == "l2",
-        threat["what"],
-        bool(threat["bound"]),
-        Fraction(threat["eps"]),
-        column,
-        protocol,
-    )
+    if isinstance(of, Corrupted | Mean):
+        return 3, of.severity, str(of), protocol
+    threat = threat_of(of)
+    assert threat is not None  # of an attack or a worst case
+    kind = 4 if isinstance(of, Composed) else 2 if isinstance(of, Worst) else 1
+    return kind, threat.norm == "l2", describe_attack(of), is_bound(of), threat.eps, str(of), protocol
+
+
+def describe_attack(p: Perturbation) -> str:
+    """What attacks, without norm and eps: `pgd(steps=3)`, `fog 3 + pgd`, `worst`."""
+    if isinstance(p, Composed):
+        return f"{p.corrupted} + {p.adversarial.call}"
+    return p.call if isinstance(p, Adversarial) else "worst"

@@ -12,6 +12,11 @@ from rlbench.core.errors import FieldError, quote
 _HEX = re.compile(r"[0-9a-fA-F]*")
 
 
+def pack(correct: np.ndarray) -> str:
+    """(n,) bool as hexadecimal digits."""
+    return np.packbits(correct).tobytes().hex()
+
+
 def unpack(flags: str, n: int) -> np.ndarray:
     """(n,) bool. Raises: FieldError where the text is not that of n bits, the rest of the last byte being 0."""
     if not _HEX.fullmatch(flags):

@@ -5,25 +5,22 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import fields
 from typing import Any, get_args
 
 from rlbench.core import Mode, Record
 from rlbench.core.badges import RANK
 from rlbench.core.documents import load_json
 from rlbench.core.errors import FieldError, find_hidden, quote
-from rlbench.core.threat import parse_eps
 from rlbench.core.validation import check_fields
 from rlbench.store.flags import unpack
+from rlbench.store.perturbations import from_mapping, to_mapping
 
+FORMAT = 2  # of a line
 MOST = 10**7  # examples of a cell
 PASSES = 10**15
 NEEDED = ("protocol", "data", "anchors", "seed")  # of provenance: what makes records comparable
 _NAME = 1000  # characters of a name; of a path 4096
-_CALL = r"[^\s()]+(?:\(.+\))?"
-_PERTURBATION = re.compile(
-    rf"clean|(?:{_CALL} [1-5] \+ )?{_CALL} (?:linf|l2) (?P<eps>\S+)(?: descending)?|(?!worst ){_CALL} [1-5]"
-)
 _KEY = re.compile(r"[0-9a-f]{16}")
 Known = tuple[Callable[[Any], bool], str]
 
@@ -64,21 +61,55 @@ def identity(record: Record) -> tuple[str, int, str, str]:
     return record.suite, record.suite_version, record.model, record.key
 
 
+class OldFormat(FieldError):
+    """A line that an older rlbench wrote, whose perturbation is a text."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "records of format 1, written by an older rlbench; run the same command with --fresh, or another --out",
+            "format",
+        )
+
+
+def to_values(record: Record) -> dict[str, Any]:
+    """The record as an object of JSON."""
+    values = {one.name: getattr(record, one.name) for one in fields(Record)}
+    own = {"perturbation": to_mapping(record.perturbation), "provenance": dict(record.provenance)}
+    return values | own | {"format": FORMAT}
+
+
 def to_line(record: Record) -> str:
     """The record as JSON, without the end of a line."""
-    return json.dumps(asdict(record), sort_keys=True, ensure_ascii=False, allow_nan=False)
+    return json.dumps(to_values(record), sort_keys=True, ensure_ascii=False, allow_nan=False)
 
 
 def from_line(line: str) -> Record:
-    """The record of a line. Raises: ValueError where it is no JSON; FieldError names the field that is wrong."""
+    """The record of a line.
+
+    Raises: ValueError where it is no JSON; FieldError names the field that is wrong; OldFormat.
+    """
     values = load_json(line)
     if not isinstance(values, dict):
         raise ValueError(f"it is {quote(values)}, not an object")
+    _check_format(values)
     if "provenance" not in values:
         raise FieldError("it needs the field 'provenance'", "provenance")
-    record = Record(**check_fields(Record, values, ""))  # type: ignore[arg-type]
+    if "perturbation" not in values:
+        raise FieldError("it needs the field 'perturbation'", "perturbation")
+    own = {name: value for name, value in values.items() if name != "format"}
+    own["perturbation"] = from_mapping(values["perturbation"])
+    record = Record(**check_fields(Record, own, ""))  # type: ignore[arg-type]
     check(record)
     return record
+
+
+def _check_format(values: Mapping[str, Any]) -> None:
+    if values.get("format", 1) == 1 and isinstance(values.get("perturbation"), str):
+        raise OldFormat
+    if "format" not in values:
+        raise FieldError("it needs the field 'format'", "format")
+    if type(values["format"]) is not int or values["format"] != FORMAT:
+        raise FieldError(f"format is {quote(values['format'])}; this rlbench reads {FORMAT}", "format")
 
 
 def check(record: Record) -> None:
@@ -91,24 +122,8 @@ def check(record: Record) -> None:
     _require(_is_count(record.n, 1, MOST), record, "n", f"the number of examples, 1 to {MOST:,}")
     for name in ("forwards", "backwards"):
         _require(_is_count(getattr(record, name)), record, name, "a whole number, at least 0")
-    check_perturbation(record.perturbation)
     _check_counts(record)
     _check_provenance(record.provenance, record.n)
-
-
-def check_perturbation(text: str) -> None:
-    """Raises FieldError where the text is not that of a perturbation, such as `fog 3 + pgd linf 4/255`."""
-    found = _PERTURBATION.fullmatch(text) if _is_text(text) else None
-    if found is None:
-        allowed = (
-            "clean, ATTACK NORM EPS, worst NORM EPS, CORRUPTION SEVERITY, or CORRUPTION SEVERITY + ATTACK NORM EPS"
-        )
-        raise FieldError(f"perturbation is {quote(text)}; it must be {allowed}", "perturbation")
-    if found["eps"] is not None:
-        try:
-            parse_eps(found["eps"])
-        except FieldError as error:
-            raise FieldError(f"perturbation is {quote(text)}: {error}", "perturbation") from None
 
 
 def _check_counts(record: Record) -> None:

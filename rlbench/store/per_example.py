@@ -9,13 +9,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from rlbench.core import Record
+from rlbench.core import Clean, Record
 from rlbench.store.blocks import BLOCK, Block
+from rlbench.store.flags import flags_of
 from rlbench.store.keys import record_key
+from rlbench.store.perturbations import to_columns
 from rlbench.store.records import read_records
 from rlbench.store.store import Store
 
-CELL = ("suite", "suite_version", "modality", "task", "model", "backbone", "perturbation")
+CELL = ("suite", "suite_version", "modality", "task", "model", "backbone")
 FACTS = ("data", "seed", "checkpoint", "protocol")
 _FIELDS = ("id", "source", "label", "clean", "prediction", "margin", "distance", "forwards", "backwards")
 
@@ -37,10 +39,10 @@ def examples(paths: str | Path | Sequence[str | Path]) -> pd.DataFrame:
 def _cell(record: Record, places: Iterable[Path]) -> pd.DataFrame | None:
     if record.flags is None:
         return None
-    bits = np.unpackbits(np.frombuffer(bytes.fromhex(record.flags), dtype=np.uint8))[: record.n]
     facts: dict[str, Any] = {name: getattr(record, name) for name in CELL}
+    facts |= {"perturbation": str(record.perturbation), **to_columns(record.perturbation)}
     facts |= {name: record.provenance.get(name) for name in FACTS}
-    rows = {**facts, "index": np.arange(record.n), "correct": bits.astype(bool), **_read_parts(blocks(record, places))}
+    rows = {**facts, "index": np.arange(record.n), "correct": flags_of(record), **_read_parts(blocks(record, places))}
     return pd.DataFrame(rows)
 
 
@@ -78,7 +80,7 @@ def sources(records: Iterable[Record], paths: Iterable[str | Path]) -> dict[str,
     places = [Path(path) for path in paths]
     for record in records:
         data = str(record.provenance.get("data"))
-        if record.perturbation == "clean" and record.n > len(found.get(data, [])):
+        if isinstance(record.perturbation, Clean) and record.n > len(found.get(data, [])):
             known = [str(source) for part in blocks(record, places) for source in part.source]
             if len(set(known)) < len(known):
                 found[data] = known
@@ -87,14 +89,9 @@ def sources(records: Iterable[Record], paths: Iterable[str | Path]) -> dict[str,
 
 def example_ids(store: Store, records: Iterable[Record]) -> dict[object, list[str]]:
     """The ids of the examples of each set of data that a store has whole blocks of. Raises: StoreError."""
-    folders = [path.name for path in (store.path / "blocks").glob("*")]
     found: dict[object, list[str]] = {}
     for record in records:
         data = record.provenance.get("data")
-        key = next((name for name in folders if record_key(name, record.n) == record.key), None)
-        if key is None or data in found:
-            continue
-        blocks = [store.block(key, start, min(start + BLOCK, record.n)) for start in range(0, record.n, BLOCK)]
-        if all(block is not None for block in blocks):
-            found[data] = [str(name) for block in blocks if block for name in block.id]
+        if data not in found and (whole := blocks(record, [store.path])):
+            found[data] = [str(name) for block in whole for name in block.id]
     return found

@@ -9,7 +9,7 @@ from pathlib import Path
 from rlbench.core import Record
 from rlbench.core.documents import read_bytes, reason
 from rlbench.core.errors import FieldError, StoreError, first_line
-from rlbench.store.lines import from_line, identity
+from rlbench.store.lines import OldFormat, from_line, identity
 
 LINE, FILE = 2**23, 2**30  # the most bytes of a line and of a file of records
 
@@ -22,8 +22,11 @@ def timeless(record: Record) -> Record:
     return replace(record, provenance={k: v for k, v in record.provenance.items() if k not in TIMED})
 
 
-def _parse(path: Path) -> tuple[list[Record], list[str]]:
-    """The records of a JSON lines file, one of each identity, and one sentence for each unusable line."""
+def parse(path: Path) -> tuple[list[Record], list[str]]:
+    """The records of a JSON lines file, one of each identity, and one sentence for each unusable line.
+
+    Raises: StoreError for a line of an older format. OSError.
+    """
     found: dict[tuple[str, int, str, str], Record] = {}
     problems = []
     lines = read_bytes(path, FILE).split(b"\n")
@@ -34,6 +37,8 @@ def _parse(path: Path) -> tuple[list[Record], list[str]]:
             record = from_line(line.decode())
             if _differ(record, found.setdefault(identity(record), record)):
                 raise FieldError("its key stands in a line above with another result", "key")
+        except OldFormat as error:
+            raise StoreError(f"{path}, line {number}: {error}") from None
         except (ValueError, FieldError) as error:
             problems.append(f"{path}, line {number}, is not a record ({first_line(error)})")
     return list(found.values()), problems
@@ -52,7 +57,7 @@ def read_records(paths: Iterable[str | Path]) -> list[Record]:
     found: dict[tuple[str, int, str, str], tuple[Record, Path]] = {}
     for file in (file for path in paths for file in record_files(Path(path))):
         try:
-            records, problems = _parse(file)
+            records, problems = parse(file)
         except OSError as error:
             raise StoreError(f"can't read records from {file}: {reason(error)}; `rlbench run` writes them") from None
         if problems:

@@ -11,7 +11,8 @@ from hashlib import sha256
 
 import numpy as np
 
-from rlbench.core import Field, Record
+from rlbench.core import Field, Perturbation, Record
+from rlbench.store.flags import flags_of, pack
 
 
 def pool_rounds(records: Iterable[Record]) -> list[Record]:
@@ -19,7 +20,7 @@ def pool_rounds(records: Iterable[Record]) -> list[Record]:
 
     A merged record has the hashes of all of them, so that only models of the same rounds share a table.
     """
-    kept, rounds = [], dict[tuple[str, int, str, str], list[Record]]()
+    kept, rounds = [], dict[tuple[str, int, str, Perturbation], list[Record]]()
     for record in records:
         if "round" in record.provenance:
             place = record.suite, record.suite_version, record.model, record.perturbation
@@ -47,10 +48,7 @@ def _merge(rounds: Sequence[Record]) -> Record:
 def _flags(rounds: Sequence[Record]) -> str | None:
     if any(record.flags is None for record in rounds):
         return None
-    bits = [
-        np.unpackbits(np.frombuffer(bytes.fromhex(record.flags or ""), dtype=np.uint8))[: record.n] for record in rounds
-    ]
-    return np.packbits(np.concatenate(bits)).tobytes().hex()
+    return pack(np.concatenate([flags_of(record) for record in rounds]))
 
 
 def _provenance(rounds: Sequence[Record]) -> dict[str, Field]:

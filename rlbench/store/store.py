@@ -21,7 +21,7 @@ from rlbench.core.errors import StoreError, first_line
 from rlbench.core.files import FULL, LOCK, clear, hold_lock, place
 from rlbench.store.blocks import DAMAGE, Block, from_bytes, to_bytes
 from rlbench.store.lines import identity, to_line
-from rlbench.store.records import _parse
+from rlbench.store.records import parse
 
 
 class Store:
@@ -31,23 +31,48 @@ class Store:
         self.path = Path(path)
         self.inputs = self.path / "inputs"  # corrupted inputs, for the next model; may be removed at any time
 
-    def check(self) -> None:
-        """Raises StoreError where the folder could not be written; writes nothing."""
+    def check(self, *, fresh: bool = False) -> list[str]:
+        """One sentence for each line of records that can't be used; writes nothing.
+
+        Args:
+            fresh: `prepare` will move records of an older format aside.
+
+        Raises: StoreError where the folder could not be written, or has records of an older format.
+        """
         nearest = next(p for p in (self.path.absolute(), *self.path.absolute().parents) if os.path.lexists(p))
         if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
             reason = "no permission to write there" if nearest.is_dir() else f"{nearest} is not a folder"
             raise StoreError(f"can't write results to {self.path}: {reason}; choose another folder with --out")
+        try:
+            return self.records()[1]
+        except StoreError as error:
+            if not fresh:
+                raise
+            return [str(error)]
 
-    def prepare(self) -> None:
+    def prepare(self, *, fresh: bool = False) -> None:
         """Makes the folder, proves that it can be written, and clears what killed writers left.
+
+        Args:
+            fresh: records of an older format become `records-1.jsonl.old`.
 
         Raises: StoreError.
         """
-        self.check()
+        self.check(fresh=fresh)
         with self._locked():
+            if fresh:
+                self._move_old()
             self._place(self.path / ".probe", b"")
             (self.path / ".probe").unlink()
             clear(self.path)
+
+    def _move_old(self) -> None:
+        file = self.path / "records.jsonl"
+        try:
+            self.records()
+        except StoreError:
+            if file.is_file():
+                file.replace(file.with_name("records-1.jsonl.old"))
 
     def block(self, key: str, start: int, stop: int) -> Block | None:
         """The block, or None where there is none.
@@ -69,7 +94,7 @@ class Store:
     def records(self) -> tuple[list[Record], list[str]]:
         """The records, and one sentence for each line that can't be used. Raises: StoreError."""
         try:
-            return _parse(self.path / "records.jsonl")
+            return parse(self.path / "records.jsonl")
         except FileNotFoundError:
             return [], []
         except OSError as error:

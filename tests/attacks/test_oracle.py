@@ -11,7 +11,7 @@ from rlbench.encoders.linear import weights
 @pytest.fixture(scope="module")
 def records(tmp_path_factory):
     out = tmp_path_factory.mktemp("store")
-    return {r.perturbation: r for r in rlbench.run("smoke", "linear", out=str(out), workers=1)}
+    return {str(r.perturbation): r for r in rlbench.run("smoke", "linear", out=str(out), workers=1)}
 
 
 def minimal_eps(norm: str) -> torch.Tensor:

@@ -87,7 +87,7 @@ def test_from_a_suite_to_records(pack, tmp_path) -> None:
     cells = "perturbations:\n  - clean\n  - {corruption: [reverberation, telephone], severity: 3}\n"
     (pack / "s.yaml").write_text(text + cells)
     records = run(pack / "s.yaml", "languagebind", out=tmp_path / "store", workers=1)
-    assert [(one.perturbation, one.error, one.n) for one in records] == [
+    assert [(str(one.perturbation), one.error, one.n) for one in records] == [
         ("clean", None, 4),
         ("reverberation 3", None, 4),
         ("telephone 3", None, 4),

@@ -101,7 +101,7 @@ def test_a_corruption_then_an_attack_from_yaml_to_records(tmp_path) -> None:
     assert columns[1:5] == [f"netd {s} + fgsm linf {e}/255" for s in (1, 3) for e in (4, 2)]
     tops = [one for one in loaded.perturbations if isinstance(one, Composed) and str(one).endswith("4/255")]
     assert [[str(e) for e in one.adversarial.ladder] for one in tops] == [["2/255"]] * 2
-    records = {record.perturbation: record for record in run(loaded, "rlbind", out=tmp_path / "store", workers=1)}
+    records = {str(record.perturbation): record for record in run(loaded, "rlbind", out=tmp_path / "store", workers=1)}
     assert set(records) == set(columns) and all(record.error is None for record in records.values())
     counts = [records[name].n_correct for name in ("netd 3", "netd 3 + fgsm linf 2/255", "netd 3 + fgsm linf 4/255")]
     assert counts[0] >= counts[1] >= counts[2]

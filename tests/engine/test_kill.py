@@ -43,7 +43,7 @@ print("done", flush=True)
 
 
 def same(records: list[Record]) -> list[Record]:
-    return sorted((timeless(record) for record in records), key=lambda record: record.perturbation)
+    return sorted((timeless(record) for record in records), key=lambda record: str(record.perturbation))
 
 
 def begin(suite: Path, out: Path, workers: int) -> subprocess.Popen:

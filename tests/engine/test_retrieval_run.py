@@ -58,7 +58,7 @@ def runs(pack):
     found = {}
     for at in (1, 5):
         records = rlbench.run(_suite(pack, at), "tecoa", out=pack / f"store{at}", workers=1)
-        found[at] = {record.perturbation: record for record in records}, Store(pack / f"store{at}")
+        found[at] = {str(record.perturbation): record for record in records}, Store(pack / f"store{at}")
     return found
 
 
@@ -73,7 +73,7 @@ def test_records_have_recalls_of_the_very_media_that_were_judged(runs, pack) -> 
         said = record.provenance
         assert said["x-to-text R@1"] == pytest.approx(record.n_correct / 11, abs=1e-6)
         assert said["x-to-text R@1"] <= said["x-to-text R@5"] <= said["x-to-text R@10"] <= 1
-        (path,) = [p for p in store.path.glob("blocks/*/*.parquet") if _is(p, store, record.perturbation, bench)]
+        (path,) = [p for p in store.path.glob("blocks/*/*.parquet") if _is(p, store, str(record.perturbation), bench)]
         block = store.block(path.parent.name, 0, 11)
         scores = torch.from_numpy(block.features) @ head.anchors.T
         top = head.owners[scores.argmax(1)].numpy()

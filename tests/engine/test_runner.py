@@ -190,12 +190,12 @@ def test_progress_is_told_and_ends_full(tmp_path: Path) -> None:
 
 def test_a_plan_states_its_cost(tmp_path: Path) -> None:
     made = plan(suite_file(tmp_path, 300), "linear", store=tmp_path / "out")
-    by_name = {cell.perturbation: cell for cell in made.cells}
+    by_name = {str(cell.perturbation): cell for cell in made.cells}
     assert by_name["clean"].forwards == 300 and by_name["clean"].backwards == 0
     assert by_name["pgd(steps=5) linf 2/255"].backwards == 5 * 300
     assert by_name["worst linf 2/255"].forwards == 0 and by_name["clean"].blocks == 2
     assert 0.05 < made.half_width < 0.06 and made.seconds > 0 and not (tmp_path / "out").exists()
     records = execute(made)
     for record in records:
-        assert record.forwards <= by_name[record.perturbation].forwards
-        assert record.backwards <= by_name[record.perturbation].backwards
+        assert record.forwards <= by_name[str(record.perturbation)].forwards
+        assert record.backwards <= by_name[str(record.perturbation)].backwards

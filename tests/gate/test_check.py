@@ -80,7 +80,7 @@ def thermal(tmp_path_factory: pytest.TempPathFactory) -> list[Record]:
 
 
 def of(records: list[Record], model: str, perturbation: str) -> list[Record]:
-    return [r for r in records if (r.model, r.perturbation) == (f"{model}:mini", perturbation)]
+    return [r for r in records if (r.model, str(r.perturbation)) == (f"{model}:mini", perturbation)]
 
 
 def test_an_attack_that_got_weaker_is_reported_as_a_gain(thermal: list[Record]) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner, Result
+from columns import column
 from scipy.stats import binom, fisher_exact, hypergeom
 
 import rlbench
@@ -122,7 +123,7 @@ def test_inflated_claims_are_refuted(entry: Any) -> None:
         return replace(claim, n_correct=claim.n_correct + 30, flags=np.packbits(correct).tobytes().hex())
 
     for flags in (True, False):
-        claims = tuple(inflated(c, flags=flags) if "pgd" in c.perturbation else c for c in entry.claims)
+        claims = tuple(inflated(c, flags=flags) if "pgd" in str(c.perturbation) else c for c in entry.claims)
         found = verify(replace(entry, claims=claims), examples=120, seed=1, workers=1)
         refuted = [f.perturbation for f in found.findings if f.p < f.alpha]
         assert refuted == ["pgd(steps=3) linf 4/255"] and not found.holds
@@ -144,10 +145,10 @@ def test_a_few_flips_of_another_machine_do_not_refute(entry: Any, records: list[
         ({"checkpoint": "other"}, "claimed with checkpoint other"),
         ({"protocol": "other"}, "claimed under protocol other"),
         ({"data": "other"}, "claimed with data other"),
-        ({"perturbation": "pgd linf 8/255"}, "has not all of the columns"),
+        ({"perturbation": column("pgd linf 8/255")}, "has not all of the columns"),
     ],
 )
-def test_what_can_not_be_tested_is_an_error(entry: Any, change: dict[str, str], words: str) -> None:
+def test_what_can_not_be_tested_is_an_error(entry: Any, change: dict[str, Any], words: str) -> None:
     if "checkpoint" not in change:
         change = {"claims": (replace(entry.claims[0], **change), *entry.claims[1:])}  # type: ignore[dict-item]
     with pytest.raises(RLBenchError, match=words):
@@ -166,7 +167,10 @@ def test_an_entry_is_read_as_it_is_written(entry: Any, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda raw: raw.update(entry=2), "reads version 1"),
+        (lambda raw: raw.update(entry=3), "reads version 2"),
+        (lambda raw: raw.update(entry=1), "`rlbench entry` writes version 2"),
+        (lambda raw: raw["claims"][1].update(perturbation="clean"), "claim 2: perturbation is 'clean'"),
+        (lambda raw: raw["claims"][1]["perturbation"].update(eps="4/0"), "claim 2: perturbation: eps is '4/0'"),
         (lambda raw: raw.pop("source"), "needs the field 'source'"),
         (lambda raw: raw.update(sorce="x"), "did you mean 'source'"),
         (lambda raw: raw.update(source="a disk"), "must be the URL"),

@@ -129,7 +129,7 @@ def test_nothing_changed_seldom_fails() -> None:
     g, alarms = np.random.default_rng(2), 0
     for _ in range(600):
         pairs = [flips(g, 500, 0.0, 0.1) for _ in range(3)]
-        sides = zip(*[(record(a, f"c{i}"), record(b, f"c{i}")) for i, (a, b) in enumerate(pairs)], strict=True)
+        sides = zip(*[(record(a, f"fog {i}"), record(b, f"fog {i}")) for i, (a, b) in enumerate(pairs, 1)], strict=True)
         alarms += gate(*map(list, sides), Policy(margin=0)).exit_code == 1
     assert alarms / 600 <= 0.05
 
@@ -140,7 +140,7 @@ def test_the_power_is_what_is_stated(share: float, cells: int) -> None:
     g, found = np.random.default_rng(3), 0
     for _ in range(800):
         pairs = [flips(g, 500, 0.05 if i == 0 else 0.0, share) for i in range(cells)]
-        sides = zip(*[(record(a, f"c{i}"), record(b, f"c{i}")) for i, (a, b) in enumerate(pairs)], strict=True)
+        sides = zip(*[(record(a, f"fog {i}"), record(b, f"fog {i}")) for i, (a, b) in enumerate(pairs, 1)], strict=True)
         found += gate(*map(list, sides)).verdicts[0].status == "FAIL"
     stated = power(500, 5, 100 * share, cells=cells, margin=2)
     assert found / 800 == pytest.approx(stated, abs=0.05) and 0.7 < stated < 1

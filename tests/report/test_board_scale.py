@@ -14,7 +14,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
-from made import made
+from columns import column
+from made import key, made
 
 from rlbench.cli.main import main
 from rlbench.core import Record
@@ -27,6 +28,7 @@ from rlbench.report.boards.scores import Row, Score, Table, most_shared
 from rlbench.report.boards.tables import frame, tables
 from rlbench.report.figures.curves import curves, scatters
 from rlbench.report.site.page import render as page
+from rlbench.store.columns import Column
 
 FOUR, EIGHT = "worst linf 4/255", "worst linf 8/255"
 
@@ -74,7 +76,7 @@ def test_many_tests_at_once_are_the_exact_ones() -> None:
 def test_ranks_of_all_pairs_at_once_are_those_of_each_pair(columns: int) -> None:
     """Random flags, twins and shared sources: each pair is tested alone, and Holm's steps are taken one by one."""
     rng = np.random.default_rng(columns)
-    n, names = 90, [f"worst linf {k}/255" for k in range(1, columns + 1)]
+    n, names = 90, [Column(column(f"worst linf {k}/255")) for k in range(1, columns + 1)]
     flags = rng.random((9, columns, n)) < np.linspace(0.2, 0.9, 9)[:, None, None]
     flags[4] = flags[3]
     deff = np.where(np.arange(9) % 3 == 0, 2.3, 1.0)
@@ -207,7 +209,7 @@ def test_bounds_are_marked_and_never_ranked() -> None:
     assert {c["column"] for c in cells if c["bound"]} == {c for c in found.columns if "descending" in c}
     assert not any(c["tied_best"] for c in cells if c["bound"])
     assert table(*BOUNDS[4:]).scale == () and ranks(table(*BOUNDS[4:])) is None
-    only = [cell("a", "clean", 90), cell("b", "clean", 50), *(r for r in BOUNDS[4:] if "pgd" in r.perturbation)]
+    only = [cell("a", "clean", 90), cell("b", "clean", 50), *(r for r in BOUNDS[4:] if "pgd" in str(r.perturbation))]
     assert table(*only).scale == ()  # not by its clean accuracy
     assert not [s for s in scatters(found) if "descending" in s.column]
     assert {spec.what for spec in curves(found)} == {"worst"}
@@ -215,7 +217,7 @@ def test_bounds_are_marked_and_never_ranked() -> None:
 
 def test_bounds_stay_bounds_in_averages_and_on_the_page(tmp_path: Path) -> None:
     rows = [
-        replace(cell(m, c, k, data=modality), suite=modality, modality=modality, key=f"{modality} {m} {c}")
+        replace(cell(m, c, k, data=modality), suite=modality, modality=modality, key=key(modality, m, c))
         for modality in ("image", "audio")
         for m, k in (("a", 60), ("b", 20))
         for c in ("clean", f"{FOUR} descending")

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
+from columns import column
 
 from rlbench.core import Record
 from rlbench.core.errors import UnknownName
@@ -15,6 +16,7 @@ from rlbench.report.boards.averages import families, macros
 from rlbench.report.boards.ranks import baseline_row, differences, ranks, require
 from rlbench.report.boards.scores import Row, Score, Table
 from rlbench.report.boards.tables import frame, tables
+from rlbench.store.columns import Column
 
 
 def record(
@@ -35,7 +37,7 @@ def record(
         modality=modality,
         model=model,
         backbone="mini",
-        perturbation=perturbation,
+        perturbation=column(perturbation),
         n=100 if bits is None else len(bits),
         n_correct=None if bits is None else int(np.sum(bits)),
         error="crash" if bits is None else None,
@@ -88,9 +90,9 @@ def drawn(modality: str, **flags: np.ndarray) -> Table:
     """A table of one worst case, without the detour over records: simulations make hundreds."""
     facts = {"modality": modality, "suite": modality, "suite_version": 1, "task": ""}
     facts |= {"data": modality, "seed": 0, "n": len(next(iter(flags.values())))}
-    column = "worst linf 4/255"
-    rows = [Row(m, len(f), {column: Score(float(f.mean()), 0, 1, hits=f.astype(int))}) for m, f in flags.items()]
-    return Table(facts, (column,), tuple(rows), "")
+    worst = Column(column("worst linf 4/255"))
+    rows = [Row(m, len(f), {worst: Score(float(f.mean()), 0, 1, hits=f.astype(int))}) for m, f in flags.items()]
+    return Table(facts, (worst,), tuple(rows), "")
 
 
 def test_false_orders_are_rarer_than_one_in_twenty() -> None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from columns import column
 
 from rlbench.core import Record
 from rlbench.core.errors import StoreError
@@ -26,7 +27,7 @@ def record(model: str, turn: str, perturbation: str, bits: list[int], *, suite: 
         modality="thermal",
         model=f"{model}:mini",
         backbone="mini",
-        perturbation=perturbation,
+        perturbation=column(perturbation),
         n=len(bits),
         n_correct=sum(bits),
         error=None,

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from columns import column
 from made import key
 
 from rlbench.core import Record
@@ -33,7 +34,7 @@ def record(model: str, perturbation: str, n_correct: int | None, **changes: obje
         modality="thermal",
         model=model,
         backbone="mini",
-        perturbation=perturbation,
+        perturbation=column(perturbation),
         n=200,
         n_correct=n_correct,
         error=None if n_correct is not None else "the linf norm is 0.02; eps is 0.0156",
@@ -104,7 +105,7 @@ def test_what_can_not_be_compared_gets_a_table_of_its_own(field: str) -> None:
 
 def test_another_protocol_is_another_column_that_says_so() -> None:
     def changed(r: Record) -> Record:
-        return replace(r, provenance={**r.provenance, "protocol": "bbbbbbbbbb"}) if "pgd" in r.perturbation else r
+        return replace(r, provenance={**r.provenance, "protocol": "bbbbbbbbbb"}) if "pgd" in str(r.perturbation) else r
 
     [table] = tables([*board("a:mini"), *map(changed, board("b:mini"))])
     assert "pgd linf 4/255" not in table.columns

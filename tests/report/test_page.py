@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from columns import column
 from made import key
 
 import rlbench
@@ -34,7 +35,7 @@ def record(model: str, perturbation: str, ones: int | None, suite: str, **change
         task="world",
         model=model,
         backbone="mini",
-        perturbation=perturbation,
+        perturbation=column(perturbation),
         n_correct=ones,
         forwards=7,
         backwards=0,

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from columns import column
 from made import key
 
 from rlbench.core import Record
@@ -27,7 +28,7 @@ def record(suite: str, perturbation: str, right: int) -> Record:
         modality="thermal",
         model="languagebind:vit-l-14",
         backbone="vit-l-14",
-        perturbation=perturbation,
+        perturbation=column(perturbation),
         n=100,
         n_correct=right,
         error=None,

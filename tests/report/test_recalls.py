@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from columns import column
 
 from rlbench.cli.console import describe_recalls
 from rlbench.core import Record
@@ -20,7 +21,7 @@ def record(perturbation: str, n_correct: int, task: str = "msrvtt", **recalls: f
     facts = {"checkpoint": "c", "anchors": "a", "data": "d", "seed": 0, "protocol": perturbation}
     return Record(
         key=f"{task} {perturbation}", suite="video-msrvtt", suite_version=1, task=task, modality="video", model="mine",
-        backbone="b", perturbation=perturbation, n=50, n_correct=n_correct, error=None, forwards=0, backwards=0,
+        backbone="b", perturbation=column(perturbation), n=50, n_correct=n_correct, error=None, forwards=0, backwards=0,
         provenance={**facts, **said},
     )  # fmt: skip
 
@@ -88,7 +89,7 @@ def test_a_recall_among_a_part_of_the_gallery_is_named_by_its_size() -> None:
         text = leaderboard.render(frame([found]), "mine").partition(": recalls")[2]
         assert "| text-to-x R@1 of 50 " in text and "text-to-x R@1  " not in text and "to be compared with" in text
         assert lines(text)[0][-3:] == [share] * 3
-        assert list(recall.recalls({**vars(found), **found.provenance}))[3] == "text-to-x R@1 of 50"
+        assert list(recall.recalls({**vars(found), **found.provenance}, found.perturbation))[3] == "text-to-x R@1 of 50"
     both = leaderboard.render(frame([new, Record(**{**vars(one), "n": 90, "key": "k"})]), "mine")
     assert both.count(": recalls, n = ") == 2  # never in one table
 

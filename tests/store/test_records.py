@@ -1,5 +1,6 @@
 """The store: what is read is what was written, whole, or it is said to be damaged."""
 
+import json
 import os
 import subprocess
 import sys
@@ -10,8 +11,13 @@ import numpy as np
 import pytest
 from stored import FACTS, KEY, block, key, record
 
+from rlbench.core import Clean
 from rlbench.core.errors import StoreError
+from rlbench.engine.plan.planner import plan
+from rlbench.engine.run.record import make_record
+from rlbench.engine.run.runner import execute
 from rlbench.store.blocks import Block
+from rlbench.store.lines import from_line, to_line
 from rlbench.store.records import read_records, timeless
 from rlbench.store.store import Store
 
@@ -109,6 +115,23 @@ def test_a_missing_file_is_an_error_that_says_what_writes_it(tmp_path: Path) -> 
         read_records([tmp_path])
 
 
+def test_a_failure_of_many_lines_is_a_record_that_can_be_read(tmp_path: Path) -> None:
+    planned = plan("smoke", "linear", examples=4, store=tmp_path, workers=1, device="cpu")
+    failed = make_record(planned.pairs[0], Clean(), [[None]], "CUDA error:\n\x1b[31m  at line 1\n" + "x" * 20_000)
+    assert from_line(to_line(failed)) == failed
+    assert str(failed.error).startswith("CUDA error: ") and "\n" not in str(failed.error)
+
+
+def test_a_run_refuses_records_of_format_1_and_fresh_moves_them_aside(tmp_path: Path) -> None:
+    old = json.loads(to_line(record())) | {"format": 1, "perturbation": "clean"}
+    (tmp_path / "records.jsonl").write_text(json.dumps(old) + "\n")
+    with pytest.raises(StoreError, match="records of format 1"):
+        plan("smoke", "linear", examples=4, store=tmp_path, workers=1, device="cpu")
+    planned = plan("smoke", "linear", examples=4, store=tmp_path, workers=1, device="cpu", fresh=True)
+    assert len(execute(planned)) == len(read_records([tmp_path])) == len(planned.cells)
+    assert json.loads((tmp_path / "records-1.jsonl.old").read_text()) == old
+
+
 def test_timeless_drops_seconds_alone() -> None:
     assert dict(timeless(record()).provenance) == FACTS
 
@@ -158,7 +181,7 @@ def test_a_read_only_folder_is_found_before_any_work(tmp_path: Path) -> None:
 
 
 def test_stores_that_contradict_each_other_are_not_merged(tmp_path: Path) -> None:
-    one = record(0, perturbation="clean")
+    one = record(0, perturbation=Clean())
     Store(tmp_path / "a").append(one)
     Store(tmp_path / "b").append(replace(one, provenance={**FACTS, "device": "cuda"}))
     Store(tmp_path / "c").append(replace(one, n_correct=8, flags="ff00"))

@@ -21,7 +21,9 @@ class Group:
     def members(self) -> tuple[Perturbation, ...]:
         """What is computed, in this order: one perturbation an attack, or in a cascade one a threat model."""
         if self.mode == "cascade":
-            return tuple(Worst(threat, self.attacks) for threat in dict.fromkeys(a.threat for a in self.attacks))
+            return tuple(
+                Worst(threat, self.attacks, "cascade") for threat in dict.fromkeys(a.threat for a in self.attacks)
+            )
         if self.corrupted is None:
             return self.attacks or (Clean(),)
         return tuple(Composed(self.corrupted, a) for a in self.attacks) or (self.corrupted,)

@@ -32,7 +32,7 @@ def vary(suite: Suite, *, seed: int | None = None, series: int | None = None, mo
 def mode(perturbation: Perturbation) -> Mode:
     """How its attacks run."""
     if isinstance(perturbation, Worst) and is_aggregate(perturbation):
-        return "descending" if perturbation.descending else "standalone"
+        return perturbation.mode
     return _group(perturbation).mode
 
 
@@ -53,12 +53,12 @@ def in_mode(perturbations: Sequence[Perturbation], mode: Mode, n_classes: int) -
 
     chain = tuple(sorted((replace(a, ladder=()) for a in attacks), key=turn))
     rest = [p for p in perturbations if not isinstance(p, Adversarial | Worst)]
-    return (*rest, *(Worst(threat, chain) for threat in dict.fromkeys(a.threat for a in chain)))
+    return (*rest, *(Worst(threat, chain, "cascade") for threat in dict.fromkeys(a.threat for a in chain)))
 
 
 def _descending(p: Perturbation, attacks: Sequence[Adversarial]) -> Perturbation:
     if isinstance(p, Worst):
-        return replace(p, descending=True)
+        return replace(p, mode="descending")
     if not isinstance(p, Adversarial):
         return p
     same = [a for a in attacks if (a.attack, a.fields, a.threat.norm) == (p.attack, p.fields, p.threat.norm)]

@@ -26,6 +26,7 @@ from rlbench.engine.plan.pilot import rehearse
 from rlbench.engine.plan.types import Pair, Plan, PlannedCell, Unit, half_width
 from rlbench.store.blocks import BLOCK
 from rlbench.store.keys import record_key
+from rlbench.store.perturbations import simplify
 from rlbench.store.store import Store
 
 __all__ = ["Pair", "Plan", "PlannedCell", "Unit", "plan"]
@@ -99,7 +100,7 @@ def _plan_cells(pair: Pair, present: dict[Perturbation, set[Span]]) -> list[Plan
     for p in pair.suite.perturbations:
         done, cell = present[cells.canonical(p)], cells.canonical(p)
         left = sum(stop - start for start, stop in pair.spans if (start, stop) not in done)
-        row = PlannedCell(pair.suite.name, pair.model, str(p), pair.n, len(pair.spans), len(done))
+        row = PlannedCell(pair.suite.name, pair.model, simplify(p), pair.n, len(pair.spans), len(done))
         if not cells.is_aggregate(cell):
             most, about = pair.bounds.cells[cell], pair.rates.cells[cell]
             row = replace(
@@ -146,7 +147,7 @@ class _Draft:
         except ModalityError as error:
             if alone:
                 raise
-            about = [(suite.name, model, str(p), n) for p in suite.perturbations]
+            about = [(suite.name, model, simplify(p), n) for p in suite.perturbations]
             self.skipped += [(len(self.pairs), PlannedCell(*cell, skipped=str(error))) for cell in about]
 
     def _bench(self, suite: Suite, model: str) -> Bench:
@@ -271,12 +272,12 @@ def plan(
             raise FieldError(f"{name} is {value}; it must be at least 1")
     seconds = None if budget is None else times.seconds(budget)
     store = store if isinstance(store, Store) else Store(store)
-    store.check()
+    notes = store.check(fresh=fresh)
     loaded = [s for one in _several(suites) for s in ([one] if isinstance(one, Suite) else load_suites(str(one)))]
     loaded = list({(s.path, s.name, s.modality): s for s in loaded}.values())
     loaded = [vary(one, seed=seed, series=series, mode=mode) for one in loaded]
     names = list(dict.fromkeys(resolve(str(one)).name for one in _several(models)))
-    where = {"store": store, "device": device_of(device), "workers": workers, "notes": store.records()[1]}
+    where = {"store": store, "device": device_of(device), "workers": workers, "notes": notes}
     draft = _Draft(**where, batch_size=batch_size, examples=examples, fresh=fresh)  # type: ignore[arg-type]
     for suite in loaded:
         for model in names:

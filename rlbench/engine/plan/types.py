@@ -25,7 +25,7 @@ class PlannedCell:
 
     suite: str
     model: str
-    perturbation: str
+    perturbation: Perturbation
     n: int
     blocks: int = 0
     done: int = 0

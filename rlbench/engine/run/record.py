@@ -7,13 +7,16 @@ from collections.abc import Sequence
 import numpy as np
 
 from rlbench.core import Field, Perturbation, Record, Worst
+from rlbench.core.errors import one_line
 from rlbench.core.stats.metrics import cluster_interval
 from rlbench.encoders.retrieval import hash_prompts
 from rlbench.engine import cells
 from rlbench.engine.plan.planner import Pair
 from rlbench.engine.soundness import rules
 from rlbench.store.blocks import Block
+from rlbench.store.flags import pack
 from rlbench.store.keys import record_key
+from rlbench.store.perturbations import simplify
 
 
 def members(pair: Pair, p: Perturbation) -> list[Perturbation]:
@@ -41,13 +44,13 @@ def make_record(pair: Pair, p: Perturbation, blocks: Sequence[Sequence[Block | N
         modality=pair.suite.modality,
         model=pair.model,
         backbone=pair.backbone,
-        perturbation=str(p),
+        perturbation=simplify(p),
         n=pair.n,
         n_correct=None if correct is None else int(correct.sum()),
-        error=error,
+        error=None if error is None else one_line(error),
         forwards=sum(int(block.forwards.sum()) for block in own),
         backwards=sum(int(block.backwards.sum()) for block in own),
-        flags=None if correct is None else np.packbits(correct).tobytes().hex(),
+        flags=None if correct is None else pack(correct),
         provenance=_provenance(pair, p, kept, sum(block.seconds for block in own))
         | _clusters(correct, blocks)
         | _recalls(pair, own if correct is not None else []),

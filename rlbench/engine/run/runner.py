@@ -198,7 +198,7 @@ def execute(plan: Plan, report: Callable[[Progress], None] = _quiet) -> list[Rec
         StoreError: the store can't be written. RLBenchError: a worker was killed. KeyboardInterrupt. Finished blocks
         stay, and the same plan made again continues.
     """
-    plan.store.prepare()
+    plan.store.prepare(fresh=plan.fresh)
     if plan.fresh:
         keys = [key for pair in plan.pairs for key in pair.keys.values()]
         plan.store.forget(keys, [record_key(k, pair.n) for pair in plan.pairs for k in pair.keys.values()])

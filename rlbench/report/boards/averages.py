@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rlbench.core import Clean
 from rlbench.core.stats.metrics import bootstrap_means
 from rlbench.report.boards.scores import Score, Table, gravest
 from rlbench.report.boards.tables import COMPARABLE
-from rlbench.store.columns import is_bound
+from rlbench.store.columns import Column, Mean
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -77,12 +78,12 @@ BOUND = "robust, descending"
 MEASURES = ("clean", "robust", BOUND, "corrupted")
 
 
-def _measure_of(column: str) -> str | None:
-    if column == "clean":
-        return "clean"
-    if column.startswith("worst "):
-        return BOUND if is_bound(column) else "robust"
-    return "corrupted" if " corruptions at " in column else None
+def _measure_of(column: Column) -> str | None:
+    if isinstance(column.of, Clean):
+        return None if column.protocol else "clean"
+    if column.is_worst:
+        return BOUND if column.is_bound else "robust"
+    return "corrupted" if isinstance(column.of, Mean) else None
 
 
 def macros(tables: Sequence[Table], *, baseline: str | None = None, sources: Sources | None = None) -> list[Macro]:

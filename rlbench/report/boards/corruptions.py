@@ -10,11 +10,13 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from rlbench.core import Clean, Corrupted
 from rlbench.core.stats.metrics import mean_corruption_error, relative_accuracy, wilson
 from rlbench.core.stats.severity_trend import ALPHA, Fall, Flags, compare_means, measure_falls
 from rlbench.report.boards.scores import Score, differing, gravest, marked, most_shared
 from rlbench.report.boards.tables import Cell, models, parts
-from rlbench.store.columns import CORRUPTED
+from rlbench.store.columns import Column
+from rlbench.store.flags import unpack
 
 BASELINE = "languagebind"
 READING = (
@@ -105,27 +107,26 @@ def collect(cells: pd.DataFrame) -> list[Part]:
 
 def _natural(name: str, row: Sequence[Cell]) -> Natural | None:
     """A model's corruptions that have all five severities; None without any, or without a clean cell."""
-    counted = {str(cell["column"]): cell for cell in row if cell["error"] is None and cell["n_correct"] is not None}
+    counted: dict[Column, Cell] = {
+        cell["column"]: cell for cell in row if cell["error"] is None and cell["n_correct"] is not None
+    }
     table: dict[str, dict[int, float]] = {}
     for column, cell in counted.items():
-        if hit := CORRUPTED.match(column):
-            table.setdefault(hit["what"], {})[int(hit["severity"])] = float(cell["accuracy"])
+        if isinstance(column.of, Corrupted) and not column.protocol:
+            table.setdefault(column.of.call, {})[column.of.severity] = float(cell["accuracy"])
     whole = {k: tuple(v[s] for s in range(1, 6)) for k, v in sorted(table.items()) if len(v) == 5}
-    if not whole or "clean" not in counted:
+    clean = counted.get(Column(Clean()))
+    if not whole or clean is None:
         return None
-    clean = counted["clean"]
     badge = gravest(str(cell.get("soundness") or "") for cell in row)
     classes = int(clean.get("classes") or 0)
     return Natural(marked(name, badge), clean["n"], clean["accuracy"], whole, classes, _right(counted))
 
 
-def _right(cells: Mapping[str, Cell]) -> dict[str, Flags]:
+def _right(cells: Mapping[Column, Cell]) -> dict[str, Flags]:
     if any(cell.get("sources") or not cell["flags"] for cell in cells.values()):
         return {}
-    return {
-        column: np.unpackbits(np.frombuffer(bytes.fromhex(cell["flags"]), dtype=np.uint8))[: cell["n"]] == 1
-        for column, cell in cells.items()
-    }
+    return {column: unpack(cell["flags"], cell["n"]) for column, cell in cells.items()}
 
 
 def sections(cells: pd.DataFrame, baseline: str = BASELINE) -> list[str]:

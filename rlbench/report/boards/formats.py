@@ -17,7 +17,7 @@ from rlbench.report.boards.averages import Macro
 from rlbench.report.boards.ranks import Difference, baseline_row, differences, ranks
 from rlbench.report.boards.scores import Score, Table, gravest, marked
 from rlbench.report.boards.tables import COMPARABLE
-from rlbench.store.columns import is_bound
+from rlbench.store.columns import Column
 
 BEFORE = {  # columns that stand before the scores
     **{"rank": "right", "model": "left", "backbone": "left", "anchors": "left", "warning": "left"},
@@ -39,8 +39,8 @@ class Shown:
     table: Table
     baseline: str = ""
     ranks: Sequence[tuple[int, int] | None] | None = None
-    best: Mapping[str, frozenset[int]] = field(default_factory=dict)
-    minus: Mapping[int, Mapping[str, Difference]] = field(default_factory=dict)
+    best: Mapping[Column, frozenset[int]] = field(default_factory=dict)
+    minus: Mapping[int, Mapping[Column, Difference]] = field(default_factory=dict)
 
     def rank(self, k: int) -> str:
         """`1`, or `1-3` where the row is not told apart from its neighbours; `-` off the table's scale."""
@@ -71,7 +71,7 @@ class Shown:
         values |= {"warning": own.warning or "-", "soundness": self.soundness(k) or "-", "n": str(own.n)}
         return {name: self.rank(k) if name == "rank" else values[name] for name in self.before}
 
-    def bold(self, k: int, column: str) -> bool:
+    def bold(self, k: int, column: Column) -> bool:
         """No other row is shown to be above this one there, and there are others; never a number in doubt."""
         doubted = self.table.rows[k].scores[column].soundness in DOUBTED
         return len(self.table.rows) > 1 and k in self.best.get(column, ()) and not doubted
@@ -81,8 +81,8 @@ class Shown:
         """Lines that stand below the table: what failed, and what its numbers do not say."""
         table = self.table
         found = [f"failed: {line}" for line in table.failures]
-        exact = [column for column in table.columns if not is_bound(column)]
-        usual = tuple(column for column in exact if column.startswith("worst ")) or tuple(exact)
+        exact = [column for column in table.columns if not column.is_bound]
+        usual = tuple(column for column in exact if column.is_worst) or tuple(exact)
         if self.ranks and table.scale != usual:
             found.append(f"note: ranked by the mean of {', '.join(table.scale)}")
         if any(row.warning for row in table.rows):
@@ -112,7 +112,7 @@ def markdown(one: Shown) -> str:
     """A heading, the table, its notes, the differences to the baseline, and what it was made of."""
     table = one.table
 
-    def text(k: int, column: str) -> str:
+    def text(k: int, column: Column) -> str:
         score = table.rows[k].scores.get(column)
         if score is None or not one.bold(k, column):
             return "-" if score is None else str(score)
@@ -170,7 +170,7 @@ def latex(tables: Sequence[Shown]) -> str:
 def _tabular(one: Shown) -> str:
     table = one.table
 
-    def text(k: int, column: str) -> str:
+    def text(k: int, column: Column) -> str:
         score = table.rows[k].scores.get(column)
         if score is None or score.error is not None:
             return "--" if score is None else "failed"

@@ -13,9 +13,10 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from rlbench.core import Record
+from rlbench.core import Clean, Record, Worst
 from rlbench.core.errors import StoreError
 from rlbench.core.stats.metrics import holm, mcnemar, wilson
+from rlbench.store.flags import flags_of
 from rlbench.store.rounds import of_rounds
 
 Measure = Literal["clean", "robust"]
@@ -82,8 +83,7 @@ def methods(records: Sequence[Record], modality: str) -> list[Method]:
         if protocols.setdefault((column, turn), same) != same:
             raise StoreError(f"{record.suite}, round {turn}: {record.model} was tested in another way than the others")
         method = found.setdefault(record.model, Method(record.model))
-        bits = np.unpackbits(np.frombuffer(bytes.fromhex(record.flags), dtype=np.uint8))[: record.n]
-        method.flags.setdefault(column, {})[turn] = bits.astype(bool)
+        method.flags.setdefault(column, {})[turn] = flags_of(record)
         for name in ("forwards", "backwards"):
             getattr(method, name).add(int(record.provenance.get(f"training_{name}") or 0))
         method.sees.update(filter(None, str(record.provenance.get("sees") or "").split("; ")))
@@ -95,9 +95,9 @@ def methods(records: Sequence[Record], modality: str) -> list[Method]:
 
 def _column(record: Record) -> Column | None:
     unseen = record.suite.endswith("-unseen")
-    if record.perturbation == "clean":
+    if isinstance(record.perturbation, Clean):
         return Column(unseen, "clean")
-    return Column(unseen, "robust") if record.perturbation.startswith("worst ") else None
+    return Column(unseen, "robust") if isinstance(record.perturbation, Worst) else None
 
 
 @dataclass(frozen=True)

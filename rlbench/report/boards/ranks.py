@@ -15,6 +15,7 @@ import numpy as np
 from rlbench.core.errors import UnknownName
 from rlbench.core.stats.metrics import holm, sign_flips
 from rlbench.report.boards.scores import Row, Table
+from rlbench.store.columns import Column
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -54,7 +55,7 @@ def format_p(p: float) -> str:
     return "<.001" if p < 0.001 else f"{p:.3f}".lstrip("0") if p < 0.9995 else "1"
 
 
-def ranks(table: Table, columns: Sequence[str] = ()) -> list[tuple[int, int] | None] | None:
+def ranks(table: Table, columns: Sequence[Column] = ()) -> list[tuple[int, int] | None] | None:
     """The 95% interval of each row's rank, 1 the best, for all rows at once; None where the flags of one are not known.
 
     The rank is that of the mean over `columns`, by default the table's scale. A row comes before another one where the
@@ -97,7 +98,7 @@ def _ranks(standing: Sequence[_Standing]) -> list[tuple[int, int]]:
 _Standing = tuple["NDArray[Any]", float, int]  # per example correct answers, the design effect, and the most answers
 
 
-def _hits(row: Row, columns: Sequence[str]) -> _Standing | None:
+def _hits(row: Row, columns: Sequence[Column]) -> _Standing | None:
     """Per example the correct answers over some columns, each column of the same weight."""
     scores = [row.scores[column] for column in columns]
     if any(score.hits is None for score in scores):
@@ -140,10 +141,10 @@ def require(tables: Sequence[Table], name: str) -> None:
         raise UnknownName("baseline", name, sorted({row.model for table in tables for row in table.rows}))
 
 
-def differences(table: Table, baseline: str) -> dict[int, dict[str, Difference]]:
+def differences(table: Table, baseline: str) -> dict[int, dict[Column, Difference]]:
     """By row (its index) and column the difference to the baseline; none of bounds, and empty without that baseline."""
     base = baseline_row(table, baseline)
-    found: dict[int, dict[str, Difference]] = {}
+    found: dict[int, dict[Column, Difference]] = {}
     for column in table.columns if base else ():
         compared = [k for k, row in enumerate(table.rows) if row is not base and _paired(row, base, column)]
         if not compared:
@@ -161,7 +162,7 @@ def differences(table: Table, baseline: str) -> dict[int, dict[str, Difference]]
     return found
 
 
-def _paired(row: Row, base: Row | None, column: str) -> bool:
+def _paired(row: Row, base: Row | None, column: Column) -> bool:
     """Both have exact counts there, over as many cells, and flags."""
     own, other = row.scores.get(column), base.scores.get(column) if base else None
     if own is None or other is None or not (own.exact and other.exact):

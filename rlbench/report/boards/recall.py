@@ -8,10 +8,12 @@ from typing import Any
 
 import pandas as pd
 
+from rlbench.core import Perturbation
+from rlbench.core.threat import threat_of
 from rlbench.report.boards import formats
 from rlbench.report.boards.scores import differing, marked
 from rlbench.report.boards.tables import Cell, models, parts
-from rlbench.store.columns import THREAT, column_order
+from rlbench.store.perturbations import is_bound
 
 RECALL = re.compile(r"^(?P<way>x-to-text|text-to-x) (?P<what>R@\d+|median rank)(?P<part> of \d+)?$")
 READING = (
@@ -45,29 +47,29 @@ def grids(cells: pd.DataFrame) -> dict[str, list[str]]:
 
 def _rows(model: str, cells: Sequence[Cell]) -> list[dict[str, str]]:
     found = []
-    for cell in sorted(cells, key=lambda cell: column_order(cell["column"])):
-        values = {name: text for name, text in recalls(cell).items() if "median" not in name}
+    for cell in sorted(cells, key=lambda cell: cell["column"].order):
+        values = {name: text for name, text in recalls(cell, cell["column"].of).items() if "median" not in name}
         if values:
             name = marked(model, str(cell.get("soundness") or ""))
             found.append({"model": name, "n": str(cell["n"]), "under": cell["column"], **values})
     return found
 
 
-def recalls(cell: Mapping[Any, Any]) -> dict[str, str]:
+def recalls(cell: Mapping[Any, Any], perturbation: Perturbation) -> dict[str, str]:
     """A cell's recalls in % and median ranks, by what they are among, and with ≤ or ≥ where they are bounds.
 
     Args:
-        cell: a record's fields and provenance. Records of before `of k` was recorded are of a part where their media
+        cell: a record's provenance, n and task. Records of before `of k` was recorded are of a part where their media
             are fewer than the classes of the gallery.
     """
-    threat = THREAT.match(cell["perturbation"])
-    exact = "" if threat and threat["bound"] else f"x-to-text R@{_depth(cell['task'])}"
+    attacked = threat_of(perturbation) is not None
+    exact = "" if is_bound(perturbation) else f"x-to-text R@{_depth(cell['task'])}"
     few = cell["n"] < (cell.get("classes") or 0)
     found = {}
     for name, value in cell.items():
         if (hit := RECALL.match(str(name))) and value is not None and value == value:
             rank = hit["what"] == "median rank"
-            sign = ("≥ " if rank else "≤ ") if threat and name != exact else ""
+            sign = ("≥ " if rank else "≤ ") if attacked and name != exact else ""
             part = f" of {cell['n']}" if few and hit["way"] == "text-to-x" and not hit["part"] else ""
             found[f"{name}{part}"] = sign + (f"{value:g}" if rank else f"{100 * value:.1f}")
     return {name: found[name] for name in sorted(found, key=_order)}

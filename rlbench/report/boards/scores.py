@@ -8,14 +8,16 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import combinations
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rlbench.core.badges import RANK
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 from rlbench.core.badges import DOUBTED
-from rlbench.store.columns import is_bound
+from rlbench.store.columns import Column
+
+Name = TypeVar("Name", bound=str)
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ class Row:
 
     model: str
     n: int
-    scores: Mapping[str, Score]
+    scores: Mapping[Column, Score]
     backbone: str = ""
     anchors: str = ""
     prompts: str = ""
@@ -82,11 +84,11 @@ class Row:
         """Its name where no column of badges stands beside it (see `marked`)."""
         return marked(self.model, self.soundness)
 
-    def whole(self, columns: Iterable[str]) -> bool:
+    def whole(self, columns: Iterable[Column]) -> bool:
         """It has an exact score in each of the columns."""
         return all(column in self.scores and self.scores[column].exact for column in columns)
 
-    def mean(self, columns: Sequence[str]) -> float:
+    def mean(self, columns: Sequence[Column]) -> float:
         """Over columns that it has whole."""
         return fmean(self.scores[column].share for column in columns)
 
@@ -103,7 +105,7 @@ class Table:
     """
 
     facts: Mapping[str, object]
-    columns: tuple[str, ...]
+    columns: tuple[Column, ...]
     rows: tuple[Row, ...]
     made_with: str
     apart: tuple[str, ...] = ()
@@ -127,25 +129,25 @@ class Table:
         return [f"{r.model}, {c}: {s.error}" for r in self.rows for c, s in r.scores.items() if s.error is not None]
 
     @cached_property
-    def shared(self) -> tuple[str, ...]:
+    def shared(self) -> tuple[Column, ...]:
         """The columns that every row on the scale has."""
         ranked = [row for row in self.rows if row.whole(self.scale)]
         return tuple(column for column in self.columns if all(row.whole([column]) for row in ranked))
 
     @cached_property
-    def scale(self) -> tuple[str, ...]:
+    def scale(self) -> tuple[Column, ...]:
         """The columns whose mean puts rows in order: of the worst cases, else of all, those that most rows have whole.
 
         Rows that lack one of them, or failed there, are not on this scale. It is empty where attacked cells are bounds.
         """
         exact = [c for c in self.columns if any(r.scores[c].exact for r in self.rows if c in r.scores)]
-        worst = [column for column in exact if column.startswith("worst ")]
-        if not worst and any(map(is_bound, self.columns)):
+        worst = [column for column in exact if column.is_worst]
+        if not worst and any(column.is_bound for column in self.columns):
             return ()
         return most_shared([{c for c in worst or exact if r.whole([c])} for r in self.rows], worst or exact)
 
 
-def most_shared(having: Sequence[set[str]], names: Sequence[str]) -> tuple[str, ...]:
+def most_shared(having: Sequence[set[Name]], names: Sequence[Name]) -> tuple[Name, ...]:
     """Those of the names that most have together: their number times that of the sets that have them all is greatest.
 
     Of the sets themselves and what two of them share; a tie goes to more names.
@@ -154,11 +156,11 @@ def most_shared(having: Sequence[set[str]], names: Sequence[str]) -> tuple[str, 
     candidates = different | {a & b for a, b in combinations(different, 2)} if len(different) < 100 else different
     counts = Counter(map(frozenset, having))
 
-    def weight(some: frozenset[str]) -> tuple[int, int, list[bool]]:
+    def weight(some: frozenset[Name]) -> tuple[int, int, list[bool]]:
         shared = sum(number for one, number in counts.items() if some <= one)
         return shared * len(some), len(some), [name in some for name in names]
 
-    best = max(candidates, key=weight, default=frozenset())
+    best = max(candidates, key=weight, default=frozenset[Name]())
     return tuple(name for name in names if name in best)
 
 

@@ -17,15 +17,16 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import pandas as pd
 
-from rlbench.core import Record
+from rlbench.core import Corrupted, Record
 from rlbench.core.errors import StoreError
 from rlbench.core.stats.metrics import wilson
 from rlbench.report.boards.scores import Row, Score, Table, gravest, most_shared
-from rlbench.store.columns import CORRUPTED, THREAT, column_order, is_bound
+from rlbench.store.columns import Column, Mean, reading_order
+from rlbench.store.flags import unpack
+from rlbench.store.perturbations import from_columns, to_columns
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-from rlbench.store.columns import reading_order
 
 COMPARABLE = ("modality", "suite", "suite_version", "task", "data", "seed", "n")
 
@@ -37,7 +38,10 @@ SOURCES = 10  # fewer are named: a bootstrap over them is too sure
 
 
 def frame(records: Iterable[Record]) -> pd.DataFrame:
-    """One row a cell: the record's fields, its provenance, and accuracy, low, high in [0, 1] (NaN if it failed)."""
+    """One row a cell: the record's fields, its provenance, and accuracy, low, high in [0, 1] (NaN if it failed).
+
+    Beside the perturbation's text stand its fields (see `store.perturbations.to_columns`).
+    """
     cells: list[dict[str, object]] = []
     for record in sorted(records, key=reading_order):
         own = {one.name: getattr(record, one.name) for one in fields(Record) if one.name != "provenance"}
@@ -45,7 +49,8 @@ def frame(records: Iterable[Record]) -> pd.DataFrame:
         if record.n_correct is not None:
             low, high = _interval(record)
             scores = {"accuracy": record.n_correct / max(record.n, 1), "low": low, "high": high}
-        cells.append({**record.provenance, **own, **scores})
+        about = {**to_columns(record.perturbation), "perturbation": str(record.perturbation)}
+        cells.append({**record.provenance, **own, **about, **scores})
     return pd.DataFrame(cells)
 
 
@@ -88,8 +93,8 @@ def _columns(cells: Iterable[dict[str, Any]]) -> list[Cell]:
     return [cell | {"column": _column(cell, len(protocols[cell["perturbation"]]) > 1)} for cell in cells]
 
 
-def _column(cell: Cell, several: bool) -> str:
-    return f"{cell['perturbation']} (protocol {str(cell['protocol'])[:8]})" if several else str(cell["perturbation"])
+def _column(cell: Cell, several: bool) -> Column:
+    return Column(from_columns(cell), str(cell["protocol"]) if several else "")
 
 
 def models(part: Iterable[Cell]) -> Iterator[tuple[str, dict[str, str], list[Cell]]]:
@@ -122,25 +127,26 @@ def tables(cells: pd.DataFrame) -> list[Table]:
 
 def _table(facts: dict[str, object], apart: tuple[str, ...], part: Sequence[Cell]) -> Table:
     scored = [(model, own, _scores(cells, model)) for model, own, cells in models(part)]
-    groups = {severity: _averaged([scores.keys() for _, _, scores in scored], severity) for severity in "12345"}
+    groups = {severity: _averaged([scores.keys() for _, _, scores in scored], severity) for severity in range(1, 6)}
     rows, n = [], int(part[0]["n"])
     for model, own, scores in scored:
         for severity, members in groups.items():
             there = [scores.pop(member) for member in members if member in scores]
             if there:
-                scores[f"{len(members)} corruptions at {severity}"] = _mean(there, len(members), n)
+                scores[Column(Mean(len(members), severity))] = _mean(there, len(members), n)
         rows.append(Row(model, n, scores, **{name: own[name] for name in ROW[2:]}))
-    columns = sorted({c for row in rows for c in row.scores}, key=column_order)
+    columns = sorted({c for row in rows for c in row.scores}, key=lambda column: column.order)
     table = Table(
         facts, tuple(columns), tuple(warned(rows)), _describe_setup(part), apart, (*_few(part), *_one_key(part))
     )
     return replace(table, rows=tuple(sorted(table.rows, key=lambda row: _place(row, table))))
 
 
-def _averaged(columns: Sequence[Iterable[str]], severity: str) -> tuple[str, ...]:
+def _averaged(columns: Sequence[Iterable[Column]], severity: int) -> tuple[Column, ...]:
     """The corruptions at a severity, two or more, that most rows have together; others are columns of their own."""
     having = [
-        {c for c in row if c.endswith(severity) and CORRUPTED.match(c) and not THREAT.match(c)} for row in columns
+        {c for c in row if isinstance(c.of, Corrupted) and c.of.severity == severity and not c.protocol}
+        for row in columns
     ]
     members = most_shared(having, sorted(set().union(*having)))
     return members if len(members) > 1 else ()
@@ -190,8 +196,8 @@ def _one_key(part: Sequence[Cell]) -> list[str]:
     return sorted(found)
 
 
-def _scores(cells: Iterable[Cell], model: str) -> dict[str, Score]:
-    scores: dict[str, Score] = {}
+def _scores(cells: Iterable[Cell], model: str) -> dict[Column, Score]:
+    scores: dict[Column, Score] = {}
     for cell in cells:
         if cell["column"] in scores:
             raise StoreError(
@@ -209,7 +215,7 @@ def _scores(cells: Iterable[Cell], model: str) -> dict[str, Score]:
             hits=_bits(cell),
             deff=1.0 if error else ((high - low) / (own[1] - own[0])) ** 2,
             soundness=str(cell.get("soundness") or ""),
-            bound=is_bound(cell["column"]),
+            bound=cell["column"].is_bound,
             keys=(cell["key"],),
         )
     return scores
@@ -219,7 +225,7 @@ def _bits(cell: Cell) -> NDArray[Any] | None:
     """A record's flags, (n,) of 0 and 1."""
     if not cell.get("flags"):
         return None
-    return np.unpackbits(np.frombuffer(bytes.fromhex(cell["flags"]), dtype=np.uint8))[: cell["n"]].astype(np.int64)
+    return unpack(cell["flags"], cell["n"]).astype(np.int64)
 
 
 def _mean(scores: Sequence[Score], wanted: int, n: int) -> Score:

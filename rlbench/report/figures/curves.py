@@ -9,10 +9,12 @@ from typing import Any
 
 import pandas as pd
 
+from rlbench.core import Adversarial, Clean, Worst
 from rlbench.report.boards import corruptions
 from rlbench.report.boards.scores import Score, Table, differing
-from rlbench.store.columns import THREAT, is_bound
+from rlbench.store.columns import Column, Mean, describe_attack
 
+CLEAN = Column(Clean())
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A5195", "#6B6B6B")
 """Colours that colour-blind people tell apart (Okabe and Ito, 2008, https://jfly.uni-koeln.de/color/), and two more."""
 
@@ -59,16 +61,17 @@ class Heat:
 
 def curves(table: Table) -> list[Curves]:
     """One for each norm and attack of the table, the worst case first; bounds and several protocols are left out."""
-    found: dict[tuple[bool, bool, str, str], list[tuple[Fraction, str]]] = {}
+    found: dict[tuple[bool, bool, str, str], list[tuple[Fraction, Column]]] = {}
     for column in table.columns:
-        if (hit := THREAT.match(column)) and " + " not in column and not is_bound(column):
-            place = hit["what"] != "worst", hit["norm"] == "l2", hit["what"], hit["norm"]
-            found.setdefault(place, []).append((Fraction(hit["eps"]), column))
+        one = column.of
+        if isinstance(one, Adversarial | Worst) and not column.is_bound and not column.protocol:
+            place = not column.is_worst, one.threat.norm == "l2", describe_attack(one), one.threat.norm
+            found.setdefault(place, []).append((one.threat.eps, column))
     return [_curves(table, what, norm, sorted(columns)) for (_, _, what, norm), columns in sorted(found.items())]
 
 
-def _curves(table: Table, what: str, norm: str, columns: Sequence[tuple[Fraction, str]]) -> Curves:
-    ladder = [(Fraction(0), "clean"), *columns]
+def _curves(table: Table, what: str, norm: str, columns: Sequence[tuple[Fraction, Column]]) -> Curves:
+    ladder = [(Fraction(0), CLEAN), *columns]
     scale = 255 if norm == "linf" else 1
     models = {}
     for row in table.rows:
@@ -85,12 +88,11 @@ def _is_counted(score: Score | None) -> bool:
 
 def scatters(table: Table) -> list[Scatter]:
     """One for each worst case and mean of corruptions; a table of one model has none."""
-    named = [column for column in table.columns if column.startswith("worst ") or " corruptions at " in column]
-    columns = [column for column in named if not is_bound(column)]
+    columns = [c for c in table.columns if (c.is_worst or isinstance(c.of, Mean)) and not c.is_bound]
     found = []
-    for column in columns if "clean" in table.columns else ():
+    for column in columns if CLEAN in table.columns else ():
         models = {
-            row.marked: (row.scores["clean"], row.scores[column]) for row in table.rows if row.whole(("clean", column))
+            row.marked: (row.scores[CLEAN], row.scores[column]) for row in table.rows if row.whole((CLEAN, column))
         }
         if len(models) > 1:
             found.append(Scatter(table.title, column, models))

@@ -23,8 +23,9 @@ from rlbench.report.boards.ranks import baseline_row, require
 from rlbench.report.boards.scores import Score, differing, gravest, marked
 from rlbench.report.boards.tables import COMPARABLE, frame, tables
 from rlbench.report.figures import curves
-from rlbench.store.columns import is_bound, reading_order
+from rlbench.store.columns import Column, reading_order
 from rlbench.store.per_example import sources
+from rlbench.store.perturbations import is_bound, to_mapping
 from rlbench.store.records import read_records
 from rlbench.store.rounds import pool_rounds
 
@@ -123,7 +124,7 @@ def _table(
 ) -> dict[str, Any]:
     table, facts = one.table, one.table.facts
 
-    def cell(k: int, column: str, score: Score) -> dict[str, Any]:
+    def cell(k: int, column: Column, score: Score) -> dict[str, Any]:
         named = [numbers[facts["suite"], facts["suite_version"], key] for key in score.keys]
         model = table.rows[k].model.partition(" (")[0]  # without the checkpoint that tells twins apart
         found = _score(score) | {"r": [by.get(model, min(by.values())) for by in named]}
@@ -180,10 +181,12 @@ def _macro(one: Any) -> dict[str, Any]:
 
 def _record(record: Record, drawn: Sequence[Picture]) -> dict[str, Any]:
     """What a cell's dialog shows; `facts` is its provenance."""
-    names = ("suite", "modality", "model", "perturbation", "n", "n_correct", "error", "flags", "forwards", "backwards")
+    names = ("suite", "modality", "model", "n", "n_correct", "error", "flags", "forwards", "backwards")
     found = {name: value for name in names if (value := getattr(record, name)) is not None}
-    said = {"n": record.n, "task": record.task, "perturbation": record.perturbation, **record.provenance}
-    recalled = {name: f"{text} %" if "R@" in name else text for name, text in recall.recalls(said).items()}
+    found |= {"perturbation": str(record.perturbation), **to_mapping(record.perturbation)}
+    known = {"n": record.n, "task": record.task, **record.provenance}
+    shown = recall.recalls(known, record.perturbation)
+    recalled = {name: f"{text} %" if "R@" in name else text for name, text in shown.items()}
     facts = {k: v for k, v in record.provenance.items() if not recall.RECALL.match(k)} | {
         "key": record.key,
         **recalled,

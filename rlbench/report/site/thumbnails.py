@@ -15,7 +15,7 @@ import numpy as np
 from matplotlib import colormaps
 from PIL import Image
 
-from rlbench.core import Perturbation, Record, Suite
+from rlbench.core import Clean, Perturbation, Record, Suite, Worst
 from rlbench.core.errors import RLBenchError
 from rlbench.core.suite import load_suites
 from rlbench.encoders.models import resolve_plain
@@ -23,6 +23,8 @@ from rlbench.engine.block.evaluate import prepare
 from rlbench.engine.cells.keys import protocol
 from rlbench.report.figures.draw import COLOURS, Guess, Sheet, amplification, unit
 from rlbench.report.figures.sheets import collect
+from rlbench.store.flags import unpack
+from rlbench.store.perturbations import simplify
 from rlbench.tasks.subset import select_examples
 
 if TYPE_CHECKING:
@@ -54,7 +56,7 @@ class Picture:
 def pictures(records: Iterable[Record], n: int, report: Report) -> dict[str, list[Picture]]:
     """By record key n examples of each attacked or corrupted cell that can be run here again: what it broke first."""
     listed = list(records)
-    clean = {_subject(r): r.flags for r in listed if r.perturbation == "clean"}
+    clean = {_subject(r): r.flags for r in listed if isinstance(r.perturbation, Clean)}
     wanted = [r for r in listed if _has_picture(r) and _subject(r) in clean]
     found: dict[str, list[Picture]] = {}
     for k, record in enumerate(wanted):
@@ -67,7 +69,7 @@ def pictures(records: Iterable[Record], n: int, report: Report) -> dict[str, lis
 
 def _has_picture(record: Record) -> bool:
     """It has counts and a perturbation of its own."""
-    return bool(record.flags) and record.perturbation != "clean" and not record.perturbation.startswith("worst ")
+    return bool(record.flags) and not isinstance(record.perturbation, Clean | Worst)
 
 
 def _subject(record: Record) -> tuple[object, ...]:
@@ -76,7 +78,7 @@ def _subject(record: Record) -> tuple[object, ...]:
 
 
 def _bits(flags: str | None, n: int) -> NDArray[Any]:
-    return np.unpackbits(np.frombuffer(bytes.fromhex(flags or ""), dtype=np.uint8))[:n].astype(bool)
+    return unpack(flags or "", n)
 
 
 def telling(clean: NDArray[Any], kept: NDArray[Any], n: int) -> list[int]:
@@ -92,7 +94,7 @@ def _find(record: Record) -> tuple[Suite, Perturbation] | None:
     """The suite and the perturbation, if here they are what the record says."""
     try:
         suites = [s for s in load_suites(record.suite) if s.modality == record.modality]
-        columns = {str(p): p for suite in suites for p in suite.perturbations}
+        columns = {simplify(p): p for suite in suites for p in suite.perturbations}
         if record.perturbation not in columns:
             return None
         suite, one = replace(suites[0], seed=int(record.provenance.get("seed") or 0)), columns[record.perturbation]

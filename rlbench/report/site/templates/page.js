@@ -132,8 +132,8 @@ function facts(record) {
 }
 
 function again(record) {
-  const text = record.facts.key && `rlbench show ${record.suite} --model ${record.model}${record.perturbation === "clean" ? "" : ` --perturbation "${record.perturbation}"`}`;
-  const worst = record.perturbation.startsWith("worst ");
+  const text = record.facts.key && `rlbench show ${record.suite} --model ${record.model}${record.kind === "clean" ? "" : ` --perturbation "${record.perturbation}"`}`;
+  const worst = record.kind === "worst";
   return worst ? null : el("p", {}, record.pictures ? "More pictures: " : "Pictures, where the model is at hand: ", el("code", {}, text));
 }
 

@@ -1,0 +1,198 @@
+"""Perturbations as JSON and as columns of a frame, and back. Their text is for people, and nothing reads it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from fractions import Fraction
+from typing import Any, get_args
+
+from rlbench.core import (
+    Adversarial,
+    Clean,
+    Composed,
+    Corrupted,
+    Field,
+    Fields,
+    Mode,
+    Norm,
+    Perturbation,
+    Threat,
+    Worst,
+)
+from rlbench.core.errors import FieldError, find_hidden, quote
+
+_ATTACKED = ("norm", "eps", "mode", "sensors")
+_ATTACK = ("attack", "fields", *_ATTACKED)
+_CORRUPTION = ("corruption", "severity", "corruption_fields")
+KINDS = {  # the fields that each kind may have
+    "clean": (),
+    "adversarial": _ATTACK,
+    "corrupted": (*_CORRUPTION, "sensors"),
+    "composed": (*_CORRUPTION, "corruption_sensors", *_ATTACK),
+    "worst": _ATTACKED,
+}
+COLUMNS = ("kind", "attack", "fields", "norm", "eps", "corruption", "severity", "corruption_fields", "mode")
+_NAME = re.compile(r"[^\s()]{1,200}")
+_EPS = re.compile(r"[0-9]{1,60}(?:/0*[1-9][0-9]{0,59})?")
+
+
+def simplify(p: Perturbation) -> Perturbation:
+    """The perturbation as records have it: without ladders, and without the attacks of a cascade."""
+    if isinstance(p, Composed):
+        return replace(p, adversarial=replace(p.adversarial, ladder=()))
+    if isinstance(p, Adversarial):
+        return replace(p, ladder=())
+    return replace(p, attacks=()) if isinstance(p, Worst) else p
+
+
+def is_bound(p: Perturbation) -> bool:
+    """Whether what survives a larger eps counts as surviving this one: then accuracies are bounds from above."""
+    if isinstance(p, Worst):
+        return p.mode == "descending"
+    attack = p.adversarial if isinstance(p, Composed) else p
+    return isinstance(attack, Adversarial) and attack.descending
+
+
+def to_mapping(p: Perturbation) -> dict[str, Any]:
+    """A simple perturbation as JSON: its kind and its fields, without empty ones; eps is exact, `4/255`."""
+    kind = type(p).__name__.lower()
+    if isinstance(p, Composed):
+        corrupted = _corrupted(p.corrupted)
+        if "sensors" in corrupted:
+            corrupted["corruption_sensors"] = corrupted.pop("sensors")
+        return {"kind": kind, **corrupted, **_adversarial(p.adversarial)}
+    if isinstance(p, Corrupted):
+        return {"kind": kind, **_corrupted(p)}
+    if isinstance(p, Adversarial):
+        return {"kind": kind, **_adversarial(p)}
+    return {"kind": kind, **(_attacked(p.threat, p.mode) if isinstance(p, Worst) else {})}
+
+
+def _corrupted(p: Corrupted) -> dict[str, Any]:
+    found: dict[str, Any] = {"corruption": p.corruption, "severity": p.severity}
+    found |= {"corruption_fields": dict(p.fields)} if p.fields else {}
+    return found | ({"sensors": list(p.sensors)} if p.sensors else {})
+
+
+def _adversarial(p: Adversarial) -> dict[str, Any]:
+    fields = {"fields": dict(p.fields)} if p.fields else {}
+    return {"attack": p.attack, **fields, **_attacked(p.threat, "descending" if p.descending else "standalone")}
+
+
+def _attacked(threat: Threat, mode: Mode) -> dict[str, Any]:
+    found: dict[str, Any] = {"norm": threat.norm, "eps": str(threat.eps)}
+    found |= {"mode": mode} if mode != "standalone" else {}
+    return found | ({"sensors": list(threat.sensors)} if threat.sensors else {})
+
+
+def from_mapping(values: object) -> Perturbation:
+    """The perturbation that `to_mapping` wrote.
+
+    Raises: FieldError, which names the perturbation's field that is wrong, missing or unknown.
+    """
+    if not isinstance(values, dict):
+        raise FieldError(
+            f"perturbation is {quote(values)}; it must be an object such as {{kind: clean}}", "perturbation"
+        )
+    kind = values.get("kind")
+    _require(isinstance(kind, str) and kind in KINDS, "kind", kind, f"one of {', '.join(KINDS)}")
+    assert isinstance(kind, str)
+    for name in values:
+        if name not in ("kind", *KINDS[kind]):
+            allowed = ", ".join(KINDS[kind]) or "none"
+            raise FieldError(f"perturbation: {kind} has no field {quote(name)}; allowed: {allowed}", "perturbation")
+    if kind == "clean":
+        return Clean()
+    if kind == "corrupted":
+        return _read_corrupted(values, "sensors")
+    if kind == "worst":
+        return Worst(_read_threat(values), (), _read_mode(values, get_args(Mode)))
+    mode = _read_mode(values, ("standalone", "descending"))
+    name, fields = _read_name(values, "attack"), _read_fields(values, "fields")
+    adversarial = Adversarial(name, _read_threat(values), fields, descending=mode == "descending")
+    if kind == "adversarial":
+        return adversarial
+    return Composed(_read_corrupted(values, "corruption_sensors"), adversarial)
+
+
+def _require(fits: object, name: str, value: object, allowed: str) -> None:
+    if not fits:
+        raise FieldError(f"perturbation: {name} is {quote(value)}; it must be {allowed}", "perturbation")
+
+
+def _read_corrupted(values: Mapping[str, Any], sensors: str) -> Corrupted:
+    name, severity = _read_name(values, "corruption"), values.get("severity")
+    _require(type(severity) is int and 1 <= severity <= 5, "severity", severity, "1 to 5")
+    assert isinstance(severity, int)
+    return Corrupted(name, severity, _read_fields(values, "corruption_fields"), _read_sensors(values, sensors))
+
+
+def _read_threat(values: Mapping[str, Any]) -> Threat:
+    norm, eps = values.get("norm"), values.get("eps")
+    _require(norm in get_args(Norm), "norm", norm, f"one of {', '.join(get_args(Norm))}")
+    whole = isinstance(eps, str) and eps.isascii() and _EPS.fullmatch(eps)
+    _require(whole, "eps", eps, "a fraction in quotes, such as 4/255")
+    return Threat(norm, Fraction(str(eps)), _read_sensors(values, "sensors"))  # type: ignore[arg-type]
+
+
+def _read_mode(values: Mapping[str, Any], allowed: tuple[str, ...]) -> Mode:
+    mode = values.get("mode", "standalone")
+    _require(mode in allowed, "mode", mode, f"one of {', '.join(allowed)}")
+    return mode  # type: ignore[no-any-return]
+
+
+def _read_name(values: Mapping[str, Any], field: str) -> str:
+    name = values.get(field)
+    _require(_is_text(name) and _NAME.fullmatch(str(name)), field, name, "a name without spaces")
+    return str(name)
+
+
+def _read_fields(values: Mapping[str, Any], field: str) -> Fields:
+    found = values.get(field, {})
+    good = isinstance(found, dict) and all(_is_text(k) and _is_value(v) for k, v in found.items())
+    _require(good, field, found, "an object of texts, numbers, true, false or null")
+    return tuple(sorted(found.items()))
+
+
+def _read_sensors(values: Mapping[str, Any], field: str) -> tuple[str, ...]:
+    found = values.get(field, [])
+    _require(isinstance(found, list) and all(map(_is_text, found)), field, found, "a list of names")
+    return tuple(found)
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= 1000 and not find_hidden(value)
+
+
+def _is_value(value: object) -> bool:
+    return _is_text(value) or value in (None, "") or isinstance(value, int | float)
+
+
+def to_columns(p: Perturbation) -> dict[str, Field]:
+    """COLUMNS of a frame beside the text: eps as a number, fields as JSON; None where the kind does not have one."""
+    found = to_mapping(p)
+    mode = "standalone" if "norm" in found else None
+    columns = {name: found.get(name, mode if name == "mode" else None) for name in COLUMNS}
+    fields = {
+        name: json.dumps(found[name], sort_keys=True) for name in ("fields", "corruption_fields") if name in found
+    }
+    return columns | fields | ({"eps": float(Fraction(found["eps"]))} if "eps" in found else {})
+
+
+def from_columns(row: Mapping[str, Any]) -> Perturbation:
+    """The perturbation of a frame's row; a missing value is None. eps comes back as the nearest simple fraction.
+
+    Raises: FieldError.
+    """
+    found = {name: row[name] for name in COLUMNS if row.get(name) is not None}
+    for name in ("fields", "corruption_fields"):
+        if name in found:
+            found[name] = json.loads(found[name])
+    if "eps" in found:
+        found["eps"] = str(Fraction(found["eps"]).limit_denominator(10**6))
+    if "severity" in found:
+        found["severity"] = int(found["severity"])
+    return from_mapping(found)
