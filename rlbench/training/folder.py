@@ -139,9 +139,9 @@ class RunFolder:
         """Removes a modality's lines after that step from metrics.jsonl; these steps will run again."""
         path = self.path / "metrics.jsonl"
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
-        kept = [line for line in lines if not _is_later(line, modality, after)]
+        earlier = [line for line in lines if not _is_later(line, modality, after)]
         with writing(path):
-            place(path, "".join(f"{line}\n" for line in kept).encode())
+            place(path, "".join(f"{line}\n" for line in earlier).encode())
 
     def save_weights(self, encoder: Trainable, modality: Modality, *, best: bool = False) -> dict[str, Any]:
         """Saves a tower and returns the card's entry of the file."""
