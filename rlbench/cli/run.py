@@ -111,12 +111,18 @@ def run(
     Finished blocks in the store are not run again, so the same command resumes an interrupted run. Below each table is
     every model's soundness badge; a cell that is not sound is marked *. Exit 1 if a cell failed.
     """
+    from rlbench.core.suite import load_suites
+    from rlbench.encoders.models import resolve
+
+    for model in models:  # mistakes in names and suites are reported before torch is imported
+        resolve(model)
+    loaded = [suite for name in suites for suite in load_suites(name)]
     from rlbench.cli import console, plan_view
     from rlbench.engine.plan import planner
     from rlbench.engine.run import runner
 
     terminal = console.console(sys.stderr if as_json else None)
-    plan = planner.plan(suites, models, store=out, pilot=dry_run, **options)
+    plan = planner.plan(loaded, models, store=out, pilot=dry_run, **options)
     if not quiet or dry_run:
         plan_view.plan(plan, terminal, by_cell=dry_run)
     if dry_run:

@@ -1,6 +1,8 @@
 """Mistakes at the command line: each gives exit 2 and one line that names it, and writes nothing."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -22,6 +24,23 @@ from commands import MINE, Call, fails
 )
 def test_mistaken_names(call: Call, tmp_path: Path, arguments: list[str], words: list[str]) -> None:
     fails(call("run", *arguments), *words, untouched=tmp_path / "rlbench-results")
+
+
+@pytest.mark.parametrize(
+    ("suite", "model"), [("smok", "linear"), ("tags.yaml", "linear"), ("smoke", "liner"), ("deep.yaml", "linear")]
+)
+def test_mistakes_in_names_and_suites_are_reported_before_torch_is_imported(
+    tmp_path: Path, suite: str, model: str
+) -> None:
+    (tmp_path / "tags.yaml").write_text("suite: !!bool abc\n")
+    (tmp_path / "deep.yaml").write_text(f"suite: {'[' * 5000}{']' * 5000}\n")
+    code = (
+        "import sys\nfrom click.testing import CliRunner\nfrom rlbench.cli import main\n"
+        f"result = CliRunner().invoke(main, ['run', '--suite', {suite!r}, '--model', {model!r}])\n"
+        "print(result.exit_code, 'torch' in sys.modules, result.stderr.count(chr(10)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["2", "False", "1"], done.stdout + done.stderr
 
 
 CHANGES = [
