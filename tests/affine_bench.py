@@ -1,4 +1,4 @@
-"""A bench of an affine encoder, an attack that crashes, and a corruption that can be wrong."""
+"""A bench of an affine encoder, with an attack and a corruption that can misbehave."""
 
 from dataclasses import dataclass
 from fractions import Fraction
@@ -17,7 +17,7 @@ N = 40
 
 
 class Affine:
-    """Embeds (1, 2, 2) inputs affinely; the norm is not one, which no test needs."""
+    """Embeds (1, 2, 2) inputs by an affine map, without normalisation."""
 
     traits = frozenset()
     logit_scale = 10.0
@@ -34,7 +34,7 @@ class Affine:
 
 @dataclass(frozen=True)
 class Points:
-    """Random points that the classifier labels itself, but for every fifth."""
+    """Random points with the classifier's own labels, except for every fifth."""
 
     encoder: Affine
     modality = "image"
@@ -60,7 +60,7 @@ class Points:
 @registry.register("attack", "crash")
 @dataclass(frozen=True, kw_only=True)
 class Crash:
-    """Misbehaves as `how` says, at balls above a radius."""
+    """Misbehaves in the way `how` in balls with a radius above `above`."""
 
     how: str = "raise"
     above: float = 0.0
@@ -90,7 +90,7 @@ class Crash:
 @registry.register("corruption", "shift")
 @dataclass(frozen=True, kw_only=True)
 class Shift:
-    """Adds a tenth of the severity, or misbehaves."""
+    """Adds a tenth of the severity, or misbehaves in the way `how`."""
 
     how: str = "add"
     modalities: ClassVar[frozenset] = frozenset({"image"})
@@ -126,7 +126,7 @@ def adversarial(attack: str, eps: str, *, norm: str = "linf", ladder: tuple[str,
 
 
 def done(bench: Bench, *perturbations) -> list:
-    """The results of the last group of the perturbations."""
+    """The results of the last group of these perturbations."""
     clean = evaluate(bench, [Group()], 0, N, None, lambda rows: None)[0]
     group = groups(perturbations)[-1]
     return [clean] if group == Group() else evaluate(bench, [group], 0, N, clean, lambda rows: None)

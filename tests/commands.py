@@ -1,4 +1,4 @@
-"""What the tests of the command line share."""
+"""A suite and checks for tests of the command line."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +24,7 @@ RUN = ("run", "--model", "linear", "--workers", 1, "--examples", 16)
 
 
 def fails(result: Result, *words: str, untouched: Path | None = None) -> None:
-    """Exit 2, one line on stderr that holds the words, nothing on stdout, no store."""
+    """Asserts exit 2, one line on stderr with these words, nothing on stdout, and no `untouched` path."""
     assert result.exit_code == 2, result.output
     lines = result.stderr.strip().splitlines()
     assert len(lines) == 1 and lines[0].startswith("rlbench: "), result.stderr

@@ -1,4 +1,4 @@
-"""A job for workers that has something to say; a module that is imported fast."""
+"""A job that logs a warning, in a module that workers import fast."""
 
 from rlbench.core.files import LOG
 

@@ -1,4 +1,4 @@
-"""One thread for every test: two on a busy machine can be a hundred times slower at batch 1."""
+"""Fixtures of all tests. Torch uses one thread: two on a busy machine can be 100 times slower at batch 1."""
 
 import os
 from pathlib import Path
@@ -26,7 +26,7 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 @pytest.fixture
 def originals() -> Path:
-    """What LanguageBind's original code gives."""
+    """The outputs of LanguageBind's original code."""
     root = Path(os.environ.get("RLBENCH_FIXTURES") or Path(__file__).parents[2] / "shared" / "fixtures")
     if not (root / "languagebind").is_dir():
         pytest.skip("no outputs of the original code: set RLBENCH_FIXTURES")
@@ -35,7 +35,7 @@ def originals() -> Path:
 
 @pytest.fixture
 def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Call:
-    """Runs the command in an empty folder; a traceback fails the test."""
+    """A function that runs the command in an empty folder; a traceback fails the test."""
     monkeypatch.chdir(tmp_path)
 
     def invoke(*arguments: object) -> Result:
@@ -49,7 +49,7 @@ def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Call:
 
 @pytest.fixture
 def mine(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A suite of blobs, which take no time, with four kinds of cells."""
+    """A fast suite of blobs with four kinds of cells."""
     file = tmp_path_factory.mktemp("suites") / "mine.yaml"
     file.write_text(MINE)
     return file
@@ -57,6 +57,6 @@ def mine(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> list[Record]:
-    """An undisturbed run of 300 examples: two blocks."""
+    """The records of an uninterrupted run of 300 examples: two blocks."""
     folder = tmp_path_factory.mktemp("whole")
     return run(suite_file(folder, 300), "linear", out=folder / "out", workers=1)

@@ -1,9 +1,10 @@
-"""The shape of the code, derived from its imports: they only go down, in circles nowhere, and files stay small."""
+"""The architecture, derived from the imports: they only go down, without cycles, and files stay small."""
 
 from __future__ import annotations
 
 import ast
 from collections.abc import Iterator, Mapping
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -28,7 +29,7 @@ MODULES = {_name(path): path for path in FILES}
 
 
 def _imports(tree: ast.AST) -> Iterator[str]:
-    """Every module of rlbench that is imported, in functions and under TYPE_CHECKING too."""
+    """Yields every module of rlbench that is imported, also in functions and under TYPE_CHECKING."""
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module:
             for alias in node.names:
@@ -38,6 +39,7 @@ def _imports(tree: ast.AST) -> Iterator[str]:
             yield from (alias.name.removeprefix("rlbench.") for alias in node.names)
 
 
+@cache
 def _modules() -> Graph:
     found = {}
     for name, path in MODULES.items():
@@ -45,29 +47,29 @@ def _modules() -> Graph:
     return found
 
 
-def _folded(graph: Mapping[str, set[str]], depth: int, inside: str = "") -> Graph:
-    """The graph of the entries of a package: modules are folded into the first `depth` parts of their names."""
-    folded: Graph = {}
+def _fold(graph: Mapping[str, set[str]], depth: int, inside: str = "") -> Graph:
+    """The graph of a package's entries: each module counts as the first `depth` parts of its name."""
+    entries: Graph = {}
     for name, others in graph.items():
         if inside and not name.startswith(f"{inside}."):
             continue
         entry = ".".join(name.split(".")[:depth])
         near = {".".join(other.split(".")[:depth]) for other in others if not inside or other.startswith(f"{inside}.")}
-        folded.setdefault(entry, set()).update(near - {entry})
-    return folded
+        entries.setdefault(entry, set()).update(near - {entry})
+    return entries
 
 
 def _floors(graph: Mapping[str, set[str]]) -> dict[str, int]:
-    """1 for what imports nothing; else one above the highest that is imported. Raises: CycleError."""
+    """A module's floor: 1 if it imports nothing, else one above the highest import. Raises: CycleError."""
     floors: dict[str, int] = {}
     for name in TopologicalSorter(graph).static_order():
         floors[name] = 1 + max((floors[other] for other in graph.get(name, ())), default=0)
     return floors
 
 
-def test_packages_stand_on_six_floors(capsys: pytest.CaptureFixture[str]) -> None:
-    """`pytest -s tests/test_architecture.py` prints them."""
-    graph = _folded({k or "__init__": v for k, v in _modules().items()}, 1)
+def test_packages_form_six_floors() -> None:
+    """`pytest -n 0 -s tests/test_architecture.py` prints the floors."""
+    graph = _fold({k or "__init__": v for k, v in _modules().items()}, 1)
     floors = _floors(graph)
     for floor in sorted(set(floors.values()), reverse=True):
         names = sorted(name for name in floors if floors[name] == floor)
@@ -80,20 +82,20 @@ PACKAGES = sorted({name.rpartition(".")[0] for name in MODULES if "." in name})
 
 
 @pytest.mark.parametrize("package", PACKAGES)
-def test_no_circle_among_the_entries_of_a_package(package: str) -> None:
-    _floors(_folded(_modules(), package.count(".") + 2, package))
+def test_no_cycle_among_the_entries_of_a_package(package: str) -> None:
+    _floors(_fold(_modules(), package.count(".") + 2, package))
 
 
-def test_no_circle_among_modules() -> None:
+def test_no_cycle_among_modules() -> None:
     _floors(_modules())
 
 
-def test_a_circle_is_found() -> None:
+def test_a_cycle_is_found() -> None:
     with pytest.raises(CycleError):
-        _floors(_folded({"a.x": {"b.y"}, "b.z": {"a.x"}}, 1))
+        _floors(_fold({"a.x": {"b.y"}, "b.z": {"a.x"}}, 1))
 
 
-def test_the_house_has_few_entries() -> None:
+def test_the_top_package_has_few_entries() -> None:
     shown = [path for path in ROOT.iterdir() if path.name != "__pycache__"]
     assert len(shown) <= ENTRIES, sorted(path.name for path in shown)
 

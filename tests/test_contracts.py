@@ -1,4 +1,4 @@
-"""Contracts over whatever is installed: every model, and every task that needs no data."""
+"""Contracts of everything installed: each model, and each task that needs no data."""
 
 import inspect
 
@@ -10,7 +10,7 @@ from rlbench.core.errors import RLBenchError
 from rlbench.encoders import models
 from rlbench.encoders.loading import check_frozen
 
-MODELS = [  # without those of the hub, which a test must not reach for
+MODELS = [  # without those of the hub, which need the network
     (model.name, modality)
     for model in models.models()
     for modality in model.modalities

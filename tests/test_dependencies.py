@@ -1,4 +1,4 @@
-"""The package's requirements: bounds that pip can use, and constraints that satisfy them."""
+"""The package's requirements: lower bounds, and constraints that satisfy them."""
 
 import tomllib
 from pathlib import Path
@@ -26,5 +26,5 @@ def test_the_tested_versions_satisfy_the_bounds() -> None:
     assert len(versions) == len(tested) and all(one.operator == "==" for one in versions.values())
     for text in [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"]]:
         needed = Requirement(text)
-        if needed.name != "setuptools":  # which pip does not list
+        if needed.name != "setuptools":  # pip does not list it
             assert versions[canonicalize_name(needed.name)].version in needed.specifier

@@ -1,4 +1,4 @@
-"""A small suite on the linear oracle, and what its records are compared by."""
+"""A small suite on the linear oracle, and functions that make its records comparable."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The command `rlbench`: parse, call, print; one file per group of commands."""
+"""The command line `rlbench`: one file per group of commands."""
 
 from rlbench.cli.main import main
 

@@ -1,4 +1,4 @@
-"""`rlbench audit`: the soundness checks of a model on a suite, as a table and a badge."""
+"""`rlbench audit`: soundness checks of a model on a suite, as a table and a badge."""
 
 from __future__ import annotations
 
@@ -17,18 +17,29 @@ STYLES = {"pass": "green", "warn": "yellow", "fail": "bold red", "adaptive": "ma
 COLOURS = {"sound": "bold green", "warn": "bold yellow", "needs adaptive": "bold magenta", "unreliable": "bold red"}
 
 
-@click.command(short_help="Soundness checks of a robust accuracy, and a badge.")
-@click.option("--suite", required=True, metavar="NAME|FILE.yaml", help="NAME:MODALITY for a part of a suite.")
-@click.option("--model", required=True, metavar="NAME|FOLDER", help="NAME+DEFENCE: behind a registered defence.")
-@click.option("--examples", type=click.IntRange(1, 200), default=100, show_default=True, metavar="N")
-@click.option("--check", "only", multiple=True, metavar="ID", help="Only this check, such as S7; several are allowed.")
-@click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True, metavar="N")
-@click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda")
+@click.command(short_help="Check whether a robust accuracy can be trusted, and give a badge.")
+@click.option("--suite", required=True, metavar="NAME|FILE.yaml", help="The suite; NAME:MODALITY selects one modality.")
 @click.option(
-    "--out", type=click.Path(path_type=Path, file_okay=False), default=Path("rlbench-results"), show_default=True
+    "--model", required=True, metavar="NAME|FOLDER", help="The model; NAME+DEFENCE puts it behind a registered defence."
 )
-@click.option("--quiet", is_flag=True, help="Only the result.")
-@click.option("--json", "as_json", is_flag=True, help="The report as JSON on stdout.")
+@click.option(
+    "--examples", type=click.IntRange(1, 200), default=100, show_default=True, metavar="N", help="Number of examples."
+)
+@click.option("--check", "only", multiple=True, metavar="ID", help="Run only this check, such as S7; repeatable.")
+@click.option(
+    "--batch-size", type=click.IntRange(1), default=64, show_default=True, metavar="N", help="Examples per pass."
+)
+@click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda", help="Where to compute.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("rlbench-results"),
+    show_default=True,
+    metavar="DIR",
+    help="Write the report to DIR/audits.",
+)
+@click.option("--quiet", is_flag=True, help="Show no progress.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def audit(
     suite: str,
     model: str,
@@ -40,28 +51,28 @@ def audit(
     quiet: bool,
     as_json: bool,
 ) -> None:
-    """Attack MODEL in the ways in which a robustness number is usually found to be wrong.
+    """Check whether MODEL's robust accuracy on SUITE can be trusted: 21 checks and a badge.
 
-    The threat model is the suite's most attacked Linf one. The badge is sound, warn, needs adaptive or unreliable.
-    The report is written to OUT/audits. Exit 1 if the badge is unreliable or needs adaptive, else 0.
+    The checks use the Linf threat model with the most attacks in the suite. The badge is sound, warn, needs adaptive
+    or unreliable. Exit 1 if the badge is unreliable or needs adaptive, else 0.
     """
-    from rlbench.audit.report import audit as audited
+    from rlbench.audit.report import audit as run_audit
     from rlbench.cli import console
     from rlbench.core.machine import device_of, reproducible
     from rlbench.core.suite import load_suite
 
     used = device_of(device)
     with console.progress(quiet=quiet) as advance, reproducible(used):
-        shown = _Shown(advance)
-        found = audited(
+        counter = _Counter(advance)
+        found = run_audit(
             load_suite(suite),
             model,
             examples=examples,
             only=only,
             device=used,
             batch_size=batch_size,
-            report=shown.check,
-            on_pass=shown.passed,
+            report=counter.check,
+            on_pass=counter.add,
         )
     path = _write(found, only, out)
     if as_json:
@@ -73,17 +84,18 @@ def audit(
         raise click.exceptions.Exit(1)
 
 
-class _Shown:
-    """The check that is running, and the forward passes so far."""
+class _Counter:
+    """Reports the check that is running and the forward passes so far."""
 
     def __init__(self, advance: Advance) -> None:
-        self.advance, self.passes, self.what, self.done, self.total = advance, 0, "loading", 0, 1
+        self.advance = advance
+        self.passes, self.what, self.done, self.total = 0, "loading", 0, 1
 
     def check(self, what: str, done: int, total: int) -> None:
         self.what, self.done, self.total = what, done, total
-        self.passed(0)
+        self.add(0)
 
-    def passed(self, n: int) -> None:
+    def add(self, n: int) -> None:
         self.passes += n
         self.advance(self.what, self.done, self.total, f"{self.passes:,} passes")
 
@@ -103,7 +115,7 @@ def _write(found: Audit, only: tuple[str, ...], out: Path) -> Path:
 
 
 def show(found: Audit, out: Console) -> None:
-    """The table of checks, the badge, and what to do about each check that failed."""
+    """Prints the table of checks, the badge, and what to do about each check that failed."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text

@@ -8,20 +8,40 @@ import click
 
 from rlbench.core.errors import UnknownName
 
-PATHS = "A result store, a .jsonl file or a folder of them; several are merged. Without it: leaderboards/."
+PATHS = "A result store, a .jsonl file or a folder of them; repeatable [default: leaderboards/]."
 
 
-@click.command(short_help="Render records as tables, or as a page.")
+@click.command(short_help="Render records as tables or as a web page.")
 @click.option("--records", multiple=True, type=click.Path(path_type=Path), metavar="PATH", help=PATHS)
-@click.option("--board", metavar="NAME", help="Only this board.")
-@click.option("--check", is_flag=True, help="Write nothing; exit 1 if a board is not what its records make.")
-@click.option("--freeze", type=click.Path(path_type=Path), metavar="FILE", help="Make --records reference records.")
-@click.option("--runs", type=click.Path(path_type=Path), metavar="DIR", help="A campaign's folder, for --freeze.")
-@click.option("--format", type=click.Choice(["md", "latex", "csv", "json"]), default="md", show_default=True)
-@click.option("--baseline", metavar="MODEL", help="Show differences to it, with paired tests.")
-@click.option("--html", type=click.Path(path_type=Path, file_okay=False), metavar="DIR", help="Write DIR/index.html.")
-@click.option("--pictures", type=click.IntRange(0, 16), default=0, metavar="N", help="On the page, N examples a cell.")
-@click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Write the tables there.")
+@click.option("--board", metavar="NAME", help="Render only this board.")
+@click.option("--check", is_flag=True, help="Write nothing; exit 1 if a board differs from its records.")
+@click.option(
+    "--freeze", type=click.Path(path_type=Path), metavar="FILE", help="Write --records to FILE as reference records."
+)
+@click.option(
+    "--runs",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="The folder of the campaign that trained the models, for --freeze.",
+)
+@click.option(
+    "--format",
+    type=click.Choice(["md", "latex", "csv", "json"]),
+    default="md",
+    show_default=True,
+    help="The format of the tables.",
+)
+@click.option("--baseline", metavar="MODEL", help="Show differences from this model, with paired tests.")
+@click.option(
+    "--html",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Write a web page to DIR/index.html.",
+)
+@click.option(
+    "--pictures", type=click.IntRange(0, 16), default=0, metavar="N", help="Show N examples per cell on the page."
+)
+@click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Write the tables to FILE, not to stdout.")
 def leaderboard(
     records: tuple[Path, ...],
     board: str | None,
@@ -34,31 +54,31 @@ def leaderboard(
     pictures: int,
     out: Path | None,
 ) -> None:
-    """Render records as tables of markdown, LaTeX, CSV or JSON, or as one HTML page.
+    """Render records as tables (Markdown, LaTeX, CSV, JSON) or as one HTML page.
 
     \b
     From a run to a board:
       rlbench run --suite thermal --model rlbind --model fare
-      rlbench leaderboard --records rlbench-results --baseline fare        look at it
+      rlbench leaderboard --records rlbench-results --baseline fare        print the table
       rlbench leaderboard --records rlbench-results --html site --pictures 4
       rlbench leaderboard --records rlbench-results --freeze leaderboards/records/mine.jsonl
       rlbench leaderboard                                      writes leaderboards/*.md
-      rlbench leaderboard --check                              exit 1 if one is out of date
+      rlbench leaderboard --check                              exits with 1 if one is out of date
     """
     if records and (check or board):
-        raise click.UsageError("--check and --board are about the boards in leaderboards/; leave --records out")
+        raise click.UsageError("--check and --board are for the boards in leaderboards/; leave out --records")
     if runs and not freeze:
-        raise click.UsageError("--runs is for --freeze: its records are named by a campaign's jobs")
+        raise click.UsageError("--runs needs --freeze: it names the frozen records by the campaign's runs")
     if runs and not runs.is_dir():
         raise click.UsageError(f"--runs {runs}: there is no such folder")
     if freeze and not records:
-        raise click.UsageError("--freeze needs --records: what is to become reference records")
+        raise click.UsageError("--freeze needs --records: the records to freeze")
     if (format != "md" or baseline) and not (records or html):
         raise click.UsageError(
-            "--format and --baseline need --records: the boards are markdown, with their own baseline"
+            "--format and --baseline need --records: the boards are Markdown with their own baseline"
         )
     if pictures and not html:
-        raise click.UsageError("--pictures needs --html: where they are shown")
+        raise click.UsageError("--pictures needs --html: only the web page shows pictures")
     if freeze:
         _freeze(records, freeze, runs)
     if html:
@@ -104,13 +124,13 @@ def _page(paths: tuple[Path, ...], folder: Path, baseline: str | None, pictures:
 
 
 def _records_of(name: str | None) -> tuple[Path, ...]:
-    """The reference records of a board, or of all."""
+    """The reference records of one board, or of all boards. Raises: UnknownName."""
     from rlbench.report.boards.leaderboard import boards
 
-    found = {board.name: board.records for board in boards()}
-    if name is not None and name not in found:
-        raise UnknownName("board", name, found)
-    return (found[name],) if name else tuple(found.values())
+    paths = {board.name: board.records for board in boards()}
+    if name is not None and name not in paths:
+        raise UnknownName("board", name, paths)
+    return (paths[name],) if name else tuple(paths.values())
 
 
 def _boards(name: str | None, check: bool, out: Path | None) -> None:
@@ -119,11 +139,11 @@ def _boards(name: str | None, check: bool, out: Path | None) -> None:
 
     chosen = [board for board in boards() if board.records in _records_of(name)]
     if not chosen:
-        click.echo("there are no boards: leaderboards/records has no .jsonl file; --records with --freeze makes one")
+        click.echo("there are no boards: leaderboards/records has no .jsonl file; make one with --records and --freeze")
     elif check:
         stale = [board for board in chosen if board.stale()]
         for board in stale:
-            click.echo(f"{board.page} is not what {board.records} makes; run `rlbench leaderboard`", err=True)
+            click.echo(f"{board.page} differs from what {board.records} gives; run `rlbench leaderboard`", err=True)
         click.echo(f"{len(chosen) - len(stale)} of {len(chosen)} boards are up to date")
         raise click.exceptions.Exit(1 if stale else 0)
     elif out and len(chosen) > 1:
@@ -133,16 +153,29 @@ def _boards(name: str | None, check: bool, out: Path | None) -> None:
             files.emit(out or (board.page if is_checkout(board) else None), board.text())
 
 
-@click.command(short_help="Draw records: curves, heat maps, clean against robust.")
+@click.command(short_help="Draw figures of records: curves, scatter plots, heat maps.")
 @click.argument("records", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="STORE|FILE.jsonl ...")
-@click.option("--kind", "kinds", multiple=True, type=click.Choice(["curves", "scatter", "corruptions"]), help="[all]")
-@click.option("--format", type=click.Choice(["png", "svg"]), default="png", show_default=True)
-@click.option("--out", type=click.Path(path_type=Path, file_okay=False), default="figures", show_default=True)
+@click.option(
+    "--kind",
+    "kinds",
+    multiple=True,
+    type=click.Choice(["curves", "scatter", "corruptions"]),
+    help="Draw only this kind; repeatable [default: all].",
+)
+@click.option("--format", type=click.Choice(["png", "svg"]), default="png", show_default=True, help="The file format.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    default="figures",
+    show_default=True,
+    metavar="DIR",
+    help="Write the figures to DIR.",
+)
 def plot(records: tuple[Path, ...], kinds: tuple[str, ...], format: str, out: Path) -> None:
     """Draw records for papers, as PNG or SVG: the same records give the same bytes.
 
-    Accuracy against eps with 95% bands, clean against robust accuracy, and corruptions by severity; what the records
-    have no data for is left out. Several stores are merged.
+    curves: accuracy against eps with 95% bands. scatter: robust against clean accuracy. corruptions: heat maps of
+    accuracy by severity. A figure without data is left out. Several stores are merged.
     """
     from rlbench.cli import files
     from rlbench.report.figures.plots import KINDS, draw
@@ -153,4 +186,4 @@ def plot(records: tuple[Path, ...], kinds: tuple[str, ...], format: str, out: Pa
     for name in figures:
         click.echo(f"wrote {out / name}")
     if not figures:
-        click.echo("nothing to draw: a curve needs two eps, a scatter two models, a heat map all five severities")
+        click.echo("nothing to draw: curves need two eps, a scatter plot two models, a heat map all five severities")

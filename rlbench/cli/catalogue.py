@@ -1,4 +1,4 @@
-"""The commands that say what there is: `rlbench list`, `rlbench data list`, `rlbench data check`."""
+"""The commands that list: `rlbench list` what is installed, `rlbench data` published data sets."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from rlbench.core.errors import UnknownName
 KINDS = ("suites", "models", "attacks", "corruptions", "defences", "objectives", "tasks")
 
 
-@click.command("list", short_help="What is installed: suites, models, attacks, ...")
+@click.command("list", short_help="List what is installed: suites, models, attacks, ...")
 @click.argument("kind", metavar="|".join(KINDS))
-@click.option("--json", "as_json", is_flag=True, help="A JSON array on stdout, with every field.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON array with every field.")
 def list_(kind: str, as_json: bool) -> None:
-    """What is installed: suites, models, attacks, corruptions, defences, objectives or tasks."""
+    """List the installed suites, models, attacks, corruptions, defences, objectives or tasks."""
     from rlbench.cli import console, listing
 
     if kind not in KINDS:
@@ -25,17 +25,17 @@ def list_(kind: str, as_json: bool) -> None:
         console.listing([listing.brief(row) for row in rows], console.console())
 
 
-@click.group(short_help="Published data sets: where to get them, and whether a copy is whole.")
+@click.group(short_help="List published data sets; check a local copy.")
 def data() -> None:
-    """Published data sets: where to get them, and whether a copy is whole. Nothing is downloaded."""
+    """List published data sets and where to get them; check a local copy. Nothing is downloaded."""
 
 
 @data.command("list")
-@click.option("--json", "as_json", is_flag=True, help="A JSON array on stdout, with every field.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON array with every field.")
 def list_data_sets(as_json: bool) -> None:
-    """The published data sets with their pages, licences and places below RLBENCH_DATA."""
+    """List the published data sets with their web pages and their folders in RLBENCH_DATA."""
     from rlbench.cli import console
-    from rlbench.tasks.integrity import data_sets
+    from rlbench.tasks.integrity import list_data_sets
 
     rows = [
         {
@@ -47,7 +47,7 @@ def list_data_sets(as_json: bool) -> None:
             "licence": one.source.licence,
             "layout": one.source.layout,
         }
-        for name, one in data_sets().items()
+        for name, one in list_data_sets().items()
     ]
     if as_json:
         click.echo(console.as_json(rows))
@@ -58,18 +58,21 @@ def list_data_sets(as_json: bool) -> None:
 
 @data.command()
 @click.argument("name", metavar="NAME")
-@click.option("--root", default="", metavar="DIR", help="The copy [default: its folder below RLBENCH_DATA].")
+@click.option("--root", default="", metavar="DIR", help="The folder of the copy [default: its folder in RLBENCH_DATA].")
 def check(name: str, root: str) -> None:
-    """Whether a copy of the data set NAME is whole: counts, classes, files, checksums. Exit 1 if a fault is found."""
-    from rlbench.tasks.integrity import data_sets, inspect_copy
+    """Check that a local copy of the data set NAME is complete: counts, classes, files, checksums.
+
+    Exit 1 if something is wrong.
+    """
+    from rlbench.tasks.integrity import inspect_copy, list_data_sets
 
     copy = inspect_copy(name, root)
-    about = data_sets()[name].source
+    about = list_data_sets()[name].source
     click.echo(f"{about.title} in {copy.folder}")
     marks = {True: "ok", False: "WRONG", None: "-"}
     for finding in copy.findings:
         click.echo(f"  {marks[finding.good]:5}  {finding.what}: {finding.found}")
     click.echo(f"source: {about.url}; licence: {about.licence}")
-    click.echo(f"verdict: {'no fault found' if copy.whole else f'not whole; it must hold {about.layout}'}")
+    click.echo(f"verdict: {'no fault found' if copy.whole else f'not whole; it must contain {about.layout}'}")
     if not copy.whole:
         raise click.exceptions.Exit(1)

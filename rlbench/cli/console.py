@@ -1,4 +1,4 @@
-"""How results look on a terminal: listings, plans, tables, progress. Used by the command line alone."""
+"""Listings, result tables and progress on a terminal."""
 
 from __future__ import annotations
 
@@ -31,17 +31,13 @@ if TYPE_CHECKING:
     from rlbench.training.loop import Step
 
 
-EVERY = 5.0  # seconds between two plain lines
-
-
-WIDE = 400  # columns of a console that is no terminal, so that no line is folded in a log
-
-
-FOLDED = 120  # columns from which on such a console turns a table
+EVERY = 5.0  # seconds between two plain lines of progress
+WIDE = 400  # columns of a console that is not a terminal, so that a log has no folded lines
+FOLDED = 120  # columns above which such a console transposes a table
 
 
 class _Printable(RenderHook):
-    """Prints names from files as they are: without control characters, which a terminal would obey."""
+    """Removes control characters from everything printed, since names come from files."""
 
     def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
         return [_Clean(one) for one in renderables]
@@ -60,16 +56,16 @@ class _Clean:
 
 
 def console(stream: TextIO | None = None) -> Console:
-    """A console on a stream (default: stdout), as wide as its terminal, or WIDE; names are no markup to it."""
+    """A console on a stream (default: stdout), as wide as its terminal, or WIDE; without markup."""
     stream = sys.stdout if stream is None else stream
     width = None if stream.isatty() else WIDE
-    found = Console(file=stream, width=width, highlight=False, soft_wrap=False, markup=False, emoji=False)
-    found.push_render_hook(_Printable())
-    return found
+    out = Console(file=stream, width=width, highlight=False, soft_wrap=False, markup=False, emoji=False)
+    out.push_render_hook(_Printable())
+    return out
 
 
 def listing(rows: Sequence[Mapping[str, object]], out: Console) -> None:
-    """Rows of one shape as a table, the first column in bold."""
+    """Prints rows with the same keys as a table, the first column in bold."""
     lines = any("\n" in str(value) for row in rows for value in row.values())
     table = RichTable(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 2, 0, 0), leading=int(lines))
     for index, name in enumerate(rows[0] if rows else ()):
@@ -80,13 +76,13 @@ def listing(rows: Sequence[Mapping[str, object]], out: Console) -> None:
 
 
 def as_json(rows: Iterable[object]) -> str:
-    """A JSON array, one row a line."""
+    """A JSON array with one row per line."""
     lines = [json.dumps(row, sort_keys=True, ensure_ascii=False) for row in rows]
     return "[" + ",\n ".join(lines) + "]"
 
 
 def scores(table: Table, out: Console) -> None:
-    """One row a model; where that is wider than the terminal, one column a model; the failures below."""
+    """Prints one row per model, or one column per model if that is too wide; failures and notes below."""
     width = out.width if out.is_terminal else FOLDED
     layouts = (_upright(table), _transpose(table), _transpose(table, folded=True))
     whole = out.options.update(width=10 * WIDE)
@@ -123,7 +119,7 @@ def _upright(table: Table) -> RichTable:
 
 
 def _transpose(table: Table, *, folded: bool = False) -> RichTable:
-    """One column a model; folded: a cell takes two lines."""
+    """One column per model; folded: a cell takes two lines."""
     grid = RichTable(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
     grid.add_column("", no_wrap=True)
     for row in table.rows:
@@ -151,7 +147,7 @@ def cells_json(cells: Iterable[Record | PlannedCell]) -> str:
 
 
 def results(records: Sequence[Record], out: Console) -> None:
-    """The tables of these records, one for each suite and number of examples, with each model's badge."""
+    """Prints the tables of these records, one per suite and number of examples, with each model's badge."""
     from rlbench.report.boards.badges import lines
     from rlbench.report.boards.tables import frame, tables
 
@@ -169,7 +165,7 @@ def results(records: Sequence[Record], out: Console) -> None:
 
 
 def doubts(records: Sequence[Record], out: Console) -> None:
-    """The lines of `results` that say what is not sound, alone."""
+    """Prints only the badges that are not sound."""
     from rlbench.report.boards.badges import lines
     from rlbench.report.boards.tables import frame, tables
 
@@ -178,15 +174,15 @@ def doubts(records: Sequence[Record], out: Console) -> None:
 
 
 def badges(found: Sequence[str], out: Console) -> None:
-    """The lines of `rlbench.report.boards.badges`, and what the mark in the table means."""
+    """Prints the lines of `rlbench.report.boards.badges` and the meaning of the mark in the table."""
     for line in found:
         out.print(Text(line, style="" if line.endswith(": sound") else "bold red"), soft_wrap=True)
     if any(not line.endswith(": sound") for line in found):
-        out.print(f"{MARK} not sound; `rlbench audit` says more", style="dim")
+        out.print(f"{MARK} not sound; run `rlbench audit` for the reasons", style="dim")
 
 
 def describe_recalls(record: Record) -> dict[str, str]:
-    """A record's recalls in %, bounds with ≤ (see `recalls`); nothing where it has none."""
+    """A record's recalls in %, bounds with ≤ (see `recalls`); empty if it has none."""
     from rlbench.report.boards.recall import recalls
 
     facts = {"n": record.n, "task": record.task, **record.provenance}
@@ -194,12 +190,12 @@ def describe_recalls(record: Record) -> dict[str, str]:
     return {"model": record.model, "retrieval, %": str(record.perturbation), **shown} if shown else {}
 
 
-Advance = Callable[[str, int, int, str], None]  # what is being done, how much of how much, and a remark
+Advance = Callable[[str, int, int, str], None]  # what is running, done, total, and a remark
 
 
 @contextmanager
 def progress(*, quiet: bool) -> Iterator[Advance]:
-    """A live bar on stderr if that is a terminal; else a plain line every EVERY seconds; or nothing."""
+    """A progress bar on stderr if it is a terminal, else a plain line every EVERY seconds; quiet: nothing."""
     if quiet:
         yield lambda what, done, total, remark: None
     elif sys.stderr.isatty():
@@ -235,6 +231,6 @@ def _lines() -> Advance:
 
 
 def clock(seconds: float) -> str:
-    """`1:05`, rounded up."""
+    """Seconds as `1:05`, rounded up."""
     whole = ceil(seconds)
     return f"{whole // 60}:{whole % 60:02d}"

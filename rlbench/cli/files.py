@@ -1,4 +1,4 @@
-"""Files that commands write: whole, and only where that is possible."""
+"""Files that commands write: whole or not at all."""
 
 from __future__ import annotations
 
@@ -7,21 +7,17 @@ import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rlbench.core.errors import StoreError
 
-if TYPE_CHECKING:
-    pass
-
 
 def check_writable(path: Path) -> None:
-    """Raises: StoreError."""
+    """Raises StoreError if the file cannot be written."""
     folder = path.absolute().parent
     if path.exists() and not path.is_file():  # a device would be replaced by a file
-        raise StoreError(f"can't write {path}: it is no file; choose another path")
+        raise StoreError(f"can't write {path}: it is not a file; choose another path")
     if not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise StoreError(f"can't write {path}: {folder} is no folder that can be written to; choose another path")
+        raise StoreError(f"can't write {path}: {folder} is not a writable folder; choose another path")
 
 
 def write(path: Path, data: bytes | str) -> None:
@@ -37,8 +33,8 @@ def write(path: Path, data: bytes | str) -> None:
 
 
 def write_all(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Writes files into a folder, which is made if there are any. Raises: StoreError."""
-    with suppress(OSError):  # the first file says what is wrong
+    """Writes files into a folder, which is created if there are any files. Raises: StoreError."""
+    with suppress(OSError):  # writing the first file reports it
         if files:
             folder.mkdir(exist_ok=True)
     for name, data in files.items():
@@ -46,7 +42,7 @@ def write_all(folder: Path, files: Mapping[str, bytes]) -> None:
 
 
 def emit(path: Path | None, text: str) -> None:
-    """Writes the text to the file and says so, or prints it."""
+    """Writes the text to the file and prints its path, or prints the text if there is no file."""
     if path is None:
         sys.stdout.write(text)
     else:

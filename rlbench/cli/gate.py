@@ -1,4 +1,4 @@
-"""The commands that decide: `rlbench check`, `compare`, `entry`, `verify`."""
+"""The regression gate and submissions: `rlbench check`, `compare`, `entry`, `verify`."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from rlbench.gate.regression import Report
 
 FORMATS = click.Choice(["text", "github", "markdown", "json"])
+TABLES = click.Choice(["text", "markdown"])
 
 
 @contextmanager
@@ -30,25 +31,41 @@ def _progress(quiet: bool) -> Iterator[Callable[[Progress], None]]:
         yield lambda p: advance(p.what, p.done, p.total, "" if p.left is None else f"{console.clock(p.left)} left")
 
 
-@click.command(short_help="The regression gate: a run against its reference records.")
-@click.option("--suite", "suites", multiple=True, metavar="NAME|FILE.yaml", help="Several are allowed [default: ci].")
-@click.option("--model", "models", multiple=True, metavar="NAME|FOLDER", help="[default: all that have references]")
+@click.command(short_help="Compare a run with its reference records (regression gate).")
+@click.option(
+    "--suite", "suites", multiple=True, metavar="NAME|FILE.yaml", help="Run this suite; repeatable [default: ci]."
+)
+@click.option(
+    "--model",
+    "models",
+    multiple=True,
+    metavar="NAME|FOLDER",
+    help="Check this model; repeatable [default: all that have references].",
+)
 @click.option(
     "--reference",
     type=click.Path(path_type=Path),
     metavar="PATH",
-    help="A .jsonl file or a folder of them [default: leaderboards/records, here or of rlbench].",
+    help="Reference records: a .jsonl file or a folder of them [default: leaderboards/records, here or in rlbench].",
 )
-@click.option("--margin", default=2.0, show_default=True, metavar="POINTS", help="A drop up to this does not fail.")
-@click.option("--alpha", default=0.05, show_default=True, help="The chance that the gate fails if nothing changed.")
-@click.option("--strict", is_flag=True, help="What is inconclusive, or a gain, fails, too.")
-@click.option("--records", multiple=True, type=click.Path(path_type=Path), help="Check these, and run nothing.")
-@click.option("--out", type=click.Path(path_type=Path), metavar="STORE", help="Keep the run there.")
-@click.option("--format", "shape", type=FORMATS, default="text", show_default=True)
-@click.option("--update", is_flag=True, help="Make this run the reference; say what changed.")
-@click.option("--workers", type=click.IntRange(1), metavar="N", help="Processes [default: one a CPU core].")
-@click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda")
-@click.option("--quiet", is_flag=True, help="No progress.")
+@click.option("--margin", default=2.0, show_default=True, metavar="POINTS", help="Allow a drop up to this.")
+@click.option(
+    "--alpha", default=0.05, show_default=True, help="Accept this chance of a failure although nothing changed."
+)
+@click.option("--strict", is_flag=True, help="Fail also on a gain and on an inconclusive cell.")
+@click.option(
+    "--records",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="PATH",
+    help="Check these records instead of running.",
+)
+@click.option("--out", type=click.Path(path_type=Path), metavar="STORE", help="Keep the run in this store.")
+@click.option("--format", "shape", type=FORMATS, default="text", show_default=True, help="The format of the result.")
+@click.option("--update", is_flag=True, help="Make this run the reference and show what changed.")
+@click.option("--workers", type=click.IntRange(1), metavar="N", help="Number of processes [default: one per CPU core].")
+@click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda", help="Where to compute.")
+@click.option("--quiet", is_flag=True, help="Show no progress.")
 def check(
     suites: tuple[str, ...],
     models: tuple[str, ...],
@@ -65,16 +82,16 @@ def check(
     """Run a suite and compare every cell with its reference record, on the same examples.
 
     \b
-      rlbench check --model mine --update    make the references: leaderboards/records/ci.jsonl
-      rlbench check                          from then on: exit 0 pass, 1 fail, 2 error
+      rlbench check --model mine --update    write the references to leaderboards/records/ci.jsonl
+      rlbench check                          compare with them: exit 0 pass, 1 fail, 2 error
 
-    A cell fails if it dropped by more than the margin and the exact McNemar test, Holm-adjusted over the cells, says
-    that this is no chance. With --format github it annotates the pull request.
+    A cell fails if it dropped by more than the margin and the drop is significant (exact McNemar test, Holm-adjusted
+    over the cells). With --format github it annotates the pull request.
     """
     from rlbench.encoders.models import default_name
     from rlbench.gate import check as gate
     from rlbench.gate.regression import Policy
-    from rlbench.gate.regression import gate as judged
+    from rlbench.gate.regression import gate as judge
 
     policy = Policy(margin=margin, alpha=alpha, strict=strict)
     parts = gate.parts_of(suites or ((gate.SUITE,) if not records else ()))
@@ -89,14 +106,14 @@ def check(
     if update:
         _update(reference or gate.HERE, found)
         return
-    asked = [(*part, default_name(model)) for part in parts for model in models]
-    _say(judged(known, found, policy, ids, asked), str(home), shape)
+    pairs = [(*part, default_name(model)) for part in parts for model in models]
+    _print(judge(known, found, policy, ids, pairs), str(home), shape)
 
 
 def _of_stores(
     paths: tuple[Path, ...], parts: list[tuple[str, str]], models: tuple[str, ...]
 ) -> tuple[list[Record], Ids]:
-    """The records of stores or .jsonl files, of these suites and models if any are named, and their examples' ids."""
+    """The records of these suites and models (empty: of all) in stores or .jsonl files, and their examples' ids."""
     from rlbench.encoders.models import default_name
     from rlbench.store.per_example import example_ids
     from rlbench.store.records import read_records
@@ -104,26 +121,26 @@ def _of_stores(
 
     names = {default_name(model) for model in models}
     records = read_records(paths)
-    kept = [r for r in records if (not parts or (r.suite, r.modality) in parts) and (not names or r.model in names)]
-    if not kept:
-        raise StoreError("the records have nothing of these suites and models; rlbench run makes them")
-    return kept, {k: v for path in paths if path.is_dir() for k, v in example_ids(Store(path), kept).items()}
+    chosen = [r for r in records if (not parts or (r.suite, r.modality) in parts) and (not names or r.model in names)]
+    if not chosen:
+        raise StoreError("the records have nothing of these suites and models; `rlbench run` makes some")
+    return chosen, {k: v for path in paths if path.is_dir() for k, v in example_ids(Store(path), chosen).items()}
 
 
 def _update(path: Path, records: list[Record]) -> None:
     from rlbench.cli import files
     from rlbench.gate.check import renew_references
 
-    texts, said = renew_references(path, records)
+    texts, changes = renew_references(path, records)
     for file, text in texts.items():
         file.parent.mkdir(parents=True, exist_ok=True)
         files.write(file, text)
-    for line in said or ["nothing changed"]:
+    for line in changes or ["nothing changed"]:
         click.echo(line)
-    click.echo(f"wrote {', '.join(map(str, texts))}; commit it, and `rlbench check` compares with it")
+    click.echo(f"wrote {', '.join(map(str, texts))}; commit it; `rlbench check` compares with it")
 
 
-def _say(report: Report, against: str, shape: str) -> None:
+def _print(report: Report, against: str, shape: str) -> None:
     from rlbench.cli import console
     from rlbench.gate import render
 
@@ -142,7 +159,7 @@ def _say(report: Report, against: str, shape: str) -> None:
     raise click.exceptions.Exit(report.exit_code)
 
 
-@click.command(short_help="Two models or two stores, paired on the same examples.")
+@click.command(short_help="Compare two models or two stores on the same examples.")
 @click.argument("a", metavar="A")
 @click.argument("b", metavar="B")
 @click.option(
@@ -150,97 +167,105 @@ def _say(report: Report, against: str, shape: str) -> None:
     multiple=True,
     type=click.Path(path_type=Path),
     metavar="PATH",
-    help="Where the models' records are: stores or .jsonl files [default: rlbench-results].",
+    help="A store or .jsonl file with the models' records; repeatable [default: rlbench-results].",
 )
-@click.option("--suite", "suites", multiple=True, metavar="NAME", help="These alone.")
-@click.option("--format", "shape", type=click.Choice(["text", "markdown"]), default="text", show_default=True)
+@click.option("--suite", "suites", multiple=True, metavar="NAME", help="Compare only on this suite; repeatable.")
+@click.option("--format", "shape", type=TABLES, default="text", show_default=True, help="The format of the table.")
 def compare(a: str, b: str, records: tuple[Path, ...], suites: tuple[str, ...], shape: str) -> None:
-    """Compare A and B, each a model that has records, or a store or .jsonl file.
+    """Compare A and B: each is a model with records, a store or a .jsonl file.
 
-    B - A in points with its 95% score interval, and the exact McNemar p, Holm-adjusted over the cells.
+    Shows B - A in points with its 95% score interval, and the exact McNemar p, Holm-adjusted over the cells.
     """
     from rlbench.cli import console
     from rlbench.gate import render
-    from rlbench.gate.compare import compare as contrasts
+    from rlbench.gate.compare import compare as contrast
     from rlbench.gate.compare import doubts
     from rlbench.store.records import read_records
 
     sides = [_side(name, records or (Path("rlbench-results"),), read_records) for name in (a, b)]
-    kept = [[r for r in side if not suites or r.suite in suites] for side in sides]
-    found = contrasts(*kept)
+    chosen = [[r for r in side if not suites or r.suite in suites] for side in sides]
+    found = contrast(*chosen)
     rows = render.contrasts(found, _short(a, b))
     if shape == "markdown":
         click.echo(render.grid(rows))
     else:
         render.table(rows, console.console())
-    for line in doubts(record for side in kept for record in side):
+    for line in doubts(record for side in chosen for record in side):
         click.echo(f"note: {line}: its accuracies may be too high")
     for suite, sources in dict.fromkeys((one.suite, one.sources) for one in found if one.sources):
-        click.echo(f"note: the examples of {suite} share {sources} sources: p and intervals are too sure")
+        click.echo(f"note: the examples of {suite} share {sources} sources: p is too small, intervals too narrow")
 
 
 def _side(name: str, stores: tuple[Path, ...], read: Callable[[list[Path]], list[Record]]) -> list[Record]:
     from rlbench.encoders.models import default_name
 
     path = Path(name)
-    folder = (
-        path.is_dir() and any(path.glob("*.jsonl")) and not (path / "card.yaml").exists()
-    )  # that of a run is a model
-    if path.suffix == ".jsonl" or folder:
+    is_model = (path / "card.yaml").exists()  # a run folder has metrics.jsonl
+    if path.suffix == ".jsonl" or (path.is_dir() and any(path.glob("*.jsonl")) and not is_model):
         return read([path])
     own = [record for record in read(list(stores)) if record.model in (name, default_name(name))]
     if not own:
-        raise StoreError(f"{name} is no store, and no model with records in {', '.join(map(str, stores))}")
+        raise StoreError(f"{name} is neither a store nor a model with records in {', '.join(map(str, stores))}")
     return own
 
 
 def _short(a: str, b: str) -> tuple[str, str]:
-    """Headings of the two columns."""
+    """The headings of the two columns."""
     one, other = (name.rstrip("/").split("/")[-1] for name in (a, b))
     return (one, other) if one != other else ("A", "B")
 
 
-@click.command(short_help="Write the entry that claims a run's results.")
+@click.command(short_help="Write a submission: what a run claims.")
 @click.argument("suite", metavar="SUITE")
 @click.argument("model", metavar="MODEL")
-@click.option("--records", type=click.Path(path_type=Path), default="rlbench-results", show_default=True, help="Store.")
-@click.option("--source", required=True, metavar="URL", help="Where the weights come from.")
-@click.option("--summary", required=True, help="One line about the model.")
-@click.option("--out", type=click.Path(path_type=Path), required=True, metavar="FILE.json")
+@click.option(
+    "--records", type=click.Path(path_type=Path), default="rlbench-results", show_default=True, help="The store."
+)
+@click.option("--source", required=True, metavar="URL", help="The web page of the weights.")
+@click.option("--summary", required=True, help="Describe the model in one line.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), required=True, metavar="FILE.json", help="Write it to FILE.json."
+)
 def entry(suite: str, model: str, records: Path, source: str, summary: str, out: Path) -> None:
-    """Write what the records of MODEL on SUITE claim, to be submitted (docs/submit.md)."""
+    """Write what the records of MODEL on SUITE claim, for a submission (docs/submit.md)."""
     from rlbench.cli import files
     from rlbench.encoders.models import default_name
     from rlbench.gate.submission import entry_of, to_json
     from rlbench.store.records import read_records
 
-    made = entry_of(read_records([records]), model=default_name(model), suite=suite, source=source, summary=summary)
-    files.write(out, to_json(made))
-    click.echo(f"wrote {out}: {len(made.claims)} claims; rlbench verify {out}")
+    submission = entry_of(
+        read_records([records]), model=default_name(model), suite=suite, source=source, summary=summary
+    )
+    files.write(out, to_json(submission))
+    click.echo(f"wrote {out}: {len(submission.claims)} claims; check them with `rlbench verify {out}`")
 
 
-@click.command(short_help="Re-run a random part of an entry: can its claims be true?")
+@click.command(short_help="Test a submission's claims on random examples.")
 @click.argument("file", metavar="ENTRY.json", type=click.Path(path_type=Path))
 @click.option(
-    "--examples", type=click.IntRange(1), default=100, show_default=True, metavar="N", help="Drawn at random."
+    "--examples", type=click.IntRange(1), default=100, show_default=True, metavar="N", help="Number of random examples."
 )
-@click.option("--seed", type=click.IntRange(0), metavar="N", help="Of the draw [default: a new one, which is shown].")
-@click.option("--margin", default=1.0, show_default=True, metavar="POINTS", help="By which a claim may be too high.")
-@click.option("--alpha", default=0.05, show_default=True, help="The chance that a true entry is refuted.")
-@click.option("--model", metavar="NAME|FOLDER", help="Where its model is here [default: as the entry says].")
-@click.option("--format", "shape", type=click.Choice(["text", "markdown"]), default="text", show_default=True)
-@click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda")
-@click.option("--quiet", is_flag=True, help="No progress.")
+@click.option(
+    "--seed", type=click.IntRange(0), metavar="N", help="Seed of the draw [default: a new one, which is shown]."
+)
+@click.option(
+    "--margin", default=1.0, show_default=True, metavar="POINTS", help="Allow a claim to be too high by this."
+)
+@click.option("--alpha", default=0.05, show_default=True, help="Accept this chance of refuting a true submission.")
+@click.option("--model", metavar="NAME|FOLDER", help="The model on this machine [default: as the submission names it].")
+@click.option("--format", "shape", type=TABLES, default="text", show_default=True, help="The format of the table.")
+@click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda", help="Where to compute.")
+@click.option("--quiet", is_flag=True, help="Show no progress.")
 def verify(file: Path, seed: int | None, shape: str, quiet: bool, **options: Any) -> None:
-    """Run a random part of an entry's examples again, and test its claims: exit 0 they hold, 1 refuted, 2 error."""
+    """Run random examples of a submission again and test its claims: exit 0 they hold, 1 refuted, 2 error."""
     from rlbench.cli import console
     from rlbench.gate import render
     from rlbench.gate.submission import read_entry
-    from rlbench.gate.verify import verify as verified
+    from rlbench.gate.verify import verify as run_verify
 
     claimed = read_entry(file)
     with _progress(quiet) as report:
-        found = verified(claimed, seed=secrets.randbelow(10**6) if seed is None else seed, report=report, **options)
+        found = run_verify(claimed, seed=secrets.randbelow(10**6) if seed is None else seed, report=report, **options)
     if shape == "markdown":
         click.echo(render.grid(render.claims(found)))
     else:

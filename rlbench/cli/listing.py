@@ -1,4 +1,4 @@
-"""Lists of what is installed."""
+"""What is installed, as rows for `rlbench list`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def list_installed(kind: str) -> list[dict[str, object]]:
-    """What is installed of a kind: suites, models, or a kind of plugin; imports no torch."""
+    """One row per installed suite, model or plugin of a kind; imports no torch."""
     if kind == "suites":
         from rlbench.core.suite import suites
 
@@ -40,7 +40,7 @@ def _model(model: Model) -> dict[str, object]:
 
 
 def brief(row: Mapping[str, object]) -> dict[str, str]:
-    """A row of `installed` in few words, for a terminal: without paths, hashes cut."""
+    """A row of `list_installed` for a terminal: without paths, hashes shortened."""
     if "sha256" in row:
         return _brief_model(row)
     return {name: str(value) for name, value in row.items() if name not in ("path", "defined in")}

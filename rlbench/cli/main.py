@@ -37,16 +37,16 @@ class Mistake(click.ClickException):
 
 
 class Tool(click.Group):
-    """Turns a user's mistake into one line and exit 2, and Ctrl-C into exit 130. A bug keeps its traceback.
+    """Reports a user's mistake in one line with exit 2, and Ctrl-C with exit 130; a bug keeps its traceback.
 
-    A mistake is an RLBenchError, what click refuses, and a file that the system refuses.
+    A mistake is an RLBenchError, a usage error of click, or an OSError about a file.
     """
 
     def main(self, *args: Any, **options: Any) -> Any:
-        if sys.stdout is None:  # closed by the shell, >&-
+        if sys.stdout is None:  # closed by the shell: >&-
             sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - as long as the process
         for stream in (sys.stdout, sys.stderr):
-            if isinstance(stream, TextIOWrapper):  # a locale without a letter shows it as ?
+            if isinstance(stream, TextIOWrapper):  # prints ? for a letter that the locale lacks
                 stream.reconfigure(errors="replace")
         return super().main(*args, **options)
 
@@ -57,19 +57,19 @@ class Tool(click.Group):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         for arg in args:
             if not arg.strip():
-                raise Mistake("an argument is empty: is a variable of the shell not set?")
+                raise Mistake("an argument is empty; is a shell variable unset?")
             if CONTROL.search(arg) or len(arg) > ARGUMENT:
                 raise Mistake(f"{quote(arg)}: an argument must be one line of UTF-8 of at most {ARGUMENT} characters")
-            if arg.startswith("~"):  # the shell left it, since there is no such user
+            if arg.startswith("~"):  # the shell did not expand it: no such user
                 expand_user(arg)
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
             with _mistakes():
-                found = super().invoke(ctx)
+                result = super().invoke(ctx)
                 sys.stdout.flush()
-                return found
+                return result
         except KeyboardInterrupt:
             click.echo("rlbench: interrupted", err=True)
             ctx.exit(130)
@@ -87,7 +87,7 @@ def _mistakes() -> Iterator[None]:
         command = error.ctx.command_path if error.ctx else "rlbench"
         raise Mistake(f"{error.format_message().rstrip('.')}; see {command} --help") from None
     except OSError as error:
-        if error.errno == EPIPE:  # whoever reads stdout has enough, which click answers
+        if error.errno == EPIPE:  # the reader closed the pipe; click handles it
             raise
         what = "stdout" if error.filename is None else quote(str(error.filename))
         raise Mistake(f"can't use {what}: {error.strerror or error}") from error
@@ -101,12 +101,12 @@ def _mistakes() -> Iterator[None]:
 @click.version_option(package_name="rlbind-bench", message="rlbench %(version)s")
 @click.pass_context
 def main(ctx: click.Context) -> None:
-    """Robustness of language-anchored multi-modal encoders: clean, attacked, corrupted.
+    """Measure how robust language-anchored multi-modal encoders are to attacks and corruptions.
 
     \b
-    rlbench list suites                           what can be run
-    rlbench run --suite thermal --model rlbind    a robustness table
-    rlbench show thermal                          a picture of the examples
+    rlbench list suites                           list the suites
+    rlbench run --suite thermal --model rlbind    print a robustness table
+    rlbench show thermal                          draw its examples
     """
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())

@@ -1,4 +1,4 @@
-"""How a plan looks on a terminal: a line a suite and model, or for a dry run one a cell, and what all of it costs."""
+"""A plan on a terminal: a line per suite and model, or per cell in a dry run, and the total cost."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PASSES = ("forward passes", "at most", "backward", "at most")
 
 
 def plan(plan: Plan, out: Console, *, by_cell: bool = False) -> None:
-    """A row a suite and model, or a cell: what is recorded, and the passes that the rest takes, about and at most."""
+    """Prints a row per suite and model, or per cell: finished blocks, and the passes left, about and at most."""
     parts: dict[tuple[str, str], list[PlannedCell]] = {}
     for cell in plan.cells:
         parts.setdefault((cell.suite, cell.model), []).append(cell)
@@ -46,7 +46,7 @@ def _grid(names: Sequence[str]) -> Table:
 
 
 def _passes(cells: Sequence[PlannedCell], *, piloted: bool) -> list[str]:
-    """Forward and backward passes, each about (`-` without a pilot) and at most."""
+    """Forward and backward passes: each about (`-` without a pilot) and at most."""
     about = sum(c.expected_forwards for c in cells), sum(c.expected_backwards for c in cells)
     most = sum(c.forwards for c in cells), sum(c.backwards for c in cells)
     pairs = zip(about, most, strict=True)
@@ -63,7 +63,7 @@ def _parts(parts: dict[tuple[str, str], list[PlannedCell]], *, piloted: bool) ->
 
 
 def _cells(cells: Sequence[PlannedCell], *, piloted: bool) -> Table:
-    """The last column is half the expected width of the 95% interval, in points; severities share a row."""
+    """A row per cell or corruption; the last column is half the expected width of the 95% interval."""
     table = _grid(("cell", "blocks done", *PASSES, "+- points"))
     rows: dict[tuple[str, float], list[PlannedCell]] = {}
     for cell in cells:
@@ -89,6 +89,6 @@ def _totals(plan: Plan, *, by_cell: bool) -> list[str]:
 
 def _pace(pair: Pair) -> str:
     each = 1e3 * pair.rates.pace.seconds(1, 1)
-    told = f"{pair.suite.name}, {pair.model}: {each:.2f} ms a forward and backward pass of an example"
+    pace = f"{pair.suite.name}, {pair.model}: {each:.2f} ms per example for a forward and backward pass"
     corrupting = sum(pair.rates.corrupting.values())
-    return told + (f", {1e3 * corrupting:.0f} ms for all its corruptions" if corrupting else "")
+    return pace + (f", {1e3 * corrupting:.0f} ms for all its corruptions" if corrupting else "")

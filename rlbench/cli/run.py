@@ -12,20 +12,24 @@ if TYPE_CHECKING:
     from rlbench.engine.run.runner import Progress
 
 
-@click.command(short_help="Draw a sheet of a suite's examples.")
+@click.command(short_help="Draw a picture of a suite's examples.")
 @click.argument("suite", metavar="SUITE")
-@click.option("--model", default="rlbind", show_default=True, help="Whose predictions, and whom the attack attacks.")
-@click.option("--perturbation", metavar="COLUMN", help="A column of the suite, such as 'pgd linf 4/255'.")
-@click.option("--corruptions", is_flag=True, help="One example under all corruptions; of sounds, WAV files too.")
-@click.option("--examples", type=click.IntRange(1, 64), default=8, show_default=True)
-@click.option("--device", default="cpu", show_default=True)
-@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="The PNG to write [default: SUITE.png].")
+@click.option("--model", default="rlbind", show_default=True, help="The model to attack and whose predictions to show.")
+@click.option("--perturbation", metavar="COLUMN", help="Show this column of the suite, such as 'pgd linf 4/255'.")
+@click.option(
+    "--corruptions", is_flag=True, help="Show one example under all corruptions; for audio, also write WAV files."
+)
+@click.option("--examples", type=click.IntRange(1, 64), default=8, show_default=True, help="Number of examples.")
+@click.option("--device", default="cpu", show_default=True, metavar="auto|cpu|cuda", help="Where to compute.")
+@click.option(
+    "--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the PNG to this file [default: SUITE.png]."
+)
 def show(
     suite: str, model: str, perturbation: str | None, corruptions: bool, examples: int, device: str, out: Path | None
 ) -> None:
-    """Draw a sheet of a suite's examples: clean, perturbed, difference, with labels and predictions.
+    """Draw examples of SUITE: clean, perturbed and their difference, with labels and predictions.
 
-    With --corruptions, and for a suite that has nothing else, a sheet of corruptions by severity.
+    With --corruptions, or if the suite has only corruptions, draw one example by corruption and severity.
     """
     from rlbench.cli import files
     from rlbench.core.suite import load_suite
@@ -39,42 +43,59 @@ def show(
         drawn = sheets.matrix(chosen, model, device=device)
         files.write(out, draw.draw_matrix(drawn))
         files.write_all(out.with_suffix(""), {f"{name}.wav": sound for name, sound in drawn.sounds.items()})
-        heard = f" and {len(drawn.sounds)} sounds in {out.with_suffix('')}/" if drawn.sounds else ""
-        click.echo(f"{drawn.title}: {len(drawn.rows)} corruptions; wrote {out}{heard}")
+        sounds = f" and {len(drawn.sounds)} sounds in {out.with_suffix('')}/" if drawn.sounds else ""
+        click.echo(f"{drawn.title}: {len(drawn.rows)} corruptions; wrote {out}{sounds}")
         return
     column = sheets.choose(chosen, perturbation)
     sheet = sheets.collect(chosen, model, column, examples, device=device)
     files.write(out, draw.draw(sheet))
     right = sum(guess.correct for guess in sheet.clean)
-    kept = sum(guess.correct for guess in sheet.perturbed)
-    click.echo(f"{sheet.title}: {right} of {len(sheet.labels)} right when clean, {kept} when perturbed; wrote {out}")
+    robust = sum(guess.correct for guess in sheet.perturbed)
+    click.echo(
+        f"{sheet.title}: {right} of {len(sheet.labels)} correct when clean, {robust} when perturbed; wrote {out}"
+    )
 
 
 @click.command(short_help="Run suites on models and show the robustness table.")
-@click.option("--suite", "suites", multiple=True, required=True, metavar="NAME|FILE.yaml", help="Several are allowed.")
-@click.option("--model", "models", multiple=True, required=True, metavar="NAME|FOLDER", help="Several are allowed.")
-@click.option("--examples", type=click.IntRange(1), metavar="N", help="Per cell [default: the suite's].")
-@click.option("--budget", metavar="TIME", help="As many examples as fit in 30s, 10m, 2h; N or the suite's at most.")
 @click.option(
-    "--seed", type=click.IntRange(0), metavar="N", help="Of the attacks and corruptions [default: the suite's]."
+    "--suite", "suites", multiple=True, required=True, metavar="NAME|FILE.yaml", help="Run this suite; repeatable."
 )
-@click.option("--series", type=click.IntRange(0), metavar="N", help="Other test examples of a procedural world.")
+@click.option(
+    "--model", "models", multiple=True, required=True, metavar="NAME|FOLDER", help="Run this model; repeatable."
+)
+@click.option("--examples", type=click.IntRange(1), metavar="N", help="Examples per cell [default: the suite's].")
+@click.option("--budget", metavar="TIME", help="Use as many examples as fit in this time, such as 30s, 10m or 2h.")
+@click.option(
+    "--seed", type=click.IntRange(0), metavar="N", help="Seed of the attacks and corruptions [default: the suite's]."
+)
+@click.option(
+    "--series", type=click.IntRange(0), metavar="N", help="Use the N-th series of test examples of a procedural world."
+)
 @click.option(
     "--mode",
     type=click.Choice(["standalone", "cascade", "descending"]),
     default="standalone",
     show_default=True,
-    help="cascade: only the exact worst case, cheaply; descending: what survives a larger eps counts at smaller ones.",
+    help="cascade: only the exact worst case, at less cost; descending: what survives an eps passes at smaller ones.",
 )
-@click.option("--out", type=click.Path(path_type=Path), default="rlbench-results", show_default=True, help="Store.")
-@click.option("--fresh", is_flag=True, help="Forget what the store has of these cells and start over.")
-@click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True, metavar="N")
-@click.option("--workers", type=click.IntRange(1), metavar="N", help="Processes [default: one a CPU core].")
-@click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda")
-@click.option("--dry-run", is_flag=True, help="Check everything, show the plan, and stop.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default="rlbench-results",
+    show_default=True,
+    metavar="STORE",
+    help="Keep the results in this folder.",
+)
+@click.option("--fresh", is_flag=True, help="Discard the stored results of these cells and start over.")
+@click.option(
+    "--batch-size", type=click.IntRange(1), default=64, show_default=True, metavar="N", help="Examples per pass."
+)
+@click.option("--workers", type=click.IntRange(1), metavar="N", help="Number of processes [default: one per CPU core].")
+@click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda", help="Where to compute.")
+@click.option("--dry-run", is_flag=True, help="Check everything, show the plan and its cost, and stop.")
 @click.option("--strict", is_flag=True, help="Exit 1 unless every cell is sound.")
-@click.option("--quiet", is_flag=True, help="Only the result.")
-@click.option("--json", "as_json", is_flag=True, help="Records as a JSON array on stdout, the rest on stderr.")
+@click.option("--quiet", is_flag=True, help="Show only the result.")
+@click.option("--json", "as_json", is_flag=True, help="Print the records as a JSON array, the rest to stderr.")
 def run(
     suites: tuple[str, ...],
     models: tuple[str, ...],
@@ -87,8 +108,8 @@ def run(
 ) -> None:
     """Run suites on models and show the robustness table.
 
-    What the store has is not run again: an interrupted run continues where it was. Exit 1 if a cell failed. Below a
-    table stands how every model does in the cheap soundness checks; a cell that is not sound is marked.
+    Finished blocks in the store are not run again, so the same command resumes an interrupted run. Below each table is
+    every model's soundness badge; a cell that is not sound is marked *. Exit 1 if a cell failed.
     """
     from rlbench.cli import console, plan_view
     from rlbench.engine.plan import planner

@@ -11,18 +11,30 @@ from typing import Any
 
 import click
 
+DIGITS = 18  # of an integer in --set, as in YAML
 
-@click.command(short_help="Train a method by its recipe; the run folder is a model name.")
+
+@click.command(short_help="Train a method; the run folder works as a model name.")
 @click.argument("method", metavar="METHOD[:BACKBONE]")
-@click.option("--stage", type=click.IntRange(1), metavar="N", help="Of a method with stages [default: the last].")
-@click.option("--modality", "modalities", multiple=True, metavar="NAME", help="Several are allowed [default: all].")
-@click.option("--suite", metavar="NAME|FILE.yaml", help="Train on the train split of this suite's data.")
-@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A field of the recipe, such as epochs=1.")
-@click.option("--together", is_flag=True, help="All modalities step by step, sharing their classes' means.")
-@click.option("--out", type=click.Path(path_type=Path), help="The run folder [default: rlbench-runs/METHOD-k].")
-@click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda")
-@click.option("--dry-run", is_flag=True, help="Check everything, show steps, passes and estimated time, and stop.")
-@click.option("--quiet", is_flag=True, help="No progress.")
+@click.option("--stage", type=click.IntRange(1), metavar="N", help="Train this stage [default: the last].")
+@click.option(
+    "--modality", "modalities", multiple=True, metavar="NAME", help="Train this modality; repeatable [default: all]."
+)
+@click.option("--suite", metavar="NAME|FILE.yaml", help="Train on the train split of this suite's task.")
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Change a field of the recipe, such as epochs=1; repeatable.",
+)
+@click.option("--together", is_flag=True, help="Train all modalities in turn, step by step, with shared class means.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), metavar="DIR", help="The run folder [default: rlbench-runs/METHOD-k]."
+)
+@click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda", help="Where to compute.")
+@click.option("--dry-run", is_flag=True, help="Check everything, show the steps and the estimated time, and stop.")
+@click.option("--quiet", is_flag=True, help="Show no progress.")
 def train(
     method: str,
     stage: int | None,
@@ -36,14 +48,14 @@ def train(
 ) -> None:
     """Train METHOD (languagebind, fare, tecoa, rlbind, ...) by its recipe.
 
-    The run folder that this makes works wherever a model's name does. With --out, a run that was interrupted goes on
-    where it was. Several processes: accelerate launch --multi_gpu -m rlbench train METHOD ...
+    The run folder works as a model name. The same command with --out resumes an interrupted run. On several GPUs:
+    accelerate launch --multi_gpu -m rlbench train METHOD ...
     """
     from rlbench.core.suite import load_suite
     from rlbench.training.rehearsal import rehearse
 
     name, _, backbone = method.partition(":")
-    asked: dict[str, Any] = {
+    arguments: dict[str, Any] = {
         "modalities": modalities or None,
         "stage": stage,
         "backbone": backbone or "mini",
@@ -53,61 +65,72 @@ def train(
         **options,
     }
     if dry_run:
-        for line in rehearse(name, out=out, **{**asked, "announce": lambda line: None}):
+        for line in rehearse(name, out=out, **{**arguments, "announce": lambda line: None}):
             click.echo(line)
         return
     free = (Path("rlbench-runs", f"{name}-{k}") for k in count(1))
-    folder = _train(name, out or next(path for path in free if not path.exists()), quiet, asked)
+    folder = _train(name, out or next(path for path in free if not path.exists()), quiet, arguments)
     shown = suite or (modalities or ("thermal",))[0]
-    if os.environ.get("RANK", "0") == "0":  # of several processes, one speaks
+    if os.environ.get("RANK", "0") == "0":  # one of several processes prints
         click.echo(f"trained {folder}; next: rlbench run --suite {shown} --model {folder}")
 
 
-def _train(name: str, folder: Path, quiet: bool, asked: dict[str, Any]) -> Path:
-    """Trains with a progress bar; an interrupt says how to go on."""
+def _train(name: str, folder: Path, quiet: bool, arguments: dict[str, Any]) -> Path:
+    """Trains with a progress bar; an interrupt prints how to resume."""
     from rlbench.cli import console
-    from rlbench.training.run import train as trained
+    from rlbench.training.run import train as run_training
 
     try:
         with console.progress(quiet=quiet) as advance:
-            return trained(
+            return run_training(
                 name,
                 out=folder,
                 report=lambda s: advance(f"{name} {s.modality}", s.step, s.steps, console.remark(s)),
-                **asked,
+                **arguments,
             )
     except KeyboardInterrupt:
-        click.echo(f"rlbench: interrupted; the same command with --out {folder} goes on where it was", err=True)
+        click.echo(f"rlbench: interrupted; the same command with --out {folder} resumes", err=True)
         raise click.exceptions.Exit(130) from None
 
 
 def _setting(text: str) -> tuple[str, object]:
-    """`epochs=1` -> ("epochs", 1); what is no JSON value is a string, such as 4/255."""
+    """`epochs=1` -> ("epochs", 1); a value that is not JSON, such as 4/255, and a huge integer stay strings."""
     key, sign, value = text.partition("=")
     if not sign or not key:
         raise click.UsageError(f"--set {text}: it must be KEY=VALUE, such as --set epochs=1")
     try:
-        return key, json.loads(value)
-    except ValueError:
+        return key, json.loads(value, parse_int=_integer)
+    except (ValueError, RecursionError):
         return key, value
 
 
-@click.command(short_help="Train all runs of a file, side by side.")
+def _integer(digits: str) -> int | str:
+    return int(digits) if len(digits.lstrip("-")) <= DIGITS else digits
+
+
+@click.command(short_help="Train all runs of a file in parallel.")
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="The folder of the runs' folders.")
-@click.option("--workers", type=click.IntRange(1), metavar="N", help="Processes [default: one a CPU core].")
-@click.option("--table", type=click.Path(path_type=Path), metavar="FILE.md", help="Write the runs' validation there.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), required=True, metavar="DIR", help="The folder for the run folders."
+)
+@click.option("--workers", type=click.IntRange(1), metavar="N", help="Number of processes [default: one per CPU core].")
+@click.option(
+    "--table", type=click.Path(path_type=Path), metavar="FILE.md", help="Write the runs' validation results to FILE.md."
+)
 @click.option("--dry-run", is_flag=True, help="Show the runs and stop.")
 def campaign(file: Path, out: Path, workers: int | None, table: Path | None, dry_run: bool) -> None:
-    """Train all runs of FILE, such as baselines/campaigns/bundle.yaml, side by side; again: what is missing."""
+    """Train all runs of FILE, such as baselines/campaigns/bundle.yaml, in parallel.
+
+    The same command again trains only the missing runs.
+    """
     from rlbench.cli import console, files
     from rlbench.training.campaign import is_finished, read_campaign, run_campaign, tabulate
 
     tasks = read_campaign(file, out)
     if dry_run:
         for task in tasks:
-            made = "finished" if is_finished(task, out) else f"rlbench {shlex.join(task.arguments(out))}"
-            click.echo(f"{task.name}: {made}")
+            state = "finished" if is_finished(task, out) else f"rlbench {shlex.join(task.arguments(out))}"
+            click.echo(f"{task.name}: {state}")
         return
     with console.progress(quiet=False) as advance:
         run_campaign(tasks, out, workers=workers, report=lambda name, done, of: advance("campaign", done, of, name))

@@ -26,7 +26,7 @@ from rlbench.encoders.models import resolve_plain
 from rlbench.engine import cells
 from rlbench.gate.submission import Claim, Entry
 from rlbench.store.flags import flags_of
-from rlbench.tasks.subset import of_rows
+from rlbench.tasks.subset import select_examples
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +102,7 @@ def verify(
     n = min(claim.n for claim in entry.claims)
     drawn = generator("verify", seed, entry.suite, entry.model).permutation(n)[: min(examples, n)]
     rows = tuple(sorted(drawn.tolist()))
-    part = replace(suite, task=of_rows(suite.task, rows), examples=len(rows))
+    part = replace(suite, task=select_examples(suite.task, rows), examples=len(rows))
     with TemporaryDirectory(prefix="rlbench-verify-") as folder:
         planned = plan(part, model, store=folder, **options)
         _same_subject(entry, suite, planned.pairs[0].subject)

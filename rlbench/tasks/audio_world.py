@@ -1,4 +1,4 @@
-"""The audio world: one second of one of 16 synthetic sounds, among shaped noise and a second event."""
+"""The audio world: one second of one of 16 synthetic sounds, with coloured noise and a second event."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from rlbench.core.media import preprocess
 from rlbench.core.media.log_mel import logmel
 from rlbench.core.media.sounds import window
 from rlbench.core.registry import register
+from rlbench.tasks.batch import stack
 from rlbench.tasks.world import World
 
 RATE = 8000
@@ -28,7 +29,7 @@ Wave = NDArray[np.float64]
 
 
 def _tone(hertz: Wave | float, amplitudes: tuple[float, ...] = (1.0,)) -> Wave:
-    """Harmonics of a pitch that may glide, without those above half the rate."""
+    """Adds the harmonics of a pitch that may glide, up to half the sampling rate."""
     pitch = np.broadcast_to(hertz, T.shape)
     phase = 2 * np.pi * np.cumsum(pitch) / RATE
     before, harmonic, wave = np.zeros(RATE), np.sin(phase), np.zeros(RATE)
@@ -40,26 +41,26 @@ def _tone(hertz: Wave | float, amplitudes: tuple[float, ...] = (1.0,)) -> Wave:
 
 
 def _noise(g: Rng, low: float = 0.0, high: float = RATE / 2, slope: float = 0.0) -> Wave:
-    """Gaussian noise between two frequencies, its amplitude falling as f ** -slope; unit deviation."""
+    """Draws Gaussian noise between two frequencies with amplitude f ** -slope and unit standard deviation."""
     gain = (1 / (1 + (HERTZ / max(high, 1)) ** 8)) * (low <= HERTZ) * np.maximum(HERTZ, 30) ** -slope
     wave = fft.irfft(fft.rfft(g.standard_normal(RATE)) * gain, RATE)
     return np.asarray(wave / wave.std())
 
 
 def _strikes(starts: ArrayLike, decay: float, sizes: ArrayLike = 1.0) -> Wave:
-    """An envelope: sudden onsets at some seconds in [0, 1), each with an exponential decay."""
+    """Makes an envelope with sudden onsets at times in [0, 1) s, each with an exponential decay."""
     impulses = np.zeros(RATE)
     impulses[(np.asarray(starts) * RATE).astype(int)] = sizes
     return np.asarray(signal.lfilter([1], [1, -np.exp(-1 / (decay * RATE))], impulses))
 
 
 def _every(g: Rng, seconds: float) -> Wave:
-    """Regular times of a random phase."""
+    """Draws regular times with a random phase."""
     return np.arange(g.uniform(0, seconds), 1, seconds)
 
 
 def _hump(start: float, length: float) -> Wave:
-    """An envelope: half a sine from `start` for `length` seconds."""
+    """Makes an envelope: half a sine from `start` for `length` seconds."""
     return np.asarray(np.sin(np.pi * np.clip((T - start) / length, 0, 1)))
 
 
@@ -122,8 +123,8 @@ def _helicopter(g: Rng) -> Wave:
 
 def _whistle(g: Rng) -> Wave:
     trill = np.sin(2 * np.pi * g.uniform(18, 26) * T)
-    held = _hump(g.uniform(0, 0.2), g.uniform(0.7, 0.8)) ** 0.3
-    return held * _tone(g.uniform(1900, 2600) * (1 + 0.05 * trill)) * (1 + 0.4 * trill)
+    envelope = _hump(g.uniform(0, 0.2), g.uniform(0.7, 0.8)) ** 0.3
+    return envelope * _tone(g.uniform(1900, 2600) * (1 + 0.05 * trill)) * (1 + 0.4 * trill)
 
 
 def _fire(g: Rng) -> Wave:
@@ -178,8 +179,8 @@ SOUNDS: dict[str, Callable[[Rng], Wave]] = {
 }
 
 
-def _sound(g: Rng, label: int) -> Wave:
-    """(8000,) of unit root mean square, so that signal-to-noise ratios mean the same for all classes."""
+def _draw_sound(g: Rng, label: int) -> Wave:
+    """Draws a sound, (8000,), of unit root mean square, so that signal-to-noise ratios are comparable."""
     wave = list(SOUNDS.values())[label](g)
     return np.asarray(wave / np.sqrt(np.mean(wave**2)))
 
@@ -189,10 +190,10 @@ def _sound(g: Rng, label: int) -> Wave:
 class AudioWorld(World):
     """Procedural sounds of 16 kinds: 1 s at 8 kHz, as log-mel or waveform.
 
-    Synthesis is at 8 kHz whatever the box: a waveform box of n samples hears the clip at n Hz (or at its own rate, cut,
-    or centred in silence), a log-mel box by `log_mel.logmel`, an fbank box by `preprocess.render_audio`; the
-    clips are at hand for corruptions of the sound (`inputs.Recorded`). Web: signal-to-noise ratio -4 to 14 dB, second
-    event at gain 0 to 0.2. Sensor: -15 to 3 dB, gain 0 to 0.5.
+    Synthesis is at 8 kHz for any box. A waveform box of n samples gets the clip resampled to n Hz, or to its own rate
+    and cut or centred in silence; a log-mel box by `log_mel.logmel`; an fbank box by `preprocess.render_audio`.
+    Corruptions can change the waveform (`inputs.Recorded`). Web: signal-to-noise ratio -4 to 14 dB, second event at
+    gain 0 to 0.2. Sensor: -15 to 3 dB, gain 0 to 0.5.
     """
 
     name: ClassVar[str] = "audio-world"
@@ -209,42 +210,40 @@ class AudioWorld(World):
         "{} in the background.",
     )
 
-    def clip(self, g: Rng, label: int) -> Wave:
-        """(8000,) in [-1, 1]: the sound, another class's sound more softly, and noise with a random slope."""
+    def draw_clip(self, g: Rng, label: int) -> Wave:
+        """Draws a clip, (8000,) in [-1, 1]: a sound, a softer one of another class, and noise with a random slope."""
         web = self.domain == "web"
         snr, gain = g.uniform(*((-4, 14) if web else (-15, 3))), g.uniform(0, 0.2 if web else 0.5)
         other = (label + g.integers(1, len(SOUNDS))) % len(SOUNDS)
-        wave = _sound(g, label) + gain * _sound(g, int(other))
+        wave = _draw_sound(g, label) + gain * _draw_sound(g, int(other))
         wave += 10 ** (-snr / 20) * _noise(g, slope=g.uniform(0, 1.2))
         return np.asarray(wave * (g.uniform(0.4, 1) / np.abs(wave).max()))
 
     def render(self, g: Rng, label: int, box: Box) -> np.ndarray:
-        """The clip as log-mel, (1, mels, frames), or as a waveform, (1, samples), scaled to [0, 1] in 16-bit steps.
+        """Renders the clip as log-mel, (1, mels, frames), or as a waveform, (1, samples), in [0, 1] in 16-bit steps.
 
         Raises: ModalityError for a box of another unit or shape.
         """
         _check(box)
-        return _render(self.clip(g, label), box)
+        return _render(self.draw_clip(g, label), box)
 
     def rate_of(self, box: Box) -> int:
         """Samples a second of `waves`."""
         return (box.rate or box.shape[1]) if box.unit == "waveform" else RATE
 
     def waves(self, box: Box, start: int, stop: int, split: Split = "test") -> Tensor:
-        """(B, 1, samples) float64 in [0, 1]: the clips before the front end. Raises: ModalityError."""
+        """Draws clips before the front end, (B, 1, samples) float64 in [0, 1]. Raises: ModalityError."""
         _check(box)
         if box.unit == "waveform":
             return (self.load(box, start, stop, split).x.double() - box.low) / (box.high - box.low)
-        clips = [self.clip(g, label) for g, label in self.draws(start, stop, split)]
+        clips = [self.draw_clip(g, label) for g, label in self.draw_examples(start, stop, split)]
         return torch.from_numpy((np.stack(clips)[:, None] + 1) / 2) if clips else torch.empty(0, 1, RATE).double()
 
     def hear(self, waves: Tensor, box: Box) -> Tensor:
-        """(B, 1, samples) in [0, 1] -> (B, *box.shape) in the box, float32, as `load` makes it of its clips."""
-        unit = waves
-        if box.unit != "waveform":
-            heard = [_render(wave, box) for wave in 2 * waves[:, 0].numpy() - 1]
-            unit = torch.from_numpy(np.stack(heard)) if heard else torch.empty(0, *box.shape)
-        return box.low + (box.high - box.low) * unit.float()
+        """(B, 1, samples) in [0, 1] -> (B, *box.shape) float32 in the box, as `load` makes it of clips."""
+        if box.unit == "waveform":
+            return box.low + (box.high - box.low) * waves.float()
+        return stack([_render(wave, box) for wave in 2 * waves[:, 0].numpy() - 1], box)
 
 
 def _check(box: Box) -> None:
@@ -254,7 +253,7 @@ def _check(box: Box) -> None:
 
 
 def _render(wave: Wave, box: Box) -> np.ndarray:
-    """A clip of a second at the box, in [0, 1]."""
+    """Renders a clip of one second at the box, in [0, 1]."""
     if box.unit == "log-mel":
         return logmel(wave, RATE, box)
     if box.unit == "fbank":

@@ -1,4 +1,4 @@
-"""AudioCaps: sounds of videos and captions."""
+"""AudioCaps: sounds of videos, with captions."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ from rlbench.core.media.clips import FILMS
 from rlbench.core.media.sounds import SOUNDS
 from rlbench.core.registry import register
 from rlbench.tasks.captioned import Captioned, Captions
-from rlbench.tasks.lists import read_table, without_fraction
+from rlbench.tasks.lists import drop_fraction, read_table
 from rlbench.tasks.published import Item, Source
-from rlbench.tasks.trees import by_stem
 
 _LISTS = ("test.csv", "dataset/test.csv", "audiocaps_test.csv")
 
@@ -21,10 +20,10 @@ _LISTS = ("test.csv", "dataset/test.csv", "audiocaps_test.csv")
 @register("task", "audiocaps")
 @dataclass(frozen=True, kw_only=True)
 class AudioCaps(Captioned):
-    """AudioCaps' test part: sounds of ten seconds with five captions each: retrieval.
+    """Retrieval on the AudioCaps test set: ten-second sounds with five captions each.
 
-    Kim et al., 2019, https://aclanthology.org/N19-1011. Videos vanish: the sounds at hand are the gallery, and two
-    copies have two fingerprints.
+    Kim et al., 2019, https://aclanthology.org/N19-1011. Some videos are no longer online: the gallery is the sounds
+    that the copy has, and different copies have different fingerprints.
     """
 
     kind: ClassVar[Modality] = "audio"
@@ -40,24 +39,21 @@ class AudioCaps(Captioned):
     )
 
     def list_captioned(self) -> list[tuple[Item, Captions]]:
-        path = next((self.folder / name for name in _LISTS if (self.folder / name).is_file()), None)
-        if path is None:
-            raise self.misplaced("file test.csv")
-        said: dict[tuple[str, str], list[str]] = {}
-        for row in read_table(path, ("youtube_id", "start_time", "caption")):
-            key = row["youtube_id"], without_fraction(row["start_time"])
-            said.setdefault(key, []).append(row["caption"])
-        files = by_stem(self.folder, self.folder, (*SOUNDS, *FILMS), self.left)
-        named = {key: next((files[stem] for stem in _stems(*key) if stem in files), None) for key in said}
-        return self.at_hand(
-            {"_".join(key): captions for key, captions in said.items()},
-            {"_".join(key): found for key, found in named.items() if found is not None},
-            {"_".join(key): key[0] for key in said},
+        captions: dict[tuple[str, str], list[str]] = {}
+        for row in read_table(self.find_file(*_LISTS), ("youtube_id", "start_time", "caption")):
+            key = row["youtube_id"], drop_fraction(row["start_time"])
+            captions.setdefault(key, []).append(row["caption"])
+        files = self.index_files(self.folder, (*SOUNDS, *FILMS))
+        paths = {key: next((files[stem] for stem in _list_stems(*key) if stem in files), None) for key in captions}
+        return self.match_files(
+            {"_".join(key): texts for key, texts in captions.items()},
+            {"_".join(key): path for key, path in paths.items() if path is not None},
+            {"_".join(key): key[0] for key in captions},
         )
 
 
-def _stems(name: str, start: str) -> Iterator[str]:
-    """How copies name a clip."""
+def _list_stems(name: str, start: str) -> Iterator[str]:
+    """Lists the names that copies give a clip."""
     for prefix in ("", "Y"):
         yield f"{prefix}{name}_{start}"
         yield f"{prefix}{name}"

@@ -1,4 +1,4 @@
-"""Blobs of light in an 8 x 8 picture: the linear oracle's task."""
+"""Blobs of light in an 8 x 8 picture: a task on which a linear encoder's robustness has a closed form."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from rlbench.core import Box, Examples, Label, Modality, Split
 from rlbench.core.errors import DataError
 from rlbench.core.registry import register
 from rlbench.core.seeds import generator
+from rlbench.tasks.batch import stack
 
 _CENTRES = {"top left": (2, 2), "top right": (2, 5), "bottom left": (5, 2), "bottom right": (5, 5)}
-# The oracle then has minimal eps in groups, so that no eps of a suite is a close call.
+# The minimal eps of the linear oracle then form groups, so that no eps of a suite falls close to one.
 _CONTRASTS = (-0.02, 0.015, 0.04, 0.08, 0.15)
 _SIZE, _VERSION = 8, 2
 
@@ -22,10 +23,10 @@ _SIZE, _VERSION = 8, 2
 @register("task", "blobs")
 @dataclass(frozen=True, kw_only=True)
 class Blobs:
-    """Two blobs of light in a small picture; the brighter one's quarter is the class.
+    """Two blobs of light in a small picture; the class is the quarter of the brighter one.
 
-    Intensities are in [.3, .7], so that no small ball meets the box. The dimmer blob makes one class the rival by
-    far, which an untargeted attack then can't mistake: on the linear oracle every attack reaches the closed form.
+    Intensities are in [.3, .7], so that no small ball reaches the bounds of the box. The dimmer blob makes one class
+    the clear runner-up, which every untargeted attack finds: on the linear oracle every attack reaches the closed form.
     """
 
     @property
@@ -44,16 +45,15 @@ class Blobs:
         return None
 
     def load(self, box: Box, start: int, stop: int, split: Split = "test") -> Examples:
-        """Examples start..stop-1; classes alternate, so that every prefix is balanced."""
+        """Renders examples start..stop-1; classes alternate, so that every prefix is balanced."""
         if box.shape != (1, _SIZE, _SIZE):
             raise DataError(f"blobs are (1, 8, 8) pictures; the encoder's box is {box.shape}")
         ids = tuple(f"blobs/{split}/{i}" for i in range(start, stop))
         y = np.arange(start, stop) % len(_CENTRES)
-        pictures = [self._picture(generator(_VERSION, example), int(k)) for example, k in zip(ids, y, strict=True)]
-        x = torch.from_numpy(np.stack(pictures).astype(np.float32)) if pictures else torch.empty(0, *box.shape)
-        return Examples(box.low + (box.high - box.low) * x, torch.from_numpy(y), ids, ids)
+        pictures = [self._draw(generator(_VERSION, example), int(k)) for example, k in zip(ids, y, strict=True)]
+        return Examples(stack(pictures, box), torch.from_numpy(y), ids, ids)
 
-    def _picture(self, g: np.random.Generator, label: int) -> np.ndarray:
+    def _draw(self, g: np.random.Generator, label: int) -> np.ndarray:
         rows, columns = np.mgrid[:_SIZE, :_SIZE]
         rival = (label + int(g.integers(1, len(_CENTRES)))) % len(_CENTRES)
         light = {label: 0.2, rival: 0.2 - _CONTRASTS[int(g.integers(len(_CONTRASTS)))]}

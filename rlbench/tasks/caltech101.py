@@ -9,16 +9,16 @@ from rlbench.core import Label, Modality, Split
 from rlbench.core.media.stills import PICTURES
 from rlbench.core.registry import register
 from rlbench.tasks.published import Item, Published, Source
-from rlbench.tasks.trees import class_tree, first_folder, names, templates
+from rlbench.tasks.trees import load_names, load_templates
 
 
 @register("task", "caltech101")
 @dataclass(frozen=True, kw_only=True)
 class Caltech101(Published):
-    """Caltech-101: pictures of 101 things, and of background.
+    """Caltech-101: pictures of 101 kinds of object, and of background.
 
-    Fei-Fei et al., 2004, https://doi.org/10.22002/D1.20086. It has no split: every picture is tested. Names and
-    templates of Radford et al., 2021, https://arxiv.org/abs/2103.00020, which have the background as a class.
+    Fei-Fei et al., 2004, https://doi.org/10.22002/D1.20086. It has no splits: every picture is a test example. Class
+    names and templates of Radford et al., 2021, https://arxiv.org/abs/2103.00020, where background is a class.
     """
 
     kind: ClassVar[Modality] = "image"
@@ -33,14 +33,12 @@ class Caltech101(Published):
 
     @property
     def classes(self) -> tuple[Label, ...]:
-        return names("caltech101")
+        return load_names("caltech101")
 
     @property
     def templates(self) -> tuple[str, ...]:
-        return templates("caltech34")
+        return load_templates("caltech34")
 
     def list_items(self, split: Split) -> list[Item]:
-        folder = first_folder(self.folder, ("101_ObjectCategories", "caltech-101/101_ObjectCategories"))
-        if folder is None:
-            raise self.misplaced("folder 101_ObjectCategories")
-        return class_tree(self.folder, folder, self.classes, PICTURES, self.left) if split == "test" else []
+        folder = self.find_folder("101_ObjectCategories", "caltech-101/101_ObjectCategories")
+        return self.list_tree(folder, PICTURES) if split == "test" else []

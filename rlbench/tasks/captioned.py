@@ -1,4 +1,4 @@
-"""What retrieval tasks share: media with captions, where a class is a set of captions."""
+"""What retrieval tasks share: media with captions, where a class is the set of captions of one medium."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ Captions = tuple[str, ...]
 class Captioned(Published):
     """A gallery of media and their captions: which caption belongs to which medium?
 
-    Classes are the captions of one medium, all of them, in an order that the hash of its name gives; media that have
-    the same captions share a class. `retrieval` says what is computed of it.
+    A class is the set of all captions of one medium; media with the same captions share a class. Classes are sorted by
+    the hash of the medium's id. `encoders.retrieval` ranks the captions.
 
     Attributes:
-        at: what is correct: one of its captions among the first 1, 5 or 10.
+        at: an example is correct if one of its captions is among the first 1, 5 or 10.
     """
 
     at: Literal[1, 5, 10] = 1
@@ -35,7 +35,7 @@ class Captioned(Published):
 
     @abstractmethod
     def list_captioned(self) -> Sequence[tuple[Item, Captions]]:
-        """The media of the test split with their captions; labels are not looked at. Raises: DataError."""
+        """Lists the media of the test split with their captions; labels are ignored. Raises: DataError."""
 
     @cached_property
     def _gallery(self) -> dict[Captions, list[Item]]:
@@ -50,7 +50,7 @@ class Captioned(Published):
 
     @property
     def captions(self) -> tuple[Captions, ...]:
-        """Of each class."""
+        """The captions of each class."""
         return tuple(self._gallery)
 
     @cached_property
@@ -71,19 +71,28 @@ class Captioned(Published):
             return []
         return [replace(item, label=items[0].id) for items in self._gallery.values() for item in items]
 
-    def at_hand(
+    def match_files(
         self, captions: Mapping[str, Sequence[str]], files: Mapping[str, str], sources: Mapping[str, str] | None = None
     ) -> list[tuple[Item, Captions]]:
-        """The captioned media, by stem, whose files are there. Raises: DataError where one must be and is not."""
+        """Lists the captioned media that have a file.
+
+        Args:
+            captions: by stem.
+            files: paths by stem.
+            sources: by stem; by default the stem.
+
+        Raises:
+            DataError: a file of a data set that is not partial is missing.
+        """
         missing = [stem for stem in captions if stem not in files]
         if missing and not self.source.partial:
             raise DataError(f"{self.folder} lacks {len(missing)} of {len(captions)} media, such as {missing[0]}")
         return [
-            (Item(stem, files[stem], "", (sources or {}).get(stem, stem)), tuple(said))
-            for stem, said in captions.items()
+            (Item(stem, files[stem], "", (sources or {}).get(stem, stem)), tuple(texts))
+            for stem, texts in captions.items()
             if stem in files
         ]
 
     def fingerprint(self) -> str:
-        """With the captions."""
+        """A hash of the media and of their captions."""
         return hashlib.sha256(f"{super().fingerprint()} {self.captions}".encode()).hexdigest()[:16]

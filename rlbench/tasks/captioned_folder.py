@@ -1,4 +1,4 @@
-"""A folder of media with captions, in labels.csv."""
+"""A folder of media with captions in labels.csv."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 from rlbench.core import Modality
 from rlbench.core.registry import register
 from rlbench.tasks.captioned import Captioned, Captions
-from rlbench.tasks.listing import check_paths, check_splits, is_file, split_of
+from rlbench.tasks.listing import check_paths, check_splits, is_file, parse_split
 from rlbench.tasks.lists import Line, read_table
 from rlbench.tasks.published import Item, Source
 
@@ -40,35 +40,35 @@ class CaptionedFolder(Captioned):
             first.setdefault(line["path"], line)
         check_paths(self.folder, first)
         items: dict[str, Item] = {}
-        said: dict[str, list[str]] = {}
+        captions: dict[str, list[str]] = {}
         for line in lines:
             path, source = line["path"], line["source"]
-            if split_of(line) != "test":
+            if parse_split(line) != "test":
                 continue
             if path not in items and not is_file(self.folder / path):
                 raise line.error(f"there is no file {path}")
             item = items.setdefault(path, Item(path, path, "", source))
             if item.source != source:
-                raise line.error(f"the source of {path!r} is {source!r} here and {item.source!r} before")
-            said.setdefault(path, []).append(line["caption"])
-        return [(item, tuple(said[path])) for path, item in items.items()]
+                raise line.error(f"the source of {path!r} is {source!r} here and {item.source!r} in an earlier line")
+            captions.setdefault(path, []).append(line["caption"])
+        return [(item, tuple(captions[path])) for path, item in items.items()]
 
 
 @register("task", "captioned-folder")
 def captioned_folder(
     *, data: str, modality: Literal["image", "thermal", "audio", "video"], at: Literal[1, 5, 10] = 1
 ) -> CaptionedFolder:
-    """A folder of pictures, thermal images, recordings or clips with captions: retrieval.
+    """Retrieval on a folder of pictures, thermal images, recordings or clips with captions.
 
     Args:
-        data: the folder. labels.csv has path,split,source,caption; lines of one path are captions of one medium. Those
-            of the split "test" are the gallery.
+        data: the folder. labels.csv has the columns path,split,source,caption; lines with the same path are captions
+            of one medium. Media of the split "test" are the gallery.
         modality: of the files.
-        at: what is correct: one of its captions among the first 1, 5 or 10.
+        at: an example is correct if one of its captions is among the first 1, 5 or 10.
 
     Raises:
-        DataError: the folder is missing. Its lists are checked when they are needed.
+        DataError: the folder is missing. Its lists are checked when they are first read.
     """
     task = CaptionedFolder(root=data, medium=modality, at=at)
-    assert task.folder
+    _ = task.folder  # raises an error if it is missing
     return task

@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100, from the binary files or from the Python ones."""
+"""CIFAR-10 and CIFAR-100, from the binary or the Python files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rlbench.core.media.stills import pixels
 from rlbench.core.registry import register
 from rlbench.tasks.pickles import ARRAYS, unpickle
 from rlbench.tasks.published import Item, Published, Source
-from rlbench.tasks.trees import names, templates
+from rlbench.tasks.trees import load_names, load_templates
 
 _PIXELS = 3 * 32 * 32
 _URL = "https://www.cs.toronto.edu/~kriz/cifar.html"
@@ -25,10 +25,17 @@ _LICENCE = "none stated; cite Krizhevsky, 2009"
 
 
 @lru_cache(maxsize=8)
-def _batch(path: Path, key: str, head: int, changed: int) -> tuple[np.ndarray, np.ndarray]:
-    """(N, 3, 32, 32) uint8 and (N,) labels: `head` label bytes a picture, of which the last counts, or a pickle's key.
+def _read_batch(path: Path, key: str, head: int, changed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Reads the pictures, (N, 3, 32, 32) uint8, and labels, (N,), of a file.
 
-    `changed` is when the file was written last, so that another file of that name is read anew.
+    Args:
+        path: of a binary file (.bin) or a pickle.
+        key: of the labels in a pickle.
+        head: label bytes per record of a binary file; the last one is used.
+        changed: time of the last change in ns, so that a changed file is read again.
+
+    Raises:
+        DataError: the file can't be read or has another format.
     """
     if path.suffix == ".bin":
         with guard(f"can't read {path}"):
@@ -39,7 +46,7 @@ def _batch(path: Path, key: str, head: int, changed: int) -> tuple[np.ndarray, n
         return records[:, head:].reshape(-1, 3, 32, 32), records[:, head - 1].astype(np.int64)
     batch = unpickle(path, ARRAYS)
     if not isinstance(batch, dict) or not {"data", key} <= set(batch):
-        raise DataError(f"{path} is no batch of CIFAR: it needs 'data' and {key!r}")
+        raise DataError(f"{path} is not a CIFAR batch: it needs 'data' and {key!r}")
     with guard(f"can't read {path}"):
         pictures, labels = np.asarray(batch["data"], np.uint8), np.asarray(batch[key], np.int64)
     if pictures.shape != (labels.size, _PIXELS) or labels.ndim != 1:
@@ -53,51 +60,53 @@ class Cifar(Published):
 
     kind: ClassVar[Modality] = "image"
     data_set: ClassVar[str]
-    layouts: ClassVar[tuple[tuple[str, str], ...]]  # a folder, and the suffix of its files
+    layouts: ClassVar[tuple[tuple[str, str], ...]]  # folders, and the suffixes of their files
     files: ClassVar[dict[Split, tuple[str, ...]]]
     key: ClassVar[str]  # of the labels in a pickle
     head: ClassVar[int]  # label bytes of a binary record
 
     @property
     def classes(self) -> tuple[Label, ...]:
-        return names(self.data_set)
+        return load_names(self.data_set)
 
     @property
     def templates(self) -> tuple[str, ...]:
-        return templates("cifar18")
+        return load_templates("cifar18")
 
-    def _batch(self, path: str) -> tuple[np.ndarray, np.ndarray]:
+    def _load_batch(self, path: str) -> tuple[np.ndarray, np.ndarray]:
         try:
             changed = (self.folder / path).stat().st_mtime_ns
         except OSError as error:
             raise DataError(f"can't read {self.folder / path}: {error.strerror}") from error
-        return _batch(self.folder / path, self.key, self.head, changed)
+        return _read_batch(self.folder / path, self.key, self.head, changed)
 
     def list_items(self, split: Split) -> list[Item]:
         root = self.folder
         for folder, suffix in self.layouts:
             for place in (folder, "."):
                 if (root / place / f"{self.files['test'][0]}{suffix}").is_file():
-                    return [item for name in self.files.get(split, ()) for item in self._of(place, name, suffix)]
-        raise self.misplaced(f"file {self.files['test'][0]}.bin or {self.files['test'][0]}")
+                    return [
+                        item for name in self.files.get(split, ()) for item in self._list_batch(place, name, suffix)
+                    ]
+        raise self.layout_error(f"file {self.files['test'][0]}.bin or {self.files['test'][0]}")
 
-    def _of(self, place: str, name: str, suffix: str) -> list[Item]:
+    def _list_batch(self, place: str, name: str, suffix: str) -> list[Item]:
         path = (Path(place) / f"{name}{suffix}").as_posix()
-        labels = self._batch(path)[1]
+        labels = self._load_batch(path)[1]
         if labels.size and not 0 <= labels.min() <= labels.max() < len(self.classes):
-            raise DataError(f"{self.folder / path} has labels beyond {len(self.classes) - 1}")
+            raise DataError(f"{self.folder / path} has labels above {len(self.classes) - 1}")
         ids = [f"{name}/{k}" for k in range(len(labels))]
         return [Item(ids[k], path, self.classes[y].label, ids[k], (k,)) for k, y in enumerate(labels.tolist())]
 
     def read(self, item: Item, box: Box) -> np.ndarray:
-        picture = Image.fromarray(self._batch(item.path)[0][int(item.part[0])].transpose(1, 2, 0))
+        picture = Image.fromarray(self._load_batch(item.path)[0][int(item.part[0])].transpose(1, 2, 0))
         return pixels(picture, box)
 
 
 @register("task", "cifar10")
 @dataclass(frozen=True, kw_only=True)
 class Cifar10(Cifar):
-    """CIFAR-10's test pictures: ten things and animals at 32 x 32. Krizhevsky, 2009, https://www.cs.toronto.edu/~kriz/cifar.html"""
+    """CIFAR-10 test pictures: ten kinds of vehicle and animal at 32 x 32. Krizhevsky, 2009, https://www.cs.toronto.edu/~kriz/cifar.html"""
 
     data_set: ClassVar[str] = "cifar10"
     layouts: ClassVar[tuple[tuple[str, str], ...]] = (("cifar-10-batches-bin", ".bin"), ("cifar-10-batches-py", ""))
@@ -121,7 +130,7 @@ class Cifar10(Cifar):
 @register("task", "cifar100")
 @dataclass(frozen=True, kw_only=True)
 class Cifar100(Cifar):
-    """CIFAR-100's test pictures: a hundred things at 32 x 32. Krizhevsky, 2009, https://www.cs.toronto.edu/~kriz/cifar.html"""
+    """CIFAR-100 test pictures: 100 classes at 32 x 32. Krizhevsky, 2009, https://www.cs.toronto.edu/~kriz/cifar.html"""
 
     data_set: ClassVar[str] = "cifar100"
     layouts: ClassVar[tuple[tuple[str, str], ...]] = (("cifar-100-binary", ".bin"), ("cifar-100-python", ""))

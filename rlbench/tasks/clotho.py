@@ -1,4 +1,4 @@
-"""Clotho: sounds and captions."""
+"""Clotho: sounds with captions."""
 
 from __future__ import annotations
 
@@ -12,16 +12,15 @@ from rlbench.core.registry import register
 from rlbench.tasks.captioned import Captioned, Captions
 from rlbench.tasks.lists import read_table
 from rlbench.tasks.published import Item, Source
-from rlbench.tasks.trees import by_stem, once
+from rlbench.tasks.trees import collect_unique
 
 _LIST = "clotho_captions_evaluation.csv"
-_FOLDERS = (".", "CLOTHO_retrieval_dataset")
 
 
 @register("task", "clotho")
 @dataclass(frozen=True, kw_only=True)
 class Clotho(Captioned):
-    """Clotho's evaluation part: 1045 sounds of 15 to 30 seconds with five captions each: retrieval.
+    """Retrieval on the Clotho evaluation set: 1045 sounds of 15 to 30 seconds with five captions each.
 
     Drossos et al., 2020, https://arxiv.org/abs/1910.09387.
     """
@@ -38,10 +37,9 @@ class Clotho(Captioned):
     )
 
     def list_captioned(self) -> list[tuple[Item, Captions]]:
-        path = next((self.folder / f / _LIST for f in _FOLDERS if (self.folder / f / _LIST).is_file()), None)
-        if path is None:
-            raise self.misplaced(f"file {_LIST}")
-        captions = [f"caption_{k}" for k in range(1, 6)]
-        rows = read_table(path, ("file_name", *captions))
-        said = once(((Path(row["file_name"]).stem, tuple(row[name] for name in captions)) for row in rows), path)
-        return self.at_hand(said, by_stem(self.folder, self.folder / "evaluation", SOUNDS, self.left))
+        path = self.find_file(_LIST, f"CLOTHO_retrieval_dataset/{_LIST}")
+        columns = [f"caption_{k}" for k in range(1, 6)]
+        rows = read_table(path, ("file_name", *columns))
+        pairs = ((Path(row["file_name"]).stem, tuple(row[name] for name in columns)) for row in rows)
+        captions = collect_unique(pairs, path)
+        return self.match_files(captions, self.index_files(self.folder / "evaluation", SOUNDS))

@@ -8,9 +8,9 @@ from typing import ClassVar
 from rlbench.core import Label, Modality, Split
 from rlbench.core.errors import FieldError
 from rlbench.core.registry import register
-from rlbench.tasks.lists import read_table, without_fraction
+from rlbench.tasks.lists import drop_fraction, read_table
 from rlbench.tasks.published import Item, Published, Source
-from rlbench.tasks.trees import names
+from rlbench.tasks.trees import load_names
 
 
 @register("task", "esc50")
@@ -18,11 +18,11 @@ from rlbench.tasks.trees import names
 class Esc50(Published):
     """ESC-50: five-second recordings of fifty kinds of environmental sound.
 
-    Piczak, 2015, https://doi.org/10.1145/2733373.2806390. Zero-shot evaluations take all five folds, as here; clips of
-    one field recording are a source.
+    Piczak, 2015, https://doi.org/10.1145/2733373.2806390. As usual in zero-shot evaluation, all five folds are test
+    examples by default. Clips of one field recording share a source.
 
     Attributes:
-        folds: of the test split; the others are for training.
+        folds: of the test split; the others are the train split.
     """
 
     folds: tuple[int, ...] = (1, 2, 3, 4, 5)
@@ -40,23 +40,23 @@ class Esc50(Published):
 
     def __post_init__(self) -> None:
         if not self.folds or not set(self.folds) <= set(range(1, 6)):
-            raise FieldError(f"esc50: folds is {list(self.folds)}; it must be some of 1 to 5")
+            raise FieldError(f"esc50: folds is {list(self.folds)}; it must be one or more of 1 to 5")
 
     @property
     def classes(self) -> tuple[Label, ...]:
-        return names("esc50")
+        return load_names("esc50")
 
     @property
     def templates(self) -> tuple[str, ...]:
         return ("a sound of {}.",)
 
     def list_items(self, split: Split) -> list[Item]:
-        meta = self.folder / "meta" / "esc50.csv"
-        if not meta.is_file():
-            raise self.misplaced("file meta/esc50.csv")
+        meta = self.find_file("meta/esc50.csv")
         wanted = {"test": set(self.folds), "train": set(range(1, 6)) - set(self.folds), "val": set[int]()}[split]
         items = []
         for row in read_table(meta, ("filename", "fold", "category", "src_file")):
-            name, recording = row["filename"], without_fraction(row["src_file"])
-            items.append((row.whole("fold"), Item(name, f"audio/{name}", row["category"], f"freesound-{recording}")))
+            name, recording = row["filename"], drop_fraction(row["src_file"])
+            items.append(
+                (row.parse_whole("fold"), Item(name, f"audio/{name}", row["category"], f"freesound-{recording}"))
+            )
         return [item for fold, item in items if fold in wanted]

@@ -1,4 +1,4 @@
-"""FLIR ADAS: what thermal cameras of cars see, as crops of the boxes."""
+"""FLIR ADAS: objects on the road in pictures of a car's thermal camera, cropped to their bounding boxes."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from rlbench.core.media.stills import PICTURES
 from rlbench.core.registry import register
 from rlbench.tasks.lists import read_text
 from rlbench.tasks.published import Item, Published, Source
-from rlbench.tasks.trees import class_tree, fold_name, make_labels, templates
+from rlbench.tasks.trees import fold_name, load_templates, make_classes
 
-_LICENCE = "by the terms that one agrees to there"
+_LICENCE = "under the terms to accept on that page"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,22 +24,22 @@ class Flir(Published):
     """What both versions share: crops of COCO boxes, or the crops that Zhu et al., 2023, published.
 
     Attributes:
-        smallest: shorter side in pixels of the boxes that are taken; what the published crops left out is not known.
+        smallest: boxes whose shorter side has fewer pixels are left out. The limit of the published crops is unknown.
     """
 
     smallest: int = 1
 
     kind: ClassVar[Modality] = "thermal"
-    named: ClassVar[Mapping[str, str]]  # the classes' names by the annotations' category
-    lists: ClassVar[Mapping[Split, str]]  # of the splits' annotations
+    named: ClassVar[Mapping[str, str]]  # class names by category of the annotations
+    lists: ClassVar[Mapping[Split, str]]  # annotations of the splits
 
     @property
     def classes(self) -> tuple[Label, ...]:
-        return make_labels(self.named)
+        return make_classes(self.named)
 
     @property
     def templates(self) -> tuple[str, ...]:
-        return templates("openai80")
+        return load_templates("openai80")
 
     def list_items(self, split: Split) -> list[Item]:
         root = self.folder
@@ -48,9 +48,8 @@ class Flir(Published):
         if (root / self.lists["test"]).is_file():
             return self._crops(root / self.lists[split])
         if not (root / "val").is_dir():
-            raise self.misplaced(f"file {self.lists['test']}, nor a folder val")
-        folder = root / ("val" if split == "test" else split)
-        return class_tree(root, folder, self.classes, PICTURES, self.left) if folder.is_dir() else []
+            raise self.layout_error(f"file {self.lists['test']}, nor a folder val")
+        return self.list_tree(root / ("val" if split == "test" else split), PICTURES)
 
     def _crops(self, path: Path) -> list[Item]:
         known = {fold_name(one.label): one.label for one in self.classes}
@@ -58,7 +57,7 @@ class Flir(Published):
             coco = json.loads(read_text(path))
             labels = {one["id"]: known.get(fold_name(one["name"])) for one in coco["categories"]}
             pictures = {one["id"]: str(one["file_name"]) for one in coco["images"]}
-            boxes = [_box(one, labels, pictures) for one in coco["annotations"]]
+            boxes = [_parse_box(one, labels, pictures) for one in coco["annotations"]]
         folder = path.parent.relative_to(self.folder)
         items = []
         for name, label, picture, (left, top, width, height) in boxes:
@@ -66,30 +65,30 @@ class Flir(Published):
                 continue
             part = left, top, left + width, top + height
             stem = Path(picture).stem
-            items.append(Item(f"{stem}/{name}", (folder / picture).as_posix(), label, _drive(stem), part))
+            items.append(Item(f"{stem}/{name}", (folder / picture).as_posix(), label, _name_clip(stem), part))
         return items
 
 
-def _box(
+def _parse_box(
     one: Mapping[str, Any], labels: Mapping[int, str | None], pictures: Mapping[int, str]
 ) -> tuple[str, str | None, str, tuple[int, int, int, int]]:
-    """An annotation's id, label, picture and box: left, top, width, height."""
+    """Reads the id, label, picture and box (left, top, width, height) of an annotation."""
     left, top, width, height = (round(float(edge)) for edge in one["bbox"])
     return str(one["id"]), labels[one["category_id"]], pictures[one["image_id"]], (left, top, width, height)
 
 
-def _drive(stem: str) -> str:
-    """The clip of a frame: version 2 names them video-<clip>-frame-<number>-<hash>."""
+def _name_clip(stem: str) -> str:
+    """Names the clip of a frame; in version 2 frames are video-<clip>-frame-<number>-<hash>."""
     return stem.split("-frame-")[0]
 
 
 @register("task", "flir-v1")
 @dataclass(frozen=True, kw_only=True)
 class FlirV1(Flir):
-    """FLIR ADAS 1.3: bicycles, cars, dogs and people that a car's thermal camera sees, as crops.
+    """FLIR ADAS 1.3: crops of bicycles, cars, dogs and people in pictures of a car's thermal camera.
 
     FLIR, https://www.flir.com/oem/adas/adas-dataset-form/; as crops by Zhu et al., 2023, https://arxiv.org/abs/2310.01852,
-    whose published ones, val/<class>/*, are read as they are.
+    whose published crops, val/<class>/*, are used unchanged.
     """
 
     named: ClassVar[Mapping[str, str]] = {"bicycle": "bicycle", "car": "car", "dog": "dog", "person": "person"}
@@ -109,10 +108,10 @@ class FlirV1(Flir):
 @register("task", "flir-v2")
 @dataclass(frozen=True, kw_only=True)
 class FlirV2(Flir):
-    """FLIR ADAS 2: twelve things on the road that a car's thermal camera sees, as crops.
+    """FLIR ADAS 2: crops of twelve kinds of object on the road in pictures of a car's thermal camera.
 
     FLIR, https://www.flir.com/oem/adas/adas-dataset-form/; as crops by Zhu et al., 2023, https://arxiv.org/abs/2310.01852,
-    whose published ones, val/<class>/*, are read as they are.
+    whose published crops, val/<class>/*, are used unchanged.
     """
 
     named: ClassVar[Mapping[str, str]] = {

@@ -10,23 +10,23 @@ from pathlib import Path
 from typing import Literal, Protocol, TypeVar, get_args
 
 import numpy as np
-import torch
 
 from rlbench.core import Box, Examples, Label, Modality, Split
 from rlbench.core.errors import DataError, FieldError
 from rlbench.core.media.readers import VERSIONS, read
 from rlbench.core.media.stills import picture, planes
 from rlbench.core.registry import register
-from rlbench.tasks.hashes import digests
-from rlbench.tasks.listing import check_paths, check_splits, is_file, split_of
-from rlbench.tasks.lists import Line, read_lines, read_table, without_fraction
+from rlbench.tasks.batch import collate
+from rlbench.tasks.hashes import hash_files
+from rlbench.tasks.listing import check_paths, check_splits, is_file, parse_split
+from rlbench.tasks.lists import Line, drop_fraction, read_lines, read_table
 from rlbench.tasks.recordings import Recordings
 from rlbench.tasks.trees import describe_left_out
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A line of labels.csv: a file, its label, its split, and the recording or date that it comes from."""
+    """A row of labels.csv: a file, its label, its split, and the recording or date that it comes from."""
 
     path: str
     label: str
@@ -34,19 +34,19 @@ class Row:
     source: str
 
 
-def _rows(root: Path, where: Mapping[str, str]) -> list[Row]:
-    """The lines of labels.csv whose columns have the values of `where`. All lines are checked."""
+def _read_rows(root: Path, where: Mapping[str, str]) -> list[Row]:
+    """Reads the rows of labels.csv whose columns have the values of `where`. All rows are checked."""
     path, lines = root / "labels.csv", dict[str, Line]()
     for line in read_table(path, ("path", "label", "split", "source", *where)):
         if line["path"] in lines:
-            raise line.error(f"{line['path']!r} stands twice")
+            raise line.error(f"{line['path']!r} appears twice")
         lines[line["path"]] = line
     check_splits(lines.values())
     check_paths(root, lines)
     rows = [
-        Row(line["path"], line["label"], split_of(line), line["source"])
+        Row(line["path"], line["label"], parse_split(line), line["source"])
         for line in lines.values()
-        if all(without_fraction(line[column]) == without_fraction(value) for column, value in where.items())
+        if all(drop_fraction(line[column]) == drop_fraction(value) for column, value in where.items())
     ]
     missing = [row.path for row in rows if not is_file(root / row.path)]
     if missing:
@@ -57,8 +57,11 @@ def _rows(root: Path, where: Mapping[str, str]) -> list[Row]:
     return rows
 
 
-def classes_of(root: Path, given: str | Mapping[str, str] | Sequence[str] | None) -> tuple[Label, ...]:
-    """The classes that are given, or the lines of a CSV file, without a name classes.csv. Raises: DataError."""
+def read_classes(root: Path, given: str | Mapping[str, str] | Sequence[str] | None) -> tuple[Label, ...]:
+    """Makes the classes of names by label or of labels, or reads them from a CSV file, by default classes.csv.
+
+    Raises: DataError.
+    """
     if given is None or isinstance(given, str):
         pairs = [
             (line["label"], line["name"]) for line in read_table(root / (given or "classes.csv"), ("label", "name"))
@@ -69,25 +72,27 @@ def classes_of(root: Path, given: str | Mapping[str, str] | Sequence[str] | None
         pairs = [(label, label.replace("_", " ")) for label in given]
     labels = [label for label, _ in pairs]
     if len(labels) < 2 or len(set(labels)) < len(labels):
-        raise DataError(f"classes are {', '.join(labels) or 'none'}; there must be two or more, each once")
+        raise DataError(f"classes are {', '.join(labels) or 'none'}; there must be two or more, without duplicates")
     return tuple(Label(label, name) for label, name in pairs)
 
 
-def templates_of(root: Path, given: Sequence[str] | None) -> tuple[str, ...]:
-    """The prompt templates that are given, or the lines of prompts.txt. Raises: DataError."""
+def read_templates(root: Path, given: Sequence[str] | None) -> tuple[str, ...]:
+    """Checks the given prompt templates, by default the lines of prompts.txt. Raises: DataError."""
     try:
         lines = read_lines(root / "prompts.txt") if given is None else given
     except DataError as error:
         raise DataError(f"{error}; or give templates in the suite") from error
-    found = tuple(line.strip() for line in lines if line.strip())
-    for template in found or ("",):
+    templates = tuple(line.strip() for line in lines if line.strip())
+    for template in templates or ("",):
         if "{}" not in template and "{a}" not in template:
-            raise DataError(f"templates: {template!r} must hold {{}} for the class name, or {{a}} with its article")
-    return found
+            raise DataError(
+                f"templates: {template!r} must contain {{}}, the class name, or {{a}}, the same with an article"
+            )
+    return templates
 
 
-class Example(Protocol):
-    """What `mixed` orders."""
+class LabelledFile(Protocol):
+    """What `interleave` sorts."""
 
     @property
     def label(self) -> str: ...
@@ -96,34 +101,34 @@ class Example(Protocol):
     def path(self) -> str: ...
 
 
-E = TypeVar("E", bound=Example)
+E = TypeVar("E", bound=LabelledFile)
 
 
-def _path(one: Example) -> str:
+def _get_path(one: LabelledFile) -> str:
     return one.path
 
 
-def interleave(rows: Sequence[E], classes: Sequence[Label], key: Callable[[E], str] = _path) -> tuple[E, ...]:
-    """A fixed order in which every prefix is as balanced as the classes allow: in turns, each class by hash of key."""
-    of: dict[str, list[E]] = {one.label: [] for one in classes}
+def interleave(rows: Sequence[E], classes: Sequence[Label], key: Callable[[E], str] = _get_path) -> tuple[E, ...]:
+    """Sorts examples so that every prefix is balanced: classes alternate, each sorted by the hash of a key."""
+    by_label: dict[str, list[E]] = {one.label: [] for one in classes}
     for row in sorted(rows, key=lambda row: hashlib.blake2b(key(row).encode()).digest()):
-        of[row.label].append(row)
-    turns = zip_longest(*of.values())
+        by_label[row.label].append(row)
+    turns = zip_longest(*by_label.values())
     return tuple(row for row in chain.from_iterable(turns) if row is not None)
 
 
-def describe_untested(classes: Sequence[Label], tested: Sequence[Example]) -> list[str]:
-    """A note on classes of which no example is tested; none where every class has one."""
+def describe_untested(classes: Sequence[Label], tested: Sequence[LabelledFile]) -> list[str]:
+    """Describes classes without a test example in one note, or none if there are none."""
     used = {one.label for one in tested}
     without = [one.label for one in classes if one.label not in used]
     named = f"{', '.join(without[:3])}{', ...' * (len(without) > 3)}"
     return [f"{len(without):,} of {len(classes):,} classes have no test example: {named}"] if without else []
 
 
-def _splits(root: Path, rows: Sequence[Row], classes: Sequence[Label]) -> dict[str, tuple[Row, ...]]:
-    """The rows by split; every label has its class, and there is something to test."""
+def _make_splits(root: Path, rows: Sequence[Row], classes: Sequence[Label]) -> dict[str, tuple[Row, ...]]:
+    """Sorts the rows by split, and checks that every label is a class and that the test split is not empty."""
     known, path = {one.label for one in classes}, root / "labels.csv"
-    rows = [row if row.label in known else replace(row, label=without_fraction(row.label)) for row in rows]
+    rows = [row if row.label in known else replace(row, label=drop_fraction(row.label)) for row in rows]
     orphan = next((row for row in rows if row.label not in known), None)
     if orphan is not None:
         raise DataError(f"classes has no {orphan.label!r}, the label of {orphan.path} in {path}; add it to classes")
@@ -135,7 +140,18 @@ def _splits(root: Path, rows: Sequence[Row], classes: Sequence[Label]) -> dict[s
 
 @dataclass(frozen=True, kw_only=True)
 class Folder(Recordings):
-    """The task of a folder whose lists have been checked; `rows` by split, in their fixed order."""
+    """The task of a folder whose lists have been checked.
+
+    Attributes:
+        root: the folder.
+        modality: of the files.
+        classes: in the order of the logits.
+        templates: of the prompts.
+        rows: by split, in a fixed order.
+        rate: samples a second of audio.
+        seconds: of audio for a log-mel box.
+        left_out: suffixes of files that are left out, and how many have each.
+    """
 
     root: Path
     modality: Modality
@@ -144,33 +160,32 @@ class Folder(Recordings):
     rows: Mapping[str, tuple[Row, ...]]
     rate: int
     seconds: float
-    left: tuple[tuple[str, int], ...] = ()  # suffixes of the files that are left out, and how many
+    left_out: tuple[tuple[str, int], ...] = ()
 
     def size(self, split: Split) -> int | None:
         return len(self.rows[split])
 
     def load(self, box: Box, start: int, stop: int, split: Split = "test") -> Examples:
-        """Rows start..stop-1 of the split, or as many as there are. Ids are paths.
+        """Loads examples start..stop-1 of a split, or as many as exist. Ids are paths.
 
         Raises: DataError, naming the file that can't be read.
         """
         rows = self.rows[split][start:stop]
-        index = {one.label: k for k, one in enumerate(self.classes)}
-        arrays = [read(self.root / row.path, self.modality, box, rate=self.rate, seconds=self.seconds) for row in rows]
-        unit = torch.from_numpy(np.stack(arrays)) if arrays else torch.empty(0, *box.shape)
-        return Examples(
-            box.low + (box.high - box.low) * unit,
-            torch.tensor([index[row.label] for row in rows], dtype=torch.int64),
-            tuple(row.path for row in rows),
-            tuple(row.source for row in rows),
+        return collate(
+            [read(self.root / row.path, self.modality, box, rate=self.rate, seconds=self.seconds) for row in rows],
+            box,
+            classes=self.classes,
+            labels=[row.label for row in rows],
+            ids=[row.path for row in rows],
+            sources=[row.source for row in rows],
         )
 
     def paths(self, start: int, stop: int, split: Split) -> list[Path]:
-        """The files of rows start..stop-1."""
+        """The files of examples start..stop-1."""
         return [self.root / row.path for row in self.rows[split][start:stop]]
 
     def picture(self, i: int, channels: int, split: Split = "train") -> tuple[np.ndarray, int]:
-        """A whole picture, (C, H, W) uint8 in its own size, and its class; of images alone.
+        """Reads a picture of an image task in full size, (C, H, W) uint8, and its class index.
 
         Raises: DataError, naming the file that can't be read.
         """
@@ -179,7 +194,7 @@ class Folder(Recordings):
         return planes(picture(self.root / row.path, channels)), label
 
     def fingerprint(self) -> str:
-        """A hash of the lists and of every file's bytes, of all splits."""
+        """A hash of the lists and of all files' bytes, over all splits."""
         labels = [one.label for one in self.classes]
         version = VERSIONS.get(self.modality, 1)
         digest = hashlib.sha256(f"folder {version} {self.modality} {self.rate} {self.seconds} {labels}".encode())
@@ -188,13 +203,13 @@ class Folder(Recordings):
 
     def _add_files(self, digest: hashlib._Hash) -> None:
         rows = list(chain.from_iterable(self.rows.values()))
-        hashes = digests(self.root / row.path for row in rows)
+        hashes = hash_files(self.root / row.path for row in rows)
         for row in rows:
             digest.update(f"{row} ".encode() + hashes[self.root / row.path])
 
     def notes(self) -> tuple[str, ...]:
-        """What is not as one may expect, and no mistake: files that are left out, classes of which none is tested."""
-        return (*describe_left_out(dict(self.left)), *describe_untested(self.classes, self.rows["test"]))
+        """Notes that are not errors: files left out, classes without test examples."""
+        return (*describe_left_out(dict(self.left_out)), *describe_untested(self.classes, self.rows["test"]))
 
 
 @register("task", "folder")
@@ -210,19 +225,19 @@ def folder(
 ) -> Folder:
     """A folder of images, thermal images, recordings or clips with labels.csv.
 
-    Everything but the media themselves is checked here: the lists, and that the files exist and the split is not empty.
+    The lists are checked here, and that all files exist; the media are checked when they are read.
 
     Args:
-        data: the folder. labels.csv has path,label,split,source; paths are relative to the folder and may leave it
-            for a neighbour's files. Splits are train, val and test.
+        data: the folder. labels.csv has the columns path,label,split,source; paths are relative to the folder and may
+            point outside it (../other/a.png). Splits are train, val and test.
         modality: of the files.
-        classes: name by label, or labels whose names are the same with spaces; without it, classes.csv
-            (label,name). The order is that of the logits.
-        templates: prompt templates; without it, the lines of prompts.txt.
-        where: keeps the lines of labels.csv that have these values in these columns, and of classes.csv the classes
-            that these lines have.
+        classes: names by label, or labels, whose names have spaces for underscores. Default: classes.csv, with the
+            columns label,name. The order is that of the logits.
+        templates: prompt templates. Default: the lines of prompts.txt.
+        where: values by column; uses only the rows of labels.csv with these values, and, of classes.csv, only their
+            classes.
         rate: of audio, in Hz; recordings are resampled to it.
-        seconds: of audio for a log-mel box: the loudest window of that length, or the whole, centred in silence.
+        seconds: of audio for a log-mel box: the window of most energy, or a shorter recording centred in silence.
 
     Raises:
         DataError: a list or file is missing or wrong, a label has no class, or the test split is empty.
@@ -234,15 +249,15 @@ def folder(
     root = Path(data)
     if not root.is_dir():
         raise DataError(f"data is {data!r}; there is no such folder")
-    rows, known = _rows(root, where or {}), classes_of(root, classes)
+    rows, known = _read_rows(root, where or {}), read_classes(root, classes)
     if where and classes is None:
         known = tuple(one for one in known if one.label in {row.label for row in rows})
     return Folder(
         root=root,
         modality=modality,
         classes=known,
-        templates=templates_of(root, templates),
-        rows=_splits(root, rows, known),
+        templates=read_templates(root, templates),
+        rows=_make_splits(root, rows, known),
         rate=rate,
         seconds=seconds,
     )

@@ -1,9 +1,8 @@
-"""Hashes of files, each computed once: kept by path beside size, times and inode, and computed anew where those differ.
+"""Hashes files, with a cache by path that is valid as long as size, times and inode stay the same.
 
-Kept in memory, and where it took long in `hashes.sqlite` in the user's cache folder (RLBENCH_CACHE, or the platform's).
-A copy that can't be read or written costs time and nothing else. On POSIX systems a change of a file's bytes always
-changes its ctime, which no program sets; on Windows, other bytes of the same size with the old time of change are
-taken for the old ones.
+The cache is in memory and, if hashing took long, in `hashes.sqlite` in the user's cache folder (RLBENCH_CACHE, or the
+platform's). A cache that can't be read or written only costs time. On POSIX systems a change of a file's bytes always
+changes its ctime, which programs can't set; on Windows, a change that keeps size and modification time is missed.
 """
 
 from __future__ import annotations
@@ -21,20 +20,20 @@ from pathlib import Path
 
 from rlbench.core.errors import DataError
 
-Signature = tuple[int, int, int, int]  # size, times of change of content and of inode in ns, inode
+Signature = tuple[int, int, int, int]  # size, mtime and ctime in ns, inode
 
 _MEMORY: dict[bytes, tuple[Signature, bytes]] = {}
-_SETTLED = 3 * 10**9  # ns: a file that changed later than this before it was read may change again within one tick
-_SLOW = 0.5  # seconds of hashing that are worth keeping on disk
-_SHOWN = 2.0  # seconds of hashing after which a terminal shows how far it is
-_ROWS = 2_000_000  # that are kept on disk
+_SETTLED = 3 * 10**9  # ns: a file changed more recently may change again within one tick of the clock
+_SLOW = 0.5  # seconds of hashing after which hashes are stored on disk
+_SHOWN = 2.0  # seconds of hashing after which a terminal shows progress
+_ROWS = 2_000_000  # on disk, at most
 _THREADS = 8
-_BATCH = 1024  # files between two looks at the clock
+_BATCH = 1024  # files between two checks of the clock
 _INT = (1 << 63) - 1  # the largest integer of SQLite
 
 
-def cache_folder() -> Path:
-    """Where rlbench keeps what it can make again: RLBENCH_CACHE, or the platform's folder for caches."""
+def find_cache_folder() -> Path:
+    """Finds rlbench's cache folder: RLBENCH_CACHE, or one in the platform's folder for caches."""
     given = os.environ.get("RLBENCH_CACHE")
     if given:
         return Path(given)
@@ -46,61 +45,61 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache") / "rlbench"
 
 
-def digests(paths: Iterable[Path]) -> dict[Path, bytes]:
-    """SHA-256 of each file's bytes. Raises: DataError, naming a file that can't be read or changes meanwhile."""
+def hash_files(paths: Iterable[Path]) -> dict[Path, bytes]:
+    """Computes the SHA-256 of each file. Raises: DataError, naming a file that can't be read or changes meanwhile."""
     keys = {path: os.fsencode(os.path.abspath(path)) for path in paths}
-    signatures = {path: _signature(path) for path in keys}
-    left = _missing(keys, signatures)
-    if left:
-        _recall([keys[path] for path in left])
-        left = _missing(keys, signatures)
-    fresh = dict(_hashed(left, signatures))
+    signatures = {path: _read_signature(path) for path in keys}
+    stale = _list_stale(keys, signatures)
+    if stale:
+        _read_cache([keys[path] for path in stale])
+        stale = _list_stale(keys, signatures)
+    fresh = dict(_hash_new(stale, signatures))
     return {path: fresh[path] if path in fresh else _MEMORY[keys[path]][1] for path in keys}
 
 
-def _missing(keys: dict[Path, bytes], signatures: dict[Path, Signature]) -> list[Path]:
-    """The files whose hash is not known as they are now."""
+def _list_stale(keys: dict[Path, bytes], signatures: dict[Path, Signature]) -> list[Path]:
+    """Lists the files without a valid hash in memory."""
     return [path for path, key in keys.items() if _MEMORY.get(key, ((), b""))[0] != signatures[path]]
 
 
-def _signature(path: Path) -> Signature:
+def _read_signature(path: Path) -> Signature:
     try:
-        found = os.stat(path)
+        about = os.stat(path)
     except (OSError, ValueError) as error:
         raise DataError(f"can't read {path}: {getattr(error, 'strerror', None) or error}") from error
-    if not stat.S_ISREG(found.st_mode):
-        raise DataError(f"can't read {path}: it is no file")
-    return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino & _INT
+    if not stat.S_ISREG(about.st_mode):
+        raise DataError(f"can't read {path}: it is not a file")
+    return about.st_size, about.st_mtime_ns, about.st_ctime_ns, about.st_ino & _INT
 
 
-def _hashed(paths: Sequence[Path], signatures: dict[Path, Signature]) -> Iterator[tuple[Path, bytes]]:
-    """Hashes files in threads, and keeps those that will not change within a tick of the clock."""
+def _hash_new(paths: Sequence[Path], signatures: dict[Path, Signature]) -> Iterator[tuple[Path, bytes]]:
+    """Hashes files in threads, and caches the hashes of files that did not change just now."""
     start, sizes, done = time.monotonic(), sum(signatures[path][0] for path in paths), 0
     with ThreadPoolExecutor(_THREADS) as pool:
         for first in range(0, len(paths), _BATCH):
             batch, rows = paths[first : first + _BATCH], []
-            for path, digest in zip(batch, pool.map(_digest, batch), strict=True):
-                if _signature(path) != signatures[path]:
-                    raise DataError(f"{path} changes while it is read; wait until it is written")
+            for path, digest in zip(batch, pool.map(_hash_file, batch), strict=True):
+                if _read_signature(path) != signatures[path]:
+                    raise DataError(f"{path} changes while it is read; wait until it is complete")
                 if max(signatures[path][1:3]) < time.time_ns() - _SETTLED:
                     rows.append((os.fsencode(os.path.abspath(path)), signatures[path], digest))
                 done += signatures[path][0]
                 yield path, digest
             _MEMORY.update({key: (signature, digest) for key, signature, digest in rows})
             if time.monotonic() - start > _SLOW:
-                _keep(rows)
+                _write_cache(rows)
             text = f"hashing files: {first + len(batch):,} of {len(paths):,}, {done / 1e9:.1f} of {sizes / 1e9:.1f} GB"
-            _show(text if first + _BATCH < len(paths) else "", start)
+            _show_progress(text if first + _BATCH < len(paths) else "", start)
 
 
-def _show(text: str, start: float) -> None:
-    """A line on a terminal that is written over, for what takes long."""
+def _show_progress(text: str, start: float) -> None:
+    """Overwrites a line on the terminal once hashing has taken long."""
     if time.monotonic() - start > _SHOWN and sys.stderr.isatty():
         sys.stderr.write(f"\r{text}\x1b[K")
         sys.stderr.flush()
 
 
-def _digest(path: Path) -> bytes:
+def _hash_file(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").digest()
@@ -108,9 +107,9 @@ def _digest(path: Path) -> bytes:
         raise DataError(f"can't read {path}: {error.strerror}") from error
 
 
-def _recall(keys: Sequence[bytes]) -> None:
-    """Reads what is kept on disk of these files."""
-    file = cache_folder() / "hashes.sqlite"
+def _read_cache(keys: Sequence[bytes]) -> None:
+    """Reads the hashes of these files from disk to memory."""
+    file = find_cache_folder() / "hashes.sqlite"
     try:
         if not file.is_file():
             return
@@ -125,9 +124,9 @@ def _recall(keys: Sequence[bytes]) -> None:
         return
 
 
-def _keep(rows: Sequence[tuple[bytes, Signature, bytes]]) -> None:
-    """Writes hashes to disk, for other processes and later ones."""
-    file = cache_folder() / "hashes.sqlite"
+def _write_cache(rows: Sequence[tuple[bytes, Signature, bytes]]) -> None:
+    """Writes hashes to disk, for other and later processes."""
+    file = find_cache_folder() / "hashes.sqlite"
     columns = "path BLOB UNIQUE, size INT, mtime INT, ctime INT, inode INT, digest BLOB"
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -137,15 +136,15 @@ def _keep(rows: Sequence[tuple[bytes, Signature, bytes]]) -> None:
             base.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?)", values)
             base.execute("DELETE FROM files WHERE rowid <= (SELECT max(rowid) FROM files) - ?", (_ROWS,))
     except sqlite3.OperationalError:
-        return  # locked, or on a disk that can't be written
+        return  # locked or read-only
     except sqlite3.DatabaseError:
-        _forget(file)
+        _remove_cache(file)
     except (OSError, RuntimeError):
         return
 
 
-def _forget(file: Path) -> None:
-    """Removes what is no data base any more."""
+def _remove_cache(file: Path) -> None:
+    """Removes a damaged database."""
     try:
         file.unlink(missing_ok=True)
     except OSError:

@@ -1,4 +1,4 @@
-"""A tree of pictures, one folder a class, as ImageNet is kept: train/<class>/..., and val/... or test/<class>/..."""
+"""A tree of pictures in ImageNet's layout, one folder per class: train/<class>/..., and val/ or test/<class>/..."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from rlbench.core.errors import DataError, FieldError
 from rlbench.core.media.readers import VERSIONS
 from rlbench.core.media.stills import PICTURES
 from rlbench.core.registry import register
-from rlbench.tasks.folder import Folder, Row, classes_of, interleave, templates_of
-from rlbench.tasks.trees import below, class_folders
+from rlbench.tasks.folder import Folder, Row, interleave, read_classes, read_templates
+from rlbench.tasks.trees import list_class_folders, list_files
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageFolder(Folder):
-    """The task of a tree; every picture is a source of its own."""
+    """The task of a tree; every picture is its own source."""
 
     def fingerprint(self) -> str:
         """A hash of the classes, and of all splits' paths and bytes."""
@@ -32,35 +32,37 @@ class ImageFolder(Folder):
         return digest.hexdigest()[:16]
 
 
-def _rows(root: Path, name: str, classes: tuple[Label, ...], left: Counter[str]) -> tuple[Row, ...]:
-    """The pictures of root/<name>, in the fixed order; none where there is no such folder."""
+def _list_rows(root: Path, name: str, classes: tuple[Label, ...], left_out: Counter[str]) -> tuple[Row, ...]:
+    """Lists the pictures of root/<name> in a fixed order; none if there is no such folder."""
     folder = root / name
     if not folder.is_dir():
         return ()
-    labels = [path.name for path in class_folders(folder)]
+    labels = [path.name for path in list_class_folders(folder)]
     if not labels:
-        raise DataError(f"{folder} has no folders; its pictures must be in one folder a class, {name}/<class>/*.jpg")
+        raise DataError(f"{folder} has no folders; its pictures must be in one folder per class, {name}/<class>/*.jpg")
     known = {one.label for one in classes}
     for label in labels:
         if label not in known:
             raise DataError(f"classes has no {label!r}, a folder of {folder}; add it to classes")
     rows = {
-        label: [Row(path, label, name, path) for path in below(root, folder / label, PICTURES, left)]
+        label: [Row(path, label, name, path) for path in list_files(root, folder / label, PICTURES, left_out)]
         for label in labels
     }
-    for label, found in rows.items():
-        if not found:
+    for label, pictures in rows.items():
+        if not pictures:
             raise DataError(f"{folder / label} has no pictures ({', '.join(PICTURES)})")
-    return interleave([row for found in rows.values() for row in found], classes)
+    return interleave([row for pictures in rows.values() for row in pictures], classes)
 
 
-def _splits(root: Path, classes: tuple[Label, ...], holdout: float, left: Counter[str]) -> dict[str, tuple[Row, ...]]:
-    train, val, test = (_rows(root, name, classes, left) for name in ("train", "val", "test"))
+def _make_splits(
+    root: Path, classes: tuple[Label, ...], holdout: float, left_out: Counter[str]
+) -> dict[str, tuple[Row, ...]]:
+    train, val, test = (_list_rows(root, name, classes, left_out) for name in ("train", "val", "test"))
     if not val and not test:
         raise DataError(f"data has nothing to test: {root} has neither a folder 'test' nor 'val'")
     if not val or not test:
-        kept = ceil(holdout * len(train))
-        return {"train": train[kept:], "val": train[:kept], "test": val or test}
+        n = ceil(holdout * len(train))
+        return {"train": train[n:], "val": train[:n], "test": val or test}
     return {"train": train, "val": val, "test": test}
 
 
@@ -73,37 +75,38 @@ def image_folder(
     templates: tuple[str, ...] | None = None,
     holdout: float = 0.01,
 ) -> ImageFolder:
-    """A tree of pictures in ImageNet's layout: one folder a class in train, and in val or test.
+    """A tree of pictures in ImageNet's layout, with one folder per class in train, and in val or test.
 
-    Deng et al., 2009, https://doi.org/10.1109/CVPR.2009.5206848. The fingerprint is of every path and of all
-    bytes, which are read once (about 1 GB a second from a fast disk; see `hashes`). Pictures may lie in subfolders of a
-    class's folder, and links are followed.
+    Deng et al., 2009, https://doi.org/10.1109/CVPR.2009.5206848. The fingerprint covers every path and all
+    bytes, which are read once (about 1 GB/s from a fast disk; see `hashes`). Pictures may be in subfolders of a class's
+    folder, and links are followed.
 
     Args:
-        data: the folder that has train, val and test, or some of them. Without test, val is the test split.
-        modality: of the pictures; grey for a box of one channel.
-        classes: a CSV file of the columns label,name, where a label is a class's folder; or names by label; or labels
-            whose names are the same with spaces. Without it, classes.csv in `data`. The order is that of the logits.
-        templates: prompt templates; without it, the lines of prompts.txt in `data`.
-        holdout: share of train that is the validation split, where the tree has no val beside its test.
+        data: the folder that contains train, val and test, or some of them. Without test, val is the test split.
+        modality: of the pictures, which are read as grey for a box of one channel.
+        classes: a CSV file with the columns label,name, where a label is the name of a folder; or names by label; or
+            labels, whose names have spaces for underscores. Default: classes.csv in `data`. The order is that of the
+            logits.
+        templates: prompt templates. Default: the lines of prompts.txt in `data`.
+        holdout: fraction of train used as the validation split, if val and test do not both exist.
 
     Raises:
-        DataError: a folder is missing, empty or of no class, a list can't be read, or there is nothing to test.
-        FieldError: holdout is no share below 1.
+        DataError: a folder is missing, empty or not a class, a list can't be read, or there is nothing to test.
+        FieldError: holdout is outside [0, 1).
     """
     if not 0 <= holdout < 1:
-        raise FieldError(f"image-folder: holdout is {holdout}; it must be a share, at least 0 and below 1")
+        raise FieldError(f"image-folder: holdout is {holdout}; it must be at least 0 and below 1")
     root = Path(data)
     if not root.is_dir():
         raise DataError(f"data is {data!r}; there is no such folder")
-    known, left = classes_of(root, classes), Counter[str]()
+    known, left_out = read_classes(root, classes), Counter[str]()
     return ImageFolder(
         root=root,
         modality=modality,
         classes=known,
-        templates=templates_of(root, templates),
-        rows=_splits(root, known, holdout, left),
+        templates=read_templates(root, templates),
+        rows=_make_splits(root, known, holdout, left_out),
         rate=1,
         seconds=1.0,
-        left=tuple(sorted(left.items())),
+        left_out=tuple(sorted(left_out.items())),
     )

@@ -1,4 +1,4 @@
-"""Sixteen coloured things drawn as signed-distance shapes on a textured background."""
+"""Sixteen kinds of coloured object, drawn as signed-distance shapes on a textured background."""
 
 from __future__ import annotations
 
@@ -20,14 +20,15 @@ Thing = Callable[[Frame, np.random.Generator], Parts]
 
 @dataclass(frozen=True)
 class _Style:
-    """How a domain's pictures are taken; colours in [0, 1] per channel.
+    """How a domain's pictures look; colours are in [0, 1] per channel.
 
     Attributes:
         noise: standard deviation per channel and sensor cell.
-        contrast: range of the distance in RGB between object and background.
-        bars, bar_strength: number of clutter bars behind the object, and how opaque they are.
+        contrast: range of the RGB distance between object and background.
+        bars: number of clutter bars behind the object.
+        bar_strength: opacity of the bars.
         texture: standard deviation of the smooth background texture.
-        stripes: largest amplitude of the object's stripes, relative to the contrast.
+        stripes: largest amplitude of the object's stripes, as a fraction of the contrast.
         typical: probability that the object has its class's typical hue.
     """
 
@@ -111,7 +112,7 @@ def _star(f: Frame, g: np.random.Generator) -> Parts:
     turns = np.arange(-1, 10) * np.pi / 5 + np.pi / 2
     radii = np.where(np.arange(11) % 2, 0.92, inner)
     x, y = radii * np.cos(turns), radii * np.sin(turns)
-    # Every point of the star reaches back past the centre, so that no seam shows between two of them.
+    # Every tip of the star extends past the centre, so that there is no seam between tips.
     tips = [f.convex((-x[k] / 4, -y[k] / 4), *((x[i], y[i]) for i in (k - 1, k, k + 1))) for k in range(1, 10, 2)]
     return [(union(*tips), 1.0)]
 
@@ -148,7 +149,7 @@ def _hourglass(f: Frame, g: np.random.Generator) -> Parts:
     return [(union(upper, lower), 0.7), (np.maximum(upper, sand - f.y), 0.3), (caps, 1.1)]
 
 
-# Name, typical hue (several classes share one: colour is a hint, never the answer), drawing.
+# Name, typical hue (shared by several classes: colour is a hint, never the answer), drawing.
 _THINGS: tuple[tuple[str, float, Thing], ...] = (
     ("ball", 0.0, _ball),
     ("box", 0.1, _box),
@@ -167,7 +168,7 @@ _THINGS: tuple[tuple[str, float, Thing], ...] = (
     ("cup", 0.6, _cup),
     ("hourglass", 0.8, _hourglass),
 )
-# The bundled towers were trained with these prompts, whatever the right article is.
+# The bundled towers were trained with these prompts; the articles stay as they were.
 _PHRASES = {"ring": "ring", "hourglass": "a hourglass"}
 
 
@@ -177,7 +178,7 @@ class ImageWorld(World):
     """Sixteen coloured things drawn as signed-distance shapes on a textured background.
 
     The sensor domain has more noise (.04 instead of .01), less contrast, three clutter bars instead of a weak one,
-    more texture and stripes, and the class's typical hue in half of the pictures only. Boxes are (3, H, W).
+    more texture and stripes, and the class's typical hue in only half of the pictures. Boxes are (3, H, W).
     """
 
     name: ClassVar[str] = "image-world"
@@ -196,7 +197,7 @@ class ImageWorld(World):
     )
 
     def render(self, g: np.random.Generator, label: int, box: Box) -> np.ndarray:
-        """The scene with its noise, (3, H, W).
+        """Renders the scene with its noise, (3, H, W).
 
         Raises: ModalityError for a box of another shape.
         """
@@ -204,18 +205,18 @@ class ImageWorld(World):
             raise ModalityError(f"image-world draws (3, H, W), not a box of shape {box.shape}")
         style, hw = _STYLES[self.domain], (box.shape[1], box.shape[2])
         _, hue, thing = _THINGS[label]
-        ink, ground = _colours(g, hue, style)
-        picture = _background(g, ground, hw, style)
+        ink, ground = _draw_colours(g, hue, style)
+        picture = _draw_background(g, ground, hw, style)
         f = pose(g, hw, turn=0.3, scale=(0.6, 0.9), shift=0.2, stretch=0.2)
-        striped = (ink - ground) * (1 + _stripes(g, hw, style))
+        striped = (ink - ground) * (1 + _draw_stripes(g, hw, style))
         for distance, level in thing(f, g):
             picture += f.cover(distance) * (ground + level * striped - picture)
         noise = style.noise * g.standard_normal((3, SENSOR, SENSOR), dtype=np.float32)
         return quantise(picture + cells(noise, hw))
 
 
-def _colours(g: np.random.Generator, hue: float, style: _Style) -> tuple[np.ndarray, np.ndarray]:
-    """The object's and the background's colour, (3, 1, 1) each, about a drawn contrast apart."""
+def _draw_colours(g: np.random.Generator, hue: float, style: _Style) -> tuple[np.ndarray, np.ndarray]:
+    """Draws the colours of object and background, (3, 1, 1) each, about a random contrast apart."""
     typical, other = g.random() < style.typical, g.random()
     tone, saturation, value = hue + g.normal(0, 0.03), g.uniform(0.4, 1), g.uniform(0.4, 1)
     ink = np.array(hsv_to_rgb(tone % 1 if typical else other, saturation, value))
@@ -224,8 +225,8 @@ def _colours(g: np.random.Generator, hue: float, style: _Style) -> tuple[np.ndar
     return ink[:, None, None], grounds[off.argmin()][:, None, None]
 
 
-def _background(g: np.random.Generator, ground: np.ndarray, hw: tuple[int, int], style: _Style) -> np.ndarray:
-    """A smooth texture with clutter bars in other colours, (3, H, W)."""
+def _draw_background(g: np.random.Generator, ground: np.ndarray, hw: tuple[int, int], style: _Style) -> np.ndarray:
+    """Draws a smooth texture with clutter bars in other colours, (3, H, W)."""
     picture: np.ndarray = ground + style.texture * smooth(g.standard_normal((3, 6, 6)), hw)
     f = Frame(*grid(*hw), 2 / min(hw))
     for _ in range(style.bars):
@@ -237,8 +238,8 @@ def _background(g: np.random.Generator, ground: np.ndarray, hw: tuple[int, int],
     return picture
 
 
-def _stripes(g: np.random.Generator, hw: tuple[int, int], style: _Style) -> np.ndarray:
-    """Parallel waves of a drawn direction, length and amplitude, (H, W)."""
+def _draw_stripes(g: np.random.Generator, hw: tuple[int, int], style: _Style) -> np.ndarray:
+    """Draws parallel waves of random direction, length and amplitude, (H, W)."""
     x, y = grid(*hw)
     angle, waves, phase = g.uniform(0, np.pi), g.uniform(4, 12), g.uniform(0, 2 * np.pi)
     along = waves * (np.cos(angle) * x + np.sin(angle) * y)

@@ -13,7 +13,7 @@ from rlbench.core.media.clips import FILMS, views
 from rlbench.core.registry import register
 from rlbench.tasks.lists import read_table
 from rlbench.tasks.published import Item, Published, Source
-from rlbench.tasks.trees import by_stem, class_tree, first_folder, fold_name, names, templates
+from rlbench.tasks.trees import fold_name, load_names, load_templates
 
 _LISTS = ("annotations/val.csv", "val.csv", "annotations/kinetics_400_val.csv", "kinetics_400_val.csv")
 
@@ -21,17 +21,18 @@ _LISTS = ("annotations/val.csv", "val.csv", "annotations/kinetics_400_val.csv", 
 @register("task", "kinetics400")
 @dataclass(frozen=True, kw_only=True)
 class Kinetics400(Published):
-    """Kinetics-400's validation clips: 400 actions, one view a clip, or 15.
+    """Kinetics-400 validation clips: 400 actions, in 1 or 15 views per clip.
 
-    Kay et al., 2017, https://arxiv.org/abs/1705.06950. One view is as many frames as the encoder's box has, evenly from
-    the first to the last, their centre. LanguageBind's published 64.0% is of 15: 5 over time by 3 in space, whose
-    probabilities are averaged (`heads.Viewed`), from https://github.com/PKU-YuanGroup/LanguageBind, v_cls/datasets.py
-    and v_cls/zeroshot_cls.py. There pixels are normalised by ImageNet's mean and deviation, which the tower never saw
-    in training; here by its own. A block of 256 clips in 15 views of 8 x 224 x 224 takes 18.5 GB.
-    Videos vanish: the clips at hand are tested, and two copies have two fingerprints.
+    Kay et al., 2017, https://arxiv.org/abs/1705.06950. A single view is the centre crop of as many frames as the
+    encoder's box has, evenly spaced from first to last. LanguageBind's published 64.0% is with 15 views, 5 in time by 3
+    in space, whose probabilities are averaged (`heads.Viewed`): https://github.com/PKU-YuanGroup/LanguageBind,
+    v_cls/datasets.py and v_cls/zeroshot_cls.py. That code normalises pixels by ImageNet's mean and deviation, which the
+    tower was not trained with; rlbench uses the tower's own. A block of 256 clips in 15 views of 8 x 224 x 224 takes
+    18.5 GB. Some videos are no longer online: the clips that the copy has are the test split, and different copies have
+    different fingerprints.
 
     Attributes:
-        views: of a clip, 1 or 15.
+        views: views per clip, 1 or 15.
     """
 
     views: Literal[1, 15] = 1
@@ -48,11 +49,11 @@ class Kinetics400(Published):
 
     @property
     def classes(self) -> tuple[Label, ...]:
-        return names("kinetics400")
+        return load_names("kinetics400")
 
     @property
     def templates(self) -> tuple[str, ...]:
-        return templates("openai80", "video")
+        return load_templates("openai80", "video")
 
     @property
     def form(self) -> str:
@@ -64,27 +65,19 @@ class Kinetics400(Published):
     def list_items(self, split: Split) -> list[Item]:
         if split != "test":
             return []
-        root = self.folder
-        path = next((root / name for name in _LISTS if (root / name).is_file()), None)
-        if path is not None:
-            return self._from_list(path)
-        val = first_folder(root, ("val", "val_256"))
-        if val is None:
-            raise self.misplaced("folder val, nor a list")
-        return [
-            Item(Path(one.path).stem, one.path, one.label, Path(one.path).stem)
-            for one in class_tree(root, val, self.classes, FILMS, self.left)
-        ]
+        lists = [self.folder / name for name in _LISTS if (self.folder / name).is_file()]
+        if lists:
+            return self._read_list(lists[0])
+        tree = self.list_tree(self.find_folder("val", "val_256"), FILMS)
+        return [Item(Path(one.path).stem, one.path, one.label, Path(one.path).stem) for one in tree]
 
-    def _from_list(self, path: Path) -> list[Item]:
+    def _read_list(self, path: Path) -> list[Item]:
         known = {fold_name(one.label): one.label for one in self.classes}
-        files = by_stem(
-            self.folder, first_folder(self.folder, ("val", "val_256", ".")) or self.folder, FILMS, self.left
-        )
+        files = self.index_files(self.find_folder("val", "val_256", "."), FILMS)
         items = []
         for row in read_table(path, ("label", "youtube_id", "time_start", "time_end")):
             label = row["label"]
-            stem = f"{row['youtube_id']}_{row.whole('time_start'):06d}_{row.whole('time_end'):06d}"
+            stem = f"{row['youtube_id']}_{row.parse_whole('time_start'):06d}_{row.parse_whole('time_end'):06d}"
             if stem in files:
                 items.append(Item(stem, files[stem], known.get(fold_name(label), label), stem))
         return items

@@ -1,4 +1,4 @@
-"""The files that a folder's labels.csv names: their splits, and that each stands in it under one name."""
+"""Checks the splits and paths in labels.csv: one name per split, and one row per file."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _SPLITS: Mapping[str, Split] = {
 }
 
 
-def split_of(line: Line) -> Split:
-    """The split of a row: train, val or test, or what certainly means it. Raises: DataError."""
+def parse_split(line: Line) -> Split:
+    """Reads the split of a row: train, val, test, or a common synonym. Raises: DataError."""
     split = _SPLITS.get(line["split"].casefold())
     if split is None:
         raise line.error(f"the split is {line['split']!r}; it must be train, val or test")
@@ -31,22 +31,26 @@ def split_of(line: Line) -> Split:
 
 
 def check_splits(lines: Iterable[Line]) -> None:
-    """Raises: DataError where one split has two names, since they may be two splits."""
+    """Raises: DataError if one split has two names, which may stand for two splits."""
     names: dict[Split, str] = {}
     for line in lines:
-        name, split = line["split"].casefold(), split_of(line)
+        name, split = line["split"].casefold(), parse_split(line)
         if names.setdefault(split, name) != name:
             raise line.error(f"the splits are {names[split]!r} and {name!r}, which both mean {split}; give it one name")
 
 
 def check_paths(root: Path, lines: Mapping[str, Line]) -> None:
-    """Checks the paths of a list, each with the row where it stands first.
+    """Checks the paths of a list.
 
-    Two spellings of one file ("a.png" and "./a.png", or other cases on a disk that does not tell them apart) would
-    count it twice. Two links to one file are two files, as some stores keep files of the same bytes.
+    Two spellings of one path ("a.png" and "./a.png", or "A.png" where case does not matter) would count a file twice.
+    Two links to one file count as two files, since stores by content keep equal files as links.
+
+    Args:
+        root: folder that the paths are relative to.
+        lines: first row of each path.
 
     Raises:
-        DataError: a path is absolute, or two are of one file.
+        DataError: a path is absolute, or two paths are the same file.
     """
     spelled: dict[str, str] = {}
     places: dict[tuple[int, int], str] = {}
@@ -54,15 +58,15 @@ def check_paths(root: Path, lines: Mapping[str, Line]) -> None:
         if os.path.isabs(path):
             raise line.error(f"{path!r} is absolute; paths must be relative to {root}")
         other = spelled.setdefault(posixpath.normpath(path), path)
-        place = _place(root / path)
+        place = _identify(root / path)
         if other == path and place is not None:
             other = places.setdefault(place, path)
         if other != path:
             raise line.error(f"{path!r} is the same file as {other!r} in line {lines[other].number}")
 
 
-def _place(path: Path) -> tuple[int, int] | None:
-    """Where a file with a single name lies on disk; None for a link, for one with several names, and for none."""
+def _identify(path: Path) -> tuple[int, int] | None:
+    """The device and inode of a file; None for a link, a file with several hard links, or no file."""
     try:
         about = os.lstat(path)
     except (OSError, ValueError):
@@ -71,7 +75,7 @@ def _place(path: Path) -> tuple[int, int] | None:
 
 
 def is_file(path: Path) -> bool:
-    """Whether there is such a file, or a link to one; False also for names that no file can have."""
+    """Whether a path is a file or a link to one; False for an invalid path."""
     try:
         return stat.S_ISREG(os.stat(path).st_mode)
     except (OSError, ValueError):

@@ -1,7 +1,7 @@
-"""Lists: labels, classes, captions and the lists of published data sets, as tables (CSV) or as lines of text.
+"""Strict readers of lists, as tables (CSV) or lines of text: labels, classes, captions, lists of published data sets.
 
-A list is read as a whole and strictly, since a value in the wrong column is a wrong number later: UTF-8, every row as
-many values as the first line, no value missing in a column that is used, every quote closed.
+Reading is strict, since a value in the wrong column becomes a wrong number later. A list is UTF-8, every row has as
+many values as the header, no value of a required column is missing, and every quote is closed.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ LARGEST = 1 << 28  # bytes of a list
 _DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _WHOLE = re.compile(r"([+-]?\d{1,18})(\.0*)?")
-_MISSING = frozenset({"", "nan", "<na>"})  # what pandas writes for a value that is missing
+_MISSING = frozenset({"", "nan", "<na>"})  # what pandas writes for a missing value
 _MARKS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A row of a table: its file, its number in it, and its values by column."""
+    """A row of a table: the file, the line number, and the values by column."""
 
     path: Path
     number: int
@@ -36,30 +36,30 @@ class Line:
         return self.values[column]
 
     def error(self, text: str) -> DataError:
-        """What is wrong with the row, with its place."""
+        """Makes an error about the row, with file and line number."""
         return DataError(f"{self.path}:{self.number}: {text}")
 
-    def whole(self, column: str) -> int:
-        """A whole number, also as pandas writes it beside an empty cell: 1.0. Raises: DataError."""
-        found = _WHOLE.fullmatch(self.values[column])
-        if found is None:
+    def parse_whole(self, column: str) -> int:
+        """Reads a whole number, also written as 1.0, as pandas does in a column with empty cells. Raises: DataError."""
+        match = _WHOLE.fullmatch(self.values[column])
+        if match is None:
             raise self.error(f"{column} is {shorten(self.values[column])}; it must be a whole number")
-        return int(found[1])
+        return int(match[1])
 
 
-def without_fraction(value: str) -> str:
-    """A whole number's text without a fraction of zero: 1.0 -> 1; any other text as it is."""
-    found = _WHOLE.fullmatch(value)
-    return found[1] if found is not None else value
+def drop_fraction(value: str) -> str:
+    """Drops a zero fraction from a whole number (1.0 -> 1); returns any other text unchanged."""
+    match = _WHOLE.fullmatch(value)
+    return match[1] if match is not None else value
 
 
 def shorten(value: str) -> str:
-    """A value for a message: quoted, 60 characters at most."""
+    """Quotes a value for a message, cut to 60 characters."""
     return repr(value if len(value) <= 60 else value[:60] + "...")
 
 
 def read_text(path: Path) -> str:
-    """The text of a list, in UTF-8 with or without a byte order mark. Raises: DataError."""
+    """Reads a UTF-8 list, with or without a byte order mark. Raises: DataError."""
     with guard(f"can't read {path}"):
         if path.stat().st_size > LARGEST:
             raise DataError(f"{path} has {path.stat().st_size:,} bytes; a list has at most {LARGEST:,}")
@@ -77,7 +77,7 @@ def read_text(path: Path) -> str:
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a list that are not empty, without spaces around them. Raises: DataError."""
+    """Reads the non-empty lines of a list, without surrounding spaces. Raises: DataError."""
     lines = []
     for number, line in enumerate(io.StringIO(read_text(path), newline=None), 1):
         if _CONTROL.search(line.strip().replace("\t", " ")):
@@ -88,21 +88,21 @@ def read_lines(path: Path) -> list[str]:
 
 
 def read_table(path: Path, columns: Sequence[str], *, head: Sequence[str] = ()) -> Iterator[Line]:
-    """The rows of a CSV file; every one of `columns` has a value in each.
+    """Reads the rows of a CSV file; each has a value in every one of `columns`.
 
-    The first line names the columns, in any order and with others among them. Values are separated by commas, or by
-    semicolons, tabs or bars where the first line has all columns in that form alone.
+    The first line names the columns, in any order; there may be others. Values are separated by commas, or by
+    semicolons, tabs or bars if only then the first line contains all columns.
 
     Args:
         path: the file.
-        columns: those that are used.
-        head: the names of all columns, of a file that has none in its first line.
+        columns: required columns.
+        head: names of all columns, for a file without a header.
 
     Raises:
         DataError: with file and line.
     """
     text = read_text(path)
-    delimiter = "," if head else _delimiter(path, text, columns)
+    delimiter = "," if head else _find_delimiter(path, text, columns)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     names = list(head)
     try:
@@ -112,15 +112,15 @@ def read_table(path: Path, columns: Sequence[str], *, head: Sequence[str] = ()) 
             if not names:
                 names = [name.strip() for name in row]
                 continue
-            yield _line(path, reader.line_num, names, [value.strip() for value in row], columns, delimiter)
+            yield _make_line(path, reader.line_num, names, [value.strip() for value in row], columns, delimiter)
     except csv.Error as error:
         raise DataError(
-            f"{path}:{reader.line_num}: {error}; check the quotes of this line and of those before"
+            f"{path}:{reader.line_num}: {error}; check the quotes of this line and of earlier lines"
         ) from error
 
 
-def _delimiter(path: Path, text: str, columns: Sequence[str]) -> str:
-    """What separates the values: under it, the first line has every column once."""
+def _find_delimiter(path: Path, text: str, columns: Sequence[str]) -> str:
+    """Finds the delimiter with which the first line has every column once. Raises: DataError."""
     first = next((line for line in io.StringIO(text, newline=None) if line.strip()), "")
     for delimiter in _DELIMITERS:
         with guard(f"{path}:1"):
@@ -128,7 +128,7 @@ def _delimiter(path: Path, text: str, columns: Sequence[str]) -> str:
         if set(columns) <= set(names):
             twice = next((name for name in columns if names.count(name) > 1), None)
             if twice is not None:
-                raise DataError(f"{path}:1: the column {twice!r} stands twice")
+                raise DataError(f"{path}:1: the column {twice!r} appears twice")
             return delimiter
     names = [name.strip() for name in first.split(",")]
     lacking = next(name for name in columns if name not in names)
@@ -137,7 +137,7 @@ def _delimiter(path: Path, text: str, columns: Sequence[str]) -> str:
     )
 
 
-def _line(
+def _make_line(
     path: Path, number: int, names: Sequence[str], row: Sequence[str], columns: Sequence[str], delimiter: str
 ) -> Line:
     if len(row) != len(names):

@@ -1,4 +1,4 @@
-"""MSR-VTT: clips and captions."""
+"""MSR-VTT: clips with captions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rlbench.core.registry import register
 from rlbench.tasks.captioned import Captioned, Captions
 from rlbench.tasks.lists import read_table
 from rlbench.tasks.published import Item, Source
-from rlbench.tasks.trees import by_stem, once
+from rlbench.tasks.trees import collect_unique
 
 _LIST = "MSRVTT_JSFUSION_test.csv"
 
@@ -19,9 +19,9 @@ _LIST = "MSRVTT_JSFUSION_test.csv"
 @register("task", "msrvtt")
 @dataclass(frozen=True, kw_only=True)
 class MsrVtt(Captioned):
-    """MSR-VTT's 1000 test clips with one caption each (1k-A): retrieval.
+    """Retrieval on the 1000 test clips of MSR-VTT with one caption each (1k-A).
 
-    Xu et al., 2016, https://doi.org/10.1109/CVPR.2016.571; the part of Yu et al., 2018, https://arxiv.org/abs/1808.02559.
+    Xu et al., 2016, https://doi.org/10.1109/CVPR.2016.571; the subset of Yu et al., 2018, https://arxiv.org/abs/1808.02559.
     """
 
     kind: ClassVar[Modality] = "video"
@@ -35,11 +35,7 @@ class MsrVtt(Captioned):
     )
 
     def list_captioned(self) -> list[tuple[Item, Captions]]:
-        path = next(
-            (path for path in (self.folder / _LIST, self.folder / "annotation" / _LIST) if path.is_file()), None
-        )
-        if path is None:
-            raise self.misplaced(f"file {_LIST}")
+        path = self.find_file(_LIST, f"annotation/{_LIST}")
         rows = read_table(path, ("video_id", "sentence"))
-        captions = once(((row["video_id"], (row["sentence"],)) for row in rows), path)
-        return self.at_hand(captions, by_stem(self.folder, self.folder, FILMS, self.left))
+        captions = collect_unique(((row["video_id"], (row["sentence"],)) for row in rows), path)
+        return self.match_files(captions, self.index_files(self.folder, FILMS))

@@ -1,4 +1,4 @@
-"""MSVD: clips and captions."""
+"""MSVD: clips with captions."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from rlbench.tasks.captioned import Captioned, Captions
 from rlbench.tasks.lists import read_lines
 from rlbench.tasks.pickles import unpickle
 from rlbench.tasks.published import Item, Source
-from rlbench.tasks.trees import by_stem, once
+from rlbench.tasks.trees import collect_unique
 
 
 @register("task", "msvd")
 @dataclass(frozen=True, kw_only=True)
 class Msvd(Captioned):
-    """MSVD's 670 test clips with about forty captions each: retrieval.
+    """Retrieval on the 670 test clips of MSVD with about forty captions each.
 
-    Chen and Dolan, 2011, https://aclanthology.org/P11-1020. The captions are a pickle of lists of words, and
-    nothing else in it would be run.
+    Chen and Dolan, 2011, https://aclanthology.org/P11-1020. The captions are a pickle of lists of words; a pickle that
+    contains anything else is refused.
     """
 
     kind: ClassVar[Modality] = "video"
@@ -37,19 +37,17 @@ class Msvd(Captioned):
     )
 
     def list_captioned(self) -> list[tuple[Item, Captions]]:
-        listed, path = self.folder / "test_list.txt", self.folder / "raw-captions.pkl"
-        if not listed.is_file() or not path.is_file():
-            raise self.misplaced("file test_list.txt, or raw-captions.pkl")
-        said = unpickle(path)
-        captions = once(((name, _sentences(said, name, path)) for name in read_lines(listed)), listed)
-        # An id is YouTube's and two times, so that clips of one video are a source.
+        names, path = self.find_file("test_list.txt"), self.find_file("raw-captions.pkl")
+        words = unpickle(path)
+        captions = collect_unique(((name, _join_captions(words, name, path)) for name in read_lines(names)), names)
+        # A name is a YouTube id, start and end: clips of one video share a source.
         sources = {name: name.rsplit("_", 2)[0] for name in captions}
-        return self.at_hand(captions, by_stem(self.folder, self.folder, FILMS, self.left), sources)
+        return self.match_files(captions, self.index_files(self.folder, FILMS), sources)
 
 
-def _sentences(captions: Any, name: str, path: Path) -> list[str]:
-    """The captions of a clip, of lists of words. Raises: DataError."""
+def _join_captions(captions: Any, name: str, path: Path) -> list[str]:
+    """Joins the words of each caption of a clip. Raises: DataError."""
     try:
         return [" ".join(words) for words in captions[name]]
     except (LookupError, TypeError) as error:
-        raise DataError(f"{path} has no captions, as lists of words, of {name!r}") from error
+        raise DataError(f"{path} has no captions of {name!r} as lists of words") from error

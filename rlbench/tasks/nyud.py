@@ -1,4 +1,4 @@
-"""NYU-D: rooms by their depth."""
+"""NYU Depth v2: scene classification from depth."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import ClassVar
 from rlbench.core import Label, Modality, Split
 from rlbench.core.registry import register
 from rlbench.tasks.published import Item, Published, Source
-from rlbench.tasks.trees import class_tree, first_folder, make_labels, templates
+from rlbench.tasks.trees import load_templates, make_classes
 
 _CLASSES = (
     "bathroom",
@@ -27,11 +27,11 @@ _CLASSES = (
 @register("task", "nyud")
 @dataclass(frozen=True, kw_only=True)
 class NyuD(Published):
-    """NYU Depth v2's test pictures: ten kinds of room by their depth alone.
+    """NYU Depth v2 test pictures: ten kinds of room, from depth alone.
 
     Silberman et al., 2012, https://doi.org/10.1007/978-3-642-33715-4_54; as ten classes by Gupta et al., 2013,
     https://doi.org/10.1109/CVPR.2013.79, and Zhu et al., 2023, https://arxiv.org/abs/2310.01852. Pictures are 16-bit
-    PNG files in millimetres; of the official file, https://github.com/TUI-NICR/nicr-scene-analysis-datasets makes them.
+    PNG files in millimetres; https://github.com/TUI-NICR/nicr-scene-analysis-datasets converts the official file.
     """
 
     kind: ClassVar[Modality] = "depth"
@@ -46,14 +46,12 @@ class NyuD(Published):
 
     @property
     def classes(self) -> tuple[Label, ...]:
-        return make_labels({name: name.replace("_", " ") for name in _CLASSES})
+        return make_classes({name: name.replace("_", " ") for name in _CLASSES})
 
     @property
     def templates(self) -> tuple[str, ...]:
-        return templates("openai80", "depth photo")
+        return load_templates("openai80", "depth photo")
 
     def list_items(self, split: Split) -> list[Item]:
-        folder = first_folder(self.folder, ("data/val", "val", "test"))
-        if folder is None:
-            raise self.misplaced("folder data/val")
-        return class_tree(self.folder, folder, self.classes, (".png",), self.left) if split == "test" else []
+        folder = self.find_folder("data/val", "val", "test")
+        return self.list_tree(folder, (".png",)) if split == "test" else []

@@ -1,4 +1,4 @@
-"""Published pickles of plain values: nothing in them is called or imported but what a list allows."""
+"""Reads published pickles of plain values, and calls or imports nothing that is not allowed."""
 
 from __future__ import annotations
 
@@ -16,18 +16,26 @@ ARRAYS = frozenset(
 )
 
 
-class _Plain(pickle.Unpickler):
+class _PlainUnpickler(pickle.Unpickler):
     allowed: Set[tuple[str, str]] = frozenset()
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in self.allowed:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which this file has no need of")
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which this file does not need")
         return super().find_class(module, name)
 
 
 def unpickle(path: Path, allowed: Set[tuple[str, str]] = frozenset()) -> Any:
-    """The value in a pickle of containers, numbers and text, of Python 2 too. Raises: DataError."""
+    """Reads a pickle of containers, numbers and text, written by Python 2 or 3.
+
+    Args:
+        path: the file.
+        allowed: modules and names that the pickle may import.
+
+    Raises:
+        DataError: the file can't be read or asks for another name.
+    """
     with guard(f"can't read {path}"), path.open("rb") as file:
-        reader = _Plain(file, encoding="latin1")
+        reader = _PlainUnpickler(file, encoding="latin1")
         reader.allowed = allowed
         return reader.load()

@@ -1,6 +1,6 @@
-"""What published data sets share: where a copy is, which examples it has in which order, and its fingerprint.
+"""What published data sets share: the folder of the copy, the examples in a fixed order, and the fingerprint.
 
-Nothing is downloaded. A task is made without its data; what needs a file says where to get it if it is not there.
+Nothing is downloaded. A task is constructed without its data; an error says where to get the data if it is missing.
 """
 
 from __future__ import annotations
@@ -9,38 +9,40 @@ import hashlib
 import os
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
-import torch
 
 from rlbench.core import Box, Examples, Label, Modality, Split
 from rlbench.core.documents import expand_user
 from rlbench.core.errors import DataError
 from rlbench.core.media.readers import VERSIONS, read
+from rlbench.tasks.batch import collate
 from rlbench.tasks.folder import describe_untested, interleave
-from rlbench.tasks.hashes import digests
+from rlbench.tasks.hashes import hash_files
 from rlbench.tasks.recordings import Recordings
-from rlbench.tasks.trees import Item, describe_left_out
+from rlbench.tasks.trees import Item, describe_left_out, index_by_stem, list_class_tree
 
 __all__ = ["Item", "Published", "Source"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """Where a data set comes from and what a whole copy has.
+    """Where a data set comes from and what a complete copy contains.
 
     Attributes:
-        title, url, licence: its name, its page, and what the page allows.
-        folder: its place below RLBENCH_DATA.
-        layout: what that folder holds.
-        test: examples of the test split by default; 0 where that is not known.
-        md5: of files that every copy has, by path; an absent path is another layout's.
-        partial: whether some media can't be had any more, so that those at hand are the test split.
+        title: name of the data set.
+        url: page to get it from.
+        licence: terms of use as stated on that page.
+        folder: its folder below RLBENCH_DATA.
+        layout: what that folder contains.
+        test: number of examples of the default test split; 0 if unknown.
+        md5: checksums by path; a missing path belongs to another layout.
+        partial: whether some media are no longer available, so that the available ones are the test split.
     """
 
     title: str
@@ -59,8 +61,8 @@ class Published(Recordings, ABC):
 
     Attributes:
         root: the folder of the copy; without it, the data set's own folder below the environment's RLBENCH_DATA.
-        rate: of sound for a box without a rate of its own, Hz.
-        seconds: of sound for a log-mel box.
+        rate: of sound in Hz, for a box without its own rate.
+        seconds: of sound, for a log-mel box.
     """
 
     root: str = ""
@@ -73,12 +75,12 @@ class Published(Recordings, ABC):
     @property
     @abstractmethod
     def classes(self) -> tuple[Label, ...]:
-        """In the order of the labels."""
+        """The classes, in the order of the logits."""
 
     @property
     @abstractmethod
     def templates(self) -> tuple[str, ...]:
-        """Of the prompts."""
+        """The prompt templates."""
 
     @abstractmethod
     def list_items(self, split: Split) -> Sequence[Item]:
@@ -90,14 +92,14 @@ class Published(Recordings, ABC):
 
     @property
     def form(self) -> str:
-        """What is measured of it, where that is not the usual, for its name in records."""
+        """A suffix of the task's name in records, for a measure other than the usual one."""
         return ""
 
     @property
     def folder(self) -> Path:
-        """The copy. Raises: DataError, which says where to get it."""
+        """The folder of the copy. Raises: DataError, which says where to get the data set."""
         about, base = self.source, os.environ.get("RLBENCH_DATA")
-        get = f"get {about.title} from {about.url} (licence: {about.licence}); it holds {about.layout}"
+        get = f"get {about.title} from {about.url} (licence: {about.licence}); it contains {about.layout}"
         if not self.root and not base:
             raise DataError(f"no data: set root, or export RLBENCH_DATA=<the folder of {about.folder}/>; {get}")
         folder = expand_user(self.root or str(Path(str(base)) / about.folder))
@@ -105,46 +107,73 @@ class Published(Recordings, ABC):
             raise DataError(f"there is no folder {folder}; {get}")
         return folder
 
-    def misplaced(self, what: str) -> DataError:
-        """That the copy lacks something, and how it should look."""
-        return DataError(f"{self.folder} has no {what}; {self.source.title} must hold {self.source.layout}")
+    def layout_error(self, what: str) -> DataError:
+        """Makes the error for a missing file or folder; it describes the expected layout."""
+        return DataError(f"{self.folder} has no {what}; {self.source.title} must contain {self.source.layout}")
+
+    def find_file(self, *candidates: str) -> Path:
+        """Finds the first of some files, relative to the copy, that exists. Raises: DataError."""
+        found = next((self.folder / name for name in candidates if (self.folder / name).is_file()), None)
+        if found is None:
+            raise self.layout_error(f"file {candidates[0]}")
+        return found
+
+    def find_folder(self, *candidates: str) -> Path:
+        """Finds the first of some folders, relative to the copy, that exists. Raises: DataError."""
+        found = next((self.folder / name for name in candidates if (self.folder / name).is_dir()), None)
+        if found is None:
+            raise self.layout_error(f"folder {candidates[0]}")
+        return found
+
+    def list_tree(self, folder: Path, suffixes: Collection[str]) -> list[Item]:
+        """Lists the files of `folder/<class>/`; none if there is no such folder. Raises: DataError."""
+        if not folder.is_dir():
+            return []
+        return list_class_tree(self.folder, folder, self.classes, suffixes, self.left_out)
+
+    def index_files(self, folder: Path, suffixes: Collection[str]) -> dict[str, str]:
+        """Maps the stems of a folder's files, at any depth, to paths relative to the copy. Raises: DataError."""
+        return index_by_stem(self.folder, folder, suffixes, self.left_out)
 
     def read(self, item: Item, box: Box) -> np.ndarray:
-        """An example at the box, float32 in [0, 1]. Raises: DataError."""
+        """Reads an example at the box, float32 in [0, 1]. Raises: DataError."""
         path = self.folder / item.path
         return read(path, self.modality, box, rate=self.rate, seconds=self.seconds, part=item.part)
 
     def items(self, split: Split = "test") -> tuple[Item, ...]:
-        """The examples of a split in their order: classes in turns, each by hash of id. Raises: DataError."""
+        """The examples of a split in a fixed order: classes alternate, each sorted by the hash of the id.
+
+        Raises: DataError.
+        """
         if split not in self._items:
-            self.left.clear()
-            found = self.list_items(split)
-            self._check_ids(found)
+            self.left_out.clear()
+            items = self.list_items(split)
+            self._check_ids(items)
             known = {one.label for one in self.classes}
-            orphan = next((item for item in found if item.label not in known), None)
+            orphan = next((item for item in items if item.label not in known), None)
             if orphan is not None:
-                raise DataError(f"{self.folder}: {orphan.id} has the label {orphan.label!r}, which is no class")
-            self._items[split] = interleave(found, self.classes, lambda item: item.id)
+                raise DataError(f"{self.folder}: {orphan.id} has the label {orphan.label!r}, which is not a class")
+            self._items[split] = interleave(items, self.classes, lambda item: item.id)
         return self._items[split]
 
-    def _check_ids(self, found: Sequence[Item]) -> None:
-        """Raises: DataError where two examples have one name: randomness and records tell examples apart by it."""
+    def _check_ids(self, items: Sequence[Item]) -> None:
+        """Raises: DataError if two examples share an id, which identifies them in records and seeds them."""
         paths: dict[str, str] = {}
-        for item in found:
+        for item in items:
             if item.id in paths:
                 files = " and ".join(dict.fromkeys((paths[item.id], item.path)))
-                raise DataError(f"{self.folder}: {item.id!r} is there twice, as {files}; take one away")
+                raise DataError(f"{self.folder}: {item.id!r} exists twice, as {files}; remove one")
             paths[item.id] = item.path
 
     @cached_property
-    def left(self) -> Counter[str]:
-        """Suffixes of the files that are left out of the split that was listed last, and how many."""
+    def left_out(self) -> Counter[str]:
+        """How many files were left out of the split listed last, by suffix."""
         return Counter()
 
     def notes(self) -> tuple[str, ...]:
-        """What is not as one may expect, and no mistake: files that are left out, a copy that is not whole."""
+        """Notes that are not errors: files left out, an incomplete copy, classes without test examples."""
         items, whole = self.items(), self.source.test
-        notes = [f"{self.folder}: {note}" for note in describe_left_out(self.left)]
+        notes = [f"{self.folder}: {note}" for note in describe_left_out(self.left_out)]
         if whole and len(items) != whole:
             notes.append(f"{self.folder} has {len(items):,} test examples; {self.source.title} has {whole:,}")
         return (*notes, *([] if self.source.partial else describe_untested(self.classes, items)))
@@ -157,16 +186,15 @@ class Published(Recordings, ABC):
         return len(self.items(split))
 
     def load(self, box: Box, start: int, stop: int, split: Split = "test") -> Examples:
-        """Examples start..stop-1 of the split, or as many as there are. Raises: DataError, naming the file."""
+        """Loads examples start..stop-1 of a split, or as many as exist. Raises: DataError, naming the file."""
         items = self.items(split)[start:stop]
-        index = {one.label: k for k, one in enumerate(self.classes)}
-        arrays = [self.read(item, box) for item in items]
-        unit = torch.from_numpy(np.stack(arrays)) if arrays else torch.empty(0, *box.shape)
-        return Examples(
-            box.low + (box.high - box.low) * unit,
-            torch.tensor([index[item.label] for item in items], dtype=torch.int64),
-            tuple(item.id for item in items),
-            tuple(item.source for item in items),
+        return collate(
+            [self.read(item, box) for item in items],
+            box,
+            classes=self.classes,
+            labels=[item.label for item in items],
+            ids=[item.id for item in items],
+            sources=[item.source for item in items],
         )
 
     def paths(self, start: int, stop: int, split: Split) -> list[Path]:
@@ -174,12 +202,12 @@ class Published(Recordings, ABC):
         return [self.folder / item.path for item in self.items(split)[start:stop]]
 
     def fingerprint(self) -> str:
-        """A hash of the fields, of the test examples' names, labels and parts, and of their files' bytes."""
+        """A hash of the fields, of the test examples' ids, labels and parts, and of their files' bytes."""
         values = [getattr(self, one.name) for one in fields(self) if one.name != "root"]
         labels = [one.label for one in self.classes]
         version, items = VERSIONS.get(self.modality, 1), self.items()
         digest = hashlib.sha256(f"{type(self).__name__} {version} {values} {labels}\n".encode())
-        hashes = digests({self.folder / item.path for item in items})
+        hashes = hash_files({self.folder / item.path for item in items})
         for item in items:
             content = hashes[self.folder / item.path].hex()
             digest.update(f"{item.id} {item.label} {item.source} {item.part} {content}\n".encode())

@@ -1,4 +1,4 @@
-"""Tasks of sound files: recordings before the front end, so that corruptions reach the sound (`inputs.Recorded`)."""
+"""Tasks of sound files, which give corruptions the waveform before the front end (`inputs.Recorded`)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,10 +13,16 @@ from rlbench.core import Box, Split
 from rlbench.core.errors import DataError
 from rlbench.core.media import filterbank, preprocess
 from rlbench.core.media.sounds import audible, render_waveform
+from rlbench.tasks.batch import stack
 
 
 class Recordings(ABC):
-    """What a task of files has to say for it: where its recordings are, their `rate` and their `seconds`."""
+    """A task of files that can give its recordings as waveforms.
+
+    Attributes:
+        rate: samples a second for a box without its own rate.
+        seconds: of sound for a log-mel box.
+    """
 
     rate: int
     seconds: float
@@ -31,24 +36,27 @@ class Recordings(ABC):
         return filterbank.RATE if box.unit == "fbank" else box.rate or self.rate
 
     def waves(self, box: Box, start: int, stop: int, split: Split = "test") -> Tensor:
-        """(B, 1, samples) float64 in [0, 1], silence at 1/2; what lies beyond full scale is cut off.
+        """Reads the waveforms of examples start..stop-1.
 
-        Raises: DataError, naming the file that can't be read; where lengths differ, as they may for a box of unit
-            "fbank", which takes whole recordings.
+        Returns:
+            (B, 1, samples) float64 in [0, 1]; silence is 1/2, and samples beyond full scale are clipped.
+
+        Raises:
+            DataError: a file can't be read, or recordings differ in length, as they may for a box of unit "fbank",
+                which takes whole recordings.
         """
-        found = [self._wave(path, box) for path in self.paths(start, stop, split)]
-        if len({wave.shape for wave in found}) > 1:
+        waves = [self._load_wave(path, box) for path in self.paths(start, stop, split)]
+        if len({wave.shape for wave in waves}) > 1:
             raise DataError(f"recordings {start} to {stop - 1} differ in length; ask for one at a time")
-        stacked = torch.stack(found).double() if found else torch.empty(0, 1, 0).double()
+        stacked = torch.stack(waves).double() if waves else torch.empty(0, 1, 0).double()
         return ((stacked + 1) / 2).clamp(0, 1)
 
-    def _wave(self, path: Path, box: Box) -> Tensor:
-        wave, rate = audible(path, box, rate=self.rate, seconds=self.seconds)
-        one = torch.from_numpy(wave)[None]
-        return preprocess.resample(one, rate, filterbank.RATE) if box.unit == "fbank" else one
+    def _load_wave(self, path: Path, box: Box) -> Tensor:
+        samples, rate = audible(path, box, rate=self.rate, seconds=self.seconds)
+        wave = torch.from_numpy(samples)[None]
+        return preprocess.resample(wave, rate, filterbank.RATE) if box.unit == "fbank" else wave
 
     def hear(self, waves: Tensor, box: Box) -> Tensor:
-        """(B, 1, samples) in [0, 1] -> (B, *box.shape) in the box, float32: what `load` makes of such files."""
-        rows = [render_waveform(wave, self.rate_of(box), box) for wave in (2 * waves[:, 0] - 1).float().numpy()]
-        unit = torch.from_numpy(np.stack(rows)) if rows else torch.empty(0, *box.shape)
-        return box.low + (box.high - box.low) * unit
+        """(B, 1, samples) in [0, 1] -> (B, *box.shape) float32 in the box, as `load` makes it of files."""
+        rate = self.rate_of(box)
+        return stack([render_waveform(wave, rate, box) for wave in (2 * waves[:, 0] - 1).float().numpy()], box)

@@ -1,8 +1,8 @@
-"""Signed distances of simple shapes on a coordinate grid: what the picture worlds are drawn with.
+"""Signed distances to simple shapes on a coordinate grid, from which the picture worlds are drawn.
 
 A distance is negative inside. x points right and y up, both in [-1, 1] over the picture, so that a scene does
-not depend on the number of pixels. All of it is in float64: rounding errors of other machines then hardly ever
-reach an 8-bit level.
+not depend on the number of pixels. Computation is in float64, so that rounding differences between machines hardly
+ever change an 8-bit level.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from itertools import pairwise
 
 import numpy as np
 
-SENSOR = 32  # noise has one value per cell of a SENSOR x SENSOR grid, whatever the box
+SENSOR = 32  # noise has one value per cell of a SENSOR x SENSOR grid, for any box
 Point = tuple[float, float]
 
 
@@ -27,7 +27,7 @@ def grid(h: int, w: int) -> tuple[np.ndarray, np.ndarray]:
 
 @dataclass(frozen=True)
 class Frame:
-    """An object's own coordinates x and y, (H, W) each, and the width of a pixel in them."""
+    """The coordinates x and y in an object's frame, (H, W) each, and the width of a pixel there."""
 
     x: np.ndarray
     y: np.ndarray
@@ -74,7 +74,7 @@ class Frame:
         return outside.max(axis=0)  # type: ignore[no-any-return]
 
     def cover(self, distance: np.ndarray) -> np.ndarray:
-        """The part of every pixel that lies inside, in [0, 1]."""
+        """The fraction of every pixel that is inside, in [0, 1]."""
         inside: np.ndarray = np.clip(0.5 - distance / self.pixel, 0, 1)
         return inside
 
@@ -82,7 +82,7 @@ class Frame:
 def pose(
     g: np.random.Generator, hw: tuple[int, int], *, turn: float, scale: Point, shift: float, stretch: float = 0
 ) -> Frame:
-    """An object's frame: rotated by U(-turn, turn), scaled, shifted, and mirrored half of the time.
+    """Draws an object's frame: rotated by U(-turn, turn), scaled, shifted, and mirrored with probability 1/2.
 
     Width over height varies by a factor of exp(U(-stretch, stretch)).
     """
@@ -97,7 +97,7 @@ def pose(
 
 
 def smooth(values: np.ndarray, hw: tuple[int, int]) -> np.ndarray:
-    """Coarse values (..., n, m) at the corners of a mesh over the picture, interpolated linearly to (..., h, w)."""
+    """Interpolates values at the corners of a mesh over the picture linearly, (..., n, m) -> (..., h, w)."""
     rows, columns = (_weights(n, size) for n, size in zip(values.shape[-2:], hw, strict=True))
     fine: np.ndarray = rows @ values @ columns.T
     return fine
@@ -111,7 +111,7 @@ def _weights(n: int, size: int) -> np.ndarray:
 
 
 def cells(values: np.ndarray, hw: tuple[int, int]) -> np.ndarray:
-    """Values (..., n, m) of the sensor's cells at (..., h, w) pixels, each the value of the cell it lies in."""
+    """Gives every pixel the value of the sensor cell it is in, (..., n, m) -> (..., h, w)."""
     n, m = values.shape[-2:]
     rows, columns = np.arange(hw[0]) * n // hw[0], np.arange(hw[1]) * m // hw[1]
     return values[..., rows[:, None], columns]
@@ -123,7 +123,7 @@ def union(*distances: np.ndarray) -> np.ndarray:
 
 
 def quantise(picture: np.ndarray) -> np.ndarray:
-    """8-bit levels in [0, 1]."""
+    """Rounds to 8-bit levels in [0, 1]."""
     levels: np.ndarray = np.round(np.clip(picture, 0, 1) * 255).astype(np.float32)
     return levels / np.float32(255)
 

@@ -1,4 +1,4 @@
-"""Some examples of a task, by their numbers, as a task of its own: the same inputs, labels, ids and sources."""
+"""A task made of selected test examples of another: the same inputs, labels, ids and sources."""
 
 from __future__ import annotations
 
@@ -14,8 +14,13 @@ from rlbench.core.errors import DataError
 
 
 @dataclass(frozen=True)
-class Rows:
-    """Examples `rows` of the test split of a task. What depends on an example alone, as attacks do, does not change."""
+class TaskSubset:
+    """Selected examples of a task. What depends on one example alone, such as an attack, gives the same result.
+
+    Attributes:
+        task: the whole task.
+        rows: indices into its test split.
+    """
 
     task: Task
     rows: tuple[int, ...]
@@ -38,7 +43,7 @@ class Rows:
     def load(self, box: Box, start: int, stop: int, split: Split = "test") -> Examples:
         """Raises: DataError for another split."""
         if split != "test":
-            raise DataError(f"these are rows of the test split; there is no {split} split of them")
+            raise DataError(f"a subset has only a test split, not {split}")
         parts = [self.task.load(box, row, row + 1) for row in self.rows[start:stop]]
         return Examples(
             torch.cat([part.x for part in parts]),
@@ -53,8 +58,8 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class HeardRows(Rows):
-    """Rows of a task of audio that has its waveforms (see `inputs.Recorded`)."""
+class RecordedSubset(TaskSubset):
+    """Selected examples of an audio task that provides waveforms (see `inputs.Recorded`)."""
 
     def rate_of(self, box: Box) -> int:
         return int(self.task.rate_of(box))  # type: ignore[attr-defined]
@@ -63,10 +68,15 @@ class HeardRows(Rows):
         return torch.cat([self.task.waves(box, row, row + 1, split) for row in self.rows[start:stop]])  # type: ignore[attr-defined]
 
     def hear(self, waves: Tensor, box: Box) -> Tensor:
-        heard: Tensor = self.task.hear(waves, box)  # type: ignore[attr-defined]
-        return heard
+        x: Tensor = self.task.hear(waves, box)  # type: ignore[attr-defined]
+        return x
 
 
-def of_rows(task: Task, rows: Sequence[int]) -> Rows:
-    """Rows of a task, in this order."""
-    return (HeardRows if hasattr(task, "waves") else Rows)(task, tuple(rows))
+def select_examples(task: Task, rows: Sequence[int]) -> TaskSubset:
+    """Makes a task of some test examples of another.
+
+    Args:
+        task: the whole task.
+        rows: indices into its test split, in the order of the new task.
+    """
+    return (RecordedSubset if hasattr(task, "waves") else TaskSubset)(task, tuple(rows))

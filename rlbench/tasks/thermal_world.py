@@ -1,4 +1,4 @@
-"""Sixteen things seen by a thermal camera, drawn as parts of their own heat."""
+"""Sixteen kinds of object in pictures of a thermal camera, drawn as parts with different heat."""
 
 from __future__ import annotations
 
@@ -20,13 +20,15 @@ Thing = Callable[[Frame, np.random.Generator], Parts]
 
 @dataclass(frozen=True)
 class _Camera:
-    """A domain's camera and surroundings; temperatures in parts of the range.
+    """A domain's camera and surroundings; temperatures are fractions of the range.
 
     Attributes:
-        noise, columns: standard deviation per sensor cell (NETD) and per column (fixed pattern).
+        noise: standard deviation per sensor cell (NETD).
+        columns: standard deviation per column (fixed pattern).
         amplitude: range of the hottest part's contrast.
-        blobs, blob_heat: number of warm blobs of clutter, and how warm they get.
-        weather: relative spread of every part's own heat.
+        blobs: number of warm blobs of clutter.
+        blob_heat: highest temperature of a blob.
+        weather: relative spread of every part's heat.
         blur: of the optics, in sensor cells.
         black_hot: probability of inverted polarity.
     """
@@ -211,7 +213,7 @@ _THINGS: tuple[tuple[str, Thing], ...] = (
 )
 
 
-# The bundled towers were trained with these prompts, whatever the right article is.
+# The bundled towers were trained with these prompts; the articles stay as they were.
 _PHRASES = {"building": "building", "campfire": "campfire"}
 
 
@@ -222,7 +224,7 @@ class ThermalWorld(World):
 
     The sensor domain has more noise (NETD .03 instead of .01 of the range), column noise, more blur, less contrast,
     parts whose heat varies more, more warm clutter, and black-hot polarity in a quarter of the pictures. Brightness
-    alone does not tell the class: surroundings, contrast and polarity are drawn without it. Boxes are (1, H, W), or
+    alone does not reveal the class: surroundings, contrast and polarity are independent of it. Boxes are (1, H, W), or
     (3, H, W) with equal channels.
     """
 
@@ -242,14 +244,14 @@ class ThermalWorld(World):
     )
 
     def render(self, g: np.random.Generator, label: int, box: Box) -> np.ndarray:
-        """The scene through optics and sensor, (1 or 3, H, W).
+        """Renders the scene through optics and sensor, (1 or 3, H, W).
 
         Raises: ModalityError for a box of another shape.
         """
         if len(box.shape) != 3 or box.shape[0] not in (1, 3):
             raise ModalityError(f"thermal-world draws (1, H, W) or (3, H, W), not a box of shape {box.shape}")
         camera, hw = _CAMERAS[self.domain], (box.shape[1], box.shape[2])
-        heat = _surroundings(g, hw, camera)
+        heat = _draw_surroundings(g, hw, camera)
         amplitude = g.uniform(*camera.amplitude)
         f = pose(g, hw, turn=0.3, scale=(0.55, 0.9), shift=0.2, stretch=0.3)
         for distance, part in _THINGS[label][1](f, g):
@@ -258,8 +260,8 @@ class ThermalWorld(World):
         return np.broadcast_to(_sense(g, heat, camera), box.shape)
 
 
-def _surroundings(g: np.random.Generator, hw: tuple[int, int], camera: _Camera) -> np.ndarray:
-    """Sky over ground, with warm blobs."""
+def _draw_surroundings(g: np.random.Generator, hw: tuple[int, int], camera: _Camera) -> np.ndarray:
+    """Draws sky over ground, with warm blobs."""
     x, y = grid(*hw)
     sky, step, horizon, slope = g.uniform(0.05, 0.2), g.uniform(-0.1, 0.1), g.uniform(-0.6, 0.3), g.uniform(-0.2, 0.2)
     heat = sky + step / (1 + np.exp((y - horizon - slope * x) * 20))
@@ -270,12 +272,12 @@ def _surroundings(g: np.random.Generator, hw: tuple[int, int], camera: _Camera) 
 
 
 def _sense(g: np.random.Generator, heat: np.ndarray, camera: _Camera) -> np.ndarray:
-    """Optics, vignetting, polarity, column and pixel noise, 8 bits."""
+    """Applies optics, vignetting, polarity, column and pixel noise, and rounds to 8 bits."""
     h, w = heat.shape
     x, y = grid(h, w)
-    seen = gaussian_filter(heat, (camera.blur * h / SENSOR, camera.blur * w / SENSOR), mode="nearest", truncate=3)
-    seen = seen * (1 - g.uniform(0.0, 0.12) * (x * x + y * y)) + g.uniform(0.0, 0.08)
+    image = gaussian_filter(heat, (camera.blur * h / SENSOR, camera.blur * w / SENSOR), mode="nearest", truncate=3)
+    image = image * (1 - g.uniform(0.0, 0.12) * (x * x + y * y)) + g.uniform(0.0, 0.08)
     if g.random() < camera.black_hot:
-        seen = 1 - seen
+        image = 1 - image
     noise = camera.noise * g.standard_normal((SENSOR, SENSOR)) + camera.columns * g.standard_normal(SENSOR)
-    return quantise(seen + cells(noise, (h, w)))
+    return quantise(image + cells(noise, (h, w)))

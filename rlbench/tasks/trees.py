@@ -1,4 +1,4 @@
-"""Trees of media, class names and prompt templates: what published data sets and folders of pictures share."""
+"""Lists trees of media, and reads bundled class names and prompt templates, for data sets and image folders."""
 
 from __future__ import annotations
 
@@ -15,7 +15,17 @@ from rlbench.core.errors import DataError
 from rlbench.tasks.lists import read_lines, read_table
 
 V = TypeVar("V")
-_TEXTS = (".csv", ".tsv", ".txt", ".json", ".md", ".pkl", ".xml", ".yaml", ".html")  # no media, so not missed
+_TEXTS = (
+    ".csv",
+    ".tsv",
+    ".txt",
+    ".json",
+    ".md",
+    ".pkl",
+    ".xml",
+    ".yaml",
+    ".html",
+)  # not media: not counted as left out
 NAMES = Path(__file__).parent / "names"
 
 
@@ -24,11 +34,11 @@ class Item:
     """An example on disk.
 
     Attributes:
-        id: its name in records, the same in every layout of the data set.
-        path: of its file, relative to the root.
-        label: of its class.
+        id: name in records, the same in every layout of the data set.
+        path: of the file, relative to the root.
+        label: of the class.
         source: the recording, group or picture that it shares with others.
-        part: of the file: left, top, right, bottom in pixels, or an index; nothing for the whole.
+        part: of the file: left, top, right, bottom in pixels, or an index; empty for the whole file.
     """
 
     id: str
@@ -39,48 +49,51 @@ class Item:
 
 
 @cache
-def names(data_set: str) -> tuple[Label, ...]:
-    """The classes of a data set whose names come with rlbench, in the order of its labels."""
+def load_names(data_set: str) -> tuple[Label, ...]:
+    """Loads the bundled class names of a data set, in the order of its labels."""
     return tuple(Label(row["label"], row["name"]) for row in read_table(NAMES / f"{data_set}.csv", ("label", "name")))
 
 
 @cache
-def templates(name: str, photo: str = "photo") -> tuple[str, ...]:
-    """Prompt templates that come with rlbench, with another word for "photo"."""
+def load_templates(name: str, photo: str = "photo") -> tuple[str, ...]:
+    """Loads bundled prompt templates, with `photo` in place of the word "photo"."""
     return tuple(line.replace("photo", photo) for line in read_lines(NAMES / f"{name}.txt"))
 
 
-def below(root: Path, folder: Path, suffixes: Collection[str], left: Counter[str] | None = None) -> Iterator[str]:
-    """Paths relative to root of a folder's files with these suffixes, in subfolders too; hidden ones are left out.
+def list_files(
+    root: Path, folder: Path, suffixes: Collection[str], left_out: Counter[str] | None = None
+) -> Iterator[str]:
+    """Lists a folder's files with certain suffixes, at any depth; hidden files are skipped.
 
-    Links are followed, but to no folder that `folder` lies in, and every folder is read once.
+    Links are followed, except to a parent of `folder`, and every folder is read once.
 
     Args:
-        root, folder: the files' paths are relative to one and lie in the other.
+        root: folder that the paths are relative to.
+        folder: folder to list, below root.
         suffixes: in lower case; files may have them in any case.
-        left: counts the suffixes of the files that are left out.
+        left_out: counts the files that are left out, by suffix.
 
     Raises:
         DataError: a folder can't be read.
     """
     try:
-        seen = {
+        visited = {
             (about.st_dev, about.st_ino)
             for about in map(os.stat, (*folder.absolute().parents, *folder.resolve().parents))
         }
     except OSError as error:
         raise DataError(f"can't read the folder {folder}: {error.strerror}") from error
-    return _below(root, folder, tuple(suffixes), Counter() if left is None else left, seen)
+    return _list_files(root, folder, tuple(suffixes), Counter() if left_out is None else left_out, visited)
 
 
-def _below(
-    root: Path, folder: Path, suffixes: tuple[str, ...], left: Counter[str], seen: set[tuple[int, int]]
+def _list_files(
+    root: Path, folder: Path, suffixes: tuple[str, ...], left_out: Counter[str], visited: set[tuple[int, int]]
 ) -> Iterator[str]:
     try:
         about = folder.stat()
-        if (about.st_dev, about.st_ino) in seen:
+        if (about.st_dev, about.st_ino) in visited:
             return
-        seen.add((about.st_dev, about.st_ino))
+        visited.add((about.st_dev, about.st_ino))
         with os.scandir(folder) as listing:
             entries = sorted((one for one in listing if not _is_hidden(one.name)), key=lambda one: one.name)
             folders = {one.name for one in entries if one.is_dir(follow_symlinks=False)}
@@ -93,78 +106,75 @@ def _below(
                 raise DataError(f"{folder} has a file {name!a}; name it without control characters, in UTF-8")
             yield (folder / name).relative_to(root).as_posix()
         elif not name.lower().endswith(_TEXTS):
-            left[Path(name).suffix.lower() or name] += 1
-    # Links last, so that what they lead to has its own name where it lies in the same tree.
+            left_out[Path(name).suffix.lower() or name] += 1
+    # Links last, so that a target in the same tree is listed under its own name.
     for name in (*sorted(folders), *sorted(links)):
-        yield from _below(root, folder / name, suffixes, left, seen)
+        yield from _list_files(root, folder / name, suffixes, left_out, visited)
 
 
 def _is_hidden(name: str) -> bool:
-    """Whether a system or program keeps something of its own there."""
+    """Whether a file or folder belongs to an operating system or program."""
     return name.startswith(".") or name.lower() in ("thumbs.db", "desktop.ini", "__macosx")
 
 
-def describe_left_out(left: Mapping[str, int]) -> list[str]:
-    """A note on the files that are left out: "7 files are left out: 5 .heic, 2 .gif"; none without such files."""
-    total, most = sum(left.values()), sorted(left.items(), key=lambda pair: (-pair[1], pair[0]))
+def describe_left_out(left_out: Mapping[str, int]) -> list[str]:
+    """Describes left-out files in one note, "7 files are left out: 5 .heic, 2 .gif", or none if there are none."""
+    total, most = sum(left_out.values()), sorted(left_out.items(), key=lambda pair: (-pair[1], pair[0]))
     named = ", ".join(f"{count:,} {suffix}" for suffix, count in most[:5]) + ", ..." * (len(most) > 5)
     return [f"{total:,} file{'s are' if total > 1 else ' is'} left out: {named}"] if total else []
 
 
-def by_stem(root: Path, folder: Path, suffixes: Collection[str], left: Counter[str] | None = None) -> dict[str, str]:
-    """The files of a folder, at any depth, by their names without suffix. Raises: DataError for one that is twice."""
+def index_by_stem(
+    root: Path, folder: Path, suffixes: Collection[str], left_out: Counter[str] | None = None
+) -> dict[str, str]:
+    """Maps the stems of a folder's files, at any depth, to paths. Raises: DataError for a duplicate stem."""
     found: dict[str, str] = {}
-    for path in below(root, folder, suffixes, left):
+    for path in list_files(root, folder, suffixes, left_out):
         other = found.setdefault(Path(path).stem, path)
         if other != path:
-            raise DataError(f"{root} has {Path(path).stem} twice: {other} and {path}; move one away")
+            raise DataError(f"{root} has {Path(path).stem} twice: {other} and {path}; remove one")
     return found
 
 
-def once(rows: Iterable[tuple[str, V]], path: Path) -> dict[str, V]:
-    """Values by name. Raises: DataError for a name that stands twice in the list `path`."""
+def collect_unique(rows: Iterable[tuple[str, V]], path: Path) -> dict[str, V]:
+    """Makes a dict of the rows of the list `path`. Raises: DataError for a duplicate name."""
     found: dict[str, V] = {}
     for name, value in rows:
         if name in found:
-            raise DataError(f"{path}: {name!r} stands twice")
+            raise DataError(f"{path}: {name!r} appears twice")
         found[name] = value
     return found
 
 
 def fold_name(name: str) -> str:
-    """A folder's name as data sets' copies differ in it: lower case, words apart by single spaces."""
+    """Normalises a class name, whose spelling differs between copies: lower case, words separated by one space."""
     return " ".join(name.lower().replace("_", " ").split())
 
 
-def class_folders(folder: Path) -> list[Path]:
-    """The folders in a folder that are not hidden, links to folders too, by name. Raises: DataError."""
+def list_class_folders(folder: Path) -> list[Path]:
+    """Lists the visible folders in a folder, including links, sorted by name. Raises: DataError."""
     try:
         return sorted(path for path in folder.iterdir() if path.is_dir() and not _is_hidden(path.name))
     except OSError as error:
         raise DataError(f"can't read the folder {folder}: {error.strerror}") from error
 
 
-def class_tree(
-    root: Path, folder: Path, classes: Sequence[Label], suffixes: Collection[str], left: Counter[str] | None = None
+def list_class_tree(
+    root: Path, folder: Path, classes: Sequence[Label], suffixes: Collection[str], left_out: Counter[str] | None = None
 ) -> list[Item]:
-    """The files of `folder/<class>/`; ids are "<class>/<name>". Raises: DataError for a folder that is no class."""
+    """Lists the files of `folder/<class>/`; ids are "<class>/<name>". Raises: DataError for an unknown class."""
     known = {fold_name(one.label): one.label for one in classes}
     items = []
-    for place in class_folders(folder):
+    for place in list_class_folders(folder):
         label = known.get(fold_name(place.name))
         if label is None:
-            raise DataError(f"{place} is none of the {len(known)} classes, such as {classes[0].label!r}; move it away")
-        paths = below(root, place, suffixes, left)
+            raise DataError(f"{place} is none of the {len(known)} classes, such as {classes[0].label!r}; remove it")
+        paths = list_files(root, place, suffixes, left_out)
         items += [Item(f"{label}/{Path(path).name}", path, label, f"{label}/{Path(path).stem}") for path in paths]
     return items
 
 
-def first_folder(root: Path, candidates: Sequence[str]) -> Path | None:
-    """The first of some folders below root that is there; "." is the root itself."""
-    return next((root / name for name in candidates if (root / name).is_dir()), None)
-
-
-def make_labels(classes: Sequence[str] | Mapping[str, str]) -> tuple[Label, ...]:
-    """Classes from names by label, or from names that are labels."""
+def make_classes(classes: Sequence[str] | Mapping[str, str]) -> tuple[Label, ...]:
+    """Makes classes of names by label, or of names that are also the labels."""
     pairs = classes.items() if isinstance(classes, Mapping) else ((name, name) for name in classes)
     return tuple(Label(label, name) for label, name in pairs)

@@ -11,7 +11,7 @@ from rlbench.core.errors import DataError
 from rlbench.core.registry import register
 from rlbench.tasks.lists import read_lines
 from rlbench.tasks.published import Item, Published, Source
-from rlbench.tasks.trees import first_folder, names, templates
+from rlbench.tasks.trees import load_names, load_templates
 
 _LISTS = ("ucfTrainTestlist", "UCF101TrainTestSplits-RecognitionTask/ucfTrainTestlist", ".")
 
@@ -22,10 +22,10 @@ class Ucf101(Published):
     """UCF-101: clips of 101 actions.
 
     Soomro et al., 2012, https://arxiv.org/abs/1212.0402; names of Radford et al., 2021, https://arxiv.org/abs/2103.00020,
-    with the 80 templates as LanguageBind words them for clips. Clips of one group (one person and place) are a source.
+    with the 80 templates in LanguageBind's wording for clips. Clips of one group (one person and place) share a source.
 
     Attributes:
-        fold: which of the three official splits.
+        fold: one of the three official splits.
     """
 
     fold: Literal[1, 2, 3] = 1
@@ -42,27 +42,22 @@ class Ucf101(Published):
 
     @property
     def classes(self) -> tuple[Label, ...]:
-        return names("ucf101")
+        return load_names("ucf101")
 
     @property
     def templates(self) -> tuple[str, ...]:
-        return templates("openai80", "video")
+        return load_templates("openai80", "video")
 
     def list_items(self, split: Split) -> list[Item]:
         if split == "val":
             return []
-        root, name = self.folder, f"{split}list0{self.fold}.txt"
-        path = next((root / folder / name for folder in _LISTS if (root / folder / name).is_file()), None)
-        videos = first_folder(root, ("UCF-101", "videos", "."))
-        if path is None or videos is None:
-            raise self.misplaced(f"file ucfTrainTestlist/{name}")
+        path = self.find_file(*(f"{folder}/{split}list0{self.fold}.txt" for folder in _LISTS))
+        videos = self.find_folder("UCF-101", "videos", ".").relative_to(self.folder)
         items = []
         for line in read_lines(path):
             label, _, clip = line.split(" ")[0].partition("/")
             if not clip:
                 raise DataError(f"{path}: {line!r} is not <class>/<clip>")
             stem = Path(clip).stem
-            items.append(
-                Item(stem, (videos.relative_to(root) / label / clip).as_posix(), label, stem.rpartition("_")[0])
-            )
+            items.append(Item(stem, (videos / label / clip).as_posix(), label, stem.rpartition("_")[0]))
         return items

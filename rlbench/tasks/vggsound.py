@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import ClassVar
 
 from rlbench.core import Label, Modality, Split
@@ -13,18 +12,18 @@ from rlbench.core.media.sounds import SOUNDS
 from rlbench.core.registry import register
 from rlbench.tasks.lists import read_table
 from rlbench.tasks.published import Item, Published, Source
-from rlbench.tasks.trees import by_stem, make_labels
+from rlbench.tasks.trees import make_classes
 
-_HEAD = ("id", "start", "class", "split")  # the file has no line of names
+_HEAD = ("id", "start", "class", "split")  # the file has no header
 
 
 @register("task", "vggsound")
 @dataclass(frozen=True, kw_only=True)
 class VggSound(Published):
-    """VGGSound's test part: 309 kinds of sound in ten seconds of a video.
+    """The VGGSound test set: 309 kinds of sound, in ten seconds of a video each.
 
-    Chen et al., 2020, https://arxiv.org/abs/2004.14368. The class names are those of vggsound.csv, sorted. Videos
-    vanish: the clips at hand are tested, and two copies have two fingerprints.
+    Chen et al., 2020, https://arxiv.org/abs/2004.14368. The classes are those of vggsound.csv, sorted. Some videos are
+    no longer online: the clips that the copy has are the test split, and different copies have different fingerprints.
     """
 
     kind: ClassVar[Modality] = "audio"
@@ -41,22 +40,19 @@ class VggSound(Published):
 
     @cached_property
     def _rows(self) -> list[tuple[str, int, str, str]]:
-        """(YouTube id, start in seconds, class, split)."""
-        path = self.folder / "vggsound.csv"
-        if not path.is_file():
-            raise self.misplaced("file vggsound.csv")
-        rows = read_table(path, _HEAD, head=_HEAD)
-        return [(row["id"], row.whole("start"), row["class"], row["split"]) for row in rows]
+        """The lines of the list: YouTube id, start in seconds, class, split."""
+        rows = read_table(self.find_file("vggsound.csv"), _HEAD, head=_HEAD)
+        return [(row["id"], row.parse_whole("start"), row["class"], row["split"]) for row in rows]
 
     @property
     def classes(self) -> tuple[Label, ...]:
-        return make_labels(sorted({label for _, _, label, _ in self._rows}))
+        return make_classes(sorted({label for _, _, label, _ in self._rows}))
 
     @property
     def templates(self) -> tuple[str, ...]:
         return ("a sound of {}.",)
 
     def list_items(self, split: Split) -> list[Item]:
-        files = by_stem(self.folder, self.folder, (*SOUNDS, *FILMS), self.left)
-        named = [(f"{name}_{start:06d}", name, label) for name, start, label, of in self._rows if of == split]
-        return [Item(stem, Path(files[stem]).as_posix(), label, name) for stem, name, label in named if stem in files]
+        files = self.index_files(self.folder, (*SOUNDS, *FILMS))
+        rows = [(f"{name}_{start:06d}", name, label) for name, start, label, part in self._rows if part == split]
+        return [Item(stem, files[stem], label, name) for stem, name, label in rows if stem in files]

@@ -1,4 +1,4 @@
-"""The video world: sixteen things that an object does, before a textured background seen by a drifting camera."""
+"""The video world: sixteen actions of an object in front of a textured background, seen by a drifting camera."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from rlbench.core.registry import register
 from rlbench.tasks.shapes import SENSOR, Frame, cells, grid, quantise, union
 from rlbench.tasks.world import Domain, World
 
-FRAMES = 8  # noise changes this often, whatever the box
+FRAMES = 8  # noise changes this many times per clip, for any box
 Rng = np.random.Generator
 Path = np.ndarray | float  # a value, or one for every frame
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Track:
-    """One object over time: place, size, angle, opacity, and how far it has gone to its second colour."""
+    """One object over time: place, size, angle, opacity, and blend from its first colour (0) to its second (1)."""
 
     x: Path = 0.0
     y: Path = 0.0
@@ -31,7 +31,7 @@ class _Track:
     blend: Path = 0.0
 
     def frames(self, t: np.ndarray) -> list[list[float]]:
-        """[x, y, size, angle, opacity, blend] of every frame."""
+        """Lists [x, y, size, angle, opacity, blend] for every frame."""
         paths = (self.x, self.y, self.size, self.angle, self.opacity, self.blend)
         table: list[list[float]] = np.stack([p + 0 * t for p in paths], axis=1).tolist()
         return table
@@ -140,7 +140,7 @@ ACTIONS: dict[str, Action] = {
     "fading away": _fading,
 }
 
-# None looks the same after a small turn, so that rotation can be seen.
+# No shape looks the same after a small turn, so that rotation is visible.
 SHAPES: tuple[Callable[[Frame], np.ndarray], ...] = (
     lambda f: f.block(0, 0, 1, 0.4),
     lambda f: f.convex((-0.9, -0.6), (0.9, -0.6), (0, 1)),
@@ -150,16 +150,16 @@ SHAPES: tuple[Callable[[Frame], np.ndarray], ...] = (
 )
 
 
-def _frame(hw: tuple[int, int], x: float, y: float, size: float, angle: float) -> Frame:
-    """The coordinates of an object at (x, y)."""
+def _make_frame(hw: tuple[int, int], x: float, y: float, size: float, angle: float) -> Frame:
+    """Makes the frame of an object at (x, y)."""
     right, up = grid(*hw)
     cos, sin = np.float32(np.cos(angle) / size), np.float32(np.sin(angle) / size)
     right, up = right - np.float32(x), up - np.float32(y)
     return Frame(cos * right + sin * up, cos * up - sin * right, 2 / min(hw) / size)
 
 
-def _colours(g: Rng, contrast: tuple[float, float]) -> np.ndarray:
-    """(3, 3): a dark colour for the background, and two that are brighter by the same distance, of different hues."""
+def _draw_colours(g: Rng, contrast: tuple[float, float]) -> np.ndarray:
+    """Draws a dark background colour and two of different hues, brighter by the same distance; (3, 3), one per row."""
     ground, hue, distance = g.uniform(0.1, 0.4, 3), g.random(), g.uniform(*contrast)
     hues = np.array([hue, hue + g.uniform(0.35, 0.65)])[:, None] + np.arange(3) / 3
     light = 1 + np.cos(2 * np.pi * hues)
@@ -167,13 +167,13 @@ def _colours(g: Rng, contrast: tuple[float, float]) -> np.ndarray:
     return np.asarray(np.clip(np.vstack([ground, ground + light]), 0, 1))
 
 
-def _paint(colours: np.ndarray) -> np.ndarray:
-    """(..., 3) -> (..., 3, 1, 1) float32, to fill pictures with."""
+def _broadcast(colours: np.ndarray) -> np.ndarray:
+    """Adds axes for pixels: (..., 3) -> (..., 3, 1, 1) float32."""
     return np.asarray(colours, dtype=np.float32)[..., None, None]
 
 
 class _Backdrop:
-    """A still scene: plane waves of colour and small discs, drawn from g before any size is known."""
+    """A still scene of coloured plane waves and small discs, drawn from g independently of the picture size."""
 
     def __init__(self, g: Rng, scene: _Scene, ground: np.ndarray) -> None:
         self.ground = ground
@@ -182,13 +182,13 @@ class _Backdrop:
         self.tints = g.normal(0, scene.texture / 2, (3, 4)).astype(np.float32)
         places, radii = g.uniform(-0.9, 0.9, (scene.distractors, 2)), g.uniform(0.06, 0.13, (scene.distractors, 1))
         self.discs: list[list[float]] = np.hstack([places, radii]).tolist()
-        self.paints = _paint(np.clip(ground + g.uniform(-0.4, 0.4, (scene.distractors, 3)), 0, 1))
+        self.paints = _broadcast(np.clip(ground + g.uniform(-0.4, 0.4, (scene.distractors, 3)), 0, 1))
 
     def draw(self, hw: tuple[int, int], dx: float, dy: float) -> np.ndarray:
-        """(3, H, W) with the camera moved."""
-        view = _frame(hw, dx, dy, 1, 0)
+        """Draws the scene with the camera moved by (dx, dy), (3, H, W)."""
+        view = _make_frame(hw, dx, dy, 1, 0)
         kx, ky = self.waves
-        picture = _paint(self.ground) + np.tensordot(self.tints, np.sin(kx * view.x + ky * view.y + self.phases), 1)
+        picture = _broadcast(self.ground) + np.tensordot(self.tints, np.sin(kx * view.x + ky * view.y + self.phases), 1)
         for disc, paint in zip(self.discs, self.paints, strict=True):
             picture += view.cover(view.disc(*disc)) * (paint - picture)
         return np.asarray(picture)
@@ -197,7 +197,7 @@ class _Backdrop:
 @register("task", "video-world")
 @dataclass(frozen=True, kw_only=True)
 class VideoWorld(World):
-    """Procedural clips of an object that does one of 16 things.
+    """Procedural clips of an object that performs one of 16 actions.
 
     Web: plain background, one distractor, strong colours, almost no noise or drift. Sensor: textured background,
     three distractors, weaker colours, camera drift, noise of deviation 0.03.
@@ -217,7 +217,7 @@ class VideoWorld(World):
     )
 
     def render(self, g: Rng, label: int, box: Box) -> np.ndarray:
-        """The clip, (3, T, H, W).
+        """Renders the clip, (3, T, H, W).
 
         Raises: ModalityError for a box of another shape.
         """
@@ -226,8 +226,8 @@ class VideoWorld(World):
         _, frames, h, w = box.shape
         hw, t = (h, w), (np.arange(frames) + 0.5) / frames
         scene = _SCENES[self.domain]
-        ground, first, second = _colours(g, scene.contrast)
-        backdrop, first, second = _Backdrop(g, scene, ground), _paint(first), _paint(second)
+        ground, first, second = _draw_colours(g, scene.contrast)
+        backdrop, first, second = _Backdrop(g, scene, ground), _broadcast(first), _broadcast(second)
         drift = g.uniform(-scene.drift, scene.drift, (2, 1)) * (t - 0.5)
         shape, size, turn = SHAPES[g.integers(len(SHAPES))], g.uniform(0.28, 0.36), g.uniform(0, 2 * np.pi)
         place: list[float] = g.uniform(-0.2, 0.2, 2).tolist()
@@ -237,7 +237,7 @@ class VideoWorld(World):
         for k, (dx, dy) in enumerate(drift.T.tolist()):
             picture = backdrop.draw(hw, dx, dy)
             for x, y, scale, angle, opacity, blend in (track[k] for track in tracks):
-                f = _frame(hw, place[0] + dx + x, place[1] + dy + y, size * scale, turn + angle)
+                f = _make_frame(hw, place[0] + dx + x, place[1] + dy + y, size * scale, turn + angle)
                 paint = (1 - blend) * first + blend * second
                 picture += opacity * f.cover(shape(f)) * (paint - picture)
             film[k] += picture

@@ -1,7 +1,7 @@
 """What the four procedural worlds share: domains, class subsets, splits, and a seed per example.
 
-A world has 16 classes. The backbone learns all of them in the clean "web" domain; tasks use the shifted
-"sensor" domain. The first 10 classes are `seen` in adversarial fine-tuning, the last 6 never are.
+A world has 16 classes. The backbone is trained on all of them in the clean "web" domain; tasks use the shifted
+"sensor" domain. Adversarial fine-tuning sees the first 10 classes ("seen") and never the last 6 ("unseen").
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import torch
 
 from rlbench.core import Box, Examples, Label, Modality, Split
 from rlbench.core.seeds import generator
+from rlbench.tasks.batch import stack
 
 Domain = Literal["web", "sensor"]
 Subset = Literal["seen", "unseen", "all"]
@@ -25,12 +26,12 @@ SEEN = 10
 
 @dataclass(frozen=True, kw_only=True)
 class World(ABC):
-    """A procedural world. Train, validation and test examples come from seeds that never meet.
+    """A procedural world. Train, validation and test examples come from disjoint seeds.
 
     Attributes:
-        domain: "web" (broad, cleaner) or "sensor" (shifted; what the tasks use).
+        domain: "web" (broad, cleaner) or "sensor" (shifted; used by the tasks).
         subset: which of the 16 classes.
-        series: which of many independent sets of examples; 0 is the suites' own.
+        series: which of many independent sets of examples; suites use 0.
         version: of the generator; part of every seed and of the fingerprint: raise it on any change of a pixel.
     """
 
@@ -46,9 +47,15 @@ class World(ABC):
 
     @abstractmethod
     def render(self, g: np.random.Generator, label: int, box: Box) -> np.ndarray:
-        """One example of class `label` (0..15): float in [0, 1], shaped like the box.
+        """Renders one example. Lengths are fractions of the picture, so that any box shows the same scene.
 
-        Intensities are quantised to 8 bits. Lengths are fractions of the picture, so that any box shows the same scene.
+        Args:
+            g: the example's random stream.
+            label: of the class, 0 to 15.
+            box: of the encoder.
+
+        Returns:
+            An array shaped like the box, float in [0, 1], quantised to 8 bits.
         """
 
     @property
@@ -72,20 +79,19 @@ class World(ABC):
         return None
 
     def load(self, box: Box, start: int, stop: int, split: Split = "test") -> Examples:
-        """Examples start..stop-1; classes alternate, so that every prefix is balanced."""
-        ids, y = self.ids(start, stop, split), np.arange(start, stop) % len(self.labels)
-        pictures = [self.render(g, label, box) for g, label in self.draws(start, stop, split)]
-        unit = torch.from_numpy(np.stack(pictures).astype(np.float32)) if pictures else torch.empty(0, *box.shape)
-        return Examples(box.low + (box.high - box.low) * unit, torch.from_numpy(y), ids, ids)
+        """Renders examples start..stop-1; classes alternate, so that every prefix is balanced."""
+        ids, y = self.make_ids(start, stop, split), np.arange(start, stop) % len(self.labels)
+        pictures = [self.render(g, label, box) for g, label in self.draw_examples(start, stop, split)]
+        return Examples(stack(pictures, box), torch.from_numpy(y), ids, ids)
 
-    def ids(self, start: int, stop: int, split: Split) -> tuple[str, ...]:
-        """What the examples' seeds are made of."""
+    def make_ids(self, start: int, stop: int, split: Split) -> tuple[str, ...]:
+        """Makes the ids of examples start..stop-1, from which their seeds are derived."""
         parts = [self.name, self.domain, self.subset, split, *([f"series {self.series}"] if self.series else [])]
         return tuple("/".join([*parts, str(i)]) for i in range(start, stop))
 
-    def draws(self, start: int, stop: int, split: Split) -> Iterator[tuple[np.random.Generator, int]]:
-        """Each example's randomness and label, 0 to 15."""
-        for i, example in zip(range(start, stop), self.ids(start, stop, split), strict=True):
+    def draw_examples(self, start: int, stop: int, split: Split) -> Iterator[tuple[np.random.Generator, int]]:
+        """Gives the random stream and the label, 0 to 15, of each example."""
+        for i, example in zip(range(start, stop), self.make_ids(start, stop, split), strict=True):
             yield generator(self.version, example), self.labels[i % len(self.labels)]
 
     def fingerprint(self) -> str:

@@ -1,1 +1,1 @@
-"""Training: objectives, one loop, recipes."""
+"""Training: objectives, one loop for all of them, recipes, campaigns."""

@@ -21,16 +21,21 @@ def attack_batch(
     step: float,
     momentum: float = 0.0,
 ) -> Tensor:
-    """x' of a batch by PGD (Madry et al., 2018, https://arxiv.org/abs/1706.06083) from a given start.
+    """Finds adversarial examples of a batch by PGD from a given start.
+
+    Madry et al., 2018, https://arxiv.org/abs/1706.06083.
 
     Args:
         x: (B, *shape) in the box.
-        loss: (B, *shape) -> (B,), ascended.
-        ball: Linf.
-        noise: (B, *shape) in [-1, 1]; the start is x + radius noise.
-        steps: number of steps.
-        step: their length, as a share of the radius.
-        momentum: on the sign.
+        loss: (B, *shape) -> (B,), the loss to maximise.
+        ball: the perturbation set, Linf.
+        noise: (B, *shape) in [-1, 1]; the start is x + radius * noise.
+        steps: the number of steps.
+        step: the step size, as a share of the radius.
+        momentum: the momentum of the gradient's sign, in [0, 1].
+
+    Returns:
+        (B, *shape), inside the ball.
     """
     start = project(x + ball.radius * noise, x, ball)
     return ascend(loss, x, ball, start, steps=steps, step=step * ball.radius, momentum=momentum)

@@ -1,19 +1,19 @@
-"""Many runs from one file, side by side: a search for settings, the bundled checkpoints, an experiment of many seeds.
+"""Campaigns: many training runs from one file, in parallel. For a search, the bundled checkpoints, or many seeds.
 
     rlbench campaign baselines/campaigns/tuning.yaml --out runs/tuning
 
-    modalities: [thermal, audio]            # every job is done for each of them
-    rounds: {"0": {seed: 0}, "1": {seed: 1}}   # and for each of these, with these settings
-    set: {validation: 1000}                 # settings of all jobs
+    modalities: [thermal, audio]            # every job runs for each of them
+    rounds: {"0": {seed: 0}, "1": {seed: 1}}   # and for each round, with its settings
+    set: {validation: 1000}                 # the settings of all jobs
     jobs:
       backbone: {method: languagebind}
       fare: {method: fare, set: {init: "@backbone", original: "@backbone"}}
       rlbind: {method: rlbind, stage: 2, set: {init: "@fare", original: "@0/backbone"}}
 
 A job's folder is OUT/ROUND/MODALITY/JOB. "@job" in a setting is the folder of that job in the same round and
-modality, "@round/job" of another round; the job waits for it. `rounds` and `modalities` of a job narrow it down;
-`suite`, of a job or a round, trains on a suite's data; `modalities` of a round replaces the file's. Running again
-continues: finished jobs are kept, interrupted ones go on.
+modality, "@round/job" in another round; the job waits for it. A job's `rounds` and `modalities` limit where it runs.
+`suite`, in a job or a round, trains on a suite's data. A round's `modalities` replace the file's. Running the campaign
+again keeps finished jobs and resumes interrupted ones.
 """
 
 from __future__ import annotations
@@ -73,7 +73,12 @@ class _Campaign:
 
 @dataclass(frozen=True)
 class CampaignRun:
-    """One training run: `name` is ROUND/MODALITY/JOB; `after`: the names that it waits for."""
+    """One training run of a campaign.
+
+    Attributes:
+        name: ROUND/MODALITY/JOB.
+        after: the names of the runs it waits for.
+    """
 
     name: str
     method: str
@@ -84,22 +89,23 @@ class CampaignRun:
     after: frozenset[str]
 
     def arguments(self, out: Path) -> list[str]:
-        """What `rlbench` is called with."""
-        told = ["train", self.method, "--modality", self.modality, "--out", str(out / self.name), "--quiet"]
+        """Returns the arguments of the command `rlbench` for this run."""
+        words = ["train", self.method, "--modality", self.modality, "--out", str(out / self.name), "--quiet"]
         if self.stage is not None:
-            told += ["--stage", str(self.stage)]
+            words += ["--stage", str(self.stage)]
         if self.suite is not None:
-            told += ["--suite", self.suite]
+            words += ["--suite", self.suite]
         for key, value in self.settings.items():
-            told += ["--set", f"{key}={value if isinstance(value, str) else json.dumps(value)}"]
-        return told
+            words += ["--set", f"{key}={value if isinstance(value, str) else json.dumps(value)}"]
+        return words
 
 
 def read_campaign(path: Path, out: Path) -> list[CampaignRun]:
-    """The runs of a campaign's file, in its order, rounds first.
+    """Reads a campaign's file into its runs, in the file's order, round by round.
 
     Raises:
-        FieldError: the file can't be read, or a key, value or job's name is wrong. UnknownName: a method or modality.
+        FieldError: The file can't be read, or a key, a value or a name of a job is wrong.
+        UnknownName: There is no such method or modality.
     """
     whole = read(path, "campaign", FieldError)
     file, parts = whole.make(_Campaign), whole.items()
@@ -121,26 +127,26 @@ def read_campaign(path: Path, out: Path) -> list[CampaignRun]:
 
 
 def _name(part: Part) -> str:
-    """The name of a round or job, which becomes a folder's."""
+    """Returns the name of a round or job, which is also its folder's name."""
     if not re.fullmatch(r"\w[\w.-]{0,99}", part.key):
         part.fail("a name must be letters, digits, '.', '_' and '-'")
     return part.key
 
 
 def _round(part: Part) -> _Round:
-    """Null, or a mapping of settings, `modalities` and `suite`."""
+    """Reads a round: null, or a mapping of settings, `modalities` and `suite`."""
     parts = {} if part.value() is None else part.items()
     settings = {key: parts.pop(key).value() for key in list(parts) if key not in ("modalities", "suite")}
     return part.make(_Round, parts, set=settings)
 
 
 def _check_order(tasks: Sequence[CampaignRun], jobs: Part) -> None:
-    """Every run starts from runs of the file, and none waits for itself."""
+    """Checks that every run starts from runs of the file, and that none waits for itself."""
     known = {task.name for task in tasks}
     for task in tasks:
         load_recipe(task.method, task.stage, modality=task.modality, overrides=task.settings)
         if task.after - known:
-            jobs.fail(f"{task.name} starts from {quote(min(task.after - known))}, which is no job of it")
+            jobs.fail(f"{task.name} starts from {quote(min(task.after - known))}, which is not a job of this file")
     try:
         TopologicalSorter({task.name: task.after for task in tasks}).prepare()
     except CycleError as error:
@@ -172,11 +178,17 @@ def _task(
 def run_campaign(
     tasks: Sequence[CampaignRun], out: Path, *, workers: int | None = None, report: Callable[[str, int, int], None]
 ) -> None:
-    """Trains what is not trained yet, in processes of one thread; `report` gets a name, how many are done, of how many.
+    """Trains the runs that are not finished yet, each in a process with one thread.
+
+    Args:
+        tasks: the runs.
+        out: the campaign's folder.
+        workers: how many runs at a time; None: one per CPU core.
+        report: called after each run with its name, the number of finished runs, and the number of all runs.
 
     Raises:
-        RLBenchError: a run failed; the others that do not wait for it are finished first. Another campaign runs in the
-            folder, or it can't be written.
+        RLBenchError: A run failed (runs that do not depend on it are finished first), another campaign uses the folder,
+            or the folder can't be written.
     """
     with ExitStack() as stack:
         with writing(out):
@@ -189,7 +201,11 @@ def run_campaign(
 
 
 def is_finished(task: CampaignRun, out: Path) -> bool:
-    """Whether the run is there. Raises: RLBenchError where the folder holds another run, or its start has changed."""
+    """Whether the run is finished.
+
+    Raises:
+        RLBenchError: The folder holds another run, or the model that the run starts from has changed.
+    """
     if not (out / task.name / "card.yaml").is_file():
         return False
     suite = None if task.suite is None else load_suite(task.suite)
@@ -209,7 +225,7 @@ def _run(tasks: Sequence[CampaignRun], out: Path, workers: int, report: Callable
                 left.remove(task)
                 running[pool.submit(_train, task, out)] = task
             if not running:
-                break  # the rest waits for what failed
+                break  # all remaining runs depend on a failed one
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 task, error = running.pop(future), future.exception()
                 if error is None:
@@ -224,18 +240,22 @@ def _run(tasks: Sequence[CampaignRun], out: Path, workers: int, report: Callable
 def _train(task: CampaignRun, out: Path) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     arguments = [*command("from rlbench.cli import main; main(prog_name='rlbench')"), *task.arguments(out)]
-    made = subprocess.Popen(arguments, env=environment, stdin=PIPE, stdout=DEVNULL, stderr=PIPE, text=True)
-    with made:  # its stdin stays open, so that it ends with this process
-        assert made.stderr is not None
-        said = made.stderr.read().strip().splitlines()
-    if made.returncode < 0:
-        raise RLBenchError(f"it was killed by signal {-made.returncode}")
-    if made.returncode:
-        raise RLBenchError((said or ["no word"])[-1].removeprefix("rlbench: "))
+    process = subprocess.Popen(arguments, env=environment, stdin=PIPE, stdout=DEVNULL, stderr=PIPE, text=True)
+    with process:  # its stdin stays open until this process ends, and then it ends too
+        assert process.stderr is not None
+        lines = process.stderr.read().strip().splitlines()
+    if process.returncode < 0:
+        raise RLBenchError(f"it was killed by signal {-process.returncode}")
+    if process.returncode:
+        raise RLBenchError((lines or ["it failed without a message"])[-1].removeprefix("rlbench: "))
 
 
 def tabulate(tasks: Sequence[CampaignRun], out: Path, *, columns: Sequence[str] = ("clean", "robust", "unseen")) -> str:
-    """A markdown table of the finished runs: settings, validation in %, passes since the backbone, what they saw."""
+    """Renders the finished runs as a markdown table.
+
+    The columns are the settings, the validation accuracies in %, the forward (f) and backward (b) passes since the
+    backbone in thousands, and what the training saw of unseen classes.
+    """
     rows = []
     for task in tasks:
         if not (out / task.name / "card.yaml").is_file():
@@ -243,12 +263,12 @@ def tabulate(tasks: Sequence[CampaignRun], out: Path, *, columns: Sequence[str] 
         trained = resolve(str(out / task.name)).weights[task.modality].trained
         shares = {name: trained["validation"].get(name) for name in columns}
         passes = trained.get("since") or trained.get("passes") or {"forwards": 0, "backwards": 0}
-        told = [f"{key}={value}" for key, value in task.settings.items() if key not in _TOLD]
-        row: dict[str, object] = {"run": task.name, "method": task.method, "settings": ", ".join(told) or "-"}
+        settings = [f"{key}={value}" for key, value in task.settings.items() if key not in _COMMON]
+        row: dict[str, object] = {"run": task.name, "method": task.method, "settings": ", ".join(settings) or "-"}
         row |= {name: "-" if share is None else f"{100 * share:.1f}" for name, share in shares.items()}
         row["passes"] = f"{passes['forwards'] / 1000:.0f}k f, {passes['backwards'] / 1000:.0f}k b"
         rows.append({**row, "sees": ", ".join(trained.get("sees", [])) or "-"})
     return str(pd.DataFrame(rows).to_markdown(index=False, disable_numparse=True))
 
 
-_TOLD = ("init", "original", "validation", "validate")  # the same for all trials of a method
+_COMMON = ("init", "original", "validation", "validate")  # the same in all trials of a method

@@ -1,4 +1,4 @@
-"""The curves of a run as a PNG: the loss, and the validation's accuracies."""
+"""The training curves of a run as a PNG: the loss and the validation accuracies."""
 
 from __future__ import annotations
 
@@ -13,7 +13,13 @@ NAMES = {"clean": "clean", "robust": "robust (PGD-10)", "unseen": "unseen classe
 
 
 def draw_curves(metrics: Path, png: Path, *, title: str) -> None:
-    """Draws metrics.jsonl: one row of axes a modality, the loss by step beside the validation's accuracies in %."""
+    """Plots metrics.jsonl: a row per modality with the loss and the validation accuracies by step.
+
+    Args:
+        metrics: the metrics.jsonl of a run.
+        png: the file to write.
+        title: the title of the figure.
+    """
     steps = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
     modalities = sorted({step["modality"] for step in steps})
     figure = Figure(figsize=(9, 3 * len(modalities)), layout="constrained")

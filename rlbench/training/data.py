@@ -1,7 +1,7 @@
-"""What a run learns from: the batch of every step, the anchors and captions of its classes.
+"""Training data: the batch of every step, and the anchors and captions of the classes.
 
-A batch depends on the recipe's seed and the step alone: a process of several takes its rows of it, and a resumed run
-goes on where it was.
+A batch depends only on the recipe's seed and the step, so that a resumed run sees the same batches, and each of several
+processes takes its own rows of them.
 """
 
 from __future__ import annotations
@@ -22,15 +22,19 @@ from rlbench.training.recipe import Recipe
 
 
 def make_generator(*parts: object) -> torch.Generator:
-    """A torch generator that depends on the text of `parts` alone."""
+    """Makes a torch generator whose seed is a hash of the text of `parts`."""
     return torch.Generator().manual_seed(int(generator(*parts).integers(2**62)))
 
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """Some rows of a batch: x (B, *shape) as its pool gives it, y (B,) int64.
+    """The rows of a batch that pass through the tower at once.
 
-    noise: (B, *shape) in [-1, 1], the adversary's start. template: (B,) in [0, 1), which caption.
+    Attributes:
+        x: (B, *shape), as `TrainSet.take` returns it.
+        y: (B,) int64 labels.
+        noise: (B, *shape) in [-1, 1], the start of the adversary.
+        template: (B,) in [0, 1), which chooses the template of the caption.
     """
 
     x: Tensor
@@ -41,10 +45,14 @@ class MicroBatch:
 
 @dataclass(frozen=True)
 class _Draws:
-    """What is drawn for a whole batch, row by row, before any example is read.
+    """The random draws of a whole batch, made before any example is read.
 
-    rows: (B,) which examples. shift: (B, 2), the same for all. mirrored: (B,) bool. noise, template: see MicroBatch.
-    crop: (B, 4) in [0, 1).
+    Attributes:
+        rows: (B,) indices of the examples.
+        shift: (B, 2) in pixels, down and across; the same for all rows.
+        mirrored: (B,) bool.
+        noise, template: see MicroBatch.
+        crop: (B, 4) in [0, 1), see `choose_crop`.
     """
 
     rows: Tensor
@@ -55,19 +63,24 @@ class _Draws:
     crop: Tensor
 
     def share(self, k: int, of: int) -> _Draws:
-        """The k-th of equal parts."""
+        """Returns the k-th of `of` equal parts."""
         size = len(self.rows) // of
         return replace(self, **{name: value[k * size : (k + 1) * size] for name, value in vars(self).items()})
 
 
 @dataclass(frozen=True)
 class Batches(Dataset[list[MicroBatch]]):
-    """The batches of one process, by step: as many parts as the recipe accumulates.
+    """The batches of one process, by step; each is a list of `recipe.accumulate` micro-batches.
 
-    `share`: which process of how many; it reads its own rows alone. `name`: of the pool, part of its random draws.
+    Attributes:
+        data: the examples.
+        size: the rows of a batch, over all processes.
+        share: the index of this process and the number of processes; a process reads only its own rows.
+        name: the name of the stream, which seeds its random draws.
+        order: a cache of the current epoch's order.
     """
 
-    pool: TrainSet
+    data: TrainSet
     recipe: Recipe
     modality: Modality
     size: int
@@ -77,25 +90,29 @@ class Batches(Dataset[list[MicroBatch]]):
 
     @property
     def steps_per_epoch(self) -> int:
-        return max(1, self.pool.epoch // self.size)
+        return max(1, self.data.epoch // self.size)
 
     def rows(self, step: int) -> Tensor:
-        """The examples of a step: one epoch in random order, a small split several times over; the rest is left out."""
+        """Returns the indices of a step's examples.
+
+        An epoch takes the examples in random order, those of a small split several times; an incomplete last batch is
+        left out.
+        """
         epoch, at = divmod(step, self.steps_per_epoch)
         if epoch not in self.order:
             self.order.clear()
-            g, n = make_generator(self.recipe.seed, self.name, "order", epoch), self.pool.size
-            length = max(self.pool.epoch, self.size)
+            g, n = make_generator(self.recipe.seed, self.name, "order", epoch), self.data.size
+            length = max(self.data.epoch, self.size)
             rounds = range(-(-length // n))
             self.order[epoch] = torch.cat([torch.randperm(n, generator=g) for _ in rounds])[:length]
         return self.order[epoch][at * self.size : (at + 1) * self.size]
 
     def __getitem__(self, step: int) -> list[MicroBatch]:
-        draws, (process, processes), parts = self.draws(step), self.share, self.recipe.accumulate
-        return [self.read_part(draws.share(j * processes + process, parts * processes)) for j in range(parts)]
+        draws, (process, processes), parts = self.draw(step), self.share, self.recipe.accumulate
+        return [self.read_rows(draws.share(j * processes + process, parts * processes)) for j in range(parts)]
 
-    def draws(self, step: int) -> _Draws:
-        """All that is random about a step."""
+    def draw(self, step: int) -> _Draws:
+        """Makes all random draws of a step."""
         recipe, rows, g = self.recipe, self.rows(step), make_generator(self.recipe.seed, self.name, "step", step)
         n, shift = len(rows), torch.zeros(2, dtype=torch.int64)
         if recipe.roll:
@@ -104,15 +121,15 @@ class Batches(Dataset[list[MicroBatch]]):
             rows=rows,
             shift=shift.expand(n, 2),
             mirrored=torch.rand(n, generator=g) < 0.5 if recipe.flip else torch.zeros(n, dtype=torch.bool),
-            noise=2 * torch.rand((n, *self.pool.box.shape), generator=g) - 1,
+            noise=2 * torch.rand((n, *self.data.box.shape), generator=g) - 1,
             template=torch.rand(n, generator=g),
             crop=torch.rand((n, 4), generator=g),
         )
 
-    def read_part(self, draws: _Draws) -> MicroBatch:
-        """Reads some rows: a crop where the recipe has one, shifted (audio: in time alone), and mirrored."""
+    def read_rows(self, draws: _Draws) -> MicroBatch:
+        """Reads rows and augments them: cropped if the recipe says so, shifted (audio: only in time), and mirrored."""
         share = self.recipe.crop
-        x, y = self.pool.take_crops(draws.rows, share, draws.crop) if share else self.pool.take(draws.rows)
+        x, y = self.data.take_crops(draws.rows, share, draws.crop) if share else self.data.take(draws.rows)
         down, across = draws.shift[0].tolist()
         x = x.roll((0 if self.modality == "audio" else down, across), (-2, -1))
         x = torch.where(draws.mirrored.view(-1, *[1] * (x.dim() - 1)), x.flip(-1), x)
@@ -120,26 +137,26 @@ class Batches(Dataset[list[MicroBatch]]):
 
 
 def choose_task(recipe: Recipe, modality: Modality, suite: Suite | None) -> Task:
-    """The suite's task, or the modality's world in the recipe's domain."""
+    """Returns the suite's task, or the modality's world in the recipe's domain."""
     if suite is not None:
         return suite.task
     return cast(Task, registry.make("task", f"{modality}-world", {"domain": recipe.domain, "subset": recipe.subset}))
 
 
 def make_replay_task(modality: Modality) -> Task:
-    """What unlabelled examples are replayed from: the clean domain of the modality's world, all its classes."""
+    """Makes the task of replayed, unlabelled examples: the clean domain of the modality's world, all its classes."""
     return cast(Task, registry.make("task", f"{modality}-world", {"domain": "web", "subset": "all"}))
 
 
 def make_validation_task(modality: Modality, suite: Suite | None, subset: str = "seen") -> Task | None:
-    """What a run is measured on while it trains: the sensor domain, or the suite's own validation split if any."""
+    """Makes the task of validation: the sensor domain, or the suite's own validation split if it has one."""
     if suite is None:
         return cast(Task, registry.make("task", f"{modality}-world", {"subset": subset}))
     return suite.task if subset == "seen" and suite.task.size("val") else None
 
 
 def list_classes(recipe: Recipe, task: Task) -> tuple[Label, ...]:
-    """The classes that the loss compares with; the task's own come first, so that labels stay."""
+    """Lists the classes that the loss compares with; the task's own come first, so that labels stay valid."""
     if recipe.prompts == "all" and hasattr(task, "world_classes"):
         rest = [label for label in task.world_classes if label not in task.classes]
         return (*task.classes, *rest)
@@ -147,12 +164,12 @@ def list_classes(recipe: Recipe, task: Task) -> tuple[Label, ...]:
 
 
 def embed_anchors(encoder: Encoder, classes: tuple[Label, ...], task: Task, modality: Modality) -> Tensor:
-    """(C, D) unit anchors of the prompt ensembles."""
+    """Embeds the prompt ensembles of C classes as unit anchors (C, D)."""
     return zero_shot(encoder, modality, classes, task.templates).anchors
 
 
 def embed_captions(encoder: Encoder, task: Task) -> Tensor:
-    """(C, P, D): the embedding of every class in every template."""
+    """Embeds every class in every template: (C, P, D)."""
     with torch.no_grad():
         texts = [prompts(label.name, task.templates, label.phrase) for label in task.classes]
         return torch.stack([embed_text(encoder, some) for some in texts])

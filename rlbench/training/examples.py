@@ -1,4 +1,4 @@
-"""The examples that a run learns from: held in memory, or read when they are needed; whole pictures for crops."""
+"""The examples of a train split, in memory or read on demand, and random crops of whole pictures."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from rlbench.core import Box, Split, Task
 from rlbench.core.errors import DataError
 
 CHUNK = 512
-PASSES = 16  # over a small split, at most, in an epoch
-LIMIT = 2 << 30  # bytes that are held in memory; examples of more are read when they are needed
-EIGHT_BITS = ("intensity", "log-mel")  # units of which 255 levels are enough
+PASSES = 16  # an epoch repeats a small split at most this often
+LIMIT = 2 << 30  # bytes; larger splits are read on demand
+EIGHT_BITS = ("intensity", "log-mel")  # the units for which 255 levels are enough
 
 
 @runtime_checkable
 class Pictures(Protocol):
-    """What a task may have besides: whole pictures, which random crops are taken from."""
+    """A task that also gives whole pictures, from which random crops are taken."""
 
     def picture(self, i: int, channels: int, split: Split = "train") -> tuple[np.ndarray, int]:
-        """(C, H, W) uint8 in its own size, and its class."""
+        """Returns example i as (C, H, W) uint8 in its original size, and its label."""
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,11 @@ class TrainSet:
     """Examples of a task's train split.
 
     Attributes:
-        size, epoch: how many there are, and how many an epoch has.
-        x, y: (N, *box.shape) and (N,) int64 where they are held in memory. x is uint8, 255 levels of the box, or
-            float32 of a box whose unit needs more.
+        size: the number of examples.
+        epoch: the number of examples in an epoch.
+        x: (N, *box.shape) if the examples are in memory, else None. uint8, which stands for 255 steps from box.low to
+            box.high, or float32 for units that need more.
+        y: (N,) int64 if the examples are in memory, else None.
     """
 
     task: Task
@@ -47,21 +49,23 @@ class TrainSet:
     y: Tensor | None = None
 
     def dequantise(self, x: Tensor) -> Tensor:
-        """What `take` gives -> float32 in the box."""
+        """Turns what `take` returns into float32 in the box."""
         return self.box.low + (self.box.high - self.box.low) * (x.float() / 255) if x.dtype == torch.uint8 else x
 
     def take(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Examples of some rows: x (B, *box.shape), y (B,)."""
+        """Returns x (B, *box.shape), y (B,) of the examples with these indices."""
         if self.x is not None and self.y is not None:
             return self.x[rows], self.y[rows]
         found = [self.task.load(self.box, i, i + 1, "train") for i in rows.tolist()]
         return _quantise(torch.cat([one.x for one in found]), self.box), torch.cat([one.y for one in found])
 
     def take_crops(self, rows: Tensor, share: float, draws: Tensor) -> tuple[Tensor, Tensor]:
-        """`take`, of random parts of whole pictures where the task has them, and else of the box's pixels.
+        """Like `take`, but random crops: of whole pictures if the task has them, else of examples in the box's size.
 
         Args:
-            rows: (B,). share: the least share of the area. draws: (B, 4) in [0, 1), see `part`.
+            rows: (B,) indices.
+            share: the smallest share of the area that a crop may have, in (0, 1].
+            draws: (B, 4) in [0, 1), see `choose_crop`.
         """
         found: Sequence[tuple[np.ndarray, int]]
         if isinstance(self.task, Pictures) and len(self.box.shape) == 3:
@@ -75,14 +79,22 @@ class TrainSet:
 
 
 def choose_crop(width: int, height: int, share: float, draws: Sequence[float]) -> tuple[float, float, float, float]:
-    """A random part of a picture: left, top, right, bottom in pixels.
+    """Chooses a random resized crop: Szegedy et al., 2015, https://arxiv.org/abs/1409.4842.
 
-    Its area is uniform in [share, 1] of the picture's, its aspect log-uniform in [3/4, 4/3] as far as it fits in:
-    Szegedy et al., 2015, https://arxiv.org/abs/1409.4842. `draws`: area, aspect, place across, place down, in [0, 1).
+    Its area is uniform in [share, 1] of the picture's, its aspect log-uniform in [3/4, 4/3], as far as it fits in.
+
+    Args:
+        width: of the picture, in pixels.
+        height: of the picture, in pixels.
+        share: the smallest share of the area.
+        draws: area, aspect, horizontal and vertical place, each in [0, 1).
+
+    Returns:
+        left, top, right, bottom, in pixels.
     """
     area = share + (1 - share) * draws[0]
     low, high = max(3 / 4, area * width / height), min(4 / 3, width / (area * height))
-    low, high = min(low, 4 / 3), max(high, 3 / 4)  # no aspect fits in: the nearest one, and a smaller area
+    low, high = min(low, 4 / 3), max(high, 3 / 4)  # no aspect fits in: take the nearest one and a smaller area
     aspect = low * (high / low) ** draws[1]
     w = math.sqrt(area * width * height * aspect)
     w *= min(1.0, width / w, height * aspect / w)
@@ -92,7 +104,7 @@ def choose_crop(width: int, height: int, share: float, draws: Sequence[float]) -
 
 
 def _cut(pixels: np.ndarray, box: Box, share: float, draws: Sequence[float]) -> np.ndarray:
-    """(..., H, W) uint8 -> a random part of it in the box's shape, the same one of all channels and frames."""
+    """Crops (..., H, W) uint8 and resizes it to the box; the crop is the same in all channels and frames."""
     where = choose_crop(pixels.shape[-1], pixels.shape[-2], share, draws)
     size = (box.shape[-1], box.shape[-2])
     planes = pixels.reshape(-1, *pixels.shape[-2:])
@@ -101,28 +113,31 @@ def _cut(pixels: np.ndarray, box: Box, share: float, draws: Sequence[float]) -> 
 
 
 def _quantise(x: Tensor, box: Box) -> Tensor:
-    """What is held of x in the box."""
+    """Turns x in the box into what is stored: uint8, or float32 for units that need it."""
     if box.unit not in EIGHT_BITS:
         return x.float()
     return ((x - box.low) / (box.high - box.low) * 255).round().clamp(0, 255).to(torch.uint8)
 
 
 def count_epoch_examples(size: int | None, examples: int) -> int:
-    """The examples of an epoch, of a split of a fixed size or, without one, of a world: see `Recipe.examples`."""
+    """Returns the length of an epoch; `size` is None for a world, else that of the split: see `Recipe.examples`."""
     return examples if size is None else max(size, min(examples, PASSES * size))
 
 
 def load_train_set(
     task: Task, box: Box, examples: int, *, whole: bool = False, read: Callable[[int, int], None]
 ) -> TrainSet:
-    """The train split: `examples` of a world, or all of a fixed split; rendered or read once if it fits in memory.
+    """Loads a train split into memory, if it fits in.
 
     Args:
-        whole: it is only asked for `crops` of whole pictures, so nothing is held if the task has them.
-        read: told how many of how many are there.
+        task: the source of the examples.
+        box: the space of x.
+        examples: how many examples of a world; of a fixed split, all are used.
+        whole: True if only crops of whole pictures are needed; they are read on demand.
+        read: called with the number of examples read so far, and of all.
 
     Raises:
-        DataError: the split is empty.
+        DataError: The split is empty.
     """
     size = task.size("train")
     n = examples if size is None else size

@@ -1,4 +1,7 @@
-"""A run's folder: recipe.yaml first, metrics and weights on the way, card.yaml last; then its path is a model name."""
+"""The folder of a training run, whose path is a model name once the run is finished.
+
+recipe.yaml is written first, then metrics.jsonl, weights and states, and card.yaml last.
+"""
 
 from __future__ import annotations
 
@@ -29,12 +32,14 @@ SUMMARY = "Trained by rlbench train {method}."
 
 @dataclass(frozen=True)
 class RunFolder:
-    """The folder of a run of `method`, which one process at a time may write.
+    """The folder of a training run; one process at a time writes it.
 
     Attributes:
+        path: the folder.
+        method: the name of the training method.
         recipes: by modality.
-        data: what it is trained on, in words.
-        checksums: of what the run is made of besides its recipe (see `prepare.checksums`).
+        data: a description of the training data.
+        checksums: of the data and of the models that the run starts from (see `compute_checksums`).
     """
 
     path: Path
@@ -48,26 +53,27 @@ class RunFolder:
         return next(iter(self.recipes.values())).backbone
 
     def _recipe_text(self) -> str:
-        # the method's name comes along, since its recipes may be another's
+        # the method's name too, since a recipe may extend another method's
         own = {modality: asdict(recipe) for modality, recipe in self.recipes.items()}
         text = {"method": self.method, "data": self.data, "recipes": own, "checksums": dict(self.checksums)}
         return yaml.safe_dump(text, sort_keys=False)
 
     def check(self) -> Literal["new", "unfinished", "finished"]:
-        """How far this very run is in the folder, wherever it was killed.
+        """Tells whether the folder holds this run, and whether it is finished.
 
         Raises:
-            RLBenchError: the folder holds another run or something else, or the data or a start changed meanwhile.
+            RLBenchError: The folder holds another run or other files, or the data or a model that the run starts from
+                has changed since it began.
         """
         if not os.path.lexists(self.path):
             return "new"
-        kept, own = self._read_recipe(), yaml.safe_load(self._recipe_text())
-        if kept is None:
+        found, own = self._read_recipe(), yaml.safe_load(self._recipe_text())
+        if found is None:
             return "new"
         finished = (self.path / "card.yaml").exists()
         what = "exists: a finished run" if finished else "holds an unfinished run"
-        sums, now = kept.pop("checksums", None), own.pop("checksums")
-        if kept != own or not isinstance(sums, dict):
+        sums, now = found.pop("checksums", None), own.pop("checksums")
+        if found != own or not isinstance(sums, dict):
             raise RLBenchError(f"{self.path} {what} of another recipe; name another folder with --out")
         if changed := [name for name, value in now.items() if value != sums.get(name)]:
             since = f"but {' and '.join(changed)} changed since it began"
@@ -75,7 +81,11 @@ class RunFolder:
         return "finished" if finished else "unfinished"
 
     def _read_recipe(self) -> dict[str, Any] | None:
-        """What recipe.yaml says; None in a folder that holds nothing yet. Raises: RLBenchError for anything else."""
+        """Reads recipe.yaml; None if the folder is empty.
+
+        Raises:
+            RLBenchError: The folder holds other files.
+        """
         try:
             return dict(yaml.safe_load((self.path / "recipe.yaml").read_text(encoding="utf-8")))
         except FileNotFoundError:
@@ -87,9 +97,10 @@ class RunFolder:
 
     @contextmanager
     def claim(self) -> Iterator[None]:
-        """Holds the folder, which is made where it is missing; a folder that got nothing is removed at the end.
+        """Creates the folder if it is missing, and locks it; a folder that stays empty is removed at the end.
 
-        Raises: RLBenchError where another process holds it, or it can't be written.
+        Raises:
+            RLBenchError: Another process has locked it, or it can't be written.
         """
         with ExitStack() as stack, writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
@@ -109,23 +120,23 @@ class RunFolder:
                         self.path.rmdir()  # only where it is empty
 
     def create(self) -> None:
-        """Writes what is there from the beginning."""
+        """Writes recipe.yaml and makes the folder of the best weights."""
         with writing(self.path):
             place(self.path / "recipe.yaml", self._recipe_text().encode())
             (self.path / "best").mkdir(exist_ok=True)
 
     def state_path(self, modalities: Mapping[Modality, object]) -> Path:
-        """Where the state of modalities that are trained together is kept."""
+        """Returns the path of the state of modalities that are trained together."""
         return self.path / f"state-{'-'.join(modalities)}.pt"
 
     def log(self, step: Step) -> None:
-        """A line of metrics.jsonl."""
+        """Appends a line to metrics.jsonl."""
         path = self.path / "metrics.jsonl"
         with writing(path), path.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(asdict(step)) + "\n")
 
     def drop_steps(self, modality: Modality, after: int) -> None:
-        """Takes back the lines of a modality's steps after that one: they will be made again."""
+        """Removes a modality's lines after that step from metrics.jsonl; these steps will run again."""
         path = self.path / "metrics.jsonl"
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
         kept = [line for line in lines if not _is_later(line, modality, after)]
@@ -133,7 +144,7 @@ class RunFolder:
             place(path, "".join(f"{line}\n" for line in kept).encode())
 
     def save_weights(self, encoder: Trainable, modality: Modality, *, best: bool = False) -> dict[str, Any]:
-        """Saves a tower; returns what a card says of the file."""
+        """Saves a tower and returns the card's entry of the file."""
         path = self._weights(modality, best=best)
         with writing(path), placing(path) as temporary:
             encoder.save(modality, temporary)
@@ -141,7 +152,7 @@ class RunFolder:
         return {"file": path.name, "sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
 
     def has_best(self, modality: Modality, entry: Mapping[str, Any]) -> bool:
-        """Whether the best weights are those of a card's entry; a kill may have left newer ones."""
+        """Whether the saved best weights are those of a card's entry; after a kill, they may be newer."""
         path = self._weights(modality, best=True)
         return path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == entry.get("sha256")
 
@@ -149,7 +160,7 @@ class RunFolder:
         return self.path / ("best" if best else "") / f"{self.backbone}-{modality}.safetensors"
 
     def finish(self, last: Mapping[Modality, Any], best: Mapping[Modality, Any]) -> None:
-        """Draws the curves and writes the cards, its own last; then what was needed to go on is removed."""
+        """Plots the curves, writes the cards, card.yaml of the run last, and removes the states."""
         title = f"{self.method}: {self.data}"
         with writing(self.path):
             with placing(self.path / "curves.png") as temporary:
@@ -159,7 +170,7 @@ class RunFolder:
         self.remove_states()
 
     def remove_states(self) -> None:
-        """Removes what a finished run needs no more."""
+        """Removes the states, which a finished run no longer needs."""
         for state in self.path.glob("state-*"):
             state.unlink(missing_ok=True)
 
@@ -176,16 +187,27 @@ def _is_later(line: str, modality: Modality, after: int) -> bool:
         step = json.loads(line)
         return bool(step["modality"] == modality and step["step"] > after)
     except (ValueError, TypeError, KeyError):
-        return True  # the run was killed while it wrote the line
+        return True  # an incomplete line: the run was killed while it wrote it
 
 
 def _is_temporary(path: Path) -> bool:
-    """Whether a file is there only while a run begins."""
+    """Whether a file exists only while a run is being written."""
     return path.name == LOCK or path.name.startswith(TEMPORARY)
 
 
 def describe_training(run: Run, step: int, val: Mapping[str, float], seconds: float, processes: int) -> dict[str, Any]:
-    """What a card says of how weights were trained; passes are per run and, in `since`, from the backbone on."""
+    """Describes for a card how weights were trained.
+
+    Args:
+        run: the run.
+        step: the number of steps.
+        val: the validation accuracies by name, in [0, 1].
+        seconds: the training time.
+        processes: the number of processes.
+
+    Returns:
+        Fields of the card; `passes` counts the run's own passes, and `since` all passes since the backbone.
+    """
     recipe = run.recipe
     own = [n * step * recipe.batch for n in recipe.passes()]
     before = {} if recipe.init == RANDOM else dict(resolve(recipe.init).weights[run.modality].trained)
@@ -212,7 +234,7 @@ PASSES = ("forwards", "backwards")
 
 
 def _list_seen(run: Run) -> list[str]:
-    """What a fine-tuning sees of classes that its labels do not name."""
+    """Lists what a fine-tuning sees of unseen classes, those without labels."""
     if run.recipe.init == RANDOM:
         return []
     names = ["names of unseen classes"] if run.recipe.prompts == "all" else []

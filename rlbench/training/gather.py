@@ -1,4 +1,4 @@
-"""The rows of all processes of a distributed run, for losses that compare the rows of a batch."""
+"""Gathering of the rows of all processes, for losses that compare the rows of a batch."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        """Every process's loss has the rows in it, so their gradients add up."""
+        """Sums the gradients of all processes, since the rows enter every process's loss."""
         total = gradients[0].clone()
         distributed.all_reduce(total)
         return total.chunk(distributed.get_world_size())[distributed.get_rank()]
 
 
 def all_gather(rows: Tensor) -> Tensor:
-    """(B, ...) of each of P processes -> (P B, ...) in their order; gradients flow back to each."""
+    """Concatenates rows (B, ...) of P processes into (P B, ...), in their order; differentiable."""
     every: Tensor = _Gather.apply(rows)  # type: ignore[no-untyped-call]
     return every

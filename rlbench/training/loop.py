@@ -1,7 +1,7 @@
-"""One loop for every method: batches, an adversary that raises the method's own loss, an optimiser.
+"""The training loop of all methods: batches, an adversary that raises the method's own loss, an optimiser.
 
-A step depends on the weights, the recipe and its number alone, so that a run that was killed ends where an undisturbed
-one does, and several processes compute what one does.
+A step depends only on the weights, the recipe and the number of the step. So a run that is killed and resumed ends with
+the same weights as an undisturbed one, and several processes compute what one does.
 """
 
 from __future__ import annotations
@@ -37,9 +37,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Step:
-    """What a run reports: the finished step of how many, the loss, and where it was measured the validation's shares.
+    """A progress report of a run.
 
-    Before the first step: how many examples of how many are there (`what` is "example"), without a loss.
+    Attributes:
+        modality: the modality in training.
+        step: the number of finished steps or of loaded examples.
+        steps: the number of all steps or examples.
+        loss: the loss of the step; None for examples.
+        val: the validation accuracies by name, in [0, 1], after steps with a validation.
+        what: "example" while examples are loaded, before the first step.
     """
 
     modality: Modality
@@ -52,7 +58,18 @@ class Step:
 
 @dataclass(frozen=True)
 class Stream:
-    """A kind of a batch's rows: their examples, their loss, and its weight; anchors (C, D), captions (C, P, D)."""
+    """One kind of the rows of a batch: labelled or replayed.
+
+    Attributes:
+        data: the examples.
+        size: the rows of a batch, over all processes.
+        objective: the loss of these rows.
+        weight: the weight of that loss.
+        classes: the C classes that the loss compares with.
+        anchors: (C, D) unit rows.
+        captions: (K, P, D) unit rows, the embedding of each of the task's K classes in each of its P templates.
+        name: seeds the random draws.
+    """
 
     data: TrainSet
     size: int
@@ -66,7 +83,7 @@ class Stream:
 
 @dataclass(frozen=True)
 class Run:
-    """Everything that one modality's training holds; `streams` are the kinds of rows of a batch."""
+    """The training of one modality; `streams` are the kinds of rows of a batch, labelled ones first."""
 
     recipe: Recipe
     modality: Modality
@@ -89,7 +106,13 @@ class Run:
 
 
 def compute_lr_factor(step: int, steps: int, warmup: float) -> float:
-    """The learning rate's share: linear over the warm-up, then half a cosine to 0."""
+    """Computes the factor of the learning rate: a linear warm-up, then half a cosine to 0.
+
+    Args:
+        step: the step, from 0.
+        steps: the number of steps.
+        warmup: the share of the steps that warm up, in [0, 1].
+    """
     rise = max(1, round(warmup * steps))
     if step < rise:
         return (step + 1) / rise
@@ -97,11 +120,12 @@ def compute_lr_factor(step: int, steps: int, warmup: float) -> float:
 
 
 class Trainer:
-    """A run's tower, optimiser and average; `step(k)` is the k-th step.
+    """Trains a run's tower; `step(k)` is the k-th step.
 
     Args:
-        accelerator: of Hugging Face accelerate: devices, processes, precision.
-        means: the classes' means, shared by the modalities that are trained together.
+        run: what to train.
+        accelerator: devices, processes and precision, by Hugging Face's accelerate.
+        means: the class means, which modalities that are trained together share.
     """
 
     def __init__(self, run: Run, accelerator: Accelerator, means: ClassMeans) -> None:
@@ -118,7 +142,7 @@ class Trainer:
         self.loaders: list[Iterator[list[MicroBatch]]] = []
 
     def start(self, step: int) -> None:
-        """Makes `step` the next one."""
+        """Starts the loaders at a step, which is the next one."""
         share = self.accelerator.process_index, self.accelerator.num_processes
         self.loaders = []
         for s in self.run.streams:
@@ -127,10 +151,10 @@ class Trainer:
             self.loaders.append(iter(DataLoader(data, batch_size=None, sampler=steps, num_workers=workers)))
 
     def step(self, k: int) -> float:
-        """One step of the optimiser; returns the loss of the whole batch.
+        """Does one step of the optimiser; returns the loss of the whole batch.
 
         Raises:
-            RLBenchError: it is not finite.
+            RLBenchError: The loss is not finite.
         """
         recipe = self.run.recipe
         for group in self.optimiser.param_groups:
@@ -152,13 +176,13 @@ class Trainer:
         return value
 
     def loss(self, parts: list[MicroBatch]) -> Tensor:
-        """The mean loss of a part of the batch, over its labelled rows and those that are replayed."""
+        """Returns the mean loss over labelled and replayed rows, a micro-batch of each stream."""
         rows = sum(len(part.y) for part in parts)
         losses = [s.weight * self.losses(s, part).sum() for s, part in zip(self.run.streams, parts, strict=True)]
         return torch.stack(losses).sum() / rows
 
     def losses(self, stream: Stream, part: MicroBatch) -> Tensor:
-        """(B,): the method's loss of some rows; x' is made on the way, by raising that loss."""
+        """Returns the loss (B,) of a stream's rows, at adversarial examples that raise that loss."""
         objective, device = stream.objective, self.accelerator.device
         x, needs = stream.data.dequantise(part.x.to(device)), objective.needs
         batch = self.make_batch(stream, part, x)
@@ -187,7 +211,7 @@ class Trainer:
         return objective.loss(f, self.features(self.model, x_adv), batch)
 
     def make_batch(self, stream: Stream, part: MicroBatch, x: Tensor) -> Batch:
-        """What the loss knows before there is an x': f0, and for each example a caption in a random template."""
+        """Makes what the loss knows besides the features: f0, and a caption of each example in a random template."""
         device = self.accelerator.device
         y, captions = part.y.to(device), stream.captions.to(device)
         template = (part.template.to(device) * captions.shape[1]).long()
@@ -200,24 +224,24 @@ class Trainer:
         )
 
     def features(self, model: nn.Module, x: Tensor) -> Tensor:
-        """The tower's features of x in the recipe's precision, as float32 (B, D)."""
+        """Computes the features of x in the recipe's precision and returns them as float32 (B, D)."""
         with self.accelerator.autocast():
             f: Tensor = model(x)
         return f.float()
 
     def embed_original(self, x: Tensor) -> Tensor:
-        """The frozen original's features of x, (B, D)."""
-        assert self.run.original is not None, "a recipe whose objective needs it has an original"
+        """Computes the frozen original's features of x, (B, D)."""
+        assert self.run.original is not None, "a recipe whose objective needs the original has one"
         with torch.no_grad():
             return self.features(self.run.original.tower(self.run.modality), x)
 
     def gather(self, rows: Tensor) -> Tensor:
-        """The rows of all processes, in their order; gradients flow back."""
+        """Gathers the rows of all processes, in their order; differentiable."""
         return rows if self.accelerator.num_processes == 1 else all_gather(rows)
 
     @contextmanager
     def result_weights(self) -> Iterator[None]:
-        """The tower as it is measured and saved: with its average's weights, if there is one, and without adapters."""
+        """In the block, the tower has the weights to measure and save: averaged, if the recipe says so, and merged."""
         own = {name: value.clone() for name, value in self.tower.state_dict().items()} if self.average else {}
         if self.average is not None:
             self.tower.load_state_dict(self.average.module.state_dict())
@@ -229,7 +253,7 @@ class Trainer:
                 self.tower.load_state_dict(own)
 
     def state(self) -> dict[str, Any]:
-        """All that the next step depends on."""
+        """Returns all that the next step depends on."""
         return {
             "tower": self.tower.state_dict(),
             "optimiser": self.optimiser.state_dict(),
@@ -238,7 +262,7 @@ class Trainer:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Takes over `state()`."""
+        """Restores what `state()` returned."""
         self.tower.load_state_dict(state["tower"])
         self.optimiser.load_state_dict(state["optimiser"])
         if self.average is not None:

@@ -1,4 +1,4 @@
-"""Low-rank updates of a tower's attention, in place of tuning all of it; of a video tower, over time alone.
+"""Low-rank updates (LoRA) of a tower's attention, instead of training the whole tower; of video, only over time.
 
 LoRA: Hu et al., 2021, https://arxiv.org/abs/2106.09685, by the library peft. LanguageBind: Zhu et al., 2023,
 https://arxiv.org/abs/2310.01852.
@@ -16,15 +16,21 @@ from torch import nn
 from rlbench.core.errors import FieldError
 
 ATTENTION = ("q_proj", "k_proj", "v_proj", "out_proj", "qkv", "out")  # names of CLIP's and of the mini towers' layers
-TEMPORAL = "temporal_attn"  # where a tower has it, the published updates are there and nowhere else
-ALPHA = 16  # LanguageBind's at every rank, so that updates are scaled by 16 / rank
+TEMPORAL = "temporal_attn"  # if a tower has these layers, LanguageBind updates only them
+ALPHA = 16  # LanguageBind's at every rank; updates are scaled by ALPHA / rank
 
 
 def inject(tower: nn.Module, rank: int, *, seed: int, name: str) -> None:
-    """Gives the attention's linear layers updates of a rank, drawn from `seed`; they alone are trained.
+    """Adds trainable low-rank updates to the attention's linear layers; all other weights are frozen.
+
+    Args:
+        tower: changed in place.
+        rank: the rank of the updates.
+        seed: of the updates' random start.
+        name: the backbone, for the error message.
 
     Raises:
-        FieldError: the tower, of backbone `name`, has no such layers.
+        FieldError: The tower has no such layers.
     """
     from peft import LoraConfig, inject_adapter_in_model
 
@@ -41,7 +47,7 @@ def inject(tower: nn.Module, rank: int, *, seed: int, name: str) -> None:
 
 @contextmanager
 def merge(tower: nn.Module) -> Iterator[None]:
-    """The tower as it was before `inject`, with the updates added to its weights; afterwards exactly as it is now."""
+    """Within the block, the tower is as before `inject`, with the updates added to its weights; then it is restored."""
     from peft.tuners.lora import Linear
 
     layers = [

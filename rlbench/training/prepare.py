@@ -1,4 +1,4 @@
-"""Loads and renders what a run needs."""
+"""Preparation of a run: loads its models and examples, and checks what can be checked before."""
 
 from __future__ import annotations
 
@@ -18,18 +18,27 @@ from rlbench.training.recipe import RANDOM, Recipe
 from rlbench.training.types import Trainable
 
 OnRead = Callable[[int, int], None]
-STAGE1 = "rlbind-stage1:"  # what the recipes of a second stage start from
+STAGE1 = "rlbind-stage1:"  # the models that recipes of a second stage start from
 
 
 def prepare(
     recipe: Recipe, modality: Modality, suite: Suite | None = None, read: OnRead = lambda done, of: None
 ) -> Run:
-    """The run of a recipe; `read` is told how many examples of how many are there.
+    """Loads the models and examples of a run.
+
+    Args:
+        recipe: the recipe.
+        modality: what to train.
+        suite: train on its train split; None: on the modality's procedural world.
+        read: called with the number of examples read so far, and of all.
 
     Raises:
-        ModalityError: the backbone lacks it. UnknownName, CheckpointError: of init or original. DataError: no examples.
-        FieldError: a replayed share of no example or of all, or of a suite; crops of audio; checkpointing or lora of a
-            tower that can't.
+        ModalityError: The backbone does not have the modality.
+        UnknownName: There is no model of the name `init` or `original`.
+        CheckpointError: `init` or `original` can't be loaded or trained.
+        DataError: There are no examples.
+        FieldError: The replayed share is no example or all of them; replay with a suite; crops of audio; checkpointing
+            or lora with a tower that does not support it.
     """
     check_start(recipe, modality, suite)
     encoder = _load_start(recipe, modality)
@@ -52,7 +61,7 @@ def prepare(
 
 
 def load_trainable(name: str, modality: Modality) -> Trainable:
-    """A model whose towers can be trained. Raises: UnknownName, CheckpointError, ModalityError."""
+    """Loads a model whose towers can be trained. Raises: UnknownName, CheckpointError, ModalityError."""
     encoder = load_encoder(name, modality)
     if not all(hasattr(encoder, needed) for needed in ("tower", "features", "save")):
         raise CheckpointError(f"{name} has no towers that can be trained; recipes start from mini or vit-l-14 encoders")
@@ -60,24 +69,24 @@ def load_trainable(name: str, modality: Modality) -> Trainable:
 
 
 def _load_original(recipe: Recipe, encoder: Trainable, modality: Modality) -> Trainable | None:
-    """The frozen original; of random weights, a copy of them."""
+    """Loads the frozen original; for random weights, it is a copy of them."""
     if recipe.original is None:
         return None
     return copy.deepcopy(encoder) if recipe.init == RANDOM else load_trainable(recipe.original, modality)
 
 
 def check_start(recipe: Recipe, modality: Modality, suite: Suite | None) -> None:
-    """What can be told of a recipe before anything is loaded. Raises: see `prepared`."""
+    """Checks a recipe before anything is loaded. Raises: see `prepare`."""
     if recipe.init.startswith(STAGE1) and recipe.init not in {m.name for m in models()}:
         raise CheckpointError(
-            f"stage 2 starts from {recipe.init}, which is not here: rlbench train rlbind:{recipe.backbone} --stage 1 "
-            f"--modality {modality} makes it; then --set init=ITS_FOLDER"
+            f"stage 2 starts from {recipe.init}, which is not installed; train it by rlbench train "
+            f"rlbind:{recipe.backbone} --stage 1 --modality {modality}, then add --set init=ITS_FOLDER"
         )
     start = _find_backbone(recipe) if recipe.init == RANDOM else resolve(recipe.init)
     if start.modalities and modality not in start.modalities:
         raise ModalityError(f"{start.name} has no {modality}; it has {', '.join(start.modalities)}")
     if recipe.crop and modality == "audio":
-        raise FieldError("recipe: crop is for pictures and clips, audio is not cropped; leave it out")
+        raise FieldError("recipe: crop is for pictures and clips, audio is not cropped; leave crop out")
     if recipe.replay and not 0 < round(recipe.replay * recipe.batch) < recipe.batch:
         raise FieldError(f"recipe: a replay of {recipe.replay} of {recipe.batch} examples leaves a part of them empty")
     if recipe.replay and suite is not None:
@@ -85,7 +94,7 @@ def check_start(recipe: Recipe, modality: Modality, suite: Suite | None) -> None
 
 
 def check_shares(recipe: Recipe, processes: int) -> None:
-    """Whether so many processes can share the rows of a batch, each kind of them apart. Raises: FieldError."""
+    """Checks that processes can share each kind of a batch's rows equally. Raises: FieldError."""
     replayed = round(recipe.replay * recipe.batch)
     for name, size in (("labelled", recipe.batch - replayed), ("replayed", replayed)):
         if size % (recipe.accumulate * processes):
@@ -96,9 +105,9 @@ def check_shares(recipe: Recipe, processes: int) -> None:
 
 
 def compute_checksums(recipe: Recipe, modality: Modality, suite: Suite | None) -> dict[str, str]:
-    """What a run is made of besides its recipe: the fingerprint of its data, the sha256 of `init` and of `original`.
+    """Returns the fingerprint of a run's data and the sha256 of `init` and `original`, by their descriptions.
 
-    Raises: see `prepared`.
+    Raises: see `prepare`.
     """
     check_start(recipe, modality, suite)
     found = {f"the data of {modality}": choose_task(recipe, modality, suite).fingerprint()}
@@ -109,15 +118,15 @@ def compute_checksums(recipe: Recipe, modality: Modality, suite: Suite | None) -
 
 
 def _find_backbone(recipe: Recipe) -> Model:
-    """The model whose sizes random weights have. Raises: FieldError."""
+    """Finds the model that gives the shapes of random weights. Raises: FieldError."""
     model = next((m for m in models() if m.backbone == recipe.backbone and m.baseline == "languagebind"), None)
     if model is None:
-        raise FieldError(f"recipe: there is no backbone {recipe.backbone!r} to draw random weights of")
+        raise FieldError(f"recipe: there is no backbone {recipe.backbone!r} to draw random weights for")
     return model
 
 
 def _load_start(recipe: Recipe, modality: Modality) -> Trainable:
-    """The encoder that a run starts from: a model's, or random weights from the recipe's seed."""
+    """Loads the encoder that a run starts from: a model, or random weights from the recipe's seed."""
     if recipe.init != RANDOM:
         return load_trainable(recipe.init, modality)
     model = _find_backbone(recipe)
@@ -128,7 +137,7 @@ def _load_start(recipe: Recipe, modality: Modality) -> Trainable:
 def _checkpoint_activations(tower: object, recipe: Recipe) -> None:
     enable = getattr(tower, "gradient_checkpointing_enable", None)
     if enable is None:
-        raise FieldError(f"recipe: checkpointing is of no use to {recipe.backbone}; leave it out")
+        raise FieldError(f"recipe: {recipe.backbone} does not support checkpointing; leave it out")
     enable()
 
 
@@ -148,7 +157,7 @@ def _labelled_stream(
 
 
 def _replay_stream(recipe: Recipe, encoder: Trainable, modality: Modality, size: int, read: OnRead) -> Stream:
-    """Unlabelled examples; their anchors are all the world's classes."""
+    """Makes the stream of unlabelled examples; their anchors are all classes of the world."""
     task = make_replay_task(modality)
     classes: tuple[Label, ...] = task.classes
     return Stream(

@@ -1,7 +1,7 @@
-"""Recipes: everything that a training run depends on, from YAML in the baselines' folders; imports no torch.
+"""Recipes: everything that a training run depends on, as YAML in the folders of the baselines; imports no torch.
 
-`<baseline>/<backbone>.yaml`, or `<backbone>-stage<N>.yaml` for a method of several stages, holds the fields of Recipe
-and, under `modalities:`, what differs for some of them. `extends: fare/mini` takes another recipe as it is.
+`<baseline>/<backbone>.yaml`, or `<backbone>-stage<N>.yaml` for a method with several stages, holds the fields of Recipe
+and, under `modalities:`, fields that differ by modality. `extends: fare/mini` starts from the fields of another recipe.
 """
 
 from __future__ import annotations
@@ -31,31 +31,42 @@ class Recipe:
     """One training run of one modality.
 
     Attributes:
-        objective: a registered objective's name, or a mapping of its `name` and its fields.
-        backbone: the size of the encoder; the file's name gives it.
+        objective: the name of a registered objective, or a mapping with its `name` and its fields.
+        backbone: the size of the encoder, from the file's name.
         init: the model to start from, or "random".
-        original: the frozen model whose embeddings or distributions the loss keeps; of random weights, a copy of them.
-        domain, subset, examples: of the procedural world's train split. A suite's split replaces them; an epoch
-            then has `examples` of it, the same ones again up to 16 times where it is smaller, and all of it where
-            it is larger.
+        original: the frozen model that the loss compares with; for random weights, a copy of them.
+        domain: the domain of the procedural world's train split.
+        subset: the classes of that split.
+        examples: the number of examples of that split. With a suite, an epoch has this many: a smaller split is
+            repeated up to 16 times, a larger one is used whole.
         prompts: the class names that the loss compares with: those of the data's subset, or all of the world's.
-        replay, replay_weight: share of every batch that is examples of the clean "web" domain, all its classes, without
-            labels, on which the original's distribution is kept, and the weight of their loss.
-        epochs, steps: the length; `steps`, if not 0, replaces epochs.
-        batch, accumulate: examples of a step, over all processes; in how many parts a process takes its share.
-        optimiser, lr, weight_decay, warmup: with a linear warm-up (a share of the steps) and a cosine to 0; SGD has
-            momentum .9.
-        eps, attack_steps, attack_step, attack_momentum: the Linf adversary: PGD from a uniform start; the step is a
-            share of eps, the momentum is on the sign.
-        roll, flip, crop: augmentation: a random shift of up to that many pixels; mirroring; a random resized crop of
-            at least that share of the area (0: none).
-        ema: decay of the weights' moving average, which then is the result; 0: none.
-        lora: rank of low-rank updates of the attention, in place of tuning the whole tower; 0: none.
+        replay: the share of each batch that comes unlabelled from all classes of the clean "web" domain, in [0, 1);
+            on these examples, training keeps the original's distribution over classes.
+        replay_weight: the weight of their loss.
+        epochs: the length of the run.
+        steps: the length in steps; if not 0, it replaces `epochs`.
+        batch: the examples of a step, over all processes.
+        accumulate: the number of micro-batches that a process splits its share of a batch into.
+        optimiser: AdamW, or SGD with momentum 0.9.
+        lr: the peak learning rate.
+        weight_decay: of the optimiser.
+        warmup: the share of the steps with a linear warm-up, in [0, 1]; then lr falls to 0 along a cosine.
+        eps: the radius of the Linf adversary, PGD from a uniform start.
+        attack_steps: the steps of PGD.
+        attack_step: the step size of PGD, as a share of eps.
+        attack_momentum: the momentum of PGD, on the gradient's sign, in [0, 1].
+        roll: the largest random shift, in pixels.
+        flip: whether to mirror half of the examples.
+        crop: the smallest share of the area of a random resized crop, in [0, 1]; 0: no crop.
+        ema: the decay of a moving average of the weights, which is the result, in [0, 1); 0: no average.
+        lora: the rank of low-rank updates of the attention, instead of training the whole tower; 0: no updates.
         precision: of the tower; losses are float32.
-        checkpointing: recompute activations in the backward pass, to save memory.
-        threads, loaders: CPU threads and processes that read data; 0: torch's own choice of threads, no processes.
-        validation, validate: examples to measure on, and after how many steps; 0: after every epoch.
-        seed: of the weights, the batches and the adversary's starts.
+        checkpointing: recompute activations in the backward pass to save memory.
+        threads: the number of CPU threads; 0: torch's default.
+        loaders: the number of processes that read data; 0: read in the main process.
+        validation: the number of validation examples.
+        validate: validate after this many steps; 0: after every epoch.
+        seed: of the weights, the batches and the starts of the adversary.
     """
 
     objective: str | Mapping[str, Any]
@@ -116,7 +127,9 @@ class Recipe:
             raise FieldError(f"recipe: a batch of {self.batch} can't be taken in {self.accumulate} equal parts")
         needs = self.objective_plugin.needs
         if self.original is None and (self.replay or needs & {"f0", "f0_adv"}):
-            raise FieldError(f"recipe: {self.objective_name} needs `original`, the model whose outputs it keeps")
+            raise FieldError(
+                f"recipe: {self.objective_name} needs `original`, the frozen model that its loss compares with"
+            )
 
     @property
     def objective_name(self) -> str:
@@ -124,13 +137,13 @@ class Recipe:
 
     @cached_property
     def objective_plugin(self) -> Objective:
-        """The objective with its fields. Raises: UnknownName, FieldError."""
+        """The objective with its fields, ready to compute. Raises: UnknownName, FieldError."""
         given = self.objective if isinstance(self.objective, Mapping) else {}
         fields = {name: value for name, value in given.items() if name != "name"}
         return cast("Objective", registry.make("objective", self.objective_name, fields))
 
     def passes(self) -> tuple[int, int]:
-        """Forward and backward passes that an example of a batch costs, replayed examples as the others."""
+        """Counts the forward and the backward passes of an example in a step; replayed examples count the same."""
         needs = self.objective_plugin.needs
         attack = self.attack_steps if "f_adv" in needs else 0
         own = len(needs & {"f", "f_adv"})
@@ -138,7 +151,7 @@ class Recipe:
 
 
 def find_recipes() -> dict[tuple[str, str, int | None], Path]:
-    """The installed recipes by (method, backbone, stage); a backbone is one that some card has."""
+    """Finds the installed recipes, by (method, backbone, stage); a backbone is one that a card names."""
     found: dict[tuple[str, str, int | None], Path] = {}
     backbones = {model.backbone for model in models()}
     for folder in folders():
@@ -150,7 +163,7 @@ def find_recipes() -> dict[tuple[str, str, int | None], Path]:
 
 
 def list_methods() -> dict[str, tuple[int, ...]]:
-    """Every trainable method with its stages; empty where it has only one."""
+    """Lists the training methods with their stages; a method of one stage has an empty tuple."""
     table: dict[str, list[int]] = {}
     for method, _, stage in find_recipes():
         table.setdefault(method, []).extend([stage] if stage else [])
@@ -158,7 +171,7 @@ def list_methods() -> dict[str, tuple[int, ...]]:
 
 
 def _read(path: Path, below: int = 8) -> dict[str, Any]:
-    """A recipe's fields, with those of what it extends, in at most `below` steps."""
+    """Reads a recipe's fields and those of the recipes that it extends, at most `below` of them."""
     whole = read(path, "recipe", FieldError)
     raw: dict[str, Any] = whole.value() if whole.items() else {}
     if "extends" not in raw:
@@ -177,10 +190,18 @@ def load_recipe(
     backbone: str = DEFAULT_BACKBONE,
     overrides: Mapping[str, object] | None = None,
 ) -> Recipe:
-    """A method's recipe for a modality. Without `stage`: the last one.
+    """Loads a method's recipe for a modality.
+
+    Args:
+        method: the name of the method, a folder of baselines.
+        stage: of a method with several stages; None: the last one.
+        modality: the modality to train.
+        backbone: the size of the encoder.
+        overrides: fields that replace the recipe's; "objective.tau" is a field of its objective.
 
     Raises:
-        UnknownName: no such method, stage or modality. FieldError: a field's name or value.
+        UnknownName: There is no such method or modality.
+        FieldError: There is no such stage, or a field has a wrong name or value.
     """
     stages = list_methods().get(method)
     if stages is None:
@@ -203,13 +224,15 @@ def load_recipe(
 
 
 def _override(values: dict[str, Any], overrides: Mapping[str, object]) -> dict[str, Any]:
-    """`values` with others in their place; `objective.tau` is a field of the objective."""
+    """Replaces values; `objective.tau` is a field of the objective."""
     for key, value in overrides.items():
         outer, dot, inner = key.partition(".")
         if not dot:
             values[key] = value
         elif outer != "objective":
-            raise FieldError(f"recipe: {key} is no field; only `objective` has fields of its own, as in objective.tau")
+            raise FieldError(
+                f"recipe: {key} is not a field; only `objective` has fields of its own, as in objective.tau"
+            )
         else:
             given = values["objective"]
             values["objective"] = {**(given if isinstance(given, Mapping) else {"name": given}), inner: value}
@@ -217,10 +240,11 @@ def _override(values: dict[str, Any], overrides: Mapping[str, object]) -> dict[s
 
 
 def describe(recipe: Recipe) -> str:
-    """One line: where a run starts, how long it is, and its adversary."""
+    """Describes in a line where a run starts, how long it is, and its adversary."""
     names = {model.name for model in models()}
     start = "from random weights" if recipe.init == RANDOM else f"from {recipe.init}"
     bundled = " (the bundled one)" if default_name(recipe.init) in names else ""
     attack = f", Linf {recipe.eps} by PGD-{recipe.attack_steps}" if parse_eps(recipe.eps) else ""
-    length = f"{recipe.steps} steps" if recipe.steps else f"{recipe.epochs} epochs of up to {recipe.examples} examples"
+    epochs = f"{recipe.epochs} epoch{'s' if recipe.epochs > 1 else ''} of up to {recipe.examples} examples"
+    length = f"{recipe.steps} steps" if recipe.steps else epochs
     return f"{start}{bundled}, {length}{attack}"

@@ -1,4 +1,4 @@
-"""What a training run would do, without doing it: `rlbench train --dry-run`."""
+"""The dry run of a training: `rlbench train --dry-run`."""
 
 from __future__ import annotations
 
@@ -32,11 +32,12 @@ def rehearse(
     device: str = "auto",
     announce: Callable[[str], None] = lambda text: None,
 ) -> list[str]:
-    """What `train` would do: a line a modality, with its steps, passes and time, estimated by steps of a small batch.
+    """Describes what `train` would do: a line per modality with its steps, passes and estimated time.
 
-    Args: those of `train`; without `out`, of a new folder.
+    The estimate comes from timing a step. The arguments are those of `train`; None for `out` means a new folder.
 
-    Raises: what `train` raises before its first step.
+    Raises:
+        RLBenchError: see `train`, for all that it checks before its first step.
     """
     recipes = load_recipes(method, modalities, stage, backbone, suite, overrides)
     folder, done, lines = open_run_folder(method, recipes, suite, Path(out or "")), "new", []
@@ -46,7 +47,7 @@ def rehearse(
         accelerator = make_accelerator(device, recipe, announce)
         check_shares(recipe, accelerator.num_processes)
         with limit_threads(recipe):
-            seconds = _pace(recipe, modality, suite, accelerator)
+            seconds = _time_example(recipe, modality, suite, accelerator)
         state = (
             read_state(folder.state_path(recipes if together else {modality: recipe})) if done == "unfinished" else None
         )
@@ -55,30 +56,30 @@ def rehearse(
         forwards, backwards = (n * left * recipe.batch for n in recipe.passes())
         minutes = left * recipe.batch * seconds / 60
         lines.append(
-            f"{method}, {modality}: {describe(recipe)}; {_counted(left, steps)} of {recipe.batch}, {forwards:,} "
+            f"{method}, {modality}: {describe(recipe)}; {_format_steps(left, steps)} of {recipe.batch}, {forwards:,} "
             f"forward and {backwards:,} backward passes, about {minutes:.1f} min, and the validation"
         )
     return lines
 
 
 def count_steps(recipe: Recipe, suite: Suite | None) -> int:
-    """The steps of a run."""
+    """Counts the steps of a run."""
     epoch = count_epoch_examples(suite.task.size("train") if suite else None, recipe.examples)
     return recipe.steps or recipe.epochs * max(1, epoch // (recipe.batch - round(recipe.replay * recipe.batch)))
 
 
-def _counted(left: int, steps: int) -> str:
+def _format_steps(left: int, steps: int) -> str:
     return f"{steps:,} steps" if left == steps else f"the last {left:,} of {steps:,} steps"
 
 
-def _pace(recipe: Recipe, modality: Modality, suite: Suite | None, accelerator: Accelerator) -> float:
-    """Seconds of an example in a step."""
+def _time_example(recipe: Recipe, modality: Modality, suite: Suite | None, accelerator: Accelerator) -> float:
+    """Measures the seconds that an example takes in a step."""
     whole = recipe.backbone == "mini"
     batch = recipe.batch if whole else min(recipe.batch, 2 * recipe.accumulate * accelerator.num_processes)
     small = replace(recipe, batch=batch, examples=batch, replay=0.0, epochs=3, steps=0)
     trainer = Trainer(prepare(small, modality, suite), accelerator, ClassMeans())
     trainer.start(0)
-    trainer.step(0)  # the first one is slower
-    began = time.monotonic()
+    trainer.step(0)  # warm-up
+    start = time.monotonic()
     trainer.step(1)
-    return (time.monotonic() - began) / batch
+    return (time.monotonic() - start) / batch

@@ -1,4 +1,4 @@
-"""`train`: a method's recipe becomes a run folder, whose path is a model name."""
+"""`train`: trains a method by its recipe into a run folder, whose path is a model name."""
 
 from __future__ import annotations
 
@@ -47,21 +47,23 @@ def train(
 
     Args:
         method: a folder of recipes in baselines/, such as "rlbind".
-        modalities: None: the suite's, or all that the mini backbone has.
-        stage: of a method of several stages; None: the last.
+        modalities: what to train; None: the suite's modality, or all that the mini backbone has.
+        stage: of a method with several stages; None: the last.
         backbone: "mini" or "vit-l-14".
         suite: train on its train split instead of the modality's procedural world.
-        out: the run folder. One of the same recipes and data that is not finished goes on where it was.
-        overrides: fields of the recipe; "objective.tau" is a field of its objective.
-        together: all modalities step by step, sharing their classes' means, and not one after the other.
-        report: called after every step, and before the first one with the examples that are there.
-        announce: called with a line before each modality, where it starts and for how long, and after it, what it took.
+        out: the run folder. An unfinished run of the same recipes and data is resumed.
+        overrides: fields that replace the recipe's; "objective.tau" is a field of its objective.
+        together: train all modalities step by step, with shared class means, instead of one after the other.
+        device: "auto", "cpu" or "cuda".
+        report: called after every step, and while examples are loaded.
+        announce: called with a line before each modality (its start and length) and after it (time and memory).
 
     Returns:
-        `out`, a model; `out/best` is another one, of the weights that were most robust in validation.
+        `out`, which is a model; `out/best` is one too, with the weights that were most robust in validation.
 
-    Raises: RLBenchError: also for an `out` of another run or of changed data, one that another process trains, or a
-        loss that is not finite.
+    Raises:
+        RLBenchError: `out` holds another run, its data has changed, or another process trains it; a recipe is wrong
+            (see `prepare`); or the loss is not finite.
     """
     recipes = load_recipes(method, modalities, stage, backbone, suite, overrides)
     accelerator = make_accelerator(device, first := next(iter(recipes.values())), announce)
@@ -87,11 +89,11 @@ def _train_groups(
     report: Report,
     announce: Callable[[str], None],
 ) -> None:
-    """Trains what the folder lacks, one group of modalities after the other."""
-    if (begun := folder.check()) == "finished":
-        return  # by another process, just now
-    if begun == "unfinished":
-        announce(f"{folder.path} is not finished: going on where it was")
+    """Trains the groups of modalities that are not finished, one after the other."""
+    if (status := folder.check()) == "finished":
+        return  # another process finished it just now
+    if status == "unfinished":
+        announce(f"{folder.path} is not finished: resuming it")
     accelerator.wait_for_everyone()
     done = [_train(group, suite, folder, accelerator, report, announce) for group in groups]
     if accelerator.is_main_process:
@@ -102,7 +104,7 @@ def _train_groups(
 
 @contextmanager
 def _claim(folder: RunFolder, accelerator: Accelerator) -> Iterator[None]:
-    """Holds the folder in the main process. Raises: RLBenchError, in all of them, where another run holds it."""
+    """Locks the folder in the main process. Raises: RLBenchError, in all processes, if another run has locked it."""
     refused = ""
     with ExitStack() as stack:
         if accelerator.is_main_process:
@@ -129,7 +131,7 @@ def load_recipes(
 
 
 def open_run_folder(method: str, recipes: Mapping[Modality, Recipe], suite: Suite | None, out: Path) -> RunFolder:
-    """The folder of a run, as what it is made of is now. Raises: see `prepare.prepared`."""
+    """Makes the RunFolder of a run, with the checksums of its data and models. Raises: see `prepare`."""
     data = f"the train split of suite {suite.name}" if suite else "procedural worlds"
     sums = {name: sha for m, recipe in recipes.items() for name, sha in compute_checksums(recipe, m, suite).items()}
     return RunFolder(out, method, recipes, data, sums)
@@ -143,20 +145,20 @@ def _choose_modalities(modalities: Sequence[Modality] | None, suite: Suite | Non
 
 
 _MUTE: tuple[Report, Callable[[str], None]] = (lambda step: None, lambda text: None)
-Entries = dict[Modality, tuple[dict[str, Any], dict[str, Any]]]  # what the cards say of the last and of the best
+Entries = dict[Modality, tuple[dict[str, Any], dict[str, Any]]]  # the cards' entries of the last and the best weights
 
 
 def make_accelerator(device: str, recipe: Recipe, announce: Callable[[str], None]) -> Accelerator:
-    AcceleratorState._reset_state()  # or an earlier run in this process would fix the precision
+    AcceleratorState._reset_state()  # else an earlier run in this process decides the precision
     if {"ACCELERATE_MIXED_PRECISION", "MASTER_ADDR"} <= set(os.environ) and "WORLD_SIZE" not in os.environ:
-        # what `accelerate launch --cpu --num_processes 2` makes, without a word
-        announce("one process, not several: accelerate launch starts more with --multi_gpu alone, on CPUs too")
+        # as under `accelerate launch --cpu --num_processes 2`, which does not say so
+        announce("training in one process: accelerate launch starts several only with --multi_gpu, on CPUs too")
     return Accelerator(cpu=device == "cpu", mixed_precision="bf16" if recipe.precision == "bf16" else "no")
 
 
 @contextmanager
 def limit_threads(recipe: Recipe) -> Iterator[None]:
-    """The recipe's number of CPU threads."""
+    """Within the block, torch uses the recipe's number of CPU threads."""
     before = torch.get_num_threads()
     if recipe.threads:
         torch.set_num_threads(recipe.threads)
@@ -174,7 +176,7 @@ def _train(
     report: Report,
     announce: Callable[[str], None],
 ) -> Entries:
-    """Trains modalities step by step together; their entries in the cards."""
+    """Trains modalities step by step together; returns their entries in the cards."""
     state = read_state(folder.state_path(recipes))
     if state is not None and "entries" in state:
         return dict(state["entries"])
@@ -208,18 +210,18 @@ def _reader(modality: Modality, report: Report) -> Callable[[int, int], None]:
 
 
 class _Training:
-    """One modality's run: its trainer, what it is measured on, the best weights so far."""
+    """The training of one modality: its trainer, validation set, and best weights so far."""
 
     def __init__(self, run: Run, trainer: Trainer, folder: RunFolder, report: Report) -> None:
         self.run, self.trainer, self.folder, self.report = run, trainer, folder, report
         self.main = trainer.accelerator.is_main_process
-        self.began, self.before = time.monotonic(), 0.0
+        self.started, self.before = time.monotonic(), 0.0
         self.data: ValidationSet | None = None
         self.val: dict[str, float] = {}
         self.best: dict[str, Any] = {}
 
     def step(self, k: int) -> bool:
-        """A step; whether the run was measured after it."""
+        """Does a step; returns whether a validation followed it."""
         loss, every = self.trainer.step(k), self.run.recipe.validate or self.run.steps_per_epoch
         due = (k + 1) % every == 0 or k + 1 == self.run.steps
         if due and self.main:
@@ -231,7 +233,7 @@ class _Training:
         return due
 
     def measure(self, step: int) -> None:
-        """Validates the weights that would be the result, and keeps the most robust ones."""
+        """Validates the current weights and saves them if they are the most robust so far."""
         run = self.run
         if self.data is None:
             self.data = render_validation(run.encoder, run.modality, run.suite, run.recipe)
@@ -242,14 +244,14 @@ class _Training:
                 self.best = {**written, "trained": self.describe_training(step)}
 
     def seconds(self) -> float:
-        """How long it took, before an interruption too."""
-        return self.before + time.monotonic() - self.began
+        """Returns the training time, including that before an interruption."""
+        return self.before + time.monotonic() - self.started
 
     def describe_training(self, step: int) -> dict[str, Any]:
         return describe_training(self.run, step, self.val, self.seconds(), self.trainer.accelerator.num_processes)
 
     def entries(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Writes the last weights; what the cards say of them and of the best."""
+        """Saves the last weights; returns the cards' entries of the last and of the best weights."""
         if not self.main:
             return {}, {}
         with self.trainer.result_weights():
@@ -260,11 +262,11 @@ class _Training:
         return {"trainer": self.trainer.state(), "best": self.best, "val": self.val, "seconds": self.seconds()}
 
     def start(self, step: int, state: dict[str, Any] | None) -> None:
-        """Makes `step` the next one, with the state before it if there is one."""
+        """Starts at `step`, from the state before it if there is one."""
         if state is not None:
             self.trainer.restore(state["trainer"])
             self.val, self.before = state["val"], state["seconds"]
-            if self.folder.has_best(self.run.modality, state["best"]):  # else the kill came between the two files
+            if self.folder.has_best(self.run.modality, state["best"]):  # else the run was killed between the two files
                 self.best = state["best"]
         if self.main:
             self.folder.drop_steps(self.run.modality, step)

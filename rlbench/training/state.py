@@ -1,4 +1,4 @@
-"""What a run that was killed goes on from: one file a modality, written as a whole."""
+"""The state that a killed run resumes from: one file per group of modalities, written atomically."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rlbench.core.files import FULL, placing
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turns what the disk refuses into one line. Raises: RLBenchError."""
+    """Turns an OSError into an RLBenchError with one line."""
     try:
         yield
     except OSError as error:
@@ -24,21 +24,21 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def write_state(path: Path, state: dict[str, Any]) -> None:
-    """Replaces the file at once, so that a kill leaves the old one or the new one. Raises: RLBenchError."""
+    """Replaces the file atomically: a kill leaves the old one or the new one. Raises: RLBenchError."""
     with writing(path), placing(path) as temporary, temporary.open("wb") as file:
         torch.save(state, file)
 
 
 def read_state(path: Path) -> dict[str, Any] | None:
-    """The state of an unfinished run, on the CPU, or None if there is none yet.
+    """Reads the state of an unfinished run to the CPU; None if there is none yet.
 
     Raises:
-        CheckpointError: it can't be read.
+        CheckpointError: The file can't be read.
     """
     if not path.is_file():
         return None
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load raises what the file's bytes make it raise
+    except Exception as error:  # torch.load raises anything on damaged bytes
         raise CheckpointError(f"{path} can't be read: {first_line(error)}; remove its folder to start over") from error
     return state

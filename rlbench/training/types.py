@@ -1,4 +1,4 @@
-"""The nouns of training, without computation; `core` has all others."""
+"""The types of training, without computation; `core` has all others."""
 
 from __future__ import annotations
 
@@ -29,9 +29,10 @@ class Batch:
         y: (B,) int64 labels.
         anchors: (C, D) unit rows, the classes' prompt ensembles.
         captions: (B, D) unit rows, a caption of each example.
-        f0, f0_adv: (B, D) features of x and of x' by the frozen original; None where the objective does not need them.
-        means: (C, D) the classes' mean unit features over all modalities that have them; None where not needed.
-        gather: joins the rows of all processes, for losses that compare the rows of a batch; differentiable.
+        f0: (B, D) features of x by the frozen original; None unless the objective needs it.
+        f0_adv: (B, D) features of x' by the frozen original; None unless the objective needs it.
+        means: (C, D) unit rows, the mean features of the classes over modalities; None unless the objective needs it.
+        gather: concatenates the rows of all processes, for losses that compare the rows of a batch; differentiable.
     """
 
     y: Tensor
@@ -49,27 +50,27 @@ class Objective(Protocol):
     f, f_adv are the features of x and of its adversarial x', both (B, D) float32 and not normalised.
 
     Attributes:
-        needs: of "f" (features of x), "f_adv" (without it there is no adversary), "f0", "f0_adv", "means".
+        needs: what it uses: "f" (features of x), "f_adv" (without it, there is no adversary), "f0", "f0_adv", "means".
     """
 
     @property
     def needs(self) -> frozenset[Need]: ...
 
     def loss(self, f: Tensor, f_adv: Tensor, batch: Batch) -> Tensor:
-        """(B,): what training lowers. A row that is not needed is not looked at."""
+        """Returns (B,), which training minimises. Features that are not in `needs` are ignored."""
 
     def adversary_loss(self, f_adv: Tensor, f: Tensor, batch: Batch) -> Tensor:
-        """(B,): what the adversary raises; f has no graph, and neither `f0_adv` nor a label of x' is at hand."""
+        """Returns (B,), which the adversary maximises. f is detached, and `batch.f0_adv` is None."""
 
 
 class Trainable(Encoder, Protocol):
-    """An encoder whose towers can be trained, against its frozen text tower."""
+    """An encoder whose towers can be trained; its text tower stays frozen."""
 
     def features(self, x: Tensor, modality: Modality) -> Tensor:
-        """(B, *box.shape) in the box -> (B, D), not normalised, differentiable in x and in the tower's parameters."""
+        """Maps x (B, *box.shape) to features (B, D), not normalised, differentiable in x and the tower's parameters."""
 
     def tower(self, modality: Modality) -> Module:
-        """The module whose parameters are trained: (B, *box.shape) -> (B, D)."""
+        """Returns the module to train: (B, *box.shape) -> (B, D)."""
 
     def save(self, modality: Modality, path: Path) -> None:
-        """Writes the tower as safetensors, which the family's factory reads again through `files`."""
+        """Writes the tower as safetensors, which the family's factory reads through `files`."""

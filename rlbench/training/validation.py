@@ -1,4 +1,4 @@
-"""How good an encoder in training is: clean and PGD accuracy on validation examples, which no table ever shows."""
+"""Validation during training: clean accuracy and accuracy under PGD, on examples that no leaderboard uses."""
 
 from __future__ import annotations
 
@@ -17,20 +17,26 @@ from rlbench.training.adversary import attack_batch
 from rlbench.training.data import make_validation_task
 from rlbench.training.recipe import Recipe
 
-CHUNK = 128  # examples that the adversary's starts are drawn for at once
+CHUNK = 128  # the adversary's starts are drawn for this many examples at once
 
 
 @dataclass(frozen=True)
 class ValidationSet:
-    """Validation examples with their zero-shot classifier, by name: "clean" and "unseen"."""
+    """Validation examples with their zero-shot classifiers.
+
+    Attributes:
+        parts: by name: "clean" (seen classes) and "unseen".
+        ball: the perturbation set of the adversary.
+        batch: at most the size of a micro-batch of training, which fits in memory.
+    """
 
     parts: dict[str, tuple[ZeroShot, Examples]]
     ball: Ball
-    batch: int  # no larger than a part of a step's, which is known to fit in memory
+    batch: int
 
 
 def render_validation(encoder: Encoder, modality: Modality, suite: Suite | None, recipe: Recipe) -> ValidationSet:
-    """Renders the validation examples once. The ball is the recipe's, or 4/255 (video 2/255) if it has none."""
+    """Renders the validation examples; the radius is the recipe's eps or, if that is 0, 4/255 (video: 2/255)."""
     parts, box = {}, encoder.boxes[modality]
     for subset, name in (("seen", "clean"), ("unseen", "unseen")):
         task = make_validation_task(modality, suite, subset)
@@ -44,19 +50,19 @@ def render_validation(encoder: Encoder, modality: Modality, suite: Suite | None,
 
 
 def validate(data: ValidationSet, device: torch.device) -> dict[str, float]:
-    """Shares correct: "clean" and "unseen" without a perturbation, "robust" of the clean part under PGD-10."""
-    found = {}
+    """Measures accuracies in [0, 1]: "clean" and "unseen" without a perturbation, "robust" for "clean" under PGD-10."""
+    accuracies = {}
     for name, (head, part) in data.parts.items():
         head = replace(head, anchors=head.anchors.to(device))
         batches = _batches(part, data.batch, device)
         flags = [_correct(head, x, y, data.ball, noise if name == "clean" else None) for x, y, noise in batches]
         clean, robust = (torch.cat(column).float().mean().item() for column in zip(*flags, strict=True))
-        found.update({name: clean, "robust": robust} if name == "clean" else {name: clean})
-    return found
+        accuracies.update({name: clean, "robust": robust} if name == "clean" else {name: clean})
+    return accuracies
 
 
 def _batches(part: Examples, size: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """x, y, and the adversary's starts in [-1, 1], which are the same for any size."""
+    """Yields x, y and the adversary's starts in [-1, 1]; the starts do not depend on the size of a batch."""
     for x, y in zip(torch.split(part.x, CHUNK), torch.split(part.y, CHUNK), strict=True):
         noise = 2 * torch.rand(x.shape, generator=torch.Generator().manual_seed(0)) - 1
         for some in zip(*(torch.split(rows.to(device), size) for rows in (x, y, noise)), strict=True):
@@ -64,7 +70,7 @@ def _batches(part: Examples, size: int, device: torch.device) -> Iterator[tuple[
 
 
 def _correct(head: ZeroShot, x: Tensor, y: Tensor, ball: Ball, noise: Tensor | None) -> tuple[Tensor, Tensor]:
-    """(B,) correct clean, (B,) correct clean and, with the noise that it starts from, under attack."""
+    """Returns flags (B,) of correct clean, and of correct both clean and under PGD from `noise`, if given."""
     with torch.no_grad():
         clean = margin(head(x), y) > 0
     if noise is None:

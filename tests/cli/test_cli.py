@@ -1,4 +1,4 @@
-"""The command line as a stranger meets it: start-up, listings, results, and one clear line for every mistake."""
+"""The command line: start-up, listings, runs and their output."""
 
 import json
 import re
@@ -25,21 +25,24 @@ CELLS = 1 + 6 + 1 + 1 + 4
 
 @pytest.mark.parametrize(
     ("arguments", "seconds"),
-    [(["--help"], 0.5), (["--version"], 0.5), *((["list", kind], 1.0) for kind in ("suites", "models", "attacks"))],
+    [(["--help"], 0.2), (["--version"], 0.2), *((["list", kind], 1.0) for kind in ("suites", "models", "attacks"))],
 )
 def test_start_up_is_light(arguments: list[str], seconds: float) -> None:
+    """Compares the least processor time of at most five starts, since other programs may run."""
     heavy = "{'torch', 'transformers', 'pandas', 'matplotlib', 'scipy'} & set(sys.modules)"
     code = f"import sys; from rlbench.cli import main\ntry: main({arguments})\nfinally: print(sorted({heavy}))"
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip().endswith("[]")
-    # Processor time, since a busy machine is not the program's fault.
-    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < seconds
+    spent = []
+    while len(spent) < 5 and min(spent, default=seconds) >= seconds:
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.strip().endswith("[]")
+        spent.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    assert min(spent) < seconds
 
 
-def test_alone_it_prints_its_help(call: Call) -> None:
+def test_without_arguments_it_prints_help(call: Call) -> None:
     result = call()
     assert result.exit_code == 0 and "Usage: rlbench" in result.stdout and "leaderboard" in result.stdout
 
@@ -82,7 +85,7 @@ def test_an_unknown_listing(call: Call) -> None:
 # Runs
 
 
-def test_a_run_prints_its_plan_and_a_table_and_continues(call: Call, mine: Path, tmp_path: Path) -> None:
+def test_a_run_prints_its_plan_and_a_table_and_resumes(call: Call, mine: Path, tmp_path: Path) -> None:
     first = call(*RUN, "--suite", mine)
     assert first.exit_code == 0, first.output
     assert f"0 of {CELLS}" in first.stdout and "worst linf 4/255" in first.stdout and "rlbench-results" in first.stdout
@@ -93,7 +96,7 @@ def test_a_run_prints_its_plan_and_a_table_and_continues(call: Call, mine: Path,
     assert (tmp_path / "rlbench-results" / "records.jsonl").exists()
 
 
-def test_json_is_the_records_alone(call: Call, mine: Path) -> None:
+def test_json_prints_only_records(call: Call, mine: Path) -> None:
     result = call(*RUN, "--suite", mine, "--json")
     records = json.loads(result.stdout)
     assert len(records) == CELLS and {record["n"] for record in records} == {16}
@@ -117,7 +120,7 @@ def test_a_failed_cell_is_shown_and_exits_1(call: Call, mine: Path, monkeypatch:
         return x + 1
 
     name = next(n for n, v in vars(fgsm).items() if isinstance(v, type) and v.__module__ == fgsm.__name__)
-    monkeypatch.delattr(getattr(fgsm, name), "search")  # so that it is called
+    monkeypatch.delattr(getattr(fgsm, name), "search")  # so that __call__ is used
     monkeypatch.setattr(getattr(fgsm, name), "__call__", breaks)
     result = call(*RUN, "--suite", mine)
     assert result.exit_code == 1
@@ -126,7 +129,7 @@ def test_a_failed_cell_is_shown_and_exits_1(call: Call, mine: Path, monkeypatch:
     assert "failed: linear:oracle, fgsm linf 2/255: " in result.stdout
 
 
-def test_ctrl_c_says_how_to_continue(call: Call, mine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_says_how_to_resume(call: Call, mine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from rlbench.engine.run import runner
 
     def interrupted(*arguments: object, **options: object) -> None:
@@ -150,7 +153,7 @@ def test_a_bug_keeps_its_traceback(call: Call, mine: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("width", [80, 100, 300])
-def test_tables_fit_the_terminal_and_lose_nothing(width: int) -> None:
+def test_tables_fit_the_terminal_and_are_complete(width: int) -> None:
     models = ("rlbind:mini", "fare:mini", "tecoa:mini", "languagebind:mini")
     names = ("clean", "apgd-ce linf 4/255", "pgd linf 8/255", "pgd l2 0.5", "worst linf 4/255")
     columns = (*(Column(column(name)) for name in names), Column(Mean(15, 3)))
@@ -164,7 +167,7 @@ def test_tables_fit_the_terminal_and_lose_nothing(width: int) -> None:
     assert all(word in text for word in (*(m.split(":")[0] for m in models), *columns))
 
 
-def test_progress_is_plain_lines_where_there_is_no_terminal(
+def test_progress_without_a_terminal_is_plain_lines(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with console.progress(quiet=False) as advance:

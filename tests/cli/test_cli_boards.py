@@ -1,11 +1,9 @@
-"""Sheets and leaderboards at the command line."""
+"""`rlbench show`, `leaderboard` and `plot`."""
 
 from pathlib import Path
 
 import pytest
 from commands import RUN, Call, fails
-
-# Sheets and leaderboards
 
 
 def test_show_writes_a_png(call: Call, mine: Path, tmp_path: Path) -> None:
@@ -39,7 +37,7 @@ def test_from_a_run_to_a_board(call: Call, mine: Path, tmp_path: Path) -> None:
     assert "seconds" not in (tmp_path / "mine.jsonl").read_text()
 
 
-def test_the_boards_of_the_checkout_are_what_their_records_make(call: Call) -> None:
+def test_the_boards_of_the_checkout_match_their_records(call: Call) -> None:
     result = call("leaderboard", "--check")
     assert result.exit_code == 0, result.stderr
 
@@ -52,7 +50,7 @@ def test_a_stale_board_exits_1(call: Call, tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(leaderboard, "files", lambda package: tmp_path)
     missing = call("leaderboard", "--check")
     assert missing.exit_code == 1 and "mine.md" in missing.stderr
-    printed = call("leaderboard")  # no source tree: nothing is written beside the records
+    printed = call("leaderboard")  # without a source tree, nothing is written beside the records
     assert printed.stdout.startswith("# Leaderboard: mine") and not (tmp_path / "mine.md").exists()
     (tmp_path / "mine.md").write_text(printed.stdout)
     assert call("leaderboard", "--check").exit_code == 0
@@ -68,6 +66,6 @@ def test_mistakes_in_leaderboard(call: Call, arguments: list[str], words: list[s
     fails(call("leaderboard", *arguments), *words)
 
 
-def test_a_line_that_is_no_record_is_named(call: Call, tmp_path: Path) -> None:
+def test_a_line_that_is_not_a_record_is_named(call: Call, tmp_path: Path) -> None:
     (tmp_path / "r.jsonl").write_text('{"key": 1}\n')
     fails(call("leaderboard", "--records", "r.jsonl"), "r.jsonl", "line 1")

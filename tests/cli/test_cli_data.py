@@ -1,4 +1,4 @@
-"""Data folders and run folders at the command line, whole and damaged."""
+"""Data folders and run folders at the command line, intact and damaged."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""Mistakes at the command line: each is one line that names what is wrong, and nothing is written."""
+"""Mistakes at the command line: each gives exit 2 and one line that names it, and writes nothing."""
 
 import re
 from pathlib import Path
@@ -57,7 +57,7 @@ def test_mistakes_in_a_suite_name_file_and_line(
 
 
 @pytest.mark.parametrize("out", ["file", "file/store", "/proc/store"])
-def test_a_store_that_can_not_be_written(call: Call, tmp_path: Path, out: str) -> None:
+def test_a_store_that_cannot_be_written(call: Call, tmp_path: Path, out: str) -> None:
     (tmp_path / "file").write_text("mine")
     fails(call("run", "--suite", "smoke", "--model", "linear", "--quiet", "--out", out), out, "--out")
     assert (tmp_path / "file").read_text() == "mine"
@@ -107,12 +107,14 @@ ODD = [
     (["run", "--suite", "smoke"], ["Missing option '--model'"]),
     (["nope"], ["No such command 'nope'"]),
     (["--nope"], ["No such option"]),
-    (["leaderboard", "--records", "."], ["records.jsonl"]),
+    (["leaderboard", "--records", "."], ["no .jsonl file"]),
     (["leaderboard", "--records", "/dev/zero"], ["/dev/zero", "not a file"]),
     (["verify", "/dev/zero"], ["/dev/zero", "not a file"]),
     (["campaign", "/dev/zero", "--out", "o"], ["/dev/zero", "not a file"]),
     (["train", "languagebind", "--dry-run", "--set", "eps=1e9999999"], ["eps is inf"]),
     (["train", "languagebind", "--dry-run", "--set", "lr=1e999"], ["lr"]),
+    (["train", "languagebind", "--dry-run", "--set", "epochs=" + 400 * "9"], ["epochs", "whole number"]),
+    (["train", "languagebind", "--dry-run", "--set", "epochs=" + 3000 * "["], ["epochs", "whole number"]),
 ]
 
 
@@ -126,5 +128,5 @@ def test_odd_arguments(call: Call, tmp_path: Path, arguments: list[str], words: 
 
 def test_a_device_is_not_replaced_by_a_file(call: Call, tmp_path: Path) -> None:
     (tmp_path / "device").symlink_to("/dev/null")
-    fails(call("show", "smoke", "--model", "linear", "--out", "device"), "it is no file")
+    fails(call("show", "smoke", "--model", "linear", "--out", "device"), "it is not a file")
     assert (tmp_path / "device").is_symlink()

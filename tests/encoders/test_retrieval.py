@@ -163,12 +163,10 @@ class _Call:
 def test_captions_that_are_code_are_refused(tmp_path, capsys) -> None:
     _msvd(tmp_path)
     (tmp_path / "raw-captions.pkl").write_bytes(pickle.dumps({"abc_1_10": _Call()}))
-    with pytest.raises(
-        DataError, match=r"raw-captions.pkl: it asks for builtins.print, which this file has no need of"
-    ):
+    with pytest.raises(DataError, match=r"raw-captions.pkl: it asks for builtins.print, which this file does not need"):
         registry.make("task", "msvd", {"root": str(tmp_path)}).size("test")
     (tmp_path / "raw-captions.pkl").write_bytes(pickle.dumps({"abc_1_10": 3}))
-    with pytest.raises(DataError, match="has no captions, as lists of words"):
+    with pytest.raises(DataError, match=r"has no captions of .* as lists of words"):
         registry.make("task", "msvd", {"root": str(tmp_path)}).size("test")
     assert capsys.readouterr().out == ""
 

@@ -22,7 +22,7 @@ from rlbench.core.registry import make
 from rlbench.core.stats.acceptance_sampling import least_lost, least_share, p_few, p_lost
 from rlbench.gate.submission import Claim, entry_of, read_entry, to_json
 from rlbench.gate.verify import judge_subset, verify
-from rlbench.tasks.subset import of_rows
+from rlbench.tasks.subset import select_examples
 
 BLOBS = """suite: blobs-claim
 version: 1
@@ -89,12 +89,12 @@ SOUND = Box(shape=(1, 64, 64), unit="log-mel")
 @pytest.mark.parametrize(("task", "box"), [("blobs", Box(shape=(1, 8, 8))), ("audio-world", SOUND)])
 def test_rows_are_those_of_the_task(task: str, box: Box) -> None:
     whole, rows = make("task", task), (2, 3, 11)
-    part, every = of_rows(whole, rows), whole.load(box, 0, 12)
+    part, every = select_examples(whole, rows), whole.load(box, 0, 12)
     found = part.load(box, 0, 3)
     assert torch.equal(found.x, every.x[list(rows)]) and found.y.tolist() == every.y[list(rows)].tolist()
     assert found.ids == tuple(every.ids[r] for r in rows) and part.size("test") == 3
     assert part.load(box, 1, 2).ids == (every.ids[3],)
-    assert part.fingerprint() not in (whole.fingerprint(), of_rows(whole, (2, 3, 10)).fingerprint())
+    assert part.fingerprint() not in (whole.fingerprint(), select_examples(whole, (2, 3, 10)).fingerprint())
     if hasattr(part, "hear"):
         assert torch.equal(part.hear(part.waves(box, 0, 3), box), found.x)
     with pytest.raises(DataError):

@@ -8,8 +8,8 @@ import soundfile
 from click.testing import CliRunner, Result
 
 from rlbench.cli.main import main
-from rlbench.tasks.integrity import data_sets, inspect_copy
-from rlbench.tasks.trees import names
+from rlbench.tasks.integrity import inspect_copy, list_data_sets
+from rlbench.tasks.trees import load_names
 
 
 def _call(*words: str) -> Result:
@@ -22,7 +22,7 @@ def _esc50(root: Path, per_class: int = 40) -> Path:
     audio.mkdir(parents=True)
     soundfile.write(root / "one.wav", [0.1, -0.1] * 200, 8000)
     rows = ["filename,fold,target,category,esc10,src_file,take"]
-    for one in names("esc50"):
+    for one in load_names("esc50"):
         for k in range(per_class):
             (audio / f"{one.label}-{k}.wav").hardlink_to(root / "one.wav")
             rows.append(f"{one.label}-{k}.wav,{k % 5 + 1},0,{one.label},False,{k},A")
@@ -42,7 +42,7 @@ def test_a_whole_copy_then_a_damaged_one(tmp_path) -> None:
     (tmp_path / "audio" / "dog-1.wav").touch()
     result = _call("check", "esc50", "--root", str(tmp_path))
     assert result.exit_code == 1 and "WRONG  files: 1,998 of 2,000; missing or empty: audio/dog-0.wav," in result.output
-    assert "verdict: not whole; it must hold meta/esc50.csv and audio/*.wav" in result.output
+    assert "verdict: not whole; it must contain meta/esc50.csv and audio/*.wav" in result.output
     assert len(whole["fingerprint"]) == 16 and "fingerprint" not in result.output
 
 
@@ -61,7 +61,7 @@ def test_a_checksum(tmp_path) -> None:
     (tmp_path / "cifar-10-batches-py" / "test_batch").write_bytes(b"")
     found = {finding.what: finding for finding in inspect_copy("cifar10", str(tmp_path)).findings}
     checksum = found["md5 of test_batch"]  # RFC 1321: of nothing
-    assert not checksum.good and checksum.found.startswith("d41d8cd98f00b204e9800998ecf8427e; it should be 40351d58")
+    assert not checksum.good and checksum.found.startswith("d41d8cd98f00b204e9800998ecf8427e; it must be 40351d58")
     assert not found["classes"].good and found["classes"].found == "1 of 10; none of automobile, bird, cat, ..."
 
 
@@ -70,28 +70,28 @@ def test_part_of_what_vanishes_is_a_data_set_of_its_own(tmp_path) -> None:
     soundfile.write(tmp_path / "a_000001.wav", [0.1, -0.1] * 200, 8000)
     result = _call("check", "vggsound", "--root", str(tmp_path))
     assert (
-        result.exit_code == 0 and "-      test examples: 1 of 15,446: the rest can't be had any more" in result.output
+        result.exit_code == 0 and "-      test examples: 1 of 15,446: the rest is no longer available" in result.output
     )
     (tmp_path / "a_000001.wav").unlink()
     assert _call("check", "vggsound", "--root", str(tmp_path)).exit_code == 1
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (("check", "esc5"), "no published data set named 'esc5'; did you mean 'esc50'?"),
         (("check", "llvip"), "export RLBENCH_DATA=<the folder of LLVIP/>; get LLVIP from https://bupt-ai-cz"),
         (("check", "llvip", "--root", "/nowhere"), "there is no folder /nowhere; get LLVIP from https"),
     ],
 )
-def test_mistakes(monkeypatch, words, said) -> None:
+def test_mistakes(monkeypatch, words, message) -> None:
     monkeypatch.delenv("RLBENCH_DATA", raising=False)
     result = _call(*words)
-    assert result.exit_code == 2 and said in result.output and result.output.count("\n") == 1
+    assert result.exit_code == 2 and message in result.output and result.output.count("\n") == 1
 
 
 def test_the_list_has_every_data_set() -> None:
     rows = json.loads(_call("list", "--json").output)
-    assert [row["name"] for row in rows] == sorted(data_sets()) and len(rows) == 17
+    assert [row["name"] for row in rows] == sorted(list_data_sets()) and len(rows) == 17
     assert all(row["licence"] and row["layout"] and row["get it from"].startswith("https://") for row in rows)
     assert all(row["name"] in _call("list").output for row in rows)

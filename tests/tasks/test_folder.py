@@ -1,6 +1,5 @@
 """Folders of files: small ones made here, with every mistake, and real packs where RLBENCH_DATA has them."""
 
-import os
 from pathlib import Path
 
 import pytest
@@ -111,7 +110,7 @@ def _edit(name: str, old: str, new: str):
 
 
 @pytest.mark.parametrize(
-    ("edit", "said"),
+    ("edit", "message"),
     [
         (
             lambda root: (root / "light_val_1.png").unlink(),
@@ -120,7 +119,7 @@ def _edit(name: str, old: str, new: str):
         (lambda root: (root / "labels.csv").unlink(), r"can't read .*labels.csv: No such file"),
         (lambda root: (root / "classes.csv").unlink(), r"can't read .*classes.csv: No such file"),
         (lambda root: (root / "prompts.txt").unlink(), r"can't read .*prompts.txt.*give templates in the suite"),
-        (_edit("prompts.txt", "{a}", "it"), r"templates: 'a photo of it\.' must hold \{\}"),
+        (_edit("prompts.txt", "{a}", "it"), r"templates: 'a photo of it\.' must contain \{\}"),
         (_edit("classes.csv", "light,light picture\n", ""), r"classes are dark_one; there must be two or more"),
         (_edit("classes.csv", "light,light", "lamp,light"), r"classes has no 'light', the label of light_train_0.png"),
         (
@@ -132,12 +131,12 @@ def _edit(name: str, old: str, new: str):
             _edit("labels.csv", "light_val_0.png,light,val,day 0", "light_val_0.png,light"),
             r"labels.csv:12: 2 values for 4 columns$",
         ),
-        (_edit("labels.csv", "light_val_1.png", "light_val_0.png"), r"labels.csv:15: 'light_val_0.png' stands twice"),
+        (_edit("labels.csv", "light_val_1.png", "light_val_0.png"), r"labels.csv:15: 'light_val_0.png' appears twice"),
     ],
 )
-def test_mistakes_in_a_pack(tmp_path, edit, said) -> None:
+def test_mistakes_in_a_pack(tmp_path, edit, message) -> None:
     edit(_pack(tmp_path))
-    with pytest.raises(DataError, match=said):
+    with pytest.raises(DataError, match=message):
         _folder(tmp_path)
 
 
@@ -170,7 +169,7 @@ perturbations:
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "line", "said"),
+    ("old", "new", "line", "message"),
     [
         ("DATA", "elsewhere", 8, "data: data is "),
         ("DATA", "${RLBENCH_DATA}/pack", 8, "data: '${RLBENCH_DATA}/pack' needs RLBENCH_DATA; export"),
@@ -198,14 +197,14 @@ perturbations:
         ),
     ],
 )
-def test_mistakes_in_a_suite_have_their_line(tmp_path, monkeypatch, old, new, line, said) -> None:
+def test_mistakes_in_a_suite_have_their_line(tmp_path, monkeypatch, old, new, line, message) -> None:
     monkeypatch.delenv("RLBENCH_DATA", raising=False)
     _pack(tmp_path / "pack")
     path = tmp_path / "mine.yaml"
     path.write_text(SUITE.replace(old, new).replace("DATA\n", "pack\n"))
     with pytest.raises(SuiteError) as caught:
         load_suite(path)
-    assert str(caught.value).startswith(f"{path}:{line}: {said}")
+    assert str(caught.value).startswith(f"{path}:{line}: {message}")
 
 
 def test_data_is_relative_to_the_suite_or_below_rlbench_data(tmp_path, monkeypatch) -> None:
@@ -217,14 +216,6 @@ def test_data_is_relative_to_the_suite_or_below_rlbench_data(tmp_path, monkeypat
     monkeypatch.setenv("RLBENCH_DATA", str(tmp_path))
     path.write_text(SUITE.replace("DATA", "${RLBENCH_DATA}/pack"))
     assert load_suite(path).task.fingerprint() == relative.fingerprint()
-
-
-@pytest.fixture
-def data() -> Path:
-    root = Path(os.environ.get("RLBENCH_DATA") or Path(__file__).parents[3] / "shared" / "data")
-    if not root.is_dir():
-        pytest.skip("no data packs: set RLBENCH_DATA")
-    return root
 
 
 @pytest.mark.parametrize(

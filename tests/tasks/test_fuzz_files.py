@@ -11,10 +11,10 @@ from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import av
 import numpy as np
 import pytest
 import soundfile
+from films import write_film
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -69,14 +69,7 @@ def _film(kind: str) -> bytes:
     codec, form = FILMS[kind]
     options = {"movflags": "faststart"} if form == "mp4" else {}
     with TemporaryDirectory() as folder:
-        path = Path(folder) / f"film.{form}"
-        with av.open(str(path), "w", format=form, options=options) as container:
-            stream = container.add_stream(codec, rate=10)
-            stream.width, stream.height, stream.pix_fmt = 32, 24, "yuv420p"
-            for _ in range(6):
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(_rows(kind), format="rgb24")))
-            container.mux(stream.encode())
-        return path.read_bytes()
+        return write_film(Path(folder) / f"film.{form}", [_rows(kind)] * 6, codec, **options)
 
 
 @st.composite

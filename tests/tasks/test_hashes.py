@@ -66,14 +66,14 @@ def test_hashes_are_the_files_own_and_read_once(tmp_path, monkeypatch, cache) ->
     for k, file in enumerate(files):
         file.write_bytes(bytes([k]) * 1000)
     expected = {file: hashlib.sha256(file.read_bytes()).digest() for file in files}
-    assert hashes.digests(files) == expected and cache.is_file()
+    assert hashes.hash_files(files) == expected and cache.is_file()
     read = []
-    monkeypatch.setattr(hashes, "_digest", lambda path: read.append(path) or b"")
-    assert hashes.digests(files) == expected  # from memory
+    monkeypatch.setattr(hashes, "_hash_file", lambda path: read.append(path) or b"")
+    assert hashes.hash_files(files) == expected  # from memory
     monkeypatch.setattr(hashes, "_MEMORY", {})
-    assert hashes.digests(files) == expected and read == []  # from disk
+    assert hashes.hash_files(files) == expected and read == []  # from disk
     files[1].write_bytes(b"new")
-    hashes.digests(files)
+    hashes.hash_files(files)
     assert read == [files[1]]
 
 
@@ -89,7 +89,7 @@ def test_a_cache_of_no_use_costs_nothing_but_time(tmp_path, cache, damage, monke
     elif damage == "read only":
         monkeypatch.setenv("RLBENCH_CACHE", "/proc/nothing")
     else:
-        about = hashes._signature(tmp_path / "a")
+        about = hashes._read_signature(tmp_path / "a")
         columns = "path BLOB UNIQUE, size INT, mtime INT, ctime INT, inode INT, digest BLOB"
         with sqlite3.connect(cache) as base:
             base.execute(f"CREATE TABLE files ({'x INT' if damage == 'other table' else columns})")
@@ -99,21 +99,21 @@ def test_a_cache_of_no_use_costs_nothing_but_time(tmp_path, cache, damage, monke
         base.close()
     for _ in range(2):
         monkeypatch.setattr(hashes, "_MEMORY", {})
-        assert hashes.digests([tmp_path / "a"]) == {tmp_path / "a": expected}
+        assert hashes.hash_files([tmp_path / "a"]) == {tmp_path / "a": expected}
 
 
 def test_a_file_that_was_just_written_is_read_again(tmp_path, monkeypatch, cache) -> None:
     """Two changes within a tick of the clock have one time."""
     monkeypatch.setattr(hashes, "_SETTLED", 10**12)
     (tmp_path / "a").write_bytes(b"abc")
-    hashes.digests([tmp_path / "a"])
+    hashes.hash_files([tmp_path / "a"])
     assert hashes._MEMORY == {}
 
 
 def test_what_can_not_be_read_is_named(tmp_path) -> None:
     for path in (tmp_path, tmp_path / "nothing", Path("a\0b"), tmp_path / ("x" * 300)):
         with pytest.raises(DataError, match="can't read"):
-            hashes.digests([path])
+            hashes.hash_files([path])
 
 
 def test_recordings_of_one_size(tmp_path) -> None:

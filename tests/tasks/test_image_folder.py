@@ -115,7 +115,7 @@ def test_mistakes(tmp_path) -> None:
         task_of(root)
     (root / "val").mkdir()
     Image.new("RGB", (4, 4)).save(root / "val" / "ILSVRC2012_val_00000001.png")
-    with pytest.raises(DataError, match="one folder a class, val/<class>"):
+    with pytest.raises(DataError, match="one folder per class, val/<class>"):
         task_of(root)
     (root / "val" / "n01").mkdir()
     with pytest.raises(DataError, match="n01 has no pictures"):

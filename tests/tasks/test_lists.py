@@ -3,7 +3,7 @@
 import pytest
 
 from rlbench.core.errors import DataError
-from rlbench.tasks.lists import read_lines, read_table, without_fraction
+from rlbench.tasks.lists import drop_fraction, read_lines, read_table
 
 COLUMNS = ("path", "label")
 
@@ -28,7 +28,7 @@ def test_quotes_keep_the_delimiter_in_a_value(tmp_path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         ("path,label\na.png,crane, a bird\n", r"list.csv:2: 3 values for 2 columns; a value with a comma in it needs"),
         ("path;label\na.png;x;y\n", r"list.csv:2: 3 values for 2 columns; a value with a semicolon in it needs quotes"),
@@ -40,7 +40,7 @@ def test_quotes_keep_the_delimiter_in_a_value(tmp_path) -> None:
             r"list.csv has no column 'label'; it needs path, label; its first line is 'path,name'",
         ),
         ("", r"list.csv has no column 'path'"),
-        ("path,label,label\na.png,x,y\n", r"list.csv:1: the column 'label' stands twice"),
+        ("path,label,label\na.png,x,y\n", r"list.csv:1: the column 'label' appears twice"),
         ('path,label\n"a.png,x\nb.png,y\n', r"list.csv:3: unexpected end of data; check the quotes"),
         ('path,label\na.png,"x\nb.png,y"\n', r"list.csv:3: a line break or control character in 'label'; is a quote"),
         ('path,label\na.png,"x" y\n', r"list.csv:2: .* expected after .*; check the quotes"),
@@ -51,8 +51,8 @@ def test_quotes_keep_the_delimiter_in_a_value(tmp_path) -> None:
         ("path,label\na.png,café\n".encode("latin-1"), r"list.csv:2: the byte 0xe9 is not UTF-8"),
     ],
 )
-def test_what_is_not_certain_is_refused_with_its_line(tmp_path, content, said) -> None:
-    with pytest.raises(DataError, match=said) as caught:
+def test_what_is_not_certain_is_refused_with_its_line(tmp_path, content, message) -> None:
+    with pytest.raises(DataError, match=message) as caught:
         _read(tmp_path, content)
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 400
 
@@ -68,11 +68,16 @@ def test_whole_numbers_as_pandas_writes_them(tmp_path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("fold,start\n1.0,059\n2,-3.\n1.5,x\n")
     first, second, third = read_table(path, ("fold", "start"))
-    assert (first.whole("fold"), first.whole("start"), second.whole("fold"), second.whole("start")) == (1, 59, 2, -3)
+    assert (
+        first.parse_whole("fold"),
+        first.parse_whole("start"),
+        second.parse_whole("fold"),
+        second.parse_whole("start"),
+    ) == (1, 59, 2, -3)
     for column in ("fold", "start"):
         with pytest.raises(DataError, match=rf"a.csv:4: {column} is .*; it must be a whole number"):
-            third.whole(column)
-    assert [without_fraction(text) for text in ("1.0", "007", "1.50", "x.0")] == ["1", "007", "1.50", "x.0"]
+            third.parse_whole(column)
+    assert [drop_fraction(text) for text in ("1.0", "007", "1.50", "x.0")] == ["1", "007", "1.50", "x.0"]
 
 
 def test_a_list_without_names(tmp_path) -> None:

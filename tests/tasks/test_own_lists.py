@@ -26,10 +26,10 @@ def _task(root: Path, rows: list[str], kind: str = "folder", head: str = "path,l
 
 
 @pytest.mark.parametrize(
-    ("row", "said"),
+    ("row", "message"),
     [
         ("./0.png,a,train,x", r"labels.csv:6: './0.png' is the same file as '0.png' in line 2"),
-        ("0.png,a,train,x", r"labels.csv:6: '0.png' stands twice"),
+        ("0.png,a,train,x", r"labels.csv:6: '0.png' appears twice"),
         ("/4.png,a,train,x", r"labels.csv:6: '/4.png' is absolute; paths must be relative to"),
         ("0.png/../0.png,a,train,x", r"labels.csv:6: '0.png/../0.png' is the same file"),
         ("linked/0.png,a,train,x", r"labels.csv:6: 'linked/0.png' is the same file as '0.png' in line 2"),
@@ -40,10 +40,10 @@ def _task(root: Path, rows: list[str], kind: str = "folder", head: str = "path,l
         ("4.png,a", r"labels.csv:6: 2 values for 4 columns"),
     ],
 )
-def test_a_row_that_is_wrong_in_any_split(root, row, said) -> None:
+def test_a_row_that_is_wrong_in_any_split(root, row, message) -> None:
     (root / "linked").symlink_to(root)
     Image.new("L", (8, 8)).save(root / "4.png")
-    with pytest.raises(DataError, match=said) as caught:
+    with pytest.raises(DataError, match=message) as caught:
         _task(root, [*ROWS, row])
     assert "\n" not in str(caught.value)
 
@@ -71,7 +71,7 @@ CAPTIONS = ["0.png,test,s,a cat, red", "1.png,test,s,a dog"]
 
 
 @pytest.mark.parametrize(
-    ("rows", "said"),
+    ("rows", "message"),
     [
         (CAPTIONS, r"labels.csv:2: 5 values for 4 columns"),
         (["0.png,test,s,x", "./0.png,test,s,y", "1.png,test,s,z"], r"labels.csv:3: './0.png' is the same file"),
@@ -80,6 +80,6 @@ CAPTIONS = ["0.png,test,s,a cat, red", "1.png,test,s,a dog"]
         (["0.png,test,s,x", "1.png,test,s,y", "2.png,dev,s,z"], r"labels.csv:4: the split is 'dev'"),
     ],
 )
-def test_captions(root, rows, said) -> None:
-    with pytest.raises(DataError, match=said):
+def test_captions(root, rows, message) -> None:
+    with pytest.raises(DataError, match=message):
         _task(root, rows, "captioned-folder", "path,split,source,caption").size("test")

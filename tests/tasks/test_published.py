@@ -14,7 +14,7 @@ from rlbench.core.errors import DataError, FieldError
 from rlbench.core.suite import load_suite
 from rlbench.encoders.heads import prompts
 from rlbench.tasks.published import Published
-from rlbench.tasks.trees import names
+from rlbench.tasks.trees import load_names
 
 RGB, GREY, DEPTH = Box(shape=(3, 32, 32)), Box(shape=(1, 32, 32)), Box(shape=(1, 16, 16))
 ALL = [name for name in registry.names("task") if isinstance(registry.factory("task", name), type)]
@@ -54,7 +54,7 @@ def test_the_classes_are_there_without_data(name, count) -> None:
 
 def test_names_and_templates_are_the_sources_own() -> None:
     # OpenAI's notebook: classes 0, 1, 134, 517, 999, and the first and last of the 80 templates.
-    imagenet = names("imagenet")
+    imagenet = load_names("imagenet")
     assert [imagenet[k].name for k in (0, 1, 999)] == ["tench", "goldfish", "toilet paper"]
     assert imagenet[134].name == "crane bird" and imagenet[517].name == "construction crane"
     assert [imagenet[k].label for k in (0, 999)] == ["n01440764", "n15075141"]
@@ -64,7 +64,7 @@ def test_names_and_templates_are_the_sources_own() -> None:
     assert prompts("tench", task.templates[:1]) == ["a bad photo of a tench."]
     depth, video = (registry.make("task", name).templates for name in ("nyud", "kinetics400"))
     assert depth[0] == "a bad depth photo of a {}." and video[0] == "a bad video of a {}."
-    assert [one.name for one in names("esc50")][10:12] == ["clock alarm", "clock tick"]
+    assert [one.name for one in load_names("esc50")][10:12] == ["clock alarm", "clock tick"]
 
 
 @pytest.mark.parametrize("name", SETS)
@@ -78,12 +78,12 @@ def test_without_data_it_says_where_to_get_it(name, tmp_path, monkeypatch) -> No
     with pytest.raises(DataError, match=f"there is no folder {tmp_path / source.folder}; get "):
         registry.make("task", name).size("test")
     (tmp_path / source.folder).mkdir()
-    with pytest.raises(DataError, match=r" has no .*; .* must hold "):
+    with pytest.raises(DataError, match=r" has no .*; .* must contain "):
         registry.make("task", name).size("test")
 
 
 def _synsets(count: int = 3) -> list[str]:
-    return [one.label for one in names("imagenet")[:count]]
+    return [one.label for one in load_names("imagenet")[:count]]
 
 
 def _tree(root: Path) -> Path:
@@ -128,7 +128,7 @@ def test_every_layout_of_imagenet_is_one_data_set(tmp_path, kind) -> None:
 
 def test_a_class_that_imagenet_does_not_have(tmp_path) -> None:
     _picture(_tree(tmp_path) / "val" / "n00000000" / "a.JPEG")
-    with pytest.raises(DataError, match=r"n00000000 is none of the 1000 classes, such as 'n01440764'; move it away"):
+    with pytest.raises(DataError, match=r"n00000000 is none of the 1000 classes, such as 'n01440764'; remove it"):
         _task("imagenet", tmp_path).size("test")
 
 
@@ -172,23 +172,23 @@ def test_a_pickle_with_code_is_refused(tmp_path, capsys) -> None:
     folder.mkdir()
     (folder / "test_batch").write_bytes(pickle.dumps({"data": _Call(), "labels": []}))
     with pytest.raises(
-        DataError, match=r"test_batch: it asks for (builtins|__builtin__)\.print, which this file has no"
+        DataError, match=r"test_batch: it asks for (builtins|__builtin__)\.print, which this file does not"
     ):
         _task("cifar10", tmp_path).size("test")
     assert capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (bytes(3072), "has 3072 bytes; they must be records of 3073"),
-        (bytes([10]) + bytes(3072), "has labels beyond 9"),
+        (bytes([10]) + bytes(3072), "has labels above 9"),
         (b"", "has 0 bytes"),
     ],
 )
-def test_a_cut_file_of_cifar(tmp_path, content, said) -> None:
+def test_a_cut_file_of_cifar(tmp_path, content, message) -> None:
     (tmp_path / "test_batch.bin").write_bytes(content)
-    with pytest.raises(DataError, match=said):
+    with pytest.raises(DataError, match=message):
         _task("cifar10", tmp_path).size("test")
 
 
@@ -250,5 +250,5 @@ def test_a_suite_names_the_copy_relative_to_itself(tmp_path, monkeypatch) -> Non
 
 @pytest.mark.parametrize(("name", "fields"), [("esc50", {"folds": [6]}), ("urbansound8k", {"folds": []})])
 def test_folds_that_are_none(name, fields) -> None:
-    with pytest.raises(FieldError, match=f"{name}: folds is .*; it must be some of 1 to"):
+    with pytest.raises(FieldError, match=f"{name}: folds is .*; it must be one or more of 1 to"):
         registry.make("task", name, fields)

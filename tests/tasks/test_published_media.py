@@ -78,12 +78,12 @@ def test_a_crowd_leaves_no_place_for_background(tmp_path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("edit", "said"),
+    ("edit", "message"),
     [
         (lambda root: (root / "Annotations" / "260001.xml").unlink(), "can't read the boxes of .*260001.xml"),
         (
             lambda root: (root / "Annotations" / "260001.xml").write_text("<annotation>"),
-            "260001.xml: no element found|",
+            "260001.xml: no element found",
         ),
         (
             lambda root: (root / "Annotations" / "260001.xml").write_text("<annotation><size/></annotation>"),
@@ -92,9 +92,9 @@ def test_a_crowd_leaves_no_place_for_background(tmp_path) -> None:
         (lambda root: _voc(root / "Annotations" / "260001.xml", [(500, 500, 600, 600)]), "nothing of it lies in"),
     ],
 )
-def test_wrong_boxes_are_named(tmp_path, edit, said) -> None:
+def test_wrong_boxes_are_named(tmp_path, edit, message) -> None:
     edit(_llvip(tmp_path))
-    with pytest.raises(DataError, match=said):
+    with pytest.raises(DataError, match=message):
         _task("llvip", tmp_path).load(GREY, 0, 99)
 
 

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 from pathlib import Path
 
 import pytest
@@ -26,14 +25,6 @@ def _voc(path: Path, boxes: list[tuple[int, int, int, int]], size: tuple[int, in
     path.write_text(
         f"<annotation><size><width>{size[0]}</width><height>{size[1]}</height></size>{''.join(found)}</annotation>"
     )
-
-
-@pytest.fixture
-def data() -> Path:
-    root = Path(os.environ.get("RLBENCH_DATA") or Path(__file__).parents[3] / "shared" / "data")
-    if not root.is_dir():
-        pytest.skip("no data packs: set RLBENCH_DATA")
-    return root
 
 
 def _lines(pack: Path) -> list[dict[str, str]]:

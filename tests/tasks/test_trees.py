@@ -7,7 +7,7 @@ from PIL import Image
 
 from rlbench.core import registry
 from rlbench.core.errors import DataError
-from rlbench.tasks.trees import below, by_stem, describe_left_out
+from rlbench.tasks.trees import describe_left_out, index_by_stem, list_files
 
 
 def _touch(root, *names: str) -> None:
@@ -26,7 +26,7 @@ def test_links_are_followed_and_every_folder_is_read_once(tmp_path) -> None:
     (root / "itself").symlink_to(root / "itself")
     (root / "5.png").symlink_to(tmp_path / "one.png")
     left = Counter()
-    found = sorted(below(root, root, (".png", ".jpg"), left))
+    found = sorted(list_files(root, root, (".png", ".jpg"), left))
     assert found == ["5.png", "b/3.png", "b/4.Jpg", "z/1.png", "z/deep/2.PNG"] and left == {"itself": 1}
 
 
@@ -34,30 +34,30 @@ def test_a_link_to_all_classes_brings_no_other_class_in(tmp_path) -> None:
     _touch(tmp_path, "test/a/1.png", "test/b/2.png")
     (tmp_path / "test" / "a" / "up").symlink_to(tmp_path / "test")
     (tmp_path / "test" / "a" / "top").symlink_to(tmp_path)
-    assert list(below(tmp_path, tmp_path / "test" / "a", (".png",))) == ["test/a/1.png"]
+    assert list(list_files(tmp_path, tmp_path / "test" / "a", (".png",))) == ["test/a/1.png"]
 
 
 def test_what_is_left_out_is_counted_by_suffix(tmp_path) -> None:
     hidden = [".x.png", "._a.png", "Thumbs.db", ".git/y.png", "__MACOSX/z.png", "desktop.ini"]
     _touch(tmp_path, "a.png", "b.HEIC", "c.heic", "d/e.gif", "README", "f.csv", *hidden)
     left = Counter()
-    assert list(below(tmp_path, tmp_path, (".png",), left)) == ["a.png"]
+    assert list(list_files(tmp_path, tmp_path, (".png",), left)) == ["a.png"]
     assert describe_left_out(left) == ["4 files are left out: 2 .heic, 1 .gif, 1 README"]
     assert describe_left_out({}) == [] and describe_left_out({".gif": 1}) == ["1 file is left out: 1 .gif"]
 
 
 def test_a_name_that_is_there_twice(tmp_path) -> None:
     _touch(tmp_path, "a/1.mp4", "b/2.mp4")
-    assert by_stem(tmp_path, tmp_path, (".mp4",)) == {"1": "a/1.mp4", "2": "b/2.mp4"}
+    assert index_by_stem(tmp_path, tmp_path, (".mp4",)) == {"1": "a/1.mp4", "2": "b/2.mp4"}
     _touch(tmp_path, "b/1.MP4")
-    with pytest.raises(DataError, match=r"has 1 twice: a/1.mp4 and b/1.MP4; move one away"):
-        by_stem(tmp_path, tmp_path, (".mp4",))
+    with pytest.raises(DataError, match=r"has 1 twice: a/1.mp4 and b/1.MP4; remove one"):
+        index_by_stem(tmp_path, tmp_path, (".mp4",))
 
 
 def test_a_name_that_can_not_be_printed(tmp_path) -> None:
     _touch(tmp_path, "a\x1b[2J.png")
     with pytest.raises(DataError, match=r"has a file 'a\\x1b\[2J.png'; name it without control characters"):
-        list(below(tmp_path, tmp_path, (".png",)))
+        list(list_files(tmp_path, tmp_path, (".png",)))
 
 
 def test_notes_of_a_tree(tmp_path) -> None:
@@ -83,5 +83,5 @@ def test_notes_of_a_published_set(tmp_path) -> None:
 
 def test_two_files_of_one_example(tmp_path) -> None:
     _touch(tmp_path, "101_ObjectCategories/Faces/1.jpg", "101_ObjectCategories/Faces/more/1.jpg")
-    with pytest.raises(DataError, match=r"'Faces/1.jpg' is there twice, as .*Faces/1.jpg and .*more/1.jpg"):
+    with pytest.raises(DataError, match=r"'Faces/1.jpg' exists twice, as .*Faces/1.jpg and .*more/1.jpg"):
         registry.make("task", "caltech101", {"root": str(tmp_path)}).size("test")

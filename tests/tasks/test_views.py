@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 import torch
+from films import write_film
 from torch.nn.functional import normalize
 
 from rlbench.core import Box
@@ -53,13 +53,7 @@ def _film(path: Path, count: int, width: int = 48, height: int = 32, shade: int 
     """A lossless clip of which every pixel is another, as (T, H, W, 3)."""
     t, y, x = np.mgrid[:count, :height, :width]
     frames = np.stack([(3 * t + shade) % 256, 4 * y % 256, 4 * x % 256], axis=3).astype(np.uint8)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("ffv1", rate=10)
-        stream.width, stream.height, stream.pix_fmt = width, height, "bgr0"
-        for frame in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-        container.mux(stream.encode())
+    write_film(path, frames, "ffv1", pix_fmt="bgr0")
     return frames
 
 

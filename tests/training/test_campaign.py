@@ -1,19 +1,21 @@
-"""Campaigns: many runs from one file, and checkpoints put into the baselines' folders."""
+"""Campaigns: many runs from one file, and the script that copies checkpoints into the baselines' folders."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
-from rlbench.core.errors import CheckpointError, FieldError, RLBenchError
+from rlbench.core.errors import FieldError, RLBenchError
 from rlbench.core.files import LOCK, locked
 from rlbench.encoders.cards import read_card
 from rlbench.encoders.models import resolve
-from rlbench.training.bundle import bundle
 from rlbench.training.campaign import CampaignRun, read_campaign, run_campaign, tabulate
 
+BUNDLE = Path(__file__).parents[2] / "benchmarks" / "bundle.py"
 SMALL = "examples: 64, batch: 32, validation: 16, epochs: 1, attack_steps: 1"
 FILE = f"""
 modalities: [thermal]
@@ -23,6 +25,11 @@ jobs:
   languagebind: {{method: languagebind, rounds: ["1"]}}
   fare: {{method: fare, set: {{init: "@1/languagebind", original: "@1/languagebind"}}}}
 """
+
+
+def _bundle(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(BUNDLE), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
 
 def campaign(tmp_path: Path, text: str = FILE) -> list[CampaignRun]:
@@ -38,9 +45,9 @@ def test_a_file_becomes_runs_that_wait_for_others(tmp_path: Path) -> None:
         "2/thermal/fare",
     ]
     assert first.after == frozenset() and fare.after == again.after == {"1/thermal/languagebind"}
-    told = again.arguments(tmp_path / "out")
+    words = again.arguments(tmp_path / "out")
     start = str((tmp_path / "out" / "1/thermal/languagebind").absolute())
-    assert told[:4] == ["train", "fare", "--modality", "thermal"] and f"init={start}" in told and "seed=1" in told
+    assert words[:4] == ["train", "fare", "--modality", "thermal"] and f"init={start}" in words and "seed=1" in words
 
 
 @pytest.mark.parametrize(
@@ -50,7 +57,7 @@ def test_a_file_becomes_runs_that_wait_for_others(tmp_path: Path) -> None:
         (FILE.replace("jobs:", "job:"), "did you mean 'jobs'"),
         (FILE.replace("method: fare", "methods: fare"), "did you mean 'method'"),
         (FILE.replace("epochs: 1", "epoch: 1"), "did you mean 'epochs'"),
-        (FILE.replace('"@1/languagebind", original', '"@1/languagebnd", original'), "which is no job of it"),
+        (FILE.replace('"@1/languagebind", original', '"@1/languagebnd", original'), "which is not a job of this file"),
     ],
 )
 def test_mistakes_in_a_file(text: str, error: str, tmp_path: Path) -> None:
@@ -58,7 +65,7 @@ def test_mistakes_in_a_file(text: str, error: str, tmp_path: Path) -> None:
         campaign(tmp_path, text)
 
 
-def test_runs_are_made_once_tabled_and_bundled(tmp_path: Path) -> None:
+def test_runs_are_trained_once_tabulated_and_bundled(tmp_path: Path) -> None:
     out, seen = tmp_path / "out", []
     tasks = campaign(tmp_path)
     run_campaign(tasks, out, workers=2, report=lambda name, done, of: seen.append((name, done, of)))
@@ -79,17 +86,22 @@ def test_runs_are_made_once_tabled_and_bundled(tmp_path: Path) -> None:
         (tmp_path / "baselines" / name).mkdir(parents=True)
         card = {"baseline": name, "summary": "x", "backbones": {"mini": {"family": "mini", "modalities": {}}}}
         (tmp_path / "baselines" / name / "card.yaml").write_text(yaml.safe_dump(card))
-    assert bundle(out / "1", tmp_path / "baselines") == ["thermal fare"]
+    assert _bundle(out / "1", tmp_path / "baselines").stdout == "thermal fare\n"
     (model,) = read_card(tmp_path / "baselines" / "fare" / "card.yaml")
     run = resolve(str(out / "1/thermal/fare"))
     assert model.weights["thermal"].trained["init"] == "languagebind:mini"
     assert model.size < 0.6 * run.size
     assert (tmp_path / "baselines/fare/mini-thermal.safetensors").is_file()
-    with pytest.raises(CheckpointError, match="no finished runs"):
-        bundle(out / "3", tmp_path / "baselines")
+    refused = _bundle(out / "2" / "thermal", tmp_path / "baselines")
+    assert refused.returncode == 1 and "has no finished runs of a baseline" in refused.stderr
 
 
-def test_a_failed_run_is_named_and_the_others_are_made(tmp_path: Path) -> None:
+def test_the_bundling_script_shows_its_usage() -> None:
+    shown = _bundle("--help")
+    assert shown.returncode == 0 and "Usage: bundle.py [OPTIONS] RUNS BASELINES" in shown.stdout
+
+
+def test_a_failed_run_is_named_and_the_others_are_trained(tmp_path: Path) -> None:
     text = FILE.replace("{method: languagebind, rounds", "{method: languagebind, set: {lr: 1.0e+30, epochs: 8}, rounds")
     text += f"  alone: {{method: languagebind, set: {{{SMALL}}}, rounds: ['2']}}\n"
     tasks, out = campaign(tmp_path, text), tmp_path / "out"

@@ -31,7 +31,7 @@ def _batch() -> Batch:
     return Batch(y=torch.tensor(Y), **{name: torch.from_numpy(value) for name, value in rows.items()})
 
 
-def _found(name: str, fields: dict, batch: Batch) -> dict[str, np.ndarray]:
+def _evaluate(name: str, fields: dict, batch: Batch) -> dict[str, np.ndarray]:
     """The losses, what the adversary raises, and the gradients of both in f and f'."""
     objective = registry.make("objective", name, fields)
     f, f_adv = (torch.from_numpy(rows).clone().requires_grad_() for rows in (F, F_ADV))
@@ -91,12 +91,12 @@ def check(found: dict[str, np.ndarray], **expected: list) -> None:
 def test_fare() -> None:
     """(1,2,2) - (2,0,0) = (-1,2,2) and (0,2,0) - (0,3,4) = (0,-1,-4): sums of squares of what is not normalised."""
     expected = {"loss": [9.0, 17.0], "df": np.zeros((2, 3)), "df_adv": [[-2.0, 4.0, 4.0], [0.0, -2.0, -8.0]]}
-    check(_found("fare", {}, _batch()), **expected, raised=[9.0, 17.0], draised=expected["df_adv"])
+    check(_evaluate("fare", {}, _batch()), **expected, raised=[9.0, 17.0], draised=expected["df_adv"])
 
 
 def test_tecoa_in_figures() -> None:
     """n(f') = (1,2,2)/3 and (0,1,0): at s = 3 the logits are (1, 2.2, 2.8) and (0, 2.4, 1.8)."""
-    found = _found("tecoa", {"scale": 3.0}, _batch())
+    found = _evaluate("tecoa", {"scale": 3.0}, _batch())
     first, second = math.exp(1) + math.exp(2.2) + math.exp(2.8), 1 + math.exp(2.4) + math.exp(1.8)
     check(found, loss=[math.log(first) - 1, math.log(second) - 1.8])
     share = (
@@ -115,7 +115,7 @@ def test_tecoa(distil: float) -> None:
         draised.append(back(f, s, p(f, s) - e(y)))
         losses.append(raised[-1] + distil * kl(q0, q))
         slopes.append(draised[-1] + distil * back(f, tau, q - q0, others))
-    found = _found("tecoa", {"scale": s, "distil": distil, "tau": tau}, _batch())
+    found = _evaluate("tecoa", {"scale": s, "distil": distil, "tau": tau}, _batch())
     check(found, loss=losses, df=np.zeros((2, 3)), df_adv=slopes, raised=raised, draised=draised)
 
 
@@ -124,9 +124,9 @@ def _infonce(f: np.ndarray, s: float, y: list[int]) -> tuple[list[float], np.nda
     n = np.array([unit(row) for row in f])
     target = np.array([[float(a == b) for b in y] for a in y])
     target /= target.sum(1, keepdims=True)
-    there, backward = np.array([soft(s * CAPTIONS @ row) for row in n]), np.array([soft(s * n @ c) for c in CAPTIONS])
-    losses = [float(-(t * np.log(a * b)).sum() / 2) for t, a, b in zip(target, there, backward, strict=True)]
-    dz = (there - target + (backward - target).T) / 2  # of logit (row, caption)
+    forward, backward = np.array([soft(s * CAPTIONS @ row) for row in n]), np.array([soft(s * n @ c) for c in CAPTIONS])
+    losses = [float(-(t * np.log(a * b)).sum() / 2) for t, a, b in zip(target, forward, backward, strict=True)]
+    dz = (forward - target + (backward - target).T) / 2  # of logit (row, caption)
     return losses, np.array([back(row, s, d, CAPTIONS) for row, d in zip(f, dz, strict=True)])
 
 
@@ -135,7 +135,7 @@ def test_infonce(y: list[int]) -> None:
     """Two classes, and one: then both captions are positives of both examples."""
     losses, slopes = _infonce(F, 3.0, y)
     batch = replace(_batch(), y=torch.tensor(y))
-    check(_found("infonce", {"scale": 3.0}, batch), loss=losses, df=slopes, df_adv=np.zeros((2, 3)))
+    check(_evaluate("infonce", {"scale": 3.0}, batch), loss=losses, df=slopes, df_adv=np.zeros((2, 3)))
 
 
 def test_pmg_aft() -> None:
@@ -146,7 +146,7 @@ def test_pmg_aft() -> None:
         loss = ce + general * kl(a, c) + clean * kl(a, b)
         df_adv = dce + back(f_adv, s, general * reverse(a, c) + clean * reverse(a, b))
         rows.append((loss, back(f, s, clean * (b - a)), df_adv, ce, dce))
-    found = _found("pmg-aft", {"scale": s, "general": general, "clean": clean}, _batch())
+    found = _evaluate("pmg-aft", {"scale": s, "general": general, "clean": clean}, _batch())
     check(found, **dict(zip(("loss", "df", "df_adv", "raised", "draised"), zip(*rows, strict=True), strict=True)))
 
 
@@ -156,7 +156,7 @@ def test_agft() -> None:
         target = soft(soften * s * ANCHORS @ unit(f0))
         losses.append(-float((target * np.log(p(f, s))).sum()))
         slopes.append(back(f, s, p(f, s) - target))
-    found = _found("agft", {"scale": s, "soften": soften}, _batch())
+    found = _evaluate("agft", {"scale": s, "soften": soften}, _batch())
     check(found, loss=losses, df=np.zeros((2, 3)), df_adv=slopes, raised=losses, draised=slopes)
 
 
@@ -171,7 +171,7 @@ def test_advflyp() -> None:
         df_adv += predictions * back(f_adv, s, 2 * a - c - b)
         df = -2 * features * back(f, 1.0, unit(f_adv), np.eye(3)) + predictions * back(f, s, reverse(b, a))
         rows.append((total, df, df_adv))
-    found = _found("advflyp", {"scale": s, "features": features, "predictions": predictions}, _batch())
+    found = _evaluate("advflyp", {"scale": s, "features": features, "predictions": predictions}, _batch())
     check(found, **dict(zip(("loss", "df", "df_adv"), zip(*rows, strict=True), strict=True)))
     check(found, raised=losses, draised=slopes)
 
@@ -181,7 +181,7 @@ def test_distribution() -> None:
     for f, f_adv, f0 in zip(F, F_ADV, F0, strict=True):
         a, b, t = p(f_adv, tau), p(f, tau), p(f0, tau)
         rows.append((kl(t, b) + kl(t, a), back(f, tau, b - t), back(f_adv, tau, a - t), kl(t, a)))
-    found = _found("distribution", {"tau": tau}, _batch())
+    found = _evaluate("distribution", {"tau": tau}, _batch())
     check(found, **dict(zip(("loss", "df", "df_adv", "raised"), zip(*rows, strict=True), strict=True)))
     check(found, draised=found["df_adv"])
 
@@ -230,8 +230,8 @@ def test_rlbind(distance: str, weights: dict[str, float]) -> None:
     batch = _batch()
     needs = registry.make("objective", "rlbind", fields).needs
     assert needs == {"f", "f_adv"} | {n for n, w in (("f0", "original"), ("means", "means")) if weights[w]}
-    spare = {name: None for name in ("f0", "means") if name not in needs}  # what is not needed is not looked at
-    found = _found("rlbind", fields, replace(batch, f0_adv=None, **spare))
+    spare = {name: None for name in ("f0", "means") if name not in needs}  # what is not needed is ignored
+    found = _evaluate("rlbind", fields, replace(batch, f0_adv=None, **spare))
     check(found, **dict(zip(("loss", "df", "df_adv", "raised", "draised"), zip(*rows, strict=True), strict=True)))
 
 
@@ -243,12 +243,12 @@ def test_every_objective_needs_only_what_it_says(name: str) -> None:
     spare = {key: None for key in ("f0", "f0_adv", "means") if key not in objective.needs}
     broken = torch.full_like(f, torch.nan)
     first = objective.loss(f, f_adv, _batch())
-    told = objective.loss(
+    second = objective.loss(
         f if "f" in objective.needs else broken,
         f_adv if "f_adv" in objective.needs else broken,
         replace(_batch(), **spare),
     )
-    assert torch.equal(first, told) and first.isfinite().all()
+    assert torch.equal(first, second) and first.isfinite().all()
     assert objective.loss(broken, broken, _batch()).isnan().all()
 
 

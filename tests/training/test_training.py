@@ -1,8 +1,6 @@
-"""Recipes, the loop and its adversary, and run folders, on mini towers."""
+"""Recipes, the loop and its adversary, on mini towers."""
 
-import json
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -38,10 +36,6 @@ def _trainer(method: str, stage: int | None = None, modality: str = "thermal", *
 
 def _weights(trainer: Trainer) -> dict[str, Tensor]:
     return {name: value.clone() for name, value in trainer.tower.state_dict().items()}
-
-
-def _metrics(folder: Path) -> list[dict]:
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
 @pytest.mark.parametrize(("method", "stage"), STAGES)

@@ -1,4 +1,4 @@
-"""What training reads: batches that depend on the seed and the step alone, random crops, and low-rank updates."""
+"""Training data: batches that depend only on the seed and the step, random crops, and low-rank updates."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -35,7 +35,7 @@ def _quiet(done: int, of: int) -> None:
 
 @pytest.fixture
 def tree(tmp_path) -> Path:
-    """Pictures whose red and green are the place, from left to right and down, and whose blue tells the class."""
+    """Pictures whose red and green are the place, from left to right and down, and whose blue is the class."""
     down, across = np.mgrid[0:60, 0:80]
     for split in ("train", "val"):
         for label, blue in (("dark", 20), ("light", 220)):
@@ -157,7 +157,7 @@ def test_only_units_of_which_eight_bits_are_enough_are_held_in_bytes() -> None:
         assert (data.dequantise(x) - exact).abs().max() <= (0.5 / 255 + 1e-6 if kind == torch.uint8 else 0)
 
 
-def test_a_tree_trains_with_crops_and_loaders(tree, tmp_path) -> None:
+def test_a_tree_trains_with_crops_and_loaders(tree, tmp_path, no_curves) -> None:
     suite = Suite(
         name="tree",
         version=1,
@@ -205,8 +205,8 @@ def test_low_rank_updates_alone_are_trained_and_merged_into_the_result(tmp_path)
     assert all(torch.equal(value, state[name]) for name, value in trainer.tower.state_dict().items())
 
 
-def test_low_rank_runs_are_models_and_go_on(tmp_path) -> None:
-    given = {**TINY, "lora": 2, "epochs": 2, "ema": 0.5, "validate": 1}
+def test_low_rank_runs_are_models_and_resume(tmp_path, no_curves) -> None:
+    given = {**TINY, "lora": 2, "epochs": 2, "ema": 0.5, "validate": 2}
 
     def stop(step) -> None:
         if step.what == "step" and step.step == 3 and not stopped:

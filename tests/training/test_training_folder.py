@@ -1,6 +1,5 @@
 """The folder of a training run: whose it is, who writes it, and that a kill at any write costs nothing."""
 
-import json
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +12,7 @@ from rlbench.core.errors import FieldError, RLBenchError
 from rlbench.core.files import LOCK, TEMPORARY, locked
 from rlbench.core.suite import load_suite
 from rlbench.training import folder as module
-from rlbench.training import state
+from rlbench.training.loop import Step
 from rlbench.training.rehearsal import rehearse
 from rlbench.training.run import load_recipes, open_run_folder, train
 
@@ -22,28 +21,28 @@ THERMAL = {"modalities": ["thermal"], "overrides": TINY}
 
 
 class Killed(BaseException):
-    """In the place of a kill."""
+    """Stands for a kill."""
 
 
-def made(out: Path, **changes: object) -> module.RunFolder:
+def run_folder(out: Path, **changes: object) -> module.RunFolder:
     recipes = load_recipes("languagebind", ["thermal"], None, "mini", None, {**TINY, **changes})
     return open_run_folder("languagebind", recipes, None, out)
 
 
 def test_a_folder_is_new_unfinished_or_another_s(tmp_path: Path) -> None:
     out = tmp_path / "a"
-    assert made(out).check() == "new"
-    with made(out).claim():
+    assert run_folder(out).check() == "new"
+    with run_folder(out).claim():
         (out / f"{TEMPORARY}x-1-2").write_text("half")
-        assert made(out).check() == "new"
-        made(out).create()
-    assert made(out).check() == "unfinished"
+        assert run_folder(out).check() == "new"
+        run_folder(out).create()
+    assert run_folder(out).check() == "unfinished"
     with pytest.raises(RLBenchError, match="unfinished run of another recipe"):
-        made(out, lr=0.5).check()
+        run_folder(out, lr=0.5).check()
     (out / "card.yaml").write_text("")
-    assert made(out).check() == "finished"
+    assert run_folder(out).check() == "finished"
     with pytest.raises(RLBenchError, match="exists: a finished run of another recipe"):
-        made(out, lr=0.5).check()
+        run_folder(out, lr=0.5).check()
 
 
 @pytest.mark.parametrize(
@@ -62,7 +61,7 @@ def test_what_is_something_else_is_left_alone(name: str, data: bytes, tmp_path: 
 
 def test_one_process_at_a_time_and_none_leaves_an_empty_folder(tmp_path: Path) -> None:
     out = tmp_path / "a"
-    with pytest.raises(KeyError), made(out).claim():
+    with pytest.raises(KeyError), run_folder(out).claim():
         raise KeyError
     assert not out.exists()
     out.mkdir()
@@ -72,7 +71,7 @@ def test_one_process_at_a_time_and_none_leaves_an_empty_folder(tmp_path: Path) -
 
 
 def _kill_at(k: int, monkeypatch) -> list[str]:
-    """Ends the process, as it were, before the k-th change of the disk; the changes that were made."""
+    """Raises Killed before the k-th change of the disk; returns a list that collects the changes before it."""
     done: list[str] = []
 
     def count(name: str, change):
@@ -91,8 +90,8 @@ def _kill_at(k: int, monkeypatch) -> list[str]:
     return done
 
 
-def test_a_kill_at_any_write_goes_on_to_the_same_weights(tmp_path: Path, monkeypatch) -> None:
-    """The same command again, each time killed one change later, and then a last time."""
+def test_a_run_killed_at_any_write_resumes_to_the_same_weights(tmp_path: Path, monkeypatch, metrics, no_curves) -> None:
+    """The same command again and again, each time killed a few changes later, until it ends."""
     whole = train("languagebind", out=tmp_path / "whole", **THERMAL)
     out, k = tmp_path / "killed", 0
     while True:
@@ -107,25 +106,24 @@ def test_a_kill_at_any_write_goes_on_to_the_same_weights(tmp_path: Path, monkeyp
     assert k > 10 and len(done) <= k
     for name in ("mini-thermal.safetensors", "best/mini-thermal.safetensors"):
         assert (whole / name).read_bytes() == (out / name).read_bytes()
-    lines = [[json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()] for path in (whole, out)]
-    assert lines[0] == lines[1]
+    assert metrics(whole) == metrics(out)
     names = {path.name for path in whole.iterdir()}
     assert names == {path.name for path in out.iterdir() if not path.name.startswith(TEMPORARY)}
-    said: list[str] = []
-    assert train("languagebind", out=out, announce=said.append, **THERMAL) == out
-    assert said == [f"{out} is finished: nothing is left to train"]
+    lines: list[str] = []
+    assert train("languagebind", out=out, announce=lines.append, **THERMAL) == out
+    assert lines == [f"{out} is finished: nothing is left to train"]
 
 
-def test_a_resume_checks_the_data_and_the_starts(tmp_path: Path, monkeypatch) -> None:
-    start = train("languagebind", out=tmp_path / "start", **THERMAL)
+def test_a_resume_checks_the_data_and_the_starts(tmp_path: Path, no_curves) -> None:
+    start = train("languagebind", modalities=["thermal"], out=tmp_path / "start", overrides={**TINY, "epochs": 1})
     given = {"modalities": ["thermal"], "overrides": {**TINY, "init": str(start), "original": str(start)}}
 
-    def stop(step: object) -> None:
-        raise KeyboardInterrupt
+    def stop(step: Step) -> None:
+        if step.what == "step":
+            raise KeyboardInterrupt
 
-    monkeypatch.setattr(state, "write_state", lambda *arguments: None)
     with pytest.raises(KeyboardInterrupt):
-        train("fare", out=tmp_path / "a", report=lambda step: stop(step) if step.what == "step" else None, **given)
+        train("fare", out=tmp_path / "a", report=stop, **given)
     other = yaml.safe_load((start / "card.yaml").read_text())
     other["backbones"]["mini"]["modalities"]["thermal"]["sha256"] = "0" * 64
     (start / "card.yaml").write_text(yaml.safe_dump(other))
@@ -133,8 +131,8 @@ def test_a_resume_checks_the_data_and_the_starts(tmp_path: Path, monkeypatch) ->
         train("fare", out=tmp_path / "a", **given)
 
 
-def test_a_rehearsal_says_what_the_run_takes(tmp_path: Path) -> None:
-    """A small split of a suite's own, whose epochs go round it several times; and what training refuses."""
+def test_a_rehearsal_says_what_the_run_takes(tmp_path: Path, no_curves) -> None:
+    """With a suite's own small split, which an epoch repeats; and what training refuses."""
 
     class Small(type(registry.make("task", "thermal-world", {}))):
         def size(self, split: str) -> int:

@@ -1,4 +1,4 @@
-"""Training in processes: killed and run again, and two that compute what one does."""
+"""Training in processes: one that is killed and resumed, and two that compute what one does."""
 
 import json
 import os
@@ -11,44 +11,48 @@ from pathlib import Path
 
 import pytest
 
-TINY = {"examples": 64, "batch": 32, "attack_steps": 2, "attack_step": 0.5, "validation": 16}
+from rlbench.core.errors import RLBenchError
+from rlbench.training.run import train
+
+TINY = {"examples": 64, "batch": 32, "attack_steps": 1, "validation": 16}
+
+
+def _train(method: str, out: Path, **overrides: object) -> None:
+    """Trains in this process."""
+    train(method, modalities=["thermal"], device="cpu", out=out, overrides={**TINY, **overrides})
 
 
 def _arguments(method: str, out: Path, **overrides: object) -> list[str]:
+    """The arguments of the command that trains the same."""
     settings = [text for key, value in {**TINY, **overrides}.items() for text in ("--set", f"{key}={value}")]
     return ["train", method, "--modality", "thermal", "--device", "cpu", "--quiet", "--out", str(out), *settings]
-
-
-def _metrics(folder: Path) -> list[dict]:
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
 def _environment() -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
-def test_a_killed_run_ends_with_the_weights_of_an_undisturbed_one(tmp_path) -> None:
-    """SIGKILL in the middle, with steps behind the last saved state; the same command goes on."""
-    given = {"init": "fare:mini", "epochs": 30, "validate": 7, "ema": 0.9}
-    command = [sys.executable, "-m", "rlbench"]
-    subprocess.run([*command, *_arguments("rlbind", tmp_path / "whole", **given)], env=_environment(), check=True)
-    again = [*command, *_arguments("rlbind", tmp_path / "killed", **given)]
-    metrics, limit = tmp_path / "killed" / "metrics.jsonl", time.monotonic() + 120
-    with subprocess.Popen(again, env=_environment()) as process:
-        while not (metrics.exists() and metrics.read_text().count("\n") > 9):
+def test_a_killed_run_ends_with_the_weights_of_an_undisturbed_one(tmp_path, metrics, no_curves) -> None:
+    """SIGKILL after steps that no saved state has; meanwhile, a second training in the folder is refused."""
+    given = {"init": "fare:mini", "epochs": 20, "validate": 7, "ema": 0.9}
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    _train("rlbind", whole, **given)
+    log, limit = killed / "metrics.jsonl", time.monotonic() + 120
+    command = [sys.executable, "-m", "rlbench", *_arguments("rlbind", killed, **given)]
+    with subprocess.Popen(command, env=_environment()) as process:
+        while not (log.exists() and log.read_text().count("\n") > 9):
             assert process.poll() is None and time.monotonic() < limit
             time.sleep(0.01)
         process.send_signal(signal.SIGSTOP)
-        second = subprocess.run(again, env=_environment(), capture_output=True, text=True)
-        assert second.returncode == 2 and "is being trained by another process; wait for it" in second.stderr
+        with pytest.raises(RLBenchError, match="is being trained by another process; wait for it"):
+            _train("rlbind", killed, **given)
         process.send_signal(signal.SIGKILL)
-    assert process.returncode == -signal.SIGKILL and not (tmp_path / "killed" / "card.yaml").exists()
-    assert list((tmp_path / "killed").glob("state-*"))
-    subprocess.run(again, env=_environment(), check=True)
-    for name in (".", "best"):
-        files = [tmp_path / run / name / "mini-thermal.safetensors" for run in ("whole", "killed")]
-        assert files[0].read_bytes() == files[1].read_bytes()
-    assert _metrics(tmp_path / "whole") == _metrics(tmp_path / "killed") and len(_metrics(tmp_path / "whole")) == 60
+    assert process.returncode == -signal.SIGKILL and not (killed / "card.yaml").exists()
+    assert list(killed.glob("state-*"))
+    _train("rlbind", killed, **given)
+    for name in ("mini-thermal.safetensors", "best/mini-thermal.safetensors"):
+        assert (whole / name).read_bytes() == (killed / name).read_bytes()
+    assert metrics(whole) == metrics(killed) and len(metrics(whole)) == 40
 
 
 SCRIPT = """
@@ -59,25 +63,27 @@ for arguments in json.loads(sys.argv[1]):
 """
 
 
-def test_two_processes_compute_what_one_does(tmp_path) -> None:
+@pytest.mark.slow
+def test_two_processes_compute_what_one_does(tmp_path, metrics, no_curves) -> None:
     """At the same global batch; InfoNCE compares the rows of both, and replay and accumulation share theirs."""
     methods = {
-        "languagebind": {"epochs": 3},
+        "languagebind": {"epochs": 2},
         "rlbind": {"init": "fare:mini", "epochs": 2, "ema": 0.9, "objective.means": 1, "replay": 0.25, "accumulate": 2},
     }
-    one, two = ([_arguments(m, tmp_path / n / m, **s) for m, s in methods.items()] for n in ("one", "two"))
+    for method, given in methods.items():
+        _train(method, tmp_path / "one" / method, **given)
+    two = [_arguments(method, tmp_path / "two" / method, **given) for method, given in methods.items()]
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    subprocess.run([sys.executable, script, json.dumps(one)], env=_environment(), check=True)
     launch = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--multi_gpu"]
     launch += ["--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
     launch += ["--main_process_port", port, str(script), json.dumps(two)]
-    made = subprocess.run(launch, env=_environment(), check=True, capture_output=True, text=True)
-    assert made.stdout.count("trained ") == len(methods) and "Warning" not in made.stderr
+    done = subprocess.run(launch, env=_environment(), check=True, capture_output=True, text=True)
+    assert done.stdout.count("trained ") == len(methods) and "Warning" not in done.stderr
     for method in methods:
-        losses = [[step["loss"] for step in _metrics(tmp_path / n / method)] for n in ("one", "two")]
+        losses = [[step["loss"] for step in metrics(tmp_path / n / method)] for n in ("one", "two")]
         assert losses[1] == pytest.approx(losses[0], rel=1e-4) and len(losses[0]) >= 4
         assert "processes: 2" in (tmp_path / "two" / method / "card.yaml").read_text()

@@ -21,7 +21,7 @@ from rlbench.core.media.log_mel import logmel
 SOUNDS = (".wav", ".flac", ".ogg", ".mp3", ".aiff", ".opus")
 LARGEST = 60_000_000  # samples of a channel, as recorded and as resampled: 21 minutes at 48 kHz
 RATES = (500, 1_000_000)  # samples a second that a recording may have
-_WHOLE = 28_000_000  # samples for a box of unit "fbank", which takes all: 29 minutes at 16 kHz
+_WHOLE = 24_000_000  # samples for a box of unit "fbank", which takes all: 25 minutes at 16 kHz, below 2 GB of memory
 _BLOCK = 1 << 20  # samples of a channel that are read at a time
 _LOUDEST = 16.0  # of samples, as a factor of full scale: beyond, they are in other units
 _LONG = 1_050_000  # taps of a filter of `resample_poly`, which has 20 for every sample of the larger rate

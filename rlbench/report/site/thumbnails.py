@@ -25,7 +25,7 @@ from rlbench.report.figures.draw import COLOURS, Guess, Sheet, amplification, un
 from rlbench.report.figures.sheets import collect
 from rlbench.store.flags import unpack
 from rlbench.store.perturbations import simplify
-from rlbench.tasks.subset import of_rows
+from rlbench.tasks.subset import select_examples
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -108,7 +108,7 @@ def _find(record: Record) -> tuple[Suite, Perturbation] | None:
 
 
 def _draw(record: Record, suite: Suite, one: Perturbation, rows: Sequence[int]) -> list[Picture]:
-    sheet = collect(replace(suite, task=of_rows(suite.task, rows)), record.model, one, len(rows))
+    sheet = collect(replace(suite, task=select_examples(suite.task, rows)), record.model, one, len(rows))
     clean, perturbed = unit(sheet.x, sheet.box), unit(sheet.x_adv, sheet.box)
     right = _bits(record.flags, record.n)
     found = []

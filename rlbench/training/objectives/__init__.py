@@ -1,1 +1,1 @@
-"""Training objectives: what a method lowers, and what its adversary raises; one file per method."""
+"""Training objectives: a method's loss, and the loss of its adversary; one file per method."""

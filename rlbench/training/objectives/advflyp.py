@@ -1,4 +1,4 @@
-"""AdvFLYP: fine-tune adversarially like you pre-train."""
+"""AdvFLYP: adversarial fine-tuning with the loss of pre-training."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from rlbench.training.types import Batch, Need
 @register("objective", "advflyp")
 @dataclass(frozen=True, kw_only=True)
 class AdvFLYP:
-    """Contrast of adversarial examples with captions, near the original and near the clean ones.
+    """InfoNCE of adversarial examples to captions, regularised towards the original and the clean features.
 
     InfoNCE(x') + features [d(f', f0') + d(f', f)] + predictions [KL(p(f0') || p(f')) + KL(p(f) || p(f'))] with
-    d(a, b) = |n(a) - n(b)|^2 and x' raising the InfoNCE: AdvFLYP, 2026, https://arxiv.org/abs/2604.11576. The weights
-    and the KLs' directions are this project's.
+    d(a, b) = |n(a) - n(b)|^2; x' maximises the InfoNCE: AdvFLYP, 2026, https://arxiv.org/abs/2604.11576. The weights
+    and the directions of the KLs are this project's choice.
 
     Attributes:
         scale: s of the logits.
-        features, predictions: weights of the regularisers of features (for clean accuracy) and of predictions (for
-            robustness).
+        features: the weight of the regulariser of features, for clean accuracy.
+        predictions: the weight of the regulariser of predictions, for robustness.
     """
 
     scale: float = 20.0

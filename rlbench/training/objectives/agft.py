@@ -1,4 +1,4 @@
-"""AGFT: the original's softened class distribution as the target."""
+"""AGFT: fine-tuning to the original's softened class distribution."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from rlbench.training.types import Batch, Need
 @register("objective", "agft")
 @dataclass(frozen=True, kw_only=True)
 class AGFT:
-    """Adversarial predictions at the original's own class distribution, softened; no labels.
+    """Cross-entropy of adversarial predictions to the original's softened class distribution; no labels.
 
-    -sum_c t_c log p_s(f(x'))_c with t = softmax(soften s n(f0) A^T), x' raising it: AGFT, 2026,
+    -sum_c t_c log p_s(f(x'))_c with t = softmax(soften s n(f0) A^T), x' maximises it: AGFT, 2026,
     https://arxiv.org/abs/2603.29410.
 
     Attributes:
         scale: s of the logits; 180 in the paper, for CLIP's scale of 100.
-        soften: share of s in the target; .4 in the paper.
+        soften: factor of s in the target; 0.4 in the paper.
     """
 
     scale: float = 36.0

@@ -1,4 +1,4 @@
-"""The original's distribution over all classes, kept: what replayed examples without labels are trained with."""
+"""Distillation of the original's class distribution: the loss of replayed examples, which have no labels."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from rlbench.training.types import Batch, Need
 @register("objective", "distribution")
 @dataclass(frozen=True, kw_only=True)
 class Distribution:
-    """The original's class distribution kept on clean and adversarial examples; no labels.
+    """KL from the original's class distribution to those of clean and adversarial examples; no labels.
 
-    KL(p(f0) || p(f)) + KL(p(f0) || p(f')) with p = p_tau, x' raising the second. Distillation as in Hinton et al.,
+    KL(p(f0) || p(f)) + KL(p(f0) || p(f')) with p = p_tau, x' maximises the second. Distillation as in Hinton et al.,
     2015, https://arxiv.org/abs/1503.02531.
 
     Attributes:

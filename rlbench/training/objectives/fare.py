@@ -1,4 +1,4 @@
-"""FARE: embeddings stay where the original has them."""
+"""FARE: adversarial embeddings stay close to the original's clean ones."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from rlbench.training.types import Batch, Need
 @register("objective", "fare")
 @dataclass(frozen=True, kw_only=True)
 class FARE:
-    """Adversarial embeddings at the original's clean ones, without labels; also RLBind's stage 1.
+    """Squared distance of adversarial embeddings to the original's clean ones; no labels. Also RLBind's stage 1.
 
-    |f(x') - f0(x)|^2, features not normalised, x' raising it: Schlarmann et al., 2024,
+    |f(x') - f0(x)|^2, features not normalised, x' maximises it: Schlarmann et al., 2024,
     https://arxiv.org/abs/2402.12336, equation 3.
     """
 

@@ -1,4 +1,4 @@
-"""LanguageBind's objective: contrast with captions."""
+"""InfoNCE to captions: the objective of LanguageBind."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from rlbench.training.types import Batch, Need
 @register("objective", "infonce")
 @dataclass(frozen=True, kw_only=True)
 class InfoNCE:
-    """Contrast with the captions of a frozen text tower; no adversary.
+    """InfoNCE to captions embedded by a frozen text tower; no adversary.
 
     LanguageBind: Zhu et al., 2023, https://arxiv.org/abs/2310.01852; LiT: Zhai et al., 2022,
     https://arxiv.org/abs/2111.07991.
 
     Attributes:
-        scale: of the logits.
+        scale: s of the logits.
     """
 
     scale: float = 20.0
@@ -37,5 +37,5 @@ class InfoNCE:
         return infonce(f, batch, self.scale)
 
     def adversary_loss(self, f_adv: Tensor, f: Tensor, batch: Batch) -> Tensor:
-        """There is no adversary."""
+        """Not implemented: there is no adversary."""
         raise NotImplementedError

@@ -14,14 +14,15 @@ from rlbench.training.types import Batch, Need
 @register("objective", "pmg-aft")
 @dataclass(frozen=True, kw_only=True)
 class PMGAFT:
-    """TeCoA, with the predictions on adversarial examples near the original's and near the clean ones.
+    """TeCoA plus KLs from adversarial predictions to the original's and to the clean ones.
 
-    CE(p(x'), y) + general KL(p(x') || p0(x')) + clean KL(p(x') || p(x)), x' raising the CE: Wang et al., 2024,
-    https://arxiv.org/abs/2401.04350. p0 is the frozen original's, on the same x'.
+    CE(p(x'), y) + general KL(p(x') || p0(x')) + clean KL(p(x') || p(x)), x' maximises the CE: Wang et al., 2024,
+    https://arxiv.org/abs/2401.04350. p0 is the frozen original's prediction, on the same x'.
 
     Attributes:
         scale: s of the logits; 100 in the paper.
-        general, clean: weights; 1 and 1 in the paper.
+        general: the weight of the KL to the original; 1 in the paper.
+        clean: the weight of the KL to the clean prediction; 1 in the paper.
     """
 
     scale: float = 20.0

@@ -1,4 +1,4 @@
-"""RLBind's second stage, in this project's own reading."""
+"""RLBind's second stage, as this project reads the paper."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from rlbench.training.types import Batch, Need
 @register("objective", "rlbind")
 @dataclass(frozen=True, kw_only=True)
 class RLBind:
-    """Clean and adversarial features at the text anchor, class-wise distributions aligned (RLBind's stage 2).
+    """Alignment of clean and adversarial features with text anchors, and of class-wise distributions.
 
-    This is this project's own reading of https://arxiv.org/abs/2509.14383 (2025): the paper says in words that stage 2
-    pulls clean and adversarial features to a text anchor and aligns class-wise distributions across modalities; its
-    equation, weights and code were not available. With p = p_tau, x' raises every term that has f':
+    This is this project's reading of RLBind's stage 2, 2025, https://arxiv.org/abs/2509.14383. The paper says in
+    words that it pulls clean and adversarial features to a text anchor and aligns class-wise distributions across
+    modalities; its equation, weights and code were not available. With p = p_tau, x' maximises every term with f':
 
         d(f, A_y) + adversarial d(f', A_y)                       alignment with the anchor of y
         + clean    KL(p_s(f) || p_s(f'))                         reference: the clean prediction
@@ -30,8 +30,11 @@ class RLBind:
 
     Attributes:
         distance: d: "ce" over the anchors at s, "cosine" (s (1 - cos)), or "l2" (|f - A_y|^2, not normalised).
-        adversarial: weight of the adversarial alignment.
-        clean, text, means, original: weights of the references of the distributional alignment.
+        adversarial: the weight of the adversarial alignment.
+        clean: the weight of the KL to the clean prediction.
+        text: the weight of the KLs to the distribution of the anchor.
+        means: the weight of the KLs to the distribution of the class mean.
+        original: the weight of the KLs to the frozen backbone's distribution.
         scale: s of the logits.
         tau: inverse temperature of the distributions of `text`, `means` and `original`.
     """
@@ -59,7 +62,7 @@ class RLBind:
         return frozenset(needs)
 
     def anchor_loss(self, f: Tensor, batch: Batch) -> Tensor:
-        """d(f, A_y) -> (B,)."""
+        """Returns d(f, A_y), (B,)."""
         anchor = batch.anchors[batch.y]
         if self.distance == "ce":
             return ce(f, batch.anchors, batch.y, self.scale)
@@ -68,7 +71,7 @@ class RLBind:
         return (f - anchor).square().sum(1)
 
     def distribution_loss(self, f: Tensor, batch: Batch) -> Tensor:
-        """The distributional terms of f alone: text, means, original -> (B,)."""
+        """Returns the distributional terms that need only f: text, means, original, (B,)."""
         total = f.new_zeros(len(f))
         for weight, rows in ((self.text, batch.anchors), (self.means, batch.means)):
             if weight:
@@ -79,11 +82,11 @@ class RLBind:
         return total
 
     def loss(self, f: Tensor, f_adv: Tensor, batch: Batch) -> Tensor:
-        """All terms."""
+        """Sum of all terms."""
         return self.anchor_loss(f, batch) + self.distribution_loss(f, batch) + self.adversary_loss(f_adv, f, batch)
 
     def adversary_loss(self, f_adv: Tensor, f: Tensor, batch: Batch) -> Tensor:
-        """The terms of f'."""
+        """Sum of the terms with f'."""
         total = self.adversarial * self.anchor_loss(f_adv, batch) + self.distribution_loss(f_adv, batch)
         if self.clean:
             p, p_adv = (log_p(g, batch.anchors, self.scale) for g in (f, f_adv))

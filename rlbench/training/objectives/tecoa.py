@@ -16,12 +16,13 @@ from rlbench.training.types import Batch, Need
 class TeCoA:
     """Cross-entropy of adversarial examples over the class anchors.
 
-    CE(p_s(f(x')), y), x' raising it: Mao et al., 2023, https://arxiv.org/abs/2212.07016. Not in the paper:
-    `distil` adds KL(q(f0) || q(f')) over the classes other than y, to credit that term apart from RLBind.
+    CE(p_s(f(x')), y), x' maximises it: Mao et al., 2023, https://arxiv.org/abs/2212.07016. Not in the paper:
+    `distil` adds KL(q(f0) || q(f')) over the classes other than y, to measure what that term alone gives RLBind.
 
     Attributes:
         scale: s of the logits; 100 in the paper.
-        distil, tau: weight and inverse temperature of what the original says of the other classes.
+        distil: the weight of the KL to the original's distribution over the other classes.
+        tau: the inverse temperature of that distribution.
     """
 
     scale: float = 20.0

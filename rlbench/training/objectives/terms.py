@@ -1,7 +1,7 @@
-"""The terms that objectives are made of, per example.
+"""The terms of the objectives, per example.
 
-f: features (B, D), not normalised; n(f): unit norm; A: (C, D) unit anchors; y: (B,) int64; s: logit scale, or
-tau: inverse temperature of a distribution; p_s(f) = softmax(s n(f) A^T).
+f: features (B, D), not normalised; n(f): f scaled to unit norm; A: (C, D) unit anchors; y: (B,) int64 labels;
+s: the scale of logits, or tau: the inverse temperature of a distribution; p_s(f) = softmax(s n(f) A^T).
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def log_q(f: Tensor, anchors: Tensor, y: Tensor, tau: float) -> Tensor:
 def retention(f: Tensor, f0: Tensor, batch: Batch, tau: float) -> Tensor:
     """KL(q(f0) || q(f)) with q = p_tau over the classes other than y -> (B,).
 
-    Keeps what the original says of the classes that y is not, without keeping its errors on y (non-target distillation:
+    Distils the original's distribution over the other classes, without its errors on y (non-target distillation:
     Zhao et al., 2022, https://arxiv.org/abs/2203.08679).
     """
     return kl(log_q(f0, batch.anchors, batch.y, tau), log_q(f, batch.anchors, batch.y, tau))
@@ -56,27 +56,27 @@ def squared_distance(f: Tensor, other: Tensor) -> Tensor:
 
 
 def infonce(f: Tensor, batch: Batch, s: float) -> Tensor:
-    """Contrastive loss of each row to the batch's captions, both ways; rows of one class are positives of each other.
+    """InfoNCE of each row to the batch's captions, in both directions; rows of one class are positives of each other.
 
     van den Oord et al., 2018, https://arxiv.org/abs/1807.03748; several positives as in Khosla et al., 2020,
-    https://arxiv.org/abs/2004.11362. The mean over the rows of all processes is the loss of the whole batch.
+    https://arxiv.org/abs/2004.11362. The loss of the whole batch is the mean over the rows of all processes.
     """
     y, captions, rows = batch.gather(batch.y), batch.gather(batch.captions), batch.gather(f)
     positive = (batch.y[:, None] == y).float()
     target = positive / positive.sum(1, keepdim=True)
-    there = cross_entropy(logits(f, captions, s), target, reduction="none")
-    back = cross_entropy(logits(rows, batch.captions, s).T, target, reduction="none")
-    return (there + back) / 2
+    forward = cross_entropy(logits(f, captions, s), target, reduction="none")
+    backward = cross_entropy(logits(rows, batch.captions, s).T, target, reduction="none")
+    return (forward + backward) / 2
 
 
 def require(rows: Tensor | None) -> Tensor:
-    """Rows of a batch that the objective asked for."""
+    """Returns rows of a batch that are in the objective's `needs`."""
     assert rows is not None, "the loop fills in what an objective needs"
     return rows
 
 
 def check_not_negative(objective: object, *names: str) -> None:
-    """Raises FieldError for a field that is negative, infinite or not a number."""
+    """Raises FieldError if a field is negative, infinite or NaN."""
     for name in names:
         value = getattr(objective, name)
         if not 0 <= value < float("inf"):
@@ -84,7 +84,7 @@ def check_not_negative(objective: object, *names: str) -> None:
 
 
 def check_positive(objective: object, *names: str) -> None:
-    """Raises FieldError for a field that is not above 0 and finite."""
+    """Raises FieldError if a field is not above 0 and finite."""
     for name in names:
         value = getattr(objective, name)
         if not 0 < value < float("inf"):

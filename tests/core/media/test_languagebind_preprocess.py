@@ -6,11 +6,11 @@ import json
 import math
 from dataclasses import replace
 
-import av
 import numpy as np
 import pytest
 import soundfile
 import torch
+from films import write_film
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -137,12 +137,7 @@ def test_clips(expected, originals, tmp_path) -> None:
     found = preprocess.clip(torch.from_numpy(rgb[:, frames].astype(np.uint8)).float() / 255)
     x = front_of("video", VisionSizes(frames=8), BoxOptions())(found[None])[0]
     torch.testing.assert_close(x[:, :, ::32, ::32], expected["video_noflip"], atol=1e-5, rtol=0)
-    with av.open(str(tmp_path / "lossless.mkv"), "w") as container:
-        stream = container.add_stream("ffv1", rate=10)
-        stream.width, stream.height, stream.pix_fmt = 160, 120, "bgr0"
-        for picture in rgb.astype(np.uint8).transpose(1, 2, 3, 0):
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")))
-        container.mux(stream.encode())
+    write_film(tmp_path / "lossless.mkv", rgb.astype(np.uint8).transpose(1, 2, 3, 0), "ffv1", pix_fmt="bgr0")
     read = clips.video(tmp_path / "lossless.mkv", front_of("video", VisionSizes(frames=8), BoxOptions()).box)
     torch.testing.assert_close(torch.from_numpy(read), found, atol=1e-6, rtol=0)
 
