@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from rlbench.core.stats.metrics import format_p
 from rlbench.gate.compare import Contrast
 from rlbench.gate.regression import FLIPS, POWER, Report, Verdict
 from rlbench.gate.verify import Finding, Verified
@@ -22,11 +23,6 @@ FLIPPED = 8  # examples that a list of flips names
 WORDS = {0: "PASS", 1: "FAIL", 2: "ERROR"}
 STYLES = {"PASS": "green", "FAIL": "bold red", "MISSING": "bold red", "INCONCLUSIVE": "yellow"}
 Row = Mapping[str, str]
-
-
-def p_value(p: float) -> str:
-    """`<.001`, `.032`, `1`."""
-    return "<.001" if p < 0.001 else f"{p:.3f}".lstrip("0") if p < 1 else "1"
 
 
 def _percent(k: int | None, n: int) -> str:
@@ -44,7 +40,7 @@ def _row(v: Verdict) -> Row:
         return row | {"cell": v.perturbation} | dict.fromkeys(MEASURES, "-")
     n = v.pairs.n
     numbers = _percent(v.before, n), _percent(v.after, n), f"{0 - v.pairs.drop:+.1f}"
-    flips = f"{v.pairs.lost}:{v.pairs.gained}", p_value(v.p), f"{v.upper:.1f}", f"{v.detectable:.1f}"
+    flips = f"{v.pairs.lost}:{v.pairs.gained}", format_p(v.p), f"{v.upper:.1f}", f"{v.detectable:.1f}"
     return row | {"cell": v.perturbation} | dict(zip(MEASURES, (*numbers, *flips), strict=True))
 
 
@@ -186,7 +182,7 @@ def _contrast(one: Contrast, names: tuple[str, str]) -> Row:
     return (
         row
         | {"n": str(n), **accuracies, "difference": difference}
-        | {"only one right": f"{one.pairs.lost}:{one.pairs.gained}", "p": p_value(one.p)}
+        | {"only one right": f"{one.pairs.lost}:{one.pairs.gained}", "p": format_p(one.p)}
     )
 
 
@@ -206,7 +202,7 @@ def _claim(f: Finding) -> Row:
         "found": found,
         "lost:gained": "-" if f.lost is None else f"{f.lost}:{f.gained}",
         "test": f.test,
-        "p": p_value(f.p),
+        "p": format_p(f.p),
         "would refute": f"{f.detectable:.1f}",
     }
 

@@ -222,3 +222,8 @@ def ranks(scores: NDArray[Any], own: NDArray[Any]) -> NDArray[Any]:
 def recall_at(places: NDArray[Any], k: int) -> float:
     """R@k in [0, 1]: the share of queries with a matching candidate among the first k; places: (Q,) `ranks`."""
     return float((places <= k).mean())
+
+
+def format_p(p: float) -> str:
+    """A p-value in few letters: `.014`, `<.001`."""
+    return "<.001" if p < 0.001 else f"{p:.3f}".lstrip("0") if p < 0.9995 else "1"

@@ -15,7 +15,7 @@ import pandas as pd
 
 from rlbench.core import Clean, Record, Worst
 from rlbench.core.errors import StoreError
-from rlbench.core.stats.metrics import holm, mcnemar, wilson
+from rlbench.core.stats.metrics import format_p, holm, mcnemar, wilson
 from rlbench.store.flags import flags_of
 from rlbench.store.rounds import of_rounds
 
@@ -169,14 +169,12 @@ def _differences(own: Method, by_column: Mapping[Column, Sequence[Comparison]]) 
     rows: dict[str, dict[str, str]] = {}
     for column, comparisons in by_column.items():
         for one in comparisons:
-            text = f"{one.points:+.1f} ({one.only_own}:{one.only_other}, p {_p(one.p)}, Holm {_p(one.p_holm)})"
+            text = (
+                f"{one.points:+.1f} ({one.only_own}:{one.only_other}, p {format_p(one.p)}, Holm {format_p(one.p_holm)})"
+            )
             rows.setdefault(one.other, {})[str(column)] = text
     table = [{f"{own.name} minus": other, **cells} for other, cells in rows.items()]
     return str(pd.DataFrame(table).fillna("-").to_markdown(index=False, disable_numparse=True))
-
-
-def _p(p: float) -> str:
-    return "<.001" if p < 0.001 else f"{p:.3f}".lstrip("0") if p < 1 else "1"
 
 
 def _holds(subject: str, verdicts: Mapping[str, Mapping[Column, Sequence[Comparison]]]) -> list[str]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rlbench.core.errors import UnknownName
-from rlbench.core.stats.metrics import holm, sign_flips
+from rlbench.core.stats.metrics import format_p, holm, sign_flips
 from rlbench.report.boards.scores import Row, Table
 from rlbench.store.columns import Column
 
@@ -48,11 +48,6 @@ class Difference:
         """`+2.1 (37:18, p .014, Holm .019)`."""
         p = f"p {format_p(self.p)}, Holm {format_p(self.p_holm)}"
         return f"{self.points:+.1f} ({self.only_own}:{self.only_other}, {p})"
-
-
-def format_p(p: float) -> str:
-    """A p-value in few letters: `.014`, `<.001`."""
-    return "<.001" if p < 0.001 else f"{p:.3f}".lstrip("0") if p < 0.9995 else "1"
 
 
 def ranks(table: Table, columns: Sequence[Column] = ()) -> list[tuple[int, int] | None] | None:
