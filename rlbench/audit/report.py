@@ -14,7 +14,7 @@ from rlbench.core.badges import CHECKS, RANK, Badge, Finding, badge
 from rlbench.core.errors import FieldError, SuiteError, UnknownName
 from rlbench.encoders.models import models, resolve
 from rlbench.encoders.retrieval import Retriever
-from rlbench.engine.block.evaluate import Bench, prepare
+from rlbench.engine.block.bench import Bench, prepare
 
 UNDEFENDED = "languagebind"  # the baseline that the others were trained from
 MOST = 200

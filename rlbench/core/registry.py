@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 import importlib
 import importlib.util
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
 from importlib.metadata import entry_points
@@ -96,10 +96,13 @@ def factory(kind: Kind, name: str) -> Callable[..., Any]:
     return partial(made, name=name) if shared > 1 else made
 
 
-def make(kind: Kind, name: str, fields: Mapping[str, object] | None = None) -> Any:
+def make(kind: Kind, name: str, fields: Mapping[str, object] | Iterable[tuple[str, object]] = ()) -> Any:
     """A plugin with its fields set; names and types are checked against the factory's signature.
+
+    Args:
+        fields: by name, or as (name, value) pairs.
 
     Raises: UnknownName; FieldError, also from the plugin's own checks of its values.
     """
     made = factory(kind, name)
-    return made(**check_fields(made, fields or {}, f"{kind} {name!r}"))
+    return made(**check_fields(made, dict(fields), f"{kind} {name!r}"))

@@ -19,7 +19,7 @@ from rlbench.core.suite import load_suite
 from rlbench.core.threat import parse_eps
 from rlbench.encoders.defences.defended import Defence, Defended
 from rlbench.engine.attack.meter import Meter
-from rlbench.engine.block.evaluate import prepare
+from rlbench.engine.block.bench import prepare
 from rlbench.engine.run.runner import run
 from rlbench.engine.soundness.rules import findings, provenance
 from rlbench.engine.soundness.watch import SUMS, Watch, total
