@@ -16,6 +16,7 @@ from rlbench.core.suite import load_suite
 from rlbench.encoders.models import resolve
 from rlbench.engine import cells
 from rlbench.engine.block.bench import prepare
+from rlbench.engine.cells import keys
 from rlbench.engine.run.runner import Progress, execute, plan, run
 from rlbench.store.records import read_records
 
@@ -57,7 +58,7 @@ def test_an_edited_plugin_is_run_again(tmp_path: Path, monkeypatch: pytest.Monke
     suite = load_suite(suite_file(tmp_path, 40, "broken"))
     one = next(p for p in suite.perturbations if "broken" in str(p))
     before = cells.cell_key({}, suite, one)
-    monkeypatch.setattr(cells, "source_hash", lambda module: "edited" if module == __name__ else "")
+    monkeypatch.setattr(keys, "source_hash", lambda module: "edited" if module == __name__ else "")
     assert cells.cell_key({}, suite, one) != before
 
 

@@ -120,6 +120,14 @@ def test_a_sheet_shows_what_a_run_computes(column: str) -> None:
         assert moved.tolist() == pytest.approx(block.distance.tolist(), abs=1e-9)  # a smaller eps broke it: no farther
 
 
+def test_a_sheet_keeps_the_point_of_the_smallest_eps_that_breaks_an_example() -> None:
+    suite = replace(load_suite("smoke"), perturbations=(Clean(),))
+    small, large = (Adversarial("pgd", Threat("linf", LINF[k]), ladder=LINF[:k]) for k in (1, 2))
+    low, high = (collect(suite, "linear", one, 12) for one in (small, large))
+    broken = torch.tensor([c.correct and not p.correct for c, p in zip(low.clean, low.perturbed, strict=True)])
+    assert broken.any() and (distance(high.x_adv, high.x, "linf")[broken] <= float(LINF[1]) * (1 + 1e-6)).all()
+
+
 def test_a_composition_is_corrupted_then_attacked(monkeypatch: pytest.MonkeyPatch) -> None:
     darker = lambda x, severity, streams: 0.9 * x  # noqa: E731
     make = registry.make

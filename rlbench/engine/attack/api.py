@@ -70,7 +70,7 @@ def attack(
     batch_size: int = 64,
     **fields: Field,
 ) -> Attacked:
-    """Runs the attack of this name on any classifier, and judges its answer. Clean errors count as broken and are not attacked.
+    """Runs a named attack on any classifier and judges it. Clean errors count as broken and are not attacked.
 
     Args:
         classifier: (B, *shape) -> (B, C) logits, differentiable, in evaluation mode; or a tuple, dict or object that

@@ -230,7 +230,7 @@ class _Unit:
         outcomes = [outcome for part in _split_by_memory(groups, x[at]) for outcome in case.attack(part)]
         total = sum(float((o.forwards + 2 * o.backwards).sum()) for o in outcomes if isinstance(o, MemberOutcome))
         results: list[Result] = []
-        for outcome, group in zip(outcomes, [group for group in groups for _ in group.members], strict=True):
+        for outcome, group in zip(outcomes, [one for one in groups for _ in one.members], strict=True):
             if isinstance(outcome, str):
                 results.append(Failure(outcome))
                 continue

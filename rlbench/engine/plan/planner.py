@@ -235,8 +235,8 @@ def _check_distinct(draft: _Draft) -> None:
     for record in kept:
         if (model := ours.get(record.key, record.model)) != record.model:
             raise StoreError(
-                f"{model} is {record.model}, of which {draft.store.path} has results ({same}); continue with that name, "
-                "choose another --out, or rename them with --fresh"
+                f"{model} is {record.model}, of which {draft.store.path} has results ({same}); continue with "
+                "that name, choose another --out, or rename them with --fresh"
             )
 
 
@@ -264,7 +264,7 @@ def plan(
         budget: a time such as "10m": as many examples as fit it, at most `examples` or the suite's number.
         pilot: attack a few examples to estimate the cost (see `pilot`); a budget always does so.
 
-    Raises: RLBenchError; ModalityError where a single model lacks a suite's modality (one of several models is skipped).
+    Raises: RLBenchError; ModalityError where a single model lacks a suite's modality (of several, it is skipped).
     """
     for name, value in (("examples", examples), ("batch_size", batch_size), ("workers", workers)):
         if value is not None and value < 1:

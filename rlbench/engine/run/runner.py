@@ -116,7 +116,7 @@ class _Run:
         return [self.records[place] for place in order]
 
     def _phases(self) -> Iterator[list[Job]]:
-        """The clean blocks first, from which the others start; then the most expensive first, to balance the workers."""
+        """The clean blocks, from which others start; then the most expensive blocks first, to balance the workers."""
         yield [((unit,), None) for unit in self.plan.units if unit.group == Group()]
         attacks = [unit for unit in self.plan.units if unit.group != Group()]
         clean = {(u.pair, u.start): self._block(u.pair, Clean(), (u.start, u.stop)) for u in attacks}
