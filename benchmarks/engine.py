@@ -35,7 +35,8 @@ from rlbench.core.machine import reproducible
 from rlbench.core.suite import load_suite
 from rlbench.core.threat import ball_of, parse_eps, project
 from rlbench.engine.attack.judge import judge
-from rlbench.engine.block.evaluate import Bench, evaluate, prepare
+from rlbench.engine.block.bench import Bench, prepare
+from rlbench.engine.block.evaluate import evaluate
 from rlbench.engine.cells.groups import Group, groups
 from rlbench.store.blocks import BLOCK, Block
 

@@ -18,7 +18,7 @@ from rlbench.audit.lab import Lab, main_threat
 from rlbench.audit.report import audit
 from rlbench.core import Adversarial, registry
 from rlbench.core.suite import load_suite
-from rlbench.engine.block.evaluate import prepare
+from rlbench.engine.block.bench import prepare
 
 
 def attack_honestly(suite_name: str, model: str, n: int) -> float:

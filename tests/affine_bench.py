@@ -10,7 +10,8 @@ from torch import Tensor
 from rlbench.core import Adversarial, Box, Clean, Examples, Label, Suite, Threat, registry
 from rlbench.core.seeds import ExampleStreams, generator
 from rlbench.encoders.heads import ZeroShot
-from rlbench.engine.block.evaluate import Bench, evaluate
+from rlbench.engine.block.bench import Bench
+from rlbench.engine.block.evaluate import evaluate
 from rlbench.engine.cells.groups import Group, groups
 
 N = 40

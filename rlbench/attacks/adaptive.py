@@ -1,4 +1,4 @@
-"""A short attack that spends its passes where they may pay: targets by what was seen, hopeless examples left early."""
+"""A short attack that spends few passes: it picks targets by the logits it saw and gives up hopeless examples."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from rlbench.attacks.apgd import APGD, surface
-from rlbench.attacks.search.jobs import Search, State
+from rlbench.attacks.search.jobs import Search
 from rlbench.attacks.search.losses import LOSSES, substitute
-from rlbench.attacks.search.pool import alone, clean_logits
+from rlbench.attacks.search.pool import clean_logits, run_alone
+from rlbench.attacks.search.state import JobPoints
 from rlbench.core import Ball, Classifier, Streams
 from rlbench.core.errors import FieldError
 from rlbench.core.registry import register
@@ -24,23 +25,23 @@ CE = 2  # the turn of the first run: plain steps come before it, targeted runs a
 @register("attack", "adaptive")
 @dataclass(frozen=True, kw_only=True)
 class Adaptive:
-    """Short runs of Auto-PGD, each from the last best point and at the class that is nearest there; hopeless ones end.
+    """Short runs of Auto-PGD, each from the best point so far towards the class that is nearest there.
 
-    Two steps as long as eps allows come first, which break most of what is not robust at all (Goodfellow et al., 2015,
-    https://arxiv.org/abs/1412.6572). The first run ascends the cross-entropy from a random start; then each run ascends
-    the targeted DLR of a class that has not been tried, the one with the largest logit at the best point so far. An
-    example ends when it is broken, or when its smallest margin m, after the first run or later, is more than `hopeless`
-    times the clean margin's fall, m_clean - m: in a loss that bends little, a few more steps do not double a fall. An
-    example whose margin has not fallen at all is never given up, since that is what a masked gradient looks like.
-    Discarding hard examples early is an idea of Liu et al., 2022 (https://arxiv.org/abs/2203.05154), who bring them
-    back; the runs are Croce & Hein's, 2020 (https://arxiv.org/abs/2003.01690). This project's own; its robust accuracy
-    beside that of apgd-ce and apgd-t is in benchmarks/adaptive.md. It is a fast protocol, not a replacement for them.
+    Two steps of the largest length come first; they break most examples that are not robust at all (Goodfellow et al.,
+    2015, https://arxiv.org/abs/1412.6572). The first run ascends the cross-entropy from a random start; then each run
+    ascends the targeted DLR of the untried class with the largest logit at the best point so far. An example ends when
+    it is broken, or when its smallest margin m after the first or a later run is more than `hopeless` times the fall of
+    the margin, m_clean - m: on a nearly linear loss, a few more steps do not double the fall. An example whose margin
+    has not fallen at all is never given up, since masked gradients look like that. Liu et al., 2022
+    (https://arxiv.org/abs/2203.05154) discard hard examples early, but return to them; the runs are those of Croce &
+    Hein, 2020 (https://arxiv.org/abs/2003.01690). The combination is rlbench's own. It is a fast protocol, not a
+    replacement for apgd-ce and apgd-t; benchmarks/adaptive.md compares their robust accuracy.
 
     Attributes:
         steps: iterations of the first run.
-        targeted: iterations of each of the others, `steps` at most: what they break, they break soon.
-        targets: most classes that are tried.
-        hopeless: see above; larger is more careful and slower.
+        targeted: iterations of each targeted run, at most `steps`; most examples that break do so early.
+        targets: the largest number of classes tried.
+        hopeless: the ratio above; a larger value is more careful and slower.
     """
 
     steps: int = 25
@@ -67,7 +68,7 @@ class Adaptive:
         return 1 + backwards + CE + 1 + runs, backwards
 
     def search(self, x: Tensor, y: Tensor, ball: Ball, streams: Streams, logits: Callable[[], Tensor]) -> Search:
-        """Its jobs, for the pool."""
+        """The attack's jobs, for the pool."""
         clean = logits()
         jobs = ["step 0", "step 1", *(f"run {run}" for run in range(1 + min(self.targets, clean.shape[1] - 1)))]
         return _Search(
@@ -87,12 +88,12 @@ class Adaptive:
 
     def __call__(self, classifier: Classifier, x: Tensor, y: Tensor, ball: Ball, streams: Streams) -> Tensor:
         """x (B, *shape) in the box, y (B,) int64 -> x_adv like x."""
-        return alone(classifier, self.search(x, y, ball, streams, lambda: clean_logits(classifier, x)))
+        return run_alone(classifier, self.search(x, y, ball, streams, lambda: clean_logits(classifier, x)))
 
 
 @dataclass(kw_only=True, eq=False)
 class _Search(Search):
-    """Steps, then one run after another, each by what the ones before it found.
+    """Plain steps, then one run after another; each starts from what the earlier ones found.
 
     Attributes:
         clean: (N, C) logits of x.
@@ -111,13 +112,12 @@ class _Search(Search):
         self.tried = torch.zeros_like(self.clean, dtype=torch.bool).scatter(1, self.y[:, None], True)
         self.clean_margin = margin(self.clean, self.y).float().cpu()
 
-    def admit(self, room: int, *, alongside: bool) -> None:
-        """Never two runs of an example at a time."""
-        if not alongside:
-            super().admit(room, alongside=False)
+    def admit(self, room: int, *, alongside: bool) -> int:
+        """Begins jobs, never two of an example at a time."""
+        return 0 if alongside else super().admit(room, alongside=False)
 
     def begin(self, rows: Tensor, turn: int) -> None:
-        """The targeted runs take the nearest class that has not been tried."""
+        """Starts jobs; a targeted run takes the nearest class that has not been tried."""
         if turn > CE:
             at = rows.to(self.x.device)
             target = self.near[at].masked_fill(self.tried[at], float("-inf")).argmax(1)
@@ -126,28 +126,31 @@ class _Search(Search):
         super().begin(rows, turn)
 
     def first(self, rows: Tensor, turn: int) -> Tensor:
-        """(K, *shape) the first run starts at random, all else at the best point, which is x at first."""
+        """(K, *shape) a random start for the first run, and the best point, initially x, for all other jobs."""
         return super().first(rows, turn) if turn == CE else self.best[rows]
 
     def finished(self) -> Tensor:
-        """(B,) bool, the slots whose jobs took their last gradient."""
-        turn, i = self.slots["turn"], self.slots["i"]
-        return super().finished() | (turn < CE) | ((turn > CE) & (i == self.targeted))
+        """(B,) bool, the running jobs that took their last gradient."""
+        jobs = self._jobs()
+        short = (jobs.turn > CE) & (jobs.steps == self.targeted)
+        return super().finished() | (jobs.turn < CE) | short
 
     def adversary_loss(self, logits: Tensor) -> Tensor:
         """(B,) cross-entropy in the steps and the first run, then the targeted loss."""
-        y = self.slots["y"]
-        return torch.where(self.slots["turn"] <= CE, LOSSES["ce"](logits, y, y), super().adversary_loss(logits))
+        jobs = self._jobs()
+        ce = LOSSES["ce"](logits, jobs.y, jobs.y)
+        return torch.where(jobs.turn <= CE, ce, super().adversary_loss(logits))
 
-    def record(self, s: State, logits: Tensor) -> Tensor:
-        """Keeps the best points' logits, too."""
-        better = super().record(s, logits)
-        self.near[s["example"][better].to(self.x.device)] = logits[better]
+    def record(self, points: JobPoints, logits: Tensor) -> Tensor:
+        """Keeps the logits of the best points, too."""
+        better = super().record(points, logits)
+        self.near[points.example[better].to(self.x.device)] = logits[better]
         return better
 
     def settle(self, logits: Tensor) -> None:
-        """Ends runs, and with them the examples that are hopeless."""
-        examples = self.parked["example"][(self.parked["turn"] >= CE).cpu()]
+        """Ends runs, and gives up the examples that are hopeless."""
+        assert self.parked is not None
+        examples = self.parked.example[(self.parked.turn >= CE).cpu()]
         super().settle(logits)
         m = self.best_margin[examples]
         fall = self.clean_margin[examples] - m

@@ -1,4 +1,4 @@
-"""Auto-PGD: step sizes that halve by themselves, momentum, and a memory of the best point."""
+"""Auto-PGD: adaptive step sizes, momentum, and a memory of the best point."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from rlbench.attacks.search.jobs import Search, Start, State, direction, inside
+from rlbench.attacks.search.jobs import Search, Start, direction, project_jobs
 from rlbench.attacks.search.losses import MIN_CLASSES, LossName, substitute
-from rlbench.attacks.search.pool import alone, clean_logits
+from rlbench.attacks.search.pool import clean_logits, run_alone
+from rlbench.attacks.search.state import Jobs, Rowwise
 from rlbench.core import Ball, Classifier, Streams
 from rlbench.core.errors import FieldError
 from rlbench.core.registry import register
@@ -24,7 +25,7 @@ LOSS: dict[str, LossName] = {"apgd-ce": "ce", "apgd-dlr": "dlr", "apgd-t": "dlr-
 
 @cache
 def checkpoints(steps: int) -> Tensor:
-    """(steps + 1,) length of the interval that ends after step i, or 0: .22 n, then .03 n less each, down to .06 n."""
+    """(steps + 1,) length of the interval that ends after step i, or 0: .22 n, then .03 n less each, at least .06 n."""
     length, shrink, shortest = (max(int(share * steps), 1) for share in (0.22, 0.03, 0.06))
     table = torch.zeros(steps + 1, dtype=torch.int64)
     i = length
@@ -36,10 +37,35 @@ def checkpoints(steps: int) -> Tensor:
 
 
 def surface(x: Tensor, ball: Ball, streams: Streams) -> Tensor:
-    """A random start with norm eps: uniform (Linf) or normal (L2) noise over its norm, then clamped to the box."""
+    """A random start of norm eps: uniform (Linf) or normal (L2) noise, scaled, then clamped to the box."""
     noise = (streams.uniform if ball.norm == "linf" else streams.normal)(tuple(x.shape[1:])).to(x)
     reach = ball.radius / rows_norm(noise, ball.norm).clamp_min(1e-20)
     return project(x + noise * per_row(reach, x), x, ball)
+
+
+@dataclass(eq=False)
+class Memory(Rowwise):
+    """What Auto-PGD remembers of each of B jobs.
+
+    Attributes:
+        x_old: (B, *shape) the point before the last step.
+        x_best, gradient_best, loss_best: the point with the largest loss so far, its gradient and its loss (B,).
+        loss_old: (B,) the loss at the last point.
+        loss_check: (B,) `loss_best` at the last checkpoint.
+        ascents: (B,) steps of the current interval that raised the loss.
+        halved: (B,) bool, whether the step was halved at the last checkpoint.
+        step: (B,) length of a step, in box units.
+    """
+
+    x_old: Tensor
+    x_best: Tensor
+    gradient_best: Tensor
+    loss_best: Tensor
+    loss_old: Tensor
+    loss_check: Tensor
+    ascents: Tensor
+    halved: Tensor
+    step: Tensor
 
 
 @register("attack", "apgd-ce", "apgd-dlr", "apgd-t")
@@ -48,15 +74,15 @@ class APGD:
     """Auto-PGD on the cross-entropy, DLR or targeted DLR loss.
 
     Croce & Hein, 2020, https://arxiv.org/abs/2003.01690; compared with pyautoattack from equal starts. As in the
-    original code, and unlike the paper, the first step counts as an ascent if its loss is above 0, whatever the
-    start's. Below 3 classes (targeted: 4), where DLR is not defined, the margin takes its place: `loss_used`.
+    original code, and unlike the paper, the first step counts as an ascent if its loss is above 0, whatever
+    the loss at the start. Below 3 classes (targeted: 4), where DLR is not defined, the margin replaces it: `loss_used`.
 
     Attributes:
         name: "apgd-ce", "apgd-dlr" or "apgd-t".
         steps: iterations of a run.
         restarts: runs from fresh random starts, per target.
-        targets: apgd-t's number of targets: the classes with the largest clean logits but the true one.
-        rho: a step halves unless this share of an interval's steps raised the loss.
+        targets: apgd-t's number of targets: the wrong classes with the largest clean logits.
+        rho: the step is halved unless this share of an interval's steps raised the loss.
     """
 
     name: Literal["apgd-ce", "apgd-dlr", "apgd-t"] = "apgd-ce"
@@ -87,59 +113,59 @@ class APGD:
         jobs = self.restarts * (min(self.targets, n_classes - 1) if targeted else 1)
         return jobs * (self.steps + 1) + targeted, jobs * self.steps
 
-    def begin(self, x: Tensor, x_adv: Tensor, ball: Ball) -> State:
-        """Momentum, the best point with its gradient and loss, and the counters of the current interval."""
+    def begin(self, x: Tensor, x_adv: Tensor, ball: Ball) -> Memory:
+        """The memory of new jobs that start at x_adv."""
         zero = x.new_zeros(len(x))
-        return {
-            "x_old": x_adv,
-            "x_best": x_adv,
-            "gradient_best": torch.zeros_like(x),
-            "loss_best": zero - float("inf"),
-            "loss_old": zero,
-            "loss_check": zero,
-            "ascents": zero,
-            "halved": torch.ones_like(zero, dtype=torch.bool),
-            "step": zero + 2 * ball.radius,
-        }
+        return Memory(
+            x_old=x_adv,
+            x_best=x_adv,
+            gradient_best=torch.zeros_like(x),
+            loss_best=zero - float("inf"),
+            loss_old=zero,
+            loss_check=zero,
+            ascents=zero,
+            halved=torch.ones_like(zero, dtype=torch.bool),
+            step=zero + 2 * ball.radius,
+        )
 
-    def advance(self, state: State, loss: Tensor, gradient: Tensor, ball: Ball) -> None:
-        """Algorithm 1: remember the best, halve at a checkpoint, step with momentum."""
-        s, first = state, state["i"] == 0
-        better = loss > s["loss_best"]
-        s["loss_best"] = torch.where(better, loss, s["loss_best"])
-        s["x_best"] = torch.where(per_row(better, gradient), s["x_adv"], s["x_best"])
-        s["gradient_best"] = torch.where(per_row(better, gradient), gradient, s["gradient_best"])
-        s["ascents"] = s["ascents"] + ((loss > s["loss_old"]) & ~first)
+    def advance(self, jobs: Jobs[Memory], loss: Tensor, gradient: Tensor, ball: Ball) -> None:
+        """Algorithm 1: remembers the best point, halves the step at a checkpoint, and steps with momentum."""
+        m, first = jobs.memory, jobs.steps == 0
+        better = loss > m.loss_best
+        m.loss_best = torch.where(better, loss, m.loss_best)
+        m.x_best = torch.where(per_row(better, gradient), jobs.x_adv, m.x_best)
+        m.gradient_best = torch.where(per_row(better, gradient), gradient, m.gradient_best)
+        m.ascents = m.ascents + ((loss > m.loss_old) & ~first)
         # The original compares the first step with 0, which every cross-entropy exceeds; ce here is its logarithm.
-        s["loss_old"] = torch.where(first, float("-inf") if self.name == "apgd-ce" else 0.0, loss)
-        s["loss_check"] = torch.where(first, loss, s["loss_check"])
-        halve = self._checkpoint(s)
+        m.loss_old = torch.where(first, float("-inf") if self.name == "apgd-ce" else 0.0, loss)
+        m.loss_check = torch.where(first, loss, m.loss_check)
+        halve = self._checkpoint(m, jobs.steps)
         if halve.any():
             rows = per_row(halve, gradient)
-            s["x_adv"] = torch.where(rows, s["x_best"], s["x_adv"])
-            gradient = torch.where(rows, s["gradient_best"], gradient)
-        self._move(s, gradient, first, ball)
+            jobs.x_adv = torch.where(rows, m.x_best, jobs.x_adv)
+            gradient = torch.where(rows, m.gradient_best, gradient)
+        self._move(jobs, gradient, first, ball)
 
-    def _checkpoint(self, s: State) -> Tensor:
-        """Which jobs halve their step now: too few ascents, or no better point since a step that was kept."""
-        length = checkpoints(self.steps).to(s["i"].device)[s["i"]]
+    def _checkpoint(self, m: Memory, steps: Tensor) -> Tensor:
+        """(B,) bool, the jobs that halve their step: too few ascents, or no better point since the last checkpoint."""
+        length = checkpoints(self.steps).to(steps.device)[steps]
         check = length > 0
         if not check.any():
             return check
-        stalled = ~s["halved"] & (s["loss_check"] >= s["loss_best"])
-        halve = check & ((s["ascents"] <= self.rho * length) | stalled)
-        s["step"] = torch.where(halve, s["step"] / 2, s["step"])
-        s["halved"] = torch.where(check, halve, s["halved"])
-        s["loss_check"] = torch.where(check, s["loss_best"], s["loss_check"])
-        s["ascents"] = torch.where(check, 0.0, s["ascents"])
+        stalled = ~m.halved & (m.loss_check >= m.loss_best)
+        halve = check & ((m.ascents <= self.rho * length) | stalled)
+        m.step = torch.where(halve, m.step / 2, m.step)
+        m.halved = torch.where(check, halve, m.halved)
+        m.loss_check = torch.where(check, m.loss_best, m.loss_check)
+        m.ascents = torch.where(check, 0.0, m.ascents)
         return halve
 
-    def _move(self, s: State, gradient: Tensor, first: Tensor, ball: Ball) -> None:
-        x_adv = s["x_adv"]
-        z = inside(x_adv + per_row(s["step"], x_adv) * direction(gradient, ball), s, ball)
+    def _move(self, jobs: Jobs[Memory], gradient: Tensor, first: Tensor, ball: Ball) -> None:
+        x_adv, m = jobs.x_adv, jobs.memory
+        z = project_jobs(x_adv + per_row(m.step, x_adv) * direction(gradient, ball), jobs, ball)
         a = per_row(torch.where(first, 1.0, MOMENTUM), x_adv)
-        s["x_adv"] = inside(torch.lerp(x_adv, z, a).addcmul_(1 - a, x_adv - s["x_old"]), s, ball)
-        s["x_old"] = x_adv
+        jobs.x_adv = project_jobs(torch.lerp(x_adv, z, a).addcmul_(1 - a, x_adv - m.x_old), jobs, ball)
+        m.x_old = x_adv
 
     def search(
         self,
@@ -151,7 +177,7 @@ class APGD:
         *,
         start: Start = surface,
     ) -> Search:
-        """Its jobs, for the pool; `start` gives each run's first point."""
+        """The attack's jobs, for the pool; `start` gives each run's first point."""
         jobs, targets = self._jobs(y, logits) if ball.radius > 0 else ([], y[:, None])
         return Search(
             x=x,
@@ -169,7 +195,7 @@ class APGD:
         self, classifier: Classifier, x: Tensor, y: Tensor, ball: Ball, streams: Streams, *, start: Start = surface
     ) -> Tensor:
         """x (B, *shape) in the box, y (B,) int64 -> x_adv like x."""
-        return alone(classifier, self.search(x, y, ball, streams, lambda: clean_logits(classifier, x), start=start))
+        return run_alone(classifier, self.search(x, y, ball, streams, lambda: clean_logits(classifier, x), start=start))
 
     def _jobs(self, y: Tensor, logits: Callable[[], Tensor]) -> tuple[list[str], Tensor]:
         runs = [f"restart {r}" for r in range(self.restarts)]

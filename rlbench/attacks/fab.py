@@ -9,7 +9,7 @@ import torch
 from pyautoattack.fab_pt import FABAttack_PT
 from torch import Tensor
 
-from rlbench.attacks.search.candidates import Best
+from rlbench.attacks.search.incumbents import Incumbents
 from rlbench.attacks.search.library_box import UnitBox
 from rlbench.core import Ball, Classifier, Streams
 from rlbench.core.errors import FieldError
@@ -20,14 +20,14 @@ from rlbench.core.threat import project
 @register("attack", "fab-t")
 @dataclass(frozen=True, kw_only=True)
 class FAB:
-    """Targeted fast adaptive boundary attack: steps to the linearised boundary between two classes, nearest point kept.
+    """Targeted fast adaptive boundary attack: steps to the linearised boundary of two classes; keeps the nearest.
 
     Croce & Hein, 2020, https://arxiv.org/abs/1907.02044; pyautoattack's code, on a box that is mapped to [0, 1]. It has
-    no randomness, and no loss: it looks for where z_t = z_y. A nearest point outside the ball is projected to it.
+    no randomness and no loss: it searches for z_t = z_y. A nearest point outside the ball is projected to it.
 
     Attributes:
-        steps: iterations a target.
-        targets: number of targets: the classes with the largest clean logits but the true one.
+        steps: iterations per target.
+        targets: number of targets: the wrong classes with the largest clean logits.
     """
 
     steps: int = 100
@@ -52,7 +52,7 @@ class FAB:
         """x (B, *shape) in the box, y (B,) int64 -> x_adv like x."""
         if ball.radius == 0 or not len(x):
             return x
-        best, unit = Best(classifier, x, y), UnitBox(classifier, x, ball)
+        best, unit = Incumbents(classifier, x, y), UnitBox(classifier, x, ball)
         with torch.no_grad():
             n_classes = classifier(x).shape[1]
         norm = {"linf": "Linf", "l2": "L2"}[ball.norm]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from rlbench.attacks.pgd import PGD
 from rlbench.attacks.search.jobs import Search
-from rlbench.attacks.search.pool import alone, clean_logits
+from rlbench.attacks.search.pool import clean_logits, run_alone
 from rlbench.core import Ball, Classifier, Streams
 from rlbench.core.registry import register
 
@@ -34,10 +34,10 @@ class FGSM:
         return self.loss
 
     def search(self, x: Tensor, y: Tensor, ball: Ball, streams: Streams, logits: Callable[[], Tensor]) -> Search:
-        """Its jobs, for the pool."""
+        """The attack's jobs, for the pool."""
         one_step = PGD(steps=1, rel_step=1.0, loss=self.loss)
         return one_step.search(x, y, ball, streams, logits, start=lambda x, ball, streams: x)
 
     def __call__(self, classifier: Classifier, x: Tensor, y: Tensor, ball: Ball, streams: Streams) -> Tensor:
         """x (B, *shape) in the box, y (B,) int64 -> x_adv like x."""
-        return alone(classifier, self.search(x, y, ball, streams, lambda: clean_logits(classifier, x)))
+        return run_alone(classifier, self.search(x, y, ball, streams, lambda: clean_logits(classifier, x)))

@@ -1,4 +1,4 @@
-"""Random noise in the ball: the weakest attack, which every other one has to beat."""
+"""Random noise in the ball: the weakest attack, which every other attack has to beat."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from rlbench.attacks.search.candidates import Best
+from rlbench.attacks.search.incumbents import Incumbents
 from rlbench.core import Ball, Classifier, Streams
 from rlbench.core.errors import FieldError
 from rlbench.core.registry import register
@@ -16,10 +16,10 @@ from rlbench.core.threat import per_row, project, rows_norm, sample
 
 @register("attack", "noise")
 @dataclass(frozen=True, kw_only=True)
-class Noise:
-    """Random points of the ball; the one of the smallest margin is kept.
+class RandomNoise:
+    """Random points of the ball; keeps the one with the smallest margin.
 
-    A defence that noise breaks more often than a gradient attack does masks its gradients (Carlini et al., 2019,
+    A defence that noise breaks more often than a gradient attack masks its gradients (Carlini et al., 2019,
     https://arxiv.org/abs/1902.06705, section 4.4).
 
     Attributes:
@@ -36,7 +36,7 @@ class Noise:
             raise FieldError(f"noise: points is {self.points}; it must be at least 1")
 
     def loss_used(self, n_classes: int) -> str:
-        """What decides between points."""
+        """The function that ranks points."""
         return "margin"
 
     def passes(self, n_classes: int) -> tuple[int, int]:
@@ -45,7 +45,7 @@ class Noise:
 
     def __call__(self, classifier: Classifier, x: Tensor, y: Tensor, ball: Ball, streams: Streams) -> Tensor:
         """x (B, *shape) in the box, y (B,) int64 -> x_adv like x."""
-        best, draw = Best(classifier, x, y), sample if self.where == "ball" else surface
+        best, draw = Incumbents(classifier, x, y), sample if self.where == "ball" else surface
         for i in range(self.points if ball.radius > 0 else 0):
             rows = best.rows
             if not len(rows):

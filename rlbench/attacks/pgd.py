@@ -9,8 +9,9 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from rlbench.attacks.search.jobs import Search, Start, State, direction, inside
-from rlbench.attacks.search.pool import alone, clean_logits
+from rlbench.attacks.search.jobs import Search, Start, direction, project_jobs
+from rlbench.attacks.search.pool import clean_logits, run_alone
+from rlbench.attacks.search.state import Jobs
 from rlbench.core import Ball, Classifier, Streams
 from rlbench.core.errors import FieldError
 from rlbench.core.registry import register
@@ -26,7 +27,7 @@ class PGD:
 
     Attributes:
         steps: gradient steps of a run.
-        rel_step: length of a step over eps; 2.5 / steps if None.
+        rel_step: length of a step as a share of eps, above 0 and at most 2; None: 2.5 / steps.
         restarts: runs from fresh random starts, uniform in the ball.
         loss: "ce" or "margin".
     """
@@ -48,14 +49,13 @@ class PGD:
         """The name of the loss that is ascended with this number of classes."""
         return self.loss
 
-    def begin(self, x: Tensor, x_adv: Tensor, ball: Ball) -> State:
+    def begin(self, x: Tensor, x_adv: Tensor, ball: Ball) -> None:
         """PGD has no memory."""
-        return {}
 
-    def advance(self, state: State, loss: Tensor, gradient: Tensor, ball: Ball) -> None:
+    def advance(self, jobs: Jobs[None], loss: Tensor, gradient: Tensor, ball: Ball) -> None:
         """One step and its projection."""
         step = ball.radius * (self.rel_step or 2.5 / self.steps)
-        state["x_adv"] = inside(state["x_adv"] + step * direction(gradient, ball), state, ball)
+        jobs.x_adv = project_jobs(jobs.x_adv + step * direction(gradient, ball), jobs, ball)
 
     def search(
         self,
@@ -67,7 +67,7 @@ class PGD:
         *,
         start: Start = sample,
     ) -> Search:
-        """Its jobs, for the pool; `start` gives each run's first point."""
+        """The attack's jobs, for the pool; `start` gives each run's first point."""
         jobs = [f"restart {r}" for r in range(self.restarts)]
         return Search(
             x=x,
@@ -85,7 +85,7 @@ class PGD:
         self, classifier: Classifier, x: Tensor, y: Tensor, ball: Ball, streams: Streams, *, start: Start = sample
     ) -> Tensor:
         """x (B, *shape) in the box, y (B,) int64 -> x_adv like x."""
-        return alone(classifier, self.search(x, y, ball, streams, lambda: clean_logits(classifier, x), start=start))
+        return run_alone(classifier, self.search(x, y, ball, streams, lambda: clean_logits(classifier, x), start=start))
 
 
 def ascend(
@@ -98,17 +98,18 @@ def ascend(
     step: float,
     momentum: float = 0.0,
 ) -> Tensor:
-    """Plain ascent of any loss per example, for adversarial training; the last iterate.
+    """Projected ascent of any loss per example, for adversarial training; returns the last iterate.
 
     Madry et al., 2018, https://arxiv.org/abs/1706.06083.
 
     Args:
         loss: (B, *shape) -> (B,), differentiable in its argument.
-        x: (B, *shape) in the box, the centre of the balls.
+        x: (B, *shape) in the box, the centres of the balls.
+        ball: of each example.
         start: the first iterate, in the balls.
         steps: number of gradient steps.
         step: length of a step in the ball's norm, in box units.
-        momentum: share of the last direction that is added to a gradient's own, as FARE's adversary does.
+        momentum: weight of the last direction, which is added to the gradient's, as in FARE's adversary.
 
     Returns:
         (B, *shape) in the balls, without a graph.

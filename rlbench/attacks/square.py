@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rlbench.attacks.search.candidates import Best
+from rlbench.attacks.search.incumbents import Incumbents
 from rlbench.attacks.search.square_windows import bump, place, sides, tiles, window
 from rlbench.core import Ball, Classifier, Streams
 from rlbench.core.errors import FieldError
@@ -50,7 +50,7 @@ class Square:
             raise FieldError(f"square: p_init is {self.p_init}; it must be above 0 and at most 1")
 
     def loss_used(self, n_classes: int) -> str:
-        """What decides between queries."""
+        """The function that ranks queries."""
         return "margin"
 
     def passes(self, n_classes: int) -> tuple[int, int]:
@@ -64,7 +64,7 @@ class Square:
 
     def __call__(self, classifier: Classifier, x: Tensor, y: Tensor, ball: Ball, streams: Streams) -> Tensor:
         """x (B, *shape) in the box, y (B,) int64 -> x_adv like x."""
-        best, numbers = Best(classifier, x, y), _Numbers(streams, x)
+        best, numbers = Incumbents(classifier, x, y), _Numbers(streams, x)
         if ball.radius == 0 or not len(x):
             return x
         start, step = (_stripes, _paint) if ball.norm == "linf" else (_grid, _move)

@@ -7,11 +7,10 @@ from fractions import Fraction
 import torch
 
 from rlbench.audit.lab import Lab
-from rlbench.core import Adversarial
+from rlbench.core import Adversarial, registry
 from rlbench.core.badges import Finding, Status
 from rlbench.core.stats.metrics import margin
 from rlbench.engine.attack.eot import DRAWS
-from rlbench.engine.cells.keys import plugin
 from rlbench.engine.soundness.consistency import COMPANY, OTHER, moved
 from rlbench.engine.soundness.rules import findings
 
@@ -73,7 +72,7 @@ def h10(lab: Lab) -> Finding:
     classes, notes, status = lab.bench.n_classes, [], "pass"
     attacks = [p for p in lab.bench.suite.perturbations if isinstance(p, Adversarial)]
     for name, fields in dict.fromkeys((attack.attack, attack.fields) for attack in attacks):
-        method = plugin("attack", name, fields)
+        method = registry.make("attack", name, fields)
         if classes < getattr(method, "min_classes", 2):
             used = getattr(method, "loss_used", None)
             status = status if used else "warn"

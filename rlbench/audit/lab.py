@@ -18,9 +18,9 @@ from rlbench.core.stats.metrics import margin
 from rlbench.core.threat import ball_of
 from rlbench.encoders.heads import ZeroShot
 from rlbench.engine.attack.eot import Expectation
-from rlbench.engine.attack.judge import judge, run_attack
+from rlbench.engine.attack.judge import attack_and_judge, judge, run_attack
 from rlbench.engine.attack.meter import Meter
-from rlbench.engine.block.evaluate import Bench
+from rlbench.engine.block.bench import Bench
 from rlbench.engine.soundness.consistency import REPEATS
 from rlbench.engine.soundness.watch import Watch, total
 
@@ -182,8 +182,9 @@ class Lab:
         trace, robust = Trace(y), torch.zeros(self.n, dtype=torch.bool)
         meter = self.make_meter(len(rows), trace)
         try:
-            found = run_attack(registry.make("attack", name, fields), meter, x, y, ball, self.streams(name, rows))
-            robust[rows] = judge(meter, found, x, y, ball).correct
+            method = registry.make("attack", name, fields)
+            found, judgement = attack_and_judge(method, meter, x, y, ball, self.streams(name, rows))
+            robust[rows] = judgement.correct
         except AttackError as error:
             robust[rows] = True
             return AttackResult(robust, x, trace, str(error))

@@ -21,7 +21,7 @@ from rlbench.core.seeds import ExampleStreams
 from rlbench.core.threat import project
 from rlbench.encoders.contract import scale_of
 from rlbench.encoders.outputs import embed
-from rlbench.engine.attack.judge import judge, run_attack
+from rlbench.engine.attack.judge import attack_and_judge
 
 EXAMPLES = 24
 INNER = 48  # points of class 0: fewer than an embedding's dimensions, so that a readout exists
@@ -124,5 +124,5 @@ def _count_broken(readouts: Readouts, name: str, x: Tensor, lab: Lab, streams: E
     y = torch.zeros(len(x), dtype=torch.int64, device=x.device)
     if not len(x):
         return y.bool().cpu()
-    found = run_attack(registry.make("attack", name), readouts, x, y, lab.ball, streams)
-    return ~judge(readouts, found, x, y, lab.ball).correct
+    method = registry.make("attack", name)
+    return ~attack_and_judge(method, readouts, x, y, lab.ball, streams).judgement.correct

@@ -15,7 +15,7 @@ from rlbench.core.errors import FieldError, SuiteError, UnknownName
 from rlbench.encoders.cards import Model
 from rlbench.encoders.models import models, resolve
 from rlbench.encoders.retrieval import Retriever
-from rlbench.engine.block.evaluate import Bench, prepare
+from rlbench.engine.block.bench import Bench, prepare
 
 UNDEFENDED = "languagebind"  # the baseline from which the others were trained
 MAX_EXAMPLES = 200

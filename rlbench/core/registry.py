@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 import importlib
 import importlib.util
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
 from importlib.metadata import entry_points
@@ -101,12 +101,15 @@ def factory(kind: Kind, name: str) -> Callable[..., Any]:
     return partial(target, name=name) if shared > 1 else target
 
 
-def make(kind: Kind, name: str, fields: Mapping[str, object] | None = None) -> Any:
+def make(kind: Kind, name: str, fields: Mapping[str, object] | Iterable[tuple[str, object]] = ()) -> Any:
     """Builds a plugin; checks the names and types of its fields against the factory's signature.
+
+    Args:
+        fields: by name, or as (name, value) pairs.
 
     Raises:
         UnknownName: there is no such plugin.
         FieldError: a field's name or value is wrong, also by the plugin's own checks.
     """
     target = factory(kind, name)
-    return target(**check_fields(target, fields or {}, f"{kind} {name!r}"))
+    return target(**check_fields(target, dict(fields), f"{kind} {name!r}"))

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from rlbench.attacks.apgd import surface
 from rlbench.attacks.pgd import PGD
-from rlbench.attacks.search.candidates import Best
+from rlbench.attacks.search.incumbents import Incumbents
 from rlbench.attacks.search.jobs import BROKEN, Search
 from rlbench.core import Ball
 from rlbench.core.seeds import ExampleStreams
@@ -51,14 +51,14 @@ def test_an_example_ends_only_where_another_batch_can_not_make_it_right_again() 
     """A judge in another batch may move logits by about 1e-6 of their size: a smaller error must not end the search."""
     search = _search(len(MARGINS))
     search.admit(len(MARGINS), alongside=False)
-    search.record(search.slots, _logits(MARGINS))
+    assert search.observe(_logits(MARGINS))
     assert search.alive.tolist() == ALIVE
     assert search.best_margin.tolist() == pytest.approx(MARGINS, abs=1e-6)
 
 
 def test_a_candidate_ends_an_example_only_there_too() -> None:
     x, y = torch.full((len(MARGINS), 1), 0.5), torch.zeros(len(MARGINS), dtype=torch.int64)
-    best = Best(lambda x, rows: _logits(MARGINS).float(), x, y)  # type: ignore[arg-type]
+    best = Incumbents(lambda x, rows: _logits(MARGINS).float(), x, y)  # type: ignore[arg-type]
     best.offer(torch.arange(len(x)), x + 0.1)
     assert best.alive.tolist() == ALIVE and best.rows.tolist() == [0, 1, 2, 3]
 

@@ -18,7 +18,7 @@ from rlbench.core.errors import FieldError, SuiteError, UnknownName
 from rlbench.core.suite import load_suite
 from rlbench.core.threat import parse_eps
 from rlbench.encoders.defences.defended import Defence, Defended
-from rlbench.engine.block.evaluate import prepare
+from rlbench.engine.block.bench import prepare
 
 
 def test_the_main_threat_has_the_most_attacks() -> None:

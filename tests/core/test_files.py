@@ -18,7 +18,7 @@ from rlbench.core.errors import StoreError
 from rlbench.core.files import TEMPORARY, clear, hold_lock, host, is_stale, place, placing
 from rlbench.core.processes import command
 from rlbench.engine.block import inputs
-from rlbench.engine.run.workers import Pool
+from rlbench.engine.run.workers import WorkerPool
 from rlbench.store import store as stores
 from rlbench.store.store import Store
 
@@ -115,7 +115,7 @@ def test_what_can_not_be_cached_is_said_once(number: int, tmp_path: Path, caplog
         inputs._write(tmp_path / f"{name}.zst", torch.zeros(1, 1, 8, 8), BOX)
     assert len(tried) == 1
     assert caplog.messages == [
-        f"corrupted inputs are not kept for the next model: can't write to {tmp_path}: {os.strerror(number)}"
+        f"corrupted inputs are not cached for the next model: cannot write to {tmp_path}: {os.strerror(number)}"
     ]
 
 
@@ -138,7 +138,7 @@ def test_the_cache_makes_room_for_what_must_be_kept(tmp_path: Path, monkeypatch)
 
 
 def test_what_all_workers_say_is_said_once(caplog) -> None:
-    with Pool(complain, None, 2, lambda passes: None) as pool:
+    with WorkerPool(complain, None, 2, lambda passes: None) as pool:
         assert sorted(result for _, result in pool.run(range(6))) == list(range(6))
     assert caplog.messages == ["the disk is full"]
 

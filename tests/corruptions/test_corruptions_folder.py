@@ -61,12 +61,12 @@ def test_recordings_of_a_window_come_as_a_batch_whole_ones_one_by_one(pack) -> N
 def test_a_corruption_comes_before_the_front_end_at_the_recordings_own_rate(pack, box) -> None:
     of = inputs(pack, box)
     x, ids = of.load(0, 4).x, of.load(0, 4).ids
-    noisy = of.corrupted(HISS, 0, 4)
+    noisy = of.load_corrupted(HISS, 0, 4)
     assert noisy.shape == x.shape and (noisy - x).abs().flatten(1).mean(1).min() > 0.01
     wave = of.task.waves(box, 2, 3)
     alone = corrupt(wave, "white_noise", 5, ids=ids[2:3], rate=of.task.rate_of(box))
     assert torch.equal(of.task.hear(alone, box), noisy[2:3])
-    assert torch.equal(of.corrupted(HISS, 2, 4), noisy[2:])  # whatever the block
+    assert torch.equal(of.load_corrupted(HISS, 2, 4), noisy[2:])  # whatever the block
 
 
 def test_samples_beyond_full_scale_are_cut_off(pack) -> None:
@@ -79,7 +79,7 @@ def test_samples_beyond_full_scale_are_cut_off(pack) -> None:
 def test_pictures_have_no_waves_to_corrupt() -> None:
     world = registry.make("task", "thermal-world")
     with pytest.raises(AttackError, match="which ThermalWorld does not have"):
-        Inputs(world, "", Box(shape=(1, 32, 32), unit="log-mel"), 0).sounds(HISS, 0, 1)
+        Inputs(world, "", Box(shape=(1, 32, 32), unit="log-mel"), 0).load_sounds(HISS, 0, 1)
 
 
 def test_from_a_suite_to_records(pack, tmp_path) -> None:

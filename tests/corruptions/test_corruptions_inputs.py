@@ -42,17 +42,17 @@ def test_a_corruption_of_waveforms_comes_before_the_front_end() -> None:
     of, world = inputs("audio-world"), registry.make("task", "audio-world")
     streams = ExampleStreams(0, world.load(of.box, 0, 4).ids, "white_noise 4")
     noisy = registry.make("corruption", "white_noise", {"rate": 8000})(world.waves(of.box, 0, 4), 4, streams)
-    assert torch.equal(of.corrupted(HISS, 0, 4), world.hear(noisy, of.box))
-    raw = inputs("audio-world", WAVE).corrupted(HISS, 0, 4)
+    assert torch.equal(of.load_corrupted(HISS, 0, 4), world.hear(noisy, of.box))
+    raw = inputs("audio-world", WAVE).load_corrupted(HISS, 0, 4)
     assert raw.shape == (4, *WAVE.shape) and raw.min() < -0.1
-    assert of.made(Corrupted("low_pass", 1)).level(1) == "3600 Hz"
+    assert of.make_corruption(Corrupted("low_pass", 1)).level(1) == "3600 Hz"
 
 
 def test_what_can_not_act_fails_its_cell_and_never_passes_clean_inputs_on() -> None:
     with pytest.raises(AttackError, match="time_mask acts on log-mel; the encoder's box is waveform"):
-        inputs("audio-world", WAVE).corrupted(Corrupted("time_mask", 1), 0, 2)
+        inputs("audio-world", WAVE).load_corrupted(Corrupted("time_mask", 1), 0, 2)
     with pytest.raises(AttackError, match="white_noise acts on waveforms, which ThermalWorld does not have"):
-        inputs().corrupted(HISS, 0, 2)
+        inputs().load_corrupted(HISS, 0, 2)
 
 
 @pytest.mark.parametrize(
@@ -60,27 +60,27 @@ def test_what_can_not_act_fails_its_cell_and_never_passes_clean_inputs_on() -> N
 )
 def test_corrupted_inputs_are_kept_bit_for_bit(name, box, corruption, tmp_path, monkeypatch) -> None:
     one, of = Corrupted(corruption, 2), inputs(name, box, tmp_path)
-    first = of.corrupted(one, 0, 3)
-    assert torch.equal(first, inputs(name, box).corrupted(one, 0, 3))
+    first = of.load_corrupted(one, 0, 3)
+    assert torch.equal(first, inputs(name, box).load_corrupted(one, 0, 3))
     [file] = tmp_path.iterdir()
     before = file.read_bytes()
     monkeypatch.setattr(module, "_unit", lambda *of: pytest.fail("computed again"))
-    assert torch.equal(of.corrupted(one, 0, 3), first)
+    assert torch.equal(of.load_corrupted(one, 0, 3), first)
     monkeypatch.undo()
     for damaged in (before[:-9], b"", before[:40] + bytes([before[40] ^ 1]) + before[41:]):
         file.write_bytes(damaged)
-        assert torch.equal(of.corrupted(one, 0, 3), first) and file.read_bytes() == before
-    others = [inputs(name, box, tmp_path, seed=1).corrupted(one, 0, 3), of.corrupted(replace(one, severity=3), 0, 3)]
-    others += [of.corrupted(one, 3, 6)]
+        assert torch.equal(of.load_corrupted(one, 0, 3), first) and file.read_bytes() == before
+    others = [inputs(name, box, tmp_path, seed=1).load_corrupted(one, 0, 3)]
+    others += [of.load_corrupted(replace(one, severity=3), 0, 3), of.load_corrupted(one, 3, 6)]
     assert len(list(tmp_path.iterdir())) == 4
 
 
 def test_the_oldest_go_when_there_is_no_room(tmp_path, monkeypatch) -> None:
     of = inputs(folder=tmp_path)
-    of.corrupted(Corrupted("netd", 1), 0, 2)
+    of.load_corrupted(Corrupted("netd", 1), 0, 2)
     [first] = tmp_path.iterdir()
     monkeypatch.setattr(module, "LIMIT", 3 * first.stat().st_size // 2)
-    of.corrupted(Corrupted("netd", 2), 0, 2)
+    of.load_corrupted(Corrupted("netd", 2), 0, 2)
     assert [path != first for path in tmp_path.iterdir()] == [True]
 
 

@@ -14,7 +14,7 @@ from rlbench.core.errors import RLBenchError
 from rlbench.core.suite import load_suite
 from rlbench.encoders import models
 from rlbench.encoders.contract import check_embed, check_text
-from rlbench.engine.block.evaluate import prepare
+from rlbench.engine.block.bench import prepare
 from rlbench.engine.run.runner import run
 
 

@@ -9,7 +9,7 @@ from rlbench.core import Adversarial, registry
 from rlbench.core.suite import load_suite
 from rlbench.encoders import models
 from rlbench.encoders.loading import check_frozen
-from rlbench.engine.block.evaluate import prepare
+from rlbench.engine.block.bench import prepare
 
 N = 12
 CAUGHT = {

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from rlbench.core.errors import AttackError, RLBenchError, SoundnessWarning
-from rlbench.core.machine import full_float32
+from rlbench.core.machine import full_float32, reproducible
 from rlbench.engine.attack.api import attack
 
 W = torch.randn(5, 48, generator=torch.Generator().manual_seed(0))
@@ -91,3 +91,20 @@ def test_full_float32_is_full_and_restores_what_was_set(precision: str) -> None:
         assert torch.get_float32_matmul_precision() == precision and torch.backends.cudnn.allow_tf32
     finally:
         torch.set_float32_matmul_precision("highest")
+
+
+def test_attacks_and_runs_compute_in_full_float32() -> None:
+    seen = set()
+
+    def classify(x):
+        seen.add(torch.get_float32_matmul_precision())
+        return net(x)
+
+    torch.set_float32_matmul_precision("high")
+    try:
+        attack(classify, X, Y, "fgsm")
+        with reproducible("cpu"):
+            classify(X)
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert seen == {"highest"}

@@ -16,11 +16,11 @@ from rlbench.cli.main import main
 from rlbench.core import Adversarial, Box, Clean, Corrupted, Examples, Label, Suite, Threat
 from rlbench.core.errors import FieldError
 from rlbench.engine import cells
-from rlbench.engine.block.evaluate import Bench, evaluate
+from rlbench.engine.block.bench import Bench
+from rlbench.engine.block.evaluate import evaluate
 from rlbench.engine.cells.groups import Group
 from rlbench.engine.plan import planner
-from rlbench.engine.plan.budget import largest, seconds
-from rlbench.engine.plan.cost import Cost, Pace, Rates, bounds
+from rlbench.engine.plan.cost import Cost, Pace, Rates, bounds, largest_fitting, parse_budget
 from rlbench.engine.plan.pilot import CHUNK, rehearse, shorten
 from rlbench.engine.plan.planner import plan
 from rlbench.engine.run.runner import execute, run
@@ -238,7 +238,7 @@ def test_a_budget_chooses_the_examples(suite: str, tmp_path: Path, monkeypatch: 
             continue
         made = plan(suite, "languagebind", **settings)  # type: ignore[arg-type]
         assert {cell.n for cell in made.cells} == {n}
-        assert made.expected <= seconds(budget) and f"room for {n} of 60 examples" in made.notes[-1]
+        assert made.expected <= parse_budget(budget) and f"room for {n} of 60 examples" in made.notes[-1]
     made = plan(suite, "languagebind", store=tmp_path / "out", budget="1h", examples=1000, workers=1)
     assert {cell.n for cell in made.cells} == {1000}
 
@@ -256,14 +256,14 @@ def test_blocks_of_a_longer_run_are_used_again(suite: str, tmp_path: Path, monke
 @pytest.mark.parametrize("text", ["10", "0s", "-5m", "5 days", "", "m"])
 def test_budgets_that_are_none(text: str) -> None:
     with pytest.raises(FieldError, match="such as 30s, 10m or 2h"):
-        seconds(text)
+        parse_budget(text)
 
 
 def test_budgets_and_the_largest_that_fits() -> None:
-    assert [seconds(text) for text in ("30s", "1.5m", "2h")] == [30, 90, 7200]
-    found = [largest(lambda n, k=k: n <= k, 500, 256) for k in (0, 1, 99, 255, 256, 347, 499, 500, 900)]
+    assert [parse_budget(text) for text in ("30s", "1.5m", "2h")] == [30, 90, 7200]
+    found = [largest_fitting(lambda n, k=k: n <= k, 500, 256) for k in (0, 1, 99, 255, 256, 347, 499, 500, 900)]
     assert found == [0, 1, 99, 250, 256, 340, 490, 500, 500]
-    recorded = [largest(lambda n, k=k: n % 256 <= k, 500, 256) for k in (0, 1, 9, 99, 300)]
+    recorded = [largest_fitting(lambda n, k=k: n % 256 <= k, 500, 256) for k in (0, 1, 9, 99, 300)]
     assert recorded == [256, 257, 260, 350, 500]  # whole blocks of 256 cost nothing
 
 

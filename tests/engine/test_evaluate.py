@@ -13,7 +13,8 @@ from rlbench.core.errors import DataError, RLBenchError
 from rlbench.core.seeds import ExampleStreams
 from rlbench.core.stats.metrics import margin
 from rlbench.encoders.loading import check_frozen
-from rlbench.engine.block.evaluate import Bench, Failure, evaluate
+from rlbench.engine.block.bench import Bench
+from rlbench.engine.block.evaluate import Failure, evaluate
 from rlbench.engine.block.inputs import corrupt
 from rlbench.engine.cells.groups import Group, groups
 from rlbench.store.blocks import Block

@@ -11,7 +11,7 @@ from rlbench.attacks.pgd import PGD
 from rlbench.core import Adversarial, Box, Clean, Corrupted, Threat, Worst, registry
 from rlbench.core.errors import AttackError
 from rlbench.core.threat import Ball, contains, distance
-from rlbench.engine.attack.block_attacks import Case, Outcome, _Matrix
+from rlbench.engine.attack.block_attacks import Case, MemberOutcome, _Matrix
 from rlbench.engine.attack.meter import Meter
 from rlbench.engine.cells.bounds import describe_attack as told_of
 from rlbench.engine.cells.groups import groups
@@ -47,12 +47,12 @@ def case(net, *, n: int = 48, batch_size: int = 64, watch=None) -> Case:
     return Case(x=x, y=net(x).argmax(1), ids=ids, box=BOX, seed=0, meter=meter)
 
 
-def told(net, columns=COLUMNS, together: bool = True, **options) -> dict[str, Outcome]:
+def told(net, columns=COLUMNS, together: bool = True, **options) -> dict[str, MemberOutcome]:
     found = [g for g in groups(columns) if g.attacks]
     bundles = [found] if together else [[g] for g in found]
     names = [str(member) for g in found for member in g.members]
     made = case(net, **options)
-    return dict(zip(names, (o for bundle in bundles for o in made.attacked(bundle)), strict=True))
+    return dict(zip(names, (o for bundle in bundles for o in made.attack(bundle)), strict=True))
 
 
 @pytest.mark.parametrize("options", [{"together": False}, {"batch_size": 1, "n": 12}, {"batch_size": 7}])
@@ -60,17 +60,19 @@ def test_company_and_batch_size_change_no_flag(net, options) -> None:
     whole, other = told(net, n=options.get("n", 48)), told(net, **options)
     assert whole.keys() == other.keys()
     for name in whole:
-        assert torch.equal(whole[name].verdict.correct, other[name].verdict.correct), name
-        survivors = whole[name].verdict.correct
-        assert torch.allclose(whole[name].verdict.margin[survivors], other[name].verdict.margin[survivors], atol=1e-5)
-    broken = ~whole["pgd linf 0.1"].verdict.correct
+        assert torch.equal(whole[name].judgement.correct, other[name].judgement.correct), name
+        survivors = whole[name].judgement.correct
+        assert torch.allclose(
+            whole[name].judgement.margin[survivors], other[name].judgement.margin[survivors], atol=1e-5
+        )
+    broken = ~whole["pgd linf 0.1"].judgement.correct
     assert broken.any() and not broken.all()
 
 
-def worst(outcomes: dict[str, Outcome], norm: str, eps: str) -> torch.Tensor:
+def worst(outcomes: dict[str, MemberOutcome], norm: str, eps: str) -> torch.Tensor:
     """From single columns: correct under every attack of this norm with this eps or a smaller one."""
     parts = {name: name.split(f" {norm} ") for name in outcomes}
-    inside = [outcomes[n].verdict.correct for n, p in parts.items() if len(p) == 2 and float(p[1]) <= float(eps)]
+    inside = [outcomes[n].judgement.correct for n, p in parts.items() if len(p) == 2 and float(p[1]) <= float(eps)]
     return torch.stack(inside).all(0)
 
 
@@ -79,8 +81,8 @@ def test_a_cascade_is_the_exact_worst_case_for_fewer_passes(net) -> None:
     assert list(cascade) == [f"worst linf {float(e):g}" for e in LINF] + [f"worst l2 {float(e):g}" for e in L2]
     for norm, every in (("linf", LINF), ("l2", L2)):
         for eps in every:
-            found = cascade[f"worst {norm} {float(eps):g}"].verdict
-            carried = cascade["worst linf 0.05"].verdict.correct if (norm, eps) == ("l2", "0.3") else True
+            found = cascade[f"worst {norm} {float(eps):g}"].judgement
+            carried = cascade["worst linf 0.05"].judgement.correct if (norm, eps) == ("l2", "0.3") else True
             assert torch.equal(found.correct, worst(alone, norm, eps) & carried)  # .05 in 16 pixels: at most .2 in L2
             assert (found.distance <= float(eps) * (1 + 1e-6)).all()
             assert torch.equal(found.correct, found.margin > 0)
@@ -91,12 +93,12 @@ def test_a_cascade_is_the_exact_worst_case_for_fewer_passes(net) -> None:
 def test_descending_attacks_smaller_balls_only_about_what_broke(net) -> None:
     alone, down = told(net), told(net, in_mode(COLUMNS, "descending", 6))
     top, low = (down[f"pgd linf {e} descending"] for e in ("0.1", "0.02"))
-    survived = top.verdict.correct
-    assert survived.any() and (low.backwards[survived] == 0).all() and low.verdict.correct[survived].all()
-    assert (low.verdict.distance[survived] > 0.015).all()  # not the clean input: the larger ball's point, projected
-    assert (low.verdict.distance <= 0.02 * (1 + 1e-6)).all()
+    survived = top.judgement.correct
+    assert survived.any() and (low.backwards[survived] == 0).all() and low.judgement.correct[survived].all()
+    assert (low.judgement.distance[survived] > 0.015).all()  # not the clean input: the larger ball's point, projected
+    assert (low.judgement.distance <= 0.02 * (1 + 1e-6)).all()
     for name in down:
-        assert torch.equal(down[name].verdict.correct, alone[name.removesuffix(" descending")].verdict.correct)
+        assert torch.equal(down[name].judgement.correct, alone[name.removesuffix(" descending")].judgement.correct)
     spent = [sum(int(o[n].backwards.sum()) for n in o if n.startswith("pgd linf")) for o in (alone, down)]
     assert spent[1] < spent[0]
 
@@ -130,10 +132,10 @@ def test_what_the_judge_takes_back_is_attacked_again_at_the_next_eps(net) -> Non
     columns = [p for p in COLUMNS if isinstance(p, Adversarial) and p.attack == "pgd" and p.threat.norm == "linf"]
     made = case(net, watch=Flicker(net))
     made = replace(made, y=torch.zeros_like(made.y))
-    outcomes = [o for o in made.attacked(groups(columns)[1:]) if isinstance(o, Outcome)]
+    outcomes = [o for o in made.attack(groups(columns)[1:]) if isinstance(o, MemberOutcome)]
     assert len(outcomes) == 3
     for smaller, larger in pairwise(outcomes):
-        back = smaller.verdict.correct
+        back = smaller.judgement.correct
         assert back.any() and (larger.forwards[back] > 1).all(), "what the judge calls correct skipped a larger ball"
 
 
@@ -158,8 +160,8 @@ def test_a_failure_in_the_pool_is_its_own_cell_s(net, monkeypatch) -> None:
     found = told(net, [*COLUMNS[:4], *rungs])
     alone = told(net, COLUMNS[:4])
     for name in alone:
-        assert torch.equal(found[name].verdict.correct, alone[name].verdict.correct)
-    assert isinstance(found["broken linf 0.02"], Outcome)
+        assert torch.equal(found[name].judgement.correct, alone[name].judgement.correct)
+    assert isinstance(found["broken linf 0.02"], MemberOutcome)
     assert found["broken linf 0.05"] == found["broken linf 0.1"] and "planned" in found["broken linf 0.05"]
     assert found["broken linf 0.05"].startswith("broken linf 0.05: ")
 
@@ -170,7 +172,7 @@ def test_an_example_that_nobody_judged_is_an_error_and_never_robust(net) -> None
     with pytest.raises(AttackError, match="neither attacked nor broken"):
         idle.outcome(group.members[0], idle.chains[0])
     idle.run(idle.chains)
-    assert idle.outcome(group.members[0], idle.chains[0]).verdict.correct.any()
+    assert idle.outcome(group.members[0], idle.chains[0]).judgement.correct.any()
 
 
 def test_balls_in_balls() -> None:

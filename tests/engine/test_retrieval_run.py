@@ -13,7 +13,7 @@ from rlbench.core.errors import DataError
 from rlbench.core.stats.metrics import margin
 from rlbench.core.suite import load_suite
 from rlbench.encoders.retrieval import Retriever, retriever
-from rlbench.engine.block.evaluate import prepare
+from rlbench.engine.block.bench import prepare
 from rlbench.engine.block.gallery import without_rivals
 from rlbench.store.store import Store
 

@@ -13,7 +13,7 @@ from rlbench.core import Adversarial, Record
 from rlbench.core.suite import load_suite
 from rlbench.engine import cells
 from rlbench.engine.attack.api import attack
-from rlbench.engine.block.evaluate import prepare
+from rlbench.engine.block.bench import prepare
 from rlbench.engine.run.runner import Progress, execute, plan, run
 from rlbench.store.records import read_records
 from rlbench.store.store import Store

@@ -15,7 +15,7 @@ from rlbench.core.errors import DataError, FieldError, ModalityError, RLBenchErr
 from rlbench.core.suite import load_suite
 from rlbench.encoders.models import resolve
 from rlbench.engine import cells
-from rlbench.engine.block.evaluate import prepare
+from rlbench.engine.block.bench import prepare
 from rlbench.engine.cells import keys as cell_keys
 from rlbench.engine.run.runner import Progress, execute, plan, run
 from rlbench.store.keys import record_key

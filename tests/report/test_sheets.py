@@ -9,12 +9,12 @@ import pytest
 import torch
 from PIL import Image
 
-from rlbench.core import Adversarial, Box, Clean, Composed, Corrupted, Modality, Threat
+from rlbench.core import Adversarial, Box, Clean, Composed, Corrupted, Modality, Threat, registry
 from rlbench.core.errors import FieldError, UnknownName
 from rlbench.core.suite import load_suite
 from rlbench.core.threat import distance
-from rlbench.engine.block import inputs
-from rlbench.engine.block.evaluate import Result, evaluate, prepare
+from rlbench.engine.block.bench import prepare
+from rlbench.engine.block.evaluate import Result, evaluate
 from rlbench.engine.cells.groups import groups
 from rlbench.report.figures import sheets
 from rlbench.report.figures.draw import RIGHT, WRONG, Guess, Sheet, amplification, draw
@@ -120,9 +120,18 @@ def test_a_sheet_shows_what_a_run_computes(column: str) -> None:
         assert moved.tolist() == pytest.approx(block.distance.tolist(), abs=1e-9)  # a smaller eps broke it: no farther
 
 
+def test_a_sheet_keeps_the_point_of_the_smallest_eps_that_breaks_an_example() -> None:
+    suite = replace(load_suite("smoke"), perturbations=(Clean(),))
+    small, large = (Adversarial("pgd", Threat("linf", LINF[k]), ladder=LINF[:k]) for k in (1, 2))
+    low, high = (collect(suite, "linear", one, 12) for one in (small, large))
+    broken = torch.tensor([c.correct and not p.correct for c, p in zip(low.clean, low.perturbed, strict=True)])
+    assert broken.any() and (distance(high.x_adv, high.x, "linf")[broken] <= float(LINF[1]) * (1 + 1e-6)).all()
+
+
 def test_a_composition_is_corrupted_then_attacked(monkeypatch: pytest.MonkeyPatch) -> None:
     darker = lambda x, severity, streams: 0.9 * x  # noqa: E731
-    monkeypatch.setattr(inputs, "plugin", lambda kind, *of: darker)
+    make = registry.make
+    monkeypatch.setattr(registry, "make", lambda kind, *of: darker if kind == "corruption" else make(kind, *of))
     smoke = load_suite("smoke")
     both = Composed(Corrupted("darker", 1), Adversarial("pgd", Threat("linf", Fraction(4, 255))))
     suite = replace(smoke, perturbations=(Clean(), both))

@@ -1,4 +1,4 @@
-"""Attacks one after the other, each on the examples that the ones before have not broken."""
+"""Attacks one after another, each on the examples that the earlier ones have not broken."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from typing import Protocol
 
 from torch import Tensor
 
-from rlbench.attacks.search.candidates import Best, Subset
+from rlbench.attacks.search.incumbents import Incumbents
+from rlbench.attacks.search.view import ClassifierView
 from rlbench.core import Attack, Ball, Classifier, Streams
 
 
 class Member(Attack, Protocol):
-    """An attack that says what it does at most, and to which loss."""
+    """An attack that states its largest number of passes and its loss."""
 
     def passes(self, n_classes: int) -> tuple[int, int]: ...
 
@@ -22,27 +23,31 @@ class Member(Attack, Protocol):
 def cascade(
     attacks: Mapping[str, Member], classifier: Classifier, x: Tensor, y: Tensor, ball: Ball, streams: Streams
 ) -> Tensor:
-    """The worst case per example over attacks, at the cost that its survivors make.
+    """The worst case per example over attacks; each attacks only what the earlier ones left correct.
 
     Args:
-        attacks: by name, which is the name of each one's random streams; in this order.
-        x: (B, *shape) in the box; y: (B,) int64.
+        attacks: in this order, by name, which also names each attack's random streams.
+        classifier: of all examples.
+        x: (B, *shape) in the box.
+        y: (B,) int64 labels.
+        ball: of each example.
+        streams: one per example.
 
     Returns:
-        x_adv like x: per example the answer of the smallest margin.
+        x_adv like x: per example the answer with the smallest margin.
     """
-    best = Best(classifier, x, y)
+    best = Incumbents(classifier, x, y)
     for name, attack in attacks.items():
         rows = best.rows
         if not len(rows) or ball.radius == 0:
             break
         own = streams.child(name).take(rows.tolist())
-        best.offer(rows, attack(Subset(classifier, rows), x[rows], y[rows], ball, own))
+        best.offer(rows, attack(ClassifierView(classifier, rows), x[rows], y[rows], ball, own))
     return best.x_adv
 
 
 def passes(attacks: Mapping[str, Member], n_classes: int) -> tuple[int, int]:
-    """The most forward and backward passes of an example, with the one that judges each attack."""
+    """The most forward and backward passes of an example, including one per attack to judge its answer."""
     each = [attack.passes(n_classes) for attack in attacks.values()]
     return sum(f for f, _ in each) + len(each), sum(b for _, b in each)
 

@@ -1,7 +1,7 @@
 """The jobs of a gradient attack in one ball: (example, target, restart), each a rule that moves a point.
 
-An example leaves with all its jobs at the step where it is broken. A job's numbers depend on its example, target and
-restart alone, so that batch size, order and company do not change which examples break. The loop is in `pool`.
+An example leaves with all its jobs at the step that breaks it. A job's numbers depend only on its example, target and
+restart, so batch size, order and the other examples do not change which examples break. The loop is in `pool`.
 """
 
 from __future__ import annotations
@@ -9,33 +9,40 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from rlbench.attacks.search.losses import LOSSES, LossName, substitute
+from rlbench.attacks.search.state import JobPoints, Jobs, M, join, select
 from rlbench.core import Ball, Streams
 from rlbench.core.errors import AttackError
 from rlbench.core.stats.metrics import margin
 from rlbench.core.threat import per_row, project, rows_norm
 
-State = dict[str, Tensor]  # one row per slot; "x_adv" (B, *shape), "x" its centre, "i" the steps taken
 Start = Callable[[Tensor, Ball, Streams], Tensor]
-BROKEN = 1e-4  # a job ends at a margin below -BROKEN * max|logit|: a judge's other batch may move logits by 1e-6
+BROKEN = 1e-4  # a job ends at a margin below -BROKEN * max|logit|: another batch may move the judge's logits by 1e-6
 
 
-class Rule(Protocol):
+class Query(NamedTuple):
+    """What a search asks the classifier: x (B, *shape), and rows (B,), the examples that they belong to."""
+
+    x: Tensor
+    rows: Tensor
+
+
+class Rule(Protocol[M]):
     """How a job moves. `steps` is the number of gradients that a job takes."""
 
     @property
     def steps(self) -> int: ...
 
-    def begin(self, x: Tensor, x_adv: Tensor, ball: Ball) -> State:
-        """The rule's own state of new jobs that start at x_adv."""
+    def begin(self, x: Tensor, x_adv: Tensor, ball: Ball) -> M:
+        """The rule's memory of new jobs that start at x_adv."""
 
-    def advance(self, state: State, loss: Tensor, gradient: Tensor, ball: Ball) -> None:
-        """Takes loss (B,) and gradient at state["x_adv"] and moves it, in place of the old."""
+    def advance(self, jobs: Jobs[M], loss: Tensor, gradient: Tensor, ball: Ball) -> None:
+        """Replaces `jobs.x_adv` and the memory, given the loss (B,) and its gradient (B, *shape) at `jobs.x_adv`."""
 
 
 def direction(gradient: Tensor, ball: Ball) -> Tensor:
@@ -45,11 +52,11 @@ def direction(gradient: Tensor, ball: Ball) -> Tensor:
     return gradient / per_row(rows_norm(gradient, "l2"), gradient).clamp_min(1e-20)
 
 
-def inside(point: Tensor, state: State, ball: Ball) -> Tensor:
-    """`point` projected to the balls of a state; may reuse its memory."""
-    if ball.norm == "linf":
-        return torch.clamp(point, state["low"], state["high"], out=point)
-    return project(point, state["x"], ball)
+def project_jobs(point: Tensor, jobs: Jobs[Any], ball: Ball) -> Tensor:
+    """`point` (B, *shape) projected to the balls of the jobs; may reuse its memory."""
+    if jobs.low is not None and jobs.high is not None:
+        return torch.clamp(point, jobs.low, jobs.high, out=point)
+    return project(point, jobs.x, ball)
 
 
 @dataclass(kw_only=True, eq=False)
@@ -59,18 +66,18 @@ class Search:
     Attributes:
         jobs: names of the random streams of an example's jobs, in the order of their turns.
         targets: (N, len(jobs)) target classes.
-        rows: (N,) what the classifier is told that an example is (default: its index).
-        open: (N,) bool, which examples may run; a search alone runs all. `close` and `reopen` change it.
+        rows: (N,) each example's index for the classifier (default: 0..N-1).
+        open: (N,) bool, which examples may run; all unless `attach` closed them. `reopen` changes it.
         best, best_margin: per example the point with the smallest margin so far.
         alive: (N,) bool, not broken yet.
-        slots, parked: the running jobs, and jobs whose last point still needs its forward pass, without a gradient.
+        slots, parked: the running jobs, and points of finished jobs that still need a forward pass without a gradient.
     """
 
     x: Tensor
     y: Tensor
     ball: Ball
     streams: Streams
-    rule: Rule
+    rule: Rule[Any]
     loss: LossName
     start: Start
     jobs: Sequence[str]
@@ -78,8 +85,8 @@ class Search:
     rows: Tensor = field(init=False)
     best: Tensor = field(init=False)
     best_margin: Tensor = field(init=False)
-    slots: State = field(init=False, default_factory=dict)
-    parked: State = field(init=False, default_factory=dict)
+    slots: Jobs[Any] | None = field(init=False, default=None)
+    parked: JobPoints | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         n = len(self.x)
@@ -88,43 +95,60 @@ class Search:
         self.best_margin = torch.full((n,), float("inf"))
         self.alive, self.open = torch.ones(n, dtype=torch.bool), torch.ones(n, dtype=torch.bool)
         self.turn = torch.zeros(n, dtype=torch.int64)  # of the next job
-        self.running = torch.zeros(n, dtype=torch.int64)  # jobs in slots
+        self.running = torch.zeros(n, dtype=torch.int64)  # jobs in slots and parked
         self.left = torch.full((n,), len(self.jobs) if self.ball.radius > 0 else 0)  # jobs that have not ended
-        self.told = torch.zeros(n, dtype=torch.bool)
-        self._news, self._idle = True, set[bool]()  # an example may have ended; how `admit` found nobody waiting
+        self._reported = torch.zeros(n, dtype=torch.bool)
+        # Whether an example may have ended, and the values of `alongside` for which `admit` found no job to begin.
+        self._changed, self._idle = True, set[bool]()
 
-    def close(self) -> None:
-        """No example may run until it is opened."""
+    def attach(self, rows: Tensor) -> None:
+        """Sets `rows`, the examples' indices for the classifier (N,), and closes all examples."""
+        self.rows = rows
         self.open.zero_()
 
     def reopen(self, rows: Tensor) -> None:
-        """Examples that may run."""
+        """Lets these examples run."""
         self.open[rows] = True
-        self._changed()
+        self._mark_changed()
 
-    def _changed(self) -> None:
-        self._news = True
+    def _mark_changed(self) -> None:
+        self._changed = True
         self._idle.clear()
+
+    @property
+    def n_running(self) -> int:
+        """Number of running jobs."""
+        return 0 if self.slots is None else len(self.slots)
+
+    @property
+    def n_parked(self) -> int:
+        """Number of parked points."""
+        return 0 if self.parked is None else len(self.parked)
 
     def waiting(self) -> Tensor:
         """(N,) bool, examples that have a job to begin."""
         return self.open & self.alive & (self.turn < len(self.jobs)) & (self.left > 0)
 
-    def admit(self, room: int, *, alongside: bool) -> None:
-        """Begins at most `room` jobs: of examples that run none, or `alongside` also further ones of those that do."""
+    def admit(self, room: int, *, alongside: bool) -> int:
+        """Begins at most `room` jobs and returns their number.
+
+        Args:
+            alongside: also begin further jobs of examples that have running ones.
+        """
         if room <= 0 or alongside in self._idle:
-            return
+            return 0
         ready = self.waiting() if alongside else self.waiting() & (self.running == 0)
         found = ready.nonzero()[:, 0]
         if not len(found):
             self._idle.add(alongside)
-            return
+            return 0
         order = torch.argsort(self.turn[found] + len(self.jobs) * self.running[found], stable=True)
         rows = found[order[:room]]
         for turn in sorted(set(self.turn[rows].tolist())):
             self.begin(rows[self.turn[rows] == turn], turn)
         self.turn[rows] += 1
         self.running[rows] += 1
+        return len(rows)
 
     def first(self, rows: Tensor, turn: int) -> Tensor:
         """(K, *shape) the first points of a turn's jobs."""
@@ -132,82 +156,119 @@ class Search:
         return self.start(self.x[rows], self.ball, streams)
 
     def begin(self, rows: Tensor, turn: int) -> None:
-        """Gives the turn's jobs of these examples a slot each."""
-        x, device = self.x[rows], self.x.device
+        """Starts the turn's jobs of these examples (K,)."""
+        x, zero = self.x[rows], torch.zeros(len(rows), dtype=torch.int64, device=self.x.device)
         x_adv = project(self.first(rows, turn).to(x), x, self.ball)
-        new = {"example": rows, "x": x, "x_adv": x_adv, "y": self.y[rows], "target": self.targets[rows, turn]}
-        new |= {k: torch.full((len(rows),), v, device=device) for k, v in (("i", 0), ("turn", turn))}
-        if self.ball.norm == "linf":
-            reach = 2 * self.ball.radius
-            new |= {"low": project(x - reach, x, self.ball), "high": project(x + reach, x, self.ball)}
-        self.slots = _join(self.slots, new | self.rule.begin(x, x_adv, self.ball))
+        reach, linf = 2 * self.ball.radius, self.ball.norm == "linf"
+        new = Jobs(
+            example=rows,
+            turn=zero + turn,
+            x_adv=x_adv,
+            y=self.y[rows],
+            x=x,
+            target=self.targets[rows, turn],
+            steps=zero,
+            low=project(x - reach, x, self.ball) if linf else None,
+            high=project(x + reach, x, self.ball) if linf else None,
+            memory=self.rule.begin(x, x_adv, self.ball),
+        )
+        self.slots = join(self.slots, new)
+
+    def query(self) -> Query:
+        """The points of the running jobs."""
+        jobs = self._jobs()
+        return Query(jobs.x_adv, self.rows[jobs.example])
 
     def adversary_loss(self, logits: Tensor) -> Tensor:
-        """(B,) loss of the slots' logits."""
-        return LOSSES[substitute(self.loss, logits.shape[1])](logits, self.slots["y"], self.slots["target"])
+        """(B,) loss of the running jobs' logits (B, C)."""
+        jobs = self._jobs()
+        return LOSSES[substitute(self.loss, logits.shape[1])](logits, jobs.y, jobs.target)
+
+    def observe(self, logits: Tensor) -> bool:
+        """Records the running jobs' logits (B, C); whether an example with running jobs is still alive."""
+        jobs = self._jobs()
+        self.record(jobs, logits)
+        return bool(self.alive[jobs.example].any())
 
     def advance(self, loss: Tensor, gradient: Tensor) -> None:
-        """Every slot moves. Raises: AttackError for a gradient that is not finite, where the example is alive."""
-        _check_finite(gradient, self.alive[self.slots["example"]])
-        self.rule.advance(self.slots, loss, gradient, self.ball)
+        """Moves every running job. Raises: AttackError for a non-finite gradient of an example that is alive."""
+        jobs = self._jobs()
+        _check_finite(gradient, self.alive[jobs.example])
+        self.rule.advance(jobs, loss, gradient, self.ball)
 
     def finished(self) -> Tensor:
-        """(B,) bool, the slots whose jobs took their last gradient."""
-        return self.slots["i"] == self.rule.steps
+        """(B,) bool, the running jobs that took their last gradient."""
+        return self._jobs().steps == self.rule.steps
 
     def leave(self) -> None:
-        """After a step: broken examples leave with all their jobs, jobs that took their last gradient park."""
-        s = self.slots
-        s["i"] = s["i"] + 1
-        alive, last = self.alive[s["example"]], self.finished().cpu()
+        """Ends a step: drops all jobs of broken examples, and parks the jobs that took their last gradient."""
+        jobs = self._jobs()
+        jobs.steps = jobs.steps + 1
+        alive, last = self.alive[jobs.example], self.finished().cpu()
         if not last.any() and alive.all():
             return
-        self.parked = _join(self.parked, take({k: s[k] for k in ("example", "turn", "x_adv", "y")}, alive & last))
-        self.slots = take(s, alive & ~last)
+        points = JobPoints(jobs.example, jobs.turn, jobs.x_adv, jobs.y)
+        self.parked = join(self.parked, select(points, alive & last))
+        self.slots = select(jobs, alive & ~last)
         self._count()
 
+    def parked_query(self) -> Query | None:
+        """The parked points of examples that are alive, or None; the others are dropped."""
+        if self.parked is not None:
+            self.parked = select(self.parked, self.alive[self.parked.example])
+        return None if self.parked is None else Query(self.parked.x_adv, self.rows[self.parked.example])
+
     def settle(self, logits: Tensor) -> None:
-        """Ends the parked jobs, given their logits."""
-        parked, self.parked = self.parked, {}
+        """Ends the parked jobs, given their logits (B, C)."""
+        parked, self.parked = self.parked, None
+        assert parked is not None
         self.record(parked, logits)
-        self.left.index_add_(0, parked["example"], torch.full_like(parked["example"], -1))
+        self.left.index_add_(0, parked.example, torch.full_like(parked.example, -1))
         self._count()
+
+    def _jobs(self) -> Jobs[Any]:
+        assert self.slots is not None, "no job is running"
+        return self.slots
 
     def _count(self) -> None:
         self.running.zero_()
-        for state in (self.slots, self.parked):
-            if state:
-                self.running.index_add_(0, state["example"], torch.ones_like(state["example"]))
-        self._changed()
+        for points in (self.slots, self.parked):
+            if points is not None:
+                self.running.index_add_(0, points.example, torch.ones_like(points.example))
+        self._mark_changed()
 
-    def record(self, s: State, logits: Tensor) -> Tensor:
-        """Keeps the point of the smallest margin; (K,) the slots that are it now.
+    def record(self, points: JobPoints, logits: Tensor) -> Tensor:
+        """Keeps the point of the smallest margin; (K,) the points that are now the best ones.
 
         NaN logits are the classifier's error: they count as broken.
         """
         scale = logits.abs().amax(1).nan_to_num(0.0)
-        m = margin(logits, s["y"]).nan_to_num(float("-inf"), float("inf"), float("-inf")).float()
+        m = margin(logits, points.y).nan_to_num(float("-inf"), float("inf"), float("-inf")).float()
         ended = (m < -BROKEN * scale).cpu()
-        m, example = m.cpu(), s["example"]
+        m, example = m.cpu(), points.example
         before = self.best_margin[example]
         self.best_margin.scatter_reduce_(0, example, m, "amin")
         better = ((m < before) & (m == self.best_margin[example])).nonzero()[:, 0]
-        self.best[example[better]] = s["x_adv"][better]
+        self.best[example[better]] = points.x_adv[better]
         self.alive[example[ended]] = False
         return better
 
-    def ended(self) -> Tensor:
-        """The open examples that ended, broken or not, since this was asked last."""
-        if not self._news:
+    def broken(self, rows: Tensor) -> Tensor:
+        """(K,) bool, which of these examples are broken."""
+        return ~self.alive[rows]
+
+    def take_ended(self) -> Tensor:
+        """The open examples that ended, broken or not, since the last call."""
+        if not self._changed:
             return torch.empty(0, dtype=torch.int64)
-        self._news = False
-        new = self.open & ~self.told & (~self.alive | (self.left == 0))
-        self.told |= new
+        self._changed = False
+        new = self.open & ~self._reported & (~self.alive | (self.left == 0))
+        self._reported |= new
         return new.nonzero()[:, 0]
 
 
 def _check_finite(gradient: Tensor, alive: Tensor) -> None:
-    """torch.sign(nan) is 0: without this check an example with such a gradient would stand still and look robust."""
+    """torch.sign(nan) is 0: without this check an example with such a gradient would stay in place and look robust."""
     if isfinite(float(gradient.sum())):
         return
     bad = int((~torch.isfinite(gradient.flatten(1).sum(1)).cpu() & alive).sum())
@@ -215,17 +276,3 @@ def _check_finite(gradient: Tensor, alive: Tensor) -> None:
         raise AttackError(
             f"the classifier's gradient is not finite for {bad} of {int(alive.sum())} examples in a batch"
         )
-
-
-def size(state: State) -> int:
-    return len(state["example"]) if state else 0
-
-
-def _join(old: State, new: State) -> State:
-    return {k: torch.cat([old[k], v]) for k, v in new.items()} if old and new else (old or new)
-
-
-def take(state: State, mask: Tensor) -> State:
-    """The rows of a mask; {} when there are none."""
-    rows = mask.nonzero()[:, 0]
-    return {k: v[rows] for k, v in state.items()} if len(rows) else {}

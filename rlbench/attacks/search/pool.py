@@ -1,99 +1,91 @@
 """One loop for every gradient attack: a pool of jobs (example, cell, target, restart) that keeps the batch full.
 
-Each round is one forward pass of the batch and one gradient; then every job moves by its search's rule. The slots of
-jobs that end are taken by other jobs, those of other cells too. Encoders and attacks need to know nothing of it.
+Each round is one forward pass of the batch and one gradient; then every job moves by its search's rule. Jobs of any
+cell take the slots of jobs that end. Encoders and attacks do not depend on the pool.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from rlbench.attacks.search.jobs import Search, size, take
-from rlbench.core import Ball, Classifier, Streams
+from rlbench.attacks.search.jobs import Search
+from rlbench.core import Classifier
 
 ALONGSIDE = 32  # below this batch size, further jobs of a running example are cheaper than an emptier batch
 
 
-class Searching(Protocol):
-    """An attack that the pool can run beside others."""
-
-    def search(self, x: Tensor, y: Tensor, ball: Ball, streams: Streams, logits: Callable[[], Tensor]) -> Search:
-        """Its jobs; `logits()` gives (N, C), the clean ones."""
-
-
-def _stay(search: Search, ended: Tensor) -> None:
-    """Ended examples have nowhere to go."""
+def _ignore(search: Search, ended: Tensor) -> None:
+    """Sends ended examples nowhere."""
 
 
 @dataclass(kw_only=True)
-class Pool:
+class SearchPool:
     """Searches in one batch.
 
     Attributes:
-        searches: in the order of their turns; the jobs of a later one fill what the earlier ones leave.
-        onward: called with examples (K,) that ended in a search; it may open them in others.
+        classifier: its `batch_size` is the number of slots.
+        searches: in the order of their turns; the jobs of a later one fill the slots that earlier ones leave.
+        onward: called with a search and the examples (K,) that ended in it; it may open them in others.
     """
 
     classifier: Classifier
     searches: Sequence[Search]
-    onward: Callable[[Search, Tensor], None] = _stay
+    onward: Callable[[Search, Tensor], None] = _ignore
 
     def run(self) -> None:
-        """Until no search has a job left. Raises: AttackError."""
-        self._tell()
+        """Runs until no search has a job left. Raises: AttackError."""
+        self._send_onward()
         while self._fill():
             self._step()
-            self._tell()
+            self._send_onward()
 
-    def _tell(self) -> None:
-        told = True
-        while told:
-            told = False
+    def _send_onward(self) -> None:
+        sent = True
+        while sent:
+            sent = False
             for search in self.searches:
-                if len(rows := search.ended()):
+                if len(rows := search.take_ended()):
                     self.onward(search, rows)
-                    told = True
+                    sent = True
 
     def _fill(self) -> bool:
-        """Admits jobs. Parked points are judged once they are many, or when there is nothing else to do."""
+        """Admits jobs; whether any run. Parked points are judged once they are many, or when nothing else is left."""
         self._admit()
-        while parked := sum(size(search.parked) for search in self.searches):
-            active, full = sum(size(search.slots) for search in self.searches), self.classifier.batch_size
+        while parked := sum(search.n_parked for search in self.searches):
+            active, full = self._active(), self.classifier.batch_size
             if active and parked < (full if active >= full else min(ALONGSIDE, full)):
                 break
             self._judge_parked()
-            self._tell()
+            self._send_onward()
             self._admit()
-        return any(search.slots for search in self.searches)
+        return self._active() > 0
+
+    def _active(self) -> int:
+        return sum(search.n_running for search in self.searches)
 
     def _admit(self) -> None:
-        for alongside, most in (
-            (False, self.classifier.batch_size),
-            (True, min(ALONGSIDE, self.classifier.batch_size)),
-        ):
-            room = most - sum(size(search.slots) for search in self.searches)
+        full = self.classifier.batch_size
+        for alongside, most in ((False, full), (True, min(ALONGSIDE, full))):
+            room = most - self._active()
             for search in self.searches:
                 if room <= 0:
                     return
-                before = size(search.slots)
-                search.admit(room, alongside=alongside)
-                room -= size(search.slots) - before
+                room -= search.admit(room, alongside=alongside)
 
     def _step(self) -> None:
-        active = [search for search in self.searches if search.slots]
-        sizes = [size(search.slots) for search in active]
-        x = torch.cat([search.slots["x_adv"] for search in active]).requires_grad_()
+        active = [search for search in self.searches if search.n_running]
+        sizes = [search.n_running for search in active]
+        queries = [search.query() for search in active]
+        x = torch.cat([query.x for query in queries]).requires_grad_()
         with torch.enable_grad():
-            logits = self.classifier(x, rows=torch.cat([search.rows[search.slots["example"]] for search in active]))
+            logits = self.classifier(x, rows=torch.cat([query.rows for query in queries]))
             losses = [s.adversary_loss(part) for s, part in zip(active, torch.split(logits, sizes), strict=True)]
-        for search, part in zip(active, torch.split(logits.detach(), sizes), strict=True):
-            search.record(search.slots, part)
-        if any(search.alive[search.slots["example"]].any() for search in active):
+        parts = torch.split(logits.detach(), sizes)
+        if any([search.observe(part) for search, part in zip(active, parts, strict=True)]):
             gradient = torch.autograd.grad(torch.cat(losses).sum(), x)[0]
             for search, loss, part in zip(active, losses, torch.split(gradient, sizes), strict=True):
                 search.advance(loss.detach(), part)
@@ -101,28 +93,24 @@ class Pool:
             search.leave()
 
     def _judge_parked(self) -> None:
-        for search in self.searches:
-            if search.parked:
-                search.parked = take(search.parked, search.alive[search.parked["example"]])
-        held = [search for search in self.searches if search.parked]
+        held = [(search, query) for search in self.searches if (query := search.parked_query()) is not None]
         if not held:
             return
-        x = torch.cat([search.parked["x_adv"] for search in held])
-        rows = torch.cat([search.rows[search.parked["example"]] for search in held])
         with torch.no_grad():
+            x, rows = torch.cat([query.x for _, query in held]), torch.cat([query.rows for _, query in held])
             logits = self.classifier(x, rows=rows)
-        for search, part in zip(held, torch.split(logits, [size(search.parked) for search in held]), strict=True):
+        for (search, _), part in zip(held, torch.split(logits, [len(query.x) for _, query in held]), strict=True):
             search.settle(part)
 
 
-def alone(classifier: Classifier, search: Search) -> Tensor:
+def run_alone(classifier: Classifier, search: Search) -> Tensor:
     """(N, *shape) per example the point with the smallest margin of all jobs of a search by itself."""
-    Pool(classifier=classifier, searches=[search]).run()
+    SearchPool(classifier=classifier, searches=[search]).run()
     return search.best
 
 
 def clean_logits(classifier: Classifier, x: Tensor) -> Tensor:
-    """(N, C) without a graph; (0, 2) where there is no example, which an encoder need not bear."""
+    """(N, C) logits without a graph; (0, 2) for an empty batch, which an encoder need not support."""
     if not len(x):
         return x.new_zeros(0, 2)
     with torch.no_grad():

@@ -1,7 +1,7 @@
-"""Attacks on any classifier of yours, outside suites: `rlbench.attack`.
+"""Attacks on any classifier, outside suites: `rlbench.attack`.
 
-What is passed in is checked first, so that a slip is one line. The classifier gets copies, and may return a tuple, dict
-or output object that holds its logits.
+Arguments are checked first, so a mistake gives a one-line error. The classifier gets copies, and may return a tuple,
+dict or output object that holds its logits.
 """
 
 from __future__ import annotations
@@ -14,14 +14,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rlbench.core import Adversarial, Attack, Box, Field, Norm, Threat, registry
+from rlbench.attacks.search.view import ClassifierView
+from rlbench.core import Adversarial, Attack, Ball, Box, Field, Norm, Streams, Threat, registry
 from rlbench.core.badges import BADGES, Badge, Finding, badge
 from rlbench.core.errors import AttackError, RLBenchError, SoundnessWarning
 from rlbench.core.machine import full_float32
 from rlbench.core.seeds import ExampleStreams
 from rlbench.core.threat import ball_of, check_eps, parse_eps, parse_norm
 from rlbench.encoders.outputs import describe, logits_of
-from rlbench.engine.attack.judge import Part, judge, run_attack
+from rlbench.engine.attack.judge import JudgedAttack, attack_and_judge, judge
 from rlbench.engine.attack.meter import Meter
 from rlbench.engine.soundness.consistency import evidence
 from rlbench.engine.soundness.rules import findings
@@ -37,7 +38,7 @@ class Attacked:
         broken: (B,) bool, misclassified at x_adv.
         distance: (B,) float64 norm of x_adv - x, in box units.
         forwards, backwards: (B,) int64 passes, the clean one and the judge's included.
-        findings: the cheap soundness checks, as those of a run.
+        findings: the cheap soundness checks, as in a run.
     """
 
     x_adv: Tensor
@@ -49,7 +50,7 @@ class Attacked:
 
     @property
     def badge(self) -> Badge:
-        """`sound`, `warn`, `needs adaptive` or `unreliable`: whether `broken` may be too small."""
+        """`sound`, `warn`, `needs adaptive` or `unreliable`: whether `broken` may miss examples."""
         return badge(self.findings)
 
 
@@ -69,25 +70,26 @@ def attack(
     batch_size: int = 64,
     **fields: Field,
 ) -> Attacked:
-    """Attacks any classifier, by name, and judges the answer. Clean errors count as broken and are not attacked.
+    """Runs a named attack on any classifier and judges it. Clean errors count as broken and are not attacked.
 
     Args:
-        classifier: (B, *shape) -> (B, C) logits, differentiable, in evaluation mode; a tuple, dict or object with one
-            such tensor will do, or with one that it names `logits`.
-        x: (B, *shape) float32 in [low, high]; stays as it is.
+        classifier: (B, *shape) -> (B, C) logits, differentiable, in evaluation mode; or a tuple, dict or object that
+            holds one such tensor, or one named `logits`.
+        x: (B, *shape) float32 in [low, high]; not changed.
         y: (B,) integer labels.
         name: a registered attack, such as "apgd-ce"; `fields` are its fields.
         norm: "linf" or "l2".
-        eps: a number or a fraction such as "4/255", for a box of range 1: it scales by high - low.
+        eps: a number or a fraction such as "4/255", for a box of range 1; it is multiplied by high - low.
+        low, high: of the classifier's input.
         seed, ids: randomness depends on the seed and each example's id (default: its index), not on the batch.
         batch_size: examples per forward pass.
 
-    Warns: SoundnessWarning where a soundness check fails, so that `broken` may be too small.
+    Warns: SoundnessWarning where a soundness check fails, so `broken` may miss examples.
 
     Raises:
-        UnknownName, FieldError: the attack or a field of it; eps, norm.
-        RLBenchError: x outside the box, labels that don't fit, a classifier in training mode, or one whose answers are
-            no logits or depend on the batch.
+        UnknownName, FieldError: the attack or one of its fields; eps, norm.
+        RLBenchError: x outside the box, labels that do not fit, a classifier in training mode, or one whose answers are
+            not logits or depend on the batch.
         AttackError: the attack broke its contract or crashed.
     """
     method: Attack = registry.make("attack", name, fields)
@@ -99,12 +101,12 @@ def attack(
     check_eps(threat.eps, threat.norm, x[0].numel() if len(x) else None)
     box = Box(shape=tuple(x.shape[1:]), low=low, high=high)
     streams = ExampleStreams(seed, names, str(Adversarial(name, threat, tuple(sorted(fields.items())))))
-    found = _attacked(method, _Own(classifier), x, y, threat, box, streams, batch_size)
-    _warn(found.findings)
-    return found
+    result = _attack(method, _Own(classifier), x, y, threat, box, streams, batch_size)
+    _warn(result.findings)
+    return result
 
 
-def _attacked(
+def _attack(
     method: Attack,
     own: _Own,
     x: Tensor,
@@ -115,25 +117,24 @@ def _attacked(
     batch_size: int,
 ) -> Attacked:
     ball = ball_of(threat, box)
-    sums = _asked(own, x, y, box, batch_size)
+    sums = _ask_twice(own, x, y, box, batch_size)
     watch = Watch(y)
     meter = Meter(own, len(x), batch_size=batch_size, watch=watch)
     clean = judge(meter, x, x, y, ball).correct
     rows = clean.nonzero()[:, 0]
     at = rows.to(x.device)
-    part = Part(meter, rows)
     x_adv, far, broken = x.clone(), torch.zeros(len(x), dtype=torch.float64), ~clean
     if len(rows):
-        found = _run(method, part, x[at], y[at], ball, streams.take(rows.tolist()))
-        verdict = judge(part, found, x[at], y[at], ball)
-        x_adv[at], far[rows], broken[rows] = found, verdict.distance, ~verdict.correct
-    said = tuple(findings(watch.sums(~broken) | sums))
-    return Attacked(x_adv, broken, far, meter.forwards, meter.backwards, said)
+        view = ClassifierView(meter, rows)
+        x_adv[at], judgement = _attack_and_judge(method, view, x[at], y[at], ball, streams.take(rows.tolist()))
+        far[rows], broken[rows] = judgement.distance, ~judgement.correct
+    checked = tuple(findings(watch.sums(~broken) | sums))
+    return Attacked(x_adv, broken, far, meter.forwards, meter.backwards, checked)
 
 
 @dataclass(frozen=True)
 class _Own:
-    """The classifier, which gets tensors of its own and whose answer becomes logits."""
+    """The caller's classifier; it gets copies, and its answer becomes logits."""
 
     classify: Callable[[Tensor], object]
 
@@ -141,9 +142,11 @@ class _Own:
         return logits_of(self.classify(x.clone()), len(x))
 
 
-def _run(method: Attack, part: Part, *rest: object) -> Tensor:
+def _attack_and_judge(
+    method: Attack, view: ClassifierView, x: Tensor, y: Tensor, ball: Ball, streams: Streams
+) -> JudgedAttack:
     try:
-        return run_attack(method, part, *rest)  # type: ignore[arg-type]
+        return attack_and_judge(method, view, x, y, ball, streams)
     except AttackError as error:
         if "does not require grad" not in str(error):
             raise
@@ -153,8 +156,8 @@ def _run(method: Attack, part: Part, *rest: object) -> Tensor:
         ) from error
 
 
-def _asked(own: _Own, x: Tensor, y: Tensor, box: Box, batch_size: int) -> dict[str, int]:
-    """Asks a first example, then all once more in another batch size. Raises: RLBenchError."""
+def _ask_twice(own: _Own, x: Tensor, y: Tensor, box: Box, batch_size: int) -> dict[str, int]:
+    """Classifies a first example, then all of them in two batch sizes. Raises: RLBenchError."""
     if not len(x):
         return {}
     with torch.no_grad():
@@ -171,10 +174,10 @@ def _asked(own: _Own, x: Tensor, y: Tensor, box: Box, batch_size: int) -> dict[s
     return found
 
 
-def _warn(said: Sequence[Finding]) -> None:
-    bad = [f"{one.id}: {one.said}; {one.check.advice}" for one in said if BADGES[one.status] != "sound"]
+def _warn(checked: Sequence[Finding]) -> None:
+    bad = [f"{one.id}: {one.said}; {one.check.advice}" for one in checked if BADGES[one.status] != "sound"]
     if bad:
-        warnings.warn(f"the result is {badge(said)!r}. {'. '.join(bad)}", SoundnessWarning, stacklevel=4)
+        warnings.warn(f"the result is {badge(checked)!r}. {'. '.join(bad)}", SoundnessWarning, stacklevel=4)
 
 
 def _names(ids: Sequence[str] | None, n: int) -> tuple[str, ...]:

@@ -10,27 +10,31 @@ import torch
 from torch import Tensor
 
 from rlbench.attacks.search.jobs import Search
-from rlbench.attacks.search.pool import Pool, clean_logits
-from rlbench.core import Adversarial, Box, Classifier, Composed, Perturbation, Worst
+from rlbench.attacks.search.pool import SearchPool, clean_logits
+from rlbench.attacks.search.view import ClassifierView
+from rlbench.core import Adversarial, Box, Classifier, Composed, Perturbation, Worst, registry
 from rlbench.core.errors import AttackError
 from rlbench.core.seeds import ExampleStreams
 from rlbench.core.threat import ball_of
-from rlbench.engine.attack.judge import Part, Verdict
+from rlbench.engine.attack.judge import Judgement
 from rlbench.engine.attack.meter import Meter
 from rlbench.engine.attack.schedule import Chain, Stage
 from rlbench.engine.cells.groups import Group
-from rlbench.engine.cells.keys import plugin
 from rlbench.engine.soundness.watch import total
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What a member of a group says of the examples (R,), and the passes that it took: (R,) int64.
+class MemberOutcome:
+    """The result of a member of a group on the examples (R,).
 
-    `evidence`: what its attack's passes showed, sums of `soundness.SUMS`. `points`: makes what the verdict speaks of.
+    Attributes:
+        judgement: per example.
+        forwards, backwards: (R,) int64 passes.
+        evidence: sums of `watch.SUMS` over the member's passes.
+        points: computes the points (R, *shape) that were judged.
     """
 
-    verdict: Verdict
+    judgement: Judgement
     forwards: Tensor
     backwards: Tensor
     evidence: Mapping[str, int]
@@ -42,10 +46,11 @@ class Case:
     """Examples to attack: those that are classified correctly without an attack.
 
     Attributes:
-        x, y, ids: (R, *shape) and (R,).
+        x, y, ids: (R, *shape) examples, (R,) int64 labels, and R ids.
+        box: of x.
         seed: of the attacks' random streams.
-        meter: makes the classifier, which counts the passes of so many examples.
-        seen: what attacks and the judge see of it.
+        meter: makes a classifier that counts the passes of a number of examples.
+        seen: the classifier as attacks and the judge see it, made from a meter.
     """
 
     x: Tensor
@@ -56,11 +61,11 @@ class Case:
     meter: Callable[[int], Meter]
     seen: Callable[[Classifier], Classifier] = lambda meter: meter
 
-    def attacked(self, groups: Sequence[Group]) -> Iterator[Outcome | str]:
-        """The outcome of every member of the groups, in order, or why it failed.
+    def attack(self, groups: Sequence[Group]) -> Iterator[MemberOutcome | str]:
+        """Attacks, and yields the outcome of every member of the groups, in order, or why it failed.
 
-        All run together. Where that fails, each group runs anew by itself, a stage at a time, so that a failure is a
-        cell's own and leaves the cells before it as they are.
+        All groups run together. If that fails, each group runs again by itself, one stage at a time, so that a failure
+        affects only its own cell and those after it.
         """
         try:
             whole = _Matrix(self, groups)
@@ -74,7 +79,7 @@ class Case:
             for member in group.members:
                 yield whole.outcome(member, chain)
 
-    def _one_by_one(self, group: Group) -> Iterator[Outcome | str]:
+    def _one_by_one(self, group: Group) -> Iterator[MemberOutcome | str]:
         matrix, done, failed = _Matrix(self, [group]), 0, ""
         stages = matrix.chains[0].stages
         try:
@@ -97,14 +102,14 @@ def _attack(member: Perturbation) -> Adversarial | None:
 
 
 def _needs(member: Perturbation, attack: Adversarial, stage: Stage, chain: Chain) -> bool:
-    """Whether the member can't be told without this stage: its own, or in a cascade any in its ball."""
+    """Whether the member's result needs this stage: its own, or in a cascade any in its ball."""
     if isinstance(member, Worst):
         own = next(other.ball for other in chain.stages if other.attack.threat == member.threat)
         return stage in chain.inside(own)
     return attack == _attack(member)
 
 
-def _run(pool: Pool) -> None:
+def _run(pool: SearchPool) -> None:
     """Raises: AttackError, whatever a search or the classifier raised."""
     try:
         pool.run()
@@ -115,52 +120,50 @@ def _run(pool: Pool) -> None:
 
 
 class _Matrix:
-    """Chains for groups, whose stages have a range of the meter's examples each."""
+    """Chains for groups; each of their stages has its own range of the meter's examples."""
 
     def __init__(self, case: Case, groups: Sequence[Group]) -> None:
-        self.case, n, self.handed = case, len(case.x), list[Tensor]()
+        self.case, n, self.inputs = case, len(case.x), list[Tensor]()
         self.stages = sum(len(group.attacks) for group in groups)
         self.meter = case.meter(n * self.stages)
         self.classifier = case.seen(self.meter)
-        parts = iter([Part(self.classifier, torch.arange(k * n, (k + 1) * n)) for k in range(self.stages)])
-        self.chains = [self._chain(group, [next(parts) for _ in group.attacks]) for group in groups]
+        views = iter([ClassifierView(self.classifier, torch.arange(k * n, (k + 1) * n)) for k in range(self.stages)])
+        self.chains = [self._chain(group, [next(views) for _ in group.attacks]) for group in groups]
 
-    def _chain(self, group: Group, parts: Sequence[Part]) -> Chain:
-        x, y, asked = self.case.x.clone(), self.case.y.clone(), dict[str, Tensor]()
-        self.handed += [x, y]
+    def _chain(self, group: Group, views: Sequence[ClassifierView]) -> Chain:
+        x, y, cached = self.case.x.clone(), self.case.y.clone(), dict[str, Tensor]()
+        self.inputs += [x, y]
 
-        def stage(attack: Adversarial, part: Part) -> Stage:
+        def stage(attack: Adversarial, view: ClassifierView) -> Stage:
             def logits() -> Tensor:
-                if "clean" not in asked:
-                    asked["clean"] = clean_logits(part, x)
-                return asked["clean"]
+                if "clean" not in cached:
+                    cached["clean"] = clean_logits(view, x)
+                return cached["clean"]
 
             plain = replace(attack, descending=False)
             name = str(Composed(group.corrupted, plain) if group.corrupted else plain)
             streams = ExampleStreams(self.case.seed, self.case.ids, name)
-            method, ball = plugin("attack", attack.attack, attack.fields), ball_of(attack.threat, self.case.box)
+            method, ball = registry.make("attack", attack.attack, attack.fields), ball_of(attack.threat, self.case.box)
             search: Search | None = None
             if hasattr(method, "search"):
                 search = method.search(x, y, ball, streams, logits)
-                search.rows = part.examples
-                search.close()
-            found = x.clone() if search is None else search.best
+                search.attach(view.examples)
             return Stage(
                 attack=attack,
                 method=method,
                 ball=ball,
                 streams=streams,
-                classifier=part,
-                found=found,
+                classifier=view,
+                found=x.clone() if search is None else search.best,
                 search=search,
             )
 
-        return Chain(tuple(map(stage, group.attacks, parts)), group.mode)
+        return Chain(tuple(map(stage, group.attacks, views)), group.mode)
 
     def run(self, chains: Sequence[Chain]) -> None:
-        """Until every example has been through every chain.
+        """Runs until every example has passed through every chain.
 
-        Raises: AttackError, also where an attack wrote into its inputs, which are those of its whole group.
+        Raises: AttackError, also where an attack wrote into its inputs, which its whole group shares.
         """
         x, y = self.case.x, self.case.y
         stages = [(chain, stage) for chain in chains for stage in chain.stages]
@@ -172,31 +175,31 @@ class _Matrix:
             chain.send(rows)
 
         found = [stage.search for _, stage in stages if stage.search is not None]
-        pool = Pool(classifier=self.classifier, searches=found, onward=onward)
+        pool = SearchPool(classifier=self.classifier, searches=found, onward=onward)
         everyone = torch.arange(len(x))
         while any([chain.send(everyone) for chain in chains]):
             _run(pool)
-            while waiting := [(chain, stage, rows) for chain, stage in stages if len(rows := stage.waits())]:
+            while waiting := [(chain, stage, rows) for chain, stage in stages if len(rows := stage.waiting())]:
                 chain, stage, rows = waiting[0]
                 stage.run(rows, x, y)
                 chain.send(rows)
                 _run(pool)
             for _, stage in stages:
                 stage.judge(x, y)
-        if any(one._version for one in self.handed):
+        if any(one._version for one in self.inputs):
             raise AttackError("an attack wrote into its inputs; it must clone what it changes")
         for chain in chains:
             chain.settle(x, y)
 
-    def outcome(self, member: Perturbation, chain: Chain) -> Outcome:
+    def outcome(self, member: Perturbation, chain: Chain) -> MemberOutcome:
         attack = _attack(member)
         threat = member.threat if isinstance(member, Worst) else attack.threat  # type: ignore[union-attr]
         own = [stage.classifier.examples for stage in chain.stages if stage.attack.threat == threat]
-        verdict, watch = chain.said(threat, self.case.x), self.meter.watch
-        return Outcome(
-            verdict,
+        judgement, watch = chain.judgement(threat, self.case.x), self.meter.watch
+        return MemberOutcome(
+            judgement,
             torch.stack([self.meter.forwards[rows] for rows in own]).sum(0),
             torch.stack([self.meter.backwards[rows] for rows in own]).sum(0),
-            total(watch.sums(verdict.correct, rows) for rows in own) if watch else {},
+            total(watch.sums(judgement.correct, rows) for rows in own) if watch else {},
             partial(chain.points, threat),
         )

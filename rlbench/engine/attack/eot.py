@@ -1,4 +1,4 @@
-"""Expectation over the randomness of an encoder that draws random numbers when it answers."""
+"""Expectation over the randomness of a randomised encoder (EoT)."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ DRAWS = 20
 class Expectation:
     """The mean of a randomised classifier's logits over fixed draws: one function, deterministic and differentiable.
 
-    Athalye et al., 2018, https://arxiv.org/abs/1802.00420, section 4.2: an attack on randomness has to ascend the
-    expected loss. Clean prediction, gradient and judge see the same draws, so that an answer repeats itself. This
-    favours the attack, which knows them: the error is pessimistic. Other draws, for a second look: another `seed`.
+    Athalye et al., 2018, https://arxiv.org/abs/1802.00420, section 4.2: an attack on a randomised
+    classifier must ascend the expected loss. Clean prediction, gradient and judge see the same draws, so answers are
+    reproducible. This favours the attack, which knows the draws: the error is pessimistic. Another `seed` gives other
+    draws.
 
-    Every example and draw is a call of its own with the global generators seeded, since what a row of a batch
-    draws depends on the rows before it: the mean depends on neither batch size nor order. An example costs `draws`
-    passes for each of the classifier's, and the wrapped classifier (the harness's meter) counts them.
+    Every example and draw is a separate call with seeded global generators, since the numbers that a row of a batch
+    draws depend on the rows before it. So the mean depends on neither batch size nor order. Each pass of an example
+    costs `draws` passes of the wrapped classifier (the harness's meter), which counts them.
 
     Attributes:
         classifier: of the randomised encoder.

@@ -1,12 +1,13 @@
-"""Judges every answer of an attack: an attack is never trusted.
+"""Runs attacks and judges their answers: an attack is never trusted.
 
-Shape, dtype, finite values, box and norm in float64 are checked, then a fresh forward pass decides. A violation or a
-crash is an AttackError, so that its cell is failed, never robust.
+The judge checks shape, dtype, finite values, box and norm (in float64); then a fresh forward pass decides. A violation
+or a crash is an AttackError, so its cell is failed, never robust.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,8 +19,8 @@ from rlbench.core.threat import distance, violation
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """What a fresh forward pass says of x_adv.
+class Judgement:
+    """The result of a fresh forward pass of x_adv.
 
     Attributes:
         correct: (B,) bool, margin > 0; a tie or a NaN is an error.
@@ -34,12 +35,12 @@ class Verdict:
     distance: Tensor
 
 
-def judge(classifier: Classifier, x_adv: Tensor, x: Tensor, y: Tensor, ball: Ball) -> Verdict:
-    """Checks that x_adv (B, *shape) lies in the balls about x, and classifies it afresh.
+def judge(classifier: Classifier, x_adv: Tensor, x: Tensor, y: Tensor, ball: Ball) -> Judgement:
+    """Checks that x_adv (B, *shape) lies in the balls around x, and classifies it afresh.
 
     Raises:
-        AttackError: another shape or dtype, a value that is not finite, outside the box or the ball.
-        RLBenchError: a label that is no class of the classifier.
+        AttackError: another shape or dtype, a non-finite value, or a point outside the box or the ball.
+        RLBenchError: a label that is not one of the classifier's classes.
     """
     wrong = violation(x_adv, x, ball)
     if wrong is not None:
@@ -49,17 +50,17 @@ def judge(classifier: Classifier, x_adv: Tensor, x: Tensor, y: Tensor, ball: Bal
     if len(y) and int(y.max()) >= logits.shape[1]:
         raise RLBenchError(f"label {int(y.max())} is not among the classifier's {logits.shape[1]} classes, 0 on")
     m = margin(logits, y)
-    return Verdict((m > 0).cpu(), logits.argmax(1).cpu(), m.float().cpu(), distance(x_adv, x, ball.norm).cpu())
+    return Judgement((m > 0).cpu(), logits.argmax(1).cpu(), m.float().cpu(), distance(x_adv, x, ball.norm).cpu())
 
 
-def run_attack(attack: Attack, meter: Classifier, x: Tensor, y: Tensor, ball: Ball, streams: Streams) -> Tensor:
-    """The attack's answer, not yet judged; the attack gets copies, so that it can't change x or y.
+def run_attack(attack: Attack, classifier: Classifier, x: Tensor, y: Tensor, ball: Ball, streams: Streams) -> Tensor:
+    """The attack's answer, not yet judged; the attack gets copies, so that it cannot change x or y.
 
     Raises:
         AttackError: whatever exception the attack or the classifier raised, or an answer that is no tensor.
     """
     try:
-        x_adv = attack(meter, x.clone(), y.clone(), ball, streams)
+        x_adv = attack(classifier, x.clone(), y.clone(), ball, streams)
     except AttackError:
         raise
     except Exception as error:
@@ -69,16 +70,20 @@ def run_attack(attack: Attack, meter: Classifier, x: Tensor, y: Tensor, ball: Ba
     return x_adv.detach()
 
 
-@dataclass(frozen=True)
-class Part:
-    """A classifier seen by an attack on some of its examples."""
+class JudgedAttack(NamedTuple):
+    """An attack's points x_adv (B, *shape), and the judgement of them."""
 
-    meter: Classifier
-    examples: Tensor
+    x_adv: Tensor
+    judgement: Judgement
 
-    @property
-    def batch_size(self) -> int:
-        return self.meter.batch_size
 
-    def __call__(self, x: Tensor, rows: Tensor | None = None) -> Tensor:
-        return self.meter(x, self.examples if rows is None else self.examples[rows.cpu()])
+def attack_and_judge(
+    attack: Attack, classifier: Classifier, x: Tensor, y: Tensor, ball: Ball, streams: Streams
+) -> JudgedAttack:
+    """Runs an attack on x (B, *shape) with labels y (B,), and judges its answer.
+
+    Raises:
+        AttackError, RLBenchError: as `run_attack` and `judge`.
+    """
+    x_adv = run_attack(attack, classifier, x, y, ball, streams)
+    return JudgedAttack(x_adv, judge(classifier, x_adv, x, y, ball))

@@ -14,11 +14,11 @@ from rlbench.engine.soundness.watch import Watch
 class Meter:
     """A core.Classifier around any callable (B, ...) -> (B, C): splits large calls and counts passes per example.
 
-    A backward pass counts for every row of the call that it runs through, since the machine has paid for it.
+    A backward pass counts for every row of its call, since every row is computed.
 
     Attributes:
         forwards, backwards: (N,) int64 passes of each of the n examples.
-        watch: what is told of every pass.
+        watch: sees every pass; None for no watch.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class Meter:
         self.backwards = torch.zeros(n, dtype=torch.int64)
 
     def __call__(self, x: Tensor, rows: Tensor | None = None) -> Tensor:
-        """x (B, *shape) -> (B, C) float32 logits; rows (B,): which examples they are, default 0..B-1."""
+        """x (B, *shape) -> (B, C) float32 logits; rows (B,): their examples, by default 0..B-1."""
         rows = torch.arange(len(x)) if rows is None else rows.cpu()
         if len(x) <= self.batch_size:
             return self._call(x, rows)

@@ -1,13 +1,13 @@
-"""Chains of attack cells: where an example goes next, and what every cell says of it in the end.
+"""Chains of attack cells: where an example goes next, and what every cell reports of it in the end.
 
 A chain is the cells that an example passes through, in order. An example skips a cell when another cell of the chain
-has broken it in a ball inside the cell's ball. What a cell says of an example comes from the judge: of all judged
-points in its ball that its chain has found, the one with the smallest margin.
+has broken it in a ball inside the cell's ball. A cell reports, of all judged points in its ball that its chain has
+found, the one with the smallest margin.
 
 - standalone: a chain is one attack in one norm with ascending eps, so that a column means that attack alone;
-- cascade: all attacks of a suite in one chain, cheap ones first: the exact worst case at the lowest cost;
+- cascade: all attacks of a suite in one chain, cheap ones first, which gives the exact worst case at the lowest cost;
 - descending: one attack with descending eps; an example that survives a larger ball is not attacked in a smaller one.
-  This assumes that the attack does not miss in a large ball what it finds in a small one.
+  This assumes that the attack finds in a large ball what it finds in a small one.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ import torch
 from torch import Tensor
 
 from rlbench.attacks.search.jobs import Search
+from rlbench.attacks.search.view import ClassifierView
 from rlbench.core import Adversarial, Attack, Ball, Mode, Streams, Threat
 from rlbench.core.errors import AttackError
-from rlbench.core.threat import contains, distance, per_row, project, violation
-from rlbench.engine.attack.judge import Part, Verdict, judge, run_attack
+from rlbench.core.threat import contains, distance, per_row, project
+from rlbench.engine.attack.judge import Judgement, attack_and_judge, judge
 
 
 @dataclass(eq=False, kw_only=True)
@@ -29,18 +30,22 @@ class Stage:
     """A cell: an attack in a ball, on the examples (R,) that are opened to it.
 
     Attributes:
-        search: None for an attack that the pool can't run.
+        attack: the perturbation.
+        method: its plugin.
+        ball, streams: of the examples.
+        classifier: of the examples.
         found: (R, *shape) the attack's points.
-        opened, ended: (R,) bool, the examples that shall be attacked, and those that are through.
-        broken: (R,) bool, as the attack says, then as the judge says.
-        judged: (R,) bool, the examples that the judge has spoken of: correct, prediction, margin.
+        search: None for an attack that the pool cannot run.
+        opened, ended: (R,) bool, the examples to attack, and those whose attack has ended.
+        broken: (R,) bool, first by the attack's own passes, then by the judge.
+        judged: (R,) bool, the examples for which correct, prediction and margin (R,) come from the judge.
     """
 
     attack: Adversarial
     method: Attack
     ball: Ball
     streams: Streams
-    classifier: Part
+    classifier: ClassifierView
     found: Tensor
     search: Search | None
 
@@ -51,42 +56,40 @@ class Stage:
         self.margin = torch.full((n,), float("inf"))
 
     def open(self, rows: Tensor) -> None:
-        """Examples that shall be attacked here."""
+        """Opens the cell to these examples (K,)."""
         self.opened[rows] = True
         if self.search is not None:
             self.search.reopen(rows)
 
     def end(self, search: Search, rows: Tensor) -> None:
-        """Examples that the search is through with."""
-        self.ended[rows], self.broken[rows] = True, ~search.alive[rows]
+        """Marks examples (K,) as ended in the search."""
+        self.ended[rows], self.broken[rows] = True, search.broken(rows)
 
-    def waits(self) -> Tensor:
-        """(K,) the examples that an attack which the pool can't run has to run on."""
+    def waiting(self) -> Tensor:
+        """(K,) the opened examples of an attack that the pool cannot run."""
         return (self.opened & ~self.ended).nonzero()[:, 0] if self.search is None else torch.empty(0)
 
     def run(self, rows: Tensor, x: Tensor, y: Tensor) -> None:
-        """An attack that the pool can't run. Raises: AttackError."""
+        """Runs and judges an attack that the pool cannot run. Raises: AttackError."""
         at = rows.to(x.device)
-        part, streams = Part(self.classifier, rows), self.streams.take(rows.tolist())
-        found = run_attack(self.method, part, x[at], y[at], self.ball, streams)
-        wrong = violation(found, x[at], self.ball)
-        if wrong is not None:
-            raise AttackError(wrong)
-        self.found[at] = found
+        view, streams = ClassifierView(self.classifier, rows), self.streams.take(rows.tolist())
+        self.found[at], judgement = attack_and_judge(self.method, view, x[at], y[at], self.ball, streams)
         self.ended[rows] = True
-        self.judge(x, y)
+        self._record(rows, judgement)
 
     def judge(self, x: Tensor, y: Tensor) -> None:
-        """Judges what has ended since. Raises: AttackError where a point breaks the contract."""
+        """Judges the examples that ended since the last call. Raises: AttackError where a point breaks the contract."""
         rows = (self.ended & ~self.judged).nonzero()[:, 0]
         if not len(rows):
             return
         at = rows.to(x.device)
-        said = judge(Part(self.classifier, rows), self.found[at], x[at], y[at], self.ball)
-        if self.ball.radius == 0 and not said.correct.all():
+        self._record(rows, judge(ClassifierView(self.classifier, rows), self.found[at], x[at], y[at], self.ball))
+
+    def _record(self, rows: Tensor, new: Judgement) -> None:
+        if self.ball.radius == 0 and not new.correct.all():
             raise AttackError("at eps 0 the answer is not the clean one: the encoder does not repeat itself")
-        self.correct[rows], self.prediction[rows], self.margin[rows] = said.correct, said.prediction, said.margin
-        self.broken[rows], self.judged[rows] = ~said.correct, True
+        self.correct[rows], self.prediction[rows], self.margin[rows] = new.correct, new.prediction, new.margin
+        self.broken[rows], self.judged[rows] = ~new.correct, True
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,7 @@ class Chain:
         return [stage for stage in self.stages if contains(ball, stage.ball, size)]
 
     def send(self, rows: Tensor) -> bool:
-        """Opens for each of these examples the first stage that it needs; whether there was one."""
+        """Opens for each of these examples (K,) the first stage that it needs; whether there was any."""
         todo = torch.zeros(len(self.stages[0].opened), dtype=torch.bool)
         todo[rows] = True
         sent = False
@@ -114,7 +117,7 @@ class Chain:
         return sent
 
     def _known(self, stage: Stage) -> Tensor:
-        """(R,) bool: other stages tell how the example fares here."""
+        """(R,) bool, examples whose result here follows from other stages."""
         known = torch.stack([other.broken for other in self.inside(stage.ball)]).any(0)
         return known | self._survived(stage)[0] if self.mode == "descending" else known
 
@@ -128,7 +131,7 @@ class Chain:
         return survived, points
 
     def settle(self, x: Tensor, y: Tensor) -> None:
-        """The examples that descending did not attack get the larger ball's points, projected, and the judge's word."""
+        """Gives examples that descending did not attack the points of a larger ball, projected, and judges them."""
         for stage in self.stages if self.mode == "descending" else ():
             survived, points = self._survived(stage)
             rows = (survived & ~stage.opened).nonzero()[:, 0]
@@ -138,15 +141,15 @@ class Chain:
                 stage.opened[rows] = stage.ended[rows] = True
                 stage.judge(x, y)
 
-    def said(self, threat: Threat, x: Tensor) -> Verdict:
-        """Of the chain's judged points in the ball of this threat, per example the one with the smallest margin.
+    def judgement(self, threat: Threat, x: Tensor) -> Judgement:
+        """Per example, of the chain's judged points in the ball of this threat, the one with the smallest margin.
 
-        Raises: AttackError for an example without one: it must not pass for robust.
+        Raises: AttackError for an example without such a point, which must not count as robust.
         """
         stages, best = self._nearest(threat)
         rows = torch.arange(len(best))
         far = torch.stack([distance(stage.found, x, threat.norm).cpu() for stage in stages])
-        return Verdict(
+        return Judgement(
             torch.stack([stage.correct for stage in stages])[best, rows],
             torch.stack([stage.prediction for stage in stages])[best, rows],
             torch.stack([stage.margin for stage in stages])[best, rows],
@@ -154,7 +157,7 @@ class Chain:
         )
 
     def points(self, threat: Threat) -> Tensor:
-        """(R, *shape) what `said` speaks of."""
+        """(R, *shape) the points of `judgement`."""
         stages, best = self._nearest(threat)
         points = stages[0].found
         for k, stage in enumerate(stages):

@@ -1,40 +1,31 @@
 """One work unit: perturb a block of examples, verify, classify.
 
-The silent error of this field is the optimistic one. So inputs are checked to lie in the box, the encoder to be
-frozen and in evaluation mode; only clean-correct examples are attacked, and clean errors stay errors; every answer is
-verified and classified afresh by the judge; what breaks a contract fails its cell.
+An optimistic error goes unnoticed in this field. So inputs must lie in the box, and the encoder must be frozen and in
+evaluation mode; only clean-correct examples are attacked, and clean errors remain errors; the judge verifies every
+answer and classifies it afresh; a broken contract fails its cell.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
-from math import prod
-from pathlib import Path
 from time import perf_counter
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from rlbench.core import Box, Classifier, Examples, Suite
+from rlbench.core import Classifier, Clean, Examples, Perturbation
 from rlbench.core.errors import AttackError
-from rlbench.core.machine import environment, full_float32
-from rlbench.core.sources import source_hash
+from rlbench.core.machine import environment
 from rlbench.core.stats.metrics import margin
-from rlbench.core.threat import check_eps, threat_of
-from rlbench.encoders.contract import check_text, scale_of
-from rlbench.encoders.heads import ZeroShot
-from rlbench.encoders.identity import Identity
-from rlbench.encoders.loading import load
-from rlbench.encoders.retrieval import Retriever, first_and_last, head_of
-from rlbench.engine.attack.block_attacks import Case, Outcome
+from rlbench.engine.attack.block_attacks import Case, MemberOutcome
 from rlbench.engine.attack.eot import Expectation
 from rlbench.engine.attack.meter import Meter
+from rlbench.engine.block.bench import Bench
 from rlbench.engine.block.gallery import Ranked
-from rlbench.engine.block.inputs import Inputs
-from rlbench.engine.cells.groups import Group
+from rlbench.engine.cells.groups import Group, canonical, group_of
 from rlbench.engine.soundness.consistency import evidence
 from rlbench.engine.soundness.watch import AGAIN, Watch
 from rlbench.store.blocks import Block
@@ -43,75 +34,8 @@ OnPass = Callable[[int], None]
 
 
 @dataclass(frozen=True)
-class Bench:
-    """An encoder on a suite's task, ready to be evaluated.
-
-    `data` is the task's fingerprint; `kept` the folder of corrupted inputs (see `inputs`); `identity` the encoder's.
-    """
-
-    suite: Suite
-    classifier: ZeroShot
-    box: Box
-    data: str
-    device: str
-    batch_size: int
-    kept: Path | None = None
-    identity: Identity = field(default_factory=Identity)
-
-    @property
-    def inputs(self) -> Inputs:
-        """The task's examples, clean and corrupted."""
-        return Inputs(self.suite.task, self.data, self.box, self.suite.seed, self.kept)
-
-    @property
-    def n_classes(self) -> int:
-        return len(self.suite.task.classes)
-
-    def subject(self) -> dict[str, object]:
-        """What a cell's numbers depend on besides the protocol: the encoder and the task."""
-        encoder, facts = self.classifier.encoder, dict(self.identity.facts)
-        return {
-            "task": self.suite.task_name,
-            "data": self.data,
-            "modality": self.suite.modality,
-            "box": self.box.facts(),
-            "anchors": self.classifier.anchors_hash(),
-            "checkpoint": self.identity.checkpoint,
-            "encoder": [type(encoder).__name__, source_hash(type(encoder).__module__)],
-            "logit_scale": f"{scale_of(encoder):.6g}",
-        } | ({"identity": facts} if facts else {})
-
-
-@full_float32()
-def prepare(
-    suite: Suite,
-    model: str,
-    *,
-    device: str = "cpu",
-    batch_size: int = 64,
-    kept: Path | None = None,
-    known: Identity | None = None,
-) -> Bench:
-    """Loads the encoder (kept for the next call) and embeds the anchors.
-
-    Args:
-        known: the identity that the encoder had before in this run, in this process or in another.
-
-    Raises: UnknownName, CheckpointError, ModalityError, DataError; FieldError for an eps beyond the box; RLBenchError
-        where the encoder is not frozen, or another than the one that is known, or does not do what `core.Encoder` says.
-    """
-    loaded = load(model, suite.modality, device, known)
-    for threat in filter(None, map(threat_of, suite.perturbations)):
-        check_eps(threat.eps, threat.norm, prod(loaded.encoder.boxes[suite.modality].shape), f"{suite.path}: eps")
-    check_text(loaded.encoder, model, first_and_last(suite.task), loaded.embedded)
-    head = head_of(loaded.encoder, suite.modality, suite.task)
-    head = replace(head, anchors=head.anchors.to(device))
-    return Bench(suite, head, head.box, suite.task.fingerprint(), device, batch_size, kept, loaded.identity)
-
-
-@dataclass(frozen=True)
 class Failure:
-    """Why a cell failed on a block: an attack or corruption crashed or broke its contract."""
+    """Why a cell failed on a block: an attack or a corruption crashed or broke its contract."""
 
     reason: str
 
@@ -120,8 +44,8 @@ Result = Block | Failure
 MEMORY = 2**30  # bytes of adversarial points that one pool holds at a time
 
 
-def _fitting(groups: Sequence[Group], x: Tensor) -> list[list[Group]]:
-    """The groups in parts whose points fit in memory together."""
+def _split_by_memory(groups: Sequence[Group], x: Tensor) -> list[list[Group]]:
+    """Splits the groups into parts whose points fit in memory together."""
     room = MEMORY // max(1, x.numel() * x.element_size())
     parts: list[list[Group]] = []
     for group in groups:
@@ -135,83 +59,121 @@ def _fitting(groups: Sequence[Group], x: Tensor) -> list[list[Group]]:
 def evaluate(
     bench: Bench, groups: Sequence[Group], start: int, stop: int, clean: Block | None, on_pass: OnPass
 ) -> list[Result]:
-    """Examples start..stop-1 under each member of the groups, in order.
+    """Evaluates examples start..stop-1 under each member of the groups, in order.
 
     Args:
-        groups: the clean one, or one with a corruption, or any number of groups of attacks.
-        clean: the same examples' clean block; None for the clean group itself.
+        bench: the encoder and the task.
+        groups: the clean group, or one with a corruption, or any number of groups of attacks.
+        start, stop: of the examples.
+        clean: the clean block of the same examples; None for the clean group itself.
         on_pass: called with the number of examples of every forward pass.
     """
-    examples = bench.inputs.load(start, stop)
-    x, y = examples.x.to(bench.device), examples.y.to(bench.device)
-    unit = _Unit(bench, examples, clean, on_pass, y, first=start == 0)
-    corrupted = groups[0].corrupted
+    unit, x = _load(bench, start, stop, clean, on_pass)
     if clean is None:
-        return [unit.plain(x)]
-    if corrupted is None:
-        return list(unit.attacked(groups, x, clean))
+        return [unit.classify(x)]
     try:
-        x = bench.inputs.corrupted(corrupted, start, stop).to(bench.device)
-        base = unit.plain(x, distance=float("nan"))
+        x, base = unit.corrupt(groups[0], x, clean)
     except AttackError as error:
         return [Failure(str(error))] * len(groups[0].members)
-    return list(unit.attacked(groups, x, base)) if groups[0].attacks else [base]
+    return unit.attack(groups, x, base)[0] if groups[0].attacks else [base]
+
+
+@dataclass(frozen=True)
+class PerturbedBlock:
+    """Examples before and after a perturbation, and what a run records of them.
+
+    Attributes:
+        x, x_adv: (B, *shape) in the box, on the bench's device; an example that was not attacked keeps its input.
+        clean, perturbed: the blocks of both.
+    """
+
+    x: Tensor
+    x_adv: Tensor
+    clean: Block
+    perturbed: Block
+
+
+def perturb(bench: Bench, perturbation: Perturbation, start: int, stop: int) -> PerturbedBlock:
+    """The points at which a run judges examples start..stop-1 under a perturbation.
+
+    Raises: AttackError where the attack or the corruption crashes or breaks its contract.
+    """
+    unit, x = _load(bench, start, stop, None, lambda passes: None)
+    clean = unit.classify(x)
+    if perturbation == Clean():
+        return PerturbedBlock(x, x, clean, clean)
+    unit = replace(unit, clean=clean)
+    group = group_of(perturbation)
+    x_base, base = unit.corrupt(group, x, clean)
+    if not group.attacks:
+        return PerturbedBlock(x, x_base, clean, base)
+    at = group.members.index(canonical(perturbation))
+    results, outcomes = unit.attack([group], x_base, base)
+    result, outcome = results[at], outcomes[at]
+    if isinstance(result, Failure) or isinstance(outcome, str):
+        raise AttackError(str(outcome))
+    x_adv = x_base.clone()
+    x_adv[torch.from_numpy(base.correct).to(x.device)] = outcome.points()
+    return PerturbedBlock(x, x_adv, clean, result)
+
+
+def _load(bench: Bench, start: int, stop: int, clean: Block | None, on_pass: OnPass) -> tuple[_Unit, Tensor]:
+    examples = bench.inputs.load(start, stop)
+    x, y = examples.x.to(bench.device), examples.y.to(bench.device)
+    return _Unit(bench, examples, clean, on_pass, y, (start, stop)), x
 
 
 @dataclass(frozen=True)
 class _Unit:
-    """A block's examples; y is on the device. first: the task's first ones, on which the encoder is asked again."""
+    """A block's examples, with y (B,) on the device; `span` is their (start, stop)."""
 
     bench: Bench
     examples: Examples
     clean: Block | None
     on_pass: OnPass
     y: Tensor
-    first: bool
+    span: tuple[int, int]
 
     def meter(self, n: int, y: Tensor) -> Meter:
-        """Watched; of n examples whose labels are y, over and over."""
+        """A watched meter of n examples; their labels are y, repeated."""
         labels = y.repeat(n // max(len(y), 1))
-        made = self._metered(labels)
-        return made(n, batch_size=self.bench.batch_size, on_pass=self.on_pass, watch=Watch(labels))
+        make = self._meter_class(labels)
+        return make(n, batch_size=self.bench.batch_size, on_pass=self.on_pass, watch=Watch(labels))
 
-    def _metered(self, labels: Tensor) -> Callable[..., Meter]:
-        head = self.bench.classifier
-        return partial(Ranked, head, labels) if isinstance(head, Retriever) else partial(Meter, head)
+    def _meter_class(self, labels: Tensor) -> Callable[..., Meter]:
+        head = self.bench.retriever
+        return partial(Meter, self.bench.classifier) if head is None else partial(Ranked, head, labels)
 
     def seen(self, meter: Classifier) -> Classifier:
-        """What an attack and the judge see: of a randomised encoder, the expectation over its draws."""
-        if "randomised" not in self.bench.classifier.encoder.traits:
-            return meter
-        return Expectation(classifier=meter, seed=self.bench.suite.seed)
+        """The classifier as attacks and the judge see it: the expectation of a randomised encoder."""
+        return Expectation(classifier=meter, seed=self.bench.seed) if self.bench.randomised else meter
 
     def _features(self, x: Tensor) -> dict[str, Tensor]:
-        """The column of embeddings, of retrieval alone."""
-        head = self.bench.classifier
-        return {"features": head.features(x, self.bench.batch_size)} if isinstance(head, Retriever) else {}
+        """The column of embeddings, for retrieval only."""
+        head = self.bench.retriever
+        return {} if head is None else {"features": head.features(x, self.bench.batch_size)}
 
     def _evidence(self, sums: Mapping[str, int]) -> dict[str, int]:
-        traits = self.bench.classifier.encoder.traits
+        traits = self.bench.encoder.traits
         undefended = sums.get("examples", 0) if traits - {"randomised"} else 0
-        # the attack ascends the expectation, whose single draws, which the watch sees, may err where it does not
-        expected = {"lost": 0} if "randomised" in traits else {}
+        # The watch sees single draws, which may be wrong where the expectation is right.
+        expected = {"lost": 0} if self.bench.randomised else {}
         again = {} if self.clean is None else {name: self.clean.evidence.get(name, 0) for name in AGAIN}
         return {**sums, "undefended": undefended} | expected | again
 
     def _again(self, x: Tensor, logits: Tensor) -> dict[str, int]:
-        """Whether the encoder repeats itself on the clean examples of the first block, and in any company."""
-        traits = self.bench.classifier.encoder.traits
-        if not self.first or self.clean is not None:
+        """Whether the encoder repeats its answers on the task's first examples, in any batch."""
+        if self.span[0] != 0 or self.clean is not None:
             return {}
-        made = self._metered(self.y)
+        make = self._meter_class(self.y)
         return evidence(
-            lambda size: self.seen(made(len(x), batch_size=size)),
+            lambda size: self.seen(make(len(x), batch_size=size)),
             x,
             logits,
             self.bench.box,
             self.bench.batch_size,
-            graph="non_differentiable" not in traits,
-            apart="randomised" not in traits,
+            graph="non_differentiable" not in self.bench.encoder.traits,
+            apart=not self.bench.randomised,
         )
 
     def _block(self, seconds: float, evidence: Mapping[str, int], **columns: Tensor) -> Block:
@@ -227,8 +189,15 @@ class _Unit:
             **values,
         )
 
-    def plain(self, x: Tensor, distance: float = 0.0) -> Block:
-        """x classified as it is."""
+    def corrupt(self, group: Group, x: Tensor, clean: Block) -> tuple[Tensor, Block]:
+        """The inputs that the group's attacks start from, and their block. Raises: AttackError."""
+        if group.corrupted is None:
+            return x, clean
+        x = self.bench.inputs.load_corrupted(group.corrupted, *self.span).to(self.bench.device)
+        return x, self.classify(x, distance=float("nan"))
+
+    def classify(self, x: Tensor, distance: float = 0.0) -> Block:
+        """Classifies x (B, *shape) without an attack."""
         begun, meter = perf_counter(), self.meter(len(x), self.y)
         with torch.no_grad():
             logits = self.seen(meter)(x)
@@ -245,8 +214,8 @@ class _Unit:
             **self._features(x),
         )
 
-    def attacked(self, groups: Sequence[Group], x: Tensor, base: Block) -> Iterator[Result]:
-        """The members of groups of attacks about x, on the examples that `base` has right."""
+    def attack(self, groups: Sequence[Group], x: Tensor, base: Block) -> tuple[list[Result], list[MemberOutcome | str]]:
+        """Results and outcomes of the groups' members around x, attacking the examples that `base` has right."""
         begun, rows = perf_counter(), torch.from_numpy(base.correct).nonzero()[:, 0]
         at = rows.to(x.device)
         case = Case(
@@ -254,39 +223,40 @@ class _Unit:
             y=self.y[at],
             ids=tuple(base.id[rows.numpy()].tolist()),
             box=self.bench.box,
-            seed=self.bench.suite.seed,
+            seed=self.bench.seed,
             meter=lambda n: self.meter(n, self.y[at]),
             seen=self.seen,
         )
-        found = [outcome for part in _fitting(groups, x[at]) for outcome in case.attacked(part)]
-        total = sum(float((o.forwards + 2 * o.backwards).sum()) for o in found if isinstance(o, Outcome))
-        members = [(member, group) for group in groups for member in group.members]
-        for outcome, (_, group) in zip(found, members, strict=True):
+        outcomes = [outcome for part in _split_by_memory(groups, x[at]) for outcome in case.attack(part)]
+        total = sum(float((o.forwards + 2 * o.backwards).sum()) for o in outcomes if isinstance(o, MemberOutcome))
+        results: list[Result] = []
+        for outcome, group in zip(outcomes, [one for one in groups for _ in one.members], strict=True):
             if isinstance(outcome, str):
-                yield Failure(outcome)
+                results.append(Failure(outcome))
                 continue
             share = float((outcome.forwards + 2 * outcome.backwards).sum()) / max(total, 1.0)
-            yield self._attacked(outcome, base, rows, (perf_counter() - begun) * share, group)
+            results.append(self._attacked_block(outcome, base, rows, (perf_counter() - begun) * share, group))
+        return results, outcomes
 
-    def _attacked(self, outcome: Outcome, base: Block, rows: Tensor, seconds: float, group: Group) -> Block:
-        """Clean errors stay as they are: never attacked, never correct."""
+    def _attacked_block(self, outcome: MemberOutcome, base: Block, rows: Tensor, seconds: float, group: Group) -> Block:
+        """The block of a member. Clean errors are unchanged: never attacked, never correct."""
         none = torch.zeros(len(base.id), dtype=torch.int64)
         forwards = none if group.corrupted is None else torch.from_numpy(base.forwards)
-        verdict, at = outcome.verdict, (rows,)
+        judgement, at = outcome.judgement, (rows,)
         return self._block(
             seconds,
             outcome.evidence,
-            prediction=torch.from_numpy(base.prediction).index_put(at, verdict.prediction),
-            correct=torch.zeros(len(base.id), dtype=torch.bool).index_put(at, verdict.correct),
-            margin=torch.from_numpy(base.margin).index_put(at, verdict.margin),
-            distance=torch.zeros(len(base.id), dtype=torch.float64).index_put(at, verdict.distance),
+            prediction=torch.from_numpy(base.prediction).index_put(at, judgement.prediction),
+            correct=torch.zeros(len(base.id), dtype=torch.bool).index_put(at, judgement.correct),
+            margin=torch.from_numpy(base.margin).index_put(at, judgement.margin),
+            distance=torch.zeros(len(base.id), dtype=torch.float64).index_put(at, judgement.distance),
             forwards=forwards.index_put(at, outcome.forwards, accumulate=True),
             backwards=none.index_put(at, outcome.backwards),
-            **self._moved(outcome, base, at),
+            **self._moved_features(outcome, base, at),
         )
 
-    def _moved(self, outcome: Outcome, base: Block, at: tuple[Tensor]) -> dict[str, Tensor]:
-        """The column of embeddings with those of the attacked examples in their places."""
+    def _moved_features(self, outcome: MemberOutcome, base: Block, at: tuple[Tensor]) -> dict[str, Tensor]:
+        """The column of embeddings, with new ones for the attacked examples."""
         if base.features is None:
             return {}
         new = self._features(outcome.points())["features"].cpu()

@@ -1,9 +1,9 @@
-"""What a model sees before any attack: a task's examples, or those examples corrupted; kept for the next model.
+"""Inputs before any attack: a task's examples, clean or corrupted, with a cache of the corrupted ones.
 
-Corrupted inputs do not depend on the model, and some cost more than the model does. So they are kept in a folder, a
-file a block: 8 bits a value where that is exact, float32 elsewhere, compressed, with a digest. Any number of processes
-and hosts share the folder. Files and no database: a lost one costs its computation, and SQLite does not hold on network
-file systems.
+Corrupted inputs do not depend on the model, and some cost more time than the model itself. So they are cached in a
+folder, one file per block: 8 bits per value where that is exact, otherwise float32, compressed, with a digest. Several
+processes and hosts may share the folder. It holds plain files because SQLite is unreliable on network file systems, and
+a lost file only has to be computed again.
 """
 
 from __future__ import annotations
@@ -22,31 +22,31 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from rlbench.core import Box, Corrupted, Examples, Split, Streams, Task
+from rlbench.core import Box, Corrupted, Examples, Split, Streams, Task, registry
 from rlbench.core.errors import AttackError, DataError
 from rlbench.core.files import LOG, TEMPORARY, is_stale, place
 from rlbench.core.seeds import ExampleStreams
-from rlbench.engine.cells.keys import plugin, plugin_values
+from rlbench.engine.cells.keys import plugin_values
 
-LIMIT = 2 << 30  # bytes of the folder: beyond, the oldest files go
+LIMIT = 2 << 30  # bytes of the folder; above it, the oldest files are removed
 _DIGEST = 16
-MEMORY = 4 << 30  # bytes of blocks that are held, and one more
-_UNUSABLE: set[Path] = set()  # folders that could not be written; this process does not try again
+MEMORY = 4 << 30  # bytes of blocks held in memory, not counting the newest
+_UNUSABLE: set[Path] = set()  # folders that this process failed to write to and does not try again
 _HELD: dict[tuple[object, ...], Examples] = {}  # the last few blocks of this process
 
 
 @runtime_checkable
 class Recorded(Protocol):
-    """What a task of audio adds, so that corruptions reach the sound before its front end makes the box of it.
+    """An audio task that also gives waveforms, so that corruptions can act before the front end computes the box.
 
-    `hear(waves(box, a, b), box)` is `load(box, a, b).x`, bit for bit where no sample lies beyond full scale.
+    `hear(waves(box, a, b), box)` equals `load(box, a, b).x` bit for bit where no sample exceeds full scale.
     """
 
     def rate_of(self, box: Box) -> int:
-        """Samples a second of its waveforms."""
+        """Sample rate of its waveforms, in Hz."""
 
     def waves(self, box: Box, start: int, stop: int, split: Split = "test") -> Tensor:
-        """(B, 1, samples) float64 in [0, 1], silence at 1/2: what `load` makes those examples of."""
+        """(B, 1, samples) float64 in [0, 1], silence at 1/2: the waveforms from which `load` computes the examples."""
 
     def hear(self, waves: Tensor, box: Box) -> Tensor:
         """Waveforms -> (B, *box.shape) in the box, as `load` does."""
@@ -57,9 +57,11 @@ class Inputs:
     """A task's test examples at a box, and corrupted.
 
     Attributes:
+        task: gives the examples.
         data: the task's fingerprint.
+        box: of the encoder.
         seed: of the corruptions.
-        folder: where corrupted inputs are kept; None: nowhere.
+        folder: the cache of corrupted inputs; None for no cache.
     """
 
     task: Task
@@ -79,41 +81,41 @@ class Inputs:
             _HELD[name] = examples
         return _HELD[name]
 
-    def corrupted(self, corrupted: Corrupted, start: int, stop: int) -> Tensor:
-        """(B, *box.shape) float32 in the box, on the CPU: examples start..stop-1, corrupted.
+    def load_corrupted(self, corrupted: Corrupted, start: int, stop: int) -> Tensor:
+        """Examples start..stop-1, corrupted: (B, *box.shape) float32 in the box, on the CPU.
 
-        Raises: AttackError when the corruption crashes or leaves its contract, so that its cell is failed.
+        Raises: AttackError when the corruption crashes or breaks its contract, so that its cell is failed.
         """
         if self.folder is None:
-            return self._corrupted(corrupted, start, stop)
+            return self._corrupt(corrupted, start, stop)
         file = self.folder / f"{self._key(corrupted, start, stop)}.zst"
         x = _read(file, (stop - start, *self.box.shape), self.box)
         if x is None:
-            x = self._corrupted(corrupted, start, stop)
+            x = self._corrupt(corrupted, start, stop)
             _write(file, x, self.box)
         return x
 
     def _key(self, corrupted: Corrupted, start: int, stop: int) -> str:
-        made = plugin_values("corruption", corrupted.corruption, corrupted.fields)
+        values = plugin_values("corruption", corrupted.corruption, corrupted.fields)
         facts = [
             type(self.task).__name__,
             self.data,
             self.box.facts(),
             start,
             stop,
-            made,
+            values,
             corrupted.severity,
             self.seed,
             _sources(),
         ]
         return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:32]
 
-    def sounds(self, corrupted: Corrupted, start: int, stop: int) -> tuple[list[Tensor], int] | None:
-        """The corrupted waveforms, (1, 1, samples) each, in [0, 1], and their rate; None where it acts on the box.
+    def load_sounds(self, corrupted: Corrupted, start: int, stop: int) -> tuple[list[Tensor], int] | None:
+        """Corrupted waveforms, (1, 1, samples) each, in [0, 1], and their rate; None for a corruption of the box.
 
-        One at a time, since recordings may differ in length. Raises: AttackError.
+        Waveforms are separate because recordings may differ in length. Raises: AttackError.
         """
-        corruption, task = self.made(corrupted), self.task
+        corruption, task = self.make_corruption(corrupted), self.task
         if getattr(corruption, "acts_on", "") != "waveform":
             return None
         if not isinstance(task, Recorded):
@@ -123,9 +125,9 @@ class Inputs:
         found = [_unit(corruption, corrupted, wave, streams.take([k])) for k, wave in enumerate(waves)]
         return found, task.rate_of(self.box)
 
-    def made(self, corrupted: Corrupted) -> Any:
-        """The corruption, at the rate of the task's waveforms where it has one."""
-        corruption = plugin("corruption", corrupted.corruption, corrupted.fields)
+    def make_corruption(self, corrupted: Corrupted) -> Any:
+        """The corruption, with the sample rate of the task's waveforms where it has a field `rate`."""
+        corruption = registry.make("corruption", corrupted.corruption, corrupted.fields)
         rated = is_dataclass(corruption) and any(field.name == "rate" for field in fields(corruption))
         if not rated or not isinstance(self.task, Recorded):
             return corruption
@@ -134,8 +136,8 @@ class Inputs:
     def _streams(self, corrupted: Corrupted, start: int, stop: int) -> Streams:
         return ExampleStreams(self.seed, self.load(start, stop).ids, str(corrupted))
 
-    def _corrupted(self, corrupted: Corrupted, start: int, stop: int) -> Tensor:
-        sounds, task = self.sounds(corrupted, start, stop), self.task
+    def _corrupt(self, corrupted: Corrupted, start: int, stop: int) -> Tensor:
+        sounds, task = self.load_sounds(corrupted, start, stop), self.task
         if sounds is None:
             return corrupt(self.load(start, stop).x, corrupted, self.box, self._streams(corrupted, start, stop))
         assert isinstance(task, Recorded)
@@ -146,7 +148,7 @@ class Inputs:
 
 def corrupt(x: Tensor, corrupted: Corrupted, box: Box, streams: Streams) -> Tensor:
     """x (B, *shape) in the box, perturbed in the unit box and mapped back. Raises: AttackError."""
-    corruption = plugin("corruption", corrupted.corruption, corrupted.fields)
+    corruption = registry.make("corruption", corrupted.corruption, corrupted.fields)
     acts_on = getattr(corruption, "acts_on", "") or box.unit
     if acts_on != box.unit:
         raise AttackError(f"{corrupted.corruption} acts on {acts_on}; the encoder's box is {box.unit}")
@@ -156,7 +158,7 @@ def corrupt(x: Tensor, corrupted: Corrupted, box: Box, streams: Streams) -> Tens
 
 
 def _unit(corruption: Any, corrupted: Corrupted, x: Tensor, streams: Streams) -> Tensor:
-    """x in [0, 1], corrupted; the answer is checked. Raises: AttackError."""
+    """Corrupts x in [0, 1], and checks the answer. Raises: AttackError."""
     name = corrupted.corruption
     try:
         out = corruption(x.clone(), corrupted.severity, streams)
@@ -173,31 +175,31 @@ def _unit(corruption: Any, corrupted: Corrupted, x: Tensor, streams: Streams) ->
 def _check(examples: Examples, box: Box, start: int, stop: int) -> None:
     x = examples.x
     if x.shape != (stop - start, *box.shape) or len(examples.ids) != stop - start:
-        raise DataError(f"the task gave {tuple(x.shape)} for examples {start} to {stop} of {box.shape}")
+        raise DataError(f"the task returned {tuple(x.shape)} for examples {start} to {stop} of {box.shape}")
     if not (torch.isfinite(x).all() and x.min() >= box.low and x.max() <= box.high):
         raise DataError(f"inputs {start} to {stop} leave the box [{box.low}, {box.high}] or are not finite")
 
 
 @cache
 def _sources() -> str:
-    """A hash of rlbench's corruptions and tasks, so that edited ones are computed again."""
+    """A hash of rlbench's corruptions and tasks, so that inputs are computed again after an edit."""
     root = Path(__file__).parents[2]
     files = sorted(path for part in ("corruptions", "tasks") for path in (root / part).glob("*.py"))
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:16]
 
 
-def _eighths(levels: np.ndarray, box: Box) -> Tensor:
-    """(B, ...) uint8 -> float32 in the box, as corruptions of 8 bits compute it."""
+def _from_bytes(levels: np.ndarray, box: Box) -> Tensor:
+    """(B, ...) uint8 -> float32 in the box, as 8-bit corruptions compute it."""
     unit = torch.from_numpy(levels).float() / 255
     return (box.low + (box.high - box.low) * unit).clamp(box.low, box.high)
 
 
 def _write(file: Path, x: Tensor, box: Box) -> None:
-    """Keeps the block if it can: a folder that can't be written costs time, and no cell."""
+    """Caches the block if possible: an unwritable folder costs time, but fails no cell."""
     if file.parent in _UNUSABLE:
         return
     levels = ((x - box.low) / (box.high - box.low) * 255).round().byte().numpy()
-    exact = torch.equal(_eighths(levels, box), x)
+    exact = torch.equal(_from_bytes(levels, box), x)
     data = (levels if exact else x.numpy()).tobytes()
     packed = hashlib.blake2b(data, digest_size=_DIGEST).digest() + pa.compress(data, codec="zstd", asbytes=True)
     try:
@@ -205,17 +207,19 @@ def _write(file: Path, x: Tensor, box: Box) -> None:
     except FileNotFoundError:
         return  # another process removed the folder, as it may at any time
     except OSError as error:
-        if not file.is_file():  # on Windows, a file that is there and being read can't be replaced
+        if not file.is_file():  # on Windows, a file that is being read cannot be replaced
             _UNUSABLE.add(file.parent)
             reason = error.strerror or error
-            LOG.warning("corrupted inputs are not kept for the next model: can't write to %s: %s", file.parent, reason)
+            LOG.warning(
+                "corrupted inputs are not cached for the next model: cannot write to %s: %s", file.parent, reason
+            )
         return
     with suppress(OSError):
         _make_room(file.parent)
 
 
 def _read(file: Path, shape: tuple[int, ...], box: Box) -> Tensor | None:
-    """The block, or None where there is none, or not a whole one."""
+    """The block; None if it is missing or damaged."""
     try:
         packed = file.read_bytes()
     except OSError:
@@ -228,12 +232,12 @@ def _read(file: Path, shape: tuple[int, ...], box: Box) -> Tensor | None:
             continue
         if hashlib.blake2b(data, digest_size=_DIGEST).digest() == packed[:_DIGEST]:
             values = np.frombuffer(data, np.uint8 if width == 1 else np.float32).reshape(shape).copy()
-            return _eighths(values, box) if width == 1 else torch.from_numpy(values)
+            return _from_bytes(values, box) if width == 1 else torch.from_numpy(values)
     return None
 
 
 def _make_room(folder: Path) -> None:
-    """Removes the oldest files while the folder is over its limit; others may do the same at the same time."""
+    """Removes the oldest files while the folder exceeds its limit; other processes may do so at the same time."""
     found = []
     for entry in os.scandir(folder):
         with suppress(FileNotFoundError):

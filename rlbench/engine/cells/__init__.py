@@ -1,8 +1,8 @@
 """Cells: groups that are computed together, modes of a suite, content hashes, bounds of passes."""
 
 from rlbench.engine.cells.bounds import bound_passes, describe_attack
-from rlbench.engine.cells.groups import Group, canonical, groups, is_aggregate, worst_members
-from rlbench.engine.cells.keys import cell_key, plugin, plugin_values, protocol
+from rlbench.engine.cells.groups import Group, canonical, group_of, groups, is_aggregate, worst_members
+from rlbench.engine.cells.keys import cell_key, plugin_values, protocol
 from rlbench.engine.cells.modes import in_mode, mode
 
 __all__ = [
@@ -11,11 +11,11 @@ __all__ = [
     "canonical",
     "cell_key",
     "describe_attack",
+    "group_of",
     "groups",
     "in_mode",
     "is_aggregate",
     "mode",
-    "plugin",
     "plugin_values",
     "protocol",
     "worst_members",

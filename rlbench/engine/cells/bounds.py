@@ -1,18 +1,17 @@
-"""What an attack says of itself: its loss, its label, and the most passes that it takes."""
+"""An attack's own facts: its loss, its label, and the most passes that it takes."""
 
 from __future__ import annotations
 
-from rlbench.core import Perturbation, Worst
-from rlbench.engine.cells.groups import Group, _group
-from rlbench.engine.cells.keys import plugin
+from rlbench.core import Perturbation, Worst, registry
+from rlbench.engine.cells.groups import Group, group_of
 
 
 def describe_attack(perturbation: Perturbation, n_classes: int) -> dict[str, str]:
-    """What the attack says of itself with this number of classes: the `loss` that it ascends, and its `label`."""
-    group = Group() if isinstance(perturbation, Worst) else _group(perturbation)
+    """The `loss` that the attack ascends with this number of classes, and its `label`, where it has them."""
+    group = Group() if isinstance(perturbation, Worst) else group_of(perturbation)
     if not group.attacks:
         return {}
-    attack = plugin("attack", group.attacks[-1].attack, group.attacks[-1].fields)
+    attack = registry.make("attack", group.attacks[-1].attack, group.attacks[-1].fields)
     asked = {"loss": getattr(attack, "loss_used", None), "label": getattr(attack, "label", None)}
     return {name: str(ask(n_classes)) for name, ask in asked.items() if ask}
 
@@ -20,17 +19,18 @@ def describe_attack(perturbation: Perturbation, n_classes: int) -> dict[str, str
 def bound_passes(perturbation: Perturbation, n_classes: int) -> tuple[int, int]:
     """Upper bound of an example's forward and backward passes on this rung: no example breaks early.
 
-    An attack may have `passes(n_classes) -> (forwards, backwards)`; else steps x restarts (x targets for "...-t").
+    An attack may have `passes(n_classes) -> (forwards, backwards)`; otherwise the bound is steps x restarts, times
+    targets for an attack whose name ends in "-t".
     """
     if isinstance(perturbation, Worst):
         own = [
             bound_passes(attack, n_classes) for attack in perturbation.attacks if attack.threat == perturbation.threat
         ]
         return sum(forwards for forwards, _ in own), sum(backwards for _, backwards in own)
-    group = _group(perturbation)
+    group = group_of(perturbation)
     if not group.attacks:
         return 1, 0
-    attack = plugin("attack", group.attacks[-1].attack, group.attacks[-1].fields)
+    attack = registry.make("attack", group.attacks[-1].attack, group.attacks[-1].fields)
     ask = getattr(attack, "passes", None)
     if ask is not None:
         forwards, backwards = ask(n_classes)

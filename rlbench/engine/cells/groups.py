@@ -11,7 +11,7 @@ from rlbench.core.errors import SuiteError
 
 @dataclass(frozen=True)
 class Group:
-    """Perturbations that are computed together: a corruption, or none, then a chain of attacks, or none."""
+    """Perturbations that are computed together: at most one corruption, then a chain of any number of attacks."""
 
     corrupted: Corrupted | None = None
     attacks: tuple[Adversarial, ...] = ()
@@ -19,7 +19,7 @@ class Group:
 
     @property
     def members(self) -> tuple[Perturbation, ...]:
-        """What is computed, in this order: one perturbation an attack, or in a cascade one a threat model."""
+        """What is computed, in this order: one perturbation per attack, or in a cascade one per threat model."""
         if self.mode == "cascade":
             return tuple(
                 Worst(threat, self.attacks, "cascade") for threat in dict.fromkeys(a.threat for a in self.attacks)
@@ -29,13 +29,14 @@ class Group:
         return tuple(Composed(self.corrupted, a) for a in self.attacks) or (self.corrupted,)
 
 
-def _group(perturbation: Perturbation) -> Group:
+def group_of(perturbation: Perturbation) -> Group:
+    """The group that computes a perturbation, as its last member; a cascade's has one member per threat model."""
     if isinstance(perturbation, Worst):
         return Group(None, perturbation.attacks, "cascade")
     if isinstance(perturbation, Adversarial):
         return Group(None, _rungs(perturbation), "descending" if perturbation.descending else "standalone")
     if isinstance(perturbation, Composed):
-        return replace(_group(perturbation.adversarial), corrupted=perturbation.corrupted)
+        return replace(group_of(perturbation.adversarial), corrupted=perturbation.corrupted)
     return Group(perturbation if isinstance(perturbation, Corrupted) else None)
 
 
@@ -46,13 +47,13 @@ def _rungs(last: Adversarial) -> tuple[Adversarial, ...]:
 
 
 def is_aggregate(perturbation: Perturbation) -> bool:
-    """Whether it is a worst case over other cells, rather than a cell that is computed."""
+    """Whether the perturbation is a worst case over other cells, not a cell that is computed."""
     return isinstance(perturbation, Worst) and not perturbation.attacks
 
 
 def groups(perturbations: Iterable[Perturbation]) -> list[Group]:
-    """The groups, clean first; a rung that is a cell of its own is computed once, in the longest ladder."""
-    found = [_group(p) for p in perturbations if not is_aggregate(p)]
+    """The groups, clean first. A rung that is also a cell of its own is computed once, in the longest ladder."""
+    found = [group_of(p) for p in perturbations if not is_aggregate(p)]
     found = list(dict.fromkeys([Group(), *found]))
 
     def shorter(one: Group, other: Group) -> bool:
@@ -63,8 +64,8 @@ def groups(perturbations: Iterable[Perturbation]) -> list[Group]:
 
 
 def canonical(perturbation: Perturbation) -> Perturbation:
-    """The perturbation as a group's member: with its ladder in order."""
-    return perturbation if isinstance(perturbation, Worst) else _group(perturbation).members[-1]
+    """The perturbation as a member of its group, with its ladder in order."""
+    return perturbation if isinstance(perturbation, Worst) else group_of(perturbation).members[-1]
 
 
 def worst_members(worst: Worst, perturbations: Sequence[Perturbation]) -> list[Adversarial]:

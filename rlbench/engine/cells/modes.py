@@ -10,7 +10,7 @@ from typing import Any, cast, get_args
 from rlbench.core import Adversarial, Mode, Perturbation, Suite, Worst
 from rlbench.core.errors import FieldError
 from rlbench.engine.cells.bounds import bound_passes
-from rlbench.engine.cells.groups import _group, is_aggregate
+from rlbench.engine.cells.groups import group_of, is_aggregate
 
 
 def vary(suite: Suite, *, seed: int | None = None, series: int | None = None, mode: Mode = "standalone") -> Suite:
@@ -30,17 +30,17 @@ def vary(suite: Suite, *, seed: int | None = None, series: int | None = None, mo
 
 
 def mode(perturbation: Perturbation) -> Mode:
-    """How its attacks run."""
+    """The mode in which its attacks run."""
     if isinstance(perturbation, Worst) and is_aggregate(perturbation):
         return perturbation.mode
-    return _group(perturbation).mode
+    return group_of(perturbation).mode
 
 
 def in_mode(perturbations: Sequence[Perturbation], mode: Mode, n_classes: int) -> tuple[Perturbation, ...]:
-    """A suite's perturbations in another mode than `standalone`, which they come in.
+    """A suite's perturbations, which are `standalone`, in another mode.
 
-    A cascade has one column a threat model, in place of those of single attacks; its attacks run in the order of eps
-    and of their cost. Compositions with a corruption stay standalone there.
+    A cascade has one column per threat model instead of those of single attacks; its attacks run in the order of eps,
+    then of cost. Compositions with a corruption stay standalone.
     """
     if mode == "standalone":
         return tuple(perturbations)

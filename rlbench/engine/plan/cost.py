@@ -1,30 +1,33 @@
-"""What an example costs in a cell: passes, the pace of an encoder, and the rest of a run's time.
+"""What an example costs in a cell, in passes and seconds; and how many examples a budget of time allows.
 
-Bounds hold when no example breaks; `pilot` puts estimates in their place.
+Bounds hold when no example breaks; `pilot` replaces them by estimates.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from time import perf_counter
 
 import torch
 
 from rlbench.core import Corrupted, Perturbation
+from rlbench.core.errors import FieldError
 from rlbench.engine import cells
 from rlbench.engine.attack.eot import DRAWS
-from rlbench.engine.block.evaluate import Bench
+from rlbench.engine.block.bench import Bench
 from rlbench.engine.cells.groups import Group
 
-STARTING = 4.0  # seconds that a worker process takes to start: the import of torch, and the encoder
-CORRUPTING = 0.005  # seconds that a corruption takes of an example of 32 pixels, about
-SAVING = 0.015  # seconds that a block of a cell takes to be judged, written and read again
+STARTING = 4.0  # seconds that a worker process takes to import torch and load the encoder
+CORRUPTING = 0.005  # seconds that a corruption takes for an example of 32 pixels, roughly
+SAVING = 0.015  # seconds to judge, write and read again one block of a cell
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Mean forward and backward passes of an example in a cell; `correct`: the share that stays correct, if known."""
+    """Mean forward and backward passes of an example in a cell, and the share that remains correct, if known."""
 
     forwards: float
     backwards: float
@@ -39,11 +42,11 @@ class Pace:
     backward: float
 
     def seconds(self, forwards: float, backwards: float) -> float:
-        """Of so many passes."""
+        """Seconds of this many passes."""
         return forwards * self.forward + backwards * self.backward
 
     def scale(self, factor: float) -> Pace:
-        """As many times slower."""
+        """A pace that is `factor` times slower."""
         return Pace(self.forward * factor, self.backward * factor)
 
 
@@ -52,11 +55,11 @@ class Rates:
     """What a suite costs with a model, per example.
 
     Attributes:
-        pace: of the encoder, with all that a pass brings with it.
-        cells: of every member of every group.
+        pace: of the encoder, with the overhead of a pass.
+        cells: the cost of every member of every group.
         corrupting: seconds of a corruption; CORRUPTING where not measured.
-        warming: seconds that the corruptions' first calls take, once a process.
-        rendering: seconds until an example is there.
+        warming: extra seconds of the corruptions' first calls, once per process.
+        rendering: seconds to load an example.
         piloted: whether these are estimates rather than bounds.
     """
 
@@ -68,7 +71,7 @@ class Rates:
     piloted: bool = False
 
     def seconds(self, group: Group, n: int) -> float:
-        """Of a group on a block of n examples."""
+        """Seconds of a group on a block of n examples."""
         spent = [self.cells[member] for member in group.members]
         each = sum(self.pace.seconds(cost.forwards, cost.backwards) for cost in spent)
         if group.corrupted is not None:
@@ -77,25 +80,25 @@ class Rates:
 
 
 def bounds(bench: Bench) -> Rates:
-    """The most that the cells of a bench can cost, at the pace of a short probe."""
+    """The largest cost of a bench's cells, at the pace of a short probe."""
     members = [member for group in cells.groups(bench.suite.perturbations) for member in group.members]
-    draws = DRAWS if "randomised" in bench.classifier.encoder.traits else 1
+    draws = DRAWS if bench.randomised else 1
     most = {member: cells.bound_passes(member, bench.n_classes) for member in members}
     found = {member: Cost(draws * forwards, draws * backwards) for member, (forwards, backwards) in most.items()}
     return Rates(pace=probe(bench), cells=found)
 
 
 def probe(bench: Bench) -> Pace:
-    """The encoder alone: timed on growing batches, up to a tenth of a second."""
+    """Times the encoder alone on growing batches, for up to a tenth of a second."""
     middle = (bench.box.low + bench.box.high) / 2
     pace = Pace(0.0, 0.0)
-    for size in (1, 1, 4, 16, 64):  # the first call pays for what is lazy
+    for size in (1, 1, 4, 16, 64):  # the first call includes lazy initialisation
         if size > max(1, bench.batch_size):
             break
         x = torch.full((size, *bench.box.shape), middle, device=bench.device, requires_grad=True)
         begun = perf_counter()
         with torch.no_grad():
-            float(bench.classifier(x).sum())  # a GPU is done only when it has said so
+            float(bench.classifier(x).sum())  # float() waits for a GPU to finish
         between = perf_counter()
         float(torch.autograd.grad(bench.classifier(x).sum(), x)[0].sum())
         forward, both = (between - begun) / size, (perf_counter() - between) / size
@@ -103,3 +106,40 @@ def probe(bench: Bench) -> Pace:
         if perf_counter() - begun > 0.1 and size > 1:
             break
     return pace
+
+
+def parse_budget(text: str) -> float:
+    """Seconds of a time such as `30s`, `10m` or `1.5h`. Raises: FieldError."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh])", text.strip())
+    if found is None or float(found[1]) == 0:
+        raise FieldError(f"budget is {text!r}; it must be a time above 0 such as 30s, 10m or 2h")
+    return float(found[1]) * _UNITS[found[2]]
+
+
+def largest_fitting(fits: Callable[[int], bool], most: int, block: int) -> int:
+    """The largest number in 1..most that fits, or 0 if none does.
+
+    Whole blocks may be recorded already, so more examples can take less time; within a block, fewer examples always
+    fit. The number has two digits unless it ends a block or is `most`.
+    """
+    for first in range((most - 1) // block * block + 1, 0, -block):
+        last = min(first + block - 1, most)
+        if fits(last):
+            return last
+        if fits(first):
+            return max(first, _round_down(_within(fits, first, last)))
+    return 0
+
+
+def _within(fits: Callable[[int], bool], low: int, high: int) -> int:
+    """The largest number that fits, where `low` fits and `high` does not."""
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low
+
+
+def _round_down(n: int) -> int:
+    """Rounds down to two digits."""
+    unit: int = 10 ** max(0, len(str(n)) - 2)
+    return n // unit * unit

@@ -1,8 +1,8 @@
-"""A pilot: a few examples under shortened attacks, to learn how soon examples break and what a pass takes.
+"""A pilot: a few examples under shortened attacks, to estimate how soon examples break and what a pass costs.
 
-Nearly all examples that an attack breaks are broken in its first ten steps. So every cell runs in the pilot with its
-attack cut to that; what it breaks costs what it took, and what survives will cost the whole. Chunks of examples, spread
-over the test split, are added until the estimate is steady or the pilot's time is up. Nothing is recorded.
+An attack breaks nearly all of its broken examples in the first ten steps. So the pilot runs every cell with its attack
+cut to ten steps; a broken example costs the passes it took, and a survivor will cost the whole attack. The pilot adds
+chunks of examples, spread over the test split, until the estimate is steady or its time is up. It records nothing.
 """
 
 from __future__ import annotations
@@ -15,25 +15,31 @@ from time import perf_counter
 
 import numpy as np
 
-from rlbench.core import Adversarial, Clean, Composed, Corrupted, Perturbation, Threat
+from rlbench.core import Adversarial, Clean, Composed, Corrupted, Perturbation, Threat, registry
 from rlbench.core.errors import AttackError
 from rlbench.core.threat import threat_of
 from rlbench.engine import cells
-from rlbench.engine.block.evaluate import Bench, Result, evaluate
+from rlbench.engine.block.bench import Bench
+from rlbench.engine.block.evaluate import Result, evaluate
 from rlbench.engine.cells.groups import Group
-from rlbench.engine.cells.keys import plugin
 from rlbench.engine.plan.cost import Cost, Rates
 from rlbench.store.blocks import Block
 
-SHORT = {"steps": 10, "restarts": 1, "targets": 2, "queries": 50, "points": 10}  # fields of attacks, cut to this
-LONG = 100  # passes an example: an attack that can't be cut below has STAND_IN's word on who survives it
+SHORT = {
+    "steps": 10,
+    "restarts": 1,
+    "targets": 2,
+    "queries": 50,
+    "points": 10,
+}  # largest values of attacks' fields in a pilot
+LONG = 100  # passes per example: STAND_IN replaces an attack that cannot be cut below this
 STAND_IN = Adversarial("apgd-ce", Threat("linf", Fraction(0)), (("steps", 10),))
-IDLE = 4  # passes an example that was not attacked, or not for longer than the judge takes
-LATE = 0.25  # share of its passes that a cell takes, about, to break what broke in the pilot under other attacks alone
-EARLY = 0.1  # likewise for what broke under the stand-in
-QUICK = 0.005  # seconds an example of a corruption that is measured on a whole chunk
-CHUNK = 32  # examples that the pilot takes at a time
-STEADY = 0.06  # relative standard error at which it ends
+IDLE = 4  # an example with at most so many passes was not attacked, only judged
+LATE = 0.25  # typical share of its passes that a cell takes to break what only other attacks broke in the pilot
+EARLY = 0.1  # likewise for what the stand-in broke
+QUICK = 0.005  # seconds per example below which a corruption is timed on a whole chunk
+CHUNK = 32  # examples per round of the pilot
+STEADY = 0.06  # relative standard error at which the pilot ends
 
 
 def shorten(group: Group, n_classes: int) -> Group:
@@ -42,7 +48,7 @@ def shorten(group: Group, n_classes: int) -> Group:
 
 
 def _cut(attack: Adversarial, n_classes: int) -> Adversarial:
-    method = plugin("attack", attack.attack, attack.fields)
+    method = registry.make("attack", attack.attack, attack.fields)
     cut = {name: min(most, getattr(method, name)) for name, most in SHORT.items() if hasattr(method, name)}
     short = replace(attack, fields=tuple(sorted((dict(attack.fields) | cut).items())))
     if sum(cells.bound_passes(short, n_classes)) <= LONG:
@@ -51,15 +57,16 @@ def _cut(attack: Adversarial, n_classes: int) -> Adversarial:
 
 
 def rehearse(bench: Bench, groups: Sequence[Group], bounds: Rates, *, n: int, seconds: float) -> Rates:
-    """Estimates in the place of bounds.
+    """Estimates rates from a pilot.
 
     Args:
-        bench: without a folder of kept inputs.
+        bench: without a cache of corrupted inputs.
         groups: those that the run has to compute.
+        bounds: the rates where no example breaks.
         n: examples of the run, from which the pilot's are taken.
-        seconds: that the attacks may take, about, and as many that the corruptions may.
+        seconds: a rough limit for the attacks, and the same again for the corruptions.
     """
-    corrupting, warming = _corrupting(bench, groups, n, perf_counter() + seconds)
+    corrupting, warming = _time_corruptions(bench, groups, n, perf_counter() + seconds)
     pilot, until = _Pilot(bench, groups, bounds), perf_counter() + seconds
     starts = range(0, n, CHUNK)
     for done, k in enumerate(sorted(range(len(starts)), key=lambda k: k * 0.618034 % 1), 1):
@@ -69,15 +76,17 @@ def rehearse(bench: Bench, groups: Sequence[Group], bounds: Rates, *, n: int, se
     return replace(pilot.rates(), corrupting=corrupting, warming=warming, piloted=True)
 
 
-def _corrupting(bench: Bench, groups: Sequence[Group], n: int, until: float) -> tuple[dict[Corrupted, float], float]:
-    """Seconds an example of every corruption that the run needs, and those that first calls take besides."""
+def _time_corruptions(
+    bench: Bench, groups: Sequence[Group], n: int, until: float
+) -> tuple[dict[Corrupted, float], float]:
+    """Seconds per example of each corruption that the run needs, and the extra seconds of first calls."""
     seconds: dict[Corrupted, float] = {}
     first: list[float] = []
 
-    def timed(one: Corrupted, n: int) -> float:
+    def measure(one: Corrupted, n: int) -> float:
         bench.inputs.load(0, n)
         begun = perf_counter()
-        bench.inputs.corrupted(one, 0, n)
+        bench.inputs.load_corrupted(one, 0, n)
         return (perf_counter() - begun) / n
 
     for one in dict.fromkeys(group.corrupted for group in groups if group.corrupted is not None):
@@ -85,35 +94,35 @@ def _corrupting(bench: Bench, groups: Sequence[Group], n: int, until: float) -> 
             seconds[one] = mean(seconds.values())
             continue
         try:
-            warm = timed(one, 1)
-            seconds[one] = timed(one, min(4, n))
-            if seconds[one] < QUICK:  # a call has a cost of its own, which a block shares
-                seconds[one] = timed(one, min(CHUNK, n))
+            warm = measure(one, 1)
+            seconds[one] = measure(one, min(4, n))
+            if seconds[one] < QUICK:  # the fixed cost of a call, which a block shares, matters here
+                seconds[one] = measure(one, min(CHUNK, n))
             first.append(max(0.0, warm - seconds[one]))
         except AttackError:
-            continue  # it fails its cell in the run, too
+            continue  # its cell fails in the run, too
     return seconds, sum(first)
 
 
 class _Pilot:
-    """What the chunks have said so far, of every member of every group: (k, 3) forwards, backwards, correct."""
+    """Results so far, (k, 3) forwards, backwards and correct of every member of every group."""
 
     def __init__(self, bench: Bench, groups: Sequence[Group], bounds: Rates) -> None:
         self.bench, self.bounds = bench, bounds
         self.groups = [group for group in groups if group.attacks]
-        self.said: dict[Perturbation, list[np.ndarray]] = {}
+        self.results: dict[Perturbation, list[np.ndarray]] = {}
         self.times: list[tuple[int, float]] = []  # of forward passes: examples, and seconds since the last
         self.passes = np.zeros(2)
         self.rendering: list[float] = []
 
     def take(self, start: int, stop: int, until: float) -> None:
-        """A chunk of examples in every cell; compositions only while there is time."""
+        """Runs a chunk of examples in every cell; compositions only while there is time."""
         begun = perf_counter()
         self.bench.inputs.load(start, stop)
         self.rendering.append((perf_counter() - begun) / (stop - start))
         clean = evaluate(self.bench, [Group()], start, stop, None, lambda n: None)[0]
         assert isinstance(clean, Block)
-        self.said.setdefault(Clean(), []).append(np.stack([clean.forwards, clean.backwards, clean.correct], 1))
+        self.results.setdefault(Clean(), []).append(np.stack([clean.forwards, clean.backwards, clean.correct], 1))
         plain = [group for group in self.groups if group.corrupted is None]
         composed = [[group] for group in self.groups if group.corrupted is not None]
         for k, part in enumerate([plain, *composed] if plain else composed):
@@ -146,10 +155,10 @@ class _Pilot:
                 spent[ran & ~block.correct] = EARLY * whole
             spent[ran & block.correct] = whole
             spent[ran & elsewhere] *= LATE
-            self.said.setdefault(member, []).append(np.column_stack([spent, block.correct & ~elsewhere]))
+            self.results.setdefault(member, []).append(np.column_stack([spent, block.correct & ~elsewhere]))
 
     def _columns(self) -> dict[Perturbation, np.ndarray]:
-        return {member: np.concatenate(parts) for member, parts in self.said.items()}
+        return {member: np.concatenate(parts) for member, parts in self.results.items()}
 
     def error(self) -> float:
         """The relative standard error of the mean cost of an example, over the cells that all chunks ran."""
@@ -159,19 +168,19 @@ class _Pilot:
         return float(each.std() / most**0.5 / each.mean())
 
     def rates(self) -> Rates:
-        """What was learnt, and the bounds of what was not."""
-        said = {member: Cost(*column.mean(0).tolist()) for member, column in self._columns().items()}
+        """Estimates where there are results, and bounds elsewhere."""
+        measured = {member: Cost(*column.mean(0).tolist()) for member, column in self._columns().items()}
         return replace(
             self.bounds,
-            pace=self.bounds.pace.scale(self._slower()),
-            cells={**self.bounds.cells, **said},
+            pace=self.bounds.pace.scale(self._slowdown()),
+            cells={**self.bounds.cells, **measured},
             rendering=mean(self.rendering),
         )
 
-    def _slower(self) -> float:
-        """Seconds of a pass in the pilot's full batches over those of the probe, which has the encoder alone."""
+    def _slowdown(self) -> float:
+        """Seconds of a pass in the pilot's full batches, over those of the probe, which times the encoder alone."""
         full = [(n, taken) for n, taken in self.times if n >= self.bench.batch_size / 2]
-        share = 1.0 if full else self.passes[1] / max(self.passes[0], 1.0)  # the judge's calls, of a cell, are small
+        share = 1.0 if full else self.passes[1] / max(self.passes[0], 1.0)  # the judge's calls are small
         full = full or self.times
         if not full:
             return 1.0

@@ -17,11 +17,10 @@ from rlbench.core.suite import load_suites
 from rlbench.encoders.identity import Identity
 from rlbench.encoders.models import OWN, resolve
 from rlbench.engine import cells
-from rlbench.engine.block.evaluate import Bench, prepare
+from rlbench.engine.block.bench import Bench, prepare
 from rlbench.engine.block.gallery import gallery_of
 from rlbench.engine.cells.modes import vary
-from rlbench.engine.plan import budget as times
-from rlbench.engine.plan.cost import STARTING, bounds
+from rlbench.engine.plan.cost import STARTING, bounds, largest_fitting, parse_budget
 from rlbench.engine.plan.pilot import rehearse
 from rlbench.engine.plan.types import Pair, Plan, PlannedCell, Unit, half_width
 from rlbench.store.blocks import BLOCK
@@ -30,9 +29,9 @@ from rlbench.store.perturbations import simplify
 from rlbench.store.store import Store
 
 __all__ = ["Pair", "Plan", "PlannedCell", "Unit", "plan"]
-SMALL = 4.0  # seconds: a run that takes no longer than this at most needs no pilot
-PILOT = 0.03  # a pilot may take this share of the most that the run can take, or LEAST
-LEAST = 8.0  # seconds, of all pilots together
+SMALL = 4.0  # seconds: a run whose upper bound is shorter needs no pilot
+PILOT = 0.03  # a pilot may take this share of the run's upper bound, or LEAST
+LEAST = 8.0  # seconds, for all pilots together
 Span = tuple[int, int]
 
 
@@ -41,7 +40,7 @@ def _several(one: object) -> list[object]:
 
 
 def _processes(asked: int | None, device: str, units: Sequence[Unit]) -> int:
-    """One a processor; one alone on a GPU, or when the work is over before another has started."""
+    """One worker per processor; a single one on a GPU, or when the work ends before another has started."""
     useful = max(1, len(units))
     if asked is not None:
         return min(asked, useful)
@@ -59,16 +58,16 @@ def _count(suite: Suite, asked: int | None) -> tuple[int, list[str]]:
     return size, [f"{suite.name}: {n} examples were asked for; its test split has {size}"]
 
 
-Held = Callable[[str, Span], str | None]  # a block's code hash, or None where the store has no whole block
+CodeOf = Callable[[str, Span], str | None]  # a block's code hash, or None where the store lacks the block
 
 
-def _present(pair: Pair, held: Held, notes: list[str]) -> dict[Perturbation, set[Span]]:
-    """The whole blocks of every perturbation in the store."""
+def _present(pair: Pair, code_of: CodeOf, notes: list[str]) -> dict[Perturbation, set[Span]]:
+    """The complete blocks of every perturbation in the store."""
     found: dict[Perturbation, set[Span]] = {p: set() for p in pair.keys}
     others = 0
     for p, span in ((p, span) for p in pair.keys for span in pair.spans if not cells.is_aggregate(p)):
         try:
-            by = held(pair.keys[p], span)
+            by = code_of(pair.keys[p], span)
         except StoreError as error:
             notes.append(str(error))
             continue
@@ -119,7 +118,7 @@ def _plan_cells(pair: Pair, present: dict[Perturbation, set[Span]]) -> list[Plan
 
 @dataclass(kw_only=True)
 class _Draft:
-    """A plan in the making. `pairs` have the most examples; `skipped` is what can't run, by its place among them."""
+    """An unfinished plan. `pairs` have the most examples; `skipped` has the cells that cannot run, with their place."""
 
     store: Store
     device: str
@@ -133,9 +132,9 @@ class _Draft:
     identities: dict[tuple[str, str], Identity] = field(default_factory=dict)  # by model and modality
 
     def __post_init__(self) -> None:
-        self.held = lru_cache(maxsize=None)(self._held)
+        self.code_of = lru_cache(maxsize=None)(self._code_of)
 
-    def _held(self, key: str, span: Span) -> str | None:
+    def _code_of(self, key: str, span: Span) -> str | None:
         block = None if self.fresh else self.store.block(key, *span)
         return None if block is None else block.environment.get("code", "")
 
@@ -174,7 +173,7 @@ class _Draft:
         return Pair(*about, gallery_of(bench.classifier), bench.identity)
 
     def pilot(self) -> None:
-        """Estimates, for the pairs that have much to compute."""
+        """Replaces bounds by estimates, for the pairs with much to compute."""
         most = [(k, [unit for unit in self.plan().units if unit.pair == k]) for k in range(len(self.pairs))]
         whole = sum(unit.seconds for _, units in most for unit in units)
         for k, units in most:
@@ -188,10 +187,10 @@ class _Draft:
                 slowest = replace(rates, cells=pair.bounds.cells)
                 self.pairs[k] = replace(pair, rates=rates, bounds=slowest)
 
-    def fitted(self, seconds: float) -> int:
-        """The most examples that the budget has room for. Raises: FieldError where it has room for none."""
+    def fit(self, seconds: float) -> int:
+        """The most examples that fit the budget. Raises: FieldError where none fits."""
         most = max(pair.n for pair in self.pairs)
-        n = times.largest(lambda n: self.plan(n).expected <= seconds, most, BLOCK)
+        n = largest_fitting(lambda n: self.plan(n).expected <= seconds, most, BLOCK)
         if n == 0:
             raise FieldError(
                 f"the budget of {seconds:g} s is too small: 1 example takes about {self.plan(1).expected:.1f} s; "
@@ -201,12 +200,12 @@ class _Draft:
         return n
 
     def plan(self, n: int | None = None) -> Plan:
-        """The plan for this number of examples, or the most."""
+        """The plan for this number of examples, or for the most."""
         pairs = [pair if n is None else replace(pair, n=min(n, pair.n)) for pair in self.pairs]
         notes, rows, units = list(self.notes), list[PlannedCell](), list[Unit]()
         for index, pair in enumerate(pairs):
             rows += [cell for place, cell in self.skipped if place == index]
-            present = _present(pair, self.held, notes)
+            present = _present(pair, self.code_of, notes)
             rows += _plan_cells(pair, present)
             units += _units(pair, index, present)
         rows += [cell for place, cell in self.skipped if place == len(pairs)]
@@ -224,7 +223,7 @@ class _Draft:
 
 
 def _check_distinct(draft: _Draft) -> None:
-    """Raises StoreError where two models are one encoder, in the run or in the store: their results would be shared."""
+    """Raises StoreError where two models are one encoder, in the run or in the store, and would share results."""
     same = "the same encoder: weights, code and fields are equal"
     owners: dict[str, str] = {}
     for pair in draft.pairs:
@@ -237,8 +236,8 @@ def _check_distinct(draft: _Draft) -> None:
     for record in kept:
         if (model := ours.get(record.key, record.model)) != record.model:
             raise StoreError(
-                f"{model} is {record.model}, of which {draft.store.path} has results ({same}); go on with that name, "
-                "choose another --out, or rename them with --fresh"
+                f"{model} is {record.model}, of which {draft.store.path} has results ({same}); continue with "
+                "that name, choose another --out, or rename them with --fresh"
             )
 
 
@@ -261,16 +260,17 @@ def plan(
     """Checks everything, loads the encoders, and finds what is recorded; writes nothing.
 
     Args:
-        store: `out` of `run`, as are the others.
-        budget: a time such as "10m": so many examples as it has room for, `examples` or the suite's at most.
-        pilot: attack a few examples to estimate the cost (see `pilot`); a budget does so in any case.
+        suites, models: as `suite` and `model` of `run`.
+        store: as `out` of `run`; so are the arguments not listed here.
+        budget: a time such as "10m": as many examples as fit it, at most `examples` or the suite's number.
+        pilot: attack a few examples to estimate the cost (see `pilot`); a budget always does so.
 
     Raises: RLBenchError; ModalityError where a single model lacks a suite's modality (of several, it is skipped).
     """
     for name, value in (("examples", examples), ("batch_size", batch_size), ("workers", workers)):
         if value is not None and value < 1:
             raise FieldError(f"{name} is {value}; it must be at least 1")
-    seconds = None if budget is None else times.seconds(budget)
+    seconds = None if budget is None else parse_budget(budget)
     store = store if isinstance(store, Store) else Store(store)
     notes = store.check(fresh=fresh)
     loaded = [s for one in _several(suites) for s in ([one] if isinstance(one, Suite) else load_suites(str(one)))]
@@ -287,4 +287,4 @@ def plan(
         raise ModalityError(str(draft.skipped[0][1].skipped))
     if pilot or seconds is not None:
         draft.pilot()
-    return draft.plan(None if seconds is None else draft.fitted(seconds))
+    return draft.plan(None if seconds is None else draft.fit(seconds))

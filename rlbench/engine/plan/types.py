@@ -1,4 +1,4 @@
-"""The work of a run: its pairs of a suite and a model, its units, its cells, and what all of it costs."""
+"""The parts of a plan: pairs of a suite and a model, work units, cells, and their cost."""
 
 from __future__ import annotations
 
@@ -17,10 +17,16 @@ from rlbench.store.store import Store
 
 @dataclass(frozen=True)
 class PlannedCell:
-    """A cell, how much of it is recorded, and the passes that the rest takes: at most, and about (see `pilot`).
+    """A cell, how much of it is recorded, and the cost of the rest.
 
-    `half_width`: of the Wilson interval, in [0, 1], at the accuracy that the pilot saw, or at 50%. `skipped` says why
-    the cell can't run; then it has no blocks.
+    Attributes:
+        suite, model, perturbation: names.
+        n: examples.
+        blocks, done: number of blocks, and of those that are recorded.
+        forwards, backwards: upper bound of the passes.
+        expected_forwards, expected_backwards: estimate of the passes (see `pilot`).
+        half_width: of the Wilson interval, in [0, 1], at the pilot's accuracy, or at 50%.
+        skipped: why the cell cannot run; then it has no blocks.
     """
 
     suite: str
@@ -39,10 +45,17 @@ class PlannedCell:
 
 @dataclass(frozen=True)
 class Pair:
-    """A suite and a model, with the cell key of every perturbation, hidden rungs of a ladder included.
+    """A suite and a model.
 
-    `bounds` is the most that its cells cost, `rates` what they cost about: the bounds themselves without a pilot.
-    `gallery`: the captions, of retrieval. `identity`: the encoder's.
+    Attributes:
+        suite, model, backbone: the suite, and names.
+        n, n_classes: numbers of examples and of classes.
+        subject: what the cells' numbers depend on besides the protocol (see `Bench.subject`).
+        keys: the cell key of every perturbation, including the hidden rungs of a ladder.
+        bounds: upper bounds of the cost.
+        rates: estimates of the cost; the bounds without a pilot.
+        gallery: the captions, for retrieval only.
+        identity: the encoder's.
     """
 
     suite: Suite
@@ -65,7 +78,15 @@ class Pair:
 
 @dataclass(frozen=True)
 class Unit:
-    """A block of a group of a pair (its index in the plan): forward passes and seconds at most, and seconds about."""
+    """A block of a group of a pair.
+
+    Attributes:
+        pair: its index in the plan.
+        group: what is computed.
+        start, stop: of the examples.
+        passes: upper bound of the forward passes.
+        seconds, expected: upper bound and estimate of the time.
+    """
 
     pair: int
     group: Group
@@ -78,7 +99,7 @@ class Unit:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What would run. `notes`: what the user should know of, such as damaged blocks."""
+    """What would run; `notes` are for the user, such as damaged blocks."""
 
     cells: tuple[PlannedCell, ...]
     notes: tuple[str, ...]
@@ -102,11 +123,11 @@ class Plan:
 
     @property
     def expected(self) -> float:
-        """Seconds that the run takes, about; without a pilot the upper bound."""
+        """Estimate of the seconds; without a pilot the upper bound."""
         return self._time([unit.expected for unit in self.units])
 
     def _time(self, units: Sequence[float]) -> float:
-        """Seconds of these units: side by side, the longest is no shorter for it, and every worker starts first."""
+        """Seconds of these units. Workers share them, but cannot split the longest, and have to start first."""
         used = [self.pairs[k] for k in dict.fromkeys(unit.pair for unit in self.units)]
         rendering = {pair.suite.name: pair.rates.rendering * pair.n for pair in used}
         warming = max((pair.rates.warming for pair in used), default=0.0)

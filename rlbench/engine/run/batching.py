@@ -1,4 +1,4 @@
-"""Which work units run together in one pool, so that batches stay full and every worker has something to do."""
+"""Which work units run together in one pool, so that batches stay full and every worker is busy."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from rlbench.engine.plan.planner import Unit
 Bundle = tuple[Unit, ...]
 
 
-def bundles(units: Sequence[Unit], expected: Mapping[Unit, int], workers: int) -> list[Bundle]:
-    """The attacks of a pair's block together, or in as many parts as give every worker two; a corruption by itself.
+def bundle_units(units: Sequence[Unit], expected: Mapping[Unit, int], workers: int) -> list[Bundle]:
+    """Bundles the attacks of a pair's block, in enough parts for two per worker; a corruption is a bundle by itself.
 
     Args:
-        expected: forward passes of every unit, by which parts are balanced; the costliest bundle comes first.
+        units: of a run.
+        expected: forward passes of every unit, to balance the parts; the most expensive bundle comes first.
+        workers: number of processes.
     """
     found: list[Bundle] = [(unit,) for unit in units if unit.group.corrupted]
     places: dict[tuple[int, int], list[Unit]] = {}

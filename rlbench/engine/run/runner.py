@@ -1,7 +1,7 @@
-"""Run a plan, and save after every block.
+"""Runs a plan, and saves after every block.
 
-Numbers depend on the seed, the examples and the encoder alone: not on the number of processes, nor on what was
-interrupted and continued. The blocks in the store are the truth; a record is computed from them alone.
+Numbers depend only on the seed, the examples and the encoder: neither the number of processes nor an interruption
+changes them. Records are computed from the blocks in the store alone.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ from rlbench.core.errors import StoreError
 from rlbench.core.machine import reproducible
 from rlbench.encoders.identity import Identity
 from rlbench.engine import cells
-from rlbench.engine.block.evaluate import Bench, Failure, OnPass, Result, evaluate, prepare
+from rlbench.engine.block.bench import Bench, prepare
+from rlbench.engine.block.evaluate import Failure, OnPass, Result, evaluate
 from rlbench.engine.cells.groups import Group
 from rlbench.engine.plan.planner import Pair, Plan, PlannedCell, Unit, plan
-from rlbench.engine.run.batching import Bundle, bundles
+from rlbench.engine.run.batching import Bundle, bundle_units
 from rlbench.engine.run.record import make_record, members
-from rlbench.engine.run.workers import PERIOD, Pool
+from rlbench.engine.run.workers import PERIOD, WorkerPool
 from rlbench.store.blocks import Block
 from rlbench.store.keys import record_key
 
@@ -32,14 +33,15 @@ Span = tuple[int, int]
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is. `total` is an upper bound of the forward passes, which falls as examples break early.
+    """The progress of a run.
 
     Attributes:
         what: the cells that are being computed.
-        done, total: forward passes, of this run alone.
-        rate: passes a second; 0 when not known yet.
+        done: forward passes of this run.
+        total: upper bound of them, which falls as examples break early.
+        rate: passes per second; 0 when not known yet.
         seconds: since the first pass.
-        left: seconds that the rest takes at most at this rate; None when not known yet.
+        left: upper bound of the remaining seconds at this rate; None when not known yet.
     """
 
     what: str
@@ -52,7 +54,7 @@ class Progress:
 
 @dataclass
 class _Shared:
-    """What every job needs, and the benches that a process has prepared."""
+    """What every job needs, and the benches that this process has prepared."""
 
     pairs: tuple[tuple[Suite, str, Identity], ...]
     device: str
@@ -65,7 +67,7 @@ Job = tuple[Bundle, Block | None]  # units of one pair and span, and the example
 
 
 def perform(shared: _Shared, job: Job, on_pass: OnPass) -> list[Result]:
-    """Work units that run together, in this process."""
+    """Runs work units together, in this process."""
     units, clean = job
     unit = units[0]
     if unit.pair not in shared.benches:
@@ -102,7 +104,7 @@ class _Run:
         self._record_finished()
         pairs = tuple((p.suite, p.model, p.identity) for p in self.plan.pairs)
         shared = _Shared(pairs, self.plan.device, self.plan.batch_size, self.plan.store.inputs)
-        with Pool(perform, shared, self.plan.workers, self._tick) as pool:
+        with WorkerPool(perform, shared, self.plan.workers, self._tick) as pool:
             self.pool = pool
             for jobs in self._phases():
                 for (units, _), results in pool.run(jobs):
@@ -114,7 +116,7 @@ class _Run:
         return [self.records[place] for place in order]
 
     def _phases(self) -> Iterator[list[Job]]:
-        """The clean blocks first, which the others start from; then the costliest first, to balance the workers."""
+        """The clean blocks, from which others start; then the most expensive blocks first, to balance the workers."""
         yield [((unit,), None) for unit in self.plan.units if unit.group == Group()]
         attacks = [unit for unit in self.plan.units if unit.group != Group()]
         clean = {(u.pair, u.start): self._block(u.pair, Clean(), (u.start, u.stop)) for u in attacks}
@@ -122,7 +124,7 @@ class _Run:
             share = 1.0 if unit.group.corrupted else float(clean[unit.pair, unit.start].correct.mean())
             self.expected[unit] = int(unit.passes * share)
             self.total += self.expected[unit] - unit.passes
-        found = bundles(attacks, self.expected, self.plan.workers)
+        found = bundle_units(attacks, self.expected, self.plan.workers)
         yield [(bundle, clean[bundle[0].pair, bundle[0].start]) for bundle in found]
 
     def _save(self, unit: Unit, results: list[Result]) -> None:
@@ -139,7 +141,7 @@ class _Run:
         self._record_finished()
 
     def _record_finished(self) -> None:
-        """Records every cell whose blocks are all there; the worst cases come after what they are taken over."""
+        """Records every cell with all its blocks; a worst case follows the cells that it is taken over."""
         for i, pair in enumerate(self.plan.pairs):
             for p in pair.suite.perturbations:
                 place = i, cells.canonical(p)
@@ -151,7 +153,7 @@ class _Run:
         key = self.plan.pairs[pair].keys[p]
         block = self.plan.store.block(key, *span)
         if block is None:
-            raise StoreError(f"block {key}/{span[0]}-{span[1]} was removed while it was needed; run again")
+            raise StoreError(f"block {key}/{span[0]}-{span[1]} was removed during the run; run again")
         return block
 
     def _record(self, index: int, pair: Pair, p: Perturbation) -> Record:
@@ -171,20 +173,20 @@ class _Run:
         seconds = 0.0 if self.begun is None else perf_counter() - self.begun
         rate = self.done / seconds if seconds else 0.0
         left = (self.total - self.done) / rate if rate else None
-        what = ", ".join(dict.fromkeys(self._named(units) for units, _ in self.pool.active))
+        what = ", ".join(dict.fromkeys(self._describe(units) for units, _ in self.pool.active))
         self.report(Progress(what, self.done, self.total, rate, seconds, left))
 
-    def _named(self, units: Sequence[Unit]) -> str:
+    def _describe(self, units: Sequence[Unit]) -> str:
         pair, last = self.plan.pairs[units[0].pair], units[-1].group.members[-1]
         return f"{pair.suite.name} {pair.model} {last if len(units) == 1 else f'{len(units)} attacks'}"
 
 
-def _quiet(progress: Progress) -> None:
+def _ignore(progress: Progress) -> None:
     """No report."""
 
 
-def execute(plan: Plan, report: Callable[[Progress], None] = _quiet) -> list[Record]:
-    """Computes what the plan says is missing and records it; every block is saved as soon as it is there.
+def execute(plan: Plan, report: Callable[[Progress], None] = _ignore) -> list[Record]:
+    """Computes the missing blocks of the plan, saving each one at once, and records the cells.
 
     An attack or corruption that crashes or breaks its contract fails its cell: a record with an `error` and no counts.
 
@@ -195,8 +197,8 @@ def execute(plan: Plan, report: Callable[[Progress], None] = _quiet) -> list[Rec
         A record for every cell of the plan that is not skipped, in the plan's order.
 
     Raises:
-        StoreError: the store can't be written. RLBenchError: a worker was killed. KeyboardInterrupt. Finished blocks
-        stay, and the same plan made again continues.
+        StoreError: the store cannot be written. RLBenchError: a worker was killed. KeyboardInterrupt. Finished blocks
+        are kept; making and executing the same plan again resumes the run.
     """
     plan.store.prepare(fresh=plan.fresh)
     if plan.fresh:
@@ -219,23 +221,25 @@ def run(
     device: str = "auto",
     fresh: bool = False,
 ) -> list[Record]:
-    """Evaluates models on suites; what the store has already is not computed again.
+    """Evaluates models on suites; blocks in the store are not computed again.
 
     Args:
         suite: a name, a YAML file's path or a Suite, or several.
         model: a name such as "rlbind" or "fare:mini", or a trained checkpoint's folder, or several.
-        examples: how many of each task (default: as its suite says). seed: of attacks and corruptions (likewise).
-        series: another set of a procedural world's test examples (default: as the suite says, which is 0).
-        mode: "standalone" (a column means that attack alone), "cascade" (only the exact worst case of all attacks of a
-            threat model, at the lowest cost) or "descending" (what survives a larger eps is not attacked at smaller).
+        examples: number of examples of each task (default: the suite's).
+        seed: of attacks and corruptions (default: the suite's).
+        series: another set of a procedural world's test examples (default: the suite's, which is 0).
+        mode: "standalone" (each column is one attack alone), "cascade" (only the exact worst case of all attacks of a
+            threat model, at the lowest cost) or "descending" (what survives a larger eps is not attacked at a smaller
+            one).
         out: the store's folder.
         batch_size: the most examples of a forward pass.
-        workers: processes (default: one a processor, one on a GPU); they change no number.
+        workers: processes (default: one per processor, one on a GPU); they do not change the numbers.
         device: "auto", "cpu" or "cuda".
         fresh: start over, for the cells of this run.
 
     Returns:
-        One record a cell.
+        One record per cell.
 
     Raises: RLBenchError.
     """

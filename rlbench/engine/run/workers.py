@@ -1,7 +1,8 @@
-"""Jobs in processes of their own, which never outlive their parent and leave nothing behind when they are killed.
+"""Jobs in worker processes, which never outlive their parent and leave nothing behind when killed.
 
-A worker is a fresh interpreter (nothing is forked, and the caller's script is not run again). It takes jobs from a
-pipe and answers on it; its stdin is a pipe that the parent never writes to, whose end tells it that the parent is gone.
+A worker is a fresh interpreter: nothing is forked, and the caller's script does not run again. It takes jobs from a
+pipe and answers on it. Its stdin is a pipe that the parent never writes to; the end of that pipe means that the parent
+has ended.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ R = TypeVar("R")
 PERIOD = 0.25  # seconds between two ticks
 
 
-# glibc keeps a worker's memory between two passes: a thousand page faults a pass cost 5 to 10% of its time.
+# glibc keeps a worker's memory between passes: a thousand page faults per pass cost 5 to 10% of its time.
 _MALLOC = {"MALLOC_TRIM_THRESHOLD_": "1000000000", "MALLOC_MMAP_THRESHOLD_": "1000000000"}
 
 
@@ -44,9 +45,9 @@ class _Worker:
                 command(f"from {__name__} import serve; serve({theirs.fileno()})"),
                 env={**_MALLOC, **os.environ},
                 stdin=subprocess.PIPE,
-                stdout=2,  # what a plugin prints must not end up in the parent's output
+                stdout=2,  # a plugin's prints must not reach the parent's output
                 pass_fds=[theirs.fileno()],
-                start_new_session=True,  # Ctrl-C is the parent's business
+                start_new_session=True,  # only the parent handles Ctrl-C
             )
         self.job: Any = None
 
@@ -71,7 +72,7 @@ class _Worker:
             self.process.stdin.close()
 
 
-class Pool(Generic[J, R]):
+class WorkerPool(Generic[J, R]):
     """`workers` processes that call `perform(shared, job, on_pass)`; with one worker, this process does it itself.
 
     Args:
@@ -90,9 +91,9 @@ class Pool(Generic[J, R]):
         self.perform, self.shared, self.size, self.tick = perform, shared, workers, tick
         self.workers: list[_Worker] = []
         self.active: list[J] = []
-        self.notes: set[str] = set()  # what workers had to say, each thing once
+        self.notes: set[str] = set()  # the workers' log messages, each once
 
-    def __enter__(self) -> Pool[J, R]:
+    def __enter__(self) -> WorkerPool[J, R]:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
@@ -104,9 +105,9 @@ class Pool(Generic[J, R]):
 
         Raises: whatever `perform` raised; RLBenchError when a worker was killed.
         """
-        return self._apart(jobs) if self.size > 1 else self._here(jobs)
+        return self._run_in_workers(jobs) if self.size > 1 else self._run_here(jobs)
 
-    def _here(self, jobs: Sequence[J]) -> Iterator[tuple[J, R]]:
+    def _run_here(self, jobs: Sequence[J]) -> Iterator[tuple[J, R]]:
         meter = _Throttle(self.tick)
         for job in jobs:
             self.active = [job]
@@ -115,7 +116,7 @@ class Pool(Generic[J, R]):
             yield job, result
         self.active = []
 
-    def _apart(self, jobs: Sequence[J]) -> Iterator[tuple[J, R]]:
+    def _run_in_workers(self, jobs: Sequence[J]) -> Iterator[tuple[J, R]]:
         queue = deque(jobs)
         while jobs and len(self.workers) < self.size:
             self.workers.append(_Worker())
@@ -128,9 +129,9 @@ class Pool(Generic[J, R]):
             self.active = [worker.job for worker in self.workers if worker.job is not None]
             if not self.active:
                 return
-            yield from self._answers()
+            yield from self._collect()
 
-    def _answers(self) -> Iterator[tuple[J, R]]:
+    def _collect(self) -> Iterator[tuple[J, R]]:
         ready = wait([worker.pipe for worker in self.workers], PERIOD)
         passes = 0
         for worker in self.workers:
@@ -166,7 +167,7 @@ def _rebuild_error(error: BaseException | None, text: str) -> BaseException:
 
 
 class _Throttle:
-    """Passes on a count of passes at most every PERIOD seconds."""
+    """Reports a count of passes at most every PERIOD seconds."""
 
     def __init__(self, tick: Callable[[int], object]) -> None:
         self.tick, self.passes, self.last = tick, 0, monotonic()
@@ -182,7 +183,7 @@ class _Throttle:
 
 
 class _Notes(logging.Handler):
-    """Gives what rlbench logs in a worker to its parent, so that what all workers say is said once."""
+    """Sends a worker's log messages to the parent, which logs each message once for all workers."""
 
     def __init__(self, pipe: Connection) -> None:
         super().__init__(logging.WARNING)
@@ -193,7 +194,7 @@ class _Notes(logging.Handler):
 
 
 def serve(handle: int) -> None:
-    """The worker's life: jobs from the pipe `handle` until it closes."""
+    """Runs a worker: performs jobs from the pipe `handle` until it closes."""
     pipe = Connection(handle)
     LOG.addHandler(_Notes(pipe))
     LOG.propagate = False

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from io import BytesIO
 
-import torch
 from torch import Tensor
 
-from rlbench.core import Adversarial, Clean, Composed, Corrupted, Perturbation, Suite, Worst, registry
+from rlbench.core import Adversarial, Clean, Corrupted, Perturbation, Suite, Worst
 from rlbench.core.errors import DataError, FieldError, UnknownName
-from rlbench.core.seeds import ExampleStreams
-from rlbench.core.stats.metrics import margin
-from rlbench.core.threat import ball_of
 from rlbench.encoders.models import resolve
-from rlbench.engine.attack.judge import judge, run_attack
-from rlbench.engine.attack.meter import Meter
-from rlbench.engine.block.evaluate import Bench, prepare
+from rlbench.engine.block.bench import Bench, prepare
+from rlbench.engine.block.evaluate import perturb
 from rlbench.engine.block.inputs import Recorded
 from rlbench.report.figures.draw import Guess, Matrix, Row, Sheet
+from rlbench.store.blocks import Block
 
 _FIRST = 16  # examples that a matrix chooses from
 
@@ -68,51 +63,47 @@ def matrix(suite: Suite, model: str, *, device: str = "cpu", batch_size: int = 6
     if not corruptions(suite):
         raise FieldError(f"suite {suite.name} has no corruption alone; choose a --perturbation to show")
     bench = prepare(suite, model, device=device, batch_size=batch_size)
-    batch = bench.inputs.load(0, min(_FIRST, suite.task.size("test") or _FIRST))
-    names = [label.name for label in suite.task.classes]
-    clean = _guesses(bench, batch.x.to(device), batch.y.to(device), names)
-    k = int(margin(_logits(bench, batch.x.to(device)), batch.y.to(device)).argmax())
+    shown = perturb(bench, Clean(), 0, min(_FIRST, suite.task.size("test") or _FIRST))
+    k = int(shown.clean.margin.argmax())
     rows: list[Row] = []
     sounds: dict[str, bytes] = {}
     unordered = False
     for name, severities in corruptions(suite).items():
-        plugin = bench.inputs.made(severities[0])
+        plugin = bench.inputs.make_corruption(severities[0])
         unordered |= not getattr(plugin, "ordered", True)
-        rows.append(_row(bench, name, severities, k, batch.y[k : k + 1].to(device), plugin))
+        rows.append(_row(bench, name, severities, k, plugin))
         sounds |= {f"{name}-{one.severity}": wav for one in severities if (wav := _wav(bench, one, k))}
     return Matrix(
-        title=f"{suite.name} v{suite.version} · {resolve(model).name} · {names[int(batch.y[k])]}",
+        title=f"{suite.name} v{suite.version} · {resolve(model).name} · {bench.class_names[int(shown.clean.label[k])]}",
         modality=suite.modality,
         box=bench.box,
-        clean=batch.x[k],
-        guess=clean[k],
+        clean=shown.x[k].cpu(),
+        guess=_guesses(bench, shown.clean)[k],
         rows=tuple(rows),
         note="* the published severities are not ordered by distortion" if unordered else "",
         sounds=({"clean": _encode_wav(*_recording(bench, k))} if sounds else {}) | sounds,
     )
 
 
-def _row(bench: Bench, name: str, severities: Sequence[Corrupted], k: int, y: Tensor, plugin: object) -> Row:
-    names = [label.name for label in bench.suite.task.classes]
-    pictures = {one.severity: bench.inputs.corrupted(one, k, k + 1) for one in severities}
-    guesses = {s: _guesses(bench, x.to(bench.device), y, names)[0] for s, x in pictures.items()}
+def _row(bench: Bench, name: str, severities: Sequence[Corrupted], k: int, plugin: object) -> Row:
+    shown = {one.severity: perturb(bench, one, k, k + 1) for one in severities}
     meaning = getattr(plugin, "level", lambda severity: "")
     return Row(
         name=name if getattr(plugin, "ordered", True) else f"{name} *",
-        pictures={s: x[0] for s, x in pictures.items()},
-        guesses=guesses,
-        levels={s: meaning(s) for s in pictures},
+        pictures={s: one.x_adv[0].cpu() for s, one in shown.items()},
+        guesses={s: _guesses(bench, one.perturbed)[0] for s, one in shown.items()},
+        levels={s: meaning(s) for s in shown},
     )
 
 
 def _wav(bench: Bench, corrupted: Corrupted, k: int) -> bytes | None:
     """The corrupted sound as a WAV file, where the corruption acts on waveforms."""
-    found = bench.inputs.sounds(corrupted, k, k + 1)
+    found = bench.inputs.load_sounds(corrupted, k, k + 1)
     return None if found is None else _encode_wav(found[0][0], found[1])
 
 
 def _recording(bench: Bench, k: int) -> tuple[Tensor, int]:
-    task: object = bench.suite.task
+    task: object = bench.task
     assert isinstance(task, Recorded)  # since it has corrupted sounds
     return task.waves(bench.box, k, k + 1), task.rate_of(bench.box)
 
@@ -140,56 +131,27 @@ def collect(
             f"suite {suite.name} has {size} test examples and {examples} were asked for; it takes 1 or more"
         )
     bench = prepare(suite, model, device=device, batch_size=batch_size)
-    batch = bench.inputs.load(0, examples if size is None else min(examples, size))
-    x, y = batch.x.to(device), batch.y.to(device)
-    names = [label.name for label in suite.task.classes]
-    found = _perturb(bench, perturbation, x, y, batch.ids)
+    return show(bench, model, perturbation, examples if size is None else min(examples, size))
+
+
+def show(bench: Bench, model: str, perturbation: Perturbation, examples: int) -> Sheet:
+    """The first test examples of a bench, perturbed as a run does it, with the model's predictions.
+
+    Raises: AttackError: the attack or corruption broke its contract.
+    """
+    shown = perturb(bench, perturbation, 0, examples)
     return Sheet(
-        title=f"{suite.name} v{suite.version} · {resolve(model).name} · {perturbation}",
-        modality=suite.modality,
+        title=f"{bench.suite.name} v{bench.suite.version} · {resolve(model).name} · {perturbation}",
+        modality=bench.modality,
         box=bench.box,
-        x=x,
-        x_adv=found,
-        labels=tuple(names[k] for k in batch.y.tolist()),
-        clean=_guesses(bench, x, y, names),
-        perturbed=_guesses(bench, found, y, names),
+        x=shown.x,
+        x_adv=shown.x_adv,
+        labels=tuple(bench.class_names[k] for k in shown.clean.label.tolist()),
+        clean=_guesses(bench, shown.clean),
+        perturbed=_guesses(bench, shown.perturbed),
     )
 
 
-def _guesses(bench: Bench, x: Tensor, y: Tensor, names: Sequence[str]) -> tuple[Guess, ...]:
-    logits = _logits(bench, x)
-    correct = (margin(logits, y) > 0).tolist()
-    return tuple(Guess(names[k], right) for k, right in zip(logits.argmax(1).tolist(), correct, strict=True))
-
-
-def _logits(bench: Bench, x: Tensor) -> Tensor:
-    with torch.no_grad():
-        return Meter(bench.classifier, len(x), batch_size=bench.batch_size)(x)
-
-
-def _perturb(bench: Bench, perturbation: Perturbation, x: Tensor, y: Tensor, ids: tuple[str, ...]) -> Tensor:
-    corrupted = perturbation.corrupted if isinstance(perturbation, Composed) else perturbation
-    attack = perturbation.adversarial if isinstance(perturbation, Composed) else perturbation
-    if isinstance(corrupted, Corrupted):
-        x = bench.inputs.corrupted(corrupted, 0, len(x)).to(bench.device)
-    return _attack(bench, attack, perturbation, x, y, ids) if isinstance(attack, Adversarial) else x
-
-
-def _attack(
-    bench: Bench, attack: Adversarial, whole: Perturbation, x: Tensor, y: Tensor, ids: tuple[str, ...]
-) -> Tensor:
-    """Up the ladder as in a run: what a smaller eps broke is kept, clean errors are not attacked."""
-    method = registry.make("attack", attack.attack, dict(attack.fields))
-    x_adv, left = x.clone(), margin(_logits(bench, x), y) > 0
-    for eps in (*attack.ladder, attack.threat.eps):
-        rows = left.nonzero()[:, 0]
-        if not len(rows):
-            break
-        rung = replace(attack, threat=replace(attack.threat, eps=eps))
-        name = str(replace(whole, adversarial=rung) if isinstance(whole, Composed) else rung)
-        streams = ExampleStreams(bench.suite.seed, ids, name).take(rows.tolist())
-        ball, meter = ball_of(rung.threat, bench.box), Meter(bench.classifier, len(rows), batch_size=bench.batch_size)
-        found = run_attack(method, meter, x[rows], y[rows], ball, streams)
-        left[rows] = judge(meter, found, x[rows], y[rows], ball).correct.to(left.device)
-        x_adv[rows] = found
-    return x_adv
+def _guesses(bench: Bench, block: Block) -> tuple[Guess, ...]:
+    names = bench.class_names
+    return tuple(Guess(names[k], bool(right)) for k, right in zip(block.prediction, block.correct, strict=True))

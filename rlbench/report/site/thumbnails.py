@@ -15,14 +15,14 @@ import numpy as np
 from matplotlib import colormaps
 from PIL import Image
 
-from rlbench.core import Clean, Perturbation, Record, Suite, Worst
+from rlbench.core import Clean, Perturbation, Record, Worst
 from rlbench.core.errors import RLBenchError
 from rlbench.core.suite import load_suites
 from rlbench.encoders.models import resolve_plain
-from rlbench.engine.block.evaluate import prepare
+from rlbench.engine.block.bench import Bench, prepare
 from rlbench.engine.cells.keys import protocol
 from rlbench.report.figures.draw import COLOURS, Guess, Sheet, amplification, unit
-from rlbench.report.figures.sheets import collect
+from rlbench.report.figures.sheets import show
 from rlbench.store.flags import unpack
 from rlbench.store.perturbations import simplify
 from rlbench.tasks.subset import select_examples
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 FRAMES = 4  # of a clip
+MOST_BENCHES = 2  # held in memory at a time
 SAME = ("checkpoint", "data", "anchors", "protocol")
 Report = Callable[[str, int, int], None]
 
@@ -59,9 +60,10 @@ def pictures(records: Iterable[Record], n: int, report: Report) -> dict[str, lis
     clean = {_subject(r): r.flags for r in listed if isinstance(r.perturbation, Clean)}
     wanted = [r for r in listed if _has_picture(r) and _subject(r) in clean]
     found: dict[str, list[Picture]] = {}
+    benches: dict[tuple[object, ...], Bench] = {}
     for k, record in enumerate(wanted):
         report(f"{record.suite} {record.model} {record.perturbation}", k, len(wanted))
-        if (chosen := _find(record)) is not None:
+        if (chosen := _find(record, benches)) is not None:
             rows = telling(_bits(clean[_subject(record)], record.n), _bits(record.flags, record.n), n)
             found[record.key] = _draw(record, *chosen, rows)
     return found
@@ -90,25 +92,29 @@ def telling(clean: NDArray[Any], kept: NDArray[Any], n: int) -> list[int]:
     return [int(k) for k in (first + list(dict.fromkeys(rest)))[:n]]
 
 
-def _find(record: Record) -> tuple[Suite, Perturbation] | None:
-    """The suite and the perturbation, if here they are what the record says."""
+def _find(record: Record, benches: dict[tuple[object, ...], Bench]) -> tuple[Bench, Perturbation] | None:
+    """The bench and the perturbation, if here they are what the record says; benches are kept in `benches`."""
     try:
         suites = [s for s in load_suites(record.suite) if s.modality == record.modality]
         columns = {simplify(p): p for suite in suites for p in suite.perturbations}
         if record.perturbation not in columns:
             return None
         suite, one = replace(suites[0], seed=int(record.provenance.get("seed") or 0)), columns[record.perturbation]
-        subject = prepare(suite, resolve_plain(record.model, record.suite).name).subject() | {
-            "protocol": protocol(suite, one)
-        }
+        place = record.suite, record.modality, record.model, suite.seed
+        if place not in benches:
+            bench = prepare(suite, resolve_plain(record.model, record.suite).name)
+            while len(benches) >= MOST_BENCHES:
+                del benches[next(iter(benches))]
+            benches[place] = bench
+        subject = benches[place].subject() | {"protocol": protocol(suite, one)}
     except RLBenchError:
         return None
     same = all(str(subject[name]) == str(record.provenance.get(name)) for name in SAME)
-    return (suite, one) if same else None
+    return (benches[place], one) if same else None
 
 
-def _draw(record: Record, suite: Suite, one: Perturbation, rows: Sequence[int]) -> list[Picture]:
-    sheet = collect(replace(suite, task=select_examples(suite.task, rows)), record.model, one, len(rows))
+def _draw(record: Record, bench: Bench, one: Perturbation, rows: Sequence[int]) -> list[Picture]:
+    sheet = show(bench.on(select_examples(bench.task, rows)), record.model, one, len(rows))
     clean, perturbed = unit(sheet.x, sheet.box), unit(sheet.x_adv, sheet.box)
     right = _bits(record.flags, record.n)
     found = []

@@ -1,4 +1,4 @@
-"""The best point so far of every example, for attacks that ask about one candidate after the other."""
+"""The best point so far of every example, for attacks that try one candidate after another."""
 
 from __future__ import annotations
 
@@ -14,13 +14,16 @@ from rlbench.core.threat import per_row
 
 
 @dataclass
-class Best:
-    """Per example the candidate of the smallest margin, and whether the example still stands.
+class Incumbents:
+    """Per example the candidate with the smallest margin, and whether the example is still correct.
 
     Attributes:
-        x_adv: (N, *shape) the best candidates; x until one was offered.
+        classifier: of all examples.
+        x: (N, *shape) clean examples.
+        y: (N,) int64 labels.
+        x_adv: (N, *shape) the best candidates; x until one is offered.
         margin: (N,) of x_adv; infinite until then. NaN logits are the classifier's error: they count as broken.
-        alive: (N,) bool, not broken by more than what another batch may move (see `engine.BROKEN`).
+        alive: (N,) bool, not broken by more than what another batch may change (see `jobs.BROKEN`).
     """
 
     classifier: Classifier
@@ -37,11 +40,11 @@ class Best:
 
     @property
     def rows(self) -> Tensor:
-        """(R,) int64, the examples that still stand."""
+        """(R,) int64, the examples that are not broken yet."""
         return self.alive.nonzero()[:, 0]
 
     def offer(self, rows: Tensor, candidates: Tensor) -> None:
-        """One forward pass of `candidates` (R, *shape), of the examples `rows` (R,); the better points are kept."""
+        """Classifies `candidates` (R, *shape) of the examples `rows` (R,) in one call, and keeps the better points."""
         with torch.no_grad():
             logits = self.classifier(candidates, rows=rows)
         m = margin(logits, self.y[rows]).nan_to_num(nan=-float("inf"))
@@ -50,18 +53,3 @@ class Best:
         self.margin[rows] = torch.where(better, m, self.margin[rows])
         self.x_adv[rows] = torch.where(per_row(better, candidates), candidates, self.x_adv[rows])
         self.alive[rows] &= m >= -BROKEN * scale
-
-
-@dataclass(frozen=True)
-class Subset:
-    """A classifier seen by an attack on some of the attacked batch's examples."""
-
-    classifier: Classifier
-    examples: Tensor
-
-    @property
-    def batch_size(self) -> int:
-        return self.classifier.batch_size
-
-    def __call__(self, x: Tensor, rows: Tensor | None = None) -> Tensor:
-        return self.classifier(x, self.examples if rows is None else self.examples[rows.to(self.examples.device)])

@@ -1,0 +1,158 @@
+"""An encoder on a suite's task, ready to be evaluated."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from math import prod
+from pathlib import Path
+
+from rlbench.core import Ball, Box, Encoder, Modality, Suite, Task, Threat
+from rlbench.core.machine import full_float32
+from rlbench.core.sources import source_hash
+from rlbench.core.threat import ball_of, check_eps, threat_of
+from rlbench.encoders.contract import check_text, scale_of
+from rlbench.encoders.heads import ZeroShot
+from rlbench.encoders.identity import Identity
+from rlbench.encoders.loading import Loaded, load
+from rlbench.encoders.retrieval import Retriever, first_and_last, head_of
+from rlbench.engine.block.inputs import Inputs
+
+
+@dataclass(frozen=True)
+class Bench:
+    """An encoder on a suite's task, ready to be evaluated.
+
+    Attributes:
+        suite: with the task.
+        classifier: of the task's classes.
+        box: of the encoder.
+        data: the task's fingerprint.
+        device: of the encoder.
+        batch_size: the most examples of a forward pass.
+        kept: folder of the cache of corrupted inputs (see `inputs`); None for no cache.
+        identity: the encoder's.
+    """
+
+    suite: Suite
+    classifier: ZeroShot
+    box: Box
+    data: str
+    device: str
+    batch_size: int
+    kept: Path | None = None
+    identity: Identity = field(default_factory=Identity)
+
+    @property
+    def inputs(self) -> Inputs:
+        """The task's examples, clean and corrupted."""
+        return Inputs(self.task, self.data, self.box, self.seed, self.kept)
+
+    @property
+    def task(self) -> Task:
+        """The suite's task."""
+        return self.suite.task
+
+    @property
+    def seed(self) -> int:
+        """Seed of attacks and corruptions."""
+        return self.suite.seed
+
+    @property
+    def modality(self) -> Modality:
+        """The suite's modality."""
+        return self.suite.modality
+
+    @property
+    def encoder(self) -> Encoder:
+        """The classifier's encoder."""
+        return self.classifier.encoder
+
+    @property
+    def randomised(self) -> bool:
+        """Whether the encoder declares random answers, so that their expectation is attacked."""
+        return "randomised" in self.encoder.traits
+
+    @property
+    def class_names(self) -> list[str]:
+        """The names of the task's classes, by label."""
+        return [label.name for label in self.task.classes]
+
+    @property
+    def n_classes(self) -> int:
+        """The number of the task's classes."""
+        return len(self.task.classes)
+
+    @property
+    def retriever(self) -> Retriever | None:
+        """The classifier of a retrieval task; None for other tasks."""
+        return self.classifier if isinstance(self.classifier, Retriever) else None
+
+    def ball(self, threat: Threat) -> Ball:
+        """The ball of a threat model in the encoder's box."""
+        return ball_of(threat, self.box)
+
+    def on(self, task: Task) -> Bench:
+        """The same bench on other examples of the same classes."""
+        return replace(self, suite=replace(self.suite, task=task), data=task.fingerprint())
+
+    def subject(self) -> dict[str, object]:
+        """What a cell's numbers depend on besides the protocol: the encoder and the task."""
+        facts = dict(self.identity.facts)
+        return {
+            "task": self.suite.task_name,
+            "data": self.data,
+            "modality": self.modality,
+            "box": self.box.facts(),
+            "anchors": self.classifier.anchors_hash(),
+            "checkpoint": self.identity.checkpoint,
+            "encoder": [type(self.encoder).__name__, source_hash(type(self.encoder).__module__)],
+            "logit_scale": f"{scale_of(self.encoder):.6g}",
+        } | ({"identity": facts} if facts else {})
+
+
+_HEADS: list[tuple[Task, ZeroShot]] = []  # of the last pairs in this process
+_ENCODERS, _TASKS = 2, 16  # the most encoders and tasks in _HEADS
+
+
+@full_float32()
+def prepare(
+    suite: Suite,
+    model: str,
+    *,
+    device: str = "cpu",
+    batch_size: int = 64,
+    kept: Path | None = None,
+    known: Identity | None = None,
+) -> Bench:
+    """Loads the encoder and embeds the anchors; both are kept for the next call.
+
+    Args:
+        suite: whose task and modality are used.
+        model: the encoder's name.
+        device: such as "cpu" or "cuda".
+        batch_size: the most examples of a forward pass.
+        kept: folder of the cache of corrupted inputs; None for no cache.
+        known: the identity that the encoder had earlier in this run, in this process or in another.
+
+    Raises: UnknownName, CheckpointError, ModalityError, DataError; FieldError for an eps larger than the box;
+        RLBenchError where the encoder is not frozen, differs from the known one, or breaks the contract of
+        `core.Encoder`.
+    """
+    loaded = load(model, suite.modality, device, known)
+    for threat in filter(None, map(threat_of, suite.perturbations)):
+        check_eps(threat.eps, threat.norm, prod(loaded.encoder.boxes[suite.modality].shape), f"{suite.path}: eps")
+    head = _head(suite, model, loaded, device)
+    return Bench(suite, head, head.box, suite.task.fingerprint(), device, batch_size, kept, loaded.identity)
+
+
+def _head(suite: Suite, model: str, loaded: Loaded, device: str) -> ZeroShot:
+    for task, kept in _HEADS:
+        if task is suite.task and kept.encoder is loaded.encoder and kept.modality == suite.modality:
+            return kept
+    check_text(loaded.encoder, model, first_and_last(suite.task), loaded.embedded)
+    head = head_of(loaded.encoder, suite.modality, suite.task)
+    head = replace(head, anchors=head.anchors.to(device))
+    _HEADS.append((suite.task, head))
+    recent = list(dict.fromkeys(id(kept.encoder) for _, kept in reversed(_HEADS)))[:_ENCODERS]
+    _HEADS[:] = [one for one in _HEADS if id(one[1].encoder) in recent][-_TASKS:]
+    return head
