@@ -105,6 +105,14 @@ def _mark_random(found: Finding, lab: Lab) -> Finding:
     return replace(found, status="adaptive") if random else found
 
 
+def _check_arguments(examples: int, only: Sequence[str]) -> None:
+    if not 1 <= examples <= MAX_EXAMPLES:
+        raise FieldError(f"examples is {examples}; an audit takes 1 to {MAX_EXAMPLES}")
+    for id_ in only:
+        if id_ not in RUNS:
+            raise UnknownName("check", id_, RUNS)
+
+
 def audit(
     suite: Suite,
     model: str,
@@ -130,14 +138,9 @@ def audit(
         SuiteError: the suite has no Linf attack, or is about retrieval.
         RLBenchError: as `evaluate.prepare`.
     """
-    if not 1 <= examples <= MAX_EXAMPLES:
-        raise FieldError(f"examples is {examples}; an audit takes 1 to {MAX_EXAMPLES}")
-    for id_ in only:
-        if id_ not in RUNS:
-            raise UnknownName("check", id_, RUNS)
-    begun = perf_counter()
+    _check_arguments(examples, only)
+    begun, resolved = perf_counter(), resolve(model)
     threat = main_threat([p for p in suite.perturbations if isinstance(p, Adversarial)], suite.name)
-    resolved = resolve(model)
     bench = prepare(suite, model, device=device, batch_size=batch_size)
     if isinstance(bench.classifier, Retriever):
         raise SuiteError(f"suite {suite.name} is about retrieval; an audit needs a classification suite")

@@ -67,7 +67,7 @@ def _check_unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, value in pairs:
         if name in found:
-            raise ValueError(f"{quote(name)} stands twice")
+            raise ValueError(f"{quote(name)} appears twice")
         found[name] = value
     return found
 

@@ -141,7 +141,7 @@ def perturbations(whole: Part, modality: Modality, task: Task) -> tuple[Perturba
     for entry in whole.each():
         for part, one in _entry(entry, modality, task):
             if str(one or "worst") in found:
-                part.fail(f"{str(one or 'worst')!r} stands twice")
+                part.fail(f"{str(one or 'worst')!r} appears twice")
             found[str(one or "worst")] = part, one
     attacks = [one for _, one in found.values() if isinstance(one, Adversarial)]
     composed = [one for _, one in found.values() if isinstance(one, Composed)]

@@ -55,7 +55,7 @@ def _head(whole: Part) -> tuple[SuiteInfo, dict[str, Part], dict[Modality, dict[
             check_keys(body, part, BODY)
         modality: Any = body["modality"].one_of("modality", get_args(Modality))
         if modality in bodies:
-            body["modality"].fail(f"{modality!r} stands twice; a suite has one part per modality")
+            body["modality"].fail(f"{modality!r} appears twice; a suite has one part per modality")
         bodies[modality] = body
     return (
         SuiteInfo(name, keys["version"].whole(1), ", ".join(bodies), keys["summary"].text(), whole.path),

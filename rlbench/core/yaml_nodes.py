@@ -78,7 +78,7 @@ class Loader(yaml.SafeLoader):
             if not isinstance(key, yaml.ScalarNode):
                 self._fail("a key must be one word", key.start_mark)
             if key.value in seen:
-                self._fail(f"{printable(key.value)[:80]}: stands twice", key.start_mark)
+                self._fail(f"{printable(key.value)[:80]}: appears twice", key.start_mark)
             seen.add(key.value)
             if key.tag != f"{_TAG}merge":
                 key.tag = f"{_TAG}str"  # `no: 1` and `0: 1` have the keys "no" and "0"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from jobs import make_job
 from torch import Tensor, nn
 
 from rlbench.attacks.apgd import APGD, checkpoints
@@ -151,12 +152,12 @@ def _halvings(name: str, rises: list[bool]) -> float:
     """log2 of the first step over the step after losses that rise or fall, from -1000 on."""
     attack, x = APGD(name=name), torch.zeros(1, 4)  # type: ignore[arg-type]
     ball, loss = Ball("linf", 1.0, -9.0, 9.0), torch.tensor([-1000.0])
-    state = {"x": x, "x_adv": x, "low": x - 1, "high": x + 1, **attack.begin(x, x, ball)}
+    job = make_job(attack, x, ball)
     for i, rise in enumerate([True, *rises]):
         loss = loss + (1.0 if rise else -0.01)
-        state["i"] = torch.tensor([i])
-        attack.advance(state, loss, x, ball)
-    return float(torch.log2(2.0 / state["step"]).item())
+        job.steps = torch.tensor([i])
+        attack.advance(job, loss, x, ball)
+    return float(torch.log2(2.0 / job.memory.step).item())
 
 
 @pytest.mark.parametrize(
@@ -176,13 +177,13 @@ def test_a_step_that_was_kept_without_a_better_point_halves() -> None:
     fall_and_rise = [False] + [True] * 18  # 18 ascents of .0001 each would be enough, but the best point stays
     attack, x = APGD(name="apgd-dlr"), torch.zeros(1, 4)
     ball = Ball("linf", 1.0, -9.0, 9.0)
-    state = {"x": x, "x_adv": x, "low": x - 1, "high": x + 1, **attack.begin(x, x, ball)}
+    job = make_job(attack, x, ball)
     loss = -1000.0
     for i, rise in enumerate([True] * 23 + fall_and_rise):
         loss += (1.0 if i < 23 else 0.01) if rise else -5.0
-        state["i"] = torch.tensor([i])
-        attack.advance(state, torch.tensor([loss]), x, ball)
-    assert state["step"].item() == 1.0
+        job.steps = torch.tensor([i])
+        attack.advance(job, torch.tensor([loss]), x, ball)
+    assert job.memory.step.item() == 1.0
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])

@@ -7,6 +7,7 @@ from fractions import Fraction
 
 import pytest
 import torch
+from jobs import make_job
 from torch import Tensor, nn
 
 from rlbench.attacks.apgd import APGD, surface
@@ -194,9 +195,9 @@ def test_same_starts_take_the_same_path(name: str, norm: Norm, eps: float) -> No
 def test_a_kept_step_halves_where_no_point_was_better() -> None:
     """Condition 2 of Croce & Hein, 2020, alone: after a fall all steps ascend, none of them to the best loss."""
     attack, ball, x = APGD(), Ball("linf", 0.1, 0.0, 1.0), torch.full((1, 1, 2, 2), 0.5)
-    state, steps = attack.begin(x, x, ball) | {"x": x, "x_adv": x, "low": x - 0.1, "high": x + 0.1}, []
+    job, steps = make_job(attack, x, ball), []
     for i in range(42):
-        state["i"] = torch.tensor([i])
-        attack.advance(state, torch.tensor([float(i if i <= 22 else i - 60)]), torch.ones_like(x), ball)
-        steps.append(float(state["step"]))
+        job.steps = torch.tensor([i])
+        attack.advance(job, torch.tensor([float(i if i <= 22 else i - 60)]), torch.ones_like(x), ball)
+        steps.append(float(job.memory.step))
     assert steps == pytest.approx([0.2] * 41 + [0.1])  # checkpoints of 100 iterations: 22, 41, ...

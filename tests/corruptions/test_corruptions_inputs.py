@@ -136,7 +136,7 @@ def test_a_suite_of_several_parts(tmp_path) -> None:
 
 def test_parts_are_checked(tmp_path) -> None:
     body = "  - modality: thermal\n    task: {name: thermal-world}\n    perturbations: [clean]\n"
-    with pytest.raises(SuiteError, match=r":9: .*'thermal' stands twice"):
+    with pytest.raises(SuiteError, match=r":9: .*'thermal' appears twice"):
         load_suites(suite(tmp_path, f"{HEAD}parts:\n{body}{body}"))
     with pytest.raises(SuiteError, match="modality"):
         load_suites(suite(tmp_path, f"{HEAD}modality: thermal\nparts:\n{body}"))

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -77,6 +80,23 @@ def test_a_joint_run_that_was_killed_goes_on_to_the_same_records(tmp_path: Path)
     assert _by_model(run(suite, NAMES[::-1], out="killed", workers=1)) == alone
 
 
+@pytest.mark.slow
+def test_a_joint_run_in_two_processes_goes_on_after_kill_9(tmp_path: Path) -> None:
+    suite = suite_file(tmp_path, 600)
+    alone = _alone(suite)
+    code = (
+        "import sys; from rlbench.engine.run.runner import run; run(sys.argv[1], sys.argv[2:], out='killed', workers=2)"
+    )
+    for blocks in (3, 9, 20):
+        process = subprocess.Popen([sys.executable, "-c", code, suite, *NAMES])
+        while len(list(Path("killed/blocks").rglob("*.parquet"))) < blocks:
+            assert process.poll() is None, "it ended before it was killed"
+            time.sleep(0.01)
+        process.kill()
+        process.wait()
+    assert _by_model(run(suite, NAMES[::-1], out="killed", workers=2)) == alone
+
+
 def test_one_encoder_under_two_names_is_refused(tmp_path: Path, call: Call) -> None:
     (tmp_path / "five.py").write_text(FIVE)
     suite = suite_file(tmp_path)
@@ -102,6 +122,6 @@ def test_the_same_name_with_other_weights_meets_no_old_block(tmp_path: Path) -> 
 
 
 def test_an_encoder_that_differs_between_processes_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(RLBenchError, match=r"five:unseeded' is another one each time .*encoder\.parts\[0\]"):
+    with pytest.raises(RLBenchError, match=r"five:unseeded' is different each time .*encoder\.parts\[0\]"):
         run(suite_file(tmp_path), "five:unseeded", out="store", workers=2)
     assert run(suite_file(tmp_path), "five:unseeded", out="store", workers=1)

@@ -180,7 +180,7 @@ perturbations:
             9,
             "classes: classes has no 'light', the label of light_train_0.png",
         ),
-        ("    light: a lamp\n", "    light: a lamp\n    light: b\n", 12, "light: stands twice"),
+        ("    light: a lamp\n", "    light: a lamp\n    light: b\n", 12, "light: appears twice"),
         ("    light: a lamp\n", "    light: no\n", 9, "classes: task 'folder': classes is"),
         (
             "  modality: thermal\n",

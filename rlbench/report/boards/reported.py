@@ -54,7 +54,7 @@ def read(path: Path) -> tuple[dict[str, Source], list[Reported]]:
     Raises:
         StoreError: not readable; an unknown or missing key, or a value of another type; a source that is not there, not
             used or no page; a row whose values do not fit the columns or leave [0, 100]; a title, suite, column or row
-            that stands twice.
+            that appears twice.
     """
     keys = (whole := yaml_source.read(path, "board", StoreError)).items()
     yaml_source.check_keys(keys, whole, ("sources", "tables"))
@@ -94,7 +94,7 @@ def _check(fits: bool, part: Part, problem: str) -> None:
 def _once(names: Iterable[str], part: Part) -> None:
     seen: set[str] = set()
     for name in names:
-        _check(name not in seen, part, f"{quote(name)} stands twice")
+        _check(name not in seen, part, f"{quote(name)} appears twice")
         seen.add(name)
 
 
