@@ -76,8 +76,8 @@ def test_every_tensor_is_needed_in_its_own_shape(tmp_path) -> None:
         ("lora_alpha", float("nan"), "lora_alpha is nan; it must be"),
         ("layer_norm_eps", "1e-5", "layer_norm_eps is '1e-5'; it must be"),
         ("num_mel_bins", True, "num_mel_bins is True; it must be"),
-        ("hidden_act", "swish2", "hidden_act is 'swish2', which is no activation"),
-        ("hidden_act", 3, "hidden_act is 3, which is no activation"),
+        ("hidden_act", "swish2", "hidden_act is 'swish2', which is not an activation of transformers"),
+        ("hidden_act", 3, "hidden_act is 3, which is not an activation of transformers"),
     ],
 )
 def test_a_config_that_says_nonsense_is_refused(tmp_path, key, value, message) -> None:

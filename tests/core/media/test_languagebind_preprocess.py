@@ -72,7 +72,7 @@ def test_the_fronts_give_what_the_processor_gives(expected) -> None:
     assert seen.box.shape == mel.shape[1:] and seen.box.low < mel.min() and mel.max() < seen.box.high
     torch.testing.assert_close(seen(mel), x, atol=1e-5, rtol=0)
     assert front_of("audio", AUDIO, BoxOptions(pieces=3)).box.shape == (3, 112, 1036)
-    with pytest.raises(FieldError, match=r"seconds is 0\.01; a waveform must have 0\.025 or more"):
+    with pytest.raises(FieldError, match=r"seconds is 0\.01; a waveform must last 0\.025 or more"):
         BoxOptions(seconds=0.01)
 
 
