@@ -128,8 +128,9 @@ def main(which: str, extras: tuple[str, ...], tests: tuple[str, ...], folder: Pa
     """Test the lowest or newest versions of the dependencies, or those of constraints.txt; exit 1 if a test fails."""
     with tempfile.TemporaryDirectory(prefix="rlbench-dependencies-") as temporary:
         place = (folder or Path(temporary)).absolute()
-        venv.create(place / which, with_pip=True)
         python, work = place / which / ("Scripts" if os.name == "nt" else "bin") / "python", place / f"work-{which}"
+        if not python.exists():
+            venv.create(place / which, with_pip=True)
         work.mkdir(exist_ok=True)
         shutil.copytree(ROOT, place / "source", ignore=SKIPPED, dirs_exist_ok=True)  # for pip, which builds in it
         (work / "constraints.txt").write_text("".join(f"{line}\n" for line in constraints(which, extras)))
