@@ -18,7 +18,7 @@ from rlbench.gate.regression import Policy, Report, gate, place
 from rlbench.store.columns import reading_order
 from rlbench.store.lines import to_line
 from rlbench.store.per_example import example_ids
-from rlbench.store.records import read_records, timeless
+from rlbench.store.records import drop_times, read_records
 from rlbench.store.store import Store
 
 HERE = Path("leaderboards", "records")
@@ -146,7 +146,7 @@ def _by_file(path: Path, records: Iterable[Record]) -> dict[Path, list[Record]]:
 
 def _line(record: Record) -> str:
     """Without times and paths of this machine."""
-    kept = {k: v for k, v in timeless(record).provenance.items() if not PurePath(str(v)).is_absolute()}
+    kept = {k: v for k, v in drop_times(record).provenance.items() if not PurePath(str(v)).is_absolute()}
     return to_line(replace(record, provenance=kept)) + "\n"
 
 

@@ -18,7 +18,7 @@ from rlbench.engine.run.record import make_record
 from rlbench.engine.run.runner import execute
 from rlbench.store.blocks import Block
 from rlbench.store.lines import from_line, to_line
-from rlbench.store.records import read_records, timeless
+from rlbench.store.records import drop_times, read_records
 from rlbench.store.store import Store
 
 
@@ -132,8 +132,8 @@ def test_a_run_refuses_records_of_format_1_and_fresh_moves_them_aside(tmp_path: 
     assert json.loads((tmp_path / "records-1.jsonl.old").read_text()) == old
 
 
-def test_timeless_drops_seconds_alone() -> None:
-    assert dict(timeless(record()).provenance) == FACTS
+def test_drop_times_drops_only_seconds() -> None:
+    assert dict(drop_times(record()).provenance) == FACTS
 
 
 WRITER = """

@@ -21,7 +21,7 @@ from rlbench.report.boards.tables import frame, tables
 from rlbench.store.columns import reading_order
 from rlbench.store.lines import to_line
 from rlbench.store.per_example import examples
-from rlbench.store.records import read_records, timeless
+from rlbench.store.records import drop_times, read_records
 from rlbench.store.rounds import of_rounds
 
 __all__ = ["Board", "boards", "examples", "freeze", "load", "of_run", "render", "render_rounds"]
@@ -134,7 +134,7 @@ def freeze(records: Iterable[Record], runs: Path | None = None) -> str:
     Raises:
         StoreError: a model or suite that only this machine has; or two records of one cell (see `tables`).
     """
-    named = [timeless(record) if runs is None else of_run(timeless(record), runs) for record in records]
+    named = [drop_times(record) if runs is None else of_run(drop_times(record), runs) for record in records]
     kept = sorted(named, key=lambda record: (*reading_order(record), str(record.provenance.get("round"))))
     tables(frame(kept))
     return "".join(to_line(_portable(record)) + "\n" for record in kept)
