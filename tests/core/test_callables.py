@@ -15,7 +15,7 @@ from rlbench.core import callables
 from rlbench.core.errors import CheckpointError, RLBenchError, UnknownName
 from rlbench.encoders.cards import read_card
 from rlbench.encoders.models import resolve, resolve_plain
-from rlbench.gate.check import models_of
+from rlbench.gate.check import list_models
 from rlbench.training.campaign import read_campaign
 
 OWN = "import near\nfrom rlbench.encoders.linear import Linear\ndef make(): return near.made(Linear)\n"
@@ -159,7 +159,7 @@ def test_a_name_in_a_file_is_no_code_to_run(tmp_path: Path, monkeypatch: pytest.
     with pytest.raises(RLBenchError, match="names the encoder beside:make, which would run code; if you trust it"):
         resolve_plain("beside:make", "the entry")
     with pytest.raises(RLBenchError, match="which would run code"):
-        models_of([replace(whole[0], model="beside:make+jpeg")], [(whole[0].suite, "image")])
+        list_models([replace(whole[0], model="beside:make+jpeg")], [(whole[0].suite, "image")])
     campaign = tmp_path / "campaign.yaml"
     campaign.write_text(
         "modalities: [image]\nrounds: {'1': {}}\njobs: {a: {method: tecoa, set: {init: 'beside:make'}}}\n"

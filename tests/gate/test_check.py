@@ -115,7 +115,7 @@ def test_references_are_made_checked_and_made_anew(call: Call, tmp_path: Path) -
     assert len(text.splitlines()) == 2 and "seconds" not in text
 
     again = call("check", "--suite", suite, "--workers", 1, "--quiet")
-    assert again.exit_code == 0 and "PASS: 2 PASS" in again.stdout and "Power: of n = 300" in again.stdout
+    assert again.exit_code == 0 and "PASS: 2 PASS" in again.stdout and "Power: with n = 300" in again.stdout
     assert not (tmp_path / "rlbench-results").exists()
 
     same = call("check", "--suite", suite, "--update", "--workers", 1)
@@ -192,7 +192,7 @@ def test_formats(call: Call, stored: Path, tmp_path: Path, monkeypatch: pytest.M
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("--reference", "nowhere"), "--update --model NAME makes some"),
+        (("--reference", "nowhere"), "--update --model NAME writes some"),
         (("--margin", -1), "margin is -1"),
         (("--suite", "cii"), "did you mean 'ci'"),
         (("--records", "store", "--reference", "reference.jsonl", "--model", "tecoa"), "have nothing of these"),

@@ -206,7 +206,7 @@ def test_missing_cells_are_errors_on_both_sides() -> None:
     assert gone.exit_code == 2 and "this run does not" in gone.verdicts[1].reason
     new = gate([record(flags)], [record(flags), record(flags, "clean")])
     assert new.exit_code == 2 and "has no reference" in new.verdicts[1].reason
-    assert gate([record(flags)], [], asked=[("ci", "thermal", "mine:mini")]).exit_code == 2
+    assert gate([record(flags)], [], required=[("ci", "thermal", "mine:mini")]).exit_code == 2
     assert gate([], []).exit_code == 2
 
 
@@ -224,7 +224,7 @@ def test_the_parts_of_a_suite_are_apart() -> None:
     found = {v.suite: v.status for v in gate(both, worse).verdicts}
     assert found == {"ci:thermal": "PASS", "ci:image": "FAIL"}
     assert gate(both, both[:1]).exit_code == 0  # rlbench check --suite ci:thermal
-    assert gate(both, both[:1], asked=[("ci", "image", "mine:mini")]).exit_code == 2
+    assert gate(both, both[:1], required=[("ci", "image", "mine:mini")]).exit_code == 2
 
 
 def test_a_crash_fails() -> None:
