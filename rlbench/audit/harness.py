@@ -93,8 +93,8 @@ def s10(lab: Lab) -> Finding:
 
 def s14(lab: Lab) -> Finding:
     """Declared traits, except randomness (S10); an encoder that has honest() is attacked through it."""
-    traits = sorted(lab.classifier.encoder.traits - {"randomised"})
-    honest = getattr(lab.classifier.encoder, "honest", None)
+    traits = sorted(lab.bench.encoder.traits - {"randomised"})
+    honest = getattr(lab.bench.encoder, "honest", None)
     if not traits or honest is None:
         text = f"the encoder declares {', '.join(traits)} and has no honest()" if traits else "no trait is declared"
         return Finding(id="S14", status="adaptive" if traits else "pass", said=text)

@@ -56,10 +56,15 @@ class Audit:
     """The result of an audit.
 
     Attributes:
+        suite: its name.
+        model: its name.
+        examples: the number of examples.
         threat: the threat model of the attacks.
+        sibling: the model whose adversarial examples were transferred, or "".
         clean: accuracy on clean examples.
         robust: accuracy under fgsm, pgd and apgd-ce together; None where only some checks ran.
-        sibling: the model whose adversarial examples were transferred, or "".
+        findings: one per check.
+        seconds: wall time.
     """
 
     suite: str
@@ -74,6 +79,7 @@ class Audit:
 
     @property
     def badge(self) -> Badge:
+        """The worst badge of any finding."""
         return badge(self.findings)
 
     @property
@@ -90,7 +96,7 @@ class Audit:
 
 def _find_sibling(bench: Bench, model: Model) -> tuple[str, Answer | None]:
     """The encoder inside a defence, or the undefended baseline with the same backbone: its name and classifier."""
-    inner = getattr(bench.classifier.encoder, "sibling", None)
+    inner = getattr(bench.encoder, "sibling", None)
     if inner is not None:
         return model.name.rpartition("+")[0], replace(bench.classifier, encoder=inner)
     other = f"{UNDEFENDED}:{model.backbone}"
@@ -127,8 +133,12 @@ def audit(
     """Runs the soundness checks of a model on a suite, in the suite's main Linf threat model.
 
     Args:
+        suite: a classification suite with an Linf attack.
+        model: its name.
         examples: number of test examples, from the first; 1 to 200.
         only: ids of checks, such as "S7" (default: all).
+        device: such as "cpu" or "cuda".
+        batch_size: the most examples of a forward pass.
         report: called with the check that starts, the number of finished checks and their total.
         on_pass: called with the number of examples of every forward pass.
 

@@ -29,7 +29,7 @@ from typing import Any, cast, get_args
 
 from rlbench.core import Modality, registry
 from rlbench.core.errors import CheckpointError, FieldError, UnknownName, quote
-from rlbench.core.yaml_source import Part, read
+from rlbench.core.yaml_source import YamlPart, read
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,7 +131,7 @@ def read_card(path: Path) -> list[Model]:
     return [_model(card, part, path) for part in whole.items()["backbones"].items().values()]
 
 
-def _check_contained(backbone: _Backbone, part: Part) -> None:
+def _check_contained(backbone: _Backbone, part: YamlPart) -> None:
     """Raises: UnknownName: no such family. CheckpointError: the family is a form, or a field names a path."""
     families = [name for name in registry.names("encoder") if ":" not in name]
     if ":" in backbone.family:
@@ -159,7 +159,7 @@ def _texts(value: object) -> Iterator[str]:
             yield from _texts(one)
 
 
-def _model(card: _Card, part: Part, path: Path) -> Model:
+def _model(card: _Card, part: YamlPart, path: Path) -> Model:
     backbone = part.make(_Backbone)
     _check_contained(backbone, part)
     weights: dict[Modality, Weights] = {}

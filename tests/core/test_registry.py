@@ -25,7 +25,7 @@ def test_names_are_read_from_the_source(tmp_path) -> None:
         '"""M."""\n@register("attack", "one", "two")\nclass A:\n    """Does it.\n\n    More."""\n\ndef other(): ...\n'
     )
     (tmp_path / "m.py").write_text(source)
-    found = registry._registrations("pkg.m", tmp_path / "m.py")
+    found = registry.find_plugins("pkg.m", tmp_path / "m.py")
     assert [(e.kind, e.name, e.attribute, e.summary) for e in found] == [
         ("attack", "one", "A", "Does it."),
         ("attack", "two", "A", "Does it."),

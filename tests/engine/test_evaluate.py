@@ -24,7 +24,7 @@ from rlbench.store.blocks import Block
 def registered(monkeypatch: pytest.MonkeyPatch) -> None:
     table = dict(registry.entries())
     for kind, name, attribute in (("attack", "crash", "Crash"), ("corruption", "shift", "Shift")):
-        table[kind, name] = registry.Entry(kind, name, Crash.__module__, attribute, "")
+        table[kind, name] = registry.PluginInfo(kind, name, Crash.__module__, attribute, "")
     monkeypatch.setattr(registry, "entries", lambda: table)
 
 

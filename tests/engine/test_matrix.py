@@ -151,7 +151,7 @@ class Broken(PGD):
 
 def test_a_failure_in_the_pool_is_its_own_cell_s(net, monkeypatch) -> None:
     table = dict(registry.entries())
-    table["attack", "broken"] = registry.Entry("attack", "broken", __name__, "Broken", "")
+    table["attack", "broken"] = registry.PluginInfo("attack", "broken", __name__, "Broken", "")
     monkeypatch.setattr(registry, "entries", lambda: table)
     rungs = [
         Adversarial("broken", Threat("linf", Fraction(e)), (), tuple(map(Fraction, LINF[:i])))

@@ -34,7 +34,7 @@ class Broken:
 
 
 def test_a_failed_cell_is_recorded_and_never_robust(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    entry = registry.Entry("attack", "broken", __name__, "Broken", "")
+    entry = registry.PluginInfo("attack", "broken", __name__, "Broken", "")
     table = {**registry.entries(), ("attack", "broken"): entry}
     monkeypatch.setattr(registry, "entries", lambda: table)
     fault = tmp_path / "fault"
@@ -53,7 +53,7 @@ def test_a_failed_cell_is_recorded_and_never_robust(tmp_path: Path, monkeypatch:
 
 
 def test_an_edited_plugin_is_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    entry = registry.Entry("attack", "broken", __name__, "Broken", "")
+    entry = registry.PluginInfo("attack", "broken", __name__, "Broken", "")
     table = {**registry.entries(), ("attack", "broken"): entry}
     monkeypatch.setattr(registry, "entries", lambda: table)
     suite = load_suite(suite_file(tmp_path, 40, "broken"))

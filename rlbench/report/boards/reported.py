@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rlbench.core import Record, yaml_source
 from rlbench.core.errors import StoreError, quote
-from rlbench.core.yaml_source import Part
+from rlbench.core.yaml_source import YamlPart
 from rlbench.report.boards import formats, recall
 from rlbench.report.boards.tables import frame, tables
 
@@ -71,7 +71,7 @@ def read(path: Path) -> tuple[dict[str, Source], list[Reported]]:
     return sources, found
 
 
-def _table(part: Part) -> Reported:
+def _table(part: YamlPart) -> Reported:
     parts = part.items()
     rows = tuple(row.make(Row) for row in parts.pop("rows").each()) if "rows" in parts else ()
     made = part.make(Reported, parts, rows=rows)
@@ -86,12 +86,12 @@ def _table(part: Part) -> Reported:
     return made
 
 
-def _check(fits: bool, part: Part, problem: str) -> None:
+def _check(fits: bool, part: YamlPart, problem: str) -> None:
     if not fits:
         part.fail(problem)
 
 
-def _once(names: Iterable[str], part: Part) -> None:
+def _once(names: Iterable[str], part: YamlPart) -> None:
     seen: set[str] = set()
     for name in names:
         _check(name not in seen, part, f"{quote(name)} appears twice")

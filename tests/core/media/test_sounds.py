@@ -112,7 +112,7 @@ def test_a_recording_too_long_for_memory(tmp_path, monkeypatch) -> None:
 def test_rates_without_a_common_divisor_are_resampled_like_others(old, new) -> None:
     """The same sums in another order; and a tone stays where it is."""
     wave = torch.randn(2, 3000, generator=torch.Generator().manual_seed(0))
-    one, other = preprocess.resample(wave, old, new), preprocess._resample_in_parts(wave, old, new)
+    one, other = preprocess.resample(wave, old, new), preprocess.resample_in_parts(wave, old, new)
     torch.testing.assert_close(one, other, atol=1e-5, rtol=0)
 
 
