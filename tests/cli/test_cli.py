@@ -28,7 +28,7 @@ CELLS = 1 + 6 + 1 + 1 + 4
     [(["--help"], 0.2), (["--version"], 0.2), *((["list", kind], 1.0) for kind in ("suites", "models", "attacks"))],
 )
 def test_start_up_is_light(arguments: list[str], seconds: float) -> None:
-    """Compares the least processor time of at most five starts, since other programs may run."""
+    """Compares the least processor time of at most five starts, since other programs may be running."""
     heavy = "{'torch', 'transformers', 'pandas', 'matplotlib', 'scipy'} & set(sys.modules)"
     code = f"import sys; from rlbench.cli import main\ntry: main({arguments})\nfinally: print(sorted({heavy}))"
     spent = []

@@ -1,4 +1,4 @@
-"""Registry and fields: names are found without imports, mistakes are answered with a hint."""
+"""The registry: names are found without imports; mistakes in names and fields get a hint."""
 
 from dataclasses import dataclass
 from fractions import Fraction
@@ -58,7 +58,7 @@ def test_right_fields_pass_and_lists_become_tuples() -> None:
     assert check_fields(Plugin, {"rate": 1, "names": ["a"]}, "x") == {"rate": 1, "names": ("a",)}
 
 
-def test_a_factory_may_check_the_rest_of_its_fields_itself() -> None:
+def test_a_factory_checks_its_keyword_arguments_itself() -> None:
     def factory(*, steps: int, **rest: object) -> None: ...
 
     assert check_fields(factory, {"steps": 1, "own": "x"}, "attack 'x'") == {"steps": 1, "own": "x"}

@@ -30,7 +30,7 @@ def wave(seconds: float) -> Tensor:
 
 
 def centred(x: Tensor) -> Tensor:
-    """Without its mean as numpy sums it: the last bit of the original's depended on its threads."""
+    """The wave less its mean as numpy computes it: the original's last bit depended on the number of threads."""
     return x - x.numpy().mean()
 
 
@@ -105,7 +105,7 @@ def test_recordings_and_the_audio_world_are_heard_the_same_way(tmp_path) -> None
 
 @pytest.mark.parametrize("antialias", [True, False])
 def test_pictures(expected, antialias) -> None:
-    """Equal where bicubic weights stay in [0, 1], and clamped to it elsewhere."""
+    """Pixels are equal where the original's are in [0, 1], and clamped elsewhere."""
     y, x = np.mgrid[:300, :400].astype(np.int64)
     rgb = np.stack([(3 * x + 5 * y) % 256, (x * y // 7) % 256, (x * x // 50 + y) % 256]).astype(np.uint8)
     found = preprocess.picture(torch.from_numpy(rgb).float() / 255, antialias=antialias)
@@ -153,7 +153,7 @@ def test_resampling(expected, rate, sweep, tone) -> None:
 
 
 def test_no_wave_leaves_the_box_of_log_mel() -> None:
-    """The bound of a band's power over all waves in [-1, 1]: 400 times its largest eigenvalue."""
+    """The power of a band is at most 400 times its largest eigenvalue, for any wave in [-1, 1]."""
     unit = torch.eye(400, dtype=torch.float64)
     unit = unit - unit.mean(1, keepdim=True)
     unit = unit - 0.97 * torch.cat([unit[:, :1], unit[:, :-1]], 1)
@@ -169,7 +169,7 @@ def test_no_wave_leaves_the_box_of_log_mel() -> None:
 
 
 def test_gradients_of_the_fronts() -> None:
-    """In float64 against finite differences; a wave with silence has finite ones, that are 0 there."""
+    """Against finite differences in float64; in silence the gradient is 0."""
     g = torch.Generator().manual_seed(0)
     x = (0.1 * torch.randn(1, 720, generator=g, dtype=torch.float64)).requires_grad_()
     assert torch.autograd.gradcheck(lambda v: filterbank.fit_frames(filterbank.fbank(v, 8), 5), (x,))
