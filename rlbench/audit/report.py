@@ -14,7 +14,6 @@ from rlbench.core.badges import CHECKS, RANK, Badge, Finding, badge
 from rlbench.core.errors import FieldError, SuiteError, UnknownName
 from rlbench.encoders.cards import Model
 from rlbench.encoders.models import models, resolve
-from rlbench.encoders.retrieval import Retriever
 from rlbench.engine.block.bench import Bench, prepare
 
 UNDEFENDED = "languagebind"  # the baseline from which the others were trained
@@ -119,6 +118,16 @@ def _check_arguments(examples: int, only: Sequence[str]) -> None:
             raise UnknownName("check", id_, RUNS)
 
 
+def _run_checks(lab: Lab, only: Sequence[str], report: Callable[[str, int, int], None]) -> tuple[Finding, ...]:
+    """The findings of all checks, or of `only` some; arguments as of `audit`."""
+    chosen, findings = [id_ for id_ in RUNS if not only or id_ in only], list[Finding]()
+    for done, id_ in enumerate(chosen):
+        report(f"{id_}: {CHECKS[id_].asks}", done, len(chosen))
+        findings.append(_mark_random(RUNS[id_](lab), lab))
+    report("done", len(chosen), len(chosen))
+    return tuple(findings)
+
+
 def audit(
     suite: Suite,
     model: str,
@@ -152,16 +161,12 @@ def audit(
     begun, resolved = perf_counter(), resolve(model)
     threat = main_threat([p for p in suite.perturbations if isinstance(p, Adversarial)], suite.name)
     bench = prepare(suite, model, device=device, batch_size=batch_size)
-    if isinstance(bench.classifier, Retriever):
+    if bench.retriever is not None:
         raise SuiteError(f"suite {suite.name} is about retrieval; an audit needs a classification suite")
     n = min(examples, suite.task.size("test") or examples)
     name, sibling = _find_sibling(bench, resolved)
     lab = Lab(bench, n, threat, sibling, on_pass)
-    chosen, found = [id_ for id_ in RUNS if not only or id_ in only], []
-    for done, id_ in enumerate(chosen):
-        report(f"{id_}: {CHECKS[id_].asks}", done, len(chosen))
-        found.append(_mark_random(RUNS[id_](lab), lab))
-    report("done", len(chosen), len(chosen))
+    findings = _run_checks(lab, only, report)
     return Audit(
         suite=suite.name,
         model=resolved.name,
@@ -170,6 +175,6 @@ def audit(
         sibling=name,
         clean=lab.clean.accuracy,
         robust=None if only else float(lab.survivors.float().mean()),
-        findings=tuple(found),
+        findings=findings,
         seconds=perf_counter() - begun,
     )
