@@ -19,7 +19,7 @@ from rlbench.core import Record
 from rlbench.core.errors import StoreError, UnknownName
 from rlbench.core.stats.metrics import wilson
 from rlbench.report.boards.leaderboard import freeze, load, render
-from rlbench.report.boards.scores import gravest
+from rlbench.report.boards.scores import worst_badge
 from rlbench.report.boards.tables import frame, tables
 from rlbench.store.rounds import pool_rounds
 
@@ -90,7 +90,11 @@ def test_a_table_shows_the_gravest_badge_of_each_row() -> None:
     assert {row[2].strip(): row[3].strip() for row in rows[2:]} == {
         "own:mini": "unreliable", "near:mini": "sound", "other:mini": "sound"
     }  # fmt: skip
-    assert gravest(["sound", "", "warn"]) == "warn" and gravest([]) == "" and gravest(["sound", "new"]) == "new"
+    assert (
+        worst_badge(["sound", "", "warn"]) == "warn"
+        and worst_badge([]) == ""
+        and worst_badge(["sound", "new"]) == "new"
+    )
 
 
 def test_stores_of_several_machines_are_merged_or_refused(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from rlbench.core.stats.metrics import holm, mcnemar, sign_flip, sign_flips
 from rlbench.report.boards.averages import macros
 from rlbench.report.boards.leaderboard import freeze, load, render
 from rlbench.report.boards.ranks import ranks
-from rlbench.report.boards.scores import Row, Score, Table, most_shared
+from rlbench.report.boards.scores import ModelRow, Score, Table, choose_common
 from rlbench.report.boards.tables import frame, tables
 from rlbench.report.figures.curves import curves, scatters
 from rlbench.report.site.page import render as page
@@ -81,7 +81,7 @@ def test_ranks_of_all_pairs_at_once_are_those_of_each_pair(columns: int) -> None
     flags[4] = flags[3]
     deff = np.where(np.arange(9) % 3 == 0, 2.3, 1.0)
     rows = [
-        Row(f"m{k}", n, {c: Score(0.5, 0, 1, hits=f.astype(int), deff=d) for c, f in zip(names, fs, strict=True)})
+        ModelRow(f"m{k}", n, {c: Score(0.5, 0, 1, hits=f.astype(int), deff=d) for c, f in zip(names, fs, strict=True)})
         for k, (fs, d) in enumerate(zip(flags, deff, strict=True))
     ]
     ps, better = [], []
@@ -131,11 +131,11 @@ def test_three_hundred_models_take_seconds() -> None:
 
 
 def test_what_most_have_together() -> None:
-    assert most_shared([{"a", "b"}] * 3 + [{"a"}], ["a", "b"]) == ("a", "b")
-    assert most_shared([{"a", "b"}] + [{"a"}] * 3, ["a", "b"]) == ("a",)
-    assert most_shared([{"a", "b"}, {"a", "c"}, {"a"}], ["a", "b", "c"]) == ("a",)
-    assert most_shared([{"a"}, {"a", "b"}], ["a", "b"]) == ("a", "b")  # a tie goes to more
-    assert most_shared([], []) == most_shared([set()], ["a"]) == ()
+    assert choose_common([{"a", "b"}] * 3 + [{"a"}], ["a", "b"]) == ("a", "b")
+    assert choose_common([{"a", "b"}] + [{"a"}] * 3, ["a", "b"]) == ("a",)
+    assert choose_common([{"a", "b"}, {"a", "c"}, {"a"}], ["a", "b", "c"]) == ("a",)
+    assert choose_common([{"a"}, {"a", "b"}], ["a", "b"]) == ("a", "b")  # a tie goes to more
+    assert choose_common([], []) == choose_common([set()], ["a"]) == ()
 
 
 def test_any_encoders_that_saw_the_same_share_a_table() -> None:
@@ -248,7 +248,7 @@ def test_one_model_under_two_names_is_named_and_contradictions_are_refused() -> 
     pair = [replace(cell(m, "clean", 60, checkpoint="w"), key="k") for m in ("own:a", "own:b")]
     assert table(*pair).notes == ("own:a and own:b are one model under two names: their cells have the same keys",)
     other = replace(cell("own:b", "clean", 59, checkpoint="w"), key="k")
-    with pytest.raises(StoreError, match=r"own:a and own:b have one key but other results \(thermal, clean\)"):
+    with pytest.raises(StoreError, match=r"own:a and own:b have one key but different results \(thermal, clean\)"):
         table(pair[0], other)
 
 

@@ -14,7 +14,7 @@ from rlbench.core.errors import UnknownName
 from rlbench.core.stats.metrics import bootstrap_means, mcnemar, sign_flip
 from rlbench.report.boards.averages import families, macros
 from rlbench.report.boards.ranks import baseline_row, differences, ranks, require
-from rlbench.report.boards.scores import Row, Score, Table
+from rlbench.report.boards.scores import ModelRow, Score, Table
 from rlbench.report.boards.tables import frame, tables
 from rlbench.store.columns import Column
 
@@ -91,7 +91,7 @@ def drawn(modality: str, **flags: np.ndarray) -> Table:
     facts = {"modality": modality, "suite": modality, "suite_version": 1, "task": ""}
     facts |= {"data": modality, "seed": 0, "n": len(next(iter(flags.values())))}
     worst = Column(column("worst linf 4/255"))
-    rows = [Row(m, len(f), {worst: Score(float(f.mean()), 0, 1, hits=f.astype(int))}) for m, f in flags.items()]
+    rows = [ModelRow(m, len(f), {worst: Score(float(f.mean()), 0, 1, hits=f.astype(int))}) for m, f in flags.items()]
     return Table(facts, (worst,), tuple(rows), "")
 
 

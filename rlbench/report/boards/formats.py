@@ -15,7 +15,7 @@ import pandas as pd
 from rlbench.core.badges import DOUBTED
 from rlbench.report.boards.averages import Macro
 from rlbench.report.boards.ranks import Difference, baseline_row, differences, ranks
-from rlbench.report.boards.scores import Score, Table, gravest, marked
+from rlbench.report.boards.scores import Score, Table, mark_name, worst_badge
 from rlbench.report.boards.tables import COMPARABLE
 from rlbench.store.columns import Column
 
@@ -48,7 +48,7 @@ class Shown:
         return "-" if not low else f"{low}" if low == high else f"{low}-{high}"
 
     def soundness(self, k: int) -> str:
-        """Of a row: the gravest badge of its cells."""
+        """Of a row: the worst_badge badge of its cells."""
         return self.table.rows[k].soundness
 
     @cached_property
@@ -133,7 +133,7 @@ def hashes(one: Shown) -> str:
 
 def _minus(one: Shown) -> str:
     rows = [
-        {f"minus {one.baseline}": one.table.rows[k].marked} | {column: str(d) for column, d in by.items()}
+        {f"minus {one.baseline}": one.table.rows[k].marked_name} | {column: str(d) for column, d in by.items()}
         for k, by in one.minus.items()
     ]
     return grid(rows) if rows else ""
@@ -146,8 +146,8 @@ def macro_markdown(macro: Macro, baseline: str) -> str:
         minus = {
             f"{name} minus {baseline}": format_difference(score) for name, score in macro.minus.get(model, {}).items()
         }
-        badge = gravest(score.soundness for score in scores.values())
-        rows.append({"model": marked(model, badge)} | {name: str(score) for name, score in scores.items()} | minus)
+        badge = worst_badge(score.soundness for score in scores.values())
+        rows.append({"model": mark_name(model, badge)} | {name: str(score) for name, score in scores.items()} | minus)
     about = f"Over {', '.join(macro.modalities)}: the suites {', '.join(macro.suites)}."
     left = f" Not in all of them: {', '.join(macro.partial)}." if macro.partial else ""
     backbone = f", backbone {macro.backbone}" if macro.backbone else ""

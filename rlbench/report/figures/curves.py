@@ -11,7 +11,7 @@ import pandas as pd
 
 from rlbench.core import Adversarial, Clean, Worst
 from rlbench.report.boards import corruptions
-from rlbench.report.boards.scores import Score, Table, differing
+from rlbench.report.boards.scores import Score, Table, describe_distinction
 from rlbench.store.columns import Column, Mean, describe_attack
 
 CLEAN = Column(Clean())
@@ -75,7 +75,7 @@ def _curves(table: Table, what: str, norm: str, columns: Sequence[tuple[Fraction
     scale = 255 if norm == "linf" else 1
     models = {}
     for row in table.rows:
-        name, scores = row.marked, row.scores
+        name, scores = row.marked_name, row.scores
         points = [(float(eps * scale), scores[column]) for eps, column in ladder if _is_counted(scores.get(column))]
         if len(points) > 1:
             models[name] = points
@@ -92,7 +92,7 @@ def scatters(table: Table) -> list[Scatter]:
     found = []
     for column in columns if CLEAN in table.columns else ():
         models = {
-            row.marked: (row.scores[CLEAN], row.scores[column]) for row in table.rows if row.whole((CLEAN, column))
+            row.marked_name: (row.scores[CLEAN], row.scores[column]) for row in table.rows if row.whole((CLEAN, column))
         }
         if len(models) > 1:
             found.append(Scatter(table.title, column, models))
@@ -103,7 +103,7 @@ def heats(cells: pd.DataFrame) -> list[Heat]:
     """One for each comparable part with corruptions at all five severities (see `natural.collect`)."""
     found = []
     for facts, apart, models, _ in corruptions.collect(cells):
-        title = f"{facts['suite']} v{facts['suite_version']}: {facts['modality']}{differing(facts, apart)}"
+        title = f"{facts['suite']} v{facts['suite_version']}: {facts['modality']}{describe_distinction(facts, apart)}"
         found.append(Heat(title, facts, {m.model: m.accuracy for m in models}))
     return found
 

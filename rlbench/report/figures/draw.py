@@ -58,7 +58,7 @@ class Sheet:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class CorruptionRow:
     """One corruption of a matrix: by severity the example (*box.shape), its prediction, and what the severity means."""
 
     name: str
@@ -81,7 +81,7 @@ class Matrix:
     box: Box
     clean: Tensor
     guess: Guess
-    rows: tuple[Row, ...]
+    rows: tuple[CorruptionRow, ...]
     note: str = ""
     sounds: Mapping[str, bytes] = field(default_factory=dict)
 

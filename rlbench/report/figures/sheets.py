@@ -13,7 +13,7 @@ from rlbench.encoders.models import resolve
 from rlbench.engine.block.bench import Bench, prepare
 from rlbench.engine.block.evaluate import perturb
 from rlbench.engine.block.inputs import Recorded
-from rlbench.report.figures.draw import Guess, Matrix, Row, Sheet
+from rlbench.report.figures.draw import CorruptionRow, Guess, Matrix, Sheet
 from rlbench.store.blocks import Block
 
 _FIRST = 16  # examples that a matrix chooses from
@@ -65,7 +65,7 @@ def matrix(suite: Suite, model: str, *, device: str = "cpu", batch_size: int = 6
     bench = prepare(suite, model, device=device, batch_size=batch_size)
     shown = perturb(bench, Clean(), 0, min(_FIRST, suite.task.size("test") or _FIRST))
     k = int(shown.clean.margin.argmax())
-    rows: list[Row] = []
+    rows: list[CorruptionRow] = []
     sounds: dict[str, bytes] = {}
     unordered = False
     for name, severities in corruptions(suite).items():
@@ -85,10 +85,10 @@ def matrix(suite: Suite, model: str, *, device: str = "cpu", batch_size: int = 6
     )
 
 
-def _row(bench: Bench, name: str, severities: Sequence[Corrupted], k: int, plugin: object) -> Row:
+def _row(bench: Bench, name: str, severities: Sequence[Corrupted], k: int, plugin: object) -> CorruptionRow:
     shown = {one.severity: perturb(bench, one, k, k + 1) for one in severities}
     meaning = getattr(plugin, "level", lambda severity: "")
-    return Row(
+    return CorruptionRow(
         name=name if getattr(plugin, "ordered", True) else f"{name} *",
         pictures={s: one.x_adv[0].cpu() for s, one in shown.items()},
         guesses={s: _guesses(bench, one.perturbed)[0] for s, one in shown.items()},

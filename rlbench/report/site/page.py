@@ -20,7 +20,7 @@ from rlbench.core import Record
 from rlbench.report.boards import corruptions, formats, leaderboard, recall
 from rlbench.report.boards.averages import macros
 from rlbench.report.boards.ranks import baseline_row, require
-from rlbench.report.boards.scores import Score, differing, gravest, marked
+from rlbench.report.boards.scores import Score, describe_distinction, mark_name, worst_badge
 from rlbench.report.boards.tables import COMPARABLE, frame, tables
 from rlbench.report.figures import curves
 from rlbench.store.columns import Column, reading_order
@@ -144,7 +144,7 @@ def _table(
     ]
     return {
         "title": table.title,
-        "apart": differing(table.facts, table.apart).removeprefix(", "),
+        "apart": describe_distinction(table.facts, table.apart).removeprefix(", "),
         **{name: facts[name] for name in COMPARABLE},
         "baseline": one.baseline,
         "columns": table.columns,
@@ -171,7 +171,10 @@ def _scatter(found: curves.Scatter) -> dict[str, Any]:
 def _macro(one: Any) -> dict[str, Any]:
     """A macro average; its differences as text."""
     rows = [
-        [marked(model, gravest(s.soundness for s in scores.values())), {name: _score(s) for name, s in scores.items()}]
+        [
+            mark_name(model, worst_badge(s.soundness for s in scores.values())),
+            {name: _score(s) for name, s in scores.items()},
+        ]
         for model, scores in one.rows.items()
     ]
     minus = {m: {name: formats.format_difference(score) for name, score in by.items()} for m, by in one.minus.items()}
