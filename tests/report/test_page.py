@@ -18,7 +18,7 @@ import rlbench
 from rlbench.core import Record
 from rlbench.report.boards.leaderboard import examples, freeze
 from rlbench.report.site import page
-from rlbench.report.site.thumbnails import telling
+from rlbench.report.site.thumbnails import choose_examples
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 EVIL = "</script><script>alert(1)</script>"
@@ -120,7 +120,7 @@ def test_pictures_are_of_examples_that_the_attack_broke_and_agree_with_the_run(s
     shown = next(r for r in pictured if r["perturbation"] == "pgd linf 8/255")["pictures"]
     assert [p["perturbed"]["correct"] for p in shown] == [bool(hardest["correct"].iloc[p["index"]]) for p in shown]
     clean = np.array([1, 1, 0, 1, 1, 0, 1], dtype=bool)
-    assert telling(clean, np.array([1, 0, 0, 1, 0, 0, 0], dtype=bool), 4) == [1, 4, 0, 3]
+    assert choose_examples(clean, np.array([1, 0, 0, 1, 0, 0, 0], dtype=bool), 4) == [1, 4, 0, 3]
 
 
 def test_per_example_frames_have_what_the_blocks_know(store: Path) -> None:
@@ -220,7 +220,7 @@ def test_failures_and_differences_are_said(visit: Callable[..., Any]) -> None:
     assert "crash" in one.locator("#cell").inner_text()
     one.keyboard.press("Escape")
     one.get_by_role("button", name="near:mini, clean").click()
-    assert "Minus languagebind:mini: +29.0 (58:0, p <.001" in one.locator("#cell").inner_text()
+    assert "Difference to languagebind:mini: +29.0 (58:0, p <.001" in one.locator("#cell").inner_text()
 
 
 def test_a_mean_of_corruptions_opens_its_cells_and_the_heat_map(visit: Callable[..., Any]) -> None:
@@ -230,7 +230,7 @@ def test_a_mean_of_corruptions_opens_its_cells_and_the_heat_map(visit: Callable[
     one.locator("#heat select").select_option("own:mini")
     assert one.locator("#heat tbody td").all_inner_texts() == ["77.5", "70.0", "62.5", "55.0", "47.5"] * 2
     one.get_by_role("button", name="own:mini, 2 corruptions at 3").click()
-    assert one.locator("#cell summary").all_text_contents()[:2] == ["fog 3: 62.5", "Where it comes from"]
+    assert one.locator("#cell summary").all_text_contents()[:2] == ["fog 3: 62.5", "Provenance"]
 
 
 def test_it_fits_a_phone_and_has_a_dark_side(visit: Callable[..., Any]) -> None:
