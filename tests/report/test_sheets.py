@@ -1,4 +1,4 @@
-"""Sheets: what they show is what a run computes, and every modality has its picture."""
+"""Sheets: they show what a run computes, for every modality."""
 
 from dataclasses import replace
 from fractions import Fraction

@@ -115,12 +115,12 @@ def macros(tables: Sequence[Table], *, baseline: str | None = None, sources: Sou
 
 def _choose_largest(tables: Sequence[Table]) -> list[Table]:
     """From tables that differ only in data, seed or number of examples, the one with the most examples."""
-    kept: dict[tuple[object, ...], Table] = {}
+    largest: dict[tuple[object, ...], Table] = {}
     for table in tables:
         place = tuple(table.facts[name] for name in COMPARABLE if name not in ("data", "seed", "n"))
-        if place not in kept or sum(row.n for row in table.rows) > sum(row.n for row in kept[place].rows):
-            kept[place] = table
-    return list(kept.values())
+        if place not in largest or sum(row.n for row in table.rows) > sum(row.n for row in largest[place].rows):
+            largest[place] = table
+    return list(largest.values())
 
 
 def families(tables: Sequence[Table]) -> dict[str, list[Table]]:
@@ -132,12 +132,12 @@ def families(tables: Sequence[Table]) -> dict[str, list[Table]]:
     found: dict[str, list[Table]] = {}
     for table in tables:
         found.setdefault(_family(table)[0], []).append(table)
-    single = [table for those in found.values() if not _several(those) for table in those]
-    found = {name: those for name, those in found.items() if _several(those)}
+    single = [table for those in found.values() if not _has_several_modalities(those) for table in those]
+    found = {name: those for name, those in found.items() if _has_several_modalities(those)}
     rest: dict[str, list[Table]] = {}
     for table in single:
         rest.setdefault(_family(table)[1], []).append(table)
-    return found | {name: those for name, those in rest.items() if _several(those)}
+    return found | {name: those for name, those in rest.items() if _has_several_modalities(those)}
 
 
 def _family(table: Table) -> tuple[str, str]:
@@ -147,7 +147,7 @@ def _family(table: Table) -> tuple[str, str]:
     return (f"{before}*{after}", f"{before}*") if found else (suite, suite)
 
 
-def _several(tables: Sequence[Table]) -> bool:
+def _has_several_modalities(tables: Sequence[Table]) -> bool:
     """Whether the tables have two or more modalities."""
     return len({table.facts["modality"] for table in tables}) > 1
 

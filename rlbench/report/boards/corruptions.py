@@ -236,13 +236,13 @@ def _describe_falls(m: CorruptionScores) -> str:
     ]
     odd = [f"{name} ({100 * f.first:+.1f} %)" for name, f in found.items() if not f.begins_well]
     return (
-        f"{m.model}: accuracy falls with severity under {k - len(rises)} of {k} corruptions{_except(rises)}; at every "
-        f"step under {sum(f.steps for f in found.values())}. Severity 1 costs more than 0 and less than 60 % of what "
-        f"lies between clean and chance under {k - len(odd)} of {k}{_except(odd)}."
+        f"{m.model}: accuracy falls with severity under {k - len(rises)} of {k} corruptions{_list_exceptions(rises)}; "
+        f"at every step under {sum(f.steps for f in found.values())}. Severity 1 costs more than 0 and less than 60 % "
+        f"of what lies between clean and chance under {k - len(odd)} of {k}{_list_exceptions(odd)}."
     )
 
 
-def _except(names: Sequence[str]) -> str:
+def _list_exceptions(names: Sequence[str]) -> str:
     return f", not under {', '.join(names)}" if names else ""
 
 

@@ -56,14 +56,14 @@ class Shown:
     def before(self) -> list[str]:
         """The columns of BEFORE that the table has; those of backbone and anchors only if rows differ in them."""
         rows = self.table.rows
-        there = {
+        present = {
             "rank": bool(self.ranks),
             "backbone": not self.table.backbone,
             "anchors": len({row.anchors for row in rows}) > 1 or (not self.table.backbone and bool(rows[0].anchors)),
             "warning": any(row.warning for row in rows),
             "soundness": any(self.soundness(k) for k in range(len(rows))),
         }
-        return [name for name in BEFORE if there.get(name, True)]
+        return [name for name in BEFORE if present.get(name, True)]
 
     def row(self, k: int) -> dict[str, str]:
         """The values of row k in the columns before the scores."""
@@ -126,7 +126,7 @@ def markdown(one: Shown) -> str:
 
     rows = [one.row(k) | {column: text(k, column) for column in table.columns} for k in range(len(table.rows))]
     notes = "\n".join(f"- {line}" for line in one.notes)
-    parts = [f"## {table.title}", grid(rows), notes, _minus(one), f"{hashes(one)} · {table.made_with}"]
+    parts = [f"## {table.title}", grid(rows), notes, _format_minus(one), f"{hashes(one)} · {table.made_with}"]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -137,7 +137,7 @@ def hashes(one: Shown) -> str:
     return " · ".join(f"{name} {value}" for name, value in named if value not in ("", None))
 
 
-def _minus(one: Shown) -> str:
+def _format_minus(one: Shown) -> str:
     """The markdown table of differences to the baseline; "" without any."""
     rows = [
         {f"minus {one.baseline}": one.table.rows[k].marked_name} | {column: str(d) for column, d in by.items()}
@@ -290,10 +290,10 @@ def as_json(tables: Sequence[Shown], macros: Sequence[Macro], baseline: str) -> 
                     | {f"minus_{e}": minus and round(getattr(minus, e), 6) for e in ("share", "low", "high")}
                 )
     notes = {one.table.title: one.notes for one in tables if one.notes}
-    whole = {
+    document = {
         "baseline": baseline,
         "cells": [row for one in tables for row in cells(one)],
         "notes": notes,
         "macro": means,
     }
-    return json.dumps(whole, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
+    return json.dumps(document, indent=1, ensure_ascii=False, sort_keys=True) + "\n"

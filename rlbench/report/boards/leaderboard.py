@@ -19,7 +19,7 @@ from rlbench.encoders.models import is_path, resolve
 from rlbench.report.boards import corruptions, formats, recall, reported
 from rlbench.report.boards.averages import Sources, macros
 from rlbench.report.boards.methods import report
-from rlbench.report.boards.ranks import require
+from rlbench.report.boards.ranks import check_baseline
 from rlbench.report.boards.tables import frame, tables
 from rlbench.store.columns import reading_order
 from rlbench.store.lines import to_line
@@ -104,7 +104,7 @@ def render(
         raise UnknownName("format", format, FORMATS)
     found = tables(cells) if len(cells) else []
     if baseline:
-        require(found, baseline)
+        check_baseline(found, baseline)
     shown = [formats.prepare_table(table, baseline) for table in found]
     if format == "latex":
         return formats.latex(shown)

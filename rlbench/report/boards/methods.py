@@ -165,13 +165,13 @@ def _format_scores(found: Sequence[Method]) -> str:
         clean = method.flags[SEEN_CLEAN]
         row: dict[str, object] = {"model": method.name, "rounds": len(clean), "n": sum(map(len, clean.values()))}
         row |= {str(measure): method.score(measure) for measure in MEASURES}
-        row["passes"] = f"{_thousands(method.forwards)} f, {_thousands(method.backwards)} b"
+        row["passes"] = f"{_format_passes(method.forwards)} f, {_format_passes(method.backwards)} b"
         row["sees"] = ", ".join(sorted(method.sees)) or "-"
         rows.append(row)
     return grid(rows)
 
 
-def _thousands(passes: set[int]) -> str:
+def _format_passes(passes: set[int]) -> str:
     return "/".join(f"{round(n / 1000)}k" for n in sorted(passes))
 
 

@@ -67,7 +67,7 @@ def ranks(table: Table, columns: Sequence[Column] = ()) -> list[tuple[int, int] 
         is left out. None instead of the list with fewer than two rows to rank, or if the flags of one are not known.
     """
     columns = columns or table.scale
-    ranked = [k for k, row in enumerate(table.rows) if columns and row.whole(columns)]
+    ranked = [k for k, row in enumerate(table.rows) if columns and row.has_exact(columns)]
     counts = [hits for k in ranked if (hits := _sum_hits(table.rows[k], columns)) is not None]
     if len(ranked) < 2 or len(counts) < len(ranked):
         return None
@@ -164,7 +164,7 @@ def baseline_row(table: Table, name: str) -> ModelRow | None:
     return max(found, key=lambda row: row.n, default=None)
 
 
-def require(tables: Sequence[Table], name: str) -> None:
+def check_baseline(tables: Sequence[Table], name: str) -> None:
     """Raises UnknownName if no table has a row of this baseline."""
     if not any(baseline_row(table, name) for table in tables):
         raise UnknownName("baseline", name, sorted({row.model for table in tables for row in table.rows}))

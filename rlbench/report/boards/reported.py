@@ -75,8 +75,8 @@ def read(path: Path) -> tuple[dict[str, Citation], list[Reported]]:
             missing, not used or has no https address; a row does not have one value per column, in [0, 100] or null;
             a title, suite, column or row appears twice.
     """
-    keys = (whole := yaml_source.read(path, "board", StoreError)).items()
-    yaml_source.check_keys(keys, whole, ("sources", "tables"))
+    keys = (root := yaml_source.read(path, "board", StoreError)).items()
+    yaml_source.check_keys(keys, root, ("sources", "tables"))
     sources = {name: part.make(Citation) for name, part in keys["sources"].items().items()}
     found = [_read_table(part) for part in keys["tables"].each()]
     for name, part in keys["sources"].items().items():

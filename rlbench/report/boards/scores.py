@@ -91,7 +91,7 @@ class ModelRow:
         """The model's name with its badge, for tables without a column of badges (see `mark_name`)."""
         return mark_name(self.model, self.soundness)
 
-    def whole(self, columns: Iterable[Column]) -> bool:
+    def has_exact(self, columns: Iterable[Column]) -> bool:
         """Whether it has an exact score in each of the columns."""
         return all(column in self.scores and self.scores[column].exact for column in columns)
 
@@ -142,8 +142,8 @@ class Table:
     @cached_property
     def shared(self) -> tuple[Column, ...]:
         """The columns in which every row on the scale has an exact score."""
-        ranked = [row for row in self.rows if row.whole(self.scale)]
-        return tuple(column for column in self.columns if all(row.whole([column]) for row in ranked))
+        ranked = [row for row in self.rows if row.has_exact(self.scale)]
+        return tuple(column for column in self.columns if all(row.has_exact([column]) for row in ranked))
 
     @cached_property
     def scale(self) -> tuple[Column, ...]:
@@ -156,7 +156,7 @@ class Table:
         worst = [column for column in exact if column.is_worst]
         if not worst and any(column.is_bound for column in self.columns):
             return ()
-        return choose_common([{c for c in worst or exact if r.whole([c])} for r in self.rows], worst or exact)
+        return choose_common([{c for c in worst or exact if r.has_exact([c])} for r in self.rows], worst or exact)
 
 
 def choose_common(having: Sequence[set[Name]], names: Sequence[Name]) -> tuple[Name, ...]:

@@ -106,21 +106,21 @@ def models(part: Iterable[Cell]) -> Iterator[tuple[str, dict[str, str], list[Cel
     found: dict[tuple[str, ...], list[Cell]] = {}
     for cell in part:
         found.setdefault(tuple("" if cell[name] is None else str(cell[name]) for name in ROW), []).append(cell)
-    twins: dict[str, list[tuple[str, ...]]] = {}
+    namesakes: dict[str, list[tuple[str, ...]]] = {}
     for place in found:
-        twins.setdefault(place[0], []).append(place)
+        namesakes.setdefault(place[0], []).append(place)
     for place in sorted(found):
-        yield _make_unique(place, twins[place[0]]), dict(zip(ROW, place, strict=True)), found[place]
+        yield _make_unique(place, namesakes[place[0]]), dict(zip(ROW, place, strict=True)), found[place]
 
 
-def _make_unique(own: tuple[str, ...], twins: Sequence[tuple[str, ...]]) -> str:
+def _make_unique(own: tuple[str, ...], namesakes: Sequence[tuple[str, ...]]) -> str:
     """A row's model, with the hashes that distinguish it from other rows of that name.
 
     Args:
         own: the row's values of ROW.
-        twins: those of all rows with its model's name.
+        namesakes: those of all rows with its model's name.
     """
-    apart = [k for k in range(1, len(ROW)) if len({twin[k] for twin in twins}) > 1]
+    apart = [k for k in range(1, len(ROW)) if len({one[k] for one in namesakes}) > 1]
     marks = [own[k][:8] if ROW[k] == "checkpoint" else f"{ROW[k]} {own[k][:8]}" for k in apart]
     return f"{own[0]} ({', '.join(marks)})" if marks else own[0]
 
@@ -140,9 +140,9 @@ def _table(facts: dict[str, object], apart: tuple[str, ...], part: Sequence[Cell
     rows, n = [], int(part[0]["n"])
     for model, own, scores in scored:
         for severity, members in groups.items():
-            there = [scores.pop(member) for member in members if member in scores]
-            if there:
-                scores[Column(Mean(len(members), severity))] = _mean(there, len(members), n)
+            present = [scores.pop(member) for member in members if member in scores]
+            if present:
+                scores[Column(Mean(len(members), severity))] = _mean(present, len(members), n)
         rows.append(ModelRow(model, n, scores, **{name: own[name] for name in ROW[2:]}))
     columns = sorted({c for row in rows for c in row.scores}, key=lambda column: column.order)
     notes = (*_note_gaps(part), *_note_duplicates(part))
@@ -167,7 +167,7 @@ def _choose_mean(columns: Sequence[Iterable[Column]], severity: int) -> tuple[Co
 
 def _order(row: ModelRow, table: Table) -> tuple[Any, ...]:
     """Sorts rows: those on the scale by its mean, then by the mean of all columns that they share; others by name."""
-    if not (table.scale and row.whole(table.scale)):
+    if not (table.scale and row.has_exact(table.scale)):
         return 1, 0.0, 0.0, row.model
     return 0, -row.mean(table.scale), -row.mean(table.shared), row.model
 

@@ -110,7 +110,9 @@ def scatters(table: Table) -> list[Scatter]:
     found = []
     for column in columns if CLEAN in table.columns else ():
         models = {
-            row.marked_name: (row.scores[CLEAN], row.scores[column]) for row in table.rows if row.whole((CLEAN, column))
+            row.marked_name: (row.scores[CLEAN], row.scores[column])
+            for row in table.rows
+            if row.has_exact((CLEAN, column))
         }
         if len(models) > 1:
             found.append(Scatter(table.title, column, models))

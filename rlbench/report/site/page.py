@@ -19,7 +19,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from rlbench.core import Record
 from rlbench.report.boards import corruptions, formats, leaderboard, recall
 from rlbench.report.boards.averages import Macro, macros
-from rlbench.report.boards.ranks import baseline_row, require
+from rlbench.report.boards.ranks import baseline_row, check_baseline
 from rlbench.report.boards.scores import Score, describe_distinction, mark_name, worst_badge
 from rlbench.report.boards.tables import COMPARABLE, frame, tables
 from rlbench.report.figures import curves
@@ -107,7 +107,7 @@ def _data(
     cells = frame(records)
     found = tables(cells) if records else []
     if baseline:
-        require(found, baseline)
+        check_baseline(found, baseline)
     elif any(baseline_row(table, corruptions.BASELINE) for table in found):
         baseline = corruptions.BASELINE
     shown = [formats.prepare_table(table, baseline) for table in found]
