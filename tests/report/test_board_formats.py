@@ -17,7 +17,7 @@ from made import made
 from rlbench.cli.main import main
 from rlbench.core import Record
 from rlbench.core.errors import StoreError, UnknownName
-from rlbench.core.stats.metrics import wilson
+from rlbench.core.stats.metrics import format_p, wilson
 from rlbench.report.boards.leaderboard import freeze, load, render
 from rlbench.report.boards.scores import worst_badge
 from rlbench.report.boards.tables import frame, tables
@@ -106,6 +106,19 @@ def test_stores_of_several_machines_are_merged_or_refused(tmp_path: Path) -> Non
     two.write_text(freeze([moved]))
     with pytest.raises(StoreError, match=r"two.jsonl contradicts .*one.jsonl on one cell"):
         load([one, two])
+
+
+@pytest.mark.parametrize(
+    ("p", "cell", "equation"),
+    [
+        (1.0, "1", "p = 1"),
+        (0.0936, ".094", "p = 0.094"),
+        (0.0004, "<.001", "p = 0.0004"),
+        (1e-5, "<.001", "p < 0.0001"),
+    ],
+)
+def test_p_values_are_short_in_tables_and_equations_in_sentences(p: float, cell: str, equation: str) -> None:
+    assert format_p(p) == cell and format_p(p, equation=True) == equation
 
 
 def test_flags_of_rounds_are_concatenated() -> None:

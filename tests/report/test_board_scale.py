@@ -80,10 +80,12 @@ def test_ranks_of_all_pairs_at_once_are_those_of_each_pair(columns: int) -> None
     flags = rng.random((9, columns, n)) < np.linspace(0.2, 0.9, 9)[:, None, None]
     flags[4] = flags[3]
     deff = np.where(np.arange(9) % 3 == 0, 2.3, 1.0)
-    rows = [
-        ModelRow(f"m{k}", n, {c: Score(0.5, 0, 1, hits=f.astype(int), deff=d) for c, f in zip(names, fs, strict=True)})
-        for k, (fs, d) in enumerate(zip(flags, deff, strict=True))
+    effects = [[1.0] * (columns - 1) + [d] for d in deff]  # the largest one of a row counts
+    scores = [
+        {c: Score(0.5, 0, 1, hits=f.astype(int), deff=d) for c, f, d in zip(names, fs, ds, strict=True)}
+        for fs, ds in zip(flags, effects, strict=True)
     ]
+    rows = [ModelRow(f"m{k}", n, one) for k, one in enumerate(scores)]
     ps, better = [], []
     for i, j in combinations(range(9), 2):
         d = flags[i].sum(0) - flags[j].sum(0)
