@@ -138,7 +138,7 @@ def test_the_losses_of_an_ensemble_are_told() -> None:
     ("name", "fields", "message"),
     [
         ("autoattack", {"attacks": "apgd-ce+apgdt"}, "attacks has 'apgdt'; join some of apgd-ce, apgd-dlr"),
-        ("autoattack", {"attacks": "square+square"}, "each attack may stand in it once"),
+        ("autoattack", {"attacks": "square+square"}, "name each attack at most once"),
         ("autoattack", {"steps": 0}, "steps is 0"),
         ("autoattack", {"querys": 3}, "did you mean 'queries'"),
         ("fab-t", {"targets": 0}, "fab-t: targets is 0"),

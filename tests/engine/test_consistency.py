@@ -12,7 +12,7 @@ from tiny_suite import counts, suite_file
 from rlbench.core import Box
 from rlbench.engine.attack.meter import Meter
 from rlbench.engine.run.runner import run
-from rlbench.engine.soundness.consistency import COMPANY, OTHER, REPEATS, evidence, moved
+from rlbench.engine.soundness.consistency import COMPANY, OTHER, REPEATS, count_inconsistent, relative_change
 from rlbench.engine.soundness.rules import findings
 
 BOX = Box(shape=(4,))
@@ -57,7 +57,7 @@ def _sums(classify, x: torch.Tensor, batch_size: int = 64) -> dict[str, int]:
 
     with torch.no_grad():
         logits = ask(batch_size)(x)
-    return evidence(ask, x, logits, BOX, batch_size, graph=True, apart=True)
+    return count_inconsistent(ask, x, logits, BOX, batch_size, graph=True, apart=True)
 
 
 def test_sizes_and_company_of_the_second_look() -> None:
@@ -91,7 +91,7 @@ def test_one_example_in_a_hundred_is_a_warning() -> None:
 def test_how_far_rows_move() -> None:
     one = torch.tensor([[2.0, -4.0], [1.0, float("nan")]])
     other = torch.tensor([[2.0, -3.0], [1.0, 5.0]])
-    assert moved(one, other).tolist() == [0.25, 0.0]
+    assert relative_change(one, other).tolist() == [0.25, 0.0]
 
 
 def test_a_run_says_what_is_not_sound_below_its_table(call: Call, tmp_path) -> None:

@@ -125,7 +125,7 @@ class Search:
         """Number of parked points."""
         return 0 if self.parked is None else len(self.parked)
 
-    def waiting(self) -> Tensor:
+    def is_waiting(self) -> Tensor:
         """(N,) bool, examples that have a job to begin."""
         return self.open & self.alive & (self.turn < len(self.jobs)) & (self.left > 0)
 
@@ -137,7 +137,7 @@ class Search:
         """
         if room <= 0 or alongside in self._idle:
             return 0
-        ready = self.waiting() if alongside else self.waiting() & (self.running == 0)
+        ready = self.is_waiting() if alongside else self.is_waiting() & (self.running == 0)
         found = ready.nonzero()[:, 0]
         if not len(found):
             self._idle.add(alongside)
@@ -150,7 +150,7 @@ class Search:
         self.running[rows] += 1
         return len(rows)
 
-    def first(self, rows: Tensor, turn: int) -> Tensor:
+    def draw_start(self, rows: Tensor, turn: int) -> Tensor:
         """(K, *shape) the first points of a turn's jobs."""
         streams = self.streams.child(self.jobs[turn]).take(rows.tolist())
         return self.start(self.x[rows], self.ball, streams)
@@ -158,7 +158,7 @@ class Search:
     def begin(self, rows: Tensor, turn: int) -> None:
         """Starts the turn's jobs of these examples (K,)."""
         x, zero = self.x[rows], torch.zeros(len(rows), dtype=torch.int64, device=self.x.device)
-        x_adv = project(self.first(rows, turn).to(x), x, self.ball)
+        x_adv = project(self.draw_start(rows, turn).to(x), x, self.ball)
         reach, linf = 2 * self.ball.radius, self.ball.norm == "linf"
         new = Jobs(
             example=rows,
@@ -196,7 +196,7 @@ class Search:
         _check_finite(gradient, self.alive[jobs.example])
         self.rule.advance(jobs, loss, gradient, self.ball)
 
-    def finished(self) -> Tensor:
+    def is_finished(self) -> Tensor:
         """(B,) bool, the running jobs that took their last gradient."""
         return self._jobs().steps == self.rule.steps
 
@@ -204,7 +204,7 @@ class Search:
         """Ends a step: drops all jobs of broken examples, and parks the jobs that took their last gradient."""
         jobs = self._jobs()
         jobs.steps = jobs.steps + 1
-        alive, last = self.alive[jobs.example], self.finished().cpu()
+        alive, last = self.alive[jobs.example], self.is_finished().cpu()
         if not last.any() and alive.all():
             return
         points = JobPoints(jobs.example, jobs.turn, jobs.x_adv, jobs.y)
@@ -212,7 +212,7 @@ class Search:
         self.slots = select(jobs, alive & ~last)
         self._count()
 
-    def parked_query(self) -> Query | None:
+    def query_parked(self) -> Query | None:
         """The parked points of examples that are alive, or None; the others are dropped."""
         if self.parked is not None:
             self.parked = select(self.parked, self.alive[self.parked.example])
@@ -253,7 +253,7 @@ class Search:
         self.alive[example[ended]] = False
         return better
 
-    def broken(self, rows: Tensor) -> Tensor:
+    def is_broken(self, rows: Tensor) -> Tensor:
         """(K,) bool, which of these examples are broken."""
         return ~self.alive[rows]
 

@@ -93,7 +93,7 @@ class SearchPool:
             search.leave()
 
     def _judge_parked(self) -> None:
-        held = [(search, query) for search in self.searches if (query := search.parked_query()) is not None]
+        held = [(search, query) for search in self.searches if (query := search.query_parked()) is not None]
         if not held:
             return
         with torch.no_grad():

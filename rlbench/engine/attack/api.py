@@ -24,7 +24,7 @@ from rlbench.core.threat import ball_of, check_eps, parse_eps, parse_norm
 from rlbench.encoders.outputs import describe, logits_of
 from rlbench.engine.attack.judge import JudgedAttack, attack_and_judge, judge
 from rlbench.engine.attack.meter import Meter
-from rlbench.engine.soundness.consistency import evidence
+from rlbench.engine.soundness.consistency import count_inconsistent
 from rlbench.engine.soundness.rules import findings
 from rlbench.engine.soundness.watch import Watch
 
@@ -165,7 +165,7 @@ def _ask_twice(own: _Own, x: Tensor, y: Tensor, box: Box, batch_size: int) -> di
         if int(y.max()) >= classes:
             raise RLBenchError(f"label {int(y.max())} is not among the classifier's {classes} classes, 0 on")
         logits = Meter(own, len(x), batch_size=batch_size)(x)
-    found = evidence(
+    found = count_inconsistent(
         lambda size: Meter(own, len(x), batch_size=size), x, logits, box, batch_size, graph=False, apart=True
     )
     wrong = next((one for one in findings(found) if one.id == "H4" and one.status == "fail"), None)

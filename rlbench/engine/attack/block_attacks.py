@@ -50,7 +50,7 @@ class Case:
         box: of x.
         seed: of the attacks' random streams.
         meter: makes a classifier that counts the passes of a number of examples.
-        seen: the classifier as attacks and the judge see it, made from a meter.
+        wrap: the classifier as attacks and the judge see it, made from a meter.
     """
 
     x: Tensor
@@ -59,7 +59,7 @@ class Case:
     box: Box
     seed: int
     meter: Callable[[int], Meter]
-    seen: Callable[[Classifier], Classifier] = lambda meter: meter
+    wrap: Callable[[Classifier], Classifier] = lambda meter: meter
 
     def attack(self, groups: Sequence[Group]) -> Iterator[MemberOutcome | str]:
         """Attacks, and yields the outcome of every member of the groups, in order, or why it failed.
@@ -126,7 +126,7 @@ class _Matrix:
         self.case, n, self.inputs = case, len(case.x), list[Tensor]()
         self.stages = sum(len(group.attacks) for group in groups)
         self.meter = case.meter(n * self.stages)
-        self.classifier = case.seen(self.meter)
+        self.classifier = case.wrap(self.meter)
         views = iter([ClassifierView(self.classifier, torch.arange(k * n, (k + 1) * n)) for k in range(self.stages)])
         self.chains = [self._chain(group, [next(views) for _ in group.attacks]) for group in groups]
 
@@ -179,7 +179,7 @@ class _Matrix:
         everyone = torch.arange(len(x))
         while any([chain.send(everyone) for chain in chains]):
             _run(pool)
-            while waiting := [(chain, stage, rows) for chain, stage in stages if len(rows := stage.waiting())]:
+            while waiting := [(chain, stage, rows) for chain, stage in stages if len(rows := stage.find_waiting())]:
                 chain, stage, rows = waiting[0]
                 stage.run(rows, x, y)
                 chain.send(rows)

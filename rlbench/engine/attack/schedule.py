@@ -63,9 +63,9 @@ class Stage:
 
     def end(self, search: Search, rows: Tensor) -> None:
         """Marks examples (K,) as ended in the search."""
-        self.ended[rows], self.broken[rows] = True, search.broken(rows)
+        self.ended[rows], self.broken[rows] = True, search.is_broken(rows)
 
-    def waiting(self) -> Tensor:
+    def find_waiting(self) -> Tensor:
         """(K,) the opened examples of an attack that the pool cannot run."""
         return (self.opened & ~self.ended).nonzero()[:, 0] if self.search is None else torch.empty(0)
 
@@ -110,18 +110,18 @@ class Chain:
         todo[rows] = True
         sent = False
         for stage in self.stages:
-            need = todo & ~stage.opened & ~self._known(stage)
+            need = todo & ~stage.opened & ~self._can_skip(stage)
             if need.any():
                 stage.open(need.nonzero()[:, 0])
                 todo, sent = todo & ~need, True
         return sent
 
-    def _known(self, stage: Stage) -> Tensor:
+    def _can_skip(self, stage: Stage) -> Tensor:
         """(R,) bool, examples whose result here follows from other stages."""
         known = torch.stack([other.broken for other in self.inside(stage.ball)]).any(0)
-        return known | self._survived(stage)[0] if self.mode == "descending" else known
+        return known | self._find_survivors(stage)[0] if self.mode == "descending" else known
 
-    def _survived(self, stage: Stage) -> tuple[Tensor, Tensor]:
+    def _find_survivors(self, stage: Stage) -> tuple[Tensor, Tensor]:
         """(R,) bool, examples that survived a larger ball, and (R, *shape) the points of the smallest such ball."""
         survived, points = torch.zeros_like(stage.broken), stage.found
         for other in self.stages:
@@ -133,7 +133,7 @@ class Chain:
     def settle(self, x: Tensor, y: Tensor) -> None:
         """Gives examples that descending did not attack the points of a larger ball, projected, and judges them."""
         for stage in self.stages if self.mode == "descending" else ():
-            survived, points = self._survived(stage)
+            survived, points = self._find_survivors(stage)
             rows = (survived & ~stage.opened).nonzero()[:, 0]
             if len(rows):
                 at = rows.to(x.device)

@@ -26,7 +26,7 @@ from rlbench.engine.attack.meter import Meter
 from rlbench.engine.block.bench import Bench
 from rlbench.engine.block.gallery import Ranked
 from rlbench.engine.cells.groups import Group, canonical, group_of
-from rlbench.engine.soundness.consistency import evidence
+from rlbench.engine.soundness.consistency import count_inconsistent
 from rlbench.engine.soundness.watch import AGAIN, Watch
 from rlbench.store.blocks import Block
 
@@ -144,7 +144,7 @@ class _Unit:
         head = self.bench.retriever
         return partial(Meter, self.bench.classifier) if head is None else partial(Ranked, head, labels)
 
-    def seen(self, meter: Classifier) -> Classifier:
+    def wrap(self, meter: Classifier) -> Classifier:
         """The classifier as attacks and the judge see it: the expectation of a randomised encoder."""
         return Expectation(classifier=meter, seed=self.bench.seed) if self.bench.randomised else meter
 
@@ -161,13 +161,13 @@ class _Unit:
         again = {} if self.clean is None else {name: self.clean.evidence.get(name, 0) for name in AGAIN}
         return {**sums, "undefended": undefended} | expected | again
 
-    def _again(self, x: Tensor, logits: Tensor) -> dict[str, int]:
+    def _count_inconsistent(self, x: Tensor, logits: Tensor) -> dict[str, int]:
         """Whether the encoder repeats its answers on the task's first examples, in any batch."""
         if self.span[0] != 0 or self.clean is not None:
             return {}
         make = self._meter_class(self.y)
-        return evidence(
-            lambda size: self.seen(make(len(x), batch_size=size)),
+        return count_inconsistent(
+            lambda size: self.wrap(make(len(x), batch_size=size)),
             x,
             logits,
             self.bench.box,
@@ -200,11 +200,11 @@ class _Unit:
         """Classifies x (B, *shape) without an attack."""
         begun, meter = perf_counter(), self.meter(len(x), self.y)
         with torch.no_grad():
-            logits = self.seen(meter)(x)
+            logits = self.wrap(meter)(x)
         m = margin(logits, self.y)
         return self._block(
             perf_counter() - begun,
-            (meter.watch.sums(m > 0) if meter.watch else {}) | self._again(x, logits),
+            (meter.watch.sums(m > 0) if meter.watch else {}) | self._count_inconsistent(x, logits),
             prediction=logits.argmax(1),
             correct=m > 0,
             margin=m,
@@ -225,7 +225,7 @@ class _Unit:
             box=self.bench.box,
             seed=self.bench.seed,
             meter=lambda n: self.meter(n, self.y[at]),
-            seen=self.seen,
+            wrap=self.wrap,
         )
         outcomes = [outcome for part in _split_by_memory(groups, x[at]) for outcome in case.attack(part)]
         total = sum(float((o.forwards + 2 * o.backwards).sum()) for o in outcomes if isinstance(o, MemberOutcome))
@@ -235,10 +235,10 @@ class _Unit:
                 results.append(Failure(outcome))
                 continue
             share = float((outcome.forwards + 2 * outcome.backwards).sum()) / max(total, 1.0)
-            results.append(self._attacked_block(outcome, base, rows, (perf_counter() - begun) * share, group))
+            results.append(self._block_of(outcome, base, rows, (perf_counter() - begun) * share, group))
         return results, outcomes
 
-    def _attacked_block(self, outcome: MemberOutcome, base: Block, rows: Tensor, seconds: float, group: Group) -> Block:
+    def _block_of(self, outcome: MemberOutcome, base: Block, rows: Tensor, seconds: float, group: Group) -> Block:
         """The block of a member. Clean errors are unchanged: never attacked, never correct."""
         none = torch.zeros(len(base.id), dtype=torch.int64)
         forwards = none if group.corrupted is None else torch.from_numpy(base.forwards)
@@ -252,10 +252,10 @@ class _Unit:
             distance=torch.zeros(len(base.id), dtype=torch.float64).index_put(at, judgement.distance),
             forwards=forwards.index_put(at, outcome.forwards, accumulate=True),
             backwards=none.index_put(at, outcome.backwards),
-            **self._moved_features(outcome, base, at),
+            **self._update_features(outcome, base, at),
         )
 
-    def _moved_features(self, outcome: MemberOutcome, base: Block, at: tuple[Tensor]) -> dict[str, Tensor]:
+    def _update_features(self, outcome: MemberOutcome, base: Block, at: tuple[Tensor]) -> dict[str, Tensor]:
         """The column of embeddings, with new ones for the attacked examples."""
         if base.features is None:
             return {}

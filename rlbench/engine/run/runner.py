@@ -59,7 +59,7 @@ class _Shared:
     pairs: tuple[tuple[Suite, str, Identity], ...]
     device: str
     batch_size: int
-    kept: Path
+    cache: Path
     benches: dict[int, Bench] = field(default_factory=dict)
 
 
@@ -75,7 +75,7 @@ def perform(shared: _Shared, job: Job, on_pass: OnPass) -> list[Result]:
         while len(shared.benches) >= 2:
             del shared.benches[next(iter(shared.benches))]
         shared.benches[unit.pair] = prepare(
-            suite, model, device=shared.device, batch_size=shared.batch_size, kept=shared.kept, known=known
+            suite, model, device=shared.device, batch_size=shared.batch_size, cache=shared.cache, known=known
         )
     with reproducible(shared.device):
         groups = [unit.group for unit in units]
