@@ -145,8 +145,8 @@ def _check_folder(folder: Path, library: Any) -> Path:
         raise CheckpointError(f"{about} describes a larger model than the {values} numbers of {path.name}")
     if not {"timm_model_name", "hf_model_name"} & {*towers[0], *towers[1]}:
         with torch.device("meta"):
-            made = library.create_model(f"local-dir:{folder}", load_weights=False, device="meta")
-        if sum(value.numel() for value in made.state_dict().values()) > 2 * values + 10**6:
+            empty = library.create_model(f"local-dir:{folder}", load_weights=False, device="meta")
+        if sum(value.numel() for value in empty.state_dict().values()) > 2 * values + 10**6:
             raise CheckpointError(f"{about} describes a larger model than the {values} numbers of {path.name}")
     return path
 

@@ -24,7 +24,7 @@ LIGHT: dict[str, dict[str, object]] = {
 }
 STRONG: dict[str, dict[str, object]] = {  # the libraries' defaults step for pictures and 8/255
     "torchattacks:CW": {"c": 100.0, "lr": 0.05, "kappa": 2.0},
-    "torchattacks:DeepFool": {"steps": 50, "overshoot": 0.1},
+    "torchattacks:DeepFool": {"steps": 50, "overshoot": 0.5},  # less may stop short of the boundary by rounding
     "torchattacks:FFGSM": {"alpha": 1.0},
     "torchattacks:Jitter": {"alpha": 0.3, "std": 0.0},
     "torchattacks:Square": {"n_queries": 200},

@@ -243,7 +243,7 @@ def run(
 
     Raises: RLBenchError.
     """
-    made = plan(
+    missing = plan(
         suite,
         model,
         store=out,
@@ -256,4 +256,4 @@ def run(
         device=device,
         fresh=fresh,
     )
-    return execute(made)
+    return execute(missing)
