@@ -1,4 +1,4 @@
-"""A short attack that spends few passes: it picks targets by the logits it saw and gives up hopeless examples."""
+"""A short attack with few passes: it chooses targets by the logits so far, and gives up hopeless examples."""
 
 from __future__ import annotations
 
@@ -97,7 +97,10 @@ class _Search(Search):
 
     Attributes:
         clean: (N, C) logits of x.
-        near: (N, C) logits of the best points; tried: (N, C) bool, the true class and the targets so far.
+        targeted: iterations of each targeted run.
+        hopeless: the ratio at which an example is given up, see `Adaptive`.
+        near: (N, C) logits of the best points.
+        tried: (N, C) bool, the true class and the targets so far.
     """
 
     clean: Tensor

@@ -37,7 +37,8 @@ class Attacked:
         x_adv: (B, *shape) in the balls; x itself where the clean prediction is wrong.
         broken: (B,) bool, misclassified at x_adv.
         distance: (B,) float64 norm of x_adv - x, in box units.
-        forwards, backwards: (B,) int64 passes, the clean one and the judge's included.
+        forwards: (B,) int64 forward passes, including the clean one and the judge's.
+        backwards: (B,) int64 backward passes.
         findings: the cheap soundness checks, as in a run.
     """
 
@@ -73,29 +74,32 @@ def attack(
     """Runs a named attack on any classifier and judges it. Clean errors count as broken and are not attacked.
 
     Args:
-        classifier: (B, *shape) -> (B, C) logits, differentiable, in evaluation mode; or a tuple, dict or object that
-            holds one such tensor, or one named `logits`.
+        classifier: maps (B, *shape) to logits (B, C), differentiable, in evaluation mode; or to a tuple, dict or object
+            that holds one such tensor, or one named `logits`.
         x: (B, *shape) float32 in [low, high]; not changed.
         y: (B,) integer labels.
-        name: a registered attack, such as "apgd-ce"; `fields` are its fields.
+        name: a registered attack, such as "apgd-ce".
         norm: "linf" or "l2".
         eps: a number or a fraction such as "4/255", for a box of range 1; it is multiplied by high - low.
-        low, high: of the classifier's input.
-        seed, ids: randomness depends on the seed and each example's id (default: its index), not on the batch.
-        batch_size: examples per forward pass.
+        low: the smallest value of the classifier's input.
+        high: the largest value of the classifier's input.
+        seed: the seed of the attack's random numbers.
+        ids: the ids of the B examples (default: their indices). Random numbers depend on seed and id, not on the batch.
+        batch_size: the most examples of a forward pass, at least 1.
+        **fields: the fields of the attack.
 
     Warns: SoundnessWarning where a soundness check fails, so `broken` may miss examples.
 
     Raises:
         UnknownName, FieldError: the attack or one of its fields; eps, norm.
-        RLBenchError: x outside the box, labels that do not fit, a classifier in training mode, or one whose answers are
-            not logits or depend on the batch.
+        RLBenchError: x is outside the box, labels do not fit, or the classifier is in training mode or returns outputs
+            that are not logits or that depend on the batch.
         AttackError: the attack broke its contract or crashed.
     """
     method: Attack = registry.make("attack", name, fields)
     threat = Threat(parse_norm(norm), parse_eps(eps))
     if getattr(classifier, "training", False):
-        raise RLBenchError("the classifier is in training mode, where its answers may be random; call its eval() first")
+        raise RLBenchError("the classifier is in training mode, where its outputs may be random; call its eval() first")
     x, y = _inputs(x, low, high), _labels(y, x)
     names = _names(ids, len(x))
     check_eps(threat.eps, threat.norm, x[0].numel() if len(x) else None)
@@ -134,7 +138,7 @@ def _attack(
 
 @dataclass(frozen=True)
 class _Own:
-    """The caller's classifier; it gets copies, and its answer becomes logits."""
+    """The caller's classifier: it gets copies, and its output becomes logits."""
 
     classify: Callable[[Tensor], object]
 
@@ -170,7 +174,7 @@ def _ask_twice(own: _Own, x: Tensor, y: Tensor, box: Box, batch_size: int) -> di
     )
     wrong = next((one for one in findings(found) if one.id == "H4" and one.status == "fail"), None)
     if wrong is not None:
-        raise RLBenchError(f"the classifier's answers depend on the batch: {wrong.said}; {wrong.check.advice}")
+        raise RLBenchError(f"the classifier's outputs depend on the batch: {wrong.said}; {wrong.check.advice}")
     return found
 
 

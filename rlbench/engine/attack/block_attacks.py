@@ -25,12 +25,13 @@ from rlbench.engine.soundness.watch import total
 
 @dataclass(frozen=True)
 class MemberOutcome:
-    """The result of a member of a group on the examples (R,).
+    """The result of a member of a group on R examples.
 
     Attributes:
-        judgement: per example.
-        forwards, backwards: (R,) int64 passes.
-        evidence: sums of `watch.SUMS` over the member's passes.
+        judgement: the verdicts on the examples.
+        forwards: (R,) int64 forward passes.
+        backwards: (R,) int64 backward passes.
+        evidence: the counts of `watch.SUMS` over the member's passes.
         points: computes the points (R, *shape) that were judged.
     """
 
@@ -46,11 +47,13 @@ class Case:
     """Examples to attack: those that are classified correctly without an attack.
 
     Attributes:
-        x, y, ids: (R, *shape) examples, (R,) int64 labels, and R ids.
-        box: of x.
-        seed: of the attacks' random streams.
-        meter: makes a classifier that counts the passes of a number of examples.
-        wrap: the classifier as attacks and the judge see it, made from a meter.
+        x: (R, *shape) examples in the box.
+        y: (R,) int64 labels.
+        ids: the R ids of the examples.
+        box: the encoder's box.
+        seed: the seed of the attacks' random streams.
+        meter: makes a classifier that counts the passes of this many examples.
+        wrap: makes the classifier that attacks and the judge use from such a meter.
     """
 
     x: Tensor
@@ -120,7 +123,7 @@ def _run(pool: SearchPool) -> None:
 
 
 class _Matrix:
-    """Chains for groups; each of their stages has its own range of the meter's examples."""
+    """The chains of some groups. The meter has R examples for each stage, so that it counts every stage by itself."""
 
     def __init__(self, case: Case, groups: Sequence[Group]) -> None:
         self.case, n, self.inputs = case, len(case.x), list[Tensor]()

@@ -2,7 +2,7 @@
 
 An optimistic error goes unnoticed in this field. So inputs must lie in the box, and the encoder must be frozen and in
 evaluation mode; only clean-correct examples are attacked, and clean errors remain errors; the judge verifies every
-answer and classifies it afresh; a broken contract fails its cell.
+point and classifies it afresh; a broken contract fails its cell.
 """
 
 from __future__ import annotations
@@ -64,7 +64,8 @@ def evaluate(
     Args:
         bench: the encoder and the task.
         groups: the clean group, or one with a corruption, or any number of groups of attacks.
-        start, stop: of the examples.
+        start: index of the first example.
+        stop: index after the last example.
         clean: the clean block of the same examples; None for the clean group itself.
         on_pass: called with the number of examples of every forward pass.
     """
@@ -83,8 +84,10 @@ class PerturbedBlock:
     """Examples before and after a perturbation, and what a run records of them.
 
     Attributes:
-        x, x_adv: (B, *shape) in the box, on the bench's device; an example that was not attacked keeps its input.
-        clean, perturbed: the blocks of both.
+        x: (B, *shape) clean examples in the box, on the bench's device.
+        x_adv: (B, *shape) perturbed examples; an example that was not attacked keeps its input.
+        clean: the block of x.
+        perturbed: the block of x_adv.
     """
 
     x: Tensor
@@ -145,7 +148,7 @@ class _Unit:
         return partial(Meter, self.bench.classifier) if head is None else partial(Ranked, head, labels)
 
     def wrap(self, meter: Classifier) -> Classifier:
-        """The classifier as attacks and the judge see it: the expectation of a randomised encoder."""
+        """The classifier that attacks and the judge use: for a randomised encoder, its expectation."""
         return Expectation(classifier=meter, seed=self.bench.seed) if self.bench.randomised else meter
 
     def _features(self, x: Tensor) -> dict[str, Tensor]:
@@ -162,7 +165,7 @@ class _Unit:
         return {**sums, "undefended": undefended} | expected | again
 
     def _count_inconsistent(self, x: Tensor, logits: Tensor) -> dict[str, int]:
-        """Whether the encoder repeats its answers on the task's first examples, in any batch."""
+        """On the task's first block, counts the examples whose logits change when they are classified again."""
         if self.span[0] != 0 or self.clean is not None:
             return {}
         make = self._meter_class(self.y)
@@ -176,7 +179,7 @@ class _Unit:
             apart=not self.bench.randomised,
         )
 
-    def _block(self, seconds: float, evidence: Mapping[str, int], **columns: Tensor) -> Block:
+    def _make_block(self, seconds: float, evidence: Mapping[str, int], **columns: Tensor) -> Block:
         values = {name: column.detach().cpu().numpy() for name, column in columns.items()}
         return Block(
             id=np.array(self.examples.ids, dtype=object),
@@ -202,7 +205,7 @@ class _Unit:
         with torch.no_grad():
             logits = self.wrap(meter)(x)
         m = margin(logits, self.y)
-        return self._block(
+        return self._make_block(
             perf_counter() - begun,
             (meter.watch.sums(m > 0) if meter.watch else {}) | self._count_inconsistent(x, logits),
             prediction=logits.argmax(1),
@@ -243,7 +246,7 @@ class _Unit:
         none = torch.zeros(len(base.id), dtype=torch.int64)
         forwards = none if group.corrupted is None else torch.from_numpy(base.forwards)
         judgement, at = outcome.judgement, (rows,)
-        return self._block(
+        return self._make_block(
             seconds,
             outcome.evidence,
             prediction=torch.from_numpy(base.prediction).index_put(at, judgement.prediction),

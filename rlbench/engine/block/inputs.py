@@ -141,9 +141,9 @@ class Inputs:
         if sounds is None:
             return corrupt(self.load(start, stop).x, corrupted, self.box, self._streams(corrupted, start, stop))
         assert isinstance(task, Recorded)
-        heard = torch.cat([task.hear(wave, self.box) for wave in sounds[0]])
-        _check(replace(self.load(start, stop), x=heard), self.box, start, stop)
-        return heard
+        x = torch.cat([task.hear(wave, self.box) for wave in sounds[0]])
+        _check(replace(self.load(start, stop), x=x), self.box, start, stop)
+        return x
 
 
 def corrupt(x: Tensor, corrupted: Corrupted, box: Box, streams: Streams) -> Tensor:
@@ -158,7 +158,7 @@ def corrupt(x: Tensor, corrupted: Corrupted, box: Box, streams: Streams) -> Tens
 
 
 def _unit(corruption: Any, corrupted: Corrupted, x: Tensor, streams: Streams) -> Tensor:
-    """Corrupts x in [0, 1], and checks the answer. Raises: AttackError."""
+    """Corrupts x in [0, 1], and checks the result. Raises: AttackError."""
     name = corrupted.corruption
     try:
         out = corruption(x.clone(), corrupted.severity, streams)

@@ -260,7 +260,8 @@ def plan(
     """Checks everything, loads the encoders, and finds what is recorded; writes nothing.
 
     Args:
-        suites, models: as `suite` and `model` of `run`.
+        suites: as `suite` of `run`.
+        models: as `model` of `run`.
         store: as `out` of `run`; so are the arguments not listed here.
         budget: a time such as "10m": as many examples as fit it, at most `examples` or the suite's number.
         pilot: attack a few examples to estimate the cost (see `pilot`); a budget always does so.
