@@ -106,7 +106,7 @@ def ascend(
     Args:
         loss: (B, *shape) -> (B,), differentiable in its argument.
         x: (B, *shape) in the box, the centres of the balls.
-        ball: of each example.
+        ball: the ball around each example.
         start: the first iterate, in the balls.
         steps: number of gradient steps.
         step: length of a step in the ball's norm, in box units.

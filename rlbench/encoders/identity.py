@@ -59,7 +59,7 @@ def identify(encoder: Encoder, model: Model, modality: Modality) -> Identity:
     Args:
         encoder: the loaded encoder.
         model: the model that it was made from.
-        modality: whose weights count.
+        modality: the modality whose weights count.
 
     Raises: RLBenchError: its `identity()` returns neither a text nor a mapping of plain values.
     """

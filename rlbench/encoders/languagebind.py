@@ -150,8 +150,8 @@ class _Parts:
         options: given fields of BoxOptions; the others come from the saved tower, or are the defaults.
         attention: transformers' implementation.
         text: the text tower, once it is known.
-        towers: by modality.
-        sha256: of the towers' files.
+        towers: the towers by modality.
+        sha256: the checksums of the towers' files by modality.
     """
 
     options: dict[str, Any]
@@ -203,11 +203,14 @@ def languagebind(
     """LanguageBind's ViT-L/14 towers for image, thermal, depth, audio and video, and their text tower.
 
     Args:
-        files: by modality, the folder of a published checkpoint, or a file written by `save`.
+        files: for each modality, the folder of a published checkpoint, or a file written by `save`.
         fresh: modalities that get a random tower instead; their text tower is random too, and hashes the words.
-        seed: of the random weights.
-        size: of random towers; "tiny" is for tests.
-        thermal, audio, pieces, seconds: the boxes, see BoxOptions (default: as in the training of a saved tower).
+        seed: the seed of the random weights.
+        size: the size of random towers; "tiny" is for tests.
+        thermal: channels of the thermal box (default of this and the next three: as in the training of a saved tower).
+        audio: the audio box.
+        pieces: log-mel spectrograms of the audio box, see BoxOptions.
+        seconds: length of the audio box, see BoxOptions.
         text: folder of the published checkpoint with a saved tower's text tower, if it has been moved.
         attention: transformers' implementation.
 

@@ -124,7 +124,7 @@ class Chain:
         return decided | self._find_survivors(stage)[0] if self.mode == "descending" else decided
 
     def _find_survivors(self, stage: Stage) -> tuple[Tensor, Tensor]:
-        """(R,) bool, the examples that survived a larger ball; (R, *shape), their points in the smallest of these balls."""
+        """(R,) bool, the examples that survived a larger ball; (R, *shape), their points in the smallest such ball."""
         survived, points = torch.zeros_like(stage.broken), stage.found
         for other in self.stages:
             if other.ball.radius > stage.ball.radius:

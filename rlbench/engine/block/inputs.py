@@ -59,8 +59,8 @@ class Inputs:
     Attributes:
         task: gives the examples.
         data: the task's fingerprint.
-        box: of the encoder.
-        seed: of the corruptions.
+        box: the encoder's box.
+        seed: the seed of the corruptions.
         folder: the cache of corrupted inputs; None for no cache.
     """
 

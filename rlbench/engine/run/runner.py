@@ -227,7 +227,7 @@ def run(
         suite: a name, a YAML file's path or a Suite, or several.
         model: a name such as "rlbind" or "fare:mini", or a trained checkpoint's folder, or several.
         examples: number of examples of each task (default: the suite's).
-        seed: of attacks and corruptions (default: the suite's).
+        seed: the seed of attacks and corruptions (default: the suite's).
         series: another set of a procedural world's test examples (default: the suite's, which is 0).
         mode: "standalone" (each column is one attack alone), "cascade" (only the exact worst case of all attacks of a
             threat model, at the lowest cost) or "descending" (what survives a larger eps is not attacked at a smaller
