@@ -83,7 +83,7 @@ def test_the_published_sizes_are_those_of_vit_l_14() -> None:
 
 @pytest.mark.parametrize(("modality", "fields"), [("thermal", {}), ("audio", {"audio": "waveform", "seconds": 0.08})])
 def test_the_loss_s_gradient_reaches_raw_inputs(modality, fields) -> None:
-    """In float64, along random directions, against central differences."""
+    """In float64, along random directions, compared with central differences."""
     encoder = make(fresh=[modality], **fields).double()
     box = encoder.boxes[modality]
     anchors = normalize(torch.randn(3, 24, generator=torch.Generator().manual_seed(1)).double())
