@@ -104,7 +104,7 @@ def _generator(*parts: object) -> torch.Generator:
     return torch.Generator().manual_seed(int(seeds.generator("languagebind", *parts).integers(2**63)))
 
 
-def _sizes(size: Size, modality: Modality) -> VisionSizes:
+def choose_sizes(size: Size, modality: Modality) -> VisionSizes:
     """The published architecture of a modality's tower, or a tiny one of the same kind."""
     full = size == "vit-l-14"
     sizes = VisionSizes() if full else _TINY
@@ -114,7 +114,7 @@ def _sizes(size: Size, modality: Modality) -> VisionSizes:
 
 
 def _fresh_vision(size: Size, seed: int, modality: Modality, attention: Attention) -> VisionTower:
-    sizes = _sizes(size, modality)
+    sizes = choose_sizes(size, modality)
     return vision_tower(random_weights(sizes, _generator(size, seed, modality)), sizes, attention)
 
 

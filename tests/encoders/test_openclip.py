@@ -138,10 +138,10 @@ def test_pictures_are_prepared_as_by_open_clip(tmp_path, library, fields) -> Non
 def test_a_size_that_is_no_square_is_prepared_as_by_open_clip(library, mode) -> None:
     from open_clip.transform import PreprocessCfg, image_transform_v2
 
-    from rlbench.encoders.openclip import _front
+    from rlbench.encoders.openclip import make_front
 
     fields = {"size": (20, 32), "mean": (0.4,) * 3, "std": (0.2,) * 3, "resize_mode": mode, "interpolation": "bilinear"}
-    front, theirs = _front(fields), image_transform_v2(PreprocessCfg(**fields), is_train=False)
+    front, theirs = make_front(fields), image_transform_v2(PreprocessCfg(**fields), is_train=False)
     noise = np.random.default_rng(0).integers(0, 256, (6, 6, 3), dtype=np.uint8)
     for size in ((84, 84), (61, 37), (37, 61), (20, 90), (91, 13)):
         one = Image.fromarray(noise).resize(size, Image.Resampling.BICUBIC)

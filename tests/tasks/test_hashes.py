@@ -89,7 +89,7 @@ def test_an_unusable_cache_only_costs_time(tmp_path, cache, damage, monkeypatch)
     elif damage == "read only":
         monkeypatch.setenv("RLBENCH_CACHE", "/proc/nothing")
     else:
-        about = hashes._read_signature(tmp_path / "a")
+        about = hashes.read_signature(tmp_path / "a")
         columns = "path BLOB UNIQUE, size INT, mtime INT, ctime INT, inode INT, digest BLOB"
         with sqlite3.connect(cache) as base:
             base.execute(f"CREATE TABLE files ({'x INT' if damage == 'other table' else columns})")

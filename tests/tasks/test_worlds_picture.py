@@ -196,7 +196,7 @@ def test_black_hot_share_is_the_domains() -> None:
 def test_objects_stand_out_by_the_stated_contrast() -> None:
     g = np.random.default_rng(0)
     for domain, (low, high) in (("web", (0.5, 0.9)), ("sensor", (0.3, 0.7))):
-        pairs = [image_world._draw_colours(g, g.random(), image_world._STYLES[domain]) for _ in range(200)]
+        pairs = [image_world.draw_colours(g, g.random(), image_world.STYLES[domain]) for _ in range(200)]
         gaps = np.array([np.linalg.norm(ink - ground) for ink, ground in pairs])
         assert np.mean((gaps > low - 0.05) & (gaps < high + 0.05)) > 0.97
         assert gaps.mean() == pytest.approx((low + high) / 2, abs=0.04)

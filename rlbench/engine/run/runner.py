@@ -54,7 +54,15 @@ class Progress:
 
 @dataclass
 class _Shared:
-    """What every job needs, and the benches that this process has prepared."""
+    """What every job needs, and the benches that this process has prepared.
+
+    Attributes:
+        pairs: the suite, model name and identity of every pair of the plan.
+        device: the torch device.
+        batch_size: the most examples of a forward pass.
+        cache: the folder of the cache of corrupted inputs.
+        benches: the last benches, by index of the pair.
+    """
 
     pairs: tuple[tuple[Suite, str, Identity], ...]
     device: str
@@ -67,7 +75,13 @@ Job = tuple[Bundle, Block | None]  # units of one pair and span, and the example
 
 
 def perform(shared: _Shared, job: Job, on_pass: OnPass) -> list[Result]:
-    """Runs work units together, in this process."""
+    """Runs work units together, in this process.
+
+    Args:
+        shared: what every job needs.
+        job: the units, and the clean block of their examples (None for the clean unit).
+        on_pass: called with the number of examples of every forward pass.
+    """
     units, clean = job
     unit = units[0]
     if unit.pair not in shared.benches:
@@ -190,15 +204,18 @@ def execute(plan: Plan, report: Callable[[Progress], None] = _ignore) -> list[Re
 
     An attack or corruption that crashes or breaks its contract fails its cell: a record with an `error` and no counts.
 
+    Finished blocks survive an error or Ctrl-C: making and executing the same plan again resumes the run.
+
     Args:
+        plan: the plan.
         report: called with the progress, at least twice a second.
 
     Returns:
         A record for every cell of the plan that is not skipped, in the plan's order.
 
     Raises:
-        StoreError: the store cannot be written. RLBenchError: a worker was killed. KeyboardInterrupt. Finished blocks
-        are kept; making and executing the same plan again resumes the run.
+        StoreError: the store cannot be written.
+        RLBenchError: a worker was killed.
     """
     plan.store.prepare(fresh=plan.fresh)
     if plan.fresh:
