@@ -48,7 +48,7 @@ def test_a_badge_is_the_worst_finding_and_a_record_names_it() -> None:
     assert provenance([FINE]) == {"soundness": "sound"}
     assert provenance([{}, {}]) == {}  # blocks of an older version were not watched
     halves = [FINE | {"saturated": 200}, FINE]
-    assert provenance(halves) == {"soundness": "warn", "soundness_failed": "H8: 10% of correct points have no loss"}
+    assert provenance(halves) == {"soundness": "warn", "soundness_failed": "H8: 10% of correct points have a loss of 0"}
     assert total([{"passes": 2}, {"passes": 3, "lost": 1}])["passes"] == 5
 
 

@@ -78,7 +78,7 @@ def attack(
             that holds one such tensor, or one named `logits`.
         x: (B, *shape) float32 in [low, high]; not changed.
         y: (B,) integer labels.
-        name: a registered attack, such as "apgd-ce".
+        name: a registered attack, such as "apgd-ce"; `fields` are its fields.
         norm: "linf" or "l2".
         eps: a number or a fraction such as "4/255", for a box of range 1; it is multiplied by high - low.
         low: the smallest value of the classifier's input.
@@ -86,7 +86,6 @@ def attack(
         seed: the seed of the attack's random numbers.
         ids: the ids of the B examples (default: their indices). Random numbers depend on seed and id, not on the batch.
         batch_size: the most examples of a forward pass, at least 1.
-        **fields: the fields of the attack.
 
     Warns: SoundnessWarning where a soundness check fails, so `broken` may miss examples.
 
@@ -101,10 +100,9 @@ def attack(
     if getattr(classifier, "training", False):
         raise RLBenchError("the classifier is in training mode, where its outputs may be random; call its eval() first")
     x, y = _inputs(x, low, high), _labels(y, x)
-    names = _names(ids, len(x))
     check_eps(threat.eps, threat.norm, x[0].numel() if len(x) else None)
     box = Box(shape=tuple(x.shape[1:]), low=low, high=high)
-    streams = ExampleStreams(seed, names, str(Adversarial(name, threat, tuple(sorted(fields.items())))))
+    streams = ExampleStreams(seed, _names(ids, len(x)), str(Adversarial(name, threat, tuple(sorted(fields.items())))))
     result = _attack(method, _Own(classifier), x, y, threat, box, streams, batch_size)
     _warn(result.findings)
     return result

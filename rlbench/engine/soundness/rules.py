@@ -29,7 +29,7 @@ def _check_gradients(sums: Sums) -> Finding:
 
 def _check_saturation(sums: Sums) -> Finding:
     share = _share(sums["saturated"], sums["correct"])
-    said = f"{_percent(share)} of correct points have no loss"
+    said = f"{_percent(share)} of correct points have a loss of 0"
     return Finding(id="H8", status="warn" if share > 0.05 else "pass", said=said)
 
 
