@@ -39,7 +39,7 @@ class Weights:
     Attributes:
         file: a path relative to the card; a folder holds a published checkpoint.
         hub: a published checkpoint of the Hugging Face hub, instead of a file.
-        revision: of the hub's checkpoint; None: the newest.
+        revision: the commit of the hub's checkpoint; None: the newest.
         sha256: of the file, or of the weights in the folder or on the hub, if known.
         bytes: size of the file.
         trained: how the weights were trained.
@@ -67,15 +67,16 @@ class Model:
 
     Attributes:
         name: the full name.
-        baseline, backbone: the two parts of the name.
+        baseline: the first part of the name.
+        backbone: the second part of the name.
         family: the registered encoder.
         summary: one line.
         source: paper or page.
         data: the training data.
         modalities: what it embeds; empty if only the encoder itself can tell.
-        weights: by modality.
+        weights: the files of weights by modality.
         fields: arguments of the family.
-        folder: of the card; files are relative to it.
+        folder: the folder of the card; files are relative to it.
         defences: names of the defences around the encoder, the innermost first.
     """
 

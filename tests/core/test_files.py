@@ -88,7 +88,7 @@ def test_many_writers_share_the_folder_of_corrupted_inputs(tmp_path: Path, monke
         g = torch.Generator().manual_seed(k)
         try:
             for i in range(100):
-                inputs._write(tmp_path / f"{i % 7}.zst", torch.rand(4, 1, 8, 8, generator=g), BOX)
+                inputs.write_block(tmp_path / f"{i % 7}.zst", torch.rand(4, 1, 8, 8, generator=g), BOX)
         except BaseException as error:
             failed.append(error)
 
@@ -99,7 +99,7 @@ def test_many_writers_share_the_folder_of_corrupted_inputs(tmp_path: Path, monke
         thread.join()
     assert not failed and tmp_path not in inputs._UNUSABLE
     assert all(path.suffix == ".zst" for path in tmp_path.iterdir())
-    found = [inputs._read(path, (4, 1, 8, 8), BOX) for path in tmp_path.iterdir()]
+    found = [inputs.read_block(path, (4, 1, 8, 8), BOX) for path in tmp_path.iterdir()]
     assert found and all(x is not None for x in found)
 
 
@@ -112,7 +112,7 @@ def test_a_cache_that_can_not_be_written_is_reported_once(number: int, tmp_path:
     tried: list[object] = []
     monkeypatch.setattr(inputs, "place", refuse)
     for name in "abc":
-        inputs._write(tmp_path / f"{name}.zst", torch.zeros(1, 1, 8, 8), BOX)
+        inputs.write_block(tmp_path / f"{name}.zst", torch.zeros(1, 1, 8, 8), BOX)
     assert len(tried) == 1
     assert caplog.messages == [
         f"corrupted inputs are not cached for the next model: cannot write to {tmp_path}: {os.strerror(number)}"
@@ -121,8 +121,8 @@ def test_a_cache_that_can_not_be_written_is_reported_once(number: int, tmp_path:
 
 def test_a_cache_that_is_not_a_folder_is_reported(tmp_path: Path, caplog) -> None:
     (tmp_path / "inputs").write_text("")
-    inputs._write(tmp_path / "inputs" / "a.zst", torch.zeros(1, 1, 8, 8), BOX)
-    assert len(caplog.messages) == 1 and inputs._read(tmp_path / "inputs" / "a.zst", (1, 1, 8, 8), BOX) is None
+    inputs.write_block(tmp_path / "inputs" / "a.zst", torch.zeros(1, 1, 8, 8), BOX)
+    assert len(caplog.messages) == 1 and inputs.read_block(tmp_path / "inputs" / "a.zst", (1, 1, 8, 8), BOX) is None
 
 
 def test_the_cache_is_deleted_when_the_disk_is_full(tmp_path: Path, monkeypatch) -> None:

@@ -1,4 +1,4 @@
-"""Runs that are killed at random moments and continued end with the records of an undisturbed run.
+"""Runs that are killed at random moments and resumed end with the records of an undisturbed run.
 
 RLBENCH_KILLS is the number of killed runs (default 3).
 """

@@ -264,12 +264,15 @@ def plan(
     """Checks everything, loads the encoders, and finds what is recorded; writes nothing.
 
     Args:
-        suites, models: as `suite` and `model` of `run`.
+        suites: as `suite` of `run`.
+        models: as `model` of `run`.
         store: as `out` of `run`; so are the arguments not listed here.
         budget: a time such as "10m": as many examples as fit it, at most `examples` or the suite's number.
         pilot: attack a few examples to estimate the cost (see `pilot`); a budget always does so.
 
-    Raises: RLBenchError; ModalityError where a single model lacks a suite's modality (of several, it is skipped).
+    Raises:
+        RLBenchError: any mistake in the arguments, the suites or the models.
+        ModalityError: a single model lacks a suite's modality; one of several is skipped instead.
     """
     for name, value in (("examples", examples), ("batch_size", batch_size), ("workers", workers)):
         if value is not None and value < 1:
