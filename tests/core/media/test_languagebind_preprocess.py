@@ -34,6 +34,21 @@ def centred(x: Tensor) -> Tensor:
     return x - x.numpy().mean()
 
 
+def assert_same_bands(mel: Tensor, expected: Tensor) -> None:
+    """The amplitudes of log-mel bands are equal up to float32 rounding.
+
+    Processors round the logarithm and the Fourier transform differently. The first moves the bands' edges, by 1e-5 of a
+    band; the second adds noise of a few eps of the loudest amplitude, which the logarithm of a quiet band magnifies.
+    """
+    amplitude, reference = (0.5 * mel).exp(), (0.5 * expected).exp()
+    noise = 8 * torch.finfo(torch.float32).eps * float(reference.max())
+    torch.testing.assert_close(amplitude, reference, rtol=3e-5, atol=noise)
+
+
+def to_bands(pixels: Tensor) -> Tensor:
+    return pixels * (2 * filterbank.STD) + filterbank.MEAN
+
+
 def intensity(normalised: Tensor) -> Tensor:
     shape = (3, *[1] * (normalised.dim() - 1))
     return normalised * torch.tensor(STD).view(shape) + torch.tensor(MEAN).view(shape)
@@ -47,7 +62,7 @@ def expected(originals) -> dict[str, Tensor]:
 def test_the_filter_bank(expected) -> None:
     mel = filterbank.fbank(centred(wave(3)), 112)
     assert mel.shape == (1, 298, 112)
-    torch.testing.assert_close(mel[0, ::20, ::4], expected["audio_mel_3s"], atol=1e-5, rtol=0)
+    assert_same_bands(mel[0, ::20, ::4], expected["audio_mel_3s"])
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.equal(filterbank.fbank(centred(wave(3)), 112), mel)
 
@@ -56,7 +71,7 @@ def test_the_filter_bank(expected) -> None:
 def test_sounds_are_tiled_or_cut_in_thirds(expected, originals, seconds, name) -> None:
     mel = filterbank.fbank(centred(wave(seconds)), 112)
     x = (filterbank.fit_frames(mel, 1036).transpose(2, 3) - filterbank.MEAN) / (2 * filterbank.STD)
-    torch.testing.assert_close(x[0, :, ::8, ::37], expected[f"audio_pixel_{name}"], atol=1e-5, rtol=0)
+    assert_same_bands(to_bands(x[0, :, ::8, ::37]), to_bands(expected[f"audio_pixel_{name}"]))
     frames = json.loads((originals / "preproc" / "meta.json").read_text())["audio_frames"]
     for length, count in frames.items():
         assert filterbank.fbank(wave(float(length)), 8).shape[1] == count
@@ -66,7 +81,7 @@ def test_the_fronts_give_what_the_processor_gives(expected) -> None:
     heard = front_of("audio", AUDIO, BoxOptions(audio="waveform", seconds=3))
     assert heard.box.shape == (1, 48000) and (heard.box.low, heard.box.high) == (-1, 1)
     x = heard(wave(3)[None])
-    torch.testing.assert_close(x[0, :, ::8, ::37], expected["audio_pixel_3s"], atol=1e-5, rtol=0)
+    assert_same_bands(to_bands(x[0, :, ::8, ::37]), to_bands(expected["audio_pixel_3s"]))
     seen = front_of("audio", AUDIO, BoxOptions())
     mel = filterbank.fit_frames(filterbank.fbank(centred(wave(3)), 112), 1036)[:, :1].transpose(2, 3)
     assert seen.box.shape == mel.shape[1:] and seen.box.low < mel.min() and mel.max() < seen.box.high
