@@ -1,7 +1,8 @@
 """Maps plugin names to factories. Listing imports no plugin: it parses the `@register` calls in the source.
 
 A distribution adds plugins by an entry point in the group `rlbench.plugins` that names a package (all its modules are
-read) or a module; rlbench's own plugins are registered the same way.
+read) or a module; rlbench's own plugins are registered the same way. The environment variable RLBENCH_PLUGINS adds
+modules that are not installed, separated by commas, from Python's path or else the working directory.
 """
 
 from __future__ import annotations
@@ -9,7 +10,9 @@ from __future__ import annotations
 import ast
 import importlib
 import importlib.util
-from collections.abc import Callable, Iterable, Mapping
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
 from importlib.metadata import entry_points
@@ -22,6 +25,7 @@ from rlbench.core.validation import check_fields
 Kind = Literal["attack", "corruption", "defence", "encoder", "objective", "task"]
 F = TypeVar("F", bound=Callable[..., object])
 GROUP = "rlbench.plugins"
+VARIABLE = "RLBENCH_PLUGINS"
 
 
 @dataclass(frozen=True)
@@ -69,26 +73,53 @@ def find_plugins(module: str, path: Path) -> list[PluginInfo]:
     return found
 
 
-@cache
 def entries() -> dict[tuple[Kind, str], PluginInfo]:
     """Every registered plugin by (kind, name).
 
     Raises:
-        RLBenchError: two plugins share a name, or an entry point names a module that is not installed.
+        RLBenchError: two plugins share a name, or a module of an entry point or of RLBENCH_PLUGINS is missing.
     """
+    return _entries(os.environ.get(VARIABLE, ""))
+
+
+@cache
+def _entries(own: str) -> dict[tuple[Kind, str], PluginInfo]:
+    """The plugins of all entry points, and of the modules that `own` lists."""
     table: dict[tuple[Kind, str], PluginInfo] = {}
-    for point in sorted(entry_points(group=GROUP), key=lambda p: (p.value, p.name)):
-        spec = importlib.util.find_spec(point.module)
-        if spec is None or spec.origin is None:
-            raise RLBenchError(f"entry point {point.name!r} of {GROUP} names {point.module!r}, which is not installed")
-        origin = Path(spec.origin)
-        for path in sorted(origin.parent.glob("*.py")) if spec.submodule_search_locations else [origin]:
-            module = point.module if path == origin else f"{point.module}.{path.stem}"
+    for name, origin, is_package in (*_installed(), *_own(own)):
+        for path in sorted(origin.parent.glob("*.py")) if is_package else [origin]:
+            module = name if path == origin else f"{name}.{path.stem}"
             for entry in find_plugins(module, path):
                 other = table.setdefault((entry.kind, entry.name), entry)
                 if other != entry:
                     raise RLBenchError(f"{entry.kind} {entry.name!r} is in both {other.module} and {entry.module}")
     return table
+
+
+def _installed() -> Iterator[tuple[str, Path, bool]]:
+    """The module of each entry point, its file, and whether it is a package."""
+    for point in sorted(entry_points(group=GROUP), key=lambda p: (p.value, p.name)):
+        spec = importlib.util.find_spec(point.module)
+        if spec is None or spec.origin is None:
+            raise RLBenchError(f"entry point {point.name!r} of {GROUP} names {point.module!r}, which is not installed")
+        yield point.module, Path(spec.origin), spec.submodule_search_locations is not None
+
+
+def _own(names: str) -> Iterator[tuple[str, Path, bool]]:
+    """The modules of RLBENCH_PLUGINS, as `_installed` has those of entry points.
+
+    The working directory becomes the last entry of Python's path, so that it hides nothing, and workers have it too.
+    """
+    for name in filter(None, (part.strip() for part in names.split(","))):
+        if str(Path.cwd()) not in sys.path:
+            sys.path.append(str(Path.cwd()))
+        spec = importlib.util.find_spec(name) if name.isidentifier() else None
+        if spec is None or spec.origin is None:
+            raise RLBenchError(
+                f"{VARIABLE} names {name!r}, and there is no such module here or on Python's path; go to the folder of "
+                f"{name}.py, or unset {VARIABLE}"
+            )
+        yield name, Path(spec.origin), spec.submodule_search_locations is not None
 
 
 def names(kind: Kind) -> list[str]:
