@@ -18,6 +18,7 @@ import click
 from rlbench.cli.audit import audit
 from rlbench.cli.board import leaderboard, plot
 from rlbench.cli.catalogue import data, list_
+from rlbench.cli.doctor import doctor
 from rlbench.cli.gate import check, compare, entry, verify
 from rlbench.cli.new import new
 from rlbench.cli.run import run, show
@@ -114,6 +115,6 @@ def main(ctx: click.Context) -> None:
 
 
 for command in (
-    *(audit, campaign, check, compare, data, entry, leaderboard, list_, new, plot, run, show, train, verify),
+    *(audit, campaign, check, compare, data, doctor, entry, leaderboard, list_, new, plot, run, show, train, verify),
 ):
     main.add_command(command)

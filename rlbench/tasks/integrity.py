@@ -73,6 +73,25 @@ def inspect_copy(name: str, root: str = "") -> CopyReport:
     return CopyReport(name, folder, findings)
 
 
+def count_files(name: str) -> CopyCheck:
+    """Counts the test examples of the copy below RLBENCH_DATA and their files; reads none of them.
+
+    Raises: UnknownName.
+    """
+    known = list_data_sets()
+    if name not in known:
+        raise UnknownName("published data set", name, known)
+    try:
+        task = known[name]()
+        items = task.items()
+        count = _check_count(len(items), task.source.test, partial=task.source.partial)
+        missing = sum(not (task.folder / path).is_file() for path in {item.path for item in items})
+    except DataError as error:
+        return CopyCheck("layout", str(error), False)
+    good = False if missing else count.good
+    return CopyCheck("files", f"{count.found} test examples, {missing} of their files missing", good)
+
+
 def _check(task: Published) -> Iterator[CopyCheck]:
     about, items = task.source, task.items()
     yield _check_count(len(items), about.test, partial=about.partial)
