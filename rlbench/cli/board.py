@@ -36,7 +36,7 @@ PATHS = "A result store, a .jsonl file or a folder of them; repeatable [default:
     "--html",
     type=click.Path(path_type=Path, file_okay=False),
     metavar="DIR",
-    help="Write a web page to DIR/index.html.",
+    help="Write a web page to DIR/index.html; of all boards, a start page and a page each.",
 )
 @click.option(
     "--pictures", type=click.IntRange(0, 16), default=0, metavar="N", help="Show N examples per cell on the page."
@@ -54,7 +54,7 @@ def leaderboard(
     pictures: int,
     out: Path | None,
 ) -> None:
-    """Render records as tables (Markdown, LaTeX, CSV, JSON) or as one HTML page.
+    """Render records as tables (Markdown, LaTeX, CSV, JSON) or as HTML pages.
 
     \b
     From a run to a board:
@@ -64,6 +64,7 @@ def leaderboard(
       rlbench leaderboard --records rlbench-results --freeze leaderboards/records/mine.jsonl
       rlbench leaderboard                                      writes leaderboards/*.md
       rlbench leaderboard --check                              exits with 1 if one is out of date
+      rlbench leaderboard --html site                          a start page and a page of each board
     """
     if records and (check or board):
         raise click.UsageError("--check and --board are for the boards in leaderboards/; leave out --records")
@@ -81,7 +82,9 @@ def leaderboard(
         raise click.UsageError("--pictures needs --html: only the web page shows pictures")
     if freeze:
         _freeze(records, freeze, runs)
-    if html:
+    if html and not (records or board):
+        _pages(html, baseline, pictures)
+    elif html:
         _page(records or _records_of(board), html, baseline, pictures)
     elif records and (out or not freeze):
         _tables(records, out, format, baseline)
@@ -121,6 +124,21 @@ def _page(paths: tuple[Path, ...], folder: Path, baseline: str | None, pictures:
         )
     files.write_all(folder, {"index.html": text.encode()})
     click.echo(f"wrote {folder / 'index.html'} ({len(text.encode()) / 1e6:.1f} MB); open it in any browser")
+
+
+def _pages(folder: Path, baseline: str | None, pictures: int) -> None:
+    """Writes the start page and the pages of all boards."""
+    from rlbench.cli import console, files
+    from rlbench.report.boards.leaderboard import boards
+    from rlbench.report.site import start
+
+    if baseline:
+        raise click.UsageError("--baseline is for one board: choose it with --board, or give --records")
+    with console.progress(quiet=not pictures) as advance:
+        pages = start.render_all(boards(), pictures=pictures, report=lambda what, k, n: advance(what, k, n, ""))
+    files.write_all(folder, {name: text.encode() for name, text in pages.items()})
+    size = sum(len(text.encode()) for text in pages.values()) / 1e6
+    click.echo(f"wrote {len(pages)} pages to {folder} ({size:.1f} MB); open {folder / start.HOME} in any browser")
 
 
 def _records_of(name: str | None) -> tuple[Path, ...]:

@@ -23,6 +23,7 @@ from rlbench.report.boards.ranks import baseline_row, check_baseline
 from rlbench.report.boards.scores import Score, describe_distinction, mark_name, worst_badge
 from rlbench.report.boards.tables import COMPARABLE, frame, tables
 from rlbench.report.figures import curves
+from rlbench.report.site import heads
 from rlbench.store.columns import Column, reading_order
 from rlbench.store.per_example import sources
 from rlbench.store.perturbations import is_bound, to_mapping
@@ -42,7 +43,13 @@ def _ignore(what: str, done: int, total: int) -> None:
 
 
 def render(
-    paths: Sequence[str | Path], *, baseline: str | None = None, pictures: int = 0, report: Report = _ignore
+    paths: Sequence[str | Path],
+    *,
+    baseline: str | None = None,
+    pictures: int = 0,
+    report: Report = _ignore,
+    title: str = "",
+    home: str = "",
 ) -> str:
     """The page of result stores, .jsonl files, or folders of such files.
 
@@ -52,6 +59,8 @@ def render(
         pictures: how many examples to draw of each cell, which runs its attack again; cells whose model or data differ
             here, or can't be loaded, get none.
         report: called with the cell that is being drawn, the number of cells that are done, and the number of all.
+        title: the name of the board; "" for none.
+        home: the address of a page with all boards, which this page links to; "" for none.
 
     Raises:
         StoreError: as `leaderboard.load`.
@@ -64,10 +73,10 @@ def render(
         from rlbench.report.site.thumbnails import draw_pictures  # needs torch
 
         drawn = draw_pictures(records, pictures, report)
-    return _fill(_data(records, baseline, sources(read, paths), drawn))
+    return _fill(_data(records, baseline, sources(read, paths), drawn), title, home)
 
 
-def _fill(data: Mapping[str, Any]) -> str:
+def _fill(data: Mapping[str, Any], title: str, home: str) -> str:
     """The template with its scripts, its styles and the data."""
     home = files("rlbench.report.site") / "templates"
     text = {name: (home / name).read_text(encoding="utf-8") for name in ASSETS}
@@ -89,6 +98,8 @@ def _fill(data: Mapping[str, Any]) -> str:
         else "",
         reading=(leaderboard.READING, leaderboard.STANDING, leaderboard.MACRO if data["macros"] else ""),
         version=version("rlbind-bench"),
+        title=title,
+        home=home,
     )
 
 
@@ -167,6 +178,10 @@ def _table(
         **{name: facts[name] for name in COMPARABLE},
         "baseline": one.baseline,
         "columns": table.columns,
+        "heads": [
+            *(heads.Head(name, "", heads.BEFORE[name]) for name in one.before),
+            *heads.describe_columns(table.columns),
+        ],
         "rows": rows,
         "notes": one.notes,
         "before": one.before,
@@ -215,6 +230,7 @@ def _record(record: Record, drawn: Sequence[Picture]) -> dict[str, Any]:
     }
     found |= {"b": True} if is_bound(record.perturbation) else {}
     found["soundness"] = str(facts.pop("soundness", None) or "")
+    found |= {"doubts": d} if (d := heads.explain_failures(str(facts.pop("soundness_failed", None) or ""))) else {}
     found["facts"] = {k: v for k, v in sorted(facts.items()) if k not in _HIDDEN and v not in (None, "")}
     return found | ({"pictures": [asdict(picture) for picture in drawn]} if drawn else {})
 

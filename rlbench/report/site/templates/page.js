@@ -50,7 +50,7 @@ function scoreCell(table, row, column) {
 }
 
 function drawBoard() {
-  const table = data.tables[current], head = [...table.before, ...table.columns];
+  const table = data.tables[current];
   const before = {
     rank: (row) => el("td", { "data-order": row.rank ? row.rank[0] + row.rank[1] / 10000 : 1e9 }, row.rank ? [...new Set(row.rank)].join("–") : "–"),
     model: (row) => el("th", { scope: "row" }, el("i", { class: "dot", style: `--c:${colourOf(row.model)}` }), row.model),
@@ -62,7 +62,7 @@ function drawBoard() {
   };
   const body = table.rows.map((row) => el("tr", {}, ...table.before.map((name) => before[name](row)), ...table.columns.map((column) => scoreCell(table, row, column))));
   if (grid) grid.destroy();
-  const node = el("table", { id: "grid" }, el("thead", {}, el("tr", {}, ...head.map((name) => el("th", { scope: "col", class: name === "n" ? "wide" : null }, name)))), el("tbody", {}, ...body));
+  const node = el("table", { id: "grid" }, el("thead", {}, el("tr", {}, ...table.heads.map(([name, detail, about]) => el("th", { scope: "col", class: name === "n" ? "wide" : null, title: about }, name, detail ? el("small", {}, detail) : null)))), el("tbody", {}, ...body));
   $("board").replaceChildren(node);
   grid = new DataTable(node, { paging: false, info: false, order: [], autoWidth: false, layout: { topStart: null, topEnd: table.rows.length > 5 ? "search" : null, bottomStart: null, bottomEnd: null } });
   $("board-title").textContent = table.title;
@@ -141,7 +141,8 @@ function one(record, clean) {
   const parts = [];
   if (record.error) parts.push(el("p", { class: "error" }, `Failed: ${record.error}`));
   else parts.push(el("p", { class: "big" }, el("b", {}, boundSign(record) + percent(record.n_correct / record.n)), `% `, el("small", {}, `95% interval ${interval(record)} · ${record.n_correct} of ${record.n}`)));
-  if (record.soundness) parts.push(el("p", {}, badge(record.soundness), ` ${BADGES[record.soundness] || ""}${record.facts.soundness_failed ? `: ${record.facts.soundness_failed}` : ""}`));
+  if (record.soundness) parts.push(el("p", {}, badge(record.soundness), ` ${BADGES[record.soundness] || ""}`));
+  if (record.doubts) parts.push(el("ul", { class: "doubts" }, ...record.doubts.map((one) => el("li", {}, el("b", {}, one.said), one.asks ? ` (check ${one.id}: ${one.asks}). To do: ${one.advice}.` : ` (check ${one.id})`))));
   if (record.pictures) parts.push(pictures(record));
   if (record.flags) parts.push(map(record, clean));
   return [...parts, again(record), facts(record)];

@@ -1,0 +1,196 @@
+"""The pages of all boards: a start page, one page per board, and the reported numbers as a page."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from importlib.resources import files
+from typing import TYPE_CHECKING
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import escape
+
+from rlbench.report.boards import leaderboard, reported
+from rlbench.report.boards.averages import Macro, macros
+from rlbench.report.boards.leaderboard import Board
+from rlbench.report.boards.scores import Score, Table, describe_distinction
+from rlbench.report.boards.tables import frame, tables
+from rlbench.report.site import page
+from rlbench.store.per_example import sources
+from rlbench.store.records import read_records
+from rlbench.store.rounds import pool_rounds
+
+if TYPE_CHECKING:
+    from rlbench.report.site.thumbnails import Report
+
+HOME = "index.html"
+ROWS = 5  # of an average on the start page
+ABOUT = "Zero-shot accuracy of language-anchored encoders: clean, attacked, corrupted. Choose a board."
+
+
+@dataclass(frozen=True)
+class Link:
+    """A link to a table of a board: its page and its text."""
+
+    page: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Average:
+    """The best rows of a macro average.
+
+    Attributes:
+        title: the family of suites.
+        columns: such as clean and robust.
+        rows: each a mapping with `model` and its `scores`, None where it has none.
+    """
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Mapping[str, object]]
+
+
+@dataclass(frozen=True)
+class Card:
+    """A board on the start page: its name, its page, a line about it, its averages and its tables."""
+
+    name: str
+    page: str
+    about: str
+    averages: Sequence[Average] = ()
+    links: Sequence[Link] = field(default=())
+
+
+def render_all(boards: Sequence[Board], *, pictures: int = 0, report: Report | None = None) -> dict[str, str]:
+    """By file name, the start page and the page of each board.
+
+    Args:
+        boards: of the installation; one without records or reported numbers is left out.
+        pictures: as for `page.render`.
+        report: as for `page.render`.
+
+    Raises: StoreError: as `leaderboard.load`.
+    """
+    pages, cards = dict[str, str](), list[Card]()
+    options = {"report": report} if report else {}
+    for board in boards:
+        address = f"{board.name}.html"
+        if board.name == reported.NAME:
+            pages[address] = _document(board)
+            cards.append(
+                Card(board.name, address, "What papers report of their own experiments, beside measured numbers.")
+            )
+        elif read_records([board.records]):
+            pages[address] = page.render([board.records], pictures=pictures, title=board.name, home=HOME, **options)
+            cards.append(_card(board, address))
+    cards.sort(key=lambda card: -len(card.links))
+    mini = leaderboard.MINI if any("mini" in card.about for card in cards) else ""
+    start = _fill(title="rlbench leaderboards", about=ABOUT, cards=cards, mini=mini)
+    return {HOME: start, **pages}
+
+
+def _card(board: Board, address: str) -> Card:
+    """A board's card."""
+    read = read_records([board.records])
+    found = tables(frame(pool_rounds(read)))
+    models = {row.model.partition(" (")[0] for table in found for row in table.rows}
+    backbones = sorted({row.backbone for table in found for row in table.rows})
+    modalities = sorted({str(table.facts["modality"]) for table in found})
+    number = f"{len(models)} model{'s' * (len(models) > 1)}"
+    about = f"{number}, backbone {', '.join(backbones)}; {', '.join(modalities)}"
+    averages = [_average(one) for one in macros(found, sources=sources(read, [board.records]))]
+    links = [Link(f"{address}#{table.facts['suite']}-{k}", _name(table)) for k, table in enumerate(found)]
+    return Card(board.name, address, about, averages, links)
+
+
+def _name(table: Table) -> str:
+    """What distinguishes a table from the others of a board."""
+    apart = describe_distinction(table.facts, table.apart).removeprefix(", ")
+    rounds = re.search(r"\((rounds? .*)\)", apart)
+    return f"{table.facts['suite']}{f' ({rounds[1] if rounds else apart})' if apart else ''}"
+
+
+def _average(one: Macro) -> Average:
+    """The best rows of a macro average, by its last column."""
+    columns = list(next(iter(one.rows.values())))
+    ordered = sorted(one.rows.items(), key=lambda item: -_share(item[1].get(columns[-1])))
+    rows = [{"model": model, "scores": [scores.get(name) for name in columns]} for model, scores in ordered[:ROWS]]
+    more = f", the best {ROWS} of {len(ordered)}" if len(ordered) > ROWS else ""
+    return Average(f"{one.family}: mean of {', '.join(one.modalities)}{more}", columns, rows)
+
+
+def _share(score: Score | None) -> float:
+    return -1.0 if score is None else score.share
+
+
+def _document(board: Board) -> str:
+    """A board of markdown as a page."""
+    return _fill(
+        title=f"{board.name} · rlbench leaderboard",
+        heading=board.name,
+        home=HOME,
+        about="Reported and measured numbers, side by side and never ranked against each other.",
+        text="\n".join(to_html(board.text())),
+    )
+
+
+def _fill(**values: object) -> str:
+    """The template with its styles and values; a value that is not given is empty."""
+    style = (files("rlbench.report.site") / "templates" / "page.css").read_text(encoding="utf-8")
+    environment = Environment(
+        loader=PackageLoader("rlbench.report.site"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        keep_trailing_newline=True,
+    )
+    empty = {name: "" for name in ("heading", "home", "text", "cards", "mini")}
+    return environment.get_template("start.html.j2").render(
+        **{**empty, **values, "style": style, "version": version("rlbind-bench")}
+    )
+
+
+def to_html(text: str) -> Iterator[str]:
+    """The blocks of a generated board as HTML: headings, paragraphs and tables, with links and code.
+
+    Args:
+        text: markdown as `leaderboard` writes it. The first heading and comments are left out.
+    """
+    for block in filter(None, (part.strip() for part in text.split("\n\n"))):
+        if block.startswith("<!--") or block.startswith("# "):
+            continue
+        if match := re.match(r"(#{2,4}) (.*)", block):
+            level = len(match[1])
+            yield f"<h{level}>{_inline(match[2])}</h{level}>"
+        elif block.startswith("|"):
+            yield _table(block.splitlines())
+        elif block.startswith("- "):
+            yield f"<ul>{''.join(f'<li>{_inline(line[2:])}</li>' for line in block.splitlines())}</ul>"
+        else:
+            yield f"<p>{_inline(block)}</p>"
+
+
+def _table(lines: Sequence[str]) -> str:
+    def row(line: str, tag: str) -> str:
+        cells = re.split(r"(?<!\\)\|", line.strip().strip("|"))
+        return f"<tr>{''.join(f'<{tag}>{_inline(cell.strip())}</{tag}>' for cell in cells)}</tr>"
+
+    body = "".join(row(line, "td") for line in lines[2:])
+    return f'<div class="scroll text"><table><thead>{row(lines[0], "th")}</thead><tbody>{body}</tbody></table></div>'
+
+
+_SPANS: Sequence[tuple[str, Callable[[re.Match[str]], str] | str]] = (
+    (r"`([^`]+)`", r"<code>\1</code>"),
+    (r"\*\*([^*]+)\*\*", r"<b>\1</b>"),
+    (r"\[([^\]]+)\]\((https?://[^)\s]+)\)", r'<a href="\2">\1</a>'),
+)
+
+
+def _inline(text: str) -> str:
+    """A line as HTML."""
+    found = str(escape(text))
+    for pattern, replacement in _SPANS:
+        found = re.sub(pattern, replacement, found)
+    return found
