@@ -171,13 +171,13 @@ def _boards(name: str | None, check: bool, out: Path | None) -> None:
             files.emit(out or (board.page if is_checkout(board) else None), board.text())
 
 
-@click.command(short_help="Draw figures of records: curves, scatter plots, heat maps.")
+@click.command(short_help="Draw figures of records: curves, scatter plots, heat maps, boards.")
 @click.argument("records", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="STORE|FILE.jsonl ...")
 @click.option(
     "--kind",
     "kinds",
     multiple=True,
-    type=click.Choice(["curves", "scatter", "corruptions"]),
+    type=click.Choice(["curves", "scatter", "corruptions", "board"]),
     help="Draw only this kind; repeatable [default: all].",
 )
 @click.option("--format", type=click.Choice(["png", "svg"]), default="png", show_default=True, help="The file format.")
@@ -193,7 +193,8 @@ def plot(records: tuple[Path, ...], kinds: tuple[str, ...], format: str, out: Pa
     """Draw records for papers, as PNG or SVG: the same records give the same bytes.
 
     curves: accuracy against eps with 95% bands. scatter: robust against clean accuracy. corruptions: heat maps of
-    accuracy by severity. A figure without data is left out. Several stores are merged.
+    accuracy by severity. board: each table, as a picture to share. A figure without data is left out. Several stores
+    are merged.
     """
     from rlbench.cli import files
     from rlbench.report.figures.plots import KINDS, draw

@@ -21,6 +21,7 @@ from rlbench.cli.catalogue import data, list_
 from rlbench.cli.doctor import doctor
 from rlbench.cli.gate import check, compare, entry, verify
 from rlbench.cli.new import new
+from rlbench.cli.report import report
 from rlbench.cli.run import run, show
 from rlbench.cli.train import campaign, train
 from rlbench.core.documents import expand_user
@@ -115,6 +116,23 @@ def main(ctx: click.Context) -> None:
 
 
 for command in (
-    *(audit, campaign, check, compare, data, doctor, entry, leaderboard, list_, new, plot, run, show, train, verify),
+    *(
+        audit,
+        campaign,
+        check,
+        compare,
+        data,
+        doctor,
+        entry,
+        leaderboard,
+        list_,
+        new,
+        plot,
+        report,
+        run,
+        show,
+        train,
+        verify,
+    ),
 ):
     main.add_command(command)

@@ -17,10 +17,11 @@ from matplotlib.figure import Figure
 from rlbench.core import Record
 from rlbench.report.boards.scores import Score
 from rlbench.report.boards.tables import frame, tables
+from rlbench.report.figures.board_picture import draw_board
 from rlbench.report.figures.curves import Curves, Heat, Scatter, colours, curves, headline, heats, scatters
 from rlbench.store.rounds import pool_rounds
 
-Kind = Literal["curves", "scatter", "corruptions"]
+Kind = Literal["curves", "scatter", "corruptions", "board"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 MARKERS = "osD^vPX*"
 ACROSS = 3  # panels side by side
@@ -46,6 +47,7 @@ def draw(records: Iterable[Record], *, kinds: Sequence[Kind] = KINDS, format: st
         records: in any order; rounds of a campaign are pooled (see `store.rounds.pool_rounds`).
         kinds: "curves": accuracy against eps, at two eps or more, with 95% bands. "scatter": clean accuracy against the
             worst case, with 95% intervals. "corruptions": accuracy by corruption and severity, if all five were run.
+            "board": each table, as a picture to share.
         format: "png" (300 dots per inch) or "svg".
     """
     listed = pool_rounds(records)
@@ -62,10 +64,16 @@ def draw(records: Iterable[Record], *, kinds: Sequence[Kind] = KINDS, format: st
             files[f"scatter.{format}"] = _save(_panels(panels, tone), format)
         if "corruptions" in kinds:
             for heat in heats(cells) if listed else ():
-                f = heat.facts
-                name = f"corruptions-{f['suite']}-{str(f['data'])[:6]}-seed{f['seed']}-n{f['n']}"
-                files[f"{name}.{format}"] = _save(_heat(heat), format)
+                files[f"corruptions-{_file_name(heat.facts)}.{format}"] = _save(_heat(heat), format)
+        if "board" in kinds:
+            for table in found:
+                files[f"board-{_file_name(table.facts)}.{format}"] = _save(draw_board(table), format)
     return files
+
+
+def _file_name(facts: Mapping[str, object]) -> str:
+    """A file name that no other table of the records has."""
+    return f"{facts['suite']}-{str(facts['data'])[:6]}-seed{facts['seed']}-n{facts['n']}"
 
 
 def _ladders(specs: Sequence[Curves]) -> Iterator[Curves]:

@@ -17,13 +17,12 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from rlbench.core import Record
-from rlbench.report.boards import corruptions, formats, leaderboard, recall
+from rlbench.report.boards import corruptions, formats, heads, leaderboard, recall
 from rlbench.report.boards.averages import Macro, macros
 from rlbench.report.boards.ranks import baseline_row, check_baseline
 from rlbench.report.boards.scores import Score, describe_distinction, mark_name, worst_badge
 from rlbench.report.boards.tables import COMPARABLE, frame, tables
 from rlbench.report.figures import curves
-from rlbench.report.site import heads
 from rlbench.store.columns import Column, reading_order
 from rlbench.store.per_example import sources
 from rlbench.store.perturbations import is_bound, to_mapping

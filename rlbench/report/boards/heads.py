@@ -1,4 +1,4 @@
-"""The head of a column on the page: two short lines, and what it means in words."""
+"""The head of a column on pages and pictures: two short lines, and what it means in words."""
 
 from __future__ import annotations
 

@@ -1,0 +1,94 @@
+"""A picture of a board to share: a table of models by columns, as a PNG or SVG."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from textwrap import shorten
+
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import FancyBboxPatch
+
+from rlbench.core import Clean
+from rlbench.report.boards.formats import Shown, prepare_table
+from rlbench.report.boards.heads import describe_columns
+from rlbench.report.boards.scores import Score, Table
+from rlbench.store.columns import Column, Mean
+
+COLUMNS, ROWS = 7, 12  # at most
+WIDTH, ROW, MODEL = 8.0, 0.34, 2.1  # inches: of the picture, of a row, of the models' names
+TOP, BOTTOM = 1.0, 0.35  # inches above and below the rows
+SHADES, SOFT, FAINT = colormaps["Blues"], "#5c6670", "#33404a"
+
+
+def choose_columns(table: Table) -> list[Column]:
+    """The columns of a picture: all if they fit; else clean, the worst cases and the means over corruptions."""
+    if len(table.columns) <= COLUMNS:
+        return list(table.columns)
+    main = [c for c in table.columns if isinstance(c.of, Clean | Mean) or c.is_worst]
+    return (main if len(main) > 1 else list(table.columns))[:COLUMNS]
+
+
+def draw_board(table: Table) -> Figure:
+    """The figure of a table: the best ROWS rows, with 95% intervals; a frame marks what no other row is above."""
+    shown, columns = prepare_table(table), choose_columns(table)
+    height = TOP + ROW * min(ROWS, len(table.rows)) + BOTTOM
+    figure = Figure(figsize=(WIDTH, height))
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set(xlim=(0, WIDTH), ylim=(height, 0))
+    axes.set_axis_off()
+    axes.text(0.15, 0.3, shorten(table.title, 90), fontsize=11, fontweight="bold", va="center")
+    _draw_heads(axes, columns)
+    for k in range(min(ROWS, len(table.rows))):
+        _draw_row(axes, shown, k, columns)
+    left = len(table.rows) - ROWS
+    more = f" · {left} more rows" if left > 0 else ""
+    more += " · mini is a small model organism" if table.backbone == "mini" else ""
+    facts = f"accuracy in % with 95% intervals, n = {table.facts['n']}{more} · rlbench {version('rlbind-bench')}"
+    axes.text(0.15, height - BOTTOM / 2, facts, fontsize=6.5, color=SOFT, va="center")
+    return figure
+
+
+def _place(j: int, columns: int) -> tuple[float, float]:
+    """The left edge and the width of column j of some, in inches."""
+    width = min(1.2, (WIDTH - MODEL - 0.15) / columns)
+    return MODEL + j * width, width
+
+
+def _draw_heads(axes: Axes, columns: list[Column]) -> None:
+    for j, head in enumerate(describe_columns(columns)):
+        x, width = _place(j, len(columns))
+        letters = max(6, int(13 * width))
+        axes.text(x + 0.06, TOP - 0.3, shorten(head.name, letters, placeholder="…"), fontsize=7.5, fontweight="bold")
+        axes.text(x + 0.06, TOP - 0.13, head.detail, fontsize=6.5, color=SOFT)
+
+
+def _draw_row(axes: Axes, shown: Shown, k: int, columns: list[Column]) -> None:
+    """Draws row k: its rank, its model and its scores."""
+    row, y = shown.table.rows[k], TOP + ROW * k
+    rank = shown.rank(k) if shown.ranks else ""
+    axes.text(0.15, y + ROW / 2, rank, fontsize=8, color=SOFT, va="center")
+    name = shorten(row.marked_name, 26, placeholder="…")
+    axes.text(0.5 if shown.ranks else 0.15, y + ROW / 2, name, fontsize=8, va="center")
+    for j, column in enumerate(columns):
+        x, width = _place(j, len(columns))
+        if (score := row.scores.get(column)) is not None:
+            _draw_score(axes, score, x, y, width, best=shown.bold(k, column))
+
+
+def _draw_score(axes: Axes, score: Score, x: float, y: float, width: float, *, best: bool) -> None:
+    """Draws a score at (x, y) inches from the top left corner; a darker field is a higher accuracy."""
+    edge = "#0b5cad" if best else "none"
+    field = FancyBboxPatch(
+        (x + 0.05, y + 0.05), width - 0.1, ROW - 0.1, boxstyle="round,pad=0,rounding_size=0.04",
+        facecolor=SHADES(0.05 + 0.5 * score.share), edgecolor=edge, linewidth=1.2,
+    )  # fmt: skip
+    axes.add_patch(field)
+    if score.error is not None:
+        axes.text(x + 0.1, y + ROW / 2, "failed", fontsize=7, color="#b3261e", va="center")
+        return
+    text = f"{'≤' * score.bound}{100 * score.share:.1f}"
+    axes.text(x + 0.1, y + ROW / 2, text, fontsize=8, fontweight="bold" if best else "normal", va="center")
+    interval = f"{100 * score.low:.0f}–{100 * score.high:.0f}"
+    axes.text(x + width - 0.1, y + ROW / 2, interval, fontsize=5.5, color=FAINT, va="center", ha="right")

@@ -1,0 +1,113 @@
+"""A model's results as a section of its model card: soundness, tables, curves and provenance."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rlbench.core import Record
+from rlbench.core.badges import is_doubtful
+from rlbench.core.errors import UnknownName
+from rlbench.encoders.models import default_name
+from rlbench.report.boards import leaderboard, recall
+from rlbench.report.boards.badges import lines
+from rlbench.report.boards.formats import grid
+from rlbench.report.boards.heads import describe_columns
+from rlbench.report.boards.scores import Table, worst_badge
+from rlbench.report.boards.tables import frame, tables
+from rlbench.report.figures.plots import draw
+from rlbench.store.rounds import pool_rounds
+
+MEANINGS = {
+    "": "not checked",
+    "sound": "the soundness checks of the run passed",
+    "warn": "a soundness check gave a warning",
+    "needs adaptive": "the encoder has a trait that needs an adaptive attack: the numbers may be too high",
+    "unreliable": "a soundness check failed: the numbers may be too high",
+}
+FACTS = ("checkpoint", "data", "anchors", "prompts", "seed", "rlbench", "torch", "device")
+
+
+@dataclass(frozen=True)
+class ModelReport:
+    """A model's report.
+
+    Attributes:
+        text: markdown, which names the picture.
+        picture: the curves as a PNG; None if no attack has two eps.
+    """
+
+    text: str
+    picture: bytes | None
+
+
+def report(records: Sequence[Record], model: str, picture: str) -> ModelReport:
+    """The report of a model over all its records.
+
+    Args:
+        records: those of other models are ignored; rounds are pooled.
+        model: its name, with or without the backbone.
+        picture: the file name that the text gives to the curves.
+
+    Raises:
+        UnknownName: there is no record of the model.
+    """
+    listed = pool_rounds(records)
+    own = [record for record in listed if record.model in (model, default_name(model))]
+    if not own:
+        raise UnknownName("model in these records", model, {record.model for record in listed})
+    found = tables(frame(own))
+    drawn = next(iter(draw(own, kinds=("curves",)).values()), None)
+    badge = worst_badge(str(record.provenance.get("soundness") or "") for record in own)
+    parts = [
+        "## Robustness",
+        f"Measured with rlbench as `{own[0].model}`. Zero-shot accuracy in %, with its 95% interval; worst: correct "
+        "under every attack of that size or a smaller one.",
+        f"**Soundness: {badge or 'unknown'}** ({MEANINGS.get(badge, badge)}).",
+        *(part for table in found for part in _section(table, own)),
+        *([f"![Accuracy against the size of the attack, with 95% bands]({picture})"] if drawn else []),
+        *recall.sections(frame(own)),
+        *([leaderboard.MINI] if any(record.backbone == "mini" for record in own) else []),
+        "### Provenance",
+        grid([_provenance(table, own) for table in found]),
+        *_commands(found, own[0].model),
+    ]
+    return ModelReport("\n\n".join(parts) + "\n", drawn)
+
+
+def _section(table: Table, records: Sequence[Record]) -> list[str]:
+    """A heading, a line per column, and the reason where the numbers are in doubt."""
+    scores = table.rows[0].scores
+    columns = [column for column in table.columns if column in scores]
+    rows = []
+    for column, head in zip(columns, describe_columns(columns), strict=True):
+        percent, _, interval = str(scores[column]).partition(" [")
+        under = f"{head.name}, {head.detail}" if head.detail else head.name
+        rows.append(
+            {"under": under, "accuracy": percent, "95% interval": interval.rstrip("]").replace(", ", " to ") or "-"}
+        )
+    doubts = [line for line in lines(table, records) if is_doubtful(table.rows[0].soundness)]
+    notes = [*(f"failed: {line}" for line in table.failures), *table.notes, *doubts]
+    about = f"### {table.title}, n = {table.facts['n']}"
+    return [about, grid(rows), *(["\n".join(f"- {note}" for note in notes)] if notes else [])]
+
+
+def _provenance(table: Table, records: Sequence[Record]) -> dict[str, str]:
+    """The hashes, versions and devices of a table's records."""
+    keys = {key for score in table.rows[0].scores.values() for key in score.keys}
+    own = [record.provenance for record in records if record.key in keys]
+    found = {"suite": f"{table.facts['suite']} v{table.facts['suite_version']}"}
+    for name in FACTS:
+        values = sorted({str(facts[name]) for facts in own if facts.get(name) not in (None, "")})
+        found |= {name: ", ".join(value[:16] for value in values)} if values else {}
+    return found
+
+
+def _commands(found: Sequence[Table], model: str) -> list[str]:
+    """How to measure again; tables of pooled rounds are left out, since each round has other examples and weights."""
+    lines_ = [
+        f"rlbench run --suite {table.facts['suite']} --model {model} --examples {table.facts['n']}"
+        for table in found
+        if "(round" not in str(table.facts["data"])
+    ]
+    return ["To measure again:", "```sh\n" + "\n".join(lines_) + "\n```"] if lines_ else []
