@@ -178,7 +178,7 @@ def _boards(name: str | None, check: bool, out: Path | None) -> None:
     "kinds",
     multiple=True,
     type=click.Choice(["curves", "scatter", "corruptions", "board"]),
-    help="Draw only this kind; repeatable [default: all].",
+    help="Draw only this kind; repeatable [default: all but board].",
 )
 @click.option("--format", type=click.Choice(["png", "svg"]), default="png", show_default=True, help="The file format.")
 @click.option(
@@ -197,10 +197,10 @@ def plot(records: tuple[Path, ...], kinds: tuple[str, ...], format: str, out: Pa
     are merged.
     """
     from rlbench.cli import files
-    from rlbench.report.figures.plots import KINDS, draw
+    from rlbench.report.figures.plots import DEFAULT, KINDS, draw
     from rlbench.store.records import read_records
 
-    figures = draw(read_records(records), kinds=[kind for kind in KINDS if not kinds or kind in kinds], format=format)
+    figures = draw(read_records(records), kinds=[kind for kind in KINDS if kind in (kinds or DEFAULT)], format=format)
     files.write_all(out, figures)
     for name in figures:
         click.echo(f"wrote {out / name}")

@@ -21,7 +21,7 @@ PACKAGES = {  # by distribution, the module that is imported
     **{"PyYAML": "yaml", "rich": "rich", "matplotlib": "matplotlib", "pillow": "PIL", "av": "av"},
     **{"soundfile": "soundfile", "pyarrow": "pyarrow", "accelerate": "accelerate", "peft": "peft"},
 }
-LAZY = {"transformers", "peft", "accelerate", "torchattacks"}  # importing them takes seconds; finding them is enough
+LAZY = {"transformers", "peft", "accelerate", "torchattacks"}  # importing them takes seconds: only their versions
 OPTIONAL = {"open_clip_torch": "pip install 'rlbind-bench[open-clip]' adds the models of open_clip"}
 LIBRARIES = "apt-get install libgl1 libglib2.0-0, or pip install opencv-python-headless in place of opencv-python"
 SPACE, MEMORY = 2.0, 2.0  # GB that a run needs at least
@@ -91,7 +91,7 @@ def _versions() -> Iterator[Line]:
 
 
 def _package(package: str, module: str) -> Line:
-    """The version of an installed package, which must be importable (of LAZY ones, present)."""
+    """The version of an installed package, which must be importable unless it is one of LAZY."""
     try:
         found = version(package)
     except PackageNotFoundError:
@@ -157,8 +157,7 @@ def _hub() -> Iterator[Line]:
 
 
 def _store(out: Path) -> Iterator[Line]:
-    line = _folder("store", out.absolute(), "go to a folder that you can write, or give --out to rlbench run")
-    yield line
+    yield _folder("store", out.absolute(), "go to a folder that you can write, or give --out to rlbench run")
 
 
 def _folder(what: str, folder: Path, remedy: str) -> Line:
@@ -187,7 +186,7 @@ def _data() -> Iterator[Line]:
     from rlbench.tasks.integrity import count_files, list_data_sets
 
     present = {n: one for n, one in list_data_sets().items() if (Path(root) / one.source.folder).is_dir()}
-    yield Line("RLBENCH_DATA", f"{root} has {len(present)} published data sets")
+    yield Line("RLBENCH_DATA", f"{root}; published data sets in it: {len(present)}")
     for name in present:
         found = count_files(name)
         remedy = "" if found.good is not False else f"rlbench data check {name} says what is missing"

@@ -11,6 +11,7 @@ import pytest
 from commands import Call
 
 from rlbench.cli import doctor
+from rlbench.tasks.integrity import list_data_sets
 
 
 def test_a_whole_installation_passes(call: Call) -> None:
@@ -53,10 +54,10 @@ def test_a_folder_without_permission_is_a_line(tmp_path: Path, monkeypatch: pyte
 
 
 def test_published_sets_are_counted(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "data" / "ESC-50-master").mkdir(parents=True)
+    (tmp_path / "data" / list_data_sets()["esc50"].source.folder).mkdir(parents=True)
     monkeypatch.setenv("RLBENCH_DATA", str(tmp_path / "data"))
     lines = list(doctor._data())
-    assert "1 published data set" in lines[0].found
+    assert lines[0].found.endswith("published data sets in it: 1")
     assert "rlbench data check esc50" in lines[1].remedy
     monkeypatch.setenv("RLBENCH_DATA", str(tmp_path / "none"))
     assert "is no folder" in next(doctor._data()).found

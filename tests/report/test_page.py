@@ -16,9 +16,11 @@ from made import key
 
 import rlbench
 from rlbench.core import Record
-from rlbench.report.boards.leaderboard import examples, freeze
-from rlbench.report.site import page
+from rlbench.report.boards.heads import describe_columns, explain_failures
+from rlbench.report.boards.leaderboard import boards, examples, freeze
+from rlbench.report.site import page, start
 from rlbench.report.site.thumbnails import choose_examples
+from rlbench.store.columns import Column
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 EVIL = "</script><script>alert(1)</script>"
@@ -97,8 +99,6 @@ def test_the_same_records_give_the_same_bytes(tmp_path: Path) -> None:
 
 def test_the_boards_records_make_a_page() -> None:
     """Rounds are pooled: the clean thermal cell of rlbind has the 900 examples of three rounds, as on the board."""
-    from rlbench.report.boards.leaderboard import boards
-
     found = data(page.render([board.records for board in boards() if board.name == "mini"]))
     cell = next(
         r
@@ -242,3 +242,55 @@ def test_it_fits_a_phone_and_has_a_dark_theme(visit: Callable[..., Any]) -> None
     assert one.evaluate(paper) == "rgb(20, 23, 26)"
     one.locator("#theme").click()  # auto -> light
     assert one.evaluate(paper) == "rgb(251, 251, 249)"
+
+
+def test_heads_are_short_and_explained(visit: Callable[..., Any]) -> None:
+    one = visit()
+    one.select_option("#suite", label="attacked · mini")
+    head = one.locator("#grid thead th", has_text="worst").first
+    assert head.locator("small").inner_text() == "L∞ 2/255"
+    assert "correct under every attack, in an L∞ ball of radius 2/255 or smaller" in str(head.get_attribute("title"))
+
+
+def test_a_figure_takes_at_most_half_of_the_page(visit: Callable[..., Any]) -> None:
+    one = visit(viewport={"width": 1280, "height": 900})
+    one.select_option("#suite", label="smoke · oracle")  # one model: curves without a scatter plot
+    box = one.locator("#curves").bounding_box()
+    assert one.locator("#scatter").is_hidden() and box["width"] <= 640
+
+
+def test_fields_of_attacks_are_in_a_head_only_where_they_are_needed() -> None:
+    names = ("pgd(steps=3) linf 4/255", "pgd(steps=9) linf 4/255", "apgd-ce(steps=40) linf 4/255", "fog 3")
+    found = describe_columns([Column(column(name)) for name in names])
+    assert [head.name for head in found] == ["pgd(steps=3)", "pgd(steps=9)", "apgd-ce", "fog"]
+    assert found[2].detail == "L∞ 4/255" and "apgd-ce(steps=40)" in found[2].about and found[3].detail == "severity 3"
+
+
+def test_failed_checks_have_words() -> None:
+    first, second = explain_failures("H7: 12% of gradients are zero; at 3 points; S4: lost")
+    assert (first["id"], first["said"]) == ("H7", "12% of gradients are zero; at 3 points")
+    assert first["asks"] == "gradients are not zero" and second["id"] == "S4" and explain_failures("") == []
+
+
+def test_all_boards_have_a_start_page() -> None:
+    pages = start.render_all([board for board in boards() if board.name in ("ci", "packs", "paper")])
+    assert set(pages) == {"index.html", "ci.html", "packs.html", "paper.html"}
+    home = pages["index.html"]
+    links = re.findall(r'href="([a-z]+\.html)(?:#([\w-]+))?"', home)
+    assert {page_ for page_, _ in links} == {"ci.html", "packs.html", "paper.html"}
+    suites = [f"{table['suite']}-{k}" for k, table in enumerate(data(pages["packs.html"])["tables"])]
+    assert [at for page_, at in links if page_ == "packs.html" and at] == suites
+    assert all('href="index.html"' in text for name, text in pages.items() if name != "index.html")
+    assert "rlbind:mini" in home and "29.6" in home  # the robust average of leaderboards/packs.md
+
+
+def test_markdown_becomes_html_without_markup_of_its_own() -> None:
+    text = (
+        "# title\n\n<!-- made -->\n\n## a <b>\n\n| x | y |\n|:--|--:|\n| `c` | [d](https://e.org/f) |\n\n- g\n- **h**"
+    )
+    assert list(start.to_html(text)) == [
+        "<h2>a &lt;b&gt;</h2>",
+        '<div class="scroll text"><table><thead><tr><th>x</th><th>y</th></tr></thead><tbody><tr><td><code>c</code></td>'
+        '<td><a href="https://e.org/f">d</a></td></tr></tbody></table></div>',
+        "<ul><li>g</li><li><b>h</b></li></ul>",
+    ]

@@ -23,6 +23,7 @@ from rlbench.store.rounds import pool_rounds
 
 Kind = Literal["curves", "scatter", "corruptions", "board"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
+DEFAULT: tuple[Kind, ...] = ("curves", "scatter", "corruptions")  # a board is a picture of a table, one per suite
 MARKERS = "osD^vPX*"
 ACROSS = 3  # panels side by side
 STYLE = {
@@ -40,7 +41,7 @@ STYLE = {
 Panel = Callable[[Axes], None]  # draws into axes
 
 
-def draw(records: Iterable[Record], *, kinds: Sequence[Kind] = KINDS, format: str = "png") -> dict[str, bytes]:
+def draw(records: Iterable[Record], *, kinds: Sequence[Kind] = DEFAULT, format: str = "png") -> dict[str, bytes]:
     """By file name, the figures that the records have data for.
 
     Args:

@@ -77,8 +77,8 @@ def render(
 
 def _fill(data: Mapping[str, Any], title: str, home: str) -> str:
     """The template with its scripts, its styles and the data."""
-    home = files("rlbench.report.site") / "templates"
-    text = {name: (home / name).read_text(encoding="utf-8") for name in ASSETS}
+    folder = files("rlbench.report.site") / "templates"
+    text = {name: (folder / name).read_text(encoding="utf-8") for name in ASSETS}
     environment = Environment(
         loader=PackageLoader("rlbench.report.site"),
         autoescape=True,
