@@ -101,9 +101,9 @@ def _list_names(kind: str) -> set[str]:
         from rlbench.core.suite import suites
 
         return {suite.name for suite in suites()}
-    from rlbench.core.registry import names
+    from rlbench.core.registry import entries
 
-    found: set[str] = set(names(kind))  # type: ignore[arg-type] - one of the kinds of plugins
+    found = {name for of, name in entries() if of == kind}
     if kind == "encoder":
         from rlbench.encoders.models import models
 

@@ -64,7 +64,9 @@ class Card:
     links: Sequence[Link] = field(default=())
 
 
-def render_all(boards: Sequence[Board], *, pictures: int = 0, report: Report | None = None) -> dict[str, str]:
+def render_all(
+    boards: Sequence[Board], *, pictures: int = 0, report: Report = lambda what, done, total: None
+) -> dict[str, str]:
     """By file name, the start page and the page of each board.
 
     Args:
@@ -75,7 +77,6 @@ def render_all(boards: Sequence[Board], *, pictures: int = 0, report: Report | N
     Raises: StoreError: as `leaderboard.load`.
     """
     pages, cards = dict[str, str](), list[Card]()
-    options = {"report": report} if report else {}
     for board in boards:
         address = f"{board.name}.html"
         if board.name == reported.NAME:
@@ -84,7 +85,7 @@ def render_all(boards: Sequence[Board], *, pictures: int = 0, report: Report | N
                 Card(board.name, address, "What papers report of their own experiments, beside measured numbers.")
             )
         elif read_records([board.records]):
-            pages[address] = page.render([board.records], pictures=pictures, title=board.name, home=HOME, **options)
+            pages[address] = page.render([board.records], pictures=pictures, title=board.name, home=HOME, report=report)
             cards.append(_card(board, address))
     cards.sort(key=lambda card: -len(card.links))
     mini = leaderboard.MINI if any("mini" in card.about for card in cards) else ""
