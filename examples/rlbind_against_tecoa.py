@@ -29,7 +29,7 @@ def rlbench(command: str) -> None:
 # start is most of the difference between them. The run folders are model names.
 
 # %%
-length = f"--modality thermal --set steps={STEPS} --set examples=1500 --set validation=50 --quiet"
+length = f"--modality thermal --set steps={STEPS} --set examples=1500 --set lr=0.0005 --set validation=50 --quiet"
 rlbench(f"train rlbind --stage 2 --out my-rlbind {length}")
 rlbench(f"train tecoa --out my-tecoa {length}")
 
