@@ -1,0 +1,134 @@
+"""The latent scene: what is there at one moment, without the view of any sensor."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from rlbench.core.seeds import generator
+from rlbench.tasks.shapes import Frame, grid
+from rlbench.tasks.world import Domain
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scene:
+    """A thing and its surroundings. All but `label` is drawn independently of the class.
+
+    Attributes:
+        label: of the class, 0 to 15.
+        x: place of the thing in the close-up of the still cameras, from the centre, in half widths.
+        y: the same upwards.
+        turn: in radians.
+        stretch: width over height, relative to the drawing.
+        mirror: -1 if the thing heads left, 1 if right.
+        distance: from near (0) to far (1).
+        pace: speed relative to the usual one.
+        phase: of the gait or of any other cycle, in [0, 1).
+        build: proportions of the thing, in [0, 1).
+        light: from night (0) to full daylight (1).
+        fog: opacity of the air, in [0, 1].
+        haze: heat haze, in [0, 1].
+        warmth: temperature of the surroundings, from cold (0) to as warm as a body (1).
+        wind: loudness of the wind, relative to the thing nearby.
+        traffic: loudness of the traffic, relative to the thing nearby.
+        shake: drift of the video camera over the clip, right and up, in half widths.
+        seed: of what each sensor draws by itself: noise, colours, clutter.
+    """
+
+    label: int
+    x: float
+    y: float
+    turn: float
+    stretch: float
+    mirror: int
+    distance: float
+    pace: float
+    phase: float
+    build: float
+    light: float
+    fog: float
+    haze: float
+    warmth: float
+    wind: float
+    traffic: float
+    shake: tuple[float, float]
+    seed: int
+
+    def make_stream(self, sensor: str) -> np.random.Generator:
+        """Makes the random stream of a sensor, independent of the other sensors' and of the class."""
+        return generator(self.seed, sensor)
+
+    def make_frame(self, hw: tuple[int, int]) -> Frame:
+        """Makes the thing's frame in the close-up, which the still cameras share."""
+        x, y = grid(*hw)
+        size, wide = 0.88 - 0.4 * self.distance, np.sqrt(self.stretch)
+        cos, sin = np.cos(self.turn) / size, np.sin(self.turn) / size
+        x, y = x - self.x, y - self.y
+        u, v = (cos * x + sin * y) * (self.mirror / wide), (cos * y - sin * x) * wide
+        return Frame(u, v, 2 / min(hw) / size)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A domain's surroundings: the largest value, or the range, of what `Scene` describes.
+
+    Attributes:
+        night: probability of night.
+    """
+
+    night: float
+    distance: float
+    fog: float
+    haze: float
+    warmth: float
+    wind: tuple[float, float]
+    traffic: tuple[float, float]
+    shake: float
+
+
+_PLACES: dict[Domain, _Place] = {
+    "web": _Place(0.1, 0.35, 0.2, 0.2, 0.3, (0.05, 0.6), (0.0, 0.3), 0.05),
+    "sensor": _Place(0.35, 1.0, 0.6, 0.8, 0.8, (0.3, 2.5), (0.1, 1.2), 0.25),
+}
+
+
+def draw_scene(g: np.random.Generator, label: int, domain: Domain) -> Scene:
+    """Draws what is there: the web domain is brighter, nearer, calmer and quieter than the sensor domain.
+
+    Args:
+        g: the example's random stream.
+        label: of the class, 0 to 15.
+        domain: "web" or "sensor".
+    """
+    place = _PLACES[domain]
+    night, sun = g.random() < place.night, g.random()
+    x, y, turn, stretch = g.uniform(-1, 1, 4)
+    shake = g.uniform(-place.shake, place.shake, 2)
+    return Scene(
+        label=label,
+        x=0.2 * x,
+        y=0.2 * y,
+        turn=0.25 * turn,
+        stretch=float(np.exp(0.2 * stretch)),
+        mirror=1 if g.random() < 0.5 else -1,
+        distance=place.distance * g.random(),
+        pace=g.uniform(0.6, 1.4),
+        phase=g.random(),
+        build=g.random(),
+        light=0.3 * sun if night else 0.5 + 0.5 * sun,
+        fog=place.fog * g.random() ** 2,
+        haze=place.haze * g.random(),
+        # The ground is cold at night, so that a thermal camera sees best when an image shows least.
+        warmth=place.warmth * (0.3 * g.random() if night else g.random()),
+        wind=_draw_loudness(g, place.wind),
+        traffic=_draw_loudness(g, place.traffic),
+        shake=(shake[0], shake[1]),
+        seed=int(g.integers(2**62)),
+    )
+
+
+def _draw_loudness(g: np.random.Generator, between: tuple[float, float]) -> float:
+    """Draws a loudness whose logarithm is uniform; from 0 on, whose square root is."""
+    low, high = between
+    return float(low * (high / low) ** g.random() if low else high * g.random() ** 2)

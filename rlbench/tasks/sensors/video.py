@@ -1,0 +1,85 @@
+"""The video of a scene: a wide-angle clip in colour, in which the thing is small and its motion tells most."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from rlbench.tasks.sensors.image import draw_colours, expose
+from rlbench.tasks.sensors.kinds import KINDS
+from rlbench.tasks.sensors.motions import Blob
+from rlbench.tasks.sensors.scene import Scene
+from rlbench.tasks.shapes import SENSOR, cells, grid, quantise
+from rlbench.tasks.world import Domain
+
+FRAMES = 8  # noise changes this many times per clip, for any box
+
+
+@dataclass(frozen=True)
+class _Camera:
+    """A domain's camera and background.
+
+    Attributes:
+        noise: standard deviation per channel, sensor cell and frame.
+        contrast: range of the RGB distance between thing and background in daylight.
+        texture: standard deviation of the background.
+        discs: number of still things that do not belong to the class.
+    """
+
+    noise: float
+    contrast: tuple[float, float]
+    texture: float
+    discs: int
+
+
+_CAMERAS: dict[Domain, _Camera] = {
+    "web": _Camera(0.01, (0.6, 1.0), 0.03, 1),
+    "sensor": _Camera(0.03, (0.4, 0.8), 0.06, 3),
+}
+
+
+def render_video(scene: Scene, domain: Domain, thw: tuple[int, int, int]) -> np.ndarray:
+    """Renders the scene, (3, T, H, W) in [0, 1], rounded to 8 bits."""
+    frames, *hw = thw
+    camera, g, motion = _CAMERAS[domain], scene.make_stream("video"), KINDS[scene.label].video
+    t = (np.arange(frames) + 0.5) / frames
+    ink, ground = draw_colours(g, camera.contrast)
+    right, up = (way * (t - 0.5) for way in scene.shake)
+    film = _draw_background(g, ground, (right, up), (hw[0], hw[1]), camera)
+    near = 1 - 0.5 * scene.distance
+    x, y = scene.x + right, scene.y + motion.height + up
+    for blob in motion.move(scene, t):
+        cover = _cover(blob, x + scene.mirror * near * blob.x, y + near * blob.y, near, (hw[0], hw[1]))
+        tone = np.broadcast_to(blob.tone, t.shape)[:, None, None]
+        film += cover * (ground[:, None] + tone * (ink - ground)[:, None] - film)
+    noise = camera.noise * g.standard_normal((3, FRAMES, SENSOR, SENSOR), dtype=np.float32)
+    return quantise(expose(film, scene) + cells(noise[:, np.arange(frames) * FRAMES // frames], (hw[0], hw[1])))
+
+
+def _cover(blob: Blob, x: np.ndarray, y: np.ndarray, near: float, hw: tuple[int, int]) -> np.ndarray:
+    """The fraction of every pixel that a blob covers over time, (T, H, W), for paths x and y (T,)."""
+    right, up = grid(*hw)
+    rx, ry = (np.broadcast_to(near * np.asarray(r), x.shape)[:, None, None] for r in (blob.rx, blob.ry))
+    u, v = (right - x[:, None, None]) / rx, (up - y[:, None, None]) / ry
+    radius = np.maximum(np.abs(u), np.abs(v)) if blob.box else np.sqrt(u * u + v * v)
+    return np.clip(0.5 - (radius - 1) * np.minimum(rx, ry) * min(hw) / 2, 0, 1)
+
+
+def _draw_background(
+    g: np.random.Generator, ground: np.ndarray, way: Sequence[np.ndarray], hw: tuple[int, int], camera: _Camera
+) -> np.ndarray:
+    """Draws a textured sky and ground with still discs, seen by a camera that moves along `way`, (3, T, H, W)."""
+    (x, y), (right, up) = grid(*hw), (path[:, None, None] for path in way)
+    u, v = x - right, y - up
+    k, tints = g.uniform(-7, 7, (2, 3)), g.normal(0, camera.texture, (3, 3))
+    waves = [np.sin(kx * u + ky * v + phase) for kx, ky, phase in zip(*k, g.uniform(0, 2 * np.pi, 3), strict=True)]
+    horizon, step = g.uniform(-0.2, 0.2), g.uniform(-0.12, 0.12, 3)
+    land = 1 / (1 + np.exp(np.clip((v - horizon) * 20, -30, 30)))
+    film = ground[:, None] + np.tensordot(tints, waves, 1) + step[:, None, None, None] * land
+    for _ in range(camera.discs):
+        (cx, cy), r, paint = g.uniform(-0.9, 0.9, 2), g.uniform(0.06, 0.14), g.random(3)
+        cover = np.clip(0.5 - (np.sqrt((u - cx) ** 2 + (v - cy) ** 2) - r) * min(hw) / 2, 0, 1)
+        film += 0.6 * cover * (paint[:, None, None, None] - film)
+    return np.asarray(film)

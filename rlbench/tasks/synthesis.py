@@ -1,0 +1,93 @@
+"""Synthesis of sounds of one second at 8 kHz, and their rendering at an audio box: what the audio worlds share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from scipy import fft, signal
+
+from rlbench.core import Box
+from rlbench.core.errors import ModalityError
+from rlbench.core.media import preprocess
+from rlbench.core.media.log_mel import logmel
+from rlbench.core.media.sounds import window
+
+RATE = 8000  # Hz
+T = np.arange(RATE) / RATE
+HERTZ = fft.rfftfreq(RATE, 1 / RATE)
+Rng = np.random.Generator
+Wave = NDArray[np.float64]
+
+
+def tone(hertz: Wave | float, amplitudes: tuple[float, ...] = (1.0,)) -> Wave:
+    """Adds the harmonics of a pitch that may glide, up to half the sampling rate."""
+    pitch = np.broadcast_to(hertz, T.shape)
+    phase = 2 * np.pi * np.cumsum(pitch) / RATE
+    before, harmonic, wave = np.zeros(RATE), np.sin(phase), np.zeros(RATE)
+    twice = 2 * np.cos(phase)
+    for amplitude in amplitudes[: int((RATE / 2 - 1) // pitch.max())]:
+        wave += amplitude * harmonic
+        before, harmonic = harmonic, twice * harmonic - before  # sin((k + 1) p) = 2 cos(p) sin(k p) - sin((k - 1) p)
+    return wave
+
+
+def noise(g: Rng, low: float = 0.0, high: float = RATE / 2, slope: float = 0.0) -> Wave:
+    """Draws Gaussian noise between two frequencies with amplitude f ** -slope and unit standard deviation."""
+    gain = (1 / (1 + (HERTZ / max(high, 1)) ** 8)) * (low <= HERTZ) * np.maximum(HERTZ, 30) ** -slope
+    wave = fft.irfft(fft.rfft(g.standard_normal(RATE)) * gain, RATE)
+    return np.asarray(wave / wave.std())
+
+
+def strikes(starts: ArrayLike, decay: float, sizes: ArrayLike = 1.0) -> Wave:
+    """Makes an envelope with sudden onsets at times in [0, 1) s, each with an exponential decay."""
+    impulses = np.zeros(RATE)
+    impulses[(np.asarray(starts) * RATE).astype(int)] = sizes
+    return np.asarray(signal.lfilter([1], [1, -np.exp(-1 / (decay * RATE))], impulses))
+
+
+def repeat(g: Rng, seconds: float) -> Wave:
+    """Draws regular times with a random phase."""
+    return np.arange(g.uniform(0, seconds), 1, seconds)
+
+
+def hump(start: float, length: float) -> Wave:
+    """Makes an envelope: half a sine from `start` for `length` seconds."""
+    return np.asarray(np.sin(np.pi * np.clip((T - start) / length, 0, 1)))
+
+
+def mix(waves: Iterable[Wave]) -> Wave:
+    """Adds waves."""
+    return np.asarray(np.sum(list(waves), axis=0))
+
+
+def check_audio_box(box: Box, task: str) -> None:
+    """Checks that a sound can be rendered at the box.
+
+    Args:
+        box: of the encoder.
+        task: the name for the error message.
+
+    Raises:
+        ModalityError: a box of another unit or shape.
+    """
+    if (box.unit, len(box.shape)) not in (("log-mel", 3), ("fbank", 3), ("waveform", 2)) or box.shape[0] != 1:
+        allowed = "log-mel or fbank (1, mels, frames) or waveform (1, samples)"
+        raise ModalityError(f"{task} draws {allowed}, not a box of {box.unit} {box.shape}")
+
+
+def render_sound(wave: Wave, box: Box) -> np.ndarray:
+    """Renders a clip of one second, (8000,) in [-1, 1], at the box, in [0, 1]."""
+    if box.unit == "log-mel":
+        return logmel(wave, RATE, box)
+    if box.unit == "fbank":
+        mel = preprocess.render_audio(torch.from_numpy(wave[None]).float(), RATE, box)[0].numpy()
+        return np.asarray((mel - box.low) / (box.high - box.low))
+    rate = box.rate or box.shape[1]
+    if rate != RATE:
+        wave = np.clip(signal.resample(wave, rate), -1, 1)
+    if rate != box.shape[1]:
+        wave = window(wave, box.shape[1], box.fit)
+    return np.asarray(np.round((wave[None] + 1) / 2 * 65535) / 65535)
