@@ -7,20 +7,17 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from rlbench.core import Box, Label, Split
 from rlbench.core.errors import ModalityError
 from rlbench.core.registry import register
-from rlbench.tasks.batch import stack
 from rlbench.tasks.sensors.audio import draw_sound
 from rlbench.tasks.sensors.image import render_image
 from rlbench.tasks.sensors.kinds import KINDS
 from rlbench.tasks.sensors.scene import Scene, draw_scene
 from rlbench.tasks.sensors.thermal import render_thermal
 from rlbench.tasks.sensors.video import render_video
-from rlbench.tasks.synthesis import RATE, check_audio_box, render_sound
+from rlbench.tasks.synthesis import Synthesised, Wave, check_audio_box, render_sound
 from rlbench.tasks.world import World
 
 Sensor = Literal["image", "thermal", "audio", "video"]
@@ -30,7 +27,7 @@ _CHANNELS = {"image": (3,), "thermal": (1, 3), "video": (3,)}
 
 @register("task", "scenes")
 @dataclass(frozen=True, kw_only=True)
-class Scenes(World):
+class Scenes(World, Synthesised):
     """Sixteen kinds of things, each scene seen by four sensors at the same moment.
 
     An example has the same id, class and latent scene in every modality; only the sensor's own noise differs. Each
@@ -79,23 +76,9 @@ class Scenes(World):
     def fingerprint(self) -> str:
         return hashlib.sha256(f"{super().fingerprint()} {self.modality}".encode()).hexdigest()[:16]
 
-    def rate_of(self, box: Box) -> int:
-        """Samples a second of `waves`."""
-        return (box.rate or box.shape[1]) if box.unit == "waveform" else RATE
-
-    def waves(self, box: Box, start: int, stop: int, split: Split = "test") -> Tensor:
-        """Draws sounds before the front end, (B, 1, samples) float64 in [0, 1]. Raises: ModalityError."""
+    def draw_sounds(self, box: Box, start: int, stop: int, split: Split) -> list[Wave]:
         self._check(box)
-        if box.unit == "waveform":
-            return (self.load(box, start, stop, split).x.double() - box.low) / (box.high - box.low)
-        clips = [draw_sound(scene, self.domain) for scene in self.draw_scenes(start, stop, split)]
-        return torch.from_numpy((np.stack(clips)[:, None] + 1) / 2) if clips else torch.empty(0, 1, RATE).double()
-
-    def hear(self, waves: Tensor, box: Box) -> Tensor:
-        """(B, 1, samples) in [0, 1] -> (B, *box.shape) float32 in the box, as `load` makes it of sounds."""
-        if box.unit == "waveform":
-            return box.low + (box.high - box.low) * waves.float()
-        return stack([render_sound(wave, box) for wave in 2 * waves[:, 0].numpy() - 1], box)
+        return [draw_sound(scene, self.domain) for scene in self.draw_scenes(start, stop, split)]
 
     def _check(self, box: Box) -> None:
         if self.modality == "audio":

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from scipy import fft, signal
+from torch import Tensor
 
-from rlbench.core import Box
+from rlbench.core import Box, Examples, Split
 from rlbench.core.errors import ModalityError
 from rlbench.core.media import preprocess
 from rlbench.core.media.log_mel import logmel
 from rlbench.core.media.sounds import window
+from rlbench.tasks.batch import stack
 
 RATE = 8000  # Hz
 T = np.arange(RATE) / RATE
@@ -91,3 +94,32 @@ def render_sound(wave: Wave, box: Box) -> np.ndarray:
     if rate != box.shape[1]:
         wave = window(wave, box.shape[1], box.fit)
     return np.asarray(np.round((wave[None] + 1) / 2 * 65535) / 65535)
+
+
+class Synthesised(ABC):
+    """A task of synthetic sounds, which gives corruptions the waveform before the front end (`inputs.Recorded`)."""
+
+    @abstractmethod
+    def load(self, box: Box, start: int, stop: int, split: Split = "test") -> Examples:
+        """Renders examples start..stop-1 at the box."""
+
+    @abstractmethod
+    def draw_sounds(self, box: Box, start: int, stop: int, split: Split) -> list[Wave]:
+        """Draws the sounds start..stop-1, (8000,) in [-1, 1] each. Raises: ModalityError, for a box of no sound."""
+
+    def rate_of(self, box: Box) -> int:
+        """Samples a second of `waves`."""
+        return (box.rate or box.shape[1]) if box.unit == "waveform" else RATE
+
+    def waves(self, box: Box, start: int, stop: int, split: Split = "test") -> Tensor:
+        """Draws sounds before the front end, (B, 1, samples) float64 in [0, 1]. Raises: ModalityError."""
+        if box.unit == "waveform":
+            return (self.load(box, start, stop, split).x.double() - box.low) / (box.high - box.low)
+        sounds = self.draw_sounds(box, start, stop, split)
+        return torch.from_numpy((np.stack(sounds)[:, None] + 1) / 2) if sounds else torch.empty(0, 1, RATE).double()
+
+    def hear(self, waves: Tensor, box: Box) -> Tensor:
+        """(B, 1, samples) in [0, 1] -> (B, *box.shape) float32 in the box, as `load` makes it of sounds."""
+        if box.unit == "waveform":
+            return box.low + (box.high - box.low) * waves.float()
+        return stack([render_sound(wave, box) for wave in 2 * waves[:, 0].numpy() - 1], box)

@@ -42,7 +42,11 @@ def draw_sound(scene: Scene, domain: Domain) -> Wave:
     g = scene.make_stream("surroundings")
     other = (scene.label + int(g.integers(1, len(KINDS)))) % len(KINDS)
     wave += g.uniform(0, microphone.other) * loudness * _level(KINDS[other].audio(g))
-    wave += scene.traffic * _level(_draw_traffic(g)) + scene.wind * _draw_wind(g) + microphone.hiss * noise(g)
+    wave += (
+        scene.traffic * _level(_draw_traffic(g))
+        + scene.wind * _draw_wind(g)
+        + microphone.hiss * g.standard_normal(len(T))
+    )
     return np.asarray(wave * (g.uniform(0.4, 1) / np.abs(wave).max()))
 
 

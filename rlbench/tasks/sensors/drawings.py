@@ -31,7 +31,14 @@ def draw_helicopter(f: Frame, s: Scene) -> Sequence[np.ndarray]:
     skids = f.strokes(0.05, (-0.25, -0.62, 0.65, -0.62), (0.0, -0.62, 0.05, -0.3), (0.4, -0.62, 0.35, -0.3))
     tail = union(f.strokes(0.08, (-0.9, 0.05, 0.0, 0.0)), f.strokes(0.06, (-0.95, -0.15, -0.9, 0.3)))
     rotor = f.strokes(0.05, (0.15 - reach, 0.52, 0.15 + reach, 0.52), (0.15, 0.52, 0.15, 0.2))
-    return [skids, tail, f.oval(0.2, -0.08, 0.48, 0.32), f.oval(0.45, -0.02, 0.18, 0.15), rotor, f.oval(0, 0.2, 0.2, 0.1)]
+    return [
+        skids,
+        tail,
+        f.oval(0.2, -0.08, 0.48, 0.32),
+        f.oval(0.45, -0.02, 0.18, 0.15),
+        rotor,
+        f.oval(0, 0.2, 0.2, 0.1),
+    ]
 
 
 def draw_airplane(f: Frame, s: Scene) -> Sequence[np.ndarray]:
@@ -47,8 +54,8 @@ def draw_bird(f: Frame, s: Scene) -> Sequence[np.ndarray]:
     """Two bent wings, tail, body, beak."""
     lift = 0.15 + 0.4 * s.phase
     wings = union(
-        f.path(0.08, (0, 0.05), (-0.45, lift), (-0.95, lift - 0.35)),
-        f.path(0.08, (0, 0.05), (0.45, lift), (0.95, lift - 0.35)),
+        f.path(0.1, (0, 0.05), (-0.45, lift), (-0.95, lift - 0.35)),
+        f.path(0.1, (0, 0.05), (0.45, lift), (0.95, lift - 0.35)),
     )
     tail = f.convex((0.0, -0.2), (-0.2, -0.65), (0.2, -0.65))
     return [wings, tail, f.oval(0, -0.1, 0.16, 0.3), f.convex((-0.09, 0.15), (0.09, 0.15), (0, 0.4))]
@@ -114,7 +121,9 @@ def draw_campfire(f: Frame, s: Scene) -> Sequence[np.ndarray]:
 def draw_train(f: Frame, s: Scene) -> Sequence[np.ndarray]:
     """Rail, wagons, windows, wheels, engine, power line with its current collector."""
     gap = -0.15 - 0.2 * s.build
-    wagons = union(f.block((gap - 1.34) / 2, 0, (gap + 1.2) / 2, 0.27), f.block((gap + 1) / 2, 0, (0.9 - gap) / 2, 0.27))
+    wagons = union(
+        f.block((gap - 1.34) / 2, 0, (gap + 1.2) / 2, 0.27), f.block((gap + 1) / 2, 0, (0.9 - gap) / 2, 0.27)
+    )
     windows = union(*(f.block(at, 0.08, 0.1, 0.1) for at in (-0.95, -0.65, 0.1, 0.4)))
     wheels = union(*(f.disc(at, -0.34, 0.1) for at in (-0.9, -0.5, 0.05, 0.35, 0.7)))
     line = f.strokes(0.03, (-1.3, 0.65, 1.3, 0.65), (0.1, 0.27, 0.3, 0.46), (0.3, 0.46, 0.15, 0.65))

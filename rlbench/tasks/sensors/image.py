@@ -30,8 +30,8 @@ class _Camera:
 
 
 _CAMERAS: dict[Domain, _Camera] = {
-    "web": _Camera(0.01, (0.5, 0.9), 0.03, 1),
-    "sensor": _Camera(0.035, (0.3, 0.7), 0.06, 3),
+    "web": _Camera(0.012, (0.45, 0.9), 0.03, 1),
+    "sensor": _Camera(0.03, (0.35, 0.75), 0.05, 2),
 }
 _MIST = 0.7  # brightness of fog by day
 

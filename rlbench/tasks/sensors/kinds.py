@@ -132,7 +132,13 @@ KINDS: tuple[Kind, ...] = (
         m.Motion(m.GROUND, m.graze),
         sounds.moo,
     ),
-    Kind("ambulance", _VAN, Picture(d.draw_van, (0.35, 0.1, 1.0, 0.35, 0.9, 0.6)), m.Motion(m.GROUND, m.flash), sounds.wail),
+    Kind(
+        "ambulance",
+        _VAN,
+        Picture(d.draw_van, (0.35, 0.1, 1.0, 0.35, 0.9, 0.6)),
+        m.Motion(m.GROUND, m.flash),
+        sounds.wail,
+    ),
     Kind("bus", _VAN, Picture(d.draw_van, (0.35, 0.65, 0.35, 1.0, 0.35, 0.6)), _GLIDE, sounds.rattle),
     Kind(
         "waterfall",

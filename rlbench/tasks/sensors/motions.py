@@ -100,7 +100,9 @@ def race(s: Scene, t: np.ndarray) -> Sequence[Blob]:
 def pedal(s: Scene, t: np.ndarray) -> Sequence[Blob]:
     """A bicycle goes steadily, with feet that go round."""
     x, down = _go(s, t, 0.75), 0.07 * _cycle(s, t, 2.2)
-    feet = [Blob(x=x + 0.07 * _cycle(s, t, 2.2, 0.25) * side, y=side * down - 0.06, rx=0.045, ry=0.04) for side in (-1, 1)]
+    feet = [
+        Blob(x=x + 0.07 * _cycle(s, t, 2.2, 0.25) * side, y=side * down - 0.06, rx=0.045, ry=0.04) for side in (-1, 1)
+    ]
     return [Blob(x=x, y=0.1, rx=0.06, ry=0.12), *feet]
 
 

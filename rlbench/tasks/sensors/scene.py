@@ -88,8 +88,8 @@ class _Place:
 
 
 _PLACES: dict[Domain, _Place] = {
-    "web": _Place(0.1, 0.35, 0.2, 0.2, 0.3, (0.05, 0.6), (0.0, 0.3), 0.05),
-    "sensor": _Place(0.35, 1.0, 0.6, 0.8, 0.8, (0.3, 2.5), (0.1, 1.2), 0.25),
+    "web": _Place(0.15, 0.5, 0.3, 0.3, 0.4, (0.05, 0.6), (0.0, 0.3), 0.05),
+    "sensor": _Place(0.3, 0.75, 0.5, 0.6, 0.65, (0.3, 2.0), (0.1, 1.0), 0.2),
 }
 
 
@@ -116,7 +116,7 @@ def draw_scene(g: np.random.Generator, label: int, domain: Domain) -> Scene:
         pace=g.uniform(0.6, 1.4),
         phase=g.random(),
         build=g.random(),
-        light=0.3 * sun if night else 0.5 + 0.5 * sun,
+        light=0.1 + 0.3 * sun if night else 0.5 + 0.5 * sun,
         fog=place.fog * g.random() ** 2,
         haze=place.haze * g.random(),
         # The ground is cold at night, so that a thermal camera sees best when an image shows least.

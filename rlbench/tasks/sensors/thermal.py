@@ -35,8 +35,8 @@ class _Camera:
 
 
 _CAMERAS: dict[Domain, _Camera] = {
-    "web": _Camera(0.01, 0.0, (0.5, 0.85), 0.15, 1, 0.08),
-    "sensor": _Camera(0.03, 0.02, (0.35, 0.7), 0.3, 2, 0.25),
+    "web": _Camera(0.012, 0.0, (0.45, 0.85), 0.15, 1, 0.1),
+    "sensor": _Camera(0.025, 0.015, (0.4, 0.75), 0.25, 2, 0.2),
 }
 _BLUR, _HAZE = 0.6, 1.2  # standard deviations in sensor cells: of the optics, and of the strongest haze
 _BODY = 0.7  # level of a background at warmth 1: that of a warm animal, so that its outline disappears

@@ -53,7 +53,8 @@ def render_video(scene: Scene, domain: Domain, thw: tuple[int, int, int]) -> np.
     for blob in motion.move(scene, t):
         cover = _cover(blob, x + scene.mirror * near * blob.x, y + near * blob.y, near, (hw[0], hw[1]))
         tone = np.broadcast_to(blob.tone, t.shape)[:, None, None]
-        film += cover * (ground[:, None] + tone * (ink - ground)[:, None] - film)
+        paint = ground[:, None] + tone * (ink - ground)[:, None]
+        film += cover * (paint.astype(np.float32) - film)
     noise = camera.noise * g.standard_normal((3, FRAMES, SENSOR, SENSOR), dtype=np.float32)
     return quantise(expose(film, scene) + cells(noise[:, np.arange(frames) * FRAMES // frames], (hw[0], hw[1])))
 
@@ -62,9 +63,10 @@ def _cover(blob: Blob, x: np.ndarray, y: np.ndarray, near: float, hw: tuple[int,
     """The fraction of every pixel that a blob covers over time, (T, H, W), for paths x and y (T,)."""
     right, up = grid(*hw)
     rx, ry = (np.broadcast_to(near * np.asarray(r), x.shape)[:, None, None] for r in (blob.rx, blob.ry))
-    u, v = (right - x[:, None, None]) / rx, (up - y[:, None, None]) / ry
+    u, v = (right[:1] - x[:, None, None]) / rx, (up[:, :1] - y[:, None, None]) / ry  # (T, 1, W) and (T, H, 1)
     radius = np.maximum(np.abs(u), np.abs(v)) if blob.box else np.sqrt(u * u + v * v)
-    return np.clip(0.5 - (radius - 1) * np.minimum(rx, ry) * min(hw) / 2, 0, 1)
+    cover = 0.5 - (radius - 1) * (np.minimum(rx, ry) * min(hw) / 2)
+    return np.asarray(cover.clip(0, 1), dtype=np.float32)
 
 
 def _draw_background(
@@ -72,14 +74,15 @@ def _draw_background(
 ) -> np.ndarray:
     """Draws a textured sky and ground with still discs, seen by a camera that moves along `way`, (3, T, H, W)."""
     (x, y), (right, up) = grid(*hw), (path[:, None, None] for path in way)
-    u, v = x - right, y - up
-    k, tints = g.uniform(-7, 7, (2, 3)), g.normal(0, camera.texture, (3, 3))
-    waves = [np.sin(kx * u + ky * v + phase) for kx, ky, phase in zip(*k, g.uniform(0, 2 * np.pi, 3), strict=True)]
+    u, v = (x - right).astype(np.float32), (y - up).astype(np.float32)
+    k, tints = g.uniform([-7, -7, 0], [7, 7, 6.28], (3, 3)).tolist(), g.normal(0, camera.texture, (3, 3))
+    waves = [np.sin(kx * u + ky * v + phase) for kx, ky, phase in k]
     horizon, step = g.uniform(-0.2, 0.2), g.uniform(-0.12, 0.12, 3)
-    land = 1 / (1 + np.exp(np.clip((v - horizon) * 20, -30, 30)))
-    film = ground[:, None] + np.tensordot(tints, waves, 1) + step[:, None, None, None] * land
+    waves.append(1 / (1 + np.exp(np.clip((v - horizon) * 20, -30, 30))))
+    film = np.tensordot(np.column_stack([tints, step]).astype(np.float32), np.stack(waves), 1)
+    film += ground[:, None].astype(np.float32)
     for _ in range(camera.discs):
-        (cx, cy), r, paint = g.uniform(-0.9, 0.9, 2), g.uniform(0.06, 0.14), g.random(3)
-        cover = np.clip(0.5 - (np.sqrt((u - cx) ** 2 + (v - cy) ** 2) - r) * min(hw) / 2, 0, 1)
-        film += 0.6 * cover * (paint[:, None, None, None] - film)
-    return np.asarray(film)
+        cx, cy, r = g.uniform([-0.9, -0.9, 0.06], [0.9, 0.9, 0.14]).tolist()
+        cover = np.clip(0.5 - (np.sqrt((u - cx) ** 2 + (v - cy) ** 2) - r) * (min(hw) / 2), 0, 1)
+        film += 0.6 * cover * (g.random((3, 1, 1, 1), dtype=np.float32) - film)
+    return film
