@@ -21,8 +21,11 @@ from rlbench.tasks.synthesis import Synthesised, Wave, check_audio_box, render_s
 from rlbench.tasks.world import World
 
 Sensor = Literal["image", "thermal", "audio", "video"]
-_DIMENSIONS = {"image": 3, "thermal": 3, "video": 4}
-_CHANNELS = {"image": (3,), "thermal": (1, 3), "video": (3,)}
+_BOXES: dict[Sensor, tuple[tuple[int, ...], int, str]] = {  # channels, dimensions, in words
+    "image": ((3,), 3, "(3, H, W)"),
+    "thermal": ((1, 3), 3, "(1, H, W) or (3, H, W)"),
+    "video": ((3,), 4, "(3, T, H, W)"),
+}
 
 
 @register("task", "scenes")
@@ -78,11 +81,14 @@ class Scenes(World, Synthesised):
 
     def draw_sounds(self, box: Box, start: int, stop: int, split: Split) -> list[Wave]:
         self._check(box)
+        check_audio_box(box, self.name)
         return [draw_sound(scene, self.domain) for scene in self.draw_scenes(start, stop, split)]
 
     def _check(self, box: Box) -> None:
+        """Checks that the sensor can be rendered at the box. Raises: ModalityError."""
         if self.modality == "audio":
-            check_audio_box(box, self.name)
-        elif len(box.shape) != _DIMENSIONS[self.modality] or box.shape[0] not in _CHANNELS[self.modality]:
-            shapes = {"image": "(3, H, W)", "thermal": "(1, H, W) or (3, H, W)", "video": "(3, T, H, W)"}
-            raise ModalityError(f"scenes draws {self.modality} as {shapes[self.modality]}, not {box.unit} {box.shape}")
+            return check_audio_box(box, self.name)
+        channels, dimensions, allowed = _BOXES[self.modality]
+        if box.unit != "intensity" or len(box.shape) != dimensions or box.shape[0] not in channels:
+            raise ModalityError(f"scenes draws {self.modality} as {allowed}, not a box of {box.unit} {box.shape}")
+        return None

@@ -18,7 +18,7 @@ class _Microphone:
 
     Attributes:
         hiss: loudness of white noise.
-        other: largest loudness of a thing of another class.
+        other: largest loudness of a second thing, at the same distance.
         far: loudness of a thing at distance 1.
     """
 
@@ -40,13 +40,10 @@ def draw_sound(scene: Scene, domain: Domain) -> Wave:
     wave = loudness * _level(kind.audio(g))
     # A stream of its own, so that the surroundings are the same for every class.
     g = scene.make_stream("surroundings")
-    other = (scene.label + int(g.integers(1, len(KINDS)))) % len(KINDS)
-    wave += g.uniform(0, microphone.other) * loudness * _level(KINDS[other].audio(g))
-    wave += (
-        scene.traffic * _level(_draw_traffic(g))
-        + scene.wind * _draw_wind(g)
-        + microphone.hiss * g.standard_normal(len(T))
-    )
+    other = KINDS[g.integers(len(KINDS))]
+    wave += g.uniform(0, microphone.other) * loudness * _level(other.audio(g))
+    wave += scene.traffic * _level(_draw_traffic(g)) + scene.wind * _draw_wind(g)
+    wave += microphone.hiss * g.standard_normal(len(T))
     return np.asarray(wave * (g.uniform(0.4, 1) / np.abs(wave).max()))
 
 
