@@ -15,7 +15,7 @@ SKY, GROUND = 0.4, -0.3  # usual height of things, in half heights from the cent
 
 @dataclass(frozen=True, kw_only=True)
 class Blob:
-    """A part of a moving thing; lengths are in half widths of the picture, at the smallest distance.
+    """A part of a moving thing; lengths are in half widths of the picture, at a distance of about 0.4.
 
     Attributes:
         x: place relative to the thing's usual place, positive in its direction.
@@ -66,20 +66,20 @@ def hover(s: Scene, t: np.ndarray) -> Sequence[Blob]:
 
 def chop(s: Scene, t: np.ndarray) -> Sequence[Blob]:
     """A helicopter drifts under a rotor whose width flickers."""
-    x = _go(s, t, 0.35)
+    x = _go(s, t, 0.3)
     rotor = Blob(x=x, y=0.17, rx=0.08 + 0.24 * np.abs(_cycle(s, t, 2.3)), ry=0.035)
     return [Blob(x=x - 0.22, y=0.02, rx=0.14, ry=0.03), Blob(x=x, rx=0.17, ry=0.1), rotor]
 
 
 def cruise(s: Scene, t: np.ndarray) -> Sequence[Blob]:
     """An airplane crosses the sky quickly and climbs a little."""
-    x, y = _go(s, t, 1.4), _go(s, t, 0.25)
+    x, y = _go(s, t, 1.2), _go(s, t, 0.2)
     return [Blob(x=x - 0.2, y=y + 0.05, rx=0.05, ry=0.09), Blob(x=x, y=y, rx=0.26, ry=0.05)]
 
 
 def flap(s: Scene, t: np.ndarray) -> Sequence[Blob]:
     """A bird beats its wings."""
-    x, beat = _go(s, t, 0.8), 0.13 * _cycle(s, t, 2.6)
+    x, beat = _go(s, t, 0.7), 0.13 * _cycle(s, t, 2.6)
     y = -0.35 * beat
     wings = [Blob(x=x + side, y=y + beat, rx=0.11, ry=0.045) for side in (-0.13, 0.13)]
     return [*wings, Blob(x=x, y=y, rx=0.07, ry=0.06)]
@@ -87,19 +87,19 @@ def flap(s: Scene, t: np.ndarray) -> Sequence[Blob]:
 
 def drive(s: Scene, t: np.ndarray) -> Sequence[Blob]:
     """A car drives by steadily."""
-    x = _go(s, t, 1.3)
+    x = _go(s, t, 1.1)
     return [Blob(x=x - 0.03, y=0.1, rx=0.12, ry=0.07, box=True), Blob(x=x, rx=0.24, ry=0.07, box=True)]
 
 
 def race(s: Scene, t: np.ndarray) -> Sequence[Blob]:
     """A motorcycle starts slowly and speeds up."""
-    x = s.pace * (1.9 * t**2 - 0.6)
+    x = s.pace * (1.6 * t**2 - 0.5)
     return [Blob(x=x, rx=0.14, ry=0.05), Blob(x=x, y=0.1, rx=0.06, ry=0.1)]
 
 
 def pedal(s: Scene, t: np.ndarray) -> Sequence[Blob]:
     """A bicycle goes steadily, with feet that go round."""
-    x, down = _go(s, t, 0.75), 0.07 * _cycle(s, t, 2.2)
+    x, down = _go(s, t, 0.65), 0.07 * _cycle(s, t, 2.2)
     feet = [
         Blob(x=x + 0.07 * _cycle(s, t, 2.2, 0.25) * side, y=side * down - 0.06, rx=0.045, ry=0.04) for side in (-1, 1)
     ]
@@ -108,7 +108,7 @@ def pedal(s: Scene, t: np.ndarray) -> Sequence[Blob]:
 
 def walk(s: Scene, t: np.ndarray) -> Sequence[Blob]:
     """A walker, on two legs or four, goes slowly and bobs."""
-    x, swing, bob = _go(s, t, 0.45), 0.09 * _cycle(s, t, 1.6), 0.03 * np.abs(_cycle(s, t, 1.6))
+    x, swing, bob = _go(s, t, 0.4), 0.09 * _cycle(s, t, 1.6), 0.03 * np.abs(_cycle(s, t, 1.6))
     legs = [Blob(x=x + side * swing, y=-0.13, rx=0.04, ry=0.08, tone=0.9) for side in (-1, 1)]
     return [*legs, Blob(x=x, y=0.05 + bob, rx=0.1, ry=0.12)]
 
@@ -125,14 +125,14 @@ def flicker(s: Scene, t: np.ndarray) -> Sequence[Blob]:
 
 def glide(s: Scene, t: np.ndarray) -> Sequence[Blob]:
     """A long vehicle glides by, with a row of windows."""
-    x = _go(s, t, 0.8)
+    x = _go(s, t, 0.65)
     windows = [Blob(x=x + at, y=0.05, rx=0.05, ry=0.045, tone=-0.3, box=True) for at in (-0.33, -0.11, 0.11, 0.33)]
     return [Blob(x=x, rx=0.5, ry=0.13, box=True), *windows]
 
 
 def gallop(s: Scene, t: np.ndarray) -> Sequence[Blob]:
     """A horse leaps forward."""
-    x, leap, swing = _go(s, t, 1.0), 0.1 * np.abs(_cycle(s, t, 1.3)), 0.13 * _cycle(s, t, 1.3)
+    x, leap, swing = _go(s, t, 0.85), 0.1 * np.abs(_cycle(s, t, 1.3)), 0.13 * _cycle(s, t, 1.3)
     legs = [Blob(x=x + at + side * swing, y=leap - 0.15, rx=0.05, ry=0.08) for at, side in ((-0.14, -1), (0.14, 1))]
     return [*legs, Blob(x=x + 0.2, y=leap + 0.13, rx=0.07, ry=0.08), Blob(x=x, y=leap, rx=0.2, ry=0.1)]
 
@@ -146,7 +146,7 @@ def graze(s: Scene, t: np.ndarray) -> Sequence[Blob]:
 
 def flash(s: Scene, t: np.ndarray) -> Sequence[Blob]:
     """An ambulance drives by with a flashing light."""
-    x = _go(s, t, 1.2)
+    x = _go(s, t, 1.0)
     lamp = Blob(x=x, y=0.2, rx=0.09, ry=0.07, tone=np.where(_cycle(s, t, 2.4) > 0, 1.6, -0.6))
     return [Blob(x=x, rx=0.22, ry=0.13, box=True), lamp]
 

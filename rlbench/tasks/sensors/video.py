@@ -15,6 +15,7 @@ from rlbench.tasks.shapes import SENSOR, cells, grid, quantise
 from rlbench.tasks.world import Domain
 
 FRAMES = 8  # noise changes this many times per clip, for any box
+_NEAR = 1.2  # size and speed of a thing at distance 0, relative to the motions' lengths
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,8 @@ class _Camera:
 
 
 _CAMERAS: dict[Domain, _Camera] = {
-    "web": _Camera(0.01, (0.6, 1.0), 0.03, 1),
-    "sensor": _Camera(0.03, (0.4, 0.8), 0.06, 3),
+    "web": _Camera(0.012, (0.5, 1.0), 0.03, 1),
+    "sensor": _Camera(0.02, (0.45, 0.9), 0.035, 2),
 }
 
 
@@ -48,7 +49,7 @@ def render_video(scene: Scene, domain: Domain, thw: tuple[int, int, int]) -> np.
     ink, ground = draw_colours(g, camera.contrast)
     right, up = (way * (t - 0.5) for way in scene.shake)
     film = _draw_background(g, ground, (right, up), (hw[0], hw[1]), camera)
-    near = 1 - 0.5 * scene.distance
+    near = _NEAR * (1 - 0.45 * scene.distance)
     x, y = scene.x + right, scene.y + motion.height + up
     for blob in motion.move(scene, t):
         cover = _cover(blob, x + scene.mirror * near * blob.x, y + near * blob.y, near, (hw[0], hw[1]))
