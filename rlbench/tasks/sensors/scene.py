@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rlbench.core.seeds import generator
-from rlbench.tasks.shapes import Frame, grid
+from rlbench.tasks.shapes import Frame, place
 from rlbench.tasks.world import Domain
 
 
@@ -61,12 +61,8 @@ class Scene:
 
     def make_frame(self, hw: tuple[int, int]) -> Frame:
         """Makes the thing's frame in the close-up, which the still cameras share."""
-        x, y = grid(*hw)
-        size, wide = 0.88 - 0.4 * self.distance, np.sqrt(self.stretch)
-        cos, sin = np.cos(self.turn) / size, np.sin(self.turn) / size
-        x, y = x - self.x, y - self.y
-        u, v = (cos * x + sin * y) * (self.mirror / wide), (cos * y - sin * x) * wide
-        return Frame(u, v, 2 / min(hw) / size)
+        size, wide = 0.88 - 0.4 * self.distance, float(np.sqrt(self.stretch))
+        return place(hw, x=self.x, y=self.y, turn=self.turn, size=size, wide=wide, mirror=self.mirror)
 
 
 @dataclass(frozen=True)
