@@ -34,7 +34,15 @@ _MICROPHONES: dict[Domain, _Microphone] = {
 
 
 def draw_sound(scene: Scene, domain: Domain) -> Wave:
-    """Draws the sound of the scene, (8000,) in [-1, 1]."""
+    """Draws the sound of the scene.
+
+    Args:
+        scene: what is there.
+        domain: decides the microphone.
+
+    Returns:
+        (8000,) float64 in [-1, 1], one second.
+    """
     microphone, g, kind = _MICROPHONES[domain], scene.make_stream("audio"), KINDS[scene.label]
     loudness = microphone.far**scene.distance
     wave = loudness * _level(kind.audio(g))

@@ -37,7 +37,16 @@ _MIST = 0.7  # brightness of fog by day
 
 
 def render_image(scene: Scene, domain: Domain, hw: tuple[int, int]) -> np.ndarray:
-    """Renders the scene, (3, H, W) in [0, 1], rounded to 8 bits."""
+    """Renders the scene.
+
+    Args:
+        scene: what is there.
+        domain: decides the camera and the clutter.
+        hw: the rows and columns of the picture.
+
+    Returns:
+        (3, H, W) float32 in [0, 1], rounded to 8 bits.
+    """
     camera, g, kind = _CAMERAS[domain], scene.make_stream("image"), KINDS[scene.label]
     ink, ground = draw_colours(g, camera.contrast)
     picture = _draw_background(g, ground, hw, camera)
@@ -49,14 +58,27 @@ def render_image(scene: Scene, domain: Domain, hw: tuple[int, int]) -> np.ndarra
 
 
 def draw_colours(g: np.random.Generator, contrast: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
-    """Draws the colours of thing and background, (3, 1, 1) each, about a random contrast apart."""
+    """Draws the colours of a thing and its background.
+
+    Args:
+        g: the sensor's random stream.
+        contrast: the range of the distance between the colours.
+
+    Returns:
+        The colour of the thing and of the background, (3, 1, 1) each, in [0, 1].
+    """
     ink, grounds = g.random(3), g.random((32, 3))
     off = np.abs(np.linalg.norm(grounds - ink, axis=1) - g.uniform(*contrast))
     return ink[:, None, None], grounds[off.argmin()][:, None, None]
 
 
 def expose(picture: np.ndarray, scene: Scene) -> np.ndarray:
-    """Adds fog, then dims by the light: a night picture has a quarter of the contrast of a day's."""
+    """Adds fog, then dims: without any light, a quarter of the brightness and of the contrast is left.
+
+    Args:
+        picture: (3, ..., H, W) in full daylight and clear air.
+        scene: gives fog and light.
+    """
     hazy = picture + scene.fog * (_MIST - picture)
     return np.asarray(hazy * (0.25 + 0.75 * scene.light))
 

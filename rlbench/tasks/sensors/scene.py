@@ -16,24 +16,24 @@ class Scene:
     """A thing and its surroundings. All but `label` is drawn independently of the class.
 
     Attributes:
-        label: of the class, 0 to 15.
-        x: place of the thing in the close-up of the still cameras, from the centre, in half widths.
+        label: the label of the class, 0 to 15.
+        x: the thing's distance to the right of the picture's centre, in half widths.
         y: the same upwards.
-        turn: in radians.
-        stretch: width over height, relative to the drawing.
+        turn: the tilt of the thing in radians.
+        stretch: the thing's width over height, relative to the drawing.
         mirror: -1 if the thing heads left, 1 if right.
         distance: from near (0) to far (1).
-        pace: speed relative to the usual one.
-        phase: of the gait or of any other cycle, in [0, 1).
-        build: proportions of the thing, in [0, 1).
+        pace: the speed relative to the usual one.
+        phase: the phase of the gait or of any other cycle, in [0, 1).
+        build: the proportions of the thing, in [0, 1).
         light: from night (0) to full daylight (1).
-        fog: opacity of the air, in [0, 1].
-        haze: heat haze, in [0, 1].
-        warmth: temperature of the surroundings, from cold (0) to as warm as a body (1).
-        wind: loudness of the wind, relative to the thing nearby.
-        traffic: loudness of the traffic, relative to the thing nearby.
-        shake: drift of the video camera over the clip, right and up, in half widths.
-        seed: of what each sensor draws by itself: noise, colours, clutter.
+        fog: the opacity of the air, in [0, 1].
+        haze: the strength of heat haze, in [0, 1].
+        warmth: the temperature of the surroundings, from cold (0) to as warm as a body (1).
+        wind: the loudness of the wind, relative to the thing nearby.
+        traffic: the loudness of the traffic, relative to the thing nearby.
+        shake: the drift of the video camera over the clip, right and up, in half widths.
+        seed: the seed of what each sensor draws by itself: noise, colours, clutter.
     """
 
     label: int
@@ -56,21 +56,36 @@ class Scene:
     seed: int
 
     def make_stream(self, sensor: str) -> np.random.Generator:
-        """Makes the random stream of a sensor, independent of the other sensors' and of the class."""
+        """Makes a random stream, independent of those of other names and of the class.
+
+        Args:
+            sensor: the name of the stream.
+        """
         return generator(self.seed, sensor)
 
     def make_frame(self, hw: tuple[int, int]) -> Frame:
-        """Makes the thing's frame in the close-up, which the still cameras share."""
+        """Makes the thing's frame in the close-up that the image and thermal cameras share.
+
+        Args:
+            hw: the rows and columns of the picture.
+        """
         size, wide = 0.88 - 0.4 * self.distance, float(np.sqrt(self.stretch))
         return place(hw, x=self.x, y=self.y, turn=self.turn, size=size, wide=wide, mirror=self.mirror)
 
 
 @dataclass(frozen=True)
 class _Place:
-    """A domain's surroundings: the largest value, or the range, of what `Scene` describes.
+    """A domain's surroundings: the largest value, or the range, of an attribute of `Scene`.
 
     Attributes:
-        night: probability of night.
+        night: the probability of night.
+        distance: the largest distance.
+        fog: the largest opacity.
+        haze: the strongest haze.
+        warmth: the highest temperature.
+        wind: the range of the loudness.
+        traffic: the range of the loudness.
+        shake: the largest drift in a direction.
     """
 
     night: float
@@ -94,7 +109,7 @@ def draw_scene(g: np.random.Generator, label: int, domain: Domain) -> Scene:
 
     Args:
         g: the example's random stream.
-        label: of the class, 0 to 15.
+        label: the label of the class, 0 to 15.
         domain: "web" or "sensor".
     """
     place = _PLACES[domain]
@@ -125,6 +140,6 @@ def draw_scene(g: np.random.Generator, label: int, domain: Domain) -> Scene:
 
 
 def _draw_loudness(g: np.random.Generator, between: tuple[float, float]) -> float:
-    """Draws a loudness whose logarithm is uniform; from 0 on, whose square root is."""
+    """Draws a loudness whose logarithm is uniform or, if the range starts at 0, whose square root is."""
     low, high = between
     return float(low * (high / low) ** g.random() if low else high * g.random() ** 2)

@@ -43,7 +43,16 @@ _BODY = 0.7  # level of a background at warmth 1: that of a warm animal, so that
 
 
 def render_thermal(scene: Scene, domain: Domain, hw: tuple[int, int]) -> np.ndarray:
-    """Renders the scene, (1, H, W) in [0, 1], rounded to 8 bits."""
+    """Renders the scene.
+
+    Args:
+        scene: what is there.
+        domain: decides the camera and the clutter.
+        hw: the rows and columns of the picture.
+
+    Returns:
+        (1, H, W) float32 in [0, 1], rounded to 8 bits.
+    """
     camera, g, kind = _CAMERAS[domain], scene.make_stream("thermal"), KINDS[scene.label]
     heat = _draw_surroundings(g, hw, scene, camera)
     f = scene.make_frame(hw)

@@ -42,7 +42,16 @@ _CAMERAS: dict[Domain, _Camera] = {
 
 
 def render_video(scene: Scene, domain: Domain, thw: tuple[int, int, int]) -> np.ndarray:
-    """Renders the scene, (3, T, H, W) in [0, 1], rounded to 8 bits."""
+    """Renders the scene.
+
+    Args:
+        scene: what is there.
+        domain: decides the camera and the background.
+        thw: the frames, rows and columns of the clip.
+
+    Returns:
+        (3, T, H, W) float32 in [0, 1], rounded to 8 bits.
+    """
     frames, *hw = thw
     camera, g, motion = _CAMERAS[domain], scene.make_stream("video"), KINDS[scene.label].video
     t = (np.arange(frames) + 0.5) / frames
@@ -61,7 +70,7 @@ def render_video(scene: Scene, domain: Domain, thw: tuple[int, int, int]) -> np.
 
 
 def _cover(blob: Blob, x: np.ndarray, y: np.ndarray, near: float, hw: tuple[int, int]) -> np.ndarray:
-    """The fraction of every pixel that a blob covers over time, (T, H, W), for paths x and y (T,)."""
+    """Computes the fraction of every pixel that a blob at x, y (T,) covers, (T, H, W)."""
     right, up = grid(*hw)
     rx, ry = (np.broadcast_to(near * np.asarray(r), x.shape)[:, None, None] for r in (blob.rx, blob.ry))
     u, v = (right[:1] - x[:, None, None]) / rx, (up[:, :1] - y[:, None, None]) / ry  # (T, 1, W) and (T, H, 1)
