@@ -37,7 +37,7 @@ class _Camera:
 
 _CAMERAS: dict[Domain, _Camera] = {
     "web": _Camera(0.012, (0.5, 1.0), 0.03, 1),
-    "sensor": _Camera(0.02, (0.45, 0.9), 0.035, 2),
+    "sensor": _Camera(0.02, (0.5, 0.95), 0.03, 1),
 }
 
 
