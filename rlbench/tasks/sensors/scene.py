@@ -100,7 +100,7 @@ class _Place:
 
 _PLACES: dict[Domain, _Place] = {
     "web": _Place(0.15, 0.5, 0.3, 0.3, 0.4, (0.05, 0.6), (0.0, 0.3), 0.08),
-    "sensor": _Place(0.3, 0.75, 0.5, 0.6, 0.65, (0.3, 1.6), (0.1, 0.9), 0.12),
+    "sensor": _Place(0.3, 0.75, 0.6, 0.55, 0.6, (0.25, 1.7), (0.1, 0.9), 0.12),
 }
 
 
@@ -113,7 +113,7 @@ def draw_scene(g: np.random.Generator, label: int, domain: Domain) -> Scene:
         domain: "web" or "sensor".
     """
     place = _PLACES[domain]
-    night, sun = g.random() < place.night, g.random()
+    night, sun, storm = g.random() < place.night, g.random(), g.random()
     x, y, turn, stretch = g.uniform(-1, 1, 4)
     shake = g.uniform(-place.shake, place.shake, 2)
     return Scene(
@@ -128,18 +128,18 @@ def draw_scene(g: np.random.Generator, label: int, domain: Domain) -> Scene:
         phase=g.random(),
         build=g.random(),
         light=0.1 + 0.3 * sun if night else 0.5 + 0.5 * sun,
-        fog=place.fog * g.random() ** 2,
+        fog=place.fog * storm**2,
         haze=place.haze * g.random(),
         # The ground is cold at night, so that a thermal camera sees best when an image shows least.
         warmth=place.warmth * (0.3 * g.random() if night else g.random()),
-        wind=_draw_loudness(g, place.wind),
-        traffic=_draw_loudness(g, place.traffic),
+        wind=_scale_loudness(storm, place.wind),
+        traffic=_scale_loudness(g.random(), place.traffic),
         shake=(shake[0], shake[1]),
         seed=int(g.integers(2**62)),
     )
 
 
-def _draw_loudness(g: np.random.Generator, between: tuple[float, float]) -> float:
-    """Draws a loudness whose logarithm is uniform or, if the range starts at 0, whose square root is."""
+def _scale_loudness(share: float, between: tuple[float, float]) -> float:
+    """Gives a loudness at a share of its range: of the logarithm or, if the range starts at 0, of the square root."""
     low, high = between
-    return float(low * (high / low) ** g.random() if low else high * g.random() ** 2)
+    return float(low * (high / low) ** share if low else high * share**2)
