@@ -112,10 +112,10 @@ def draw_scene(g: np.random.Generator, label: int, domain: Domain) -> Scene:
         label: the label of the class, 0 to 15.
         domain: "web" or "sensor".
     """
-    place = _PLACES[domain]
-    night, sun, storm = g.random() < place.night, g.random(), g.random()
-    x, y, turn, stretch = g.uniform(-1, 1, 4)
-    shake = g.uniform(-place.shake, place.shake, 2)
+    most = _PLACES[domain]
+    night, sun, storm = g.random() < most.night, g.random(), g.random()
+    x, y, turn, stretch = g.uniform(-1, 1, 4).tolist()
+    right, up = g.uniform(-most.shake, most.shake, 2).tolist()
     return Scene(
         label=label,
         x=0.2 * x,
@@ -123,18 +123,18 @@ def draw_scene(g: np.random.Generator, label: int, domain: Domain) -> Scene:
         turn=0.25 * turn,
         stretch=float(np.exp(0.2 * stretch)),
         mirror=1 if g.random() < 0.5 else -1,
-        distance=place.distance * g.random(),
+        distance=most.distance * g.random(),
         pace=g.uniform(0.6, 1.4),
         phase=g.random(),
         build=g.random(),
         light=0.1 + 0.3 * sun if night else 0.5 + 0.5 * sun,
-        fog=place.fog * storm**2,
-        haze=place.haze * g.random(),
+        fog=most.fog * storm**2,
+        haze=most.haze * g.random(),
         # The ground is cold at night, so that a thermal camera sees best when an image shows least.
-        warmth=place.warmth * (0.3 * g.random() if night else g.random()),
-        wind=_scale_loudness(storm, place.wind),
-        traffic=_scale_loudness(g.random(), place.traffic),
-        shake=(shake[0], shake[1]),
+        warmth=most.warmth * (0.3 * g.random() if night else g.random()),
+        wind=_scale_loudness(storm, most.wind),
+        traffic=_scale_loudness(g.random(), most.traffic),
+        shake=(right, up),
         seed=int(g.integers(2**62)),
     )
 
