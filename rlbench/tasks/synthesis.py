@@ -26,7 +26,12 @@ Wave = NDArray[np.float64]
 
 
 def tone(hertz: Wave | float, amplitudes: tuple[float, ...] = (1.0,)) -> Wave:
-    """Adds the harmonics of a pitch that may glide, up to half the sampling rate."""
+    """Adds the harmonics of a pitch, up to half the sampling rate.
+
+    Args:
+        hertz: the pitch, one value or (8000,) if it glides.
+        amplitudes: the amplitude of each harmonic.
+    """
     pitch = np.broadcast_to(hertz, T.shape)
     phase = 2 * np.pi * np.cumsum(pitch) / RATE
     before, harmonic, wave = np.zeros(RATE), np.sin(phase), np.zeros(RATE)
@@ -38,21 +43,34 @@ def tone(hertz: Wave | float, amplitudes: tuple[float, ...] = (1.0,)) -> Wave:
 
 
 def noise(g: Rng, low: float = 0.0, high: float = RATE / 2, slope: float = 0.0) -> Wave:
-    """Draws Gaussian noise between two frequencies with amplitude f ** -slope and unit standard deviation."""
+    """Draws Gaussian noise of unit standard deviation.
+
+    Args:
+        g: the random stream.
+        low: the lowest frequency in Hz.
+        high: the frequency in Hz above which the noise fades.
+        slope: the amplitude is proportional to f ** -slope.
+    """
     gain = (1 / (1 + (HERTZ / max(high, 1)) ** 8)) * (low <= HERTZ) * np.maximum(HERTZ, 30) ** -slope
     wave = fft.irfft(fft.rfft(g.standard_normal(RATE)) * gain, RATE)
     return np.asarray(wave / wave.std())
 
 
 def strikes(starts: ArrayLike, decay: float, sizes: ArrayLike = 1.0) -> Wave:
-    """Makes an envelope with sudden onsets at times in [0, 1) s, each with an exponential decay."""
+    """Makes an envelope of sudden onsets that decay exponentially.
+
+    Args:
+        starts: the times of the onsets, in [0, 1) s.
+        decay: the time in seconds in which the envelope falls to 1/e.
+        sizes: the height of all onsets or of each.
+    """
     impulses = np.zeros(RATE)
     impulses[(np.asarray(starts) * RATE).astype(int)] = sizes
     return np.asarray(signal.lfilter([1], [1, -np.exp(-1 / (decay * RATE))], impulses))
 
 
 def repeat(g: Rng, seconds: float) -> Wave:
-    """Draws regular times with a random phase."""
+    """Draws times in [0, 1) s that are `seconds` apart, with a random phase."""
     return np.arange(g.uniform(0, seconds), 1, seconds)
 
 
