@@ -48,7 +48,7 @@ def find_cache_folder() -> Path:
 def hash_files(paths: Iterable[Path]) -> dict[Path, bytes]:
     """Computes the SHA-256 of each file. Raises: DataError, naming a file that can't be read or changes meanwhile."""
     keys = {path: os.fsencode(os.path.abspath(path)) for path in paths}
-    signatures = {path: _read_signature(path) for path in keys}
+    signatures = {path: read_signature(path) for path in keys}
     stale = _list_stale(keys, signatures)
     if stale:
         _read_cache([keys[path] for path in stale])
@@ -62,7 +62,8 @@ def _list_stale(keys: dict[Path, bytes], signatures: dict[Path, Signature]) -> l
     return [path for path, key in keys.items() if _MEMORY.get(key, ((), b""))[0] != signatures[path]]
 
 
-def _read_signature(path: Path) -> Signature:
+def read_signature(path: Path) -> Signature:
+    """Reads a file's size, times and inode. Raises: DataError, naming a path that is not a file."""
     try:
         about = os.stat(path)
     except (OSError, ValueError) as error:
@@ -72,6 +73,11 @@ def _read_signature(path: Path) -> Signature:
     return about.st_size, about.st_mtime_ns, about.st_ctime_ns, about.st_ino & _INT
 
 
+def is_settled(signature: Signature) -> bool:
+    """Whether a file changed long enough ago that a further change would alter its signature."""
+    return max(signature[1:3]) < time.time_ns() - _SETTLED
+
+
 def _hash_new(paths: Sequence[Path], signatures: dict[Path, Signature]) -> Iterator[tuple[Path, bytes]]:
     """Hashes files in threads, and caches the hashes of files that did not change just now."""
     start, sizes, done = time.monotonic(), sum(signatures[path][0] for path in paths), 0
@@ -79,9 +85,9 @@ def _hash_new(paths: Sequence[Path], signatures: dict[Path, Signature]) -> Itera
         for first in range(0, len(paths), _BATCH):
             batch, rows = paths[first : first + _BATCH], []
             for path, digest in zip(batch, pool.map(_hash_file, batch), strict=True):
-                if _read_signature(path) != signatures[path]:
+                if read_signature(path) != signatures[path]:
                     raise DataError(f"{path} changes while it is read; wait until it is complete")
-                if max(signatures[path][1:3]) < time.time_ns() - _SETTLED:
+                if is_settled(signatures[path]):
                     rows.append((os.fsencode(os.path.abspath(path)), signatures[path], digest))
                 done += signatures[path][0]
                 yield path, digest
@@ -89,10 +95,10 @@ def _hash_new(paths: Sequence[Path], signatures: dict[Path, Signature]) -> Itera
             if time.monotonic() - start > _SLOW:
                 _write_cache(rows)
             text = f"hashing files: {first + len(batch):,} of {len(paths):,}, {done / 1e9:.1f} of {sizes / 1e9:.1f} GB"
-            _show_progress(text if first + _BATCH < len(paths) else "", start)
+            show_progress(text if first + _BATCH < len(paths) else "", start)
 
 
-def _show_progress(text: str, start: float) -> None:
+def show_progress(text: str, start: float) -> None:
     """Overwrites a line on the terminal once hashing has taken long."""
     if time.monotonic() - start > _SHOWN and sys.stderr.isatty():
         sys.stderr.write(f"\r{text}\x1b[K")

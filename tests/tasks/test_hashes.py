@@ -89,7 +89,7 @@ def test_a_cache_of_no_use_costs_nothing_but_time(tmp_path, cache, damage, monke
     elif damage == "read only":
         monkeypatch.setenv("RLBENCH_CACHE", "/proc/nothing")
     else:
-        about = hashes._read_signature(tmp_path / "a")
+        about = hashes.read_signature(tmp_path / "a")
         columns = "path BLOB UNIQUE, size INT, mtime INT, ctime INT, inode INT, digest BLOB"
         with sqlite3.connect(cache) as base:
             base.execute(f"CREATE TABLE files ({'x INT' if damage == 'other table' else columns})")
