@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from rlbench.core.errors import UnknownName
+from rlbench.core.errors import DataError, UnknownName
 
 KINDS = ("suites", "models", "attacks", "corruptions", "defences", "objectives", "tasks")
 
@@ -55,9 +55,12 @@ def get(name: str, revision: str | None) -> None:
 
     An interrupted download resumes. Every file is compared with the checksum that the hub states.
     """
+    from rlbench.core import registry
     from rlbench.tasks import hub_sets
     from rlbench.tasks.wds_sets import PATTERNS, find_set
 
+    if name in registry.names("task"):
+        raise DataError(f"{name} is not a webdataset of the hub; rlbench data list says where to get it")
     one = find_set(name.removeprefix("wds/"))
     revision = revision or one.revision
     remote = hub_sets.describe_snapshot(one.repo, revision, PATTERNS)
@@ -67,7 +70,9 @@ def get(name: str, revision: str | None) -> None:
         f"{remote.commit}{pinned}; licence: {one.source.licence}"
     )
     folder = hub_sets.fetch_snapshot(remote, revision)
-    click.echo(f"in {folder}; all checksums are those of the hub; rlbench data check wds/{one.name} checks its contents")
+    click.echo(
+        f"in {folder}; all checksums are those of the hub; rlbench data check wds/{one.name} checks its contents"
+    )
 
 
 @data.command()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -108,7 +108,7 @@ def _complete(api: Any, repo: str, start: str) -> str:
     return str(found.pop())
 
 
-def fetch_snapshot(remote: Remote, revision: str, check: Callable[[RemoteFile], None] = lambda file: None) -> Path:
+def fetch_snapshot(remote: Remote, revision: str) -> Path:
     """Downloads what is missing into the hub's cache, and compares every file with what the hub says of it.
 
     An interrupted download resumes. The client of the hub shows progress.
@@ -116,7 +116,6 @@ def fetch_snapshot(remote: Remote, revision: str, check: Callable[[RemoteFile], 
     Args:
         remote: what to download.
         revision: the name that was asked for, under which a branch or tag is found again.
-        check: called before each file is compared.
 
     Returns: the folder.
 
@@ -131,7 +130,6 @@ def fetch_snapshot(remote: Remote, revision: str, check: Callable[[RemoteFile], 
     except Exception as error:
         _fail(remote.repo, revision, error)
     for file in remote.files:
-        check(file)
         _compare(folder / file.path, file)
     return folder
 
@@ -142,7 +140,7 @@ def _escape(path: str) -> str:
 
 
 def _compare(path: Path, file: RemoteFile) -> None:
-    """Raises: DataError if a file is missing or has other bytes than the hub says."""
+    """Raises: DataError if a file is missing, or has other bytes than the hub says; then it is removed."""
     if not path.is_file():
         raise DataError(f"{path} was not downloaded; run the same command again")
     size = path.stat().st_size
@@ -150,23 +148,28 @@ def _compare(path: Path, file: RemoteFile) -> None:
     with path.open("rb") as opened:
         while data := opened.read(_CHUNK):
             digest.update(data)
-    if size != file.size or digest.hexdigest() != file.digest:
+    if digest.hexdigest() != file.digest:
+        with suppress(OSError):
+            path.resolve().unlink()  # else the client would take it for a finished download
+            path.unlink(missing_ok=True)
         raise DataError(
-            f"{path} has {size:,} bytes and the checksum {digest.hexdigest()}; the hub says {file.size:,} and "
-            f"{file.digest}: remove {path.resolve()}, and run the same command again"
+            f"{file.path} arrived with the checksum {digest.hexdigest()[:12]}; the hub says {file.digest[:12]}: "
+            "it was removed, run the same command again"
         )
 
 
 def _fail(repo: str, revision: str, error: Exception) -> NoReturn:
     """Raises: DataError in place of an error of the hub's client."""
-    from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
+    from huggingface_hub.errors import OfflineModeIsEnabled, RepositoryNotFoundError, RevisionNotFoundError
 
     page = f"https://huggingface.co/datasets/{repo}"
     if isinstance(error, RevisionNotFoundError):
         raise DataError(f"{repo} has no revision {revision}; see {page}/commits/main") from error
     if isinstance(error, RepositoryNotFoundError):
         raise DataError(f"the hub has no data set {repo}, or it needs a login; see {page}") from error
+    offline = isinstance(error, OfflineModeIsEnabled)
+    why = "HF_HUB_OFFLINE is set" if offline else first_line(error.__cause__ or error)
     raise DataError(
-        f"{repo} can't be downloaded ({first_line(error.__cause__ or error)}); on a machine with network access, run "
+        f"{repo} can't be downloaded ({why}); on a machine with network access, run "
         "the same command, then copy its cache (HF_HOME, by default ~/.cache/huggingface) to this machine"
     ) from error

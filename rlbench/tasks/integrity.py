@@ -57,7 +57,7 @@ def list_data_sets() -> dict[str, Published]:
     """Lists the published data sets by the names of their tasks; webdatasets are named wds/NAME."""
     factories = {name: registry.factory("task", name) for name in registry.names("task")}
     found = {name: one() for name, one in factories.items() if isinstance(one, type) and issubclass(one, Published)}
-    return found | {f"wds/{name}": wds(dataset=name) for name in load_sets()}
+    return found | {f"wds/{name}": wds(dataset=name) for name in sorted(load_sets())}
 
 
 def count_classes(task: Published) -> int:

@@ -122,7 +122,9 @@ def test_two_splits_may_have_the_same_keys(tmp_path) -> None:
 
 def test_other_members_are_left_out_and_said(tmp_path) -> None:
     found = [[*files, (f"{key(k)}.json", b"{}")] for k, files in enumerate(samples([0, 1, 0]))]
-    assert _task(write_set(tmp_path / "mine", found)).notes() == (f"{tmp_path / 'mine'}: 3 files are left out: 3 .json",)
+    assert _task(write_set(tmp_path / "mine", found)).notes() == (
+        f"{tmp_path / 'mine'}: 3 files are left out: 3 .json",
+    )
 
 
 def test_pictures_of_native_size(tmp_path) -> None:
@@ -159,7 +161,9 @@ def test_captions(tmp_path) -> None:
 
 def test_multilabel_is_refused_with_the_reason(tmp_path) -> None:
     root = write_set(tmp_path / "mine", samples([0, 1]), texts={"dataset_type.txt": "multilabel\n"})
-    with pytest.raises(DataError, match="multilabel: a picture has several classes, so that the accuracy of one answer"):
+    with pytest.raises(
+        DataError, match="multilabel: a picture has several classes, so that the accuracy of one answer"
+    ):
         _task(root).size("test")
     with pytest.raises(DataError, match="multilabel: a picture has several classes"):
         registry.make("task", "wds", {"dataset": "voc2007_multilabel", "root": str(root)}).size("test")
@@ -217,7 +221,9 @@ def test_bad_input_is_one_line(tmp_path, damage, said) -> None:
 def test_templates_that_are_not(tmp_path, text) -> None:
     root = write_set(tmp_path / "mine", samples([0, 1]))
     (root / "zeroshot_classification_templates.txt").write_text(text)
-    with pytest.raises(DataError, match=r"templates\.txt: '.*' must contain \{c\}, the class name, and no other braces"):
+    with pytest.raises(
+        DataError, match=r"templates\.txt: '.*' must contain \{c\}, the class name, and no other braces"
+    ):
         _ = _task(root).templates
 
 
@@ -267,7 +273,9 @@ def test_the_catalogue() -> None:
 
 def test_where_a_published_set_is_looked_for(tmp_path, monkeypatch) -> None:
     task = registry.make("task", "wds", {"dataset": "stl10"})
-    with pytest.raises(DataError, match="no data of wds/stl10: run `rlbench data get wds/stl10`, which downloads it from"):
+    with pytest.raises(
+        DataError, match="no data of wds/stl10: run `rlbench data get wds/stl10`, which downloads it from"
+    ):
         task.size("test")
     snapshots = tmp_path / "hub" / "hub" / "datasets--clip-benchmark--wds_stl10"
     commit = "0123456789" * 4
