@@ -14,7 +14,7 @@ from rlbench.core import Record
 from rlbench.core.errors import FieldError, StoreError
 from rlbench.core.suite import load_suites
 from rlbench.encoders.models import resolve_plain
-from rlbench.gate.regression import Policy, Report, gate, place
+from rlbench.gate.regression import Place, Policy, Report, gate, place
 from rlbench.store.columns import reading_order
 from rlbench.store.lines import to_line
 from rlbench.store.per_example import example_ids
@@ -137,7 +137,7 @@ def _by_file(path: Path, records: Iterable[Record]) -> dict[Path, list[Record]]:
     found: dict[Path, list[Record]] = {}
     for record in records:
         if record.error is not None:
-            raise StoreError(f"{' '.join(place(record))} failed, and is no reference: {record.error}")
+            raise StoreError(f"{_describe(place(record))} failed, and is no reference: {record.error}")
         if PurePath(record.model).is_absolute():
             raise StoreError(f"a reference can't name {record.model}, a path of this machine; give a relative one")
         found.setdefault(path if path.suffix == ".jsonl" else path / f"{record.suite}.jsonl", []).append(record)
@@ -156,8 +156,13 @@ def _changes(old: Sequence[Record], new: Sequence[Record]) -> list[str]:
     for at in dict.fromkeys([*after, *before]):
         scores = [f"{_score(side[at])}" if at in side else "none" for side in (before, after)]
         changed = at not in before or at not in after or _line(before[at]) != _line(after[at])
-        lines += [f"{' '.join(at)}: {scores[0]} -> {scores[1]}"] if changed else []
+        lines += [f"{_describe(at)}: {scores[0]} -> {scores[1]}"] if changed else []
     return lines
+
+
+def _describe(at: Place) -> str:
+    """A cell: `thermal thermal rlbind:mini clean on thermal-world`."""
+    return f"{' '.join(at[:4])} on {at[4]}"
 
 
 def _score(record: Record) -> str:

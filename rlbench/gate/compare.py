@@ -11,7 +11,7 @@ from rlbench.core.badges import DOUBTED
 from rlbench.core.errors import StoreError
 from rlbench.core.stats.metrics import holm
 from rlbench.core.stats.paired import Pairs
-from rlbench.gate.regression import ALIKE, apart
+from rlbench.gate.regression import ALIKE, apart, name_part, place
 from rlbench.store.columns import reading_order
 from rlbench.store.flags import flags_of
 from rlbench.store.perturbations import is_bound
@@ -63,13 +63,22 @@ def compare(a: Iterable[Record], b: Iterable[Record]) -> list[Contrast]:
     names = {record.model for record in a}, {record.model for record in b}
     across = len(names[0]) == len(names[1]) == 1
 
-    def place(record: Record) -> tuple[str, ...]:
-        return record.suite, record.modality, str(record.perturbation), "" if across else record.model
+    def matched(record: Record) -> tuple[str, ...]:
+        cell = record.suite, record.modality, record.task, str(record.perturbation)
+        return *cell, "" if across else record.model
 
     there: dict[tuple[str, ...], list[Record]] = {}
     for record in b:
-        there.setdefault(place(record), []).append(record)
-    found = [_contrast(record, there[place(record)]) for record in _largest(a) if place(record) in there]
+        there.setdefault(matched(record), []).append(record)
+    parts = {(record.suite, record.modality, record.task) for record in (*a, *b)}
+    found = [
+        replace(
+            _contrast(record, there[matched(record)]),
+            suite=name_part(record.suite, record.modality, record.task, parts),
+        )
+        for record in _largest(a)
+        if matched(record) in there
+    ]
     if not found:
         raise StoreError(
             f"nothing to compare: {_describe(a)} and {_describe(b)} share no cell; run the same suite on both"
@@ -94,7 +103,7 @@ def _largest(records: Iterable[Record]) -> list[Record]:
     best: dict[object, Record] = {}
     for record in sorted(records, key=lambda record: record.n):
         facts = tuple(record.provenance.get(name) for name in ALIKE)
-        best[record.suite, record.modality, record.model, str(record.perturbation), facts] = record
+        best[*place(record), facts] = record
     return sorted(best.values(), key=reading_order)
 
 

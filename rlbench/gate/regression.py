@@ -32,7 +32,7 @@ MACHINE = ("device", "dtype", "torch", "numpy", "rlbench")
 POWER, FLIPS = 5.0, 15.0  # points of a drop, and of flips, that the gate's power is stated for
 
 
-Place = tuple[str, str, str, str]
+Place = tuple[str, str, str, str, str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,8 +116,19 @@ class Report:
 
 
 def place(record: Record) -> Place:
-    """Which cell it is: suite, modality, model, perturbation."""
-    return record.suite, record.modality, record.model, str(record.perturbation)
+    """Which cell it is: suite, modality, model, perturbation, task."""
+    return record.suite, record.modality, record.model, str(record.perturbation), record.task
+
+
+def name_part(suite: str, modality: str, task: str, parts: Iterable[tuple[str, str, str]]) -> str:
+    """The suite's name, with the modality or the task where several of its parts are compared.
+
+    Args:
+        parts: the suite, modality and task of every part.
+    """
+    own = {(other, name) for of, other, name in parts if of == suite}
+    modalities = {other for other, _ in own}
+    return suite if len(own) < 2 else f"{suite}:{modality if len(modalities) == len(own) else task}"
 
 
 def apart(one: Record, other: Record, facts: Iterable[str] = ALIKE) -> list[str]:
@@ -148,7 +159,10 @@ def gate(
     here = {place(record): record for record in sorted(fresh, key=lambda record: record.n)}
     places = dict.fromkeys([*here, *known])
     drafts = [_draft(known.get(at, []), here.get(at), at, ids or {}) for at in places]
-    drafts = [replace(draft, suite=_part(at, places)) for at, draft in zip(places, drafts, strict=True)]
+    parts = {(at[0], at[1], at[4]) for at in places}
+    drafts = [
+        replace(draft, suite=name_part(at[0], at[1], at[4], parts)) for at, draft in zip(places, drafts, strict=True)
+    ]
     tested = [draft for draft in drafts if draft.pairs is not None]
     adjusted = iter(holm([draft.pairs.p_drop for draft in tested if draft.pairs]))
     judged = tuple(
@@ -157,12 +171,6 @@ def gate(
     )
     matched = [(_matching(known.get(at, []), record), record) for at, record in here.items()]
     return Report(judged, policy, _notes([(one, other) for one, other in matched if one is not None]))
-
-
-def _part(at: Place, places: Iterable[Place]) -> str:
-    """The suite's name, with the modality where several of its parts are compared."""
-    parts = {(suite, modality) for suite, modality, *_ in places if suite == at[0]}
-    return at[0] if len(parts) == 1 else f"{at[0]}:{at[1]}"
 
 
 def _matching(references: Sequence[Record], fresh: Record) -> Record | None:
@@ -175,7 +183,7 @@ def _draft(
     references: Sequence[Record], fresh: Record | None, at: Place, ids: Mapping[object, Sequence[str]]
 ) -> Verdict:
     """What can be said of a cell alone: FAIL and MISSING are final, INCONCLUSIVE is not yet judged."""
-    suite, _, model, perturbation = at
+    suite, _, model, perturbation, _ = at
     draft = Verdict(suite=suite, model=model, perturbation=perturbation, status="MISSING")
     if fresh is None:
         return replace(draft, reason="the reference has this cell, and this run does not: run the whole suite")

@@ -152,10 +152,15 @@ def _mapping(value: object, what: str) -> dict[str, Any]:
 
 
 def entry_of(records: Iterable[Record], *, model: str, suite: str, source: str, summary: str) -> Entry:
-    """What the records of a model on a suite, or on SUITE:MODALITY, claim. Raises: StoreError, FieldError."""
-    name, _, modality = suite.partition(":")
+    """What the records of a model on a suite, or on SUITE:MODALITY or SUITE:TASK, claim.
+
+    Raises: StoreError, FieldError.
+    """
+    name, _, part = suite.partition(":")
     named = [record for record in records if (record.model, record.suite) == (model, name)]
-    own = [record for record in named if modality in ("", record.modality)]
+    own = [record for record in named if part in ("", record.modality, record.task)]
+    if len(tasks := sorted({record.task for record in own})) > 1:
+        raise StoreError(f"{suite} has several tasks; an entry claims one, such as {name}:{tasks[0]}")
     if not own:
         raise StoreError(f"there are no records of {model} on {suite}; rlbench run --suite {suite} --model {model}")
     if failed := next((record for record in own if record.error is not None), None):

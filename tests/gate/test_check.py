@@ -109,7 +109,7 @@ def test_a_weaker_model_fails(thermal: list[Record]) -> None:
 def test_references_are_made_checked_and_made_anew(call: Call, tmp_path: Path) -> None:
     suite = blobs(tmp_path)
     made = call("check", "--suite", suite, "--model", "linear", "--update")
-    assert made.exit_code == 0 and "blobs-check image linear:oracle clean: none -> " in made.stdout
+    assert made.exit_code == 0 and "blobs-check image linear:oracle clean on blobs: none -> " in made.stdout
     file = tmp_path / "leaderboards" / "records" / "blobs-check.jsonl"
     text = file.read_text()
     assert len(text.splitlines()) == 2 and "seconds" not in text

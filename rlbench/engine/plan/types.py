@@ -20,7 +20,7 @@ class PlannedCell:
     """A cell, how much of it is recorded, and the cost of the rest.
 
     Attributes:
-        suite, model, perturbation: names.
+        suite, task, model, perturbation: names.
         n: examples.
         blocks, done: number of blocks, and of those that are recorded.
         forwards, backwards: upper bound of the passes.
@@ -30,6 +30,7 @@ class PlannedCell:
     """
 
     suite: str
+    task: str
     model: str
     perturbation: Perturbation
     n: int
@@ -129,7 +130,7 @@ class Plan:
     def _time(self, units: Sequence[float]) -> float:
         """Seconds of these units. Workers share them, but cannot split the longest, and have to start first."""
         used = [self.pairs[k] for k in dict.fromkeys(unit.pair for unit in self.units)]
-        rendering = {pair.suite.name: pair.rates.rendering * pair.n for pair in used}
+        rendering = {(pair.suite.name, pair.suite.task_name): pair.rates.rendering * pair.n for pair in used}
         warming = max((pair.rates.warming for pair in used), default=0.0)
         alone = sum(rendering.values()) + warming
         if self.workers == 1:

@@ -93,11 +93,11 @@ def macros(tables: Sequence[Table], *, baseline: str | None = None, sources: Sou
     (`sources`); where a record only says that examples share some, the deviations are widened by its design effect.
     Of a suite that has several tables (other data, seeds or numbers of examples) the one with most examples counts.
     """
-    members = families(_largest(tables)).items()
+    members = families(keep_largest(tables)).items()
     return [one for family, those in members if (one := _macro(family, those, baseline, sources))]
 
 
-def _largest(tables: Sequence[Table]) -> list[Table]:
+def keep_largest(tables: Sequence[Table]) -> list[Table]:
     """Of tables that differ in data, seed or number of examples alone, the one whose rows have most examples."""
     kept: dict[tuple[object, ...], Table] = {}
     for table in tables:

@@ -95,12 +95,12 @@ def telling(clean: NDArray[Any], kept: NDArray[Any], n: int) -> list[int]:
 def _find(record: Record, benches: dict[tuple[object, ...], Bench]) -> tuple[Bench, Perturbation] | None:
     """The bench and the perturbation, if here they are what the record says; benches are kept in `benches`."""
     try:
-        suites = [s for s in load_suites(record.suite) if s.modality == record.modality]
+        suites = [s for s in load_suites(record.suite) if (s.modality, s.task_name) == (record.modality, record.task)]
         columns = {simplify(p): p for suite in suites for p in suite.perturbations}
         if record.perturbation not in columns:
             return None
         suite, one = replace(suites[0], seed=int(record.provenance.get("seed") or 0)), columns[record.perturbation]
-        place = record.suite, record.modality, record.model, suite.seed
+        place = record.suite, record.modality, record.task, record.model, suite.seed
         if place not in benches:
             bench = prepare(suite, resolve_plain(record.model, record.suite).name)
             while len(benches) >= MOST_BENCHES:
