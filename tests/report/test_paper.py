@@ -57,7 +57,7 @@ def test_means_of_thirteen_sets_are_those_of_the_sets() -> None:
         assert table.columns[:2] == ("mean of 13", "ImageNet") and len(table.columns) == 15
         for row in table.rows:
             mean = sum(value for value in row.values[2:] if value is not None) / 13
-            off = 0.16 if row.model == "CLIP" else 0.0501  # as printed; the others are rounded
+            off = 0.16 if row.model == "CLIP" else 0.06  # as printed; the others are means of rounded cells
             assert row.values[0] == means[row.model][k] and abs(mean - row.values[0]) < off, row
 
 
