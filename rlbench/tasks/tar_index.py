@@ -21,7 +21,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, cast
 
 from rlbench.core.errors import DataError, quote
-from rlbench.core.files import place
+from rlbench.core.files import clear, place
 from rlbench.core.guard import guard
 from rlbench.tasks.hashes import Signature, find_cache_folder, is_settled, read_signature, show_progress
 
@@ -31,6 +31,7 @@ LARGEST = 1 << 28  # bytes of a member that is read
 _VERSION = 1  # raise it when an index gets other contents
 _CHUNK = 1 << 20  # bytes
 _THREADS = 8
+_KEPT = 10_000  # indices in the cache folder
 _KINDS = {
     "issym": "a link",
     "islnk": "a link",
@@ -129,9 +130,12 @@ def _read_cache(cache: Path, signature: Signature) -> Index | None:
 
 
 def _write_cache(cache: Path, signature: Signature, index: Index) -> None:
-    """Keeps an index for later processes; a folder that can't be written only costs time."""
+    """Keeps an index for later processes, and the newest others; a folder that can't be written only costs time."""
     try:
         place(cache, json.dumps([_VERSION, signature, [astuple(one) for one in index]]).encode(), sync=False)
+        clear(cache.parent)
+        for old in sorted(cache.parent.glob("*.json"), key=os.path.getmtime)[:-_KEPT]:
+            old.unlink(missing_ok=True)
     except OSError:
         return
 

@@ -50,6 +50,15 @@ def test_an_index_is_made_once_and_again_when_the_tar_changes(tmp_path, monkeypa
     assert [len(index) for index in index_tars([path])] == [2] and len(scans) == 2
 
 
+def test_the_cache_keeps_the_newest_indices(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(tar_index, "is_settled", lambda signature: True)
+    monkeypatch.setattr(tar_index, "_KEPT", 2)
+    for k in range(4):
+        write_tar(tmp_path / f"{k}.tar", FILES)
+        index_tars([tmp_path / f"{k}.tar"])
+    assert len(list((tmp_path / "cache" / "tars").iterdir())) == 2
+
+
 def test_a_tar_that_changed_just_now_is_not_kept(tmp_path) -> None:
     path = tmp_path / "0.tar"
     write_tar(path, FILES)
