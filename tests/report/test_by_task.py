@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from dataclasses import replace
 from math import sqrt
 
@@ -116,3 +117,19 @@ def test_the_paper_s_board_has_the_tasks_side_by_side() -> None:
     part = text.split("\n## Zero-shot pictures by set, Linf 4/255\n")[1].split("\n## ")[0]
     assert "#### image-clip13 v1: image, 3 tasks, n = 100, task by task" in part.split("\n### measured\n")[1]
     assert "43.3 [" in part and text.count("43.3 [") == 1
+
+
+def test_the_page_has_the_means(tmp_path) -> None:
+    from rlbench.report.site import page
+    from rlbench.store.lines import to_line
+
+    path = tmp_path / "r.jsonl"
+    attacked = records(under="pgd linf 2/255")
+    path.write_text("".join(to_line(one) + "\n" for one in [*records(), *attacked, *records("two")]))
+    text = page.render([path])
+    data = json.loads(text.partition('type="application/json" id="data">')[2].partition("</script>")[0])
+    (macro,) = data["macros"]
+    assert (macro["family"], macro["over"], macro["suites"]) == ("several", "tasks", ["cars", "pcam", "pets"])
+    assert [model for model, _ in macro["rows"]] == ["mine", "two"]
+    assert macro["rows"][0][1]["clean"]["v"] == pytest.approx(130 / 300, abs=1e-5)
+    assert "task by task" in text
