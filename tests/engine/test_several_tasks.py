@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from rlbench.encoders.heads import Resized
 from rlbench.engine.block.bench import prepare
 from rlbench.engine.plan.planner import plan
 from rlbench.store.records import read_records
+from rlbench.tasks.subset import select_examples
 
 SUITE, MODEL = "image-wds-smoke", "random:mini"
 TASKS = ["wds/vtab/cifar10", "wds/vtab/pets", "wds/vtab/pcam"]
@@ -45,6 +47,9 @@ def test_the_box_is_the_pictures_own(data: Path) -> None:
     cifar, pets, _ = (prepare(suite, MODEL) for suite in load_suites(SUITE))
     assert isinstance(cifar.classifier, Resized) and cifar.box.shape == (3, 32, 32)
     assert not isinstance(pets.classifier, Resized)
+    part = replace(cifar.suite, task=select_examples(cifar.task, [3, 5]))
+    few = prepare(part, MODEL)
+    assert isinstance(few.classifier, Resized) and few.subject() | {"data": ""} == cifar.subject() | {"data": ""}
     assert cifar.subject()["logit_scale"] == pets.subject()["logit_scale"] == "100"
     assert cifar.subject()["box"] != [*cifar.encoder.boxes["image"].facts(), "fit"]
 
@@ -84,3 +89,9 @@ def test_tasks_are_compared_and_checked_one_by_one(call: Call, data: Path, tmp_p
     one = ("entry", f"{SUITE}:{TASKS[2]}", *entry[2:])
     assert call(*one).exit_code == 0
     assert call("verify", tmp_path / "e.json", "--examples", 4, "--quiet").exit_code == 0
+
+
+def test_a_task_without_a_correct_example_runs_in_several_processes(call: Call, data: Path) -> None:
+    asked = ("run", "--suite", f"{SUITE}:wds/vtab/pets", "--model", MODEL, "--examples", 2, "--workers", 2)
+    result = call(*asked, "--json", "--quiet")
+    assert result.exit_code == 0 and [record["n_correct"] for record in json.loads(result.stdout)] == [0] * 6
