@@ -73,7 +73,7 @@ def test_a_run_has_records_of_every_task(call: Call, data: Path, tmp_path: Path)
 
 
 def test_tasks_are_compared_and_checked_one_by_one(call: Call, data: Path, tmp_path: Path) -> None:
-    asked = ("--suite", SUITE, "--model", MODEL, "--examples", 4, "--workers", 1)
+    asked = ("--suite", SUITE, "--model", MODEL, "--examples", 2, "--workers", 1)
     assert call("run", *asked, "--quiet").exit_code == 0
     store = tmp_path / "rlbench-results"
     rows = call("compare", store, store, "--format", "markdown").stdout
@@ -88,7 +88,7 @@ def test_tasks_are_compared_and_checked_one_by_one(call: Call, data: Path, tmp_p
     assert "several tasks; an entry claims one, such as" in call(*entry).stderr
     one = ("entry", f"{SUITE}:{TASKS[2]}", *entry[2:])
     assert call(*one).exit_code == 0
-    assert call("verify", tmp_path / "e.json", "--examples", 4, "--quiet").exit_code == 0
+    assert call("verify", tmp_path / "e.json", "--examples", 2, "--quiet").exit_code == 0
 
 
 def test_a_task_without_a_correct_example_runs_in_several_processes(call: Call, data: Path) -> None:
