@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from math import hypot
 from statistics import fmean
 
-from rlbench.report.boards.averages import keep_largest
+from rlbench.report.boards.averages import choose_largest
 from rlbench.report.boards.formats import grid
-from rlbench.report.boards.scores import Score, Table, gravest, marked
+from rlbench.report.boards.scores import Score, Table, mark_name, worst_badge
 from rlbench.store.columns import Column
 
 READING = (
@@ -60,7 +60,7 @@ def by_task(tables: Sequence[Table]) -> list[TaskTable]:
     Of a task that has several tables (other data, seeds or numbers of examples) the one with most examples counts.
     """
     found: dict[tuple[object, ...], list[Table]] = {}
-    for table in keep_largest(tables):
+    for table in choose_largest(tables):
         found.setdefault(tuple(table.facts[name] for name in ("modality", "suite", "suite_version")), []).append(table)
     return [_task_table(those) for those in found.values() if len(those) > 1]
 
@@ -102,7 +102,7 @@ def _mean(row: Sequence[Score | None]) -> Score | None:
     below, above = (
         hypot(*(getattr(score, end) - score.share for score in there)) / len(there) for end in ("low", "high")
     )
-    badge = gravest(score.soundness for score in there)
+    badge = worst_badge(score.soundness for score in there)
     bound = any(score.bound for score in there)
     return Score(share, max(share - below, 0.0), min(share + above, 1.0), bound=bound, soundness=badge)
 
@@ -114,9 +114,9 @@ def rows_of(table: TaskTable) -> list[dict[str, str]]:
         for model in table.order(column):
             mean = table.means[model].get(column)
             own = table.scores[model][column]
-            badge = gravest(score.soundness for score in own if score is not None)
+            badge = worst_badge(score.soundness for score in own if score is not None)
             values = {task: _percent(score) for task, score in zip(table.tasks, own, strict=True)}
-            about = {"under": str(column), "model": marked(model, badge)}
+            about = {"under": str(column), "model": mark_name(model, badge)}
             rows.append(about | {"mean": str(mean) if mean is not None else "-"} | values)
     return rows
 
