@@ -125,7 +125,7 @@ def test_references_are_written_checked_and_updated(call: Call, tmp_path: Path) 
     changed = call("check", "--suite", other, "--workers", 1)
     assert changed.exit_code == 2 and "this run does not" in changed.stdout  # the column's name has its eps
     renewed = call("check", "--suite", other, "--update", "--workers", 1)
-    assert "fgsm linf 4/255: " in renewed.stdout and "-> none" in renewed.stdout
+    assert "fgsm linf 4/255 on blobs: " in renewed.stdout and "-> none" in renewed.stdout
     assert call("check", "--suite", other, "--workers", 1).exit_code == 0
 
 
