@@ -90,6 +90,9 @@ def _totals(plan: Plan, *, by_cell: bool) -> list[str]:
         f"{time}, {processes}; 95% intervals up to +-{100 * plan.half_width:.1f} points; store: {plan.store.path}",
     ]
     used = {unit.pair for unit in plan.units} if by_cell else set()
+    if len(used) > 1:
+        most = sum(cell.forwards for cell in plan.cells), sum(cell.backwards for cell in plan.cells)
+        lines.insert(0, f"at most {most[0]:,} forward and {most[1]:,} backward passes left in all")
     return [_pace(pair) for k, pair in enumerate(plan.pairs) if k in used] + lines
 
 

@@ -59,8 +59,10 @@ def test_a_run_has_records_of_every_task(call: Call, data: Path, tmp_path: Path)
     plain = call(*asked, "--dry-run")
     assert plain.exit_code == 0
     assert all(f"{SUITE}:{task}, {MODEL}, 4 examples" in plain.stdout for task in TASKS)
+    total = next(line for line in plain.stdout.splitlines() if line.endswith("passes left in all"))
     planned = json.loads(call(*asked, "--dry-run", "--json").stdout)
     assert {row["task"] for row in planned} == set(TASKS)
+    assert f"at most {sum(row['forwards'] for row in planned):,} forward and " in total
     result = call(*asked)
     assert result.exit_code == 0 and "mean of 3" in result.stdout
     store = tmp_path / "rlbench-results"
