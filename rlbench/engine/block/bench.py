@@ -10,7 +10,7 @@ from rlbench.core import Ball, Box, Encoder, Modality, Suite, Task, Threat
 from rlbench.core.machine import full_float32
 from rlbench.core.sources import source_hash
 from rlbench.core.threat import ball_of, check_eps, threat_of
-from rlbench.encoders.contract import check_text, scale_of
+from rlbench.encoders.contract import check_text
 from rlbench.encoders.heads import ZeroShot
 from rlbench.encoders.identity import Identity
 from rlbench.encoders.loading import Loaded, load
@@ -106,7 +106,7 @@ class Bench:
             "anchors": self.classifier.anchors_hash(),
             "checkpoint": self.identity.checkpoint,
             "encoder": [type(self.encoder).__name__, source_hash(type(self.encoder).__module__)],
-            "logit_scale": f"{scale_of(self.encoder):.6g}",
+            "logit_scale": f"{self.classifier.logit_scale:.6g}",
         } | ({"identity": facts} if facts else {})
 
 

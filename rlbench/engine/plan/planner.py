@@ -100,7 +100,8 @@ def _plan_cells(pair: Pair, present: dict[Perturbation, set[Span]]) -> list[Plan
     for p in pair.suite.perturbations:
         done, cell = present[cells.canonical(p)], cells.canonical(p)
         left = sum(stop - start for start, stop in pair.spans if (start, stop) not in done)
-        row = PlannedCell(pair.suite.name, pair.model, simplify(p), pair.n, len(pair.spans), len(done))
+        row = PlannedCell(pair.suite.name, pair.suite.task_name, pair.model, simplify(p), pair.n)
+        row = replace(row, blocks=len(pair.spans), done=len(done))
         if not cells.is_aggregate(cell):
             most, about = pair.bounds.cells[cell], pair.rates.cells[cell]
             row = replace(
@@ -147,7 +148,7 @@ class _Draft:
         except ModalityError as error:
             if alone:
                 raise
-            about = [(suite.name, model.name, simplify(p), n) for p in suite.perturbations]
+            about = [(suite.name, suite.task_name, model.name, simplify(p), n) for p in suite.perturbations]
             self.skipped += [(len(self.pairs), PlannedCell(*cell, skipped=str(error))) for cell in about]
 
     def _bench(self, suite: Suite, model: str) -> Bench:
@@ -281,7 +282,7 @@ def plan(
     store = store if isinstance(store, Store) else Store(store)
     notes = store.check(fresh=fresh)
     loaded = [s for one in _several(suites) for s in ([one] if isinstance(one, Suite) else load_suites(str(one)))]
-    loaded = list({(s.path, s.name, s.modality): s for s in loaded}.values())
+    loaded = list({(s.path, s.name, s.modality, s.task_name): s for s in loaded}.values())
     loaded = [vary(one, seed=seed, series=series, mode=mode) for one in loaded]
     chosen = list({model.name: model for model in (resolve(str(one)) for one in _several(models))}.values())
     where = {"store": store, "device": device_of(device), "workers": workers, "notes": notes}
