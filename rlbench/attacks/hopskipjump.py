@@ -115,7 +115,7 @@ class _Place:
         return points.clamp(self.ball.low, self.ball.high)
 
     def start(self) -> Steps:
-        """A random misclassified point: uniform in the box; a corner with a random share of highs; blocks of corners."""
+        """A random misclassified point: uniform in the box, or a corner, also of blocks, with a random share of highs."""
         for k in count():
             length = 1 if k % 3 < 2 else 1 + int(self.numbers.integers(self.d))
             u = self.numbers.random(-(-self.d // length), dtype=np.float32)
@@ -153,7 +153,8 @@ class _Place:
             u_sum, phi_u = u_sum + u.sum(0), phi_u + torch.tensordot(sign, u, 1)
         mean = phi / b
         v = phi_u - mean * u_sum if abs(mean) < 1 else phi_u
-        return v / v.norm().clamp_min(1e-20)
+        unit: Tensor = v / v.norm().clamp_min(1e-20)
+        return unit
 
     def jump(self, x_t: Tensor, v: Tensor, xi: float) -> Steps:
         """The first misclassified point x_t + xi v, where xi halves; x_t if there is none."""

@@ -9,6 +9,7 @@
     ├── ModalityError            an encoder does not support the modality that a task needs
     ├── StoreError               the result store can't be read or written
     └── AttackError              an attack broke its contract: the cell is failed, never robust
+        └── AnswerError          a black box gave no usable answer, or its queries are spent: likewise
 
 A bug is none of these and keeps its traceback.
 """
@@ -87,6 +88,10 @@ class StoreError(RLBenchError):
 
 class AttackError(RLBenchError):
     """An attack broke its contract (shape, dtype, finite, box, ball) or crashed."""
+
+
+class AnswerError(AttackError):
+    """A black box gave no usable answer in time, or the budget of queries is spent."""
 
 
 def first_line(error: BaseException) -> str:

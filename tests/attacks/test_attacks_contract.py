@@ -60,7 +60,17 @@ def strong(name: str) -> Attack:
 
 ATTACKS = registry.names("attack")
 CASES = [(name, norm) for name in ATTACKS for norm in NORMS if norm in getattr(make(name), "norms", NORMS)]
-EXACT = ("apgd-ce", "apgd-dlr", "apgd-t", "autoattack", "fab-t", "hopskipjump", "noise", "rays", "square")  # stop early at success alone
+EXACT = (
+    "apgd-ce",
+    "apgd-dlr",
+    "apgd-t",
+    "autoattack",
+    "fab-t",
+    "hopskipjump",
+    "noise",
+    "rays",
+    "square",
+)  # stop early at success alone
 OWN = [(name, norm) for name, norm in CASES if ":" not in name and name not in WHOLE]
 LIBRARY: list[tuple[str, Norm]] = [
     ("torchattacks:PGD", "linf"),
