@@ -115,7 +115,7 @@ class _Place:
         return points.clamp(self.ball.low, self.ball.high)
 
     def start(self) -> Steps:
-        """A random misclassified point: uniform in the box, or a corner, also of blocks, with a random share of highs."""
+        """A random misclassified point: uniform, or a corner of the box, also in blocks, with some share of highs."""
         for k in count():
             length = 1 if k % 3 < 2 else 1 + int(self.numbers.integers(self.d))
             u = self.numbers.random(-(-self.d // length), dtype=np.float32)
