@@ -52,7 +52,7 @@ class Served:
 def describe(answers: str = "scores", **changes: object) -> dict[str, Any]:
     """The description of the linear oracle."""
     about: dict[str, Any] = {"protocol": 1, "modality": "image", "shape": [1, 8, 8], "answers": answers}
-    return about | {"classes": list(PLACES), "name": "linear", "version": "1"} | changes
+    return about | {"classes": [f"blob in the {place}" for place in PLACES], "name": "linear", "version": "1"} | changes
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from torch import Tensor
 from rlbench.attacks.search.decisions import CHUNK, Nearest, Search, inside, run_searches
 from rlbench.core import Ball, Classifier, Norm, Streams
 from rlbench.core.errors import FieldError
+from rlbench.core.knowledge import Knowledge
 from rlbench.core.registry import register
 
 HALVINGS = 30  # of a step, after which it is too small for float32
@@ -40,7 +41,8 @@ class HopSkipJump:
     b_0: int = 100
     norms: ClassVar[frozenset[Norm]] = frozenset({"l2"})
     min_classes: ClassVar[int] = 2
-    needs: ClassVar[str] = "label"
+    needs: ClassVar[Knowledge] = "label"
+    leaves_ball: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         for name, value in (("queries", self.queries), ("b_0", self.b_0)):

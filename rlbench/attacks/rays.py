@@ -13,6 +13,7 @@ from torch import Tensor
 from rlbench.attacks.search.decisions import Nearest, Search, inside, run_searches
 from rlbench.core import Ball, Classifier, Norm, Streams
 from rlbench.core.errors import FieldError
+from rlbench.core.knowledge import Knowledge
 from rlbench.core.registry import register
 
 
@@ -36,7 +37,8 @@ class RayS:
     tol: float = 1e-3
     norms: ClassVar[frozenset[Norm]] = frozenset({"linf"})
     min_classes: ClassVar[int] = 2
-    needs: ClassVar[str] = "label"
+    needs: ClassVar[Knowledge] = "label"
+    leaves_ball: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.queries < 1:

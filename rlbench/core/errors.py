@@ -7,6 +7,7 @@
     ├── DataError                a data source is missing, unreadable or inconsistent
     ├── CheckpointError          weights are missing, truncated, altered or have another shape
     ├── ModalityError            an encoder does not support the modality that a task needs
+    ├── KnowledgeError           no attack of a suite can run with what a black box gives
     ├── StoreError               the result store can't be read or written
     └── AttackError              an attack broke its contract: the cell is failed, never robust
         └── AnswerError          a black box gave no usable answer, or its queries are spent: likewise
@@ -80,6 +81,10 @@ class CheckpointError(RLBenchError):
 
 class ModalityError(RLBenchError):
     """An encoder does not support the requested modality."""
+
+
+class KnowledgeError(RLBenchError):
+    """No attack of a suite can run with what a black box gives."""
 
 
 class StoreError(RLBenchError):

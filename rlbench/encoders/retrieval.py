@@ -35,6 +35,7 @@ from torch import Tensor
 
 from rlbench.core import Encoder, Modality, Task
 from rlbench.core.errors import DataError
+from rlbench.encoders.black_box.classes import FixedClasses, head_of_classes
 from rlbench.encoders.heads import Viewed, ZeroShot, prompts, zero_shot
 from rlbench.encoders.outputs import embed, embed_text
 
@@ -98,6 +99,8 @@ def score_classes(scores: Tensor, owners: Tensor) -> Tensor:
 
 def head_of(encoder: Encoder, modality: Modality, task: Task) -> ZeroShot:
     """The classifier of a task: by captions or by the prompts of its classes, of whole clips or of several views."""
+    if isinstance(encoder, FixedClasses):
+        return head_of_classes(encoder, modality, task)
     if isinstance(task, Paired):
         return retriever(encoder, modality, task.captions, at=getattr(task, "at", 1))
     head, views = zero_shot(encoder, modality, task.classes, task.templates), getattr(task, "views", 1)

@@ -23,8 +23,9 @@ from rlbench.core import (
     Worst,
 )
 from rlbench.core.errors import FieldError, find_hidden, quote
+from rlbench.core.knowledge import KNOWLEDGE
 
-_ATTACKED = ("norm", "eps", "mode", "sensors")
+_ATTACKED = ("norm", "eps", "mode", "sensors", "knowledge")
 _ATTACK = ("attack", "fields", *_ATTACKED)
 _CORRUPTION = ("corruption", "severity", "corruption_fields")
 KINDS = {  # the fields that each kind may have
@@ -85,6 +86,7 @@ def _adversarial(p: Adversarial) -> dict[str, Any]:
 def _attacked(threat: Threat, mode: Mode) -> dict[str, Any]:
     found: dict[str, Any] = {"norm": threat.norm, "eps": str(threat.eps)}
     found |= {"mode": mode} if mode != "standalone" else {}
+    found |= {"knowledge": threat.knowledge} if threat.knowledge != "white-box" else {}
     return found | ({"sensors": list(threat.sensors)} if threat.sensors else {})
 
 
@@ -135,7 +137,9 @@ def _read_threat(values: Mapping[str, Any]) -> Threat:
     _require(norm in get_args(Norm), "norm", norm, f"one of {', '.join(get_args(Norm))}")
     whole = isinstance(eps, str) and eps.isascii() and _EPS.fullmatch(eps)
     _require(whole, "eps", eps, "a fraction in quotes, such as 4/255")
-    return Threat(norm, Fraction(str(eps)), _read_sensors(values, "sensors"))  # type: ignore[arg-type]
+    knowledge = values.get("knowledge", "white-box")
+    _require(knowledge in KNOWLEDGE, "knowledge", knowledge, f"one of {', '.join(KNOWLEDGE)}")
+    return Threat(norm, Fraction(str(eps)), _read_sensors(values, "sensors"), knowledge)  # type: ignore[arg-type]
 
 
 def _read_mode(values: Mapping[str, Any], allowed: tuple[str, ...]) -> Mode:
@@ -172,14 +176,18 @@ def _is_value(value: object) -> bool:
 
 
 def to_columns(p: Perturbation) -> dict[str, Field]:
-    """COLUMNS of a frame beside the text: eps as a number, fields as JSON; None where the kind does not have one."""
+    """COLUMNS of a frame beside the text: eps as a number, fields as JSON; None where the kind does not have one.
+
+    A black box's attacks also have the column `knowledge`.
+    """
     found = to_mapping(p)
     mode = "standalone" if "norm" in found else None
     columns = {name: found.get(name, mode if name == "mode" else None) for name in COLUMNS}
     fields = {
         name: json.dumps(found[name], sort_keys=True) for name in ("fields", "corruption_fields") if name in found
     }
-    return columns | fields | ({"eps": float(Fraction(found["eps"]))} if "eps" in found else {})
+    known: dict[str, Field] = {name: found[name] for name in ("knowledge",) if name in found}
+    return columns | fields | known | ({"eps": float(Fraction(found["eps"]))} if "eps" in found else {})
 
 
 def from_columns(row: Mapping[str, Any]) -> Perturbation:
@@ -187,7 +195,7 @@ def from_columns(row: Mapping[str, Any]) -> Perturbation:
 
     Raises: FieldError.
     """
-    found = {name: row[name] for name in COLUMNS if row.get(name) is not None}
+    found = {name: row[name] for name in (*COLUMNS, "knowledge") if row.get(name) is not None}
     for name in ("fields", "corruption_fields"):
         if name in found:
             found[name] = json.loads(found[name])

@@ -56,6 +56,8 @@ class Pair:
         rates: estimates of the cost; the bounds without a pilot.
         gallery: the captions, for retrieval only.
         identity: the encoder's.
+        lacking: the suite's other perturbations, and why they can't run.
+        metered: whether the encoder's queries cost something, so that nothing is asked before the run.
     """
 
     suite: Suite
@@ -69,6 +71,8 @@ class Pair:
     rates: Rates
     gallery: Gallery | None = None
     identity: Identity = field(default_factory=Identity)
+    lacking: tuple[tuple[Perturbation, str], ...] = ()
+    metered: bool = False
 
     @property
     def spans(self) -> list[tuple[int, int]]:

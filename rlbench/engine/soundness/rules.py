@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from rlbench.core import Field
 from rlbench.core.badges import BADGES, Finding, Status, badge
+from rlbench.core.knowledge import Knowledge
 from rlbench.engine.soundness.watch import Sums, total
 
 
@@ -69,17 +70,28 @@ def _repeated(sums: Sums) -> Finding:
     return Finding(id="S10", status="adaptive" if sums["random"] else "pass", said=said)
 
 
-def findings(sums: Sums) -> list[Finding]:
-    """The cheap checks, from the sums of a watched run."""
+def findings(sums: Sums, knowledge: Knowledge = "white-box") -> list[Finding]:
+    """The cheap checks, from the sums of a watched run; some of them can't be made of a black box."""
     whole = total([sums])
     checks = (_gradients, _check_saturation, _logits, _company, _check_lost, _repeated, _check_traits)
-    return [check(whole) for check in checks]
+    found = [check(whole) for check in checks]
+    return found if knowledge == "white-box" else [_black_box(one, whole, knowledge) for one in found]
 
 
-def provenance(sums: Sequence[Sums]) -> dict[str, Field]:
+def _black_box(found: Finding, sums: Sums, knowledge: Knowledge) -> Finding:
+    """The finding, or that the check does not apply: there are no gradients, or no scores, or nothing was repeated."""
+    missing = {"H7": "gradients", "H8": "gradients"}
+    missing |= {"H9": "scores"} if knowledge == "label" else {}
+    missing |= dict.fromkeys(("H4", "S10"), "answers asked again") if not sums["repeated"] else {}
+    if found.id not in missing:
+        return found
+    return Finding(id=found.id, status="not applicable", said=f"the encoder gives no {missing[found.id]}")
+
+
+def provenance(sums: Sequence[Sums], knowledge: Knowledge = "white-box") -> dict[str, Field]:
     """A record's fields: the badge and the failing checks; nothing for blocks that were not watched."""
     if not any(sums):
         return {}
-    found = findings(total(sums))
+    found = findings(total(sums), knowledge)
     bad = [f"{finding.id}: {finding.said}" for finding in found if BADGES[finding.status] != "sound"]
     return {"soundness": badge(found)} | ({"soundness_failed": "; ".join(bad)} if bad else {})

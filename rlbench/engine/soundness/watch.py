@@ -57,6 +57,9 @@ PASS = SUMS[: SUMS.index("not_finite")]
 ROWS = ("not_finite", "probabilities", "constant")
 
 
+OUTSIDE = {"lost": 0, "constant": 0}  # what points far outside the ball say nothing of
+
+
 class Watch:
     """Keeps count of what is strange in the passes and gradients of a run, and changes nothing.
 
@@ -92,6 +95,10 @@ class Watch:
             zero = flat.abs().amax(1) == 0
         at = PASS.index("gradients")
         self.counts[:, at : at + 2].index_add_(0, rows, torch.stack((correct, correct & zero), dim=1).int())
+
+    def sums_of(self, attack: object, correct: Tensor, rows: Tensor | None = None) -> dict[str, int]:
+        """SUMS over the passes of an attack; of one that `leaves_ball`, without OUTSIDE."""
+        return self.sums(correct, rows) | (OUTSIDE if getattr(attack, "leaves_ball", False) else {})
 
     def sums(self, correct: Tensor, rows: Tensor | None = None) -> dict[str, int]:
         """SUMS over the examples `rows` (default: all), of which the judge calls `correct` (B,) so."""

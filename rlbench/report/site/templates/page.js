@@ -5,6 +5,7 @@ const $ = (id) => document.getElementById(id);
 const colourOf = (model) => data.colours[model.split(" [")[0].split(" (")[0]] || "#888888";
 const BADGES = {
   sound: "the soundness checks of the run passed",
+  partial: "a black box: the soundness checks that it allows passed",
   warn: "a soundness check warns",
   "needs adaptive": "the encoder has a trait that needs an adaptive attack",
   unreliable: "a soundness check failed: do not trust this number",
