@@ -9,14 +9,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 import yaml
 from torch import Tensor, nn
 
-from rlbench.encoders.linear import PLACES, weights
+from rlbench.encoders.black_box.classes import WithoutPrompts, scores_of_labels
+from rlbench.encoders.linear import BOX, PLACES, weights
 
 _spec = importlib.util.spec_from_file_location("http_server", Path(__file__).parents[1] / "examples" / "http_server.py")
 assert _spec is not None and _spec.loader is not None
@@ -37,11 +38,13 @@ class Served:
 
     Attributes:
         url: of it.
+        label: what it answers, "scores" or "labels".
         inputs: the number that it was sent.
         spoil: changes the bytes of an answer, or returns None to answer with status 500.
     """
 
     url: str
+    label: str = "scores"
     inputs: int = 0
     requests: int = 0
     batches: list[int] = field(default_factory=list)
@@ -49,17 +52,41 @@ class Served:
     delay: float = 0.0
 
 
+class LinearBox(WithoutPrompts):
+    """The linear oracle in this process, as a black box with fixed classes."""
+
+    boxes: ClassVar[Any] = {"image": BOX}
+    traits: ClassVar[Any] = frozenset({"non_differentiable"})
+    sha256: ClassVar[Any] = {}
+    classes = tuple(f"blob in the {place}" for place in PLACES)
+
+    def __init__(self, knowledge: str) -> None:
+        self.knowledge = knowledge
+
+    def classify(self, x: Tensor, modality: str) -> Tensor:
+        scores = torch.from_numpy(100 * linear_scores(x.numpy())).float()
+        return scores if self.knowledge == "score" else scores_of_labels(scores.argmax(1), 4)
+
+
+def make_score_box() -> LinearBox:
+    return LinearBox("score")
+
+
+def make_label_box() -> LinearBox:
+    return LinearBox("label")
+
+
 def describe(answers: str = "scores", **changes: object) -> dict[str, Any]:
     """The description of the linear oracle."""
     about: dict[str, Any] = {"protocol": 1, "modality": "image", "shape": [1, 8, 8], "answers": answers}
-    return about | {"classes": [f"blob in the {place}" for place in PLACES], "name": "linear", "version": "1"} | changes
+    return about | {"classes": list(LinearBox.classes), "name": "linear", "version": "1"} | changes
 
 
 @contextmanager
 def serve(about: dict[str, Any] | None = None, port: int = 0) -> Iterator[Served]:
     """The linear oracle behind the reference server."""
     about = about or describe()
-    served = Served("")
+    served = Served("", about["answers"])
 
     def classify(x: np.ndarray) -> np.ndarray:
         served.inputs, served.requests = served.inputs + len(x), served.requests + 1

@@ -19,6 +19,7 @@ from rlbench.engine.block.bench import Bench, prepare
 
 UNDEFENDED = "languagebind"  # the baseline from which the others were trained
 MAX_EXAMPLES = 200
+NEED_GRADIENTS = ("H7", "H8", "S1", "S2", "S3", "S7", "S12")
 Check = Callable[[Lab], Finding]
 
 
@@ -99,6 +100,16 @@ def _find_sibling(bench: Bench, model: Model) -> tuple[str, Answer | None]:
     return other, prepare(bench.suite, other, device=bench.device).classifier
 
 
+def _explain_lack(id_: str, lab: Lab) -> Finding | None:
+    """The finding that a check does not apply to a black box; None if it does."""
+    if lab.knowledge == "white-box":
+        return None
+    lacks = dict.fromkeys(NEED_GRADIENTS, "the encoder gives no gradients")
+    lacks |= {"H9": "the encoder gives no scores"} if lab.knowledge == "label" else {}
+    lacks |= dict.fromkeys(("H4", "S10"), "answers are kept, and not asked again") if lab.bench.is_metered else {}
+    return Finding(id=id_, status="not applicable", said=lacks[id_]) if id_ in lacks else None
+
+
 def _mark_random(found: Finding, lab: Lab) -> Finding:
     """Makes a failure "adaptive" where the encoder is random: its expectation has to be attacked first."""
     random = found.id.startswith("S") and found.status == "fail" and not lab.is_repeatable
@@ -150,7 +161,8 @@ def audit(
     chosen, found = [id_ for id_ in RUNS if not only or id_ in only], []
     for done, id_ in enumerate(chosen):
         report(f"{id_}: {CHECKS[id_].asks}", done, len(chosen))
-        found.append(_mark_random(RUNS[id_](lab), lab))
+        lacks = _explain_lack(id_, lab)
+        found.append(_mark_random(lacks or RUNS[id_](lab), lab))
     report("done", len(chosen), len(chosen))
     return Audit(
         suite=suite.name,
