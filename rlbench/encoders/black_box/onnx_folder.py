@@ -14,7 +14,7 @@ from safetensors.numpy import load_file
 
 from rlbench.core import Box, Modality
 from rlbench.core.errors import CheckpointError, FieldError, RLBenchError, first_line
-from rlbench.core.yaml_source import Part, read
+from rlbench.core.yaml_source import YamlPart, read
 from rlbench.encoders.black_box.classes import check_classes
 
 NAME = "onnx.yaml"
@@ -160,7 +160,7 @@ def read_folder(path: Path) -> OnnxFolder:
     return OnnxFolder(path, about, vision, text, anchors, _hash(path))
 
 
-def _check_inside(folder: Path, part: Part, *names: str) -> None:
+def _check_inside(folder: Path, part: YamlPart, *names: str) -> None:
     for name in names:
         pure = PurePath(name)
         if pure.is_absolute() or ".." in pure.parts or "\\" in name:
