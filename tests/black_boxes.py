@@ -152,3 +152,48 @@ def write_folder(folder: Path, shape: Sequence[int], **changes: object) -> Path:
     about |= {"vision": {"file": "vision.onnx", "input": "pixels", "output": "features"}} | changes
     (folder / "onnx.yaml").write_text(yaml.safe_dump({k: v for k, v in about.items() if v is not None}))
     return folder
+
+
+def write_graph(path: Path, inputs: Sequence[Any], nodes: Sequence[Any], weights: dict[str, np.ndarray]) -> None:
+    """Writes an ONNX file with the output `features` (N, 6)."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    output = helper.make_tensor_value_info("features", TensorProto.FLOAT, [None, 6])
+    held = [numpy_helper.from_array(value, name) for name, value in weights.items()]
+    graph = helper.make_graph(list(nodes), "test", list(inputs), [output], held)
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    onnx.save(made, str(path))
+
+
+def write_vision(path: Path, w: Tensor, batch: int | None = None) -> None:
+    """x (N, 3, 8, 8), called `pixels`, -> 3 tanh(x w)."""
+    from onnx import TensorProto, helper
+
+    x = helper.make_tensor_value_info("pixels", TensorProto.FLOAT, [batch or "n", 3, 8, 8])
+    nodes = [
+        helper.make_node("Flatten", ["pixels"], ["flat"], axis=1),
+        helper.make_node("MatMul", ["flat", "w"], ["z"]),
+        helper.make_node("Tanh", ["z"], ["t"]),
+        helper.make_node("Mul", ["t", "three"], ["features"]),
+    ]
+    write_graph(path, [x], nodes, {"w": w.numpy(), "three": np.array(3, np.float32)})
+
+
+def write_words(path: Path, table: Tensor) -> None:
+    """ids (N, 5) int64 -> the mean of the rows of the table whose ids are not 0."""
+    from onnx import TensorProto, helper
+
+    x = helper.make_tensor_value_info("ids", TensorProto.INT64, ["n", 5])
+    nodes = [
+        helper.make_node("Gather", ["table", "ids"], ["rows"]),
+        helper.make_node("Greater", ["ids", "zero"], ["some"]),
+        helper.make_node("Cast", ["some"], ["flat_mask"], to=TensorProto.FLOAT),
+        helper.make_node("Unsqueeze", ["flat_mask", "last"], ["mask"]),
+        helper.make_node("Mul", ["rows", "mask"], ["masked"]),
+        helper.make_node("ReduceSum", ["masked", "one"], ["sum"], keepdims=0),
+        helper.make_node("ReduceSum", ["mask", "one"], ["count"], keepdims=0),
+        helper.make_node("Div", ["sum", "count"], ["features"]),
+    ]
+    numbers = {"zero": np.array(0), "last": np.array([2]), "one": np.array([1])}
+    write_graph(path, [x], nodes, {"table": table.numpy(), **numbers})

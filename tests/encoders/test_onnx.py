@@ -4,26 +4,31 @@ from __future__ import annotations
 
 import shutil
 import sys
+from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import yaml
-from black_boxes import export, write_folder
+from black_boxes import export, write_folder, write_vision, write_words
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from rlbench.core import Adversarial, Clean, Label, Threat
 from rlbench.core.errors import AnswerError, CheckpointError, FieldError, RLBenchError
+from rlbench.core.suite import load_suite
 from rlbench.encoders.heads import zero_shot
 from rlbench.encoders.identity import identify
 from rlbench.encoders.loading import load
 from rlbench.encoders.models import is_path, load_encoder, resolve
 from rlbench.encoders.onnx import OnnxClasses, OnnxEncoder
+from rlbench.engine.run.runner import run
 
 pytest.importorskip("onnxruntime")
-pytest.importorskip("onnxscript")
+pytest.importorskip("onnx")
 SHAPE = (3, 8, 8)
 
 
@@ -62,9 +67,9 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tokenizers.pre_tokenizers import Whitespace
 
     folder = tmp_path_factory.mktemp("exported")
-    export(Vision(), _draw(2, *SHAPE), folder / "vision.onnx")
-    export(Vision(), _draw(2, *SHAPE), folder / "fixed.onnx", fixed=True)
-    export(Words(), torch.ones(2, 5, dtype=torch.int64), folder / "text.onnx", name="ids", output="features")
+    write_vision(folder / "vision.onnx", Vision().w)  # type: ignore[arg-type]
+    write_vision(folder / "fixed.onnx", Vision().w, batch=2)  # type: ignore[arg-type]
+    write_words(folder / "text.onnx", Words().table)  # type: ignore[arg-type]
     save_file({"anchors": 2 * _draw(4, 6, seed=2)}, folder / "anchors.safetensors")
     words = {"<pad>": 0, "<unk>": 1, "cat": 2, "dog": 3, "a": 4}
     tokenizer = Tokenizer(WordLevel(words, unk_token="<unk>"))
@@ -127,8 +132,6 @@ def test_a_text_model_makes_a_zero_shot_encoder(folder: Path) -> None:
     assert isinstance(encoder, OnnxEncoder)
     ids = torch.tensor([[4, 2, 0, 0, 0], [4, 3, 0, 0, 0]])
     assert torch.allclose(encoder.embed_text(["a cat", "a dog"]), normalize(Words()(ids), dim=1), atol=1e-6)
-    from rlbench.core import Label
-
     head = zero_shot(encoder, "image", [Label("cat", "cat"), Label("dog", "dog")], ["a {}"])
     expected = 100 * normalize(Vision()(x), dim=1) @ normalize(Words()(ids), dim=1).T
     assert (head(x) - expected).abs().max() < 1e-4
@@ -143,8 +146,8 @@ def test_identity_is_that_of_the_files_wherever_they_lie(folder: Path, tmp_path:
         return identify(load_encoder(name), resolve(name), "image")
 
     assert identity(folder) == identity(other)
-    (other / "vision.onnx.data").write_bytes(b"") if (other / "vision.onnx.data").exists() else None
     save_file({"anchors": _draw(4, 6, seed=9)}, other / "anchors.safetensors")
+    assert identity(folder) != identity(other)
     assert is_path(f"onnx:{folder}")
 
 
@@ -213,3 +216,37 @@ def test_text_of_another_length_is_one_line(folder: Path) -> None:
     write_folder(folder, SHAPE, text=TEXT | {"length": 0})
     with pytest.raises(FieldError, match="length is 0"):
         load_encoder(f"onnx:{folder}")
+
+
+@pytest.mark.slow
+def test_an_exported_mini_encoder_answers_as_the_original_and_is_never_weaker_attacked(tmp_path: Path) -> None:
+    """Logits within 1e-5; accuracy under square and rays is never below that under apgd-ce on the original."""
+    pytest.importorskip("onnxscript")
+    suite = load_suite("thermal")
+    original = load_encoder("languagebind", "thermal")
+    box, classes = original.boxes["thermal"], suite.task.classes
+    head = zero_shot(original, "thermal", classes, suite.task.templates)
+    export(original.tower("thermal"), torch.rand(2, *box.shape), tmp_path / "vision.onnx")  # type: ignore[attr-defined]
+    save_file({"anchors": head.anchors}, tmp_path / "anchors.safetensors")
+    names, scale = [one.name for one in classes], original.logit_scale
+    anchors = {"file": "anchors.safetensors"}
+    write_folder(tmp_path, box.shape, modality="thermal", classes=names, anchors=anchors, logit_scale=scale)
+    encoder = load_encoder(f"onnx:{tmp_path}")
+    x = suite.task.load(box, 0, 64).x
+    assert (encoder.classify(x, "thermal") - head(x)).abs().max() < 1e-5  # type: ignore[attr-defined]
+
+    threat = Threat("linf", Fraction(4, 255))
+    ask = {"queries": 400}
+    white = Adversarial("apgd-ce", threat, (("steps", 20),))
+    black = [Adversarial(name, threat, tuple(ask.items())) for name in ("square", "rays")]
+    small = replace(suite, perturbations=(Clean(), white, *black), examples=24)
+    names_of = {"languagebind": small, f"onnx:{tmp_path}": small}
+    found = {name: run(one, name, out=tmp_path / "out", workers=1) for name, one in names_of.items()}
+    clean, robust = found["languagebind"][0], found["languagebind"][1]
+    boxes = found[f"onnx:{tmp_path}"]
+    assert boxes[0].flags == clean.flags and robust.n_correct is not None
+    assert len(boxes) == 3
+    for record in boxes[1:]:
+        assert record.n_correct is not None and record.n_correct >= robust.n_correct
+        assert record.provenance["knowledge"] == "score" and record.provenance["soundness"] == "partial"
+    assert min(record.n_correct for record in boxes[1:]) < clean.n_correct  # type: ignore[operator,type-var]
