@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import http.server
 import json
 import multiprocessing
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ from rlbench.encoders.black_box import transport
 from rlbench.encoders.black_box.account import Account
 from rlbench.encoders.black_box.classes import head_of_classes
 from rlbench.encoders.http import Http
-from rlbench.encoders.models import is_path, load_encoder, resolve
+from rlbench.encoders.models import is_path, load_encoder, resolve, resolve_plain
 
 
 @pytest.fixture(autouse=True)
@@ -268,6 +270,27 @@ def test_a_wrong_budget_is_one_line(served: Served, monkeypatch: pytest.MonkeyPa
 def test_both_spellings_name_one_server(served: Served) -> None:
     assert load_encoder(f"http:{served.url}").name == _load(served).name  # type: ignore[attr-defined]
     assert resolve(served.url).name == served.url and not is_path(served.url)
+
+
+def test_a_file_must_not_name_a_server() -> None:
+    with pytest.raises(RLBenchError, match="a record names the encoder http://a, which would send data to a server"):
+        resolve_plain("http://a", "a record")
+
+
+def test_a_redirect_is_not_followed(served: Served) -> None:
+    class Away(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(302)
+            self.send_header("Location", served.url)
+            self.end_headers()
+
+        def log_message(self, format: str, *arguments: object) -> None:
+            """Logs nothing."""
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Away) as server:
+        threading.Thread(target=server.handle_request, daemon=True).start()
+        with pytest.raises(AnswerError, match="answered with status 302"):
+            load_encoder(f"http://127.0.0.1:{server.server_port}")
 
 
 def test_classes_are_found_by_name_and_missing_ones_are_named() -> None:

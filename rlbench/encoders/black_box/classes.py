@@ -91,6 +91,8 @@ def head_of_classes(encoder: FixedClasses, modality: Modality, task: Task) -> Fi
         raise DataError(
             "the encoder answers for fixed classes, so it can't do retrieval; choose a classification suite"
         )
+    if getattr(task, "views", 1) > 1:
+        raise DataError("the encoder answers for fixed classes, and takes one view of a clip; set views: 1")
     places = {_plain(name): k for k, name in enumerate(encoder.classes)}
     columns = []
     for one in task.classes:
