@@ -122,8 +122,8 @@ def _parse_form(name: str, known: Mapping[str, Model]) -> Model | None:
     if scheme not in forms:
         return None
     about = known[forms[scheme]].summary
-    fields = {"source": rest}
-    return Model(name=name, baseline=scheme, backbone=rest, family=forms[scheme], summary=about, fields=fields)
+    fields, of = {"source": rest}, rest.strip("/") if forms[scheme] in SERVERS else rest
+    return Model(name=name, baseline=scheme, backbone=of, family=forms[scheme], summary=about, fields=fields)
 
 
 def _make_random(name: str, backbone: str) -> Model:

@@ -207,7 +207,9 @@ def from_columns(row: Mapping[str, Any]) -> Perturbation:
     Raises:
         FieldError: a value is wrong.
     """
-    found = {name: row[name] for name in (*COLUMNS, "knowledge") if row.get(name) is not None}
+    found = {name: row[name] for name in COLUMNS if row.get(name) is not None}
+    if "norm" in found and row.get("knowledge") is not None:  # of other kinds, it is provenance
+        found["knowledge"] = row["knowledge"]
     for name in ("fields", "corruption_fields"):
         if name in found:
             found[name] = json.loads(found[name])
