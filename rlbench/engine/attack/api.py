@@ -77,8 +77,7 @@ def attack(
 
     Args:
         classifier: maps (B, *shape) to logits (B, C), differentiable, in evaluation mode; or to a tuple, dict or object
-            that holds one such tensor, or one named `logits`. For the attack square, logits need no gradient; for rays,
-            hopskipjump and noise, integer labels (B,) are enough.
+            that holds one such tensor, or `logits`. square needs no gradient; rays, hopskipjump and noise take labels.
         x: (B, *shape) float32 in [low, high]; not changed.
         y: (B,) integer labels.
         name: a registered attack, such as "apgd-ce"; `fields` are its fields.
@@ -106,8 +105,7 @@ def attack(
     check_eps(threat.eps, threat.norm, x[0].numel() if len(x) else None)
     box = Box(shape=tuple(x.shape[1:]), low=low, high=high)
     streams = ExampleStreams(seed, _names(ids, len(x)), str(Adversarial(name, threat, tuple(sorted(fields.items())))))
-    own = _wrap(classifier, name, method, x, y)
-    result = _attack(method, own, x, y, threat, box, streams, batch_size)
+    result = _attack(method, _wrap(classifier, name, method, x, y), x, y, threat, box, streams, batch_size)
     _warn(result.findings)
     return result
 
