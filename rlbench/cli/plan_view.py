@@ -22,7 +22,8 @@ def plan(plan: Plan, out: Console, *, by_cell: bool = False) -> None:
     parts: dict[tuple[str, str], list[PlannedCell]] = {}
     for cell in plan.cells:
         parts.setdefault((_name_part(cell, plan), cell.model), []).append(cell)
-    chosen = {about: cells for about, cells in parts.items() if not cells[0].skipped}
+    able = {about: [cell for cell in cells if not cell.skipped] for about, cells in parts.items()}
+    chosen = {about: cells for about, cells in able.items() if cells}
     if by_cell:
         for (suite, model), cells in chosen.items():
             out.print(Text(f"{suite}, {model}, {cells[0].n} examples", style="bold"))
@@ -30,8 +31,9 @@ def plan(plan: Plan, out: Console, *, by_cell: bool = False) -> None:
     else:
         out.print(_parts(chosen, piloted=plan.piloted))
     for (suite, model), cells in parts.items():
-        if cells[0].skipped:
-            out.print(Text(f"skipped: {suite} with {model}: {cells[0].skipped}", style="yellow"))
+        for reason, which in _list_skipped(cells).items():
+            what = "" if len(which) == len(cells) else f", {', '.join(which)}"
+            out.print(Text(f"skipped: {suite} with {model}{what}: {reason}", style="yellow"))
     for note in plan.notes:
         out.print(Text(f"note: {note}", style="yellow"))
     for line in _totals(plan, by_cell=by_cell):
@@ -42,6 +44,15 @@ def _name_part(cell: PlannedCell, plan: Plan) -> str:
     """The suite's name, with the task's where several of one suite and model are planned."""
     tasks = {other.task for other in plan.cells if (other.suite, other.model) == (cell.suite, cell.model)}
     return f"{cell.suite}:{cell.task}" if len(tasks) > 1 else cell.suite
+
+
+def _list_skipped(cells: Sequence[PlannedCell]) -> dict[str, list[str]]:
+    """The texts of the skipped cells by reason."""
+    found: dict[str, list[str]] = {}
+    for cell in cells:
+        if cell.skipped:
+            found.setdefault(cell.skipped, []).append(str(cell.perturbation))
+    return found
 
 
 def _grid(names: Sequence[str]) -> Table:

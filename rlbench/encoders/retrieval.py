@@ -35,6 +35,7 @@ from torch import Tensor
 
 from rlbench.core import Encoder, Modality, Task
 from rlbench.core.errors import DataError
+from rlbench.encoders.black_box.classes import FixedClasses, head_of_classes
 from rlbench.encoders.heads import Resized, Viewed, ZeroShot, prompts, zero_shot
 from rlbench.encoders.outputs import embed_text
 
@@ -101,6 +102,8 @@ def head_of(encoder: Encoder, modality: Modality, task: Task) -> ZeroShot:
 
     A task may have `views`, of a clip; `resolution`, of pictures that are resized inside the model; and `logit_scale`.
     """
+    if isinstance(encoder, FixedClasses):
+        return head_of_classes(encoder, modality, task)
     scale: float | None = getattr(task, "logit_scale", None)
     if isinstance(task, Paired):
         return replace(retriever(encoder, modality, task.captions, at=getattr(task, "at", 1)), scale=scale)

@@ -19,6 +19,7 @@ from contextlib import closing
 from pathlib import Path
 
 from rlbench.core.errors import DataError
+from rlbench.core.files import find_cache_folder
 
 Signature = tuple[int, int, int, int]  # size, mtime and ctime in ns, inode
 
@@ -30,19 +31,6 @@ _ROWS = 2_000_000  # on disk, at most
 _THREADS = 8
 _BATCH = 1024  # files between two checks of the clock
 _INT = (1 << 63) - 1  # the largest integer of SQLite
-
-
-def find_cache_folder() -> Path:
-    """Finds rlbench's cache folder: RLBENCH_CACHE, or one in the platform's folder for caches."""
-    given = os.environ.get("RLBENCH_CACHE")
-    if given:
-        return Path(given)
-    home = Path(os.path.expanduser("~"))
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local") / "rlbench"
-    if sys.platform == "darwin":
-        return home / "Library" / "Caches" / "rlbench"
-    return Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache") / "rlbench"
 
 
 def hash_files(paths: Iterable[Path]) -> dict[Path, bytes]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 from rlbench.core import Mode, Perturbation, Suite, Worst
-from rlbench.core.errors import DataError, FieldError, ModalityError, StoreError
+from rlbench.core.errors import DataError, FieldError, KnowledgeError, ModalityError, StoreError
 from rlbench.core.machine import code, device_of, processors, reproducible
 from rlbench.core.suite import load_suites
 from rlbench.encoders.cards import Model
@@ -145,7 +145,7 @@ class _Draft:
         self.notes += short + [f"{suite.name}: {note}" for note in getattr(suite.task, "notes", tuple)()]
         try:
             self.pairs.append(self._pair(suite, model, n))
-        except ModalityError as error:
+        except (ModalityError, KnowledgeError) as error:
             if alone:
                 raise
             about = [(suite.name, suite.task_name, model.name, simplify(p), n) for p in suite.perturbations]
@@ -159,6 +159,9 @@ class _Draft:
 
     def _pair(self, suite: Suite, model: Model, n: int) -> Pair:
         bench = self._bench(suite, model.name)
+        suite, lacking = cells.restrict(suite, bench.knowledge)
+        skipped = tuple(PlannedCell(suite.name, model.name, simplify(p), n, skipped=reason) for p, reason in lacking)
+        bench = replace(bench, suite=suite)
         subject, twins = bench.subject(), bench.classifier.find_duplicate_anchors()
         if twins is not None:
             one, other = (suite.task.classes[k].name for k in twins)
@@ -171,15 +174,14 @@ class _Draft:
         with reproducible(self.device):
             rates = bounds(bench)
         if model.family == OWN and not bench.identity.checkpoint and not bench.identity.facts["identity()"]:
-            self.notes.append(
-                f"{model.name}: no weights were found in it; where they change, state sha256 or identity()"
-            )
+            self.notes.append(f"{model.name}: no weights were found; where they change, state sha256 or identity()")
         about = suite, model.name, model.backbone, n, bench.n_classes, subject, keys, rates, rates
-        return Pair(*about, gallery_of(bench.classifier), bench.identity)
+        return Pair(*about, gallery_of(bench.classifier), bench.identity, skipped, bench.is_metered)
 
     def pilot(self) -> None:
         """Replaces bounds by estimates, for the pairs with much to compute."""
-        most = [(k, [unit for unit in self.plan().units if unit.pair == k]) for k in range(len(self.pairs))]
+        free = [k for k, pair in enumerate(self.pairs) if not pair.metered]
+        most = [(k, [unit for unit in self.plan().units if unit.pair == k]) for k in free]
         whole = sum(unit.seconds for _, units in most for unit in units)
         for k, units in most:
             seconds = sum(unit.seconds for unit in units)
@@ -212,6 +214,7 @@ class _Draft:
             rows += [cell for place, cell in self.skipped if place == index]
             present = _present(pair, self.code_of, notes)
             rows += _plan_cells(pair, present)
+            rows += pair.lacking
             units += _units(pair, index, present)
         rows += [cell for place, cell in self.skipped if place == len(pairs)]
         return Plan(

@@ -66,6 +66,8 @@ class Pair:
         rates: estimates of the cost; the bounds without a pilot.
         gallery: the captions, for retrieval only.
         identity: the encoder's.
+        lacking: the suite's other cells, which can't run with what the encoder gives.
+        metered: whether the encoder's queries cost something, so that nothing is asked before the run.
     """
 
     suite: Suite
@@ -79,6 +81,8 @@ class Pair:
     rates: Rates
     gallery: Gallery | None = None
     identity: Identity = field(default_factory=Identity)
+    lacking: tuple[PlannedCell, ...] = ()
+    metered: bool = False
 
     @property
     def spans(self) -> list[tuple[int, int]]:

@@ -5,6 +5,7 @@ const $ = (id) => document.getElementById(id);
 const colourOf = (model) => data.colours[model.split(" [")[0].split(" (")[0]] || "#888888";
 const BADGES = {
   sound: "the soundness checks of the run passed",
+  partial: "a black box: the soundness checks that apply to it passed",
   warn: "a soundness check gave a warning",
   "needs adaptive": "the encoder has a trait that needs an adaptive attack",
   unreliable: "a soundness check failed: do not trust this number",
