@@ -104,7 +104,8 @@ def _complete(api: Any, repo: str, start: str) -> str:
     found = {one.commit_id for one in api.list_repo_commits(repo, repo_type="dataset")}
     found = {commit for commit in found if commit.startswith(start)}
     if len(found) != 1:
-        raise DataError(f"{repo} has no revision {start}; see https://huggingface.co/datasets/{repo}/commits/main")
+        many = f"{len(found)} revisions that begin with" if found else "no revision"
+        raise DataError(f"{repo} has {many} {start}; see https://huggingface.co/datasets/{repo}/commits/main")
     return str(found.pop())
 
 

@@ -87,6 +87,12 @@ def test_another_revision(call: Call, hub: Hub) -> None:
         fails(call("data", "get", "wds/vtab/pets", "--revision", revision), f"has no revision {revision}; see https://")
 
 
+def test_the_beginning_of_two_commits(call: Call, hub: Hub) -> None:
+    hub.repos[PETS.repo][1].append(PETS.revision[:9] + "0" * 31)
+    short = PETS.revision[:9]
+    fails(call("data", "get", "wds/vtab/pets", "--revision", short), f"has 2 revisions that begin with {short}; see")
+
+
 def test_a_set_that_the_hub_does_not_have(call: Call, hub: Hub) -> None:
     for name in ("wds/stl10", "wds/cars"):
         fails(call("data", "get", name), "the hub has no data set clip-benchmark/wds_", "or it needs a login")
