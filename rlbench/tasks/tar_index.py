@@ -21,9 +21,9 @@ from pathlib import Path, PurePosixPath
 from typing import IO, cast
 
 from rlbench.core.errors import DataError, quote
-from rlbench.core.files import clear, place
+from rlbench.core.files import clear, find_cache_folder, place
 from rlbench.core.guard import guard
-from rlbench.tasks.hashes import Signature, find_cache_folder, is_settled, read_signature, show_progress
+from rlbench.tasks.hashes import Signature, is_settled, read_signature, show_progress
 
 TEXTS = (".cls", ".txt")  # suffixes of members whose text is part of the index
 LONGEST = 1 << 16  # bytes of such a text
