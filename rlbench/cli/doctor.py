@@ -146,7 +146,7 @@ def _plugins() -> Iterator[Line]:
 
 
 def _hub() -> Iterator[Line]:
-    from rlbench.tasks.hashes import find_cache_folder
+    from rlbench.core.files import find_cache_folder
 
     names = ("HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "RLBENCH_CACHE")
     set_ = [f"{name}={os.environ[name]}" for name in names if name in os.environ]
