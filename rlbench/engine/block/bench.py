@@ -12,7 +12,7 @@ from rlbench.core.machine import full_float32
 from rlbench.core.sources import source_hash
 from rlbench.core.threat import ball_of, check_eps, threat_of
 from rlbench.encoders.black_box.classes import FixedClasses, Metered
-from rlbench.encoders.contract import check_text, scale_of
+from rlbench.encoders.contract import check_text
 from rlbench.encoders.heads import ZeroShot
 from rlbench.encoders.identity import Identity
 from rlbench.encoders.loading import Loaded, load
@@ -118,7 +118,7 @@ class Bench:
             "anchors": self.classifier.anchors_hash(),
             "checkpoint": self.identity.checkpoint,
             "encoder": [type(self.encoder).__name__, source_hash(type(self.encoder).__module__)],
-            "logit_scale": f"{scale_of(self.encoder):.6g}",
+            "logit_scale": f"{self.classifier.logit_scale:.6g}",
         } | {name: fact for name, fact in (("identity", facts), ("knowledge", self._black_box())) if fact}
 
     def _black_box(self) -> str:

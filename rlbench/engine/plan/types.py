@@ -21,6 +21,7 @@ class PlannedCell:
 
     Attributes:
         suite: name of the suite.
+        task: name of the task.
         model: name of the model.
         perturbation: the perturbation, as records have it.
         n: number of examples.
@@ -35,6 +36,7 @@ class PlannedCell:
     """
 
     suite: str
+    task: str
     model: str
     perturbation: Perturbation
     n: int
@@ -155,7 +157,7 @@ class Plan:
     def _time(self, units: Sequence[float]) -> float:
         """Seconds of these units. Workers share them, but cannot split the longest, and have to start first."""
         used = [self.pairs[k] for k in dict.fromkeys(unit.pair for unit in self.units)]
-        rendering = {pair.suite.name: pair.rates.rendering * pair.n for pair in used}
+        rendering = {(pair.suite.name, pair.suite.task_name): pair.rates.rendering * pair.n for pair in used}
         warming = max((pair.rates.warming for pair in used), default=0.0)
         alone = sum(rendering.values()) + warming
         if self.workers == 1:
