@@ -2,16 +2,20 @@
 
     python docs/tables.py    writes the table of verdicts into mini-numbers.md, from leaderboards/mini.md
 
-A line `<!-- table: KIND -->` of a page becomes a table: suites, attacks, corruptions, ... as `rlbench list` prints them,
-`data-sets`, or `checks`, the soundness checks.
+A line `<!-- table: KIND -->` of a page becomes a table: suites, attacks, corruptions, ... as `rlbench list` prints
+them, `data-sets`, `checks` (the soundness checks) or `commands` (the command line).
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from html import escape
+from inspect import cleandoc
 from pathlib import Path
 from typing import Any
+
+import click
 
 ROOT = Path(__file__).parents[1]
 PAGE, BOARD = ROOT / "docs" / "mini-numbers.md", ROOT / "leaderboards" / "mini.md"
@@ -63,8 +67,12 @@ def render_verdicts(text: str) -> str:
     """One table a column of the board: a row a method, a column a modality; rlbind minus the method."""
     differences = read_differences(text)
     columns = list(dict.fromkeys(name for by in differences.values() for row in by.values() for name in row))
-    methods = {name: [by[name] for by in differences.values() if name in by] for by in differences.values() for name in by}
-    order = sorted(methods, key=lambda name: (-len(methods[name]), -sum(_points(row["robust"]) for row in methods[name])))
+    methods = {
+        name: [by[name] for by in differences.values() if name in by] for by in differences.values() for name in by
+    }
+    order = sorted(
+        methods, key=lambda name: (-len(methods[name]), -sum(_points(row["robust"]) for row in methods[name]))
+    )
     parts = []
     for column in columns:
         rows = []
@@ -103,19 +111,52 @@ def _data_sets() -> str:
     rows = []
     for name, one in list_data_sets().items():
         source = one.source
-        rows.append([f"`{name}`", f"[{source.title}]({source.url})", one.kind, str(source.test or "-"), f"`{source.folder}`"])
+        rows.append(
+            [f"`{name}`", f"[{source.title}]({source.url})", one.kind, str(source.test or "-"), f"`{source.folder}`"]
+        )
     return grid(["name", "data set", "modality", "test examples", "folder in RLBENCH_DATA"], rows)
 
 
 def _checks() -> str:
     from rlbench.core.badges import CHECKS
 
-    rows = ([check.id, check.asks, check.rule, "yes" if check.always else ""] for check in CHECKS.values())
-    return grid(["check", "what has to hold", "rule", "part of every run"], rows)
+    rows = ([f"**{one.id}**" if one.always else one.id, one.asks, one.rule] for one in CHECKS.values())
+    return grid(["check", "what has to hold", "rule"], rows)
+
+
+def render_commands(command: click.Command, path: str) -> str:
+    """A command's help, its options and its subcommands, as sections of Markdown."""
+    ctx = click.Context(command, info_name=path)
+    parts = [f"## {path}", _paragraphs(command.help or "")]
+    if isinstance(command, click.Group):
+        named = [(name, command.get_command(ctx, name)) for name in command.list_commands(ctx)]
+        return "\n\n".join([*parts, *(render_commands(one, f"{path} {name}") for name, one in named if one)])
+    parts.append(f"```text\n{path} {' '.join(command.collect_usage_pieces(ctx))}\n```")
+    helps = [one.get_help_record(ctx) for one in command.params if isinstance(one, click.Option)]
+    parts.append(grid(["option", "meaning"], ([_code(one[0]), escape(one[1], quote=False)] for one in helps if one)))
+    return "\n\n".join(parts)
+
+
+def _paragraphs(text: str) -> str:
+    """click's help as Markdown: a block after a \\b is set as it is."""
+    blocks = cleandoc(text).split("\n\n")
+    return "\n\n".join(
+        f"```text\n{block[2:]}\n```" if block.startswith("\b\n") else escape(block, quote=False) for block in blocks
+    )
+
+
+def _code(text: str) -> str:
+    return f"<code>{escape(text).replace('|', '&#124;')}</code>"
+
+
+def _commands() -> str:
+    from rlbench.cli import main
+
+    return render_commands(main, "rlbench")
 
 
 def _table(kind: str) -> str:
-    return {"checks": _checks, "data-sets": _data_sets}.get(kind, lambda: _installed(kind))()
+    return {"checks": _checks, "commands": _commands, "data-sets": _data_sets}.get(kind, lambda: _installed(kind))()
 
 
 def on_files(files: Any, config: Any, **_: Any) -> Any:
@@ -137,4 +178,6 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(fill_verdicts(PAGE.read_text(encoding="utf-8"), BOARD.read_text(encoding="utf-8")), encoding="utf-8")
+    PAGE.write_text(
+        fill_verdicts(PAGE.read_text(encoding="utf-8"), BOARD.read_text(encoding="utf-8")), encoding="utf-8"
+    )
