@@ -32,7 +32,7 @@ def _blocks(page: Path, language: str) -> Iterator[str]:
 
 
 def _commands(page: Path) -> list[str]:
-    """The calls of rlbench in a page's shell blocks, without comments; loops' variables become 1, `$(...)` a --model."""
+    """The calls of rlbench in a page's shell blocks, without comments; variables and `$(...)` get a value."""
     text = "\n".join(_blocks(page, "sh")).replace("\\\n", " ")
     calls = [part.strip() for line in text.splitlines() for part in line.split(" #")[0].split("&&")]
     calls = [call.replace("$r", "1").replace("$m", "image") for call in calls]
