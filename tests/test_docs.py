@@ -8,14 +8,20 @@ import shlex
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import click
 import pytest
+import torch
 import yaml
 
 from rlbench.cli import main
+from rlbench.core import Ball
+from rlbench.core.seeds import ExampleStreams
 from rlbench.core.suite import suites
+from rlbench.core.threat import violation
+from rlbench.encoders.models import load_encoder
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
@@ -151,3 +157,37 @@ def test_the_command_reference_has_every_command_and_option() -> None:
         assert f"## rlbench {name}" in text
         assert all(one.opts[0] in text for one in command.params if isinstance(one, click.Option))
     assert "| <code>--seed N</code> | Seed of the attacks" in text
+
+
+def _page(name: str, *, block: int = 0) -> str:
+    return list(_blocks(ROOT / "docs" / name, "python"))[block]
+
+
+def test_the_encoder_of_the_page_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`load_encoder` checks shapes, norms, gradients and evaluation mode."""
+    (tmp_path / "page_encoders.py").write_text(_page("your-model.md"))
+    monkeypatch.chdir(tmp_path)
+    encoder = load_encoder("page_encoders:make")
+    assert set(encoder.boxes) == {"image"} and encoder.embed_text(["a photo of a dog"]).shape == (1, 64)
+
+
+def test_the_attack_of_the_page_stays_in_the_ball() -> None:
+    names: dict[str, Any] = {}
+    exec(_page("attacks.md"), names)
+    x, ball = torch.rand(5, 3, 4, 4), Ball("linf", 0.1, 0.0, 1.0)
+    corner = names["Corner"]()(None, x, None, ball, ExampleStreams(0, tuple("abcde"), "corner"))
+    assert violation(corner, x, ball) is None and (corner - x).abs().max() > 0.05
+
+
+def test_the_quickstart_s_attack_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    names: dict[str, Any] = {"__name__": "page"}
+    exec(_page("index.md"), names)
+    assert len(names["found"].broken) == 16 and names["found"].badge in capsys.readouterr().out
+
+
+def test_the_objective_of_the_page_is_lowest_where_directions_agree() -> None:
+    names: dict[str, Any] = {}
+    exec(_page("training.md"), names)
+    f0 = torch.randn(4, 8)
+    loss = names["Mine"]().loss(f0, 2 * f0, SimpleNamespace(f0=f0))
+    assert torch.allclose(loss, torch.zeros(4), atol=1e-6)
