@@ -172,7 +172,9 @@ def on_files(files: Any, config: Any, **_: Any) -> Any:
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     """Fills the tables, and points links to the folders beside docs/ at their pages in the site."""
-    if "/" not in page.file.src_uri:
+    if "/" in page.file.src_uri:
+        page.meta["hide"] = ["toc"]  # wide tables
+    else:
         markdown = re.sub(rf"\]\(\.\./(?={'|'.join(BESIDE)})", "](", markdown)
     return re.sub(r"<!-- table: ([\w-]+) -->", lambda match: _table(match[1]), markdown)
 
