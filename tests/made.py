@@ -1,4 +1,4 @@
-"""Records that no run made."""
+"""A builder of records."""
 
 import hashlib
 
@@ -9,12 +9,12 @@ from rlbench.core import Record
 
 
 def key(*facts: object) -> str:
-    """A record's key that no run has: 16 hexadecimal digits, of these facts."""
+    """A key for a record: the hash of these facts."""
     return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
 
 
 def made(model: str, perturbation: str, correct: np.ndarray, *, suite: str = "thermal", **facts: object) -> Record:
-    """A cell with these flags; `facts` are further provenance, or replace it."""
+    """A record with these flags; `facts` extend or replace its provenance."""
     return Record(
         key=key(suite, model, perturbation, len(correct), facts.get("round")),
         suite=suite,

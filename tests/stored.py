@@ -1,4 +1,4 @@
-"""Blocks and records of a store that no run made."""
+"""Builders of blocks and records as a store has them."""
 
 from dataclasses import replace
 from fractions import Fraction

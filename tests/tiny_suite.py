@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from rlbench.core import Record
-from rlbench.store.records import timeless
+from rlbench.store.records import drop_times
 
 SUITE = """
 suite: tiny
@@ -31,4 +31,4 @@ def counts(records: list[Record]) -> dict[str, int | None]:
 
 
 def same(records: list[Record]) -> list[Record]:
-    return sorted((timeless(record) for record in records), key=lambda record: str(record.perturbation))
+    return sorted((drop_times(record) for record in records), key=lambda record: str(record.perturbation))

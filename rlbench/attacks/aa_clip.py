@@ -1,4 +1,4 @@
-"""The zero-shot protocol of RobustVLM: the first two attacks of AutoAttack, the first with restarts."""
+"""The zero-shot protocol of RobustVLM: APGD-CE with restarts, then targeted APGD."""
 
 from __future__ import annotations
 
@@ -17,22 +17,23 @@ from rlbench.core.registry import register
 @register("attack", "aa-clip")
 @dataclass(frozen=True, kw_only=True)
 class AAClip:
-    """APGD-CE with 5 restarts of 100 steps, then APGD with 9 targets on what stands; the first alone for 2 classes.
+    """APGD-CE with 5 restarts of 100 steps, then APGD with 9 targets on the examples that are still correct.
 
     Schlarmann et al., 2024, https://arxiv.org/abs/2402.12336, section 4 and code: Linf, 2/255 and 4/255, 1000 examples.
-    It has no fields, so that the name says what was done; for 3 classes see `loss_used`.
+    With 2 classes only APGD-CE runs; with 3, `loss_used` tells which loss replaces DLR. The attack has no fields, so
+    its name alone identifies the protocol.
     """
 
     min_classes: ClassVar[int] = 2
 
     @staticmethod
     def members(n_classes: int) -> dict[str, Member]:
-        """The attacks by name, in their order."""
+        """The attacks by name, in the order in which they run."""
         first: dict[str, Member] = {"apgd-ce": APGD(name="apgd-ce", restarts=5)}
         return first if n_classes == 2 else first | {"apgd-t": APGD(name="apgd-t")}
 
     def label(self, n_classes: int) -> str:
-        """What a record may call it."""
+        """The name of the protocol for records."""
         return "aa-clip"
 
     def loss_used(self, n_classes: int) -> str:

@@ -1,4 +1,4 @@
-"""A short attack that spends few passes: it picks targets by the logits it saw and gives up hopeless examples."""
+"""A short attack with few passes: it chooses targets by the logits so far, and gives up hopeless examples."""
 
 from __future__ import annotations
 
@@ -97,7 +97,10 @@ class _Search(Search):
 
     Attributes:
         clean: (N, C) logits of x.
-        near: (N, C) logits of the best points; tried: (N, C) bool, the true class and the targets so far.
+        targeted: iterations of each targeted run.
+        hopeless: the ratio at which an example is given up, see `Adaptive`.
+        near: (N, C) logits of the best points.
+        tried: (N, C) bool, the true class and the targets so far.
     """
 
     clean: Tensor
@@ -125,15 +128,15 @@ class _Search(Search):
             self.tried[at, target] = True
         super().begin(rows, turn)
 
-    def first(self, rows: Tensor, turn: int) -> Tensor:
+    def draw_start(self, rows: Tensor, turn: int) -> Tensor:
         """(K, *shape) a random start for the first run, and the best point, initially x, for all other jobs."""
-        return super().first(rows, turn) if turn == CE else self.best[rows]
+        return super().draw_start(rows, turn) if turn == CE else self.best[rows]
 
-    def finished(self) -> Tensor:
+    def is_finished(self) -> Tensor:
         """(B,) bool, the running jobs that took their last gradient."""
         jobs = self._jobs()
         short = (jobs.turn > CE) & (jobs.steps == self.targeted)
-        return super().finished() | (jobs.turn < CE) | short
+        return super().is_finished() | (jobs.turn < CE) | short
 
     def adversary_loss(self, logits: Tensor) -> Tensor:
         """(B,) cross-entropy in the steps and the first run, then the targeted loss."""

@@ -10,9 +10,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from rlbench.attacks.search.jobs import Search, Start, direction, project_jobs
+from rlbench.attacks.search.jobs import Search
 from rlbench.attacks.search.losses import MIN_CLASSES, LossName, substitute
 from rlbench.attacks.search.pool import clean_logits, run_alone
+from rlbench.attacks.search.rules import Start, direction, project_jobs
 from rlbench.attacks.search.state import Jobs, Rowwise
 from rlbench.core import Ball, Classifier, Streams
 from rlbench.core.errors import FieldError
@@ -25,7 +26,11 @@ LOSS: dict[str, LossName] = {"apgd-ce": "ce", "apgd-dlr": "dlr", "apgd-t": "dlr-
 
 @cache
 def checkpoints(steps: int) -> Tensor:
-    """(steps + 1,) length of the interval that ends after step i, or 0: .22 n, then .03 n less each, at least .06 n."""
+    """The checkpoints of n steps: an interval of 0.22 n steps, then each 0.03 n shorter, but at least 0.06 n.
+
+    Returns:
+        (steps + 1,) int64: at i, the length of the interval that ends after step i, or 0.
+    """
     length, shrink, shortest = (max(int(share * steps), 1) for share in (0.22, 0.03, 0.06))
     table = torch.zeros(steps + 1, dtype=torch.int64)
     i = length
@@ -49,7 +54,9 @@ class Memory(Rowwise):
 
     Attributes:
         x_old: (B, *shape) the point before the last step.
-        x_best, gradient_best, loss_best: the point with the largest loss so far, its gradient and its loss (B,).
+        x_best: (B, *shape) the point with the largest loss so far.
+        gradient_best: (B, *shape) the gradient at x_best.
+        loss_best: (B,) the loss at x_best.
         loss_old: (B,) the loss at the last point.
         loss_check: (B,) `loss_best` at the last checkpoint.
         ascents: (B,) steps of the current interval that raised the loss.
@@ -74,8 +81,8 @@ class APGD:
     """Auto-PGD on the cross-entropy, DLR or targeted DLR loss.
 
     Croce & Hein, 2020, https://arxiv.org/abs/2003.01690; compared with pyautoattack from equal starts. As in the
-    original code, and unlike the paper, the first step counts as an ascent if its loss is above 0, whatever
-    the loss at the start. Below 3 classes (targeted: 4), where DLR is not defined, the margin replaces it: `loss_used`.
+    original code, and unlike the paper, the first step counts as an ascent if its loss is above 0, whatever the loss at
+    the start. Below 3 classes (targeted: 4), where DLR is not defined, the margin replaces it: `loss_used`.
 
     Attributes:
         name: "apgd-ce", "apgd-dlr" or "apgd-t".

@@ -1,4 +1,4 @@
-"""AutoAttack: the standard ensemble, or a list of one's own."""
+"""AutoAttack: the standard ensemble, or a selection of its attacks."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ STANDARD = "apgd-ce+apgd-t+fab-t+square"
 @register("attack", "autoattack")
 @dataclass(frozen=True, kw_only=True)
 class AutoAttack:
-    """APGD-CE, targeted APGD, targeted FAB and Square, each on the examples that still stand.
+    """APGD-CE, targeted APGD, targeted FAB and Square, each on the examples that are still correct.
 
-    Croce & Hein, 2020, https://arxiv.org/abs/2003.01690; `label` says whether it is their standard.
+    Croce & Hein, 2020, https://arxiv.org/abs/2003.01690; `label` tells whether it is their standard version.
 
     Attributes:
-        attacks: names from apgd-ce, apgd-dlr, apgd-t, fab-t and square, in their order, joined by "+".
-        steps: iterations a run or target of APGD and FAB.
-        restarts: APGD's runs from fresh random starts, per target.
-        targets: number of targets of apgd-t and fab-t.
-        queries: Square's.
+        attacks: names from apgd-ce, apgd-dlr, apgd-t, fab-t and square, joined by "+" in the order in which they run.
+        steps: iterations of each run of APGD and FAB, at least 1.
+        restarts: runs of APGD from new random starts, per target, at least 1.
+        targets: number of targets of apgd-t and fab-t, at least 1.
+        queries: number of queries of Square, at least 1.
     """
 
     attacks: str = STANDARD
@@ -45,13 +45,13 @@ class AutoAttack:
     def __post_init__(self) -> None:
         names = self.attacks.split("+")
         for name in names:
-            if name not in self._known():
-                allowed = ", ".join(self._known())
+            if name not in self._make_members():
+                allowed = ", ".join(self._make_members())
                 raise FieldError(f"autoattack: attacks has {name!r}; join some of {allowed} by '+'")
         if len(set(names)) < len(names):
-            raise FieldError(f"autoattack: attacks is {self.attacks!r}; each attack may stand in it once")
+            raise FieldError(f"autoattack: attacks is {self.attacks!r}; name each attack at most once")
 
-    def _known(self) -> dict[str, Member]:
+    def _make_members(self) -> dict[str, Member]:
         runs = {"steps": self.steps, "restarts": self.restarts, "targets": self.targets}
         return {
             "apgd-ce": APGD(name="apgd-ce", **runs),
@@ -63,14 +63,14 @@ class AutoAttack:
 
     @property
     def members(self) -> dict[str, Member]:
-        """The attacks by name, in their order."""
-        known = self._known()
+        """The attacks by name, in the order in which they run."""
+        known = self._make_members()
         return {name: known[name] for name in self.attacks.split("+")}
 
     def label(self, n_classes: int) -> str:
-        """What a record may call it: "aa-standard", or "custom:" and a hash of what it is.
+        """The name of the ensemble for records: "aa-standard", or "custom:" and a hash of its fields.
 
-        Below 4 classes the targeted DLR loss of the standard is not defined, and the margin takes its place.
+        Below 4 classes the targeted DLR loss of the standard version is not defined, and the margin replaces it.
         """
         if self == AutoAttack() and n_classes >= self.min_classes:
             return "aa-standard"

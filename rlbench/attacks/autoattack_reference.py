@@ -1,4 +1,4 @@
-"""The original AutoAttack, as a second opinion."""
+"""The original implementation of AutoAttack, to compare rlbench's with."""
 
 from __future__ import annotations
 
@@ -19,34 +19,34 @@ from rlbench.core.registry import register
 @register("attack", "autoattack:reference")
 @dataclass(frozen=True, kw_only=True)
 class Reference:
-    """The standard version of pyautoattack, on any box, judged as every other: slow, to compare `autoattack` with.
+    """The standard version of pyautoattack on any box: slow, to compare `autoattack` with.
 
-    Croce & Hein, 2020, https://arxiv.org/abs/2003.01690. Its attacks run in the order and with the constants of its
-    `run_standard_evaluation`, on one example at a time (see `library.one_by_one`), without its checks, which trace the
-    whole process. Below 4 classes, where its targeted loss is not defined, apgd-t is left out. Its Square needs
-    5 rows and columns in L2.
+    Croce & Hein, 2020, https://arxiv.org/abs/2003.01690. The attacks run in the order and with the constants of
+    pyautoattack's `run_standard_evaluation`, on one example at a time (see `library_box.one_by_one`), and without its
+    checks, which trace the whole process. Below 4 classes, where its targeted loss is not defined, apgd-t is left out.
+    Its Square needs at least 5 rows and 5 columns in L2.
     """
 
     min_classes: ClassVar[int] = 4
 
     @property
     def version(self) -> str:
-        """The library's, of which the numbers are."""
+        """The version of the library, which enters the cell key."""
         return installed("pyautoattack")
 
     def label(self, n_classes: int) -> str:
-        """What a record may call it."""
+        """The name of the ensemble for records."""
         return "aa-standard" if n_classes >= self.min_classes else "custom:without-apgd-t"
 
     def loss_used(self, n_classes: int) -> str:
-        """The losses of the four attacks."""
+        """The losses of the attacks that run with this number of classes."""
         return "ce+dlr-targeted+margin-targeted+margin" if n_classes >= 4 else "ce+margin-targeted+margin"
 
     def passes(self, n_classes: int) -> tuple[int, int]:
         """The most forward and backward passes of an example."""
         targets = min(9, n_classes - 1)
         apgd_t = (1 + targets * 102, targets * 101) if n_classes >= 4 else (0, 0)
-        # The number of classes, the four attacks, and what judges them.
+        # One pass for the number of classes, those of the four attacks, and one to judge each of them.
         return 1 + 102 + apgd_t[0] + (1 + targets * 203) + 5003 + 4, 101 + apgd_t[1] + targets * 100
 
     def __call__(self, classifier: Classifier, x: Tensor, y: Tensor, ball: Ball, streams: Streams) -> Tensor:
@@ -59,7 +59,15 @@ class Reference:
 
 
 def _standard(unit: UnitBox, u: Tensor, y: Tensor, norm: Norm, seed: int) -> Tensor:
-    """One example (1, C, H, W): the first attack's answer that is wrong; u where all fail, as in the original."""
+    """Attacks one picture with each attack in turn; returns the first adversarial example, or u if all attacks fail.
+
+    Args:
+        unit: the classifier of pictures.
+        u: (1, C, H, W) in [0, 1].
+        y: (1,) int64 label.
+        norm: "linf" or "l2".
+        seed: seeds the attacks.
+    """
     name = {"linf": "Linf", "l2": "L2"}[norm]
     suite = AutoAttack(unit, norm=name, eps=unit.eps, seed=seed, version="standard", device=u.device)
     with torch.no_grad():

@@ -9,8 +9,9 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from rlbench.attacks.search.jobs import Search, Start, direction, project_jobs
+from rlbench.attacks.search.jobs import Search
 from rlbench.attacks.search.pool import clean_logits, run_alone
+from rlbench.attacks.search.rules import Start, direction, project_jobs
 from rlbench.attacks.search.state import Jobs
 from rlbench.core import Ball, Classifier, Streams
 from rlbench.core.errors import FieldError
@@ -105,7 +106,7 @@ def ascend(
     Args:
         loss: (B, *shape) -> (B,), differentiable in its argument.
         x: (B, *shape) in the box, the centres of the balls.
-        ball: of each example.
+        ball: the ball around each example.
         start: the first iterate, in the balls.
         steps: number of gradient steps.
         step: length of a step in the ball's norm, in box units.

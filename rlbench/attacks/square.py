@@ -16,26 +16,26 @@ from rlbench.core.errors import FieldError
 from rlbench.core.registry import register
 from rlbench.core.threat import per_row, project, rows_norm
 
-HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # queries of 10,000 after which the share p halves
-AHEAD = 50  # queries whose random numbers an example draws at once
+HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # of 10,000 queries; after each of these, p is halved
+AHEAD = 50  # queries for which an example draws its random numbers at once
 
 
 @register("attack", "square")
 @dataclass(frozen=True, kw_only=True)
 class Square:
-    """Square Attack: random windows that lower the margin; needs no gradient.
+    """Square Attack: a random search that lowers the margin window by window; needs no gradient.
 
     Andriushchenko et al., 2020, https://arxiv.org/abs/1912.00049; compared with pyautoattack. Each query changes a
-    window with a share p of every channel's coordinates, to +eps or -eps per channel (Linf), or by moving another
-    window's part of the norm to a bump there (L2), and is kept if the margin falls. The window has the box's
-    own proportions: a square of a square picture, a rectangle of a spectrogram, a segment of a waveform, a block of
-    frames and pixels of a clip. As in AutoAttack, the schedule of p is that of 10,000 queries unless `rescale` fits
-    it to `queries`.
+    window that covers a share p of every channel. In Linf, each channel of the window becomes +eps or -eps. In L2,
+    another window is cleared, and its norm goes to a bump in this one. The change stays if the margin falls. The window
+    has the proportions of the box: a square of a square picture, a rectangle of a spectrogram, a segment of a waveform,
+    a block of frames and pixels of a clip. As in AutoAttack, p follows the schedule for 10,000 queries unless `rescale`
+    is set.
 
     Attributes:
-        queries: forward passes after the first one.
-        p_init: share of the coordinates at the start.
-        rescale: whether the schedule of p is stretched over `queries`.
+        queries: forward passes after the first one, at least 1.
+        p_init: p at the start, in (0, 1].
+        rescale: whether to fit the schedule of p to `queries`.
     """
 
     queries: int = 5000
@@ -58,7 +58,14 @@ class Square:
         return self.queries + 1, 0
 
     def share(self, query: Tensor) -> Tensor:
-        """(R,) int64 query, from 0 -> (R,) p."""
+        """The share p of the coordinates that a query changes.
+
+        Args:
+            query: (R,) int64 numbers of queries, from 0.
+
+        Returns:
+            (R,) float32, at most p_init.
+        """
         at = query * 10_000 // self.queries if self.rescale else query
         return self.p_init / 2 ** (at[:, None] > torch.tensor(HALVINGS, device=query.device)).sum(1)
 
@@ -70,7 +77,7 @@ class Square:
         start, step = (_stripes, _paint) if ball.norm == "linf" else (_grid, _move)
         best.offer(best.rows, project(x + start(numbers, x, ball.radius), x, ball))
         query = torch.zeros_like(y)
-        # Examples that leave make room for others, so that the batch stays full.
+        # When an example is broken, another one takes its place, so the batch stays full.
         while len(rows := (best.alive & (query < self.queries)).nonzero()[:, 0][: classifier.batch_size]):
             delta = best.x_adv[rows] - x[rows]
             p, u = self.share(query[rows]), numbers.take(rows, query[rows])
@@ -81,41 +88,54 @@ class Square:
 
 
 class _Numbers:
-    """Uniform numbers in [0, 1) of each example's own generator: (R, 2k + 1 + C) a query."""
+    """Uniform numbers in [0, 1) from each example's own generator.
+
+    A query of a box with C channels and k further axes takes 2k + 1 + C numbers.
+    """
 
     def __init__(self, streams: Streams, x: Tensor) -> None:
         shape = _with_channels(x).shape
         self.generators = streams.generators()
-        self.kept = torch.empty(len(x), AHEAD, 2 * (len(shape) - 2) + 1 + shape[1], device=x.device)
+        self.ahead = torch.empty(len(x), AHEAD, 2 * (len(shape) - 2) + 1 + shape[1], device=x.device)
 
     def draw(self, shape: tuple[int, ...], rows: list[int]) -> Tensor:
+        """Draws (R, *shape) numbers for the R examples `rows`."""
         drawn = [self.generators[row].random(shape, dtype=np.float32) for row in rows]
-        return torch.from_numpy(np.stack(drawn)).to(self.kept)
+        return torch.from_numpy(np.stack(drawn)).to(self.ahead)
 
     def take(self, rows: Tensor, query: Tensor) -> Tensor:
+        """The numbers (R, 2k + 1 + C) of the queries (R,) of the examples `rows` (R,)."""
         if len(due := rows[query % AHEAD == 0]):
-            self.kept[due] = self.draw(tuple(self.kept.shape[1:]), due.tolist())
-        return self.kept[rows, query % AHEAD]
+            self.ahead[due] = self.draw(tuple(self.ahead.shape[1:]), due.tolist())
+        return self.ahead[rows, query % AHEAD]
 
 
 def _with_channels(x: Tensor) -> Tensor:
-    """(B, C, n_1, ...): a box of one axis gets a channel."""
+    """Adds a channel to a box of one axis, so that the shape is (B, C, n_1, ..., n_k)."""
     return x if x.dim() > 2 else x[:, None]
 
 
 def _signs(u: Tensor) -> Tensor:
+    """Maps uniform numbers in [0, 1) to -1 or +1."""
     return 2.0 * (u >= 0.5) - 1
 
 
 def _stripes(numbers: _Numbers, x: Tensor, eps: float) -> Tensor:
-    """Linf's start: +eps or -eps per channel and coordinate of the last axis (columns, frames, samples)."""
+    """The start in Linf, (B, *shape): +eps or -eps per channel and index of the last axis (column, frame, sample)."""
     shape = _with_channels(x).shape[1:]
     u = numbers.draw((shape[0], *[1] * (len(shape) - 2), shape[-1]), list(range(len(x))))
     return (eps * _signs(u)).expand(-1, *shape).reshape(x.shape)
 
 
 def _paint(delta: Tensor, p: Tensor, u: Tensor, eps: float) -> Tensor:
-    """Linf's step: a window becomes +eps or -eps, per channel."""
+    """The step in Linf: each channel of a window becomes +eps or -eps.
+
+    Args:
+        delta: (R, C, n_1, ..., n_k) perturbations.
+        p: (R,) share of a channel that the window covers.
+        u: (R, 2k + 1 + C) uniform numbers in [0, 1).
+        eps: radius of the ball.
+    """
     sizes, channels = tuple(delta.shape[2:]), delta.shape[1]
     k, lengths = len(sizes), sides(p, sizes)
     inside = window(place(u[:, :k], lengths, sizes), lengths, sizes)
@@ -124,7 +144,7 @@ def _paint(delta: Tensor, p: Tensor, u: Tensor, eps: float) -> Tensor:
 
 
 def _grid(numbers: _Numbers, x: Tensor, eps: float) -> Tensor:
-    """L2's start: tiles of bumps with random signs and splits, of norm eps."""
+    """The start in L2, (B, *shape) of norm eps: tiles of bumps with random signs and splits."""
     delta = torch.zeros_like(_with_channels(x))
     sizes, channels = tuple(delta.shape[2:]), delta.shape[1]
     starts, lengths = tiles(sizes)
@@ -138,7 +158,14 @@ def _grid(numbers: _Numbers, x: Tensor, eps: float) -> Tensor:
 
 
 def _move(delta: Tensor, p: Tensor, u: Tensor, eps: float) -> Tensor:
-    """L2's step, algorithm 3: a window's part of the norm, and what is unused, goes to a bump in another one."""
+    """The step in L2, algorithm 3: a bump in one window takes the norm of another window and the unused norm.
+
+    Args:
+        delta: (R, C, n_1, ..., n_k) perturbations.
+        p: (R,) share of a channel that each window covers.
+        u: (R, 2k + 1 + C) uniform numbers in [0, 1).
+        eps: radius of the ball.
+    """
     sizes, channels = tuple(delta.shape[2:]), delta.shape[1]
     k, lengths = len(sizes), sides(p, sizes, least=3)
     first = place(u[:, :k], lengths, sizes)
@@ -154,12 +181,12 @@ def _move(delta: Tensor, p: Tensor, u: Tensor, eps: float) -> Tensor:
 
 
 def _channel_norm(delta: Tensor) -> Tensor:
-    """(R, C, 1, ..., 1) L2 norm of every channel."""
+    """The L2 norm of every channel, (R, C, 1, ..., 1)."""
     length = rows_norm(delta.flatten(0, 1), "l2")
     return length.view(*delta.shape[:2], *[1] * (delta.dim() - 2))
 
 
 def _unit(delta: Tensor) -> Tensor:
-    """Every channel over its norm; a channel of zeros stays one."""
+    """Divides every channel by its L2 norm; a channel of zeros does not change."""
     length = _channel_norm(delta).clamp_min(1e-12)
     return delta / length

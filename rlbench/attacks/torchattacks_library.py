@@ -1,4 +1,4 @@
-"""The attacks of the torchattacks library, on any box, as a second opinion."""
+"""The attacks of the torchattacks library, to compare rlbench's with."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from rlbench.core.validation import check_fields
 
 L2 = ("CW", "DeepFool", "PGDL2")
 EITHER = ("APGD", "APGDT", "AutoAttack", "FAB", "Square")
-TARGETED_DLR = ("APGDT", "AutoAttack")  # crash below 4 classes
-REAL = ("c", "kappa", "scale")  # arguments of CW and Jitter that need not be whole, though their defaults are
-GIVEN = ("model", "eps", "norm", "seed", "n_classes", "verbose")  # arguments that the threat model and streams decide
+TARGETED_DLR = ("APGDT", "AutoAttack")  # these crash below 4 classes
+REAL = ("c", "kappa", "scale")  # arguments of CW and Jitter that may be fractions, though their defaults are integers
+GIVEN = ("model", "eps", "norm", "seed", "n_classes", "verbose")  # arguments that rlbench sets, so they are no fields
 
 
 @register(
@@ -52,26 +52,32 @@ GIVEN = ("model", "eps", "norm", "seed", "n_classes", "verbose")  # arguments th
     "torchattacks:VNIFGSM",
 )
 def torchattack(*, name: str, **arguments: Field) -> TorchAttack:
-    """The attack of that name in torchattacks, on any box, judged as every other; its own arguments are its fields.
+    """Makes an attack of torchattacks.
 
-    Raises: FieldError for an argument that the library's attack does not have, or of another type.
+    Args:
+        name: "torchattacks:" and the class in the library.
+        **arguments: the arguments of that class; steps such as alpha are numbers or fractions such as "2/255".
+
+    Raises:
+        FieldError: the class has no such argument, or it has another type.
     """
-    made = TorchAttack(name=name.removeprefix("torchattacks:"), arguments=tuple(sorted(arguments.items())))
-    made.keywords()
-    return made
+    attack = TorchAttack(name=name.removeprefix("torchattacks:"), arguments=tuple(sorted(arguments.items())))
+    attack.keywords()
+    return attack
 
 
 @dataclass(frozen=True, kw_only=True)
 class TorchAttack:
     """An attack of torchattacks (Kim, 2020, https://arxiv.org/abs/2010.01950) on pictures in [0, 1], mapped to the box.
 
-    Steps such as alpha are in units of the box's range, a number or a fraction such as 2/255. Examples are attacked one
-    by one (see `library.one_by_one`), and answers outside the ball, as of attacks without eps, are projected to it.
-    Attacks that need three channels or square pictures (TIFGSM, DIFGSM), of L0, and of smoothed models are left out.
+    Steps such as alpha are shares of the box's range. Examples are attacked one at a time (see
+    `library_box.one_by_one`), and results outside the ball, as of attacks without eps, are projected to it. The
+    library's attacks in L0, on smoothed models, and on pictures that must have three channels or be square (TIFGSM,
+    DIFGSM) are left out.
 
     Attributes:
-        name: the library's class.
-        arguments: sorted (name, value) pairs that differ from the library's defaults.
+        name: the class in the library.
+        arguments: (name, value) pairs that replace the library's defaults, sorted by name.
     """
 
     name: str
@@ -79,7 +85,7 @@ class TorchAttack:
 
     @property
     def norms(self) -> frozenset[Norm]:
-        """The norms that the attack is for."""
+        """The norms in which the attack works."""
         either: frozenset[Norm] = frozenset({"linf", "l2"})
         return either if self.name in EITHER else frozenset({"l2"} if self.name in L2 else {"linf"})
 
@@ -90,22 +96,26 @@ class TorchAttack:
 
     @property
     def version(self) -> str:
-        """The library's, of which the numbers are."""
+        """The version of the library, which enters the cell key."""
         return str(torchattacks.__version__)
 
     def loss_used(self, n_classes: int) -> str:
-        """The library's own default, or the one that was asked for."""
+        """The argument `loss`, or "torchattacks" for the library's default."""
         return str(dict(self.arguments).get("loss", "torchattacks"))
 
     def passes(self, n_classes: int) -> tuple[int, int]:
-        """The most forward and backward passes of an example: counted on a classifier that can't be broken."""
+        """The most forward and backward passes of an example, as counted on a classifier that no attack breaks."""
         own = inspect.signature(getattr(torchattacks, self.name)).parameters.get("steps")
-        steps = self.keywords().get("steps", own.default if own else 0)  # CW may stop early there, and not elsewhere
+        steps = self.keywords().get("steps", own.default if own else 0)  # CW may stop early there, but not on others
         forwards, backwards = _count_passes(self, max(n_classes, self.min_classes))
         return max(forwards, steps), max(backwards, steps)
 
     def keywords(self) -> dict[str, Any]:
-        """The library's arguments. Raises: FieldError."""
+        """The arguments for the library's class, converted to its types.
+
+        Raises:
+            FieldError: an unknown argument, a wrong type, or an alpha outside (0, 1].
+        """
         kind, what = getattr(torchattacks, self.name), f"attack {f'torchattacks:{self.name}'!r}"
         values = check_fields(partial(kind, **dict.fromkeys(GIVEN)), dict(self.arguments), what)
         defaults = inspect.signature(kind).parameters
@@ -113,14 +123,15 @@ class TorchAttack:
         typed = {name: _convert(value, usual[name], f"{what}: {name}") for name, value in values.items()}
         if not 0 < typed.get("alpha", 1) <= 1:
             raise FieldError(
-                f"{what}: alpha is {values['alpha']}; a step in a box of range 1 is at most 1, such as 2/255"
+                f"{what}: alpha is {values['alpha']}; it must be above 0 and at most 1, the range of the box: 2/255"
             )
         return typed
 
     def __call__(self, classifier: Classifier, x: Tensor, y: Tensor, ball: Ball, streams: Streams) -> Tensor:
         """x (B, *shape) in the box, y (B,) int64 -> x_adv like x.
 
-        Raises: AttackError for a norm or a number of classes that it is not for.
+        Raises:
+            AttackError: the attack does not work in this norm or with this number of classes.
         """
         if ball.norm not in self.norms:
             raise AttackError(
@@ -144,7 +155,16 @@ class TorchAttack:
 
 
 def _convert(value: object, default: object, what: str) -> Any:
-    """A value of the type of the library's default. Raises: FieldError."""
+    """Converts a value to the type of the library's default.
+
+    Args:
+        value: the value of the field.
+        default: the library's default.
+        what: the field's name in an error.
+
+    Raises:
+        FieldError: the value has another type.
+    """
     if isinstance(default, float) and isinstance(value, str):
         value = float(parse_eps(value, what))
     kinds = (int, float) if isinstance(default, float) else (type(default),)
@@ -154,7 +174,7 @@ def _convert(value: object, default: object, what: str) -> Any:
 
 
 class _Fortress:
-    """A classifier whose class 0 is out of reach, which counts its passes."""
+    """A classifier that always predicts class 0, and counts its passes."""
 
     batch_size = 1
 
@@ -175,6 +195,7 @@ class _Fortress:
 
 @cache
 def _count_passes(attack: TorchAttack, n_classes: int) -> tuple[int, int]:
+    """Runs the attack on one example of a _Fortress; returns its forward and backward passes."""
     side = max(8, int(n_classes**0.5) + 1)
     x, norm = torch.full((1, 1, side, side), 0.5), min(attack.norms)
     fortress = _Fortress(n_classes)

@@ -11,7 +11,7 @@ from rlbench.core import Adversarial, registry
 from rlbench.core.badges import Finding, Status
 from rlbench.core.stats.metrics import margin
 from rlbench.engine.attack.eot import DRAWS
-from rlbench.engine.soundness.consistency import COMPANY, OTHER, moved
+from rlbench.engine.soundness.consistency import COMPANY, OTHER, relative_change
 from rlbench.engine.soundness.rules import findings
 
 
@@ -44,7 +44,7 @@ def h4(lab: Lab) -> Finding:
     x[lab.rows] = outcome.x_adv
     once = lab.logits(x)
     again = torch.cat([lab.logits(part) for part in torch.split(x.flip(0), OTHER)]).flip(0)
-    far = float(moved(once, again).max())
+    far = float(relative_change(once, again).max())
     differ = float(((margin(once, lab.y) > 0) != (margin(again, lab.y) > 0)).float().mean())
     text = f"{100 * differ:.3g}% of the verdicts differ; logits differ by {100 * far:.2g}% of the largest"
     return Finding(id="H4", status="fail" if differ > 0.001 or far > COMPANY else "pass", said=text)
@@ -93,8 +93,8 @@ def s10(lab: Lab) -> Finding:
 
 def s14(lab: Lab) -> Finding:
     """Declared traits, except randomness (S10); an encoder that has honest() is attacked through it."""
-    traits = sorted(lab.classifier.encoder.traits - {"randomised"})
-    honest = getattr(lab.classifier.encoder, "honest", None)
+    traits = sorted(lab.bench.encoder.traits - {"randomised"})
+    honest = getattr(lab.bench.encoder, "honest", None)
     if not traits or honest is None:
         text = f"the encoder declares {', '.join(traits)} and has no honest()" if traits else "no trait is declared"
         return Finding(id="S14", status="adaptive" if traits else "pass", said=text)

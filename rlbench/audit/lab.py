@@ -15,7 +15,6 @@ from rlbench.core import Adversarial, Ball, Classifier, Encoder, Examples, Field
 from rlbench.core.errors import AttackError, SuiteError
 from rlbench.core.seeds import ExampleStreams
 from rlbench.core.stats.metrics import margin
-from rlbench.core.threat import ball_of
 from rlbench.encoders.heads import ZeroShot
 from rlbench.engine.attack.eot import Expectation
 from rlbench.engine.attack.judge import attack_and_judge, judge, run_attack
@@ -61,6 +60,7 @@ class AttackResult:
 
     @property
     def accuracy(self) -> float:
+        """The share of robust examples."""
         return float(self.robust.float().mean())
 
 
@@ -69,6 +69,12 @@ class RaisedLogit:
     """A classifier whose true logit is raised, so that an attack continues after the first error.
 
     The constant does not change the gradients of the losses.
+
+    Attributes:
+        classify: the classifier.
+        y: (N,) the true classes of the attacked examples.
+        batch_size: the most examples of a forward pass.
+        by: the constant, added to the true logit.
     """
 
     classify: Answer
@@ -89,6 +95,9 @@ class Lab:
     """A model on the first n examples of a suite, in the suite's main Linf threat model.
 
     Attributes:
+        bench: the model on the suite's task.
+        n: the number of examples.
+        threat: the threat model of the attacks.
         sibling: the classifier without the defence or without adversarial training, or None.
         on_pass: called with the number of examples of every forward pass.
         outcomes: the attacks that have run.
@@ -103,42 +112,53 @@ class Lab:
 
     @cached_property
     def examples(self) -> Examples:
+        """The clean examples."""
         return self.bench.inputs.load(0, self.n)
 
     @cached_property
     def x(self) -> Tensor:
+        """(n, *shape) inputs, on the bench's device."""
         return self.examples.x.to(self.bench.device)
 
     @cached_property
     def y(self) -> Tensor:
+        """(n,) labels, on the bench's device."""
         return self.examples.y.to(self.bench.device)
 
     @property
     def classifier(self) -> ZeroShot:
+        """The model as a classifier."""
         return self.bench.classifier
 
     @property
     def ball(self) -> Ball:
-        return ball_of(self.threat, self.bench.box)
+        """The ball of the threat model in the encoder's box."""
+        return self.bench.ball(self.threat)
 
     @property
     def declares_randomness(self) -> bool:
         """Whether the encoder declares that it is randomised; all checks then use its expectation, as a run does."""
-        return "randomised" in self.classifier.encoder.traits
+        return self.bench.randomised
 
     @cached_property
     def is_repeatable(self) -> bool:
         """Whether the same input gives the same output."""
         return self.declares_randomness or self.spread <= REPEATS
 
-    def _expected(self, x: Tensor) -> Tensor:
+    def _average(self, x: Tensor) -> Tensor:
+        """The expected logits of a randomised encoder: (B, *shape) -> (B, C)."""
         meter = Meter(self.classifier, len(x), batch_size=self.bench.batch_size, on_pass=self.on_pass)
-        return Expectation(classifier=meter, seed=self.bench.suite.seed)(x)
+        return Expectation(classifier=meter, seed=self.bench.seed)(x)
 
     def make_meter(self, n: int, watch: Watch | None = None) -> Meter:
-        """A meter, which counts calls of the model and splits them into batches."""
+        """A meter, which counts the passes of n examples and splits calls of the model into batches.
+
+        Args:
+            n: the number of examples.
+            watch: records the passes for soundness checks; None for none.
+        """
         if self.declares_randomness:
-            return Meter(self._expected, n, batch_size=self.bench.batch_size, watch=watch)
+            return Meter(self._average, n, batch_size=self.bench.batch_size, watch=watch)
         return Meter(self.classifier, n, batch_size=self.bench.batch_size, on_pass=self.on_pass, watch=watch)
 
     def logits(self, x: Tensor) -> Tensor:
@@ -178,7 +198,7 @@ class Lab:
 
     def _attack(self, name: str, threat: Threat, only: Tensor | None, fields: dict[str, Field]) -> AttackResult:
         rows = self.rows if only is None else only
-        ball, x, y = ball_of(threat, self.bench.box), self.x[rows], self.y[rows]
+        ball, x, y = self.bench.ball(threat), self.x[rows], self.y[rows]
         trace, robust = Trace(y), torch.zeros(self.n, dtype=torch.bool)
         meter = self.make_meter(len(rows), trace)
         try:
@@ -192,7 +212,7 @@ class Lab:
 
     def streams(self, name: str, rows: Tensor) -> ExampleStreams:
         """The random streams of an attack on these examples."""
-        return ExampleStreams(self.bench.suite.seed, self.examples.ids, f"audit {name}").take(rows.tolist())
+        return ExampleStreams(self.bench.seed, self.examples.ids, f"audit {name}").take(rows.tolist())
 
     @cached_property
     def gradient_attacks(self) -> tuple[AttackResult, ...]:

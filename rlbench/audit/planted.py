@@ -35,8 +35,10 @@ class Readouts:
     """One two-class classifier per example: logits (0, scale * (w . embedding - b)), through the encoder's `answer`.
 
     Attributes:
+        lab: with the encoder.
         weights: (M, D), the w.
         offsets: (M,), the b.
+        batch_size: the most examples of a forward pass.
     """
 
     lab: Lab
@@ -49,18 +51,18 @@ class Readouts:
         rows = torch.arange(len(x)) if rows is None else rows
         at = rows.to(self.weights.device)
         scores = (_embed(self.lab, x) * self.weights[at]).sum(1) - self.offsets[at]
-        logits = scale_of(self.lab.classifier.encoder) * torch.stack([torch.zeros_like(scores), scores], dim=1)
-        answer = getattr(self.lab.classifier.encoder, "answer", None)
+        logits = scale_of(self.lab.bench.encoder) * torch.stack([torch.zeros_like(scores), scores], dim=1)
+        answer = getattr(self.lab.bench.encoder, "answer", None)
         return answer(logits) if answer else logits
 
 
 def _embed(lab: Lab, x: Tensor) -> Tensor:
     parts = torch.split(x, lab.bench.batch_size)
-    return torch.cat([embed(lab.classifier.encoder, part, lab.bench.suite.modality) for part in parts])
+    return torch.cat([embed(lab.bench.encoder, part, lab.bench.modality) for part in parts])
 
 
 def _points(x: Tensor, ball: Ball, streams: ExampleStreams) -> Tensor:
-    """(INNER + 1, *shape) around x (1, *shape): inner points, the first of which is x itself, and last the corner."""
+    """(INNER + 1, *shape) points around x (1, *shape): x itself, INNER - 1 random points inside the ball, a corner."""
     inner = REACH * streams.child("inner").uniform((INNER, *x.shape[1:]))[0].to(x)
     inner[0] = 0
     corner = streams.child("corner").uniform(tuple(x.shape[1:])).to(x).sign()
@@ -101,7 +103,7 @@ def s12(lab: Lab) -> Finding:
     if lab.declares_randomness:
         return Finding(id="S12", status="skip", said="the encoder declares that it is randomised")
     x = lab.x[:EXAMPLES]
-    streams = ExampleStreams(lab.bench.suite.seed, lab.examples.ids[:EXAMPLES], "audit binarization")
+    streams = ExampleStreams(lab.bench.seed, lab.examples.ids[:EXAMPLES], "audit binarization")
     readouts, valid = _fit(lab, x, streams)
     rows = valid.nonzero()[:, 0]
     if len(rows) < len(x) / 2:
@@ -113,14 +115,15 @@ def s12(lab: Lab) -> Finding:
         left = (~broken).nonzero()[:, 0]
         part = Readouts(lab, readouts.weights[left], readouts.offsets[left], readouts.batch_size)
         try:
-            broken[left] = _count_broken(part, name, x[rows[left]], lab, streams.take(rows[left].tolist()))
+            broken[left] = _find_broken(part, name, x[rows[left]], lab, streams.take(rows[left].tolist()))
         except AttackError as error:
             return Finding(id="S12", status="fail", said=str(error))
     text = f"{int(broken.sum())} of {len(rows)} planted points were found"
     return Finding(id="S12", status="fail" if float(broken.float().mean()) < FOUND else "pass", said=text)
 
 
-def _count_broken(readouts: Readouts, name: str, x: Tensor, lab: Lab, streams: ExampleStreams) -> Tensor:
+def _find_broken(readouts: Readouts, name: str, x: Tensor, lab: Lab, streams: ExampleStreams) -> Tensor:
+    """(M,) bool, the examples of which an attack finds an adversarial point."""
     y = torch.zeros(len(x), dtype=torch.int64, device=x.device)
     if not len(x):
         return y.bool().cpu()

@@ -14,7 +14,6 @@ from rlbench.core.badges import CHECKS, RANK, Badge, Finding, badge
 from rlbench.core.errors import FieldError, SuiteError, UnknownName
 from rlbench.encoders.cards import Model
 from rlbench.encoders.models import models, resolve
-from rlbench.encoders.retrieval import Retriever
 from rlbench.engine.block.bench import Bench, prepare
 
 UNDEFENDED = "languagebind"  # the baseline from which the others were trained
@@ -56,10 +55,15 @@ class Audit:
     """The result of an audit.
 
     Attributes:
+        suite: its name.
+        model: its name.
+        examples: the number of examples.
         threat: the threat model of the attacks.
+        sibling: the model whose adversarial examples were transferred, or "".
         clean: accuracy on clean examples.
         robust: accuracy under fgsm, pgd and apgd-ce together; None where only some checks ran.
-        sibling: the model whose adversarial examples were transferred, or "".
+        findings: one per check.
+        seconds: wall time.
     """
 
     suite: str
@@ -74,6 +78,7 @@ class Audit:
 
     @property
     def badge(self) -> Badge:
+        """The worst badge of any finding."""
         return badge(self.findings)
 
     @property
@@ -90,7 +95,7 @@ class Audit:
 
 def _find_sibling(bench: Bench, model: Model) -> tuple[str, Answer | None]:
     """The encoder inside a defence, or the undefended baseline with the same backbone: its name and classifier."""
-    inner = getattr(bench.classifier.encoder, "sibling", None)
+    inner = getattr(bench.encoder, "sibling", None)
     if inner is not None:
         return model.name.rpartition("+")[0], replace(bench.classifier, encoder=inner)
     other = f"{UNDEFENDED}:{model.backbone}"
@@ -113,6 +118,16 @@ def _check_arguments(examples: int, only: Sequence[str]) -> None:
             raise UnknownName("check", id_, RUNS)
 
 
+def _run_checks(lab: Lab, only: Sequence[str], report: Callable[[str, int, int], None]) -> tuple[Finding, ...]:
+    """The findings of all checks, or of `only` some; arguments as of `audit`."""
+    chosen, findings = [id_ for id_ in RUNS if not only or id_ in only], list[Finding]()
+    for done, id_ in enumerate(chosen):
+        report(f"{id_}: {CHECKS[id_].asks}", done, len(chosen))
+        findings.append(_mark_random(RUNS[id_](lab), lab))
+    report("done", len(chosen), len(chosen))
+    return tuple(findings)
+
+
 def audit(
     suite: Suite,
     model: str,
@@ -127,8 +142,12 @@ def audit(
     """Runs the soundness checks of a model on a suite, in the suite's main Linf threat model.
 
     Args:
+        suite: a classification suite with an Linf attack.
+        model: its name.
         examples: number of test examples, from the first; 1 to 200.
         only: ids of checks, such as "S7" (default: all).
+        device: such as "cpu" or "cuda".
+        batch_size: the most examples of a forward pass.
         report: called with the check that starts, the number of finished checks and their total.
         on_pass: called with the number of examples of every forward pass.
 
@@ -142,16 +161,12 @@ def audit(
     begun, resolved = perf_counter(), resolve(model)
     threat = main_threat([p for p in suite.perturbations if isinstance(p, Adversarial)], suite.name)
     bench = prepare(suite, model, device=device, batch_size=batch_size)
-    if isinstance(bench.classifier, Retriever):
+    if bench.retriever is not None:
         raise SuiteError(f"suite {suite.name} is about retrieval; an audit needs a classification suite")
     n = min(examples, suite.task.size("test") or examples)
     name, sibling = _find_sibling(bench, resolved)
     lab = Lab(bench, n, threat, sibling, on_pass)
-    chosen, found = [id_ for id_ in RUNS if not only or id_ in only], []
-    for done, id_ in enumerate(chosen):
-        report(f"{id_}: {CHECKS[id_].asks}", done, len(chosen))
-        found.append(_mark_random(RUNS[id_](lab), lab))
-    report("done", len(chosen), len(chosen))
+    findings = _run_checks(lab, only, report)
     return Audit(
         suite=suite.name,
         model=resolved.name,
@@ -160,6 +175,6 @@ def audit(
         sibling=name,
         clean=lab.clean.accuracy,
         robust=None if only else float(lab.survivors.float().mean()),
-        findings=tuple(found),
+        findings=findings,
         seconds=perf_counter() - begun,
     )

@@ -94,20 +94,20 @@ def check(
     from rlbench.gate.regression import gate as judge
 
     policy = Policy(margin=margin, alpha=alpha, strict=strict)
-    parts = gate.parts_of(suites or ((gate.SUITE,) if not records else ()))
-    home = gate.home(reference)
-    known = [] if update and (models or records) else gate.references(home)
+    parts = gate.list_parts(suites or ((gate.SUITE,) if not records else ()))
+    path = gate.find_references(reference)
+    references = [] if update and (models or records) else gate.read_references(path)
     if records:
         found, ids = _of_stores(records, parts, models)
     else:
-        models = models or tuple(gate.models_of(known, parts))
+        models = models or tuple(gate.list_models(references, parts))
         with _progress(quiet) as report:
             found, ids = gate.measure(suites or (gate.SUITE,), models, report=report, **options)
     if update:
         _update(reference or gate.HERE, found)
         return
     pairs = [(*part, default_name(model)) for part in parts for model in models]
-    _print(judge(known, found, policy, ids, pairs), str(home), shape)
+    _print(judge(references, found, policy, ids, pairs), str(path), shape)
 
 
 def _of_stores(
@@ -123,7 +123,7 @@ def _of_stores(
     records = read_records(paths)
     chosen = [r for r in records if (not parts or (r.suite, r.modality) in parts) and (not names or r.model in names)]
     if not chosen:
-        raise StoreError("the records have nothing of these suites and models; `rlbench run` makes some")
+        raise StoreError("the records have nothing of these suites and models; `rlbench run` writes some")
     return chosen, {k: v for path in paths if path.is_dir() for k, v in example_ids(Store(path), chosen).items()}
 
 
@@ -230,10 +230,10 @@ def entry(suite: str, model: str, records: Path, source: str, summary: str, out:
     """Write what the records of MODEL on SUITE claim, for a submission (docs/submit.md)."""
     from rlbench.cli import files
     from rlbench.encoders.models import default_name
-    from rlbench.gate.submission import entry_of, to_json
+    from rlbench.gate.submission import make_submission, to_json
     from rlbench.store.records import read_records
 
-    submission = entry_of(
+    submission = make_submission(
         read_records([records]), model=default_name(model), suite=suite, source=source, summary=summary
     )
     files.write(out, to_json(submission))
@@ -260,12 +260,13 @@ def verify(file: Path, seed: int | None, shape: str, quiet: bool, **options: Any
     """Run random examples of a submission again and test its claims: exit 0 they hold, 1 refuted, 2 error."""
     from rlbench.cli import console
     from rlbench.gate import render
-    from rlbench.gate.submission import read_entry
+    from rlbench.gate.submission import read_submission
     from rlbench.gate.verify import verify as run_verify
 
-    claimed = read_entry(file)
+    submission = read_submission(file)
+    seed = secrets.randbelow(10**6) if seed is None else seed
     with _progress(quiet) as report:
-        found = run_verify(claimed, seed=secrets.randbelow(10**6) if seed is None else seed, report=report, **options)
+        found = run_verify(submission, seed=seed, report=report, **options)
     if shape == "markdown":
         click.echo(render.grid(render.claims(found)))
     else:

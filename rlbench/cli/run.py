@@ -39,7 +39,7 @@ def show(
     files.check_writable(out)
     from rlbench.report.figures import draw, sheets
 
-    if corruptions or (perturbation is None and sheets.only_corruptions(chosen)):
+    if corruptions or (perturbation is None and sheets.has_only_corruptions(chosen)):
         drawn = sheets.matrix(chosen, model, device=device)
         files.write(out, draw.draw_matrix(drawn))
         files.write_all(out.with_suffix(""), {f"{name}.wav": sound for name, sound in drawn.sounds.items()})

@@ -25,11 +25,11 @@ class Check:
     """A soundness check.
 
     Attributes:
-        id: its name on reports: H of the harness, S of the attack's strength.
+        id: such as "H1" (of the harness) or "S7" (of the attack's strength).
         asks: what has to hold.
         rule: when it fails, and with which badge.
         advice: what to do then.
-        cost: in passes for n examples.
+        cost: the number of passes for n examples.
         always: whether every run makes it, not only `rlbench audit`.
     """
 
@@ -43,7 +43,13 @@ class Check:
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """The result of a check; `said` is what it measured, in words."""
+    """The result of a check.
+
+    Attributes:
+        id: of the check.
+        status: the result.
+        said: the measurement, in words.
+    """
 
     id: str
     status: Status
@@ -51,6 +57,7 @@ class Finding:
 
     @property
     def check(self) -> Check:
+        """The check with its rule and advice."""
         return CHECKS[self.id]
 
 

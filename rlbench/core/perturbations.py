@@ -1,4 +1,4 @@
-"""A suite's perturbations: entries of YAML -> columns, every name, field, eps and severity checked with its line."""
+"""Parses a suite's perturbations; checks every name, field, eps and severity, with its line."""
 
 from __future__ import annotations
 
@@ -24,26 +24,30 @@ from rlbench.core import (
 )
 from rlbench.core.errors import RLBenchError
 from rlbench.core.threat import check_eps, parse_eps, parse_norm
-from rlbench.core.yaml_source import Part
+from rlbench.core.yaml_source import YamlPart
 
 _NEEDED = {"attack": ("norm", "eps"), "corruption": ("severity",)}
 
 
-def make_plugin(kind: registry.Kind, name: Part, fields: Mapping[str, Part], values: Mapping[str, Any]) -> Any:
-    """A plugin with the values of its fields; an error names the line of the field that it speaks of."""
+def make_plugin(kind: registry.Kind, name: YamlPart, fields: Mapping[str, YamlPart], values: Mapping[str, Any]) -> Any:
+    """Builds a plugin; an error names the line of the field that it mentions first.
+
+    Args:
+        kind: such as "attack".
+        name: the plugin's name in the file.
+        fields: its fields in the file.
+        values: by field.
+    """
     try:
         return registry.make(kind, name.text(), values)
     except RLBenchError as error:
-        said = str(error)
-        spoken = {
-            key: re.search(rf"\b{re.escape(key)}\b", said.removeprefix(f"{kind} {name.value()!r}")) for key in fields
-        }
-        first = min((hit.start(), key) for key, hit in spoken.items() if hit) if any(spoken.values()) else None
-        (fields[first[1]] if first else name).fail(error)
+        message = str(error).removeprefix(f"{kind} {name.value()!r}")
+        hits = {key: hit.start() for key in fields if (hit := re.search(rf"\b{re.escape(key)}\b", message))}
+        (fields[min(hits, key=hits.__getitem__)] if hits else name).fail(error)
 
 
-def _plugin(kind: registry.Kind, name: Part, fields: Mapping[str, Part]) -> tuple[Any, Fields]:
-    """A plugin, and its fields that differ from their defaults, sorted."""
+def _plugin(kind: registry.Kind, name: YamlPart, fields: Mapping[str, YamlPart]) -> tuple[Any, Fields]:
+    """A plugin and its fields that differ from the defaults, sorted by name."""
     values = {key: part.value() for key, part in fields.items()}
     plugin = make_plugin(kind, name, fields, values)
     known = inspect.signature(registry.factory(kind, name.text())).parameters
@@ -51,28 +55,31 @@ def _plugin(kind: registry.Kind, name: Part, fields: Mapping[str, Part]) -> tupl
     return plugin, tuple(sorted(own.items()))
 
 
-def _attacks(parts: dict[str, Part]) -> Iterator[tuple[Part, Adversarial]]:
+def _attacks(parts: dict[str, YamlPart]) -> Iterator[tuple[YamlPart, Adversarial]]:
+    """The attacks of an entry: one per name and eps."""
     names, norm, eps = (parts.pop(key) for key in ("attack", "norm", "eps"))
-    kind = _parsed(norm, parse_norm, norm.value())
+    kind = _parse(norm, parse_norm, norm.value())
     for name in names.each():
         plugin, fields = _plugin("attack", name, parts)
         if kind not in getattr(plugin, "norms", (kind,)):
             norm.fail(f"attack {name.text()!r} is for {', '.join(sorted(plugin.norms))}; choose another")
         for each in eps.each():
-            threat = Threat(kind, _parsed(each, parse_eps, each.value()))
-            _parsed(each, check_eps, threat.eps, kind)
+            threat = Threat(kind, _parse(each, parse_eps, each.value()))
+            _parse(each, check_eps, threat.eps, kind)
             yield each, Adversarial(name.text(), threat, fields)
 
 
-def _parsed(part: Part, parse: Callable[..., Any], *values: object) -> Any:
-    """What `parse` makes of values; an error names the line of the part that they come from."""
+def _parse(part: YamlPart, parse: Callable[..., Any], *values: object) -> Any:
+    """Calls `parse` with values; an error names the line of the part that they come from."""
     try:
         return parse(*values)
     except RLBenchError as error:
         part.fail(str(error).removeprefix(f"{part.key} is "))
 
 
-def _corruptions(parts: dict[str, Part], modality: Modality, task: Task) -> Iterator[tuple[Part, Corrupted | Composed]]:
+def _corruptions(
+    parts: dict[str, YamlPart], modality: Modality, task: Task
+) -> Iterator[tuple[YamlPart, Corrupted | Composed]]:
     """The corruptions of an entry, each alone, or each with the attacks of its `then`."""
     names, severity, then = parts.pop("corruption"), parts.pop("severity"), parts.pop("then", None)
     for name in names.each():
@@ -92,7 +99,7 @@ def _corruptions(parts: dict[str, Part], modality: Modality, task: Task) -> Iter
                 yield from ((part, Composed(one, attack)) for part, attack in _attacks(_key_parts(then, "attack")))
 
 
-def _key_parts(part: Part, kind: str) -> dict[str, Part]:
+def _key_parts(part: YamlPart, kind: str) -> dict[str, YamlPart]:
     """The items of an attack or a corruption, with the keys that it needs."""
     parts = part.items()
     if kind not in parts:
@@ -103,7 +110,7 @@ def _key_parts(part: Part, kind: str) -> dict[str, Part]:
     return parts
 
 
-def _entry(part: Part, modality: Modality, task: Task) -> Iterator[tuple[Part, Perturbation | None]]:
+def _entry(part: YamlPart, modality: Modality, task: Task) -> Iterator[tuple[YamlPart, Perturbation | None]]:
     """The perturbations of one entry of the list; None stands for `worst`, which needs all the others."""
     if part.is_scalar:
         word = part.one_of("perturbation", ("clean", "worst"))
@@ -120,12 +127,13 @@ def _entry(part: Part, modality: Modality, task: Task) -> Iterator[tuple[Part, P
 
 
 def _worst(attacks: Sequence[Adversarial]) -> list[Worst]:
+    """The worst case of each threat model, Linf first, by eps."""
     threats = {attack.threat for attack in attacks}
     return [Worst(threat) for threat in sorted(threats, key=lambda t: (t.norm != "linf", t.norm, t.eps))]
 
 
 def _with_ladder(attack: Adversarial, attacks: Sequence[Adversarial]) -> Adversarial:
-    """The attack with the smaller eps of the suite at which the same attack runs."""
+    """The attack with its ladder: the smaller eps at which the suite runs the same attack."""
     same = {
         a.threat.eps
         for a in attacks
@@ -135,9 +143,15 @@ def _with_ladder(attack: Adversarial, attacks: Sequence[Adversarial]) -> Adversa
     return replace(attack, ladder=tuple(smaller))
 
 
-def perturbations(whole: Part, modality: Modality, task: Task) -> tuple[Perturbation, ...]:
-    """Clean first, whether or not it is listed; `worst` becomes one column per threat model."""
-    found: dict[str, tuple[Part, Perturbation | None]] = {}
+def perturbations(whole: YamlPart, modality: Modality, task: Task) -> tuple[Perturbation, ...]:
+    """Parses the list of perturbations; clean comes first, listed or not, and `worst` becomes one per threat model.
+
+    Args:
+        whole: the list.
+        modality: of the suite.
+        task: of the suite.
+    """
+    found: dict[str, tuple[YamlPart, Perturbation | None]] = {}
     for entry in whole.each():
         for part, one in _entry(entry, modality, task):
             if str(one or "worst") in found:

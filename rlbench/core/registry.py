@@ -25,8 +25,16 @@ GROUP = "rlbench.plugins"
 
 
 @dataclass(frozen=True)
-class Entry:
-    """Where a plugin is: its module and attribute, with the first line of its docstring."""
+class PluginInfo:
+    """A registered plugin, found without importing it.
+
+    Attributes:
+        kind: such as "attack".
+        name: one of its names.
+        module: where it is defined.
+        attribute: its class or function in the module.
+        summary: the first line of its docstring.
+    """
 
     kind: Kind
     name: str
@@ -47,7 +55,8 @@ def register(kind: Kind, *names: str) -> Callable[[F], F]:
     return mark
 
 
-def _registrations(module: str, path: Path) -> list[Entry]:
+def find_plugins(module: str, path: Path) -> list[PluginInfo]:
+    """The plugins that a source file registers."""
     found = []
     for node in ast.parse(path.read_text(encoding="utf-8"), str(path)).body:
         if not isinstance(node, ast.ClassDef | ast.FunctionDef):
@@ -56,18 +65,18 @@ def _registrations(module: str, path: Path) -> list[Entry]:
             if isinstance(mark, ast.Call) and getattr(mark.func, "id", "") == "register":
                 kind, *names = (ast.literal_eval(argument) for argument in mark.args)
                 summary = (ast.get_docstring(node) or "").split("\n", 1)[0]
-                found += [Entry(kind, name, module, node.name, summary) for name in names]
+                found += [PluginInfo(kind, name, module, node.name, summary) for name in names]
     return found
 
 
 @cache
-def entries() -> dict[tuple[Kind, str], Entry]:
+def entries() -> dict[tuple[Kind, str], PluginInfo]:
     """Every registered plugin by (kind, name).
 
     Raises:
         RLBenchError: two plugins share a name, or an entry point names a module that is not installed.
     """
-    table: dict[tuple[Kind, str], Entry] = {}
+    table: dict[tuple[Kind, str], PluginInfo] = {}
     for point in sorted(entry_points(group=GROUP), key=lambda p: (p.value, p.name)):
         spec = importlib.util.find_spec(point.module)
         if spec is None or spec.origin is None:
@@ -75,7 +84,7 @@ def entries() -> dict[tuple[Kind, str], Entry]:
         origin = Path(spec.origin)
         for path in sorted(origin.parent.glob("*.py")) if spec.submodule_search_locations else [origin]:
             module = point.module if path == origin else f"{point.module}.{path.stem}"
-            for entry in _registrations(module, path):
+            for entry in find_plugins(module, path):
                 other = table.setdefault((entry.kind, entry.name), entry)
                 if other != entry:
                     raise RLBenchError(f"{entry.kind} {entry.name!r} is in both {other.module} and {entry.module}")
@@ -105,6 +114,8 @@ def make(kind: Kind, name: str, fields: Mapping[str, object] | Iterable[tuple[st
     """Builds a plugin; checks the names and types of its fields against the factory's signature.
 
     Args:
+        kind: of the plugin.
+        name: of the plugin.
         fields: by name, or as (name, value) pairs.
 
     Raises:

@@ -19,7 +19,7 @@ from rlbench.core import Modality, Suite, Task
 from rlbench.core.documents import expand_user
 from rlbench.core.errors import RLBenchError, SuiteError, UnknownName, quote
 from rlbench.core.perturbations import make_plugin, perturbations
-from rlbench.core.yaml_source import Part, check_keys, read
+from rlbench.core.yaml_source import YamlPart, check_keys, read
 
 GROUP = "rlbench.suites"
 HEAD = ("suite", "version", "summary")
@@ -31,7 +31,15 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 @dataclass(frozen=True)
 class SuiteInfo:
-    """A suite as listings show it, without its tasks."""
+    """A suite as listings show it.
+
+    Attributes:
+        name: the stem of its file.
+        version: raised when its results change.
+        modality: of its task; several parts separated by commas.
+        summary: one line.
+        path: its file.
+    """
 
     name: str
     version: int
@@ -40,7 +48,7 @@ class SuiteInfo:
     path: str
 
 
-def _head(whole: Part) -> tuple[SuiteInfo, dict[str, Part], dict[Modality, dict[str, Part]]]:
+def _head(whole: YamlPart) -> tuple[SuiteInfo, dict[str, YamlPart], dict[Modality, dict[str, YamlPart]]]:
     """A file's description, its keys, and the keys of its part, or of each of its `parts`, by modality."""
     keys = whole.items()
     several = "parts" in keys
@@ -48,7 +56,7 @@ def _head(whole: Part) -> tuple[SuiteInfo, dict[str, Part], dict[Modality, dict[
     name = keys["suite"].text()
     if not _NAME.fullmatch(name):
         keys["suite"].fail(f"{quote(name)} must be letters, digits, '.', '_' and '-'")
-    bodies: dict[Modality, dict[str, Part]] = {}
+    bodies: dict[Modality, dict[str, YamlPart]] = {}
     for part in keys["parts"].each() if several else [whole]:
         body = part.items()
         if several:
@@ -95,7 +103,7 @@ def suites() -> list[SuiteInfo]:
     return found
 
 
-def _locate_data(part: Part, data: str) -> str:
+def _locate_data(part: YamlPart, data: str) -> str:
     """A task's data folder: under RLBENCH_DATA, or relative to the suite file."""
     if data.startswith(DATA_ROOT):
         root = os.environ.get("RLBENCH_DATA")
@@ -110,7 +118,7 @@ def _locate_data(part: Part, data: str) -> str:
         part.fail(error)
 
 
-def _task(part: Part, modality: Modality) -> tuple[str, Task]:
+def _task(part: YamlPart, modality: Modality) -> tuple[str, Task]:
     """A task and its name in records and tables, which includes its folder's name and its form."""
     parts = part.items()
     if "name" not in parts:
@@ -158,7 +166,7 @@ def load_suite(name: str | os.PathLike[str]) -> Suite:
     return found[0]
 
 
-def _suite(info: SuiteInfo, keys: Mapping[str, Part], modality: Modality, body: Mapping[str, Part]) -> Suite:
+def _suite(info: SuiteInfo, keys: Mapping[str, YamlPart], modality: Modality, body: Mapping[str, YamlPart]) -> Suite:
     task_name, task = _task(body["task"], modality)
     numbers = {key: keys[key].whole(int(key == "examples")) if key in keys else OPTIONAL[key] for key in OPTIONAL}
     return Suite(

@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Part:
+class YamlPart:
     """A node of the YAML tree with its position.
 
     Attributes:
@@ -52,14 +52,14 @@ class Part:
         except yaml.YAMLError as error:
             self.fail(getattr(error, "problem", None) or first_line(error))
 
-    def items(self) -> dict[str, Part]:
+    def items(self) -> dict[str, YamlPart]:
         """The parts of a mapping."""
         if not isinstance(self.node, yaml.MappingNode):
             self.fail(f"{quote(self.value())} must be a mapping such as {{key: value}}")
         self.value()  # expands merges
         return {key.value: replace(self, key=key.value, node=node, line=_line(key)) for key, node in self.node.value}
 
-    def each(self) -> list[Part]:
+    def each(self) -> list[YamlPart]:
         """The parts of a list, which must not be empty; a single value counts as a list of one."""
         if not isinstance(self.node, yaml.SequenceNode):
             return [self]
@@ -88,7 +88,7 @@ class Part:
             self.fail(UnknownName(kind, value, known))
         return value
 
-    def make(self, kind: Callable[..., T], parts: Mapping[str, Part] | None = None, **known: object) -> T:
+    def make(self, kind: Callable[..., T], parts: Mapping[str, YamlPart] | None = None, **known: object) -> T:
         """Calls `kind` with the keys of this mapping, or only `parts` of them, and `known`. Raises: FieldError."""
         parts = self.items() if parts is None else parts
         try:
@@ -99,7 +99,9 @@ class Part:
             raise FieldError(f"{at.path}:{at.line}: {error}", error.field) from None
 
 
-def check_keys(parts: Mapping[str, Part], whole: Part, known: Sequence[str], optional: Sequence[str] = ()) -> None:
+def check_keys(
+    parts: Mapping[str, YamlPart], whole: YamlPart, known: Sequence[str], optional: Sequence[str] = ()
+) -> None:
     """Raises the parts' error for a key that is unknown or missing."""
     for key, part in parts.items():
         if key not in known:
@@ -111,7 +113,7 @@ def check_keys(parts: Mapping[str, Part], whole: Part, known: Sequence[str], opt
             whole.fail(f"the key {key!r} is missing")
 
 
-def parse(path: str, text: str, what: str = "suite", error: type[RLBenchError] = SuiteError) -> Part:
+def parse(path: str, text: str, what: str = "suite", error: type[RLBenchError] = SuiteError) -> YamlPart:
     """The root of a YAML text.
 
     Args:
@@ -130,10 +132,10 @@ def parse(path: str, text: str, what: str = "suite", error: type[RLBenchError] =
         raise error(f"{path}:{mark.line + 1 if mark else at + 1}: {kind}{problem}") from None
     if node is None:
         raise error(f"{path}:1: the file is empty")
-    return Part(path, what, node, _line(node), error)
+    return YamlPart(path, what, node, _line(node), error)
 
 
-def read(path: str | os.PathLike[str], what: str = "suite", error: type[RLBenchError] = SuiteError) -> Part:
+def read(path: str | os.PathLike[str], what: str = "suite", error: type[RLBenchError] = SuiteError) -> YamlPart:
     """The root of a YAML file; see `parse`."""
     try:
         text = read_file(path)

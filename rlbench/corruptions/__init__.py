@@ -35,11 +35,11 @@ def corrupt(
             spectrograms (B, 1, mels, frames), waveforms (B, 1, samples) with silence in the middle of the range.
         name: a registered corruption; see `rlbench list corruptions`.
         severity: 1 (visible) to 5 (still recognisable).
-        seed: of the random streams.
+        seed: the seed of the random streams.
         ids: one per example, by default its index; a stream depends on the seed and the id, not on the batch.
         low: the smallest value of the range.
         high: the largest value of the range.
-        **fields: of the corruption, such as a waveform's `rate` in Hz.
+        **fields: the fields of the corruption, such as a waveform's `rate` in Hz.
 
     Returns:
         The same shape and dtype, in [low, high].

@@ -19,10 +19,10 @@ class Levelled(ABC):
     """A corruption whose severity is one physical number.
 
     Attributes:
-        modalities: that it applies to.
+        modalities: the modalities that it applies to.
         acts_on: the unit of box that it applies to, such as "waveform"; "" for any.
         levels: the number at severity 1 to 5.
-        unit: of the levels, such as "dB".
+        unit: the unit of the levels, such as "dB".
         steps: the result is rounded to multiples of 1 / steps: 255 for 8 bits.
         dimensions: the numbers of dimensions that an example may have.
     """

@@ -29,7 +29,7 @@ from typing import Any, cast, get_args
 
 from rlbench.core import Modality, registry
 from rlbench.core.errors import CheckpointError, FieldError, UnknownName, quote
-from rlbench.core.yaml_source import Part, read
+from rlbench.core.yaml_source import YamlPart, read
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +39,7 @@ class Weights:
     Attributes:
         file: a path relative to the card; a folder holds a published checkpoint.
         hub: a published checkpoint of the Hugging Face hub, instead of a file.
-        revision: of the hub's checkpoint; None: the newest.
+        revision: the commit of the hub's checkpoint; None: the newest.
         sha256: of the file, or of the weights in the folder or on the hub, if known.
         bytes: size of the file.
         trained: how the weights were trained.
@@ -67,15 +67,16 @@ class Model:
 
     Attributes:
         name: the full name.
-        baseline, backbone: the two parts of the name.
+        baseline: the first part of the name.
+        backbone: the second part of the name.
         family: the registered encoder.
         summary: one line.
         source: paper or page.
         data: the training data.
         modalities: what it embeds; empty if only the encoder itself can tell.
-        weights: by modality.
+        weights: the files of weights by modality.
         fields: arguments of the family.
-        folder: of the card; files are relative to it.
+        folder: the folder of the card; files are relative to it.
         defences: names of the defences around the encoder, the innermost first.
     """
 
@@ -131,7 +132,7 @@ def read_card(path: Path) -> list[Model]:
     return [_model(card, part, path) for part in whole.items()["backbones"].items().values()]
 
 
-def _check_contained(backbone: _Backbone, part: Part) -> None:
+def _check_contained(backbone: _Backbone, part: YamlPart) -> None:
     """Raises: UnknownName: no such family. CheckpointError: the family is a form, or a field names a path."""
     families = [name for name in registry.names("encoder") if ":" not in name]
     if ":" in backbone.family:
@@ -159,7 +160,7 @@ def _texts(value: object) -> Iterator[str]:
             yield from _texts(one)
 
 
-def _model(card: _Card, part: Part, path: Path) -> Model:
+def _model(card: _Card, part: YamlPart, path: Path) -> Model:
     backbone = part.make(_Backbone)
     _check_contained(backbone, part)
     weights: dict[Modality, Weights] = {}

@@ -38,7 +38,7 @@ class ZeroShot:
 
     Attributes:
         encoder: embeds the inputs.
-        modality: of the inputs.
+        modality: the modality of the inputs.
         anchors: (C, D) unit rows, fixed during an attack.
     """
 

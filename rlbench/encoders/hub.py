@@ -42,7 +42,7 @@ def fetch(repo: str, revision: str | None = None, layout: Layout = TRANSFORMERS)
     An interrupted download resumes; the hub's client verifies the files.
 
     Args:
-        repo: such as "LanguageBind/LanguageBind_Thermal".
+        repo: the repository, such as "LanguageBind/LanguageBind_Thermal".
         revision: a commit, branch or tag; None: the newest.
         layout: the files to fetch.
 

@@ -59,7 +59,7 @@ def identify(encoder: Encoder, model: Model, modality: Modality) -> Identity:
     Args:
         encoder: the loaded encoder.
         model: the model that it was made from.
-        modality: whose weights count.
+        modality: the modality whose weights count.
 
     Raises: RLBenchError: its `identity()` returns neither a text nor a mapping of plain values.
     """
@@ -87,8 +87,8 @@ def identify(encoder: Encoder, model: Model, modality: Modality) -> Identity:
 def _list_foreign_modules(encoder: Encoder, model: Model) -> list[str]:
     """The modules outside rlbench that define the encoder's factory and its defences."""
     entry = registry.entries().get(("encoder", model.family))
-    made = model.fields["source"].partition(":")[0] if model.family == OWN else entry.module if entry else ""
-    modules = [made]
+    factory = model.fields["source"].partition(":")[0] if model.family == OWN else entry.module if entry else ""
+    modules = [factory]
     while isinstance(encoder, Defended):
         modules.append(type(encoder.defence).__module__)
         encoder = encoder.sibling

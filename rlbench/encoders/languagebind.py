@@ -104,7 +104,7 @@ def _generator(*parts: object) -> torch.Generator:
     return torch.Generator().manual_seed(int(seeds.generator("languagebind", *parts).integers(2**63)))
 
 
-def _sizes(size: Size, modality: Modality) -> VisionSizes:
+def choose_sizes(size: Size, modality: Modality) -> VisionSizes:
     """The published architecture of a modality's tower, or a tiny one of the same kind."""
     full = size == "vit-l-14"
     sizes = VisionSizes() if full else _TINY
@@ -114,7 +114,7 @@ def _sizes(size: Size, modality: Modality) -> VisionSizes:
 
 
 def _fresh_vision(size: Size, seed: int, modality: Modality, attention: Attention) -> VisionTower:
-    sizes = _sizes(size, modality)
+    sizes = choose_sizes(size, modality)
     return vision_tower(random_weights(sizes, _generator(size, seed, modality)), sizes, attention)
 
 
@@ -150,8 +150,8 @@ class _Parts:
         options: given fields of BoxOptions; the others come from the saved tower, or are the defaults.
         attention: transformers' implementation.
         text: the text tower, once it is known.
-        towers: by modality.
-        sha256: of the towers' files.
+        towers: the towers by modality.
+        sha256: the checksums of the towers' files by modality.
     """
 
     options: dict[str, Any]
@@ -203,11 +203,14 @@ def languagebind(
     """LanguageBind's ViT-L/14 towers for image, thermal, depth, audio and video, and their text tower.
 
     Args:
-        files: by modality, the folder of a published checkpoint, or a file written by `save`.
+        files: for each modality, the folder of a published checkpoint, or a file written by `save`.
         fresh: modalities that get a random tower instead; their text tower is random too, and hashes the words.
-        seed: of the random weights.
-        size: of random towers; "tiny" is for tests.
-        thermal, audio, pieces, seconds: the boxes, see BoxOptions (default: as in the training of a saved tower).
+        seed: the seed of the random weights.
+        size: the size of random towers; "tiny" is for tests.
+        thermal: channels of the thermal box (default of this and the next three: as in the training of a saved tower).
+        audio: the audio box.
+        pieces: log-mel spectrograms of the audio box, see BoxOptions.
+        seconds: length of the audio box, see BoxOptions.
         text: folder of the published checkpoint with a saved tower's text tower, if it has been moved.
         attention: transformers' implementation.
 

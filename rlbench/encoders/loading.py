@@ -43,9 +43,9 @@ class Loaded:
     """A loaded and checked encoder.
 
     Attributes:
-        encoder: in evaluation mode, frozen.
+        encoder: the encoder, in evaluation mode and frozen.
         embedded: (2, D) embeddings of two inputs from the box.
-        identity: of the encoder.
+        identity: the encoder's identity.
         files: the card and the state of its files; None if they do not determine the encoder.
     """
 
@@ -76,7 +76,7 @@ def load(name: str, modality: Modality, device: str = "cpu", known: Identity | N
     encoder may differ each time that it is made.
 
     Args:
-        name: of a model, see `models.resolve`.
+        name: the name of a model, see `models.resolve`.
         modality: loads only this tower.
         device: a torch device.
         known: the identity that the encoder must have, if any.

@@ -143,7 +143,7 @@ def pack(tower: Tower, *, rows: Literal["half", "int8"] = "half") -> bytes:
     """The bytes of a tower as safetensors; equal weights give equal bytes.
 
     Args:
-        tower: to be stored.
+        tower: the tower to store.
         rows: format of matrices and convolutions: half precision, or 8 bits and one scale per row, half as large.
     """
     stored: dict[str, Tensor] = {}
@@ -176,7 +176,7 @@ def unpack(data: bytes, modality: Modality, source: str) -> Tower:
 
     Args:
         data: the bytes.
-        modality: of the tower.
+        modality: the tower's modality.
         source: the file, for error messages.
 
     Raises:
@@ -201,7 +201,7 @@ def mini(*, files: Mapping[Modality, Path] | None = None, fresh: tuple[Modality,
     Args:
         files: trained towers by modality.
         fresh: modalities whose towers get random weights instead.
-        seed: of the random weights.
+        seed: the seed of the random weights.
 
     Raises:
         FieldError: files and fresh are both empty.

@@ -147,7 +147,7 @@ def resolve_plain(name: str, source: object) -> Model:
     """The model of a name that was read from a file, which must not name code to run.
 
     Args:
-        name: as for `resolve`.
+        name: a name as for `resolve`.
         source: the file, for the error message.
 
     Raises: as `resolve`; RLBenchError: the name is MODULE:CALLABLE.
@@ -228,7 +228,7 @@ def load_encoder(name: str, modality: Modality | None = None, device: str = "cpu
     """The encoder of a model's name (see `resolve`): in evaluation mode, frozen, its files checked against the card.
 
     Args:
-        name: such as "rlbind", "fare:mini", or the folder of a training run; with `+DEFENCE`, behind that defence.
+        name: a name such as "rlbind" or "fare:mini", or the folder of a training run; `+DEFENCE` puts it behind one.
         modality: loads only this tower; None: all of them.
         device: a torch device.
 

@@ -48,7 +48,7 @@ class OpenClip(nn.Module):
         super().__init__()
         from open_clip import get_model_preprocess_cfg
 
-        self.front = _front(get_model_preprocess_cfg(model))
+        self.front = make_front(get_model_preprocess_cfg(model))
         self.model, self.tokens = model, tokens
         self.logit_scale = float(cast(Tensor, model.logit_scale).exp())
         bias = cast("Tensor | None", getattr(model, "logit_bias", None))
@@ -81,7 +81,7 @@ class OpenClip(nn.Module):
         return torch.cat(rows)
 
 
-def _front(config: Mapping[str, Any]) -> Pixels:
+def make_front(config: Mapping[str, Any]) -> Pixels:
     """The front that prepares images as open_clip does. Raises: CheckpointError: a field is not supported."""
     if config.get("mode", "RGB") != "RGB":
         raise CheckpointError(f"preprocess_cfg: mode is {config['mode']!r}, which is not supported; it must be RGB")
@@ -145,8 +145,8 @@ def _check_folder(folder: Path, library: Any) -> Path:
         raise CheckpointError(f"{about} describes a larger model than the {values} numbers of {path.name}")
     if not {"timm_model_name", "hf_model_name"} & {*towers[0], *towers[1]}:
         with torch.device("meta"):
-            made = library.create_model(f"local-dir:{folder}", load_weights=False, device="meta")
-        if sum(value.numel() for value in made.state_dict().values()) > 2 * values + 10**6:
+            empty = library.create_model(f"local-dir:{folder}", load_weights=False, device="meta")
+        if sum(value.numel() for value in empty.state_dict().values()) > 2 * values + 10**6:
             raise CheckpointError(f"{about} describes a larger model than the {values} numbers of {path.name}")
     return path
 

@@ -46,18 +46,19 @@ _HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 _TORCH = frozenset(vars(nn.Module())) | {"name_or_path"}  # what is not a field of a module; transformers adds a path
 _CLASS = frozenset(vars(type("_", (), {}))) | {"__annotations__", "__slots__", "__firstlineno__", "__match_args__"}
 _GENERATED = ("__dataclass", "__static_attributes__", "__abstractmethods__", "_abc_impl", "__parameters__", "__orig_")
+Places = Iterator[tuple[str, object]]  # paths, and the objects there
 
 
 @dataclass(frozen=True)
 class Name:
-    """A text in place of an object: its type, the name of a library's function, or where else it was found."""
+    """A text in place of an object: its type, the name of a library's function, or the path where it came before."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class Code:
-    """A user's function: its name, and a hash of what it does."""
+    """A user's function: its qualified name, and the hash of its bytecode."""
 
     name: str
     digest: str
@@ -65,10 +66,10 @@ class Code:
 
 @dataclass(frozen=True)
 class HeldObject:
-    """An object that was found.
+    """An object that the walk found.
 
     Attributes:
-        path: where, such as `encoder.parts[0].net`.
+        path: the way to it, such as `encoder.parts[0].net`.
         value: a Tensor, a numpy array, a torch Module (its parts follow), a simple value, a Name or a Code.
     """
 
@@ -78,26 +79,25 @@ class HeldObject:
 
 @dataclass(frozen=True)
 class Reach:
-    """The objects that were found, the nearest first, and the user's modules that define their classes."""
+    """The objects that an object can reach, the nearest first, and the user's modules that define their classes."""
 
     held: tuple[HeldObject, ...]
     modules: frozenset[str]
 
 
 def reach(root: object, name: str = "encoder", own: Collection[str] = ()) -> Reach:
-    """Everything that `root` can reach, including itself.
+    """Finds everything that an object can reach, itself included.
 
     Args:
-        root, name: the object to start from, and its name in the paths.
+        root: the object to start from.
+        name: its name in the paths.
         own: top-level modules of installed plugins that count as the user's own code.
 
-    Raises: RLBenchError: it reaches more than a million objects.
+    Raises:
+        RLBenchError: it reaches more than a million objects.
     """
     walk = _Walk(frozenset(own))
     return Reach(tuple(walk.walk(name, root)), frozenset(walk.modules))
-
-
-Places = Iterator[tuple[str, object]]
 
 
 @dataclass
@@ -123,7 +123,7 @@ class _Walk:
             left.extend(self.parts(path, value))
 
     def represent(self, value: object) -> object:
-        """What the result contains for an object, besides its parts."""
+        """The `HeldObject.value` of an object."""
         if isinstance(value, Tensor | nn.Module) or (isinstance(value, np.ndarray) and value.dtype != object):
             return value
         if isinstance(value, FunctionType) and self.is_own(value.__globals__.get("__name__")):
@@ -138,7 +138,7 @@ class _Walk:
         return Name(self.label(type(value)))
 
     def label(self, value: Any) -> str:
-        """A name that depends neither on the place of a user's own module nor on that of rlbench's modules."""
+        """The name of a class or function; without its module if that is the user's or rlbench's, which may move."""
         module = getattr(value, "__module__", None)
         own = str(module).partition(".")[0] == "rlbench" or self.is_own(module)
         return str(_name(value)) if own else f"{module}.{_name(value)}"
@@ -161,7 +161,7 @@ class _Walk:
             yield from self._module(path, value)
         elif isinstance(value, FunctionType):
             yield from self._function(path, value)
-        elif (inner := _wrapped(value)) is not None:
+        elif (inner := _unwrap(value)) is not None:
             yield from ((f"{path}.{name}", part) for name, part in inner)
         elif isinstance(value, _TABLES):
             yield from self._table(path, value)
@@ -216,12 +216,12 @@ class _Walk:
             one = value.__globals__[name]
             if isinstance(one, ModuleType) and self.is_own(one.__name__):
                 for inner in (n for n in names if n in vars(one)):
-                    yield from self._shared(one.__name__, inner, vars(one)[inner])
+                    yield from self._global(one.__name__, inner, vars(one)[inner])
             elif not isinstance(one, ModuleType):
-                yield from self._shared(module, name, one)
+                yield from self._global(module, name, one)
 
-    def _shared(self, module: str, name: str, one: object) -> Places:
-        """A global; if it fills during use, as a cache does, only the torch modules in it."""
+    def _global(self, module: str, name: str, one: object) -> Places:
+        """A global; if it starts empty and fills later, as a cache does, only the torch modules in it."""
         if isinstance(one, dict | list | set) and sources.starts_empty(module, name):
             yield from _modules_in(name, one)
         else:
@@ -273,8 +273,8 @@ def _fields(path: str, value: Any) -> Places:
                 yield f"{path}.{key}", getattr(value, attribute)
 
 
-def _wrapped(value: Any) -> list[tuple[str, object]] | None:
-    """The parts of a wrapper around a function; None for anything else."""
+def _unwrap(value: Any) -> list[tuple[str, object]] | None:
+    """The parts of a wrapper around a function, by name; None if the value is no such wrapper."""
     if isinstance(value, functools.partial | functools.partialmethod):
         return [("func", value.func), ("args", value.args), ("keywords", value.keywords)]
     if isinstance(value, MethodType):

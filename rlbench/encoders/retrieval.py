@@ -124,7 +124,7 @@ def retriever(encoder: Encoder, modality: Modality, captions: Sequence[Sequence[
 
     Args:
         encoder: embeds media and captions.
-        modality: of the media.
+        modality: the modality of the media.
         captions: one or more of each class, used without templates.
         at: a rank up to this one counts as correct.
 

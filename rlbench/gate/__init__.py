@@ -1,1 +1,1 @@
-"""The regression gate: check, compare, verify, submissions, and the pytest fixture."""
+"""The regression gate, model comparisons, submissions and their verification, and the pytest fixture."""

@@ -1,4 +1,4 @@
-"""A run through the regression gate: where its references are, what is run, and how references are made anew."""
+"""Runs the regression gate: finds the reference records, runs the suites, and updates the references."""
 
 from __future__ import annotations
 
@@ -14,46 +14,55 @@ from rlbench.core import Record
 from rlbench.core.errors import FieldError, StoreError
 from rlbench.core.suite import load_suites
 from rlbench.encoders.models import resolve_plain
-from rlbench.gate.regression import Policy, Report, gate, place
+from rlbench.gate.regression import Policy, Report, cell_id, gate
 from rlbench.store.columns import reading_order
 from rlbench.store.lines import to_line
 from rlbench.store.per_example import example_ids
-from rlbench.store.records import read_records, timeless
+from rlbench.store.records import drop_times, read_records
 from rlbench.store.store import Store
 
 HERE = Path("leaderboards", "records")
 SUITE = "ci"
-Ids = Mapping[object, Sequence[str]]
+Ids = Mapping[object, Sequence[str]]  # the examples' ids by the hash of their data
 
 
-def home(asked: Path | None = None) -> Path:
-    """Where references are read: as asked; else leaderboards/records here; else those that rlbench comes with."""
-    if asked is not None or HERE.is_dir():
-        return asked or HERE
+def find_references(path: Path | None = None) -> Path:
+    """The path of the references: `path`, else leaderboards/records here, else the bundled ones."""
+    if path is not None or HERE.is_dir():
+        return path or HERE
     return Path(str(files("rlbench.leaderboards"))) / "records"
 
 
-def references(path: Path) -> list[Record]:
-    """The reference records of a .jsonl file, a folder of them, or a result store. Raises: StoreError."""
+def read_references(path: Path) -> list[Record]:
+    """Reads reference records.
+
+    Args:
+        path: a .jsonl file, a folder of them, or a result store.
+
+    Raises:
+        StoreError: there are none, or they can't be read.
+    """
     if not path.exists() or (path.is_dir() and not any(path.glob("*.jsonl"))):
-        raise StoreError(f"no reference records in {path}; rlbench check --update --model NAME makes some")
+        raise StoreError(f"no reference records in {path}; rlbench check --update --model NAME writes some")
     return read_records([path])
 
 
-def parts_of(suites: Iterable[str]) -> list[tuple[str, str]]:
-    """The (suite, modality) of suites given by name or file."""
+def list_parts(suites: Iterable[str]) -> list[tuple[str, str]]:
+    """The (suite, modality) of suites given by name or file, without repeats."""
     return list(dict.fromkeys((suite.name, suite.modality) for given in suites for suite in load_suites(given)))
 
 
-def models_of(known: Iterable[Record], parts: Sequence[tuple[str, str]]) -> list[str]:
-    """The models that have references of these (suite, modality).
+def list_models(references: Iterable[Record], parts: Sequence[tuple[str, str]]) -> list[str]:
+    """The models that have references of some (suite, modality).
 
-    Raises: FieldError where there is none; RLBenchError for a model that is a user's code: it must be named.
+    Raises:
+        FieldError: there is none.
+        RLBenchError: a model is a user's code, which is only run if the user names it.
     """
-    found = sorted({record.model for record in known if (record.suite, record.modality) in parts})
+    found = sorted({record.model for record in references if (record.suite, record.modality) in parts})
     if not found:
         names = ", ".join(name for name, _ in parts)
-        raise FieldError(f"no model has references of {names}; rlbench check --update --model NAME makes some")
+        raise FieldError(f"no model has references of {names}; rlbench check --update --model NAME writes some")
     for name in found:
         resolve_plain(name, "a reference record")
     return found
@@ -67,15 +76,20 @@ def measure(
     report: Callable[[Any], None] | None = None,
     **options: Any,
 ) -> tuple[list[Record], Ids]:
-    """Runs the suites on the models from scratch, and returns the records and the examples' ids.
-
-    Nothing that an earlier version computed is used: the code is what the gate is about.
+    """Runs suites on models from scratch; results of earlier versions are not used, since the gate tests the code.
 
     Args:
-        out: the store [default: a temporary one]. report: called with the `runner.Progress`.
+        suites: by name or file.
+        models: by name.
+        out: the store (default: a temporary one).
+        report: called with a `runner.Progress`.
         options: of `planner.plan`.
 
-    Raises: RLBenchError.
+    Returns:
+        The records and the examples' ids.
+
+    Raises:
+        RLBenchError: as `planner.plan`.
     """
     from rlbench.engine.plan.planner import plan
     from rlbench.engine.run.runner import execute
@@ -98,68 +112,74 @@ def check(
     """Runs suites on models and compares every cell with its reference record.
 
     Args:
-        model: one or several [default: all that have references of these suites].
-        reference: a file or folder of reference records [default: leaderboards/records, here or of rlbench].
+        model: one or several names (default: all models that have references of these suites).
+        suite: one or several names or files.
+        reference: a file or folder of reference records (default: leaderboards/records, here or in rlbench).
+        policy: when the gate fails.
         options: of `measure`.
 
-    Raises: RLBenchError.
+    Raises:
+        RLBenchError: there are no references, or as `planner.plan`.
     """
-    known = references(home(None if reference is None else Path(reference)))
+    references = read_references(find_references(None if reference is None else Path(reference)))
     suites = [suite] if isinstance(suite, str) else list(suite)
-    models = ([model] if isinstance(model, str) else list(model)) or models_of(known, parts_of(suites))
+    models = ([model] if isinstance(model, str) else list(model)) or list_models(references, list_parts(suites))
     records, ids = measure(suites, models, **options)
-    return gate(known, records, policy, ids)
+    return gate(references, records, policy, ids)
 
 
 def renew_references(path: Path, records: Sequence[Record]) -> tuple[dict[Path, str], list[str]]:
-    """What reference files will hold with these records in the place of those of their suites and models.
+    """The new content of reference files, in which `records` replace all records of their suites and models.
 
     Args:
-        path: a .jsonl file, or a folder, where a suite's records are in <suite>.jsonl.
+        path: a .jsonl file, or a folder, which has a suite's records in <suite>.jsonl.
+        records: of a run.
 
     Returns:
-        The text of each file, and one sentence for each cell that changes.
+        The text of each file, and one line per changed cell.
 
-    Raises: StoreError for a failed cell, a path of this machine, or a file that is not one of records.
+    Raises:
+        StoreError: a cell failed, a model is an absolute path, or a file is not a file of records.
     """
     texts: dict[Path, str] = {}
-    said: list[str] = []
-    for file, new in _by_file(path, records).items():
+    changes: list[str] = []
+    for file, new in _group_by_file(path, records).items():
         old = read_records([file]) if file.is_file() else []
-        scope = {place(record)[:3] for record in new}
-        kept = [record for record in old if place(record)[:3] not in scope]
-        texts[file] = "".join(_line(record) for record in sorted([*kept, *new], key=reading_order))
-        said += _changes([record for record in old if place(record)[:3] in scope], new)
-    return texts, said
+        scope = {cell_id(record)[:3] for record in new}
+        others = [record for record in old if cell_id(record)[:3] not in scope]
+        texts[file] = "".join(_to_line(record) for record in sorted([*others, *new], key=reading_order))
+        changes += _list_changes([record for record in old if cell_id(record)[:3] in scope], new)
+    return texts, changes
 
 
-def _by_file(path: Path, records: Iterable[Record]) -> dict[Path, list[Record]]:
+def _group_by_file(path: Path, records: Iterable[Record]) -> dict[Path, list[Record]]:
     found: dict[Path, list[Record]] = {}
     for record in records:
         if record.error is not None:
-            raise StoreError(f"{' '.join(place(record))} failed, and is no reference: {record.error}")
+            raise StoreError(f"{' '.join(cell_id(record))} failed and can't be a reference: {record.error}")
         if PurePath(record.model).is_absolute():
-            raise StoreError(f"a reference can't name {record.model}, a path of this machine; give a relative one")
+            raise StoreError(f"a reference can't name {record.model}, a path of this machine; use a relative path")
         found.setdefault(path if path.suffix == ".jsonl" else path / f"{record.suite}.jsonl", []).append(record)
     return found
 
 
-def _line(record: Record) -> str:
-    """Without times and paths of this machine."""
-    kept = {k: v for k, v in timeless(record).provenance.items() if not PurePath(str(v)).is_absolute()}
-    return to_line(replace(record, provenance=kept)) + "\n"
+def _to_line(record: Record) -> str:
+    """A line of a reference file, without times and without paths of this machine."""
+    provenance = {k: v for k, v in drop_times(record).provenance.items() if not PurePath(str(v)).is_absolute()}
+    return to_line(replace(record, provenance=provenance)) + "\n"
 
 
-def _changes(old: Sequence[Record], new: Sequence[Record]) -> list[str]:
-    before, after = ({place(record): record for record in records} for records in (old, new))
+def _list_changes(old: Sequence[Record], new: Sequence[Record]) -> list[str]:
+    """One line per cell that differs: `ci thermal own:mini clean: none -> 93.8 of n = 96 (protocol 1234abcd)`."""
+    before, after = ({cell_id(record): record for record in records} for records in (old, new))
     lines = []
-    for at in dict.fromkeys([*after, *before]):
-        scores = [f"{_score(side[at])}" if at in side else "none" for side in (before, after)]
-        changed = at not in before or at not in after or _line(before[at]) != _line(after[at])
-        lines += [f"{' '.join(at)}: {scores[0]} -> {scores[1]}"] if changed else []
+    for cell in dict.fromkeys([*after, *before]):
+        scores = [_format_score(side[cell]) if cell in side else "none" for side in (before, after)]
+        changed = cell not in before or cell not in after or _to_line(before[cell]) != _to_line(after[cell])
+        lines += [f"{' '.join(cell)}: {scores[0]} -> {scores[1]}"] if changed else []
     return lines
 
 
-def _score(record: Record) -> str:
+def _format_score(record: Record) -> str:
     share = 100 * (record.n_correct or 0) / record.n
     return f"{share:.1f} of n = {record.n} (protocol {str(record.provenance.get('protocol'))[:8]})"

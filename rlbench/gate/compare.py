@@ -1,4 +1,4 @@
-"""Two models, or two stores, on the same examples: paired differences, tested exactly."""
+"""Compares two models or two stores on the same examples: paired differences with exact tests."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rlbench.core.badges import DOUBTED
 from rlbench.core.errors import StoreError
 from rlbench.core.stats.metrics import holm
 from rlbench.core.stats.paired import Pairs
-from rlbench.gate.regression import ALIKE, apart
+from rlbench.gate.regression import COMPARABLE, list_differences
 from rlbench.store.columns import reading_order
 from rlbench.store.flags import flags_of
 from rlbench.store.perturbations import is_bound
@@ -19,13 +19,19 @@ from rlbench.store.perturbations import is_bound
 
 @dataclass(frozen=True, kw_only=True)
 class Contrast:
-    """A cell of A and of B.
+    """The comparison of A and B on one cell.
 
     Attributes:
-        a, b: examples that are correct. pairs: from A to B, so that a drop means that B is worse.
-        p: two-sided exact McNemar, Holm-adjusted over the cells of the comparison.
-        sources: of the examples, where they share some: the tests take examples for independent, and are too sure.
-        apart: why they can't be compared; then there are no pairs.
+        suite: its name.
+        perturbation: of the cell.
+        models: the names of A and B.
+        a: correct examples of A.
+        b: correct examples of B.
+        pairs: the correctness of the examples under A and B, so that a drop means that B is worse; None if A and B
+            can't be compared.
+        p: of the two-sided exact McNemar test, Holm-adjusted over the cells of the comparison.
+        sources: how many sources the examples share, in which case p is too small; None if each has its own.
+        apart: why A and B can't be compared, or "".
     """
 
     suite: str
@@ -40,11 +46,11 @@ class Contrast:
 
     @property
     def bound(self) -> bool:
-        """The cell is a bound from above, so that a difference says nothing of the accuracies."""
+        """Whether the accuracies are only upper bounds, whose difference means nothing."""
         return is_bound(self.perturbation)
 
     def verdict(self, alpha: float = 0.05) -> Literal["B above", "B below", "level", "bounds", "not comparable"]:
-        """ "level" where the adjusted p is not below alpha: neither is shown to be better."""
+        """The result in words; "level" if p >= alpha, so that neither is shown to be better."""
         if self.pairs is None:
             return "not comparable"
         if self.bound:
@@ -53,23 +59,29 @@ class Contrast:
 
 
 def compare(a: Iterable[Record], b: Iterable[Record]) -> list[Contrast]:
-    """Every cell that both have, in reading order.
+    """Compares every cell that A and B share.
 
-    Models of one name are paired; where each side has a single model, those two.
+    Args:
+        a: records of A.
+        b: records of B. If A and B have one model each, these are compared; otherwise models of the same name.
 
-    Raises: StoreError where there is no such cell.
+    Returns:
+        One contrast per shared cell, in the order of tables.
+
+    Raises:
+        StoreError: they share no cell.
     """
     a, b = list(a), list(b)
     names = {record.model for record in a}, {record.model for record in b}
     across = len(names[0]) == len(names[1]) == 1
 
-    def place(record: Record) -> tuple[str, ...]:
+    def cell(record: Record) -> tuple[str, ...]:
         return record.suite, record.modality, str(record.perturbation), "" if across else record.model
 
-    there: dict[tuple[str, ...], list[Record]] = {}
+    others: dict[tuple[str, ...], list[Record]] = {}
     for record in b:
-        there.setdefault(place(record), []).append(record)
-    found = [_contrast(record, there[place(record)]) for record in _largest(a) if place(record) in there]
+        others.setdefault(cell(record), []).append(record)
+    found = [_contrast(record, others[cell(record)]) for record in _select_largest(a) if cell(record) in others]
     if not found:
         raise StoreError(
             f"nothing to compare: {_describe(a)} and {_describe(b)} share no cell; run the same suite on both"
@@ -79,7 +91,7 @@ def compare(a: Iterable[Record], b: Iterable[Record]) -> list[Contrast]:
 
 
 def doubts(records: Iterable[Record]) -> list[str]:
-    """`own:mini is unreliable on thermal`: the models whose accuracies are in doubt, by their soundness checks."""
+    """Sentences about models whose soundness badge is bad: `own:mini is unreliable on thermal`."""
     found = {(r.model, str(r.provenance.get("soundness") or ""), r.suite) for r in records}
     return [f"{model} is {badge} on {suite}" for model, badge, suite in sorted(found) if badge in DOUBTED]
 
@@ -89,22 +101,25 @@ def _describe(records: Sequence[Record]) -> str:
     return ", ".join(cells[:3] + ["..."] * (len(cells) > 3)) or "no records"
 
 
-def _largest(records: Iterable[Record]) -> list[Record]:
-    """One record a suite, model, perturbation and set of data: that of the most examples."""
+def _select_largest(records: Iterable[Record]) -> list[Record]:
+    """The record with the most examples of each suite, model, perturbation, protocol, data and anchors."""
     best: dict[object, Record] = {}
     for record in sorted(records, key=lambda record: record.n):
-        facts = tuple(record.provenance.get(name) for name in ALIKE)
+        facts = tuple(record.provenance.get(name) for name in COMPARABLE)
         best[record.suite, record.modality, record.model, str(record.perturbation), facts] = record
     return sorted(best.values(), key=reading_order)
 
 
 def _contrast(a: Record, others: Sequence[Record]) -> Contrast:
-    """Anchors may differ between models, since a model has its own; not within one."""
-    facts = ALIKE if a.model == others[0].model else ALIKE[:2]
-    b = min(others, key=lambda other: (len(apart(a, other, facts)), -other.n, other.key))
+    """Compares a record with the best match among others.
+
+    Two models have their own anchors; for records of the same model the anchors must be equal.
+    """
+    facts = COMPARABLE if a.model == others[0].model else ("protocol", "data")
+    b = min(others, key=lambda other: (len(list_differences(a, other, facts)), -other.n, other.key))
     contrast = Contrast(suite=a.suite, perturbation=a.perturbation, models=(a.model, b.model))
-    why = "; ".join(apart(a, b, facts)) or next((f"{r.model} failed: {r.error}" for r in (a, b) if r.error), "")
-    if why:
+    failure = next((f"{r.model} failed: {r.error}" for r in (a, b) if r.error), "")
+    if why := "; ".join(list_differences(a, b, facts)) or failure:
         return replace(contrast, apart=why)
     n = min(a.n, b.n)
     one, other = flags_of(a)[:n], flags_of(b)[:n]

@@ -1,9 +1,9 @@
-"""The regression gate in a project's own tests: a pytest plugin, which is there once rlbench is installed.
+"""A pytest plugin, which makes the regression gate a fixture of any project that has rlbench installed.
 
     def test_robust(rlbench_check):
         rlbench_check(model="my-encoder", suite="ci")
 
-The references are made once by `rlbench check --model my-encoder --update`. pytest starts without importing torch.
+`rlbench check --model my-encoder --update` writes the references. The plugin does not import torch when pytest starts.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def rlbench_check(request: pytest.FixtureRequest) -> Callable[..., Report]:
-    """Runs suites on models and fails the test where `rlbench check` would; returns the report.
+    """A function that runs suites on models, fails the test if `rlbench check` would fail, and returns the report.
 
-    Arguments: model, suite, reference, and margin, alpha, strict, as of `rlbench check`; others as of
-    `rlbench.gate.check.measure`, such as out or workers.
+    It takes model, suite, reference, margin, alpha and strict as `rlbench check` does, and the options of
+    `rlbench.gate.check.measure`, such as out and workers.
     """
 
     def check(

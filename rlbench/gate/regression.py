@@ -1,9 +1,9 @@
-"""The regression gate: fresh records against reference records, paired on examples.
+"""The regression gate: compares fresh records with reference records, paired on examples.
 
-A cell FAILs if its drop is real (one-sided exact McNemar, Holm-adjusted over the cells) and exceeds the margin, if it
-crashed, or if its soundness went down. It PASSes if the upper bound of its drop is below the margin; else it is
-INCONCLUSIVE: the examples are too few to tell. It is MISSING if there is nothing that it can be compared with. Two
-machines differ by a few flips in both directions, which no exact test takes for a drop.
+FAIL: the drop is significant (one-sided exact McNemar test, Holm-adjusted over the cells) and exceeds the margin, or
+the cell crashed, or its soundness badge got worse. PASS: the upper bound of the drop is below the margin. INCONCLUSIVE:
+neither, since the examples are too few to tell. MISSING: there is nothing to compare the cell with. Rounding on another
+machine flips a few examples in both directions, which is not significant.
 """
 
 from __future__ import annotations
@@ -21,25 +21,20 @@ from rlbench.core.stats.paired import Pairs, power
 from rlbench.store.flags import flags_of
 
 Status = Literal["PASS", "FAIL", "INCONCLUSIVE", "MISSING"]
-
-
-ALIKE = ("protocol", "data", "anchors")  # what must be the same on both sides
-
-
-MACHINE = ("device", "dtype", "torch", "numpy", "rlbench")
-
-
-POWER, FLIPS = 5.0, 15.0  # points of a drop, and of flips, that the gate's power is stated for
-
-
-Place = tuple[str, str, str, str]
+CellId = tuple[str, str, str, str]  # suite, modality, model, perturbation
+COMPARABLE = ("protocol", "data", "anchors")  # provenance that must be equal on both sides
+MACHINE = ("device", "dtype", "torch", "numpy", "rlbench")  # provenance whose differences are noted
+POWER, FLIPS = 5.0, 15.0  # the drop and the flips, in points, for which the gate's power is reported
 
 
 @dataclass(frozen=True, kw_only=True)
 class Policy:
-    """What fails. margin: points that a drop may have; alpha: the false alarms of the whole gate.
+    """When the gate fails.
 
-    strict: what is inconclusive or better than it can be by chance fails, too.
+    Attributes:
+        margin: the largest drop that is allowed, in points; 0 <= margin < 100.
+        alpha: the probability that the whole gate fails although nothing changed; 0 < alpha < 0.5.
+        strict: whether inconclusive cells and significant gains fail as well.
     """
 
     margin: float = 2.0
@@ -48,22 +43,30 @@ class Policy:
 
     def __post_init__(self) -> None:
         if not 0 <= self.margin < 100:
-            raise FieldError(f"margin is {self.margin}; it must be points, 0 or more and below 100")
+            raise FieldError(f"margin is {self.margin}; it must be in points, at least 0 and below 100")
         if not 0 < self.alpha < 0.5:
             raise FieldError(f"alpha is {self.alpha}; it must be above 0 and below 0.5")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """What the gate says of a cell.
+    """The gate's result for one cell.
 
     Attributes:
-        reason: why it is not PASS; or of a gain, what it may mean.
-        before, after: examples that are correct; None where that side has no counts.
-        pairs: of the examples that both sides have. p: Holm-adjusted, of a drop. upper: bound of the drop, in points.
-        detectable: the smallest drop that these flips would show, in points.
-        gain: it rose by more than that; the attack may have got weaker.
-        lost, gained: ids of the examples that flipped.
+        suite: its name, as NAME:MODALITY if several parts of a suite are compared.
+        model: its name.
+        perturbation: its text.
+        status: PASS, FAIL, INCONCLUSIVE or MISSING.
+        reason: why it is not PASS, or what a gain may mean.
+        before: correct examples of the reference; None without counts.
+        after: correct examples of the fresh record; None without counts.
+        pairs: the correctness of the examples that both sides have; None if they can't be compared.
+        p: of a drop, one-sided and Holm-adjusted.
+        upper: the upper bound of the drop, in points.
+        detectable: the smallest drop that the test would detect with this number of flips, in points.
+        gain: whether accuracy rose by more than `detectable`, so that an attack may have become weaker.
+        lost: ids of the examples that are correct only in the reference.
+        gained: ids of the examples that are correct only in the fresh record.
     """
 
     suite: str
@@ -84,18 +87,25 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Report:
-    """All verdicts. `notes`: differences of the machines, and what else weakens the comparison."""
+    """The result of the gate.
+
+    Attributes:
+        verdicts: one per cell.
+        policy: when it fails.
+        notes: sentences about other versions, another device, and examples that are not independent.
+    """
 
     verdicts: tuple[Verdict, ...]
     policy: Policy
     notes: tuple[str, ...] = ()
 
     def of(self, status: Status) -> list[Verdict]:
+        """The verdicts with a status."""
         return [verdict for verdict in self.verdicts if verdict.status == status]
 
     @property
     def exit_code(self) -> int:
-        """0 pass, 1 fail, 2 error: a cell is missing, or there is none."""
+        """0: pass; 1: fail; 2: a cell is missing, or there are no cells."""
         if self.of("MISSING") or not self.verdicts:
             return 2
         strict = self.policy.strict and (self.of("INCONCLUSIVE") or any(v.gain for v in self.verdicts))
@@ -103,25 +113,25 @@ class Report:
 
     @property
     def n(self) -> int:
-        """Examples of the smallest cell."""
+        """The number of examples of the smallest cell that was compared; 0 if none was."""
         return min((v.pairs.n for v in self.verdicts if v.pairs), default=0)
 
     @cached_property
     def power(self) -> float:
-        """The chance that a cell of n examples fails if it drops by POWER points while FLIPS percent of them flip."""
+        """The probability that a cell of n examples fails if it drops by POWER points while FLIPS percent flip."""
         cells = sum(v.pairs is not None for v in self.verdicts)
         if not cells:
             return 0.0
         return power(self.n, POWER, FLIPS, alpha=self.policy.alpha, cells=cells, margin=self.policy.margin)
 
 
-def place(record: Record) -> Place:
-    """Which cell it is: suite, modality, model, perturbation."""
+def cell_id(record: Record) -> CellId:
+    """The cell of a record: suite, modality, model, perturbation."""
     return record.suite, record.modality, record.model, str(record.perturbation)
 
 
-def apart(one: Record, other: Record, facts: Iterable[str] = ALIKE) -> list[str]:
-    """What keeps two records from being compared: `protocol aa, not bb`."""
+def list_differences(one: Record, other: Record, facts: Iterable[str] = COMPARABLE) -> list[str]:
+    """The provenance that differs, so that two records can't be compared: `protocol bb, not aa`."""
     pairs = {name: (one.provenance.get(name), other.provenance.get(name)) for name in facts}
     return [f"{name} {b}, not {a}" for name, (a, b) in pairs.items() if a != b]
 
@@ -131,75 +141,78 @@ def gate(
     fresh: Sequence[Record],
     policy: Policy | None = None,
     ids: Mapping[object, Sequence[str]] | None = None,
-    asked: Iterable[tuple[str, str, str]] = (),
+    required: Iterable[tuple[str, str, str]] = (),
 ) -> Report:
-    """Compares every cell of the suites and models that `fresh` has or that are asked for, and of those alone.
+    """Compares every cell of the suites and models that `fresh` has or that `required` names; ignores all others.
 
     Args:
-        ids: of the examples, by the hash of their data; flips of others are named by their number.
-        asked: further (suite, modality, model), of which `fresh` may have nothing.
+        references: the reference records.
+        fresh: the records to check.
+        policy: when the gate fails (default: `Policy()`).
+        ids: the examples' ids by the hash of their data; without ids, examples are named by their number.
+        required: (suite, modality, model) whose references must have fresh records.
     """
     policy = policy or Policy()
-    scope = {place(record)[:3] for record in fresh} | set(asked)
-    known: dict[Place, list[Record]] = {}
+    scope = {cell_id(record)[:3] for record in fresh} | set(required)
+    old: dict[CellId, list[Record]] = {}
     for record in references:
-        if place(record)[:3] in scope:
-            known.setdefault(place(record), []).append(record)
-    here = {place(record): record for record in sorted(fresh, key=lambda record: record.n)}
-    places = dict.fromkeys([*here, *known])
-    drafts = [_draft(known.get(at, []), here.get(at), at, ids or {}) for at in places]
-    drafts = [replace(draft, suite=_part(at, places)) for at, draft in zip(places, drafts, strict=True)]
-    tested = [draft for draft in drafts if draft.pairs is not None]
-    adjusted = iter(holm([draft.pairs.p_drop for draft in tested if draft.pairs]))
-    judged = tuple(
-        draft if draft.pairs is None else _judge(draft, draft.pairs, next(adjusted), len(tested), policy)
+        if cell_id(record)[:3] in scope:
+            old.setdefault(cell_id(record), []).append(record)
+    new = {cell_id(record): record for record in sorted(fresh, key=lambda record: record.n)}
+    cells = dict.fromkeys([*new, *old])
+    drafts = [_draft(old.get(cell, []), new.get(cell), cell, ids or {}) for cell in cells]
+    drafts = [replace(draft, suite=_name_part(cell, cells)) for cell, draft in zip(cells, drafts, strict=True)]
+    pairs = [draft.pairs for draft in drafts if draft.pairs is not None]
+    adjusted = iter(holm([one.p_drop for one in pairs]))
+    verdicts = tuple(
+        draft if draft.pairs is None else _judge(draft, draft.pairs, next(adjusted), len(pairs), policy)
         for draft in drafts
     )
-    matched = [(_matching(known.get(at, []), record), record) for at, record in here.items()]
-    return Report(judged, policy, _notes([(one, other) for one, other in matched if one is not None]))
+    matches = [(_find_match(old.get(cell, []), record), record) for cell, record in new.items()]
+    return Report(verdicts, policy, _list_notes([(one, other) for one, other in matches if one is not None]))
 
 
-def _part(at: Place, places: Iterable[Place]) -> str:
-    """The suite's name, with the modality where several of its parts are compared."""
-    parts = {(suite, modality) for suite, modality, *_ in places if suite == at[0]}
-    return at[0] if len(parts) == 1 else f"{at[0]}:{at[1]}"
+def _name_part(cell: CellId, cells: Iterable[CellId]) -> str:
+    """The suite's name, with the modality if several of its parts are compared."""
+    parts = {(suite, modality) for suite, modality, *_ in cells if suite == cell[0]}
+    return cell[0] if len(parts) == 1 else f"{cell[0]}:{cell[1]}"
 
 
-def _matching(references: Sequence[Record], fresh: Record) -> Record | None:
-    """The reference record of the same protocol, data and anchors; of several, the one of as many examples."""
-    alike = [one for one in references if not apart(one, fresh) and one.error is None]
-    return min(alike, key=lambda one: (abs(one.n - fresh.n), one.key), default=None)
+def _find_match(references: Sequence[Record], fresh: Record) -> Record | None:
+    """The reference record with the same protocol, data and anchors, and the nearest number of examples."""
+    matches = [one for one in references if not list_differences(one, fresh) and one.error is None]
+    return min(matches, key=lambda one: (abs(one.n - fresh.n), one.key), default=None)
 
 
 def _draft(
-    references: Sequence[Record], fresh: Record | None, at: Place, ids: Mapping[object, Sequence[str]]
+    references: Sequence[Record], fresh: Record | None, cell: CellId, ids: Mapping[object, Sequence[str]]
 ) -> Verdict:
-    """What can be said of a cell alone: FAIL and MISSING are final, INCONCLUSIVE is not yet judged."""
-    suite, _, model, perturbation = at
+    """The verdict before the statistical tests: FAIL and MISSING are final, INCONCLUSIVE is provisional."""
+    suite, _, model, perturbation = cell
     draft = Verdict(suite=suite, model=model, perturbation=perturbation, status="MISSING")
     if fresh is None:
-        return replace(draft, reason="the reference has this cell, and this run does not: run the whole suite")
+        return replace(draft, reason="the reference has this cell, but this run does not: run the whole suite")
     if not references:
-        return replace(draft, reason="it has no reference: rlbench check --update makes one", after=fresh.n_correct)
+        return replace(draft, reason="it has no reference: rlbench check --update writes one", after=fresh.n_correct)
     if fresh.error is not None:
         return replace(draft, status="FAIL", reason=f"it failed: {fresh.error}", before=references[0].n_correct)
-    reference = _matching(references, fresh)
+    reference = _find_match(references, fresh)
     if reference is None:
-        failed = next((f"it failed there: {one.error}" for one in references if one.error is not None), "")
-        why = failed or "; ".join(apart(references[-1], fresh))
-        return replace(draft, reason=f"no reference is like it ({why}): rlbench check --update makes new ones")
-    n = min(reference.n, fresh.n)  # a prefix of the examples never changes
+        failure = next((f"the reference failed: {one.error}" for one in references if one.error is not None), "")
+        why = failure or "; ".join(list_differences(references[-1], fresh))
+        return replace(draft, reason=f"no reference can be compared ({why}): rlbench check --update writes new ones")
+    n = min(reference.n, fresh.n)  # the first n examples are the same on both sides
     old, new = flags_of(reference)[:n], flags_of(fresh)[:n]
     names = ids.get(fresh.provenance.get("data")) or [f"#{row}" for row in range(n)]
     draft = replace(draft, before=int(old.sum()), after=int(new.sum()), pairs=Pairs.of(old, new))
     flips = {"lost": old & ~new, "gained": new & ~old}
     lists = {kind: tuple(names[row] for row in flipped.nonzero()[0]) for kind, flipped in flips.items()}
-    worse = _downgrade(reference, fresh)
+    worse = _describe_downgrade(reference, fresh)
     return replace(draft, status="FAIL" if worse else "INCONCLUSIVE", reason=worse, **lists)  # type: ignore[arg-type]
 
 
-def _downgrade(reference: Record, fresh: Record) -> str:
-    """Says that the soundness went down, where both sides have a badge."""
+def _describe_downgrade(reference: Record, fresh: Record) -> str:
+    """Says that the soundness badge got worse; "" if it did not, or if a side has no badge."""
     before, after = (str(one.provenance.get("soundness")) for one in (reference, fresh))
     ranks: dict[str, int] = {badge: rank for rank, badge in enumerate(RANK)}
     worse = before in ranks and after in ranks and ranks[after] > ranks[before]
@@ -207,6 +220,15 @@ def _downgrade(reference: Record, fresh: Record) -> str:
 
 
 def _judge(draft: Verdict, pairs: Pairs, p: float, cells: int, policy: Policy) -> Verdict:
+    """The final verdict of a cell.
+
+    Args:
+        draft: its provisional verdict.
+        pairs: its examples on both sides.
+        p: Holm-adjusted.
+        cells: how many cells are tested.
+        policy: when it fails.
+    """
     upper, detectable = pairs.upper(1 - policy.alpha), pairs.detectable(alpha=policy.alpha / cells)
     gain = -pairs.drop > detectable
     status, reason = draft.status, draft.reason
@@ -217,21 +239,21 @@ def _judge(draft: Verdict, pairs: Pairs, p: float, cells: int, policy: Policy) -
     elif status == "INCONCLUSIVE" and upper < policy.margin:
         status = "PASS"
     elif status == "INCONCLUSIVE":
-        reason = f"{pairs.n} examples can't exclude a drop of {policy.margin:g} points; it may be up to {upper:.1f}"
+        reason = f"{pairs.n} examples can't rule out a drop of {policy.margin:g} points; it may be up to {upper:.1f}"
     if gain:
         reason = "; ".join(filter(None, (reason, f"it rose by {-pairs.drop:.1f} points: did an attack get weaker?")))
     return replace(draft, status=status, reason=reason, p=p, upper=upper, detectable=detectable, gain=gain)
 
 
-def _notes(pairs: Sequence[tuple[Record, Record]]) -> tuple[str, ...]:
-    """What the two sides were made with, where it differs; and examples that are not independent."""
-    said = {}
+def _list_notes(pairs: Sequence[tuple[Record, Record]]) -> tuple[str, ...]:
+    """Sentences about other versions, another device, and examples that are not independent, without repeats."""
+    notes: dict[str, None] = {}
     for reference, fresh in pairs:
         for name in MACHINE:
             a, b = reference.provenance.get(name), fresh.provenance.get(name)
             if a != b:
-                said[f"the references were made with {name} {a}, this run with {b}"] = 0
+                notes[f"the references were made with {name} {a}, this run with {b}"] = None
         if sources := fresh.provenance.get("sources"):
-            many = f"the {fresh.n} examples of {fresh.suite} share {sources} sources"
-            said[f"{many}: the tests take them for independent, and are too sure"] = 0
-    return tuple(said)
+            count = f"the {fresh.n} examples of {fresh.suite} share {sources} sources"
+            notes[f"{count}; the tests assume independent examples, so p is too small"] = None
+    return tuple(notes)

@@ -1,4 +1,4 @@
-"""How the gate, comparisons and verified entries look: terminal, markdown, GitHub annotations, JSON."""
+"""Renders reports of the gate, comparisons and verifications: terminal, Markdown, GitHub annotations, JSON."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ from rich.text import Text
 from rlbench.core.stats.metrics import format_p
 from rlbench.gate.compare import Contrast
 from rlbench.gate.regression import FLIPS, POWER, Report, Verdict
-from rlbench.gate.verify import Finding, Verified
+from rlbench.gate.verify import ClaimResult, Verification
 
-WIDE = 200  # columns of a log
-FLIPPED = 8  # examples that a list of flips names
+WIDE = 200  # characters per line of a log
+SHOWN = 8  # the most examples that a list of flips names
 WORDS = {0: "PASS", 1: "FAIL", 2: "ERROR"}
 STYLES = {"PASS": "green", "FAIL": "bold red", "MISSING": "bold red", "INCONCLUSIVE": "yellow"}
-Row = Mapping[str, str]
+MEASURES = ("before", "now", "change", "lost:gained", "p", "drop at most", "detectable")
+Row = Mapping[str, str]  # a row of a table: text by column
 
 
 def _percent(k: int | None, n: int) -> str:
@@ -30,7 +31,7 @@ def _percent(k: int | None, n: int) -> str:
 
 
 def rows(report: Report) -> list[Row]:
-    """One row a cell: accuracies in %, the change in points, the flips, and what they say."""
+    """One row per cell: the verdict, accuracies in %, the change in points, the flips and their p-value."""
     return [_row(verdict) for verdict in report.verdicts]
 
 
@@ -44,11 +45,8 @@ def _row(v: Verdict) -> Row:
     return row | {"cell": v.perturbation} | dict(zip(MEASURES, (*numbers, *flips), strict=True))
 
 
-MEASURES = ("before", "now", "change", "lost:gained", "p", "drop at most", "detectable")
-
-
 def summary(report: Report) -> str:
-    """One line: the verdict and the counts."""
+    """The overall verdict and the number of cells with each status, in one line."""
     counts = [f"{len(report.of(s))} {s}" for s in ("PASS", "FAIL", "INCONCLUSIVE", "MISSING") if report.of(s)]
     gains = sum(v.gain for v in report.verdicts)
     counts += [f"{gains} with a gain"] if gains else []
@@ -58,35 +56,35 @@ def summary(report: Report) -> str:
 
 
 def describe_power(report: Report) -> str:
-    """What this gate can find."""
+    """A sentence about the power of the gate; "" if no cell was compared."""
     if not report.n:
         return ""
     return (
-        f"Power: of n = {report.n}, a cell that drops by {POWER:g} points fails with probability {report.power:.2f} "
+        f"Power: with n = {report.n}, a cell that drops by {POWER:g} points fails with probability {report.power:.2f} "
         f"while {FLIPS:g}% of its examples flip."
     )
 
 
 def reasons(report: Report) -> list[tuple[Verdict, str]]:
-    """Every verdict that is not a plain PASS, with its reason and the examples that flipped."""
+    """The verdicts other than PASS and the gains, with the reason and the examples that flipped."""
     return [(v, f"{v.reason}{_flips(v)}") for v in report.verdicts if v.status != "PASS" or v.gain]
 
 
 def _flips(v: Verdict) -> str:
-    """`; lost 3 of thermal-world/test/: 8, 21, 28; gained ...`: a folder of all ids is said once."""
+    """`; lost 3 of thermal-world/test/: 8, 21, 28; gained ...`: a folder that all ids share is written once."""
     folders = {name[: name.rfind("/") + 1] for name in (*v.lost, *v.gained)}
     shared = folders.pop() if len(folders) == 1 else ""
 
-    def named(kind: str, ids: Sequence[str]) -> str:
-        names = [name.removeprefix(shared) for name in ids[:FLIPPED]]
-        more = [f"and {len(ids) - FLIPPED} more"] if len(ids) > FLIPPED else []
+    def list_ids(kind: str, ids: Sequence[str]) -> str:
+        names = [name.removeprefix(shared) for name in ids[:SHOWN]]
+        more = [f"and {len(ids) - SHOWN} more"] if len(ids) > SHOWN else []
         return f"; {kind} {len(ids)}{shared and f' of {shared}'}: {', '.join([*names, *more])}" if ids else ""
 
-    return named("lost", v.lost) + named("gained", v.gained)
+    return list_ids("lost", v.lost) + list_ids("gained", v.gained)
 
 
 def table(found: Iterable[Row], out: Console) -> None:
-    """Rows of one shape; the first column in the colour of its verdict."""
+    """Prints rows with the same columns; the first column has the colour of its verdict."""
     found = list(found)
     grid = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 2, 0, 0))
     for name in found[0] if found else ():
@@ -99,7 +97,13 @@ def table(found: Iterable[Row], out: Console) -> None:
 
 
 def text(report: Report, against: str, out: Console) -> None:
-    """On a terminal."""
+    """Prints a report.
+
+    Args:
+        report: of the gate.
+        against: the path of the references.
+        out: where to print.
+    """
     out.print(f"against {against}; accuracies in %, drops in points")
     table(rows(report), out)
     for verdict, reason in reasons(report):
@@ -112,7 +116,7 @@ def text(report: Report, against: str, out: Console) -> None:
 
 
 def plain(report: Report, against: str = "the reference records") -> str:
-    """As `text`, without colours, for a log."""
+    """The output of `text` as a string without colours, for a log."""
     out = Console(file=StringIO(), width=WIDE, highlight=False, markup=False, emoji=False)
     with out.capture() as captured:
         text(report, against, out)
@@ -120,12 +124,12 @@ def plain(report: Report, against: str = "the reference records") -> str:
 
 
 def grid(found: Iterable[Row]) -> str:
-    """Rows as a markdown table."""
+    """Rows as a Markdown table."""
     return str(pd.DataFrame(list(found)).to_markdown(index=False, disable_numparse=True))
 
 
 def markdown(report: Report, against: str) -> str:
-    """A summary for a pull request."""
+    """A report as Markdown, for a pull request; arguments as `text`."""
     parts = [f"### {summary(report)}", f"Against {against}. Accuracies in %, drops in points."]
     parts += [grid(rows(report))] if report.verdicts else []
     lines = [f"- **{v.status}** {v.suite} {v.model} {v.perturbation}: {reason}" for v, reason in reasons(report)]
@@ -134,7 +138,7 @@ def markdown(report: Report, against: str) -> str:
 
 
 def workflow_commands(report: Report) -> str:
-    """Workflow commands that GitHub shows on the pull request.
+    """Workflow commands, which GitHub shows as annotations of the pull request.
 
     https://docs.github.com/actions/reference/workflows-and-actions/workflow-commands
     """
@@ -155,14 +159,19 @@ def _escape(message: str, further: str = "") -> str:
 
 
 def as_json(report: Report) -> str:
-    """Everything, as one object."""
+    """A report as a JSON object."""
     facts = {"exit_code": report.exit_code, "power": round(report.power, 4), "notes": report.notes}
     cells = [asdict(verdict) for verdict in report.verdicts]
     return json.dumps({**facts, "policy": asdict(report.policy), "cells": cells}, ensure_ascii=False)
 
 
 def contrasts(found: Iterable[Contrast], names: tuple[str, str]) -> list[Row]:
-    """One row a cell of A and B; the difference is B - A, in points, with its 95% interval."""
+    """One row per contrast; the difference is B - A in points, with its 95% interval.
+
+    Args:
+        found: of `compare`.
+        names: the headings of A and B.
+    """
     return [_contrast(one, names) for one in found]
 
 
@@ -186,17 +195,16 @@ def _contrast(one: Contrast, names: tuple[str, str]) -> Row:
     )
 
 
-def claims(verified: Verified) -> list[Row]:
-    """One row a claim."""
-    return [_claim(finding) for finding in verified.findings]
+def claims(verification: Verification) -> list[Row]:
+    """One row per claim."""
+    return [_claim(result) for result in verification.results]
 
 
-def _claim(f: Finding) -> Row:
-    word = "refuted" if f.p < f.alpha else "holds"
+def _claim(f: ClaimResult) -> Row:
     found = f"{f.correct} of {f.k} ({100 * f.correct / f.k:.1f})"
     claimed = f"{100 * f.claimed / f.n:.1f}"
     return {
-        "verdict": word,
+        "verdict": "refuted" if f.refuted else "holds",
         "claim": f.perturbation,
         "claimed": claimed,
         "found": found,
@@ -207,11 +215,14 @@ def _claim(f: Finding) -> Row:
     }
 
 
-def describe_verification(found: Verified) -> str:
-    """What it comes to, in a sentence or two."""
-    entry, k = found.entry, len(found.rows)
-    refuted = [f.perturbation for f in found.findings if f.p < f.alpha]
-    head = f"{entry.model} on {entry.suite}: {k} of {found.findings[0].n} examples run again (seed {found.seed}). "
+def describe_verification(found: Verification) -> str:
+    """The result of a verification in two sentences."""
+    about, k = found.submission, len(found.rows)
+    refuted = [result.perturbation for result in found.results if result.refuted]
+    head = f"{about.model} on {about.suite}: {k} of {found.results[0].n} examples run again (seed {found.seed}). "
     if refuted:
         return f"{head}REFUTED: {', '.join(refuted)}."
-    return f"{head}The claims hold; one that is {found.detectable:.1f} points too high would have been refuted (p .95)."
+    return (
+        f"{head}The claims hold; a claim {found.detectable:.1f} points too high would have been refuted "
+        "with probability .95."
+    )

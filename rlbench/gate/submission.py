@@ -1,4 +1,4 @@
-"""Entries: what others claim of a model on a suite, as strict JSON (leaderboards/entries/*.json; docs/submit.md).
+"""Submissions: claims about a model on a suite, as strict JSON (leaderboards/entries/*.json; docs/submit.md).
 
 {"entry": 2, "model": "rlbind:mini", "summary": "...", "source": "https://...", "suite": "thermal",
  "suite_version": 1, "checkpoint": "<sha256>", "claims": [{"perturbation": {"kind": "clean"}, "n": 500,
@@ -25,19 +25,28 @@ from rlbench.store.flags import unpack
 from rlbench.store.lines import MOST
 from rlbench.store.perturbations import from_mapping, to_mapping
 
-VERSION = 2
-SIZE = 2**24  # bytes of a file
-CLAIMS = 1000
-CHECKPOINT = "checkpoint"
+VERSION = 2  # of the file format
+SIZE = 2**24  # the most bytes of a file
+CLAIMS = 1000  # the most claims of a submission
 HASHES = ("protocol", "data", "anchors")
-TOLD = ("rlbench", "torch", "numpy", "python", "device", "dtype", "soundness")  # provenance that an entry repeats
+PROVENANCE = ("rlbench", "torch", "numpy", "python", "device", "dtype", "soundness")  # copied from the records
 _CONTACT = re.compile(r"[^\s@/]+@[^\s@/]+\.\w+")
 _SOURCE = re.compile(r"https?://[\w.-]+(:\d+)?(/\S*)?|bundled")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """n_correct of n examples are correct under a perturbation; `flags` says which (as of `core.Record`), if told."""
+    """The claim that n_correct of n examples are correct under a perturbation.
+
+    Attributes:
+        perturbation: of the cell.
+        n: examples.
+        n_correct: correct examples.
+        protocol: the hash of the protocol.
+        data: the hash of the examples.
+        anchors: the hash of the text embeddings.
+        flags: which examples are correct, as in `core.Record`; None if the submission does not say.
+    """
 
     perturbation: Perturbation
     n: int
@@ -50,7 +59,7 @@ class Claim:
     def __post_init__(self) -> None:
         what = f"claim '{self.perturbation}'"
         if not 1 <= self.n <= MOST or not 0 <= self.n_correct <= self.n:
-            allowed = f"it must be 0 to n, and n 1 to {MOST:,}"
+            allowed = f"it must be 0 to n, and n must be 1 to {MOST:,}"
             raise FieldError(f"{what}: n_correct is {self.n_correct} of n = {self.n}; {allowed}", "n_correct")
         for name in HASHES:
             _check_text(name, getattr(self, name), f"{what}: ")
@@ -59,7 +68,7 @@ class Claim:
             raise FieldError(f"{what}: {has}; n_correct says {self.n_correct}", "flags")
 
     def correct(self) -> np.ndarray:
-        """(n,) bool of `flags`. Raises: FieldError."""
+        """(n,) bool, the decoded flags. Raises: FieldError if they are missing or wrong."""
         try:
             return unpack(self.flags or "", self.n)
         except FieldError as error:
@@ -67,14 +76,26 @@ class Claim:
 
 
 def _check_text(name: str, text: str, what: str = "") -> None:
-    """Raises FieldError where the text says nothing or has several lines."""
+    """Raises FieldError if the text is empty, too long or not one line."""
     if not text.strip() or len(text) > LINE or find_hidden(text):
         raise FieldError(f"{what}{name} is {quote(text)}; it must be one line of at most {LINE} characters", name)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Entry:
-    """A model's claims on one suite. `source`: where the weights come from, an URL or "bundled"."""
+class Submission:
+    """A model's claims on one suite.
+
+    Attributes:
+        entry: the version of the file format.
+        model: its name.
+        summary: a description in one line.
+        source: the URL of the weights, or "bundled".
+        suite: its name or file; NAME:MODALITY for one of several parts.
+        suite_version: its version.
+        checkpoint: the hash of the weights.
+        claims: one per cell.
+        provenance: versions, device, dtype and soundness badge of the run.
+    """
 
     entry: int
     model: str
@@ -98,7 +119,7 @@ class Entry:
         if self.suite_version < 1:
             raise FieldError(f"suite_version is {self.suite_version}; it must be at least 1", "suite_version")
         if not 1 <= len(self.claims) <= CLAIMS:
-            raise FieldError(f"claims is empty or too long; an entry claims 1 to {CLAIMS} cells", "claims")
+            raise FieldError(f"claims is empty or too long; it must have 1 to {CLAIMS} cells", "claims")
         for name, value in self.provenance.items():
             _check_text("provenance", f"{name} {value}")
         names = [str(claim.perturbation) for claim in self.claims]
@@ -106,11 +127,16 @@ class Entry:
             raise FieldError(f"claims has {min(twice)!r} twice")
         texts = (self.model, self.summary, self.source, *map(str, self.provenance.values()))
         if found := next((hit.group() for text in texts if (hit := _CONTACT.search(text))), None):
-            raise FieldError(f"{found!r} looks like a contact; an entry has none")
+            raise FieldError(f"{found!r} looks like a contact address, which a submission must not contain; remove it")
 
 
-def read_entry(path: Path) -> Entry:
-    """The entry of a JSON file. Raises: StoreError where it is no JSON; FieldError names the field that is wrong."""
+def read_submission(path: Path) -> Submission:
+    """Reads a JSON file.
+
+    Raises:
+        StoreError: it can't be read or is not JSON.
+        FieldError: a field is wrong; the message names the file and the field.
+    """
     try:
         raw = load_json(read_text(path, SIZE))
     except (OSError, UnicodeDecodeError) as error:
@@ -118,25 +144,24 @@ def read_entry(path: Path) -> Entry:
     except ValueError as error:
         raise StoreError(f"{path} is not JSON ({first_line(error)}); `rlbench entry` writes one") from None
     try:
-        return _entry(raw)
+        return _parse(raw)
     except FieldError as error:
         raise FieldError(f"{path}: {error}") from None
 
 
-def _entry(raw: Any) -> Entry:
-    values = _mapping(raw, "an entry")
+def _parse(raw: Any) -> Submission:
+    values = _check_object(raw, "a submission")
     if values.get("entry") == 1:
         raise FieldError("entry is 1, written by an older rlbench; `rlbench entry` writes version 2", "entry")
     listed = values.get("claims")
     if not isinstance(listed, list):
         raise FieldError("claims must be a list of objects")
-    parts = [_mapping(one, "a claim") for one in listed]
-    made = [_read_claim(part, i) for i, part in enumerate(parts, 1)]
-    kept: dict[str, Any] = check_fields(Entry, values | {"claims": made}, "entry")
-    return Entry(**kept)
+    claims = [_parse_claim(_check_object(one, "a claim"), number) for number, one in enumerate(listed, 1)]
+    fields: dict[str, Any] = check_fields(Submission, values | {"claims": claims}, "entry")
+    return Submission(**fields)
 
 
-def _read_claim(part: dict[str, Any], number: int) -> Claim:
+def _parse_claim(part: dict[str, Any], number: int) -> Claim:
     if "perturbation" in part:
         try:
             part = part | {"perturbation": from_mapping(part["perturbation"])}
@@ -145,42 +170,56 @@ def _read_claim(part: dict[str, Any], number: int) -> Claim:
     return Claim(**check_fields(Claim, part, f"claim {number}"))  # type: ignore[arg-type]
 
 
-def _mapping(value: object, what: str) -> dict[str, Any]:
+def _check_object(value: object, what: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise FieldError(f"{what} must be an object; it is {quote(value)}")
+        raise FieldError(f"{what} must be a JSON object; it is {quote(value)}")
     return value
 
 
-def entry_of(records: Iterable[Record], *, model: str, suite: str, source: str, summary: str) -> Entry:
-    """What the records of a model on a suite, or on SUITE:MODALITY, claim. Raises: StoreError, FieldError."""
+def make_submission(records: Iterable[Record], *, model: str, suite: str, source: str, summary: str) -> Submission:
+    """Turns the records of a model on a suite into claims.
+
+    Args:
+        records: of which those of other models and suites are ignored.
+        model: its name.
+        suite: its name; NAME:MODALITY for one of several parts.
+        source: the URL of the weights, or "bundled".
+        summary: a description in one line.
+
+    Raises:
+        StoreError: there are no such records, or a cell failed.
+        FieldError: a field is wrong, as the source.
+    """
     name, _, modality = suite.partition(":")
-    named = [record for record in records if (record.model, record.suite) == (model, name)]
-    own = [record for record in named if modality in ("", record.modality)]
+    own = [
+        record
+        for record in records
+        if (record.model, record.suite) == (model, name) and modality in ("", record.modality)
+    ]
     if not own:
         raise StoreError(f"there are no records of {model} on {suite}; rlbench run --suite {suite} --model {model}")
     if failed := next((record for record in own if record.error is not None), None):
-        raise StoreError(f"{failed.perturbation} failed, and claims nothing: {failed.error}")
-    told = {name: own[0].provenance[name] for name in TOLD if name in own[0].provenance}
-    return Entry(
+        raise StoreError(f"{failed.perturbation} failed and can't be claimed: {failed.error}")
+    return Submission(
         entry=VERSION,
         model=model,
         summary=summary,
         source=source,
         suite=suite,
         suite_version=own[0].suite_version,
-        checkpoint=str(own[0].provenance.get(CHECKPOINT, "")),
-        claims=tuple(_claim(record) for record in own),
-        provenance=told,
+        checkpoint=str(own[0].provenance.get("checkpoint", "")),
+        claims=tuple(_make_claim(record) for record in own),
+        provenance={name: own[0].provenance[name] for name in PROVENANCE if name in own[0].provenance},
     )
 
 
-def _claim(record: Record) -> Claim:
+def _make_claim(record: Record) -> Claim:
     hashes = {name: str(record.provenance.get(name, "")) for name in HASHES}
     counts = {"n": record.n, "n_correct": record.n_correct or 0, "flags": record.flags}
     return Claim(perturbation=record.perturbation, **counts, **hashes)  # type: ignore[arg-type]
 
 
-def to_json(entry: Entry) -> str:
-    """The entry as JSON, to be kept under version control."""
-    claims = [vars(claim) | {"perturbation": to_mapping(claim.perturbation)} for claim in entry.claims]
-    return json.dumps(vars(entry) | {"claims": claims}, indent=1, ensure_ascii=False) + "\n"
+def to_json(submission: Submission) -> str:
+    """The submission as indented JSON, for version control."""
+    claims = [vars(claim) | {"perturbation": to_mapping(claim.perturbation)} for claim in submission.claims]
+    return json.dumps(vars(submission) | {"claims": claims}, indent=1, ensure_ascii=False) + "\n"

@@ -1,10 +1,10 @@
-"""Verifies an entry: runs a random subset of its examples again, and tests whether the claims can be true.
+"""Verifies a submission: runs a random subset of its examples again and tests its claims.
 
-With flags (which examples are said to be correct): of those that the claim has right and that were run again, `lost`
-are wrong. Were at most `margin` points of the claim unfounded, `lost` would be hypergeometric; the claim is refuted if
-it is too large for that. Without flags: the examples that are correct are binomial, and refute the claim if they are
-too few for its share less the margin. Both tests are one-sided and exact, Holm-adjusted over the claims. Two machines
-differ by a few flips, which is what the margin is for.
+With flags, `lost` counts the examples of the subset that are claimed to be correct but are wrong. If at most `margin`
+points of the claim were false, `lost` would be hypergeometric; the claim is refuted if `lost` is too large for that.
+Without flags, the number of correct examples is binomial; the claim is refuted if it is too small for the claimed share
+less the margin. Both tests are one-sided and exact, and Holm-adjusted over the claims. The margin allows for the few
+examples that flip on another machine.
 """
 
 from __future__ import annotations
@@ -24,18 +24,26 @@ from rlbench.core.stats.metrics import holm
 from rlbench.core.suite import load_suites
 from rlbench.encoders.models import resolve_plain
 from rlbench.engine import cells
-from rlbench.gate.submission import Claim, Entry
+from rlbench.gate.submission import Claim, Submission
 from rlbench.store.flags import flags_of
 from rlbench.tasks.subset import select_examples
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finding:
-    """What the subset says of a claim.
+class ClaimResult:
+    """The test of one claim.
 
     Attributes:
-        claimed, n: of the claim. correct, k: of the subset. lost, gained: against the claim's flags; None without.
-        test: "hypergeometric" or "binomial". p: Holm-adjusted; alpha: below which the claim is refuted.
+        perturbation: of the claim, as text.
+        claimed: examples that are claimed to be correct.
+        n: examples of the claim.
+        correct: correct examples of the subset.
+        k: examples of the subset.
+        lost: examples of the subset that are claimed to be correct but are wrong; None without flags.
+        gained: examples of the subset that are claimed to be wrong but are correct; None without flags.
+        test: "hypergeometric" or "binomial".
+        p: Holm-adjusted.
+        alpha: the claim is refuted if p is below.
         detectable: the overstatement, in points, that would have been refuted with probability .95.
     """
 
@@ -51,29 +59,41 @@ class Finding:
     alpha: float
     detectable: float
 
+    @property
+    def refuted(self) -> bool:
+        """Whether p is below alpha."""
+        return self.p < self.alpha
+
 
 @dataclass(frozen=True)
-class Verified:
-    """All findings, in the entry's order; the seed of the subset; and its rows."""
+class Verification:
+    """The result of `verify`.
 
-    entry: Entry
-    findings: tuple[Finding, ...]
+    Attributes:
+        submission: whose claims were tested.
+        results: one per claim, in the same order.
+        seed: of the draw of the subset.
+        rows: the numbers of the subset's examples, sorted.
+    """
+
+    submission: Submission
+    results: tuple[ClaimResult, ...]
     seed: int
     rows: tuple[int, ...]
 
     @property
     def holds(self) -> bool:
-        """No claim is refuted."""
-        return all(finding.p >= finding.alpha for finding in self.findings)
+        """Whether no claim is refuted."""
+        return not any(result.refuted for result in self.results)
 
     @property
     def detectable(self) -> float:
-        """Of the claim that the subset says least about, in points."""
-        return max(finding.detectable for finding in self.findings)
+        """The largest `detectable` of a claim, in points."""
+        return max(result.detectable for result in self.results)
 
 
 def verify(
-    entry: Entry,
+    submission: Submission,
     *,
     examples: int = 100,
     seed: int = 0,
@@ -82,73 +102,100 @@ def verify(
     model: str | None = None,
     report: Callable[[Any], None] | None = None,
     **options: Any,
-) -> Verified:
-    """Runs `examples` of the claimed ones again, drawn by the seed, in a temporary store.
+) -> Verification:
+    """Runs a random subset of the examples again, in a temporary store, and tests the claims.
 
     Args:
-        margin: points by which a claim may be over what is found without being refuted.
-        model: where the model is here [default: the entry's name].
-        report: called with the `runner.Progress`. options: of `planner.plan`.
+        submission: the claims.
+        examples: size of the subset, at least 1.
+        seed: of the draw of the subset.
+        margin: by how many points a claim may be too high without being refuted; 0 <= margin < 100.
+        alpha: the probability of refuting a true submission; 0 < alpha < 1.
+        model: the model on this machine (default: the submission's name).
+        report: called with a `runner.Progress`.
+        options: of `planner.plan`.
 
-    Raises: FieldError, RLBenchError; StoreError where the weights, protocol, data or anchors are not the entry's.
+    Raises:
+        FieldError: a value is out of range.
+        StoreError: the suite, protocol, weights, anchors or data differ from the submission's.
+        RLBenchError: as `planner.plan`.
     """
     from rlbench.engine.plan.planner import plan
     from rlbench.engine.run.runner import execute
 
     if not 0 <= margin < 100 or not 0 < alpha < 1 or examples < 1:
-        raise FieldError(f"margin {margin}, alpha {alpha}, examples {examples}: points below 100, a share, at least 1")
-    model = model or resolve_plain(entry.model, f"the entry of {entry.suite}").name
-    suite = _suite(entry)
-    n = min(claim.n for claim in entry.claims)
-    drawn = generator("verify", seed, entry.suite, entry.model).permutation(n)[: min(examples, n)]
+        raise FieldError(
+            f"margin is {margin}, alpha {alpha}, examples {examples}; "
+            "margin must be at least 0 and below 100, alpha between 0 and 1, examples at least 1"
+        )
+    model = model or resolve_plain(submission.model, f"the submission to {submission.suite}").name
+    suite = _load_suite(submission)
+    n = min(claim.n for claim in submission.claims)
+    drawn = generator("verify", seed, submission.suite, submission.model).permutation(n)[: min(examples, n)]
     rows = tuple(sorted(drawn.tolist()))
     part = replace(suite, task=select_examples(suite.task, rows), examples=len(rows))
     with TemporaryDirectory(prefix="rlbench-verify-") as folder:
         planned = plan(part, model, store=folder, **options)
-        _same_subject(entry, suite, planned.pairs[0].subject)
+        _check_subject(submission, suite, planned.pairs[0].subject)
         records = execute(planned, report or (lambda progress: None))
-    return Verified(entry, judge_subset(entry.claims, rows, records, margin=margin, alpha=alpha), seed, rows)
+    return Verification(
+        submission, judge_subset(submission.claims, rows, records, margin=margin, alpha=alpha), seed, rows
+    )
 
 
-def _suite(entry: Entry) -> Suite:
-    """The suite that the claims are of, their protocols checked."""
-    names = {str(claim.perturbation) for claim in entry.claims}
-    found = [suite for suite in load_suites(entry.suite) if names <= {str(p) for p in suite.perturbations}]
-    if not found:
-        raise StoreError(f"{entry.suite} has not all of the columns that are claimed: {', '.join(sorted(names))}")
-    columns: dict[str, Perturbation] = {str(p): p for p in found[0].perturbations}
-    for claim in entry.claims:
-        here = cells.protocol(found[0], columns[str(claim.perturbation)])
-        if here != claim.protocol:
+def _load_suite(submission: Submission) -> Suite:
+    """Loads the suite of the claims. Raises: StoreError if it lacks a claimed column, or a protocol differs."""
+    names = {str(claim.perturbation) for claim in submission.claims}
+    suites = [suite for suite in load_suites(submission.suite) if names <= {str(p) for p in suite.perturbations}]
+    if not suites:
+        raise StoreError(f"{submission.suite} does not have all claimed columns: {', '.join(sorted(names))}")
+    suite = suites[0]
+    columns: dict[str, Perturbation] = {str(p): p for p in suite.perturbations}
+    for claim in submission.claims:
+        own = cells.protocol(suite, columns[str(claim.perturbation)])
+        if own != claim.protocol:
             raise StoreError(
-                f"{claim.perturbation} is claimed under protocol {claim.protocol}, and is {here} in {entry.suite} "
-                f"v{found[0].version} here: claim it anew, or verify it with the rlbench that made it"
+                f"{claim.perturbation} is claimed under protocol {claim.protocol}; in {suite.name} v{suite.version} "
+                f"it is {own}: write the submission again, or verify it with the rlbench version that wrote it"
             )
-    return found[0]
+    return suite
 
 
-def _same_subject(entry: Entry, suite: Suite, subject: dict[str, object]) -> None:
-    here = {"checkpoint": subject["checkpoint"], "anchors": subject["anchors"], "data": suite.task.fingerprint()}
-    for claim in entry.claims:
-        there = {"checkpoint": entry.checkpoint, "anchors": claim.anchors, "data": claim.data}
-        for name, value in there.items():
-            if value != here[name]:
-                raise StoreError(f"{claim.perturbation} is claimed with {name} {value}; here it is {here[name]}")
+def _check_subject(submission: Submission, suite: Suite, subject: dict[str, object]) -> None:
+    """Raises StoreError if the weights, anchors or data differ from the submission's."""
+    own = {"checkpoint": subject["checkpoint"], "anchors": subject["anchors"], "data": suite.task.fingerprint()}
+    for claim in submission.claims:
+        claimed = {"checkpoint": submission.checkpoint, "anchors": claim.anchors, "data": claim.data}
+        for name, value in claimed.items():
+            if value != own[name]:
+                raise StoreError(f"{claim.perturbation} is claimed with {name} {value}; here it is {own[name]}")
 
 
 def judge_subset(
     claims: Sequence[Claim], rows: Sequence[int], records: Sequence[Record], *, margin: float, alpha: float
-) -> tuple[Finding, ...]:
-    """The findings of a subset's records; a cell that failed here refutes its claim."""
+) -> tuple[ClaimResult, ...]:
+    """Tests claims with the records of a subset; a cell that failed refutes its claim.
+
+    Args:
+        claims: at least one.
+        rows: the numbers of the subset's examples.
+        records: of the subset, one per claim.
+        margin: by how many points a claim may be too high.
+        alpha: the probability of refuting a true submission.
+
+    Returns:
+        One result per claim, in the same order.
+    """
     by_name = {str(record.perturbation): record for record in records}
-    found = [
-        _finding(claim, rows, by_name[str(claim.perturbation)], margin, alpha / len(claims), alpha) for claim in claims
+    results = [
+        _test(claim, rows, by_name[str(claim.perturbation)], margin, alpha / len(claims), alpha) for claim in claims
     ]
-    adjusted = holm([finding.p for finding in found])
-    return tuple(replace(finding, p=p) for finding, p in zip(found, adjusted, strict=True))
+    adjusted = holm([result.p for result in results])
+    return tuple(replace(result, p=p) for result, p in zip(results, adjusted, strict=True))
 
 
-def _finding(claim: Claim, rows: Sequence[int], record: Record, margin: float, level: float, alpha: float) -> Finding:
+def _test(claim: Claim, rows: Sequence[int], record: Record, margin: float, level: float, alpha: float) -> ClaimResult:
+    """Tests one claim; `level` is alpha divided by the number of claims, `p` is not adjusted yet."""
     now = flags_of(record) if record.error is None else np.zeros(len(rows), dtype=bool)
     k, correct = len(rows), int(now.sum())
     lost = gained = None
@@ -161,7 +208,7 @@ def _finding(claim: Claim, rows: Sequence[int], record: Record, margin: float, l
         allowed = min(claim.n_correct, int(margin * claim.n / 100))
         p = p_lost(lost, drawn, claim.n_correct, allowed)
         least = least_lost(drawn, claim.n_correct, allowed, level) / claim.n
-    return Finding(
+    return ClaimResult(
         perturbation=str(claim.perturbation),
         claimed=claim.n_correct,
         n=claim.n,

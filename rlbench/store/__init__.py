@@ -1,1 +1,1 @@
-"""What is on disk: blocks and records, their keys, flags and columns. Nothing else reads or writes a store."""
+"""The result store on disk: blocks, records, keys and flags. No other package reads or writes its files."""

@@ -1,4 +1,4 @@
-"""Blocks: what a cell's examples gave, as parquet that carries its own digest."""
+"""Blocks: the per-example results of a cell, as Parquet files that contain a digest of their content."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from rlbench.core.documents import load_json
 
 BLOCK = 256  # examples
-# what a file that is not a block can raise on the way
+# The exceptions of reading a file that is not a block.
 DAMAGE = (
     *(OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, MemoryError),
     pa.ArrowException,
@@ -35,17 +35,23 @@ _COLUMNS = ("id", "source", *_DTYPES)
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Block:
-    """Examples start..stop-1 of a cell, one array a column, (stop - start,) each.
+    """The results of N consecutive examples of a cell; every array is (N,) unless it says otherwise.
 
     Attributes:
-        id, source: of the example.
-        label, clean, prediction: class indices: the true one, predicted clean, predicted perturbed.
-        correct: the perturbed example is classified correctly; margin: its z_y - max_{j != y} z_j.
-        distance: float64, in box units and the threat's norm; 0 where nothing was perturbed, NaN for a corruption.
-        forwards, backwards: passes spent on the example.
-        seconds: wall time. environment: versions, device and dtype.
-        evidence: sums of `soundness.SUMS`; empty where nothing was watched.
-        features: (stop - start, D) float32 unit embeddings of what was classified; of retrieval alone.
+        id: str, the example's id.
+        source: str, the recording, speaker or date that the example shares with others.
+        label: int64, the true class.
+        clean: int64, the class predicted for the clean example.
+        prediction: int64, the class predicted for the perturbed example.
+        correct: bool, whether the perturbed example is classified correctly.
+        margin: float32, z_y - max_{j != y} z_j of the perturbed example.
+        distance: float64, the perturbation's norm in box units; 0 if nothing was perturbed, NaN for a corruption.
+        forwards: int64, the forward passes spent on the example.
+        backwards: int64, the backward passes spent on the example.
+        seconds: wall time of the block.
+        environment: versions, device and dtype.
+        evidence: the sums of the soundness checks (`soundness.SUMS`); empty if none were made.
+        features: (N, D) float32 unit embeddings of the perturbed examples; None unless the task is retrieval.
     """
 
     id: np.ndarray
@@ -64,7 +70,7 @@ class Block:
     features: np.ndarray | None = None
 
     def digest(self) -> str:
-        """Of all that it holds."""
+        """The SHA-256 of all fields."""
         facts = [self.seconds, sorted(self.environment.items()), *sorted(self.evidence.items())]
         digest = hashlib.sha256(json.dumps(facts).encode())
         for name in _COLUMNS:
@@ -76,7 +82,13 @@ class Block:
 
 
 def to_bytes(block: Block, key: str, start: int) -> bytes:
-    """A file's bytes: the columns, and what they belong to."""
+    """Serialises a block to Parquet, with its cell, its position and its digest as metadata.
+
+    Args:
+        block: the results.
+        key: of the cell.
+        start: the number of the block's first example.
+    """
     facts = {
         "key": key,
         "start": start,
@@ -95,30 +107,40 @@ def to_bytes(block: Block, key: str, start: int) -> bytes:
 
 
 def from_bytes(data: bytes, key: str, start: int, stop: int) -> Block:
-    """The block. Raises: one of DAMAGE where the file is not that block, whole and unaltered."""
+    """Parses the file of a block.
+
+    Args:
+        data: the file's bytes.
+        key: of the cell that it must belong to.
+        start: the number of its first example.
+        stop: the number after its last example.
+
+    Raises:
+        One of DAMAGE: the file is damaged, altered, or another block's.
+    """
     file = pq.ParquetFile(pa.BufferReader(data), pre_buffer=False)
     if file.metadata.num_rows != stop - start:
         raise ValueError(f"it has {file.metadata.num_rows} examples")
-    table = file.read(use_threads=False)  # no threads at exit
+    table = file.read(use_threads=False)  # a thread could outlive the interpreter
     facts = load_json(table.schema.metadata[b"rlbench"].decode())
     strings: dict[str, Any] = {name: np.array(table[name].to_pylist(), dtype=object) for name in ("id", "source")}
     numbers = {name: table[name].to_numpy().astype(dtype, casting="equiv") for name, dtype in _DTYPES.items()}
-    kept: dict[str, Any] = {name: facts[name] for name in ("seconds", "environment")}
-    kept |= strings | numbers | {"evidence": facts.get("evidence", {})}
+    values: dict[str, Any] = {name: facts[name] for name in ("seconds", "environment")}
+    values |= strings | numbers | {"evidence": facts.get("evidence", {})}
     if "features" in table.column_names:
-        kept["features"] = np.stack(table["features"].to_numpy()).astype(np.float32, casting="equiv")
-    block = Block(**kept)
+        values["features"] = np.stack(table["features"].to_numpy()).astype(np.float32, casting="equiv")
+    block = Block(**values)
     if (facts["key"], facts["start"]) != (key, start) or facts["digest"] != block.digest():
-        raise ValueError("its contents are not what its digest says")
+        raise ValueError("its content does not match its digest")
     _check(block)
     return block
 
 
 def _check(block: Block) -> None:
-    """Raises ValueError where a value can't be, alone or beside the others."""
+    """Raises ValueError if a value is impossible."""
     texts = [*block.id, *block.source, *block.environment, *block.environment.values()]
     if not all(isinstance(text, str) for text in texts):
-        raise ValueError("id, source and environment must be texts")
+        raise ValueError("id, source and environment must be strings")
     if not all(type(count) is int and count >= 0 for count in block.evidence.values()):
         raise ValueError("evidence must be counts")
     if type(block.seconds) not in (int, float) or block.seconds < 0:

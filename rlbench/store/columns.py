@@ -1,4 +1,4 @@
-"""Columns of a table, and the order of columns and records."""
+"""The columns of result tables, and the order of columns and records."""
 
 from __future__ import annotations
 
@@ -12,7 +12,12 @@ from rlbench.store.perturbations import is_bound
 
 @dataclass(frozen=True)
 class Mean:
-    """The mean of a number of corruptions at a severity."""
+    """The mean accuracy over several corruptions at one severity.
+
+    Attributes:
+        corruptions: how many.
+        severity: 1..5.
+    """
 
     corruptions: int
     severity: int
@@ -22,11 +27,11 @@ class Mean:
 
 
 class Column(str):
-    """A column's name, which people read, with what stands in it.
+    """The name of a column, as a string that also holds what the column shows.
 
     Attributes:
-        of: the perturbation, or a mean.
-        protocol: its hash where a table has several of that perturbation; else "".
+        of: the perturbation, or a mean over corruptions.
+        protocol: the protocol's hash if a table has several protocols of the same perturbation; else "".
     """
 
     of: Perturbation | Mean
@@ -42,22 +47,22 @@ class Column(str):
 
     @property
     def is_worst(self) -> bool:
-        """Whether it is a worst case."""
+        """Whether it shows a worst case."""
         return isinstance(self.of, Worst)
 
     @property
     def is_bound(self) -> bool:
-        """Whether its accuracies are bounds from above."""
+        """Whether its accuracies are only upper bounds."""
         return not isinstance(self.of, Mean) and is_bound(self.of)
 
     @property
     def order(self) -> tuple[Any, ...]:
-        """Sorts columns: clean, attacks (by norm, name, eps), worst cases, corruptions, compositions."""
+        """The sort key: clean, attacks (by norm, name, eps), worst cases, corruptions, compositions."""
         return _order(self.of, self.protocol[:8])
 
 
 def reading_order(record: Record) -> tuple[Any, ...]:
-    """Sorts records by suite, model and column."""
+    """The sort key of records: suite, model, column."""
     return (
         record.suite,
         record.suite_version,
@@ -74,13 +79,13 @@ def _order(of: Perturbation | Mean, protocol: str) -> tuple[Any, ...]:
     if isinstance(of, Corrupted | Mean):
         return 3, of.severity, str(of), protocol
     threat = threat_of(of)
-    assert threat is not None  # of an attack or a worst case
+    assert threat is not None  # attacks and worst cases have one
     kind = 4 if isinstance(of, Composed) else 2 if isinstance(of, Worst) else 1
     return kind, threat.norm == "l2", describe_attack(of), is_bound(of), threat.eps, str(of), protocol
 
 
 def describe_attack(p: Perturbation) -> str:
-    """What attacks, without norm and eps: `pgd(steps=3)`, `fog 3 + pgd`, `worst`."""
+    """The attack without norm and eps: `pgd(steps=3)`, `fog 3 + pgd`, `worst`."""
     if isinstance(p, Composed):
         return f"{p.corrupted} + {p.adversarial.call}"
     return p.call if isinstance(p, Adversarial) else "worst"

@@ -7,10 +7,11 @@ import json
 
 
 def content_hash(value: object) -> str:
+    """The first 16 hexadecimal digits of the SHA-256 of a value's JSON; keys are sorted, other types use `str`."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def record_key(key: str, n: int) -> str:
-    """The cell's key with its number of examples."""
+    """The key of a record: the hash of its cell's key and its number of examples."""
     return content_hash([key, n])

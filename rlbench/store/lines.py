@@ -1,4 +1,4 @@
-"""One line of a file of records: written, and read with every field checked, alone and against the others."""
+"""Writes and reads one line of a record file; reading checks every field, alone and against the others."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from rlbench.core.validation import check_fields
 from rlbench.store.flags import unpack
 from rlbench.store.perturbations import from_mapping, to_mapping
 
-FORMAT = 2  # of a line
-MOST = 10**7  # examples of a cell
-PASSES = 10**15
-NEEDED = ("protocol", "data", "anchors", "seed")  # of provenance: what makes records comparable
-_NAME = 1000  # characters of a name; of a path 4096
+FORMAT = 2  # the version of a line
+MOST = 10**7  # the most examples of a cell
+PASSES = 10**15  # the most passes of a cell
+REQUIRED = ("protocol", "data", "anchors", "seed")  # provenance that decides whether records are comparable
+_NAME, _PATH = 1000, 4096  # the most characters of a name, and of a path or sentence
 _KEY = re.compile(r"[0-9a-f]{16}")
-Known = tuple[Callable[[Any], bool], str]
+Rule = tuple[Callable[[Any], bool], str]  # whether a value is allowed, and the allowed values in words
 
 
 def _is_text(value: object, most: int = _NAME) -> bool:
@@ -37,11 +37,11 @@ def _is_share(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
 
 
-_TEXT: Known = (_is_text, "a text of one line")
-_COUNT: Known = (_is_count, "a whole number, at least 0")
-_SHARE: Known = (_is_share, "a share, 0 to 1")
-# what is known of provenance; anything else is a text, a number, true, false or null
-_PROVENANCE: dict[str, Known] = {
+_TEXT: Rule = (_is_text, "a text of one line")
+_COUNT: Rule = (_is_count, "a whole number, at least 0")
+_SHARE: Rule = (_is_share, "a share from 0 to 1")
+# The rules of known provenance; other facts are a string, a number, true, false or null.
+_PROVENANCE: dict[str, Rule] = {
     **dict.fromkeys(("protocol", "data", "anchors", "checkpoint", "device", "dtype", "torch", "numpy"), _TEXT),
     **dict.fromkeys(("python", "rlbench", "code", "loss", "label", "round", "sees"), _TEXT),
     **dict.fromkeys(("seed", "series", "training_forwards", "training_backwards"), _COUNT),
@@ -51,18 +51,18 @@ _PROVENANCE: dict[str, Known] = {
     "sources": (lambda value: _is_count(value, 1, MOST), "a whole number, at least 1"),
     "seconds": (lambda value: type(value) in (int, float) and 0 <= value < 1e12, "seconds, at least 0"),
     "soundness": (lambda value: value in RANK, f"one of {', '.join(RANK)}"),
-    "soundness_failed": (lambda value: _is_text(value, 4096), "a text of one line"),
+    "soundness_failed": (lambda value: _is_text(value, _PATH), "a text of one line"),
     "mode": (lambda value: value in get_args(Mode), f"one of {', '.join(get_args(Mode))}"),
 }
 
 
 def identity(record: Record) -> tuple[str, int, str, str]:
-    """What a file has one line of."""
+    """Suite, version, model and key: a file has one line for each."""
     return record.suite, record.suite_version, record.model, record.key
 
 
 class OldFormat(FieldError):
-    """A line that an older rlbench wrote, whose perturbation is a text."""
+    """A line of an older rlbench, which stored the perturbation as text."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -72,25 +72,28 @@ class OldFormat(FieldError):
 
 
 def to_values(record: Record) -> dict[str, Any]:
-    """The record as an object of JSON."""
+    """The record as a JSON object."""
     values = {one.name: getattr(record, one.name) for one in fields(Record)}
     own = {"perturbation": to_mapping(record.perturbation), "provenance": dict(record.provenance)}
     return values | own | {"format": FORMAT}
 
 
 def to_line(record: Record) -> str:
-    """The record as JSON, without the end of a line."""
+    """The record as one line of JSON, without the line break."""
     return json.dumps(to_values(record), sort_keys=True, ensure_ascii=False, allow_nan=False)
 
 
 def from_line(line: str) -> Record:
-    """The record of a line.
+    """Parses a line.
 
-    Raises: ValueError where it is no JSON; FieldError names the field that is wrong; OldFormat.
+    Raises:
+        ValueError: it is not a JSON object.
+        FieldError: a field is missing, unknown or wrong; `field` is its name.
+        OldFormat: an older rlbench wrote it.
     """
     values = load_json(line)
     if not isinstance(values, dict):
-        raise ValueError(f"it is {quote(values)}, not an object")
+        raise ValueError(f"it is {quote(values)}, not a JSON object")
     _check_format(values)
     if "provenance" not in values:
         raise FieldError("it needs the field 'provenance'", "provenance")
@@ -113,11 +116,11 @@ def _check_format(values: Mapping[str, Any]) -> None:
 
 
 def check(record: Record) -> None:
-    """Raises FieldError where a value of the record can't be, alone or beside the others."""
+    """Raises FieldError if a value is impossible, alone or together with the others."""
     _require(_KEY.fullmatch(record.key), record, "key", "16 hexadecimal digits")
     for name in ("suite", "task", "model", "backbone"):
         text = getattr(record, name)
-        _require(text.strip() and _is_text(text, 4096), record, name, "a name of one line")
+        _require(text.strip() and _is_text(text, _PATH), record, name, "a name of one line")
     _require(_is_count(record.suite_version, 1), record, "suite_version", "a whole number, at least 1")
     _require(_is_count(record.n, 1, MOST), record, "n", f"the number of examples, 1 to {MOST:,}")
     for name in ("forwards", "backwards"):
@@ -127,13 +130,13 @@ def check(record: Record) -> None:
 
 
 def _check_counts(record: Record) -> None:
-    """Counts and flags, or an error."""
+    """A record has either counts and flags, or an error."""
     if record.error is not None:
-        _require(record.error.strip(), record, "error", "what went wrong, or null")
+        _require(record.error.strip(), record, "error", "what failed, or null")
         for name in ("n_correct", "flags"):
             _require(getattr(record, name) is None, record, name, "null, since the cell failed (error)")
         return
-    _require(_is_count(record.n_correct, 0, record.n), record, "n_correct", f"0 to n = {record.n}, or error a text")
+    _require(_is_count(record.n_correct, 0, record.n), record, "n_correct", f"0 to n = {record.n}, or null with error")
     _require(record.flags is not None, record, "flags", "n bits, since the cell has counts")
     right = int(unpack(record.flags or "", record.n).sum())
     if right != record.n_correct:
@@ -142,31 +145,31 @@ def _check_counts(record: Record) -> None:
 
 def _check_provenance(provenance: Mapping[str, object], n: int) -> None:
     _check_names(provenance)
-    if missing := [name for name in NEEDED if name not in provenance]:
+    if missing := [name for name in REQUIRED if name not in provenance]:
         raise FieldError(f"provenance needs the field {missing[0]!r}", "provenance")
     for name, value in provenance.items():
-        known = _PROVENANCE.get(name)
-        if known is None and re.fullmatch(r"(x-to-text|text-to-x) R@\d+", name):
-            known = _SHARE
-        if known is not None and not known[0](value):
-            raise FieldError(f"provenance: {name} is {quote(value)}; it must be {known[1]}", name)
+        rule = _PROVENANCE.get(name)
+        if rule is None and re.fullmatch(r"(x-to-text|text-to-x) R@\d+", name):
+            rule = _SHARE
+        if rule is not None and not rule[0](value):
+            raise FieldError(f"provenance: {name} is {quote(value)}; it must be {rule[1]}", name)
     low, high, sources = (provenance.get(name) for name in ("clustered_low", "clustered_high", "sources"))
     if (low is None) != (high is None) or (low is not None and low > high):  # type: ignore[operator]
         raise FieldError(
-            f"provenance: clustered_low is {low}, clustered_high {high}; they are an interval", "clustered_low"
+            f"provenance: clustered_low is {low}, clustered_high {high}; they must be an interval", "clustered_low"
         )
     if isinstance(sources, int) and sources > n:
-        raise FieldError(f"provenance: sources is {sources}; n = {n} examples have at most {n}", "sources")
+        raise FieldError(f"provenance: sources is {sources}; it must be at most n = {n}", "sources")
 
 
 def _check_names(provenance: Mapping[str, object]) -> None:
-    """What holds for facts that nothing is known of."""
+    """Checks what holds for every fact: its name, its length, its size."""
     if len(provenance) > 200:
-        raise FieldError(f"provenance has {len(provenance)} facts; 200 are allowed", "provenance")
+        raise FieldError(f"provenance has {len(provenance)} facts; at most 200 are allowed", "provenance")
     for name, value in provenance.items():
-        odd = isinstance(value, str) and not _is_text(value, 4096)
+        odd = isinstance(value, str) and not _is_text(value, _PATH)
         if odd or not name or not _is_text(name) or (isinstance(value, int) and abs(value) > 10**18):
-            raise FieldError(f"provenance: {quote(name)} is {quote(value)}; texts have one line", name)
+            raise FieldError(f"provenance: {quote(name)} is {quote(value)}; texts must be one line", name)
 
 
 def _require(fits: object, record: Record, name: str, allowed: str) -> None:

@@ -1,8 +1,8 @@
-"""Per-example results as frames: from the flags of records, and from the blocks of stores where they are at hand."""
+"""Per-example results as data frames: from the flags of records, and from the blocks of stores if there are any."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,75 +23,104 @@ _FIELDS = ("id", "source", "label", "clean", "prediction", "margin", "distance",
 
 
 def examples(paths: str | Path | Sequence[str | Path]) -> pd.DataFrame:
-    """One row an example of a cell: what the cell is, `index`, `correct`, and where a store has its blocks, the rest.
+    """Loads per-example results: one row per cell and example.
 
-    The rest is id, source, label, clean and perturbed prediction (class indices), margin, distance (box units), and the
-    passes that were spent; missing values elsewhere. Failed cells have no rows.
+    Every row describes its cell and has `index` and `correct`. If a store has the cell's blocks, a row also has id,
+    source, label, clean and perturbed prediction (class indices), margin, distance (box units) and passes; otherwise
+    these are missing values. Failed cells have no rows.
+
+    Args:
+        paths: one or several stores, .jsonl files or folders of them.
 
     Raises:
-        StoreError: no store, no record, stores that contradict each other, or a damaged block.
+        StoreError: there is no store or no record, stores contradict each other, or a block is damaged.
     """
-    places = [Path(path) for path in ([paths] if isinstance(paths, str | Path) else paths)]
-    found = [cell for record in read_records(places) if (cell := _cell(record, places)) is not None]
-    return pd.concat(found, ignore_index=True) if found else pd.DataFrame()
+    stores = [Path(path) for path in ([paths] if isinstance(paths, str | Path) else paths)]
+    frames = [frame for record in read_records(stores) if (frame := _load_cell(record, stores)) is not None]
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
 
-def _cell(record: Record, places: Iterable[Path]) -> pd.DataFrame | None:
+def _load_cell(record: Record, stores: Iterable[Path]) -> pd.DataFrame | None:
     if record.flags is None:
         return None
     facts: dict[str, Any] = {name: getattr(record, name) for name in CELL}
     facts |= {"perturbation": str(record.perturbation), **to_columns(record.perturbation)}
     facts |= {name: record.provenance.get(name) for name in FACTS}
-    rows = {**facts, "index": np.arange(record.n), "correct": flags_of(record), **_read_parts(blocks(record, places))}
-    return pd.DataFrame(rows)
+    facts |= {"index": np.arange(record.n), "correct": flags_of(record)}
+    return pd.DataFrame(facts | _join(blocks(record, stores)))
 
 
-def _read_parts(parts: Sequence[Block]) -> Mapping[str, Any]:
+def _join(parts: Sequence[Block]) -> dict[str, Any]:
+    """The columns of a cell's blocks; none if there are no blocks."""
     return {name: np.concatenate([getattr(part, name) for part in parts]) for name in _FIELDS} if parts else {}
 
 
-def blocks(record: Record, places: Iterable[Path]) -> list[Block]:
-    """A record's blocks, in order, of the first store that has them all; none for a worst case, which has no own.
+def blocks(record: Record, stores: Iterable[Path]) -> list[Block]:
+    """A record's blocks, in order.
+
+    Args:
+        record: of a cell.
+        stores: folders, searched in this order.
+
+    Returns:
+        The blocks of the first store that has all of them; none for a worst case, which has no blocks of its own.
 
     Raises:
-        StoreError: a damaged block.
+        StoreError: a block is damaged.
     """
     spans = [(start, min(start + BLOCK, record.n)) for start in range(0, record.n, BLOCK)]
-    for place in places:
-        folder = place / "blocks"
+    for store in stores:
+        folder = store / "blocks"
         keys = (
             [path.name for path in folder.iterdir() if record_key(path.name, record.n) == record.key]
             if folder.is_dir()
             else []
         )
         for key in sorted(keys):
-            found = [block for span in spans if (block := Store(place).block(key, *span)) is not None]
+            found = [block for span in spans if (block := Store(store).block(key, *span)) is not None]
             if len(found) == len(spans):
                 return found
     return []
 
 
 def sources(records: Iterable[Record], paths: Iterable[str | Path]) -> dict[str, list[str]]:
-    """By data hash the source of each example, in order, as far as clean blocks of these stores say.
+    """The sources of examples that share some, by the hash of their data.
 
-    Raises: StoreError.
+    Args:
+        records: the clean ones are used.
+        paths: the stores with their blocks.
+
+    Returns:
+        By data hash, the source of each example, in order; without data whose blocks are missing, or whose examples
+        all have sources of their own.
+
+    Raises:
+        StoreError: a block is damaged.
     """
     found: dict[str, list[str]] = {}
-    places = [Path(path) for path in paths]
+    stores = [Path(path) for path in paths]
     for record in records:
         data = str(record.provenance.get("data"))
         if isinstance(record.perturbation, Clean) and record.n > len(found.get(data, [])):
-            known = [str(source) for part in blocks(record, places) for source in part.source]
-            if len(set(known)) < len(known):
-                found[data] = known
+            names = [str(source) for block in blocks(record, stores) for source in block.source]
+            if len(set(names)) < len(names):
+                found[data] = names
     return found
 
 
 def example_ids(store: Store, records: Iterable[Record]) -> dict[object, list[str]]:
-    """The ids of the examples of each set of data that a store has whole blocks of. Raises: StoreError."""
+    """The ids of a store's examples, by the hash of their data.
+
+    Args:
+        store: with the blocks.
+        records: of the store; data whose blocks are missing is left out.
+
+    Raises:
+        StoreError: a block is damaged.
+    """
     found: dict[object, list[str]] = {}
     for record in records:
         data = record.provenance.get("data")
-        if data not in found and (whole := blocks(record, [store.path])):
-            found[data] = [str(name) for block in whole for name in block.id]
+        if data not in found and (parts := blocks(record, [store.path])):
+            found[data] = [str(name) for block in parts for name in block.id]
     return found

@@ -1,4 +1,4 @@
-"""Perturbations as JSON and as columns of a frame, and back. Their text is for people, and nothing reads it."""
+"""Converts perturbations to JSON or data frame columns, and back. Their text is for people: nothing parses it."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from rlbench.core import (
 )
 from rlbench.core.errors import FieldError, find_hidden, quote
 
-_ATTACKED = ("norm", "eps", "mode", "sensors")
-_ATTACK = ("attack", "fields", *_ATTACKED)
+_THREAT = ("norm", "eps", "mode", "sensors")
+_ATTACK = ("attack", "fields", *_THREAT)
 _CORRUPTION = ("corruption", "severity", "corruption_fields")
 KINDS = {  # the fields that each kind may have
     "clean": (),
     "adversarial": _ATTACK,
     "corrupted": (*_CORRUPTION, "sensors"),
     "composed": (*_CORRUPTION, "corruption_sensors", *_ATTACK),
-    "worst": _ATTACKED,
+    "worst": _THREAT,
 }
 COLUMNS = ("kind", "attack", "fields", "norm", "eps", "corruption", "severity", "corruption_fields", "mode")
 _NAME = re.compile(r"[^\s()]{1,200}")
@@ -40,7 +40,7 @@ _EPS = re.compile(r"[0-9]{1,60}(?:/0*[1-9][0-9]{0,59})?")
 
 
 def simplify(p: Perturbation) -> Perturbation:
-    """The perturbation as records have it: without ladders, and without the attacks of a cascade."""
+    """The perturbation as records store it: without ladders, and without the attacks of a cascade."""
     if isinstance(p, Composed):
         return replace(p, adversarial=replace(p.adversarial, ladder=()))
     if isinstance(p, Adversarial):
@@ -49,7 +49,7 @@ def simplify(p: Perturbation) -> Perturbation:
 
 
 def is_bound(p: Perturbation) -> bool:
-    """Whether what survives a larger eps counts as surviving this one: then accuracies are bounds from above."""
+    """Whether examples that survive a larger eps count as surviving this one, so that accuracies are upper bounds."""
     if isinstance(p, Worst):
         return p.mode == "descending"
     attack = p.adversarial if isinstance(p, Composed) else p
@@ -57,41 +57,49 @@ def is_bound(p: Perturbation) -> bool:
 
 
 def to_mapping(p: Perturbation) -> dict[str, Any]:
-    """A simple perturbation as JSON: its kind and its fields, without empty ones; eps is exact, `4/255`."""
+    """A perturbation as a JSON object: its kind and its nonempty fields; eps is an exact fraction such as "4/255".
+
+    Args:
+        p: as `simplify` returns it; ladders and a cascade's attacks are not stored.
+    """
     kind = type(p).__name__.lower()
     if isinstance(p, Composed):
-        corrupted = _corrupted(p.corrupted)
-        if "sensors" in corrupted:
-            corrupted["corruption_sensors"] = corrupted.pop("sensors")
-        return {"kind": kind, **corrupted, **_adversarial(p.adversarial)}
+        corruption = _corruption_fields(p.corrupted)
+        if "sensors" in corruption:
+            corruption["corruption_sensors"] = corruption.pop("sensors")
+        return {"kind": kind, **corruption, **_attack_fields(p.adversarial)}
     if isinstance(p, Corrupted):
-        return {"kind": kind, **_corrupted(p)}
+        return {"kind": kind, **_corruption_fields(p)}
     if isinstance(p, Adversarial):
-        return {"kind": kind, **_adversarial(p)}
-    return {"kind": kind, **(_attacked(p.threat, p.mode) if isinstance(p, Worst) else {})}
+        return {"kind": kind, **_attack_fields(p)}
+    return {"kind": kind, **(_threat_fields(p.threat, p.mode) if isinstance(p, Worst) else {})}
 
 
-def _corrupted(p: Corrupted) -> dict[str, Any]:
+def _corruption_fields(p: Corrupted) -> dict[str, Any]:
     found: dict[str, Any] = {"corruption": p.corruption, "severity": p.severity}
     found |= {"corruption_fields": dict(p.fields)} if p.fields else {}
     return found | ({"sensors": list(p.sensors)} if p.sensors else {})
 
 
-def _adversarial(p: Adversarial) -> dict[str, Any]:
+def _attack_fields(p: Adversarial) -> dict[str, Any]:
     fields = {"fields": dict(p.fields)} if p.fields else {}
-    return {"attack": p.attack, **fields, **_attacked(p.threat, "descending" if p.descending else "standalone")}
+    return {"attack": p.attack, **fields, **_threat_fields(p.threat, "descending" if p.descending else "standalone")}
 
 
-def _attacked(threat: Threat, mode: Mode) -> dict[str, Any]:
+def _threat_fields(threat: Threat, mode: Mode) -> dict[str, Any]:
     found: dict[str, Any] = {"norm": threat.norm, "eps": str(threat.eps)}
     found |= {"mode": mode} if mode != "standalone" else {}
     return found | ({"sensors": list(threat.sensors)} if threat.sensors else {})
 
 
 def from_mapping(values: object) -> Perturbation:
-    """The perturbation that `to_mapping` wrote.
+    """The inverse of `to_mapping`.
 
-    Raises: FieldError, which names the perturbation's field that is wrong, missing or unknown.
+    Args:
+        values: a JSON value.
+
+    Raises:
+        FieldError: it is not an object, or one of its fields is wrong, missing or unknown.
     """
     if not isinstance(values, dict):
         raise FieldError(
@@ -107,7 +115,7 @@ def from_mapping(values: object) -> Perturbation:
     if kind == "clean":
         return Clean()
     if kind == "corrupted":
-        return _read_corrupted(values, "sensors")
+        return _read_corruption(values, "sensors")
     if kind == "worst":
         return Worst(_read_threat(values), (), _read_mode(values, get_args(Mode)))
     mode = _read_mode(values, ("standalone", "descending"))
@@ -115,7 +123,7 @@ def from_mapping(values: object) -> Perturbation:
     adversarial = Adversarial(name, _read_threat(values), fields, descending=mode == "descending")
     if kind == "adversarial":
         return adversarial
-    return Composed(_read_corrupted(values, "corruption_sensors"), adversarial)
+    return Composed(_read_corruption(values, "corruption_sensors"), adversarial)
 
 
 def _require(fits: object, name: str, value: object, allowed: str) -> None:
@@ -123,7 +131,7 @@ def _require(fits: object, name: str, value: object, allowed: str) -> None:
         raise FieldError(f"perturbation: {name} is {quote(value)}; it must be {allowed}", "perturbation")
 
 
-def _read_corrupted(values: Mapping[str, Any], sensors: str) -> Corrupted:
+def _read_corruption(values: Mapping[str, Any], sensors: str) -> Corrupted:
     name, severity = _read_name(values, "corruption"), values.get("severity")
     _require(type(severity) is int and 1 <= severity <= 5, "severity", severity, "1 to 5")
     assert isinstance(severity, int)
@@ -172,7 +180,7 @@ def _is_value(value: object) -> bool:
 
 
 def to_columns(p: Perturbation) -> dict[str, Field]:
-    """COLUMNS of a frame beside the text: eps as a number, fields as JSON; None where the kind does not have one."""
+    """A perturbation as COLUMNS of a data frame: eps as a float, fields as JSON text, None for missing ones."""
     found = to_mapping(p)
     mode = "standalone" if "norm" in found else None
     columns = {name: found.get(name, mode if name == "mode" else None) for name in COLUMNS}
@@ -183,9 +191,13 @@ def to_columns(p: Perturbation) -> dict[str, Field]:
 
 
 def from_columns(row: Mapping[str, Any]) -> Perturbation:
-    """The perturbation of a frame's row; a missing value is None. eps comes back as the nearest simple fraction.
+    """The inverse of `to_columns`; eps becomes the nearest fraction with a denominator up to 10^6.
 
-    Raises: FieldError.
+    Args:
+        row: by column; None for a missing value.
+
+    Raises:
+        FieldError: a value is wrong.
     """
     found = {name: row[name] for name in COLUMNS if row.get(name) is not None}
     for name in ("fields", "corruption_fields"):

@@ -1,4 +1,4 @@
-"""Records: one JSON line a finished cell."""
+"""Reads files of records: one line of JSON per finished cell."""
 
 from __future__ import annotations
 
@@ -11,21 +11,27 @@ from rlbench.core.documents import read_bytes, reason
 from rlbench.core.errors import FieldError, StoreError, first_line
 from rlbench.store.lines import OldFormat, from_line, identity
 
-LINE, FILE = 2**23, 2**30  # the most bytes of a line and of a file of records
+LINE, FILE = 2**23, 2**30  # the most bytes of a line and of a file
+TIMES = ("seconds",)  # provenance that differs between two runs of the same cell
 
 
-TIMED = ("seconds",)  # provenance that differs between two runs of the same cell
-
-
-def timeless(record: Record) -> Record:
-    """The record without what differs between two runs of the same cell (seconds)."""
-    return replace(record, provenance={k: v for k, v in record.provenance.items() if k not in TIMED})
+def drop_times(record: Record) -> Record:
+    """The record without the provenance that differs between two runs of the same cell."""
+    return replace(record, provenance={k: v for k, v in record.provenance.items() if k not in TIMES})
 
 
 def parse(path: Path) -> tuple[list[Record], list[str]]:
-    """The records of a JSON lines file, one of each identity, and one sentence for each unusable line.
+    """Parses a file of records.
 
-    Raises: StoreError for a line of an older format. OSError.
+    Args:
+        path: a .jsonl file.
+
+    Returns:
+        The records without repeats, and one sentence per unusable line.
+
+    Raises:
+        StoreError: a line has an older format.
+        OSError: the file can't be read.
     """
     found: dict[tuple[str, int, str, str], Record] = {}
     problems = []
@@ -36,7 +42,7 @@ def parse(path: Path) -> tuple[list[Record], list[str]]:
                 raise ValueError(f"it has more than {LINE:,} bytes")
             record = from_line(line.decode())
             if _differ(record, found.setdefault(identity(record), record)):
-                raise FieldError("its key stands in a line above with another result", "key")
+                raise FieldError("a line above has its key and another result", "key")
         except OldFormat as error:
             raise StoreError(f"{path}, line {number}: {error}") from None
         except (ValueError, FieldError) as error:
@@ -45,14 +51,18 @@ def parse(path: Path) -> tuple[list[Record], list[str]]:
 
 
 def _differ(one: Record, other: Record) -> bool:
-    """Whether they contradict each other on a cell."""
+    """Whether two records of the same cell have different results."""
     return (one.n_correct, one.error, one.flags) != (other.n_correct, other.error, other.flags)
 
 
 def read_records(paths: Iterable[str | Path]) -> list[Record]:
-    """The records of JSON lines files, of folders of them, or of stores, merged.
+    """Reads and merges records.
 
-    Raises: StoreError for a missing file, an unusable line, or two files with other results of the same cell.
+    Args:
+        paths: .jsonl files, folders of them, or stores.
+
+    Raises:
+        StoreError: a file is missing, a line is unusable, or two files have different results of the same cell.
     """
     found: dict[tuple[str, int, str, str], tuple[Record, Path]] = {}
     for file in (file for path in paths for file in record_files(Path(path))):
@@ -61,21 +71,25 @@ def read_records(paths: Iterable[str | Path]) -> list[Record]:
         except OSError as error:
             raise StoreError(f"can't read records from {file}: {reason(error)}; `rlbench run` writes them") from None
         if problems:
-            raise StoreError(f"{problems[0]}; run the same command again to compute it again, or remove the line")
+            raise StoreError(f"{problems[0]}; run the same command again to compute the cell again, or remove the line")
         for record in records:
-            other, before = found.setdefault(identity(record), (record, file))
+            other, first = found.setdefault(identity(record), (record, file))
             if _differ(record, other):
                 cell = f"{record.suite}, {record.model}, {record.perturbation}"
-                raise StoreError(f"{file} contradicts {before} on one cell ({cell}); leave one of them out")
+                raise StoreError(f"{file} contradicts {first} on one cell ({cell}); leave one of them out")
     return [record for record, _ in found.values()]
 
 
 def record_files(path: Path) -> list[Path]:
-    """A store's file of records, those of a folder of .jsonl files, or the file itself. Raises: StoreError for none."""
+    """The record files at a path: a store's own, all .jsonl files of another folder, or the file itself.
+
+    Raises:
+        StoreError: the folder has no .jsonl file.
+    """
     if not path.is_dir() or (path / "records.jsonl").exists():
         return [path / "records.jsonl" if path.is_dir() else path]
     if not (found := sorted(path.glob("*.jsonl"))):
         raise StoreError(
-            f"can't read records from {path}: no .jsonl file is there; `rlbench run --out {path}` makes it"
+            f"can't read records from {path}: it has no .jsonl file; `rlbench run --out {path}` writes one"
         )
     return found

@@ -1,6 +1,6 @@
-"""Rounds of training and testing as one: each model's examples of all rounds, one after the other.
+"""Pools the rounds of a campaign: concatenates each model's examples of all rounds.
 
-A round has a backbone or a fine-tuning seed and test examples of its own, so that pairs of models are pairs in each.
+A round has its own backbone or fine-tuning seed and its own test examples, so models stay paired within each round.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from rlbench.store.flags import flags_of, pack
 
 
 def pool_rounds(records: Iterable[Record]) -> list[Record]:
-    """Records with those of a campaign's rounds merged, by suite, model and perturbation; others stay as they are.
+    """Merges the records of a campaign's rounds by suite, model and perturbation; others stay as they are.
 
-    A merged record has the hashes of all of them, so that only models of the same rounds share a table.
+    A merged record's hashes combine those of its rounds, so that only models with the same rounds share a table.
     """
-    kept, rounds = [], dict[tuple[str, int, str, Perturbation], list[Record]]()
+    others, rounds = [], dict[tuple[str, int, str, Perturbation], list[Record]]()
     for record in records:
         if "round" in record.provenance:
             place = record.suite, record.suite_version, record.model, record.perturbation
             rounds.setdefault(place, []).append(record)
         else:
-            kept.append(record)
-    return kept + [_merge(sorted(those, key=lambda r: str(r.provenance["round"]))) for those in rounds.values()]
+            others.append(record)
+    return others + [_merge(sorted(group, key=lambda r: str(r.provenance["round"]))) for group in rounds.values()]
 
 
 def _merge(rounds: Sequence[Record]) -> Record:
@@ -52,7 +52,7 @@ def _flags(rounds: Sequence[Record]) -> str | None:
 
 
 def _provenance(rounds: Sequence[Record]) -> dict[str, Field]:
-    """What all agree on; of hashes that differ, the hash; the data says which rounds."""
+    """The facts that all rounds share, and a hash of those hashes that differ; the data names the rounds."""
     found: dict[str, Field] = {}
     for name in rounds[0].provenance:
         values = [record.provenance.get(name) for record in rounds]
@@ -60,8 +60,8 @@ def _provenance(rounds: Sequence[Record]) -> dict[str, Field]:
             found[name] = values[0]
         elif name in ("data", "anchors", "checkpoint", "protocol"):
             found[name] = _hash(values)
-    turns = ", ".join(str(record.provenance["round"]) for record in rounds)
-    return found | {"round": turns, "data": f"{found['data']} (round{'s' * (len(rounds) > 1)} {turns})"}
+    names = ", ".join(str(record.provenance["round"]) for record in rounds)
+    return found | {"round": names, "data": f"{found['data']} (round{'s' * (len(rounds) > 1)} {names})"}
 
 
 def _hash(values: Sequence[object]) -> str:
@@ -69,5 +69,5 @@ def _hash(values: Sequence[object]) -> str:
 
 
 def of_rounds(records: Iterable[Record]) -> list[Record]:
-    """The records that a campaign's runs have."""
+    """The records that belong to a campaign's rounds."""
     return [record for record in records if "round" in record.provenance]

@@ -1,10 +1,10 @@
-"""The result store: blocks (parquet) and records (JSON lines); atomic, resumable, shared by concurrent runs.
+"""The result store: blocks (Parquet) and records (JSON lines); atomic, resumable, safe for concurrent runs.
 
-    <store>/blocks/<cell key>/<start>-<stop>.parquet    one row an example: the truth
-    <store>/records.jsonl                               one line a finished cell, computed from its blocks
+    <store>/blocks/<cell key>/<start>-<stop>.parquet    one row per example: the results
+    <store>/records.jsonl                               one line per finished cell, computed from its blocks
 
-A file is written next to its place, synced and moved there, so that a reader or a killed writer never leaves
-half of one. A block carries the digest of its contents: one that does not match is computed again.
+Files are written to a temporary file, synced and moved into place, so that no reader ever sees half of one. A block
+contains a digest of its content; a block that does not match its digest is computed again.
 """
 
 from __future__ import annotations
@@ -25,19 +25,28 @@ from rlbench.store.records import parse
 
 
 class Store:
-    """A folder of blocks and records."""
+    """A folder of blocks and records.
+
+    Attributes:
+        path: the folder; `prepare` creates it.
+        inputs: its folder of corrupted inputs, a cache that later models reuse; may be removed at any time.
+    """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
-        self.inputs = self.path / "inputs"  # corrupted inputs, for the next model; may be removed at any time
+        self.inputs = self.path / "inputs"
 
     def check(self, *, fresh: bool = False) -> list[str]:
-        """One sentence for each line of records that can't be used; writes nothing.
+        """Checks that the folder can be written and its records read; writes nothing.
 
         Args:
-            fresh: `prepare` will move records of an older format aside.
+            fresh: report records of an older format instead of raising, since `prepare` will move them aside.
 
-        Raises: StoreError where the folder could not be written, or has records of an older format.
+        Returns:
+            One sentence per unusable line.
+
+        Raises:
+            StoreError: the folder can't be written, or has records of an older format.
         """
         nearest = next(p for p in (self.path.absolute(), *self.path.absolute().parents) if os.path.lexists(p))
         if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
@@ -51,15 +60,16 @@ class Store:
             return [str(error)]
 
     def prepare(self, *, fresh: bool = False) -> None:
-        """Makes the folder, proves that it can be written, and clears what killed writers left.
+        """Creates the folder, writes a probe file, and removes the temporary files of killed writers.
 
         Args:
-            fresh: records of an older format become `records-1.jsonl.old`.
+            fresh: move records of an older format to `records-1.jsonl.old`.
 
-        Raises: StoreError.
+        Raises:
+            StoreError: as `check`.
         """
         self.check(fresh=fresh)
-        with self._locked():
+        with self._lock():
             if fresh:
                 self._move_old()
             self._place(self.path / ".probe", b"")
@@ -75,9 +85,18 @@ class Store:
                 file.replace(file.with_name("records-1.jsonl.old"))
 
     def block(self, key: str, start: int, stop: int) -> Block | None:
-        """The block, or None where there is none.
+        """Reads examples start..stop-1 of a cell.
 
-        Raises: StoreError when it is damaged: to be computed again.
+        Args:
+            key: of the cell.
+            start: the first example.
+            stop: the example after the last.
+
+        Returns:
+            The block; None if it is not there.
+
+        Raises:
+            StoreError: it is damaged, and has to be computed again.
         """
         path = self._block(key, start, stop)
         try:
@@ -88,11 +107,21 @@ class Store:
             raise StoreError(f"{path} is damaged ({first_line(error)}); it is computed again") from None
 
     def save(self, key: str, start: int, stop: int, block: Block) -> None:
-        """Writes the block whole. Raises: StoreError."""
+        """Writes examples start..stop-1 of a cell.
+
+        Args:
+            key: of the cell.
+            start: the first example.
+            stop: the example after the last.
+            block: their results.
+
+        Raises:
+            StoreError: it can't be written.
+        """
         self._place(self._block(key, start, stop), to_bytes(block, key, start))
 
     def records(self) -> tuple[list[Record], list[str]]:
-        """The records, and one sentence for each line that can't be used. Raises: StoreError."""
+        """The records, and one sentence per unusable line. Raises: StoreError, also for an older format."""
         try:
             return parse(self.path / "records.jsonl")
         except FileNotFoundError:
@@ -101,21 +130,29 @@ class Store:
             raise StoreError(f"can't read {self.path / 'records.jsonl'}: {reason(error)}") from None
 
     def append(self, record: Record) -> None:
-        """Adds the record, in the place of one of the same cell. Raises: StoreError."""
+        """Adds a record; it replaces an earlier one of the same cell. Raises: StoreError."""
         self._edit(lambda records: [r for r in records if identity(r) != identity(record)] + [record], record)
 
     def forget(self, keys: Sequence[str], records: Sequence[str]) -> None:
-        """Removes the blocks of these cell keys and the records of these record keys. Raises: StoreError."""
+        """Removes blocks and records.
+
+        Args:
+            keys: of the cells whose blocks to remove.
+            records: keys of the records to remove.
+
+        Raises:
+            StoreError: the records can't be written.
+        """
         for key in keys:
             shutil.rmtree(self.path / "blocks" / key, ignore_errors=True)
-        gone = set(records)
-        self._edit(lambda kept: [r for r in kept if r.key not in gone])
+        removed = set(records)
+        self._edit(lambda present: [r for r in present if r.key not in removed])
 
     def _block(self, key: str, start: int, stop: int) -> Path:
         return self.path / "blocks" / key / f"{start}-{stop}.parquet"
 
     def _edit(self, change: Callable[[list[Record]], list[Record]], present: Record | None = None) -> None:
-        with self._locked():
+        with self._lock():
             records, problems = self.records()
             if problems or present is None or present not in records:
                 lines = "".join(to_line(r) + "\n" for r in change(records))
@@ -128,13 +165,13 @@ class Store:
             except OSError as error:
                 if error.errno not in FULL or not self.inputs.is_dir():
                     raise
-                shutil.rmtree(self.inputs, ignore_errors=True)  # what can be made again makes room for what can't
+                shutil.rmtree(self.inputs, ignore_errors=True)  # free space: the cache can be computed again
                 place(path, data, folder=self.path)
         except OSError as error:
             raise self._refusal(f"can't write {path}", error) from None
 
     @contextmanager
-    def _locked(self) -> Iterator[None]:
+    def _lock(self) -> Iterator[None]:
         with ExitStack() as stack:
             try:
                 self.path.mkdir(parents=True, exist_ok=True)

@@ -16,7 +16,7 @@ def stack(arrays: Sequence[np.ndarray], box: Box) -> Tensor:
 
     Args:
         arrays: one array per example, in [0, 1], shaped like the box.
-        box: of the encoder.
+        box: the encoder's box.
 
     Returns:
         (B, *box.shape) float32; B may be 0.
@@ -38,8 +38,8 @@ def collate(
 
     Args:
         arrays: one array per example, in [0, 1], shaped like the box.
-        box: of the encoder.
-        classes: of the task, in the order of the logits.
+        box: the encoder's box.
+        classes: the classes of the task, in the order of the logits.
         labels: one per example, each the label of a class.
         ids: one per example.
         sources: one per example.

@@ -77,9 +77,9 @@ class Captioned(Published):
         """Lists the captioned media that have a file.
 
         Args:
-            captions: by stem.
+            captions: the captions by stem.
             files: paths by stem.
-            sources: by stem; by default the stem.
+            sources: the sources by stem; by default the stem.
 
         Raises:
             DataError: a file of a data set that is not partial is missing.

@@ -15,7 +15,12 @@ from rlbench.tasks.published import Item, Source
 
 @dataclass(frozen=True, kw_only=True)
 class CaptionedFolder(Captioned):
-    """The task of a captioned folder."""
+    """The retrieval task of a folder with labels.csv.
+
+    Attributes:
+        medium: the modality of the files.
+        seconds: the length of sound for a log-mel box.
+    """
 
     medium: Modality
 
@@ -61,14 +66,14 @@ def captioned_folder(
     """Retrieval on a folder of pictures, thermal images, recordings or clips with captions.
 
     Args:
-        data: the folder. labels.csv has the columns path,split,source,caption; lines with the same path are captions
-            of one medium. Media of the split "test" are the gallery.
-        modality: of the files.
-        at: an example is correct if one of its captions is among the first 1, 5 or 10.
+        data: the folder. Its labels.csv has the columns path,split,source,caption; lines with the same path are
+            captions of one medium. The media of the split "test" are the gallery.
+        modality: the modality of the files.
+        at: an example is correct if one of its captions is among the first `at` of the gallery.
 
     Raises:
-        DataError: the folder is missing. Its lists are checked when they are first read.
+        DataError: the folder is missing. labels.csv is checked when it is first read.
     """
     task = CaptionedFolder(root=data, medium=modality, at=at)
-    _ = task.folder  # raises an error if it is missing
+    _ = task.folder  # raises DataError if it is missing
     return task

@@ -29,8 +29,8 @@ def _read_batch(path: Path, key: str, head: int, changed: int) -> tuple[np.ndarr
     """Reads the pictures, (N, 3, 32, 32) uint8, and labels, (N,), of a file.
 
     Args:
-        path: of a binary file (.bin) or a pickle.
-        key: of the labels in a pickle.
+        path: a binary file (.bin) or a pickle.
+        key: the key of the labels in a pickle.
         head: label bytes per record of a binary file; the last one is used.
         changed: time of the last change in ns, so that a changed file is read again.
 

@@ -22,7 +22,7 @@ class Esc50(Published):
     examples by default. Clips of one field recording share a source.
 
     Attributes:
-        folds: of the test split; the others are the train split.
+        folds: the folds of the test split; the others are the train split.
     """
 
     folds: tuple[int, ...] = (1, 2, 3, 4, 5)

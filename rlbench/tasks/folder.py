@@ -144,12 +144,12 @@ class Folder(Recordings):
 
     Attributes:
         root: the folder.
-        modality: of the files.
-        classes: in the order of the logits.
-        templates: of the prompts.
-        rows: by split, in a fixed order.
+        modality: the modality of the files.
+        classes: the classes in the order of the logits.
+        templates: the templates of the prompts.
+        rows: the rows by split, in a fixed order.
         rate: samples a second of audio.
-        seconds: of audio for a log-mel box.
+        seconds: the length of audio for a log-mel box.
         left_out: suffixes of files that are left out, and how many have each.
     """
 
@@ -230,14 +230,14 @@ def folder(
     Args:
         data: the folder. labels.csv has the columns path,label,split,source; paths are relative to the folder and may
             point outside it (../other/a.png). Splits are train, val and test.
-        modality: of the files.
+        modality: the modality of the files.
         classes: names by label, or labels, whose names have spaces for underscores. Default: classes.csv, with the
             columns label,name. The order is that of the logits.
         templates: prompt templates. Default: the lines of prompts.txt.
         where: values by column; uses only the rows of labels.csv with these values, and, of classes.csv, only their
             classes.
-        rate: of audio, in Hz; recordings are resampled to it.
-        seconds: of audio for a log-mel box: the window of most energy, or a shorter recording centred in silence.
+        rate: the sample rate of audio in Hz; recordings are resampled to it.
+        seconds: the length of audio for a log-mel box: the loudest window, or a shorter recording centred in silence.
 
     Raises:
         DataError: a list or file is missing or wrong, a label has no class, or the test split is empty.

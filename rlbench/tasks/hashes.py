@@ -48,7 +48,7 @@ def find_cache_folder() -> Path:
 def hash_files(paths: Iterable[Path]) -> dict[Path, bytes]:
     """Computes the SHA-256 of each file. Raises: DataError, naming a file that can't be read or changes meanwhile."""
     keys = {path: os.fsencode(os.path.abspath(path)) for path in paths}
-    signatures = {path: _read_signature(path) for path in keys}
+    signatures = {path: read_signature(path) for path in keys}
     stale = _list_stale(keys, signatures)
     if stale:
         _read_cache([keys[path] for path in stale])
@@ -62,7 +62,7 @@ def _list_stale(keys: dict[Path, bytes], signatures: dict[Path, Signature]) -> l
     return [path for path, key in keys.items() if _MEMORY.get(key, ((), b""))[0] != signatures[path]]
 
 
-def _read_signature(path: Path) -> Signature:
+def read_signature(path: Path) -> Signature:
     try:
         about = os.stat(path)
     except (OSError, ValueError) as error:
@@ -79,7 +79,7 @@ def _hash_new(paths: Sequence[Path], signatures: dict[Path, Signature]) -> Itera
         for first in range(0, len(paths), _BATCH):
             batch, rows = paths[first : first + _BATCH], []
             for path, digest in zip(batch, pool.map(_hash_file, batch), strict=True):
-                if _read_signature(path) != signatures[path]:
+                if read_signature(path) != signatures[path]:
                     raise DataError(f"{path} changes while it is read; wait until it is complete")
                 if max(signatures[path][1:3]) < time.time_ns() - _SETTLED:
                     rows.append((os.fsencode(os.path.abspath(path)), signatures[path], digest))

@@ -83,7 +83,7 @@ def image_folder(
 
     Args:
         data: the folder that contains train, val and test, or some of them. Without test, val is the test split.
-        modality: of the pictures, which are read as grey for a box of one channel.
+        modality: the modality of the pictures, which are read as grey for a box of one channel.
         classes: a CSV file with the columns label,name, where a label is the name of a folder; or names by label; or
             labels, whose names have spaces for underscores. Default: classes.csv in `data`. The order is that of the
             logits.

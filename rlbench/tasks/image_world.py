@@ -41,7 +41,7 @@ class _Style:
     typical: float
 
 
-_STYLES: dict[Domain, _Style] = {
+STYLES: dict[Domain, _Style] = {
     "web": _Style(0.01, (0.5, 0.9), 1, 0.3, 0.03, 0.15, 0.8),
     "sensor": _Style(0.04, (0.3, 0.7), 3, 0.6, 0.06, 0.35, 0.5),
 }
@@ -203,9 +203,9 @@ class ImageWorld(World):
         """
         if len(box.shape) != 3 or box.shape[0] != 3:
             raise ModalityError(f"image-world draws (3, H, W), not a box of shape {box.shape}")
-        style, hw = _STYLES[self.domain], (box.shape[1], box.shape[2])
+        style, hw = STYLES[self.domain], (box.shape[1], box.shape[2])
         _, hue, thing = _THINGS[label]
-        ink, ground = _draw_colours(g, hue, style)
+        ink, ground = draw_colours(g, hue, style)
         picture = _draw_background(g, ground, hw, style)
         f = pose(g, hw, turn=0.3, scale=(0.6, 0.9), shift=0.2, stretch=0.2)
         striped = (ink - ground) * (1 + _draw_stripes(g, hw, style))
@@ -215,7 +215,7 @@ class ImageWorld(World):
         return quantise(picture + cells(noise, hw))
 
 
-def _draw_colours(g: np.random.Generator, hue: float, style: _Style) -> tuple[np.ndarray, np.ndarray]:
+def draw_colours(g: np.random.Generator, hue: float, style: _Style) -> tuple[np.ndarray, np.ndarray]:
     """Draws the colours of object and background, (3, 1, 1) each, about a random contrast apart."""
     typical, other = g.random() < style.typical, g.random()
     tone, saturation, value = hue + g.normal(0, 0.03), g.uniform(0.4, 1), g.uniform(0.4, 1)

@@ -18,6 +18,7 @@ from rlbench.core.guard import guard
 
 LARGEST = 1 << 28  # bytes of a list
 _DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
+# Narrower than `core.errors.find_hidden`: U+2028 and invisible format characters are allowed in captions and labels.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _WHOLE = re.compile(r"([+-]?\d{1,18})(\.0*)?")
 _MISSING = frozenset({"", "nan", "<na>"})  # what pandas writes for a missing value

@@ -61,8 +61,8 @@ class Published(Recordings, ABC):
 
     Attributes:
         root: the folder of the copy; without it, the data set's own folder below the environment's RLBENCH_DATA.
-        rate: of sound in Hz, for a box without its own rate.
-        seconds: of sound, for a log-mel box.
+        rate: the sample rate of sound in Hz, for a box without its own rate.
+        seconds: the length of sound, for a log-mel box.
     """
 
     root: str = ""

@@ -21,7 +21,7 @@ class Recordings(ABC):
 
     Attributes:
         rate: samples a second for a box without its own rate.
-        seconds: of sound for a log-mel box.
+        seconds: the length of sound for a log-mel box.
     """
 
     rate: int

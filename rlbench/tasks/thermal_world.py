@@ -29,7 +29,7 @@ class _Camera:
         blobs: number of warm blobs of clutter.
         blob_heat: highest temperature of a blob.
         weather: relative spread of every part's heat.
-        blur: of the optics, in sensor cells.
+        blur: the blur of the optics, in sensor cells.
         black_hot: probability of inverted polarity.
     """
 

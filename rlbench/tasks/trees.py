@@ -35,10 +35,10 @@ class Item:
 
     Attributes:
         id: name in records, the same in every layout of the data set.
-        path: of the file, relative to the root.
-        label: of the class.
+        path: the path of the file, relative to the root.
+        label: the label of the class.
         source: the recording, group or picture that it shares with others.
-        part: of the file: left, top, right, bottom in pixels, or an index; empty for the whole file.
+        part: the part of the file: left, top, right, bottom in pixels, or an index; empty for the whole file.
     """
 
     id: str
@@ -70,7 +70,7 @@ def list_files(
     Args:
         root: folder that the paths are relative to.
         folder: folder to list, below root.
-        suffixes: in lower case; files may have them in any case.
+        suffixes: the suffixes in lower case; files may have them in any case.
         left_out: counts the files that are left out, by suffix.
 
     Raises:

@@ -34,7 +34,7 @@ class UrbanSound8K(Published):
     Salamon et al., 2014, https://doi.org/10.1145/2647868.2655045. Slices of one recording share a source.
 
     Attributes:
-        folds: of the test split; the others are the train split.
+        folds: the folds of the test split; the others are the train split.
     """
 
     folds: tuple[int, ...] = tuple(range(1, 11))

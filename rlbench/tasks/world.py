@@ -30,9 +30,9 @@ class World(ABC):
 
     Attributes:
         domain: "web" (broad, cleaner) or "sensor" (shifted; used by the tasks).
-        subset: which of the 16 classes.
-        series: which of many independent sets of examples; suites use 0.
-        version: of the generator; part of every seed and of the fingerprint: raise it on any change of a pixel.
+        subset: the classes that the task has, of 16.
+        series: the number of one of many independent sets of examples; suites use 0.
+        version: the generator's version, part of every seed and of the fingerprint: raise it on any change of a pixel.
     """
 
     domain: Domain = "sensor"
@@ -51,8 +51,8 @@ class World(ABC):
 
         Args:
             g: the example's random stream.
-            label: of the class, 0 to 15.
-            box: of the encoder.
+            label: the label of the class, 0 to 15.
+            box: the encoder's box.
 
         Returns:
             An array shaped like the box, float in [0, 1], quantised to 8 bits.

@@ -39,7 +39,7 @@ from rlbench.core.files import LOCK, hold_lock
 from rlbench.core.machine import processors
 from rlbench.core.processes import command
 from rlbench.core.suite import load_suite
-from rlbench.core.yaml_source import Part, read
+from rlbench.core.yaml_source import YamlPart, read
 from rlbench.encoders.models import resolve, resolve_plain
 from rlbench.training.recipe import load_recipe
 from rlbench.training.run import open_run_folder
@@ -126,21 +126,21 @@ def read_campaign(path: Path, out: Path) -> list[CampaignRun]:
     return tasks
 
 
-def _name(part: Part) -> str:
+def _name(part: YamlPart) -> str:
     """Returns the name of a round or job, which is also its folder's name."""
     if not re.fullmatch(r"\w[\w.-]{0,99}", part.key):
         part.fail("a name must be letters, digits, '.', '_' and '-'")
     return part.key
 
 
-def _round(part: Part) -> _Round:
+def _round(part: YamlPart) -> _Round:
     """Reads a round: null, or a mapping of settings, `modalities` and `suite`."""
     parts = {} if part.value() is None else part.items()
     settings = {key: parts.pop(key).value() for key in list(parts) if key not in ("modalities", "suite")}
     return part.make(_Round, parts, set=settings)
 
 
-def _check_order(tasks: Sequence[CampaignRun], jobs: Part) -> None:
+def _check_order(tasks: Sequence[CampaignRun], jobs: YamlPart) -> None:
     """Checks that every run starts from runs of the file, and that none waits for itself."""
     known = {task.name for task in tasks}
     for task in tasks:

@@ -9,14 +9,16 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+# Validation accuracies, and their labels in the figure.
 NAMES = {"clean": "clean", "robust": "robust (PGD-10)", "unseen": "unseen classes, clean"}
 
 
 def draw_curves(metrics: Path, png: Path, *, title: str) -> None:
-    """Plots metrics.jsonl: a row per modality with the loss and the validation accuracies by step.
+    """Plots the loss and the validation accuracies by step, a row of plots per modality.
 
     Args:
-        metrics: the metrics.jsonl of a run.
+        metrics: the metrics.jsonl of a run. Each line has `modality`, `step`, `loss` and `val`: the accuracies in
+            [0, 1] by the keys of NAMES, empty for a step without a validation.
         png: the file to write.
         title: the title of the figure.
     """
@@ -33,6 +35,7 @@ def draw_curves(metrics: Path, png: Path, *, title: str) -> None:
 
 
 def _draw(steps: list[dict[str, Any]], left: Axes, right: Axes) -> None:
+    """Plots one modality: the loss and its moving average on the left, the accuracies on the right."""
     losses = [step["loss"] for step in steps]
     window = max(1, len(losses) // 50)
     smooth = [sum(losses[max(0, i - window + 1) : i + 1]) / min(i + 1, window) for i in range(len(losses))]

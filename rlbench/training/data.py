@@ -51,7 +51,8 @@ class _Draws:
         rows: (B,) indices of the examples.
         shift: (B, 2) in pixels, down and across; the same for all rows.
         mirrored: (B,) bool.
-        noise, template: see MicroBatch.
+        noise: (B, *shape), see MicroBatch.
+        template: (B,), see MicroBatch.
         crop: (B, 4) in [0, 1), see `choose_crop`.
     """
 

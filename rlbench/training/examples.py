@@ -84,8 +84,8 @@ def choose_crop(width: int, height: int, share: float, draws: Sequence[float]) -
     Its area is uniform in [share, 1] of the picture's, its aspect log-uniform in [3/4, 4/3], as far as it fits in.
 
     Args:
-        width: of the picture, in pixels.
-        height: of the picture, in pixels.
+        width: the width of the picture, in pixels.
+        height: the height of the picture, in pixels.
         share: the smallest share of the area.
         draws: area, aspect, horizontal and vertical place, each in [0, 1).
 

@@ -37,9 +37,9 @@ class RunFolder:
     Attributes:
         path: the folder.
         method: the name of the training method.
-        recipes: by modality.
+        recipes: the recipes by modality.
         data: a description of the training data.
-        checksums: of the data and of the models that the run starts from (see `compute_checksums`).
+        checksums: the checksums of the data and of the models that the run starts from (see `compute_checksums`).
     """
 
     path: Path

@@ -194,12 +194,12 @@ class Trainer:
             return objective.loss(f, f, batch)
         fixed, recipe = f.detach(), self.run.recipe
 
-        def raised(v: Tensor) -> Tensor:
+        def adversary_loss(v: Tensor) -> Tensor:
             return objective.adversary_loss(self.features(self.tower, v), fixed, batch)
 
         x_adv = attack_batch(
             x,
-            raised,
+            adversary_loss,
             self.run.ball,
             noise=part.noise.to(device),
             steps=recipe.attack_steps,

@@ -26,7 +26,7 @@ def inject(tower: nn.Module, rank: int, *, seed: int, name: str) -> None:
     Args:
         tower: changed in place.
         rank: the rank of the updates.
-        seed: of the updates' random start.
+        seed: the seed of the updates' random start.
         name: the backbone, for the error message.
 
     Raises:

@@ -49,7 +49,7 @@ class Recipe:
         accumulate: the number of micro-batches that a process splits its share of a batch into.
         optimiser: AdamW, or SGD with momentum 0.9.
         lr: the peak learning rate.
-        weight_decay: of the optimiser.
+        weight_decay: the weight decay of the optimiser.
         warmup: the share of the steps with a linear warm-up, in [0, 1]; then lr falls to 0 along a cosine.
         eps: the radius of the Linf adversary, PGD from a uniform start.
         attack_steps: the steps of PGD.
@@ -60,13 +60,13 @@ class Recipe:
         crop: the smallest share of the area of a random resized crop, in [0, 1]; 0: no crop.
         ema: the decay of a moving average of the weights, which is the result, in [0, 1); 0: no average.
         lora: the rank of low-rank updates of the attention, instead of training the whole tower; 0: no updates.
-        precision: of the tower; losses are float32.
+        precision: the precision of the tower; losses are float32.
         checkpointing: recompute activations in the backward pass to save memory.
         threads: the number of CPU threads; 0: torch's default.
         loaders: the number of processes that read data; 0: read in the main process.
         validation: the number of validation examples.
         validate: validate after this many steps; 0: after every epoch.
-        seed: of the weights, the batches and the starts of the adversary.
+        seed: the seed of the weights, the batches and the starts of the adversary.
     """
 
     objective: str | Mapping[str, Any]
@@ -194,7 +194,7 @@ def load_recipe(
 
     Args:
         method: the name of the method, a folder of baselines.
-        stage: of a method with several stages; None: the last one.
+        stage: the stage of a method with several; None: the last one.
         modality: the modality to train.
         backbone: the size of the encoder.
         overrides: fields that replace the recipe's; "objective.tau" is a field of its objective.

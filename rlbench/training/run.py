@@ -48,7 +48,7 @@ def train(
     Args:
         method: a folder of recipes in baselines/, such as "rlbind".
         modalities: what to train; None: the suite's modality, or all that the mini backbone has.
-        stage: of a method with several stages; None: the last.
+        stage: the stage of a method with several; None: the last one.
         backbone: "mini" or "vit-l-14".
         suite: train on its train split instead of the modality's procedural world.
         out: the run folder. An unfinished run of the same recipes and data is resumed.

@@ -25,7 +25,7 @@ class ValidationSet:
     """Validation examples with their zero-shot classifiers.
 
     Attributes:
-        parts: by name: "clean" (seen classes) and "unseen".
+        parts: the parts by name: "clean" (seen classes) and "unseen".
         ball: the perturbation set of the adversary.
         batch: at most the size of a micro-batch of training, which fits in memory.
     """

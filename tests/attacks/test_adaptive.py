@@ -13,7 +13,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::rlbench.core.errors.SoundnessWa
 
 @dataclass
 class Spy:
-    """A classifier that remembers how many examples it was shown at a time."""
+    """A classifier that records its batch sizes."""
 
     net: torch.nn.Module
     calls: list[int] = field(default_factory=list)
@@ -35,7 +35,7 @@ def points(net, n: int = 60) -> tuple[torch.Tensor, torch.Tensor]:
     return x, net(x).argmax(1)
 
 
-def test_it_breaks_what_the_targeted_attack_breaks_for_a_fraction_of_its_passes(net) -> None:
+def test_it_breaks_what_targeted_apgd_breaks_with_a_fraction_of_the_passes(net) -> None:
     x, y = points(net)
     long, short = (attack(net, x, y, name, eps="0.06") for name in ("apgd-t", "adaptive"))
     assert long.broken.any() and not long.broken.all()
@@ -44,7 +44,7 @@ def test_it_breaks_what_the_targeted_attack_breaks_for_a_fraction_of_its_passes(
 
 
 def test_every_run_has_a_target_of_its_own(net) -> None:
-    """A linear classifier of which only one class can be reached, whichever is near at the start."""
+    """A linear classifier where only one wrong class can be reached, whichever is nearest at the start."""
     weights = torch.eye(6)[:, :5].repeat_interleave(2, dim=1)[:, :4] * 0
     weights[3] = torch.tensor([1.0, 1.0, -1.0, -1.0])
     x = torch.full((1, 1, 2, 2), 0.5)
@@ -58,8 +58,8 @@ def test_every_run_has_a_target_of_its_own(net) -> None:
     assert not attack(classify, x, y, "adaptive", eps="0.07", hopeless=1e9).broken.item()  # needs .075
 
 
-def test_the_hopeless_end_after_a_run_and_the_masked_do_not() -> None:
-    """Two classes whose margin the attack can halve, so that a fall is as long as what is left, and one flat one."""
+def test_hopeless_examples_end_after_a_run_and_masked_ones_do_not() -> None:
+    """A margin of 1 falls by 0.2 (hopeless), by 0.8, or not at all (as with masked gradients)."""
     x = torch.full((2, 1, 2, 2), 0.5)
     y = torch.zeros(2, dtype=torch.int64)
 
@@ -76,7 +76,7 @@ def test_the_hopeless_end_after_a_run_and_the_masked_do_not() -> None:
         assert found.backwards.tolist() == [2 + 10 * runs] * 2, scale
 
 
-def test_what_the_first_step_breaks_costs_one_gradient() -> None:
+def test_an_example_broken_by_the_first_step_costs_one_gradient() -> None:
     """A linear classifier whose examples lie at .5 and at 1.5 of eps from the boundary."""
 
     def classify(x: torch.Tensor) -> torch.Tensor:
@@ -89,7 +89,7 @@ def test_what_the_first_step_breaks_costs_one_gradient() -> None:
     assert found.backwards.tolist() == [1, 2 + 10]
 
 
-def test_batches_change_nothing(net) -> None:
+def test_batch_size_does_not_change_the_result(net) -> None:
     x, y = points(net)
     whole, small = (attack(net, x, y, "adaptive", eps="0.06", batch_size=b) for b in (64, 5))
     assert torch.equal(whole.broken, small.broken)

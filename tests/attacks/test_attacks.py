@@ -36,7 +36,7 @@ def _streams(n: int) -> ExampleStreams:
     return ExampleStreams(0, tuple(f"example {i}" for i in range(n)), "test")
 
 
-def test_the_loss_in_use_is_told() -> None:
+def test_the_loss_for_each_number_of_classes() -> None:
     used = {(name, c): registry.make("attack", name).loss_used(c) for name in GRADIENT for c in (2, 3, 4)}
     assert [used["apgd-dlr", c] for c in (2, 3, 4)] == ["margin", "dlr", "dlr"]
     assert [used["apgd-t", c] for c in (2, 3, 4)] == ["margin-targeted", "margin-targeted", "dlr-targeted"]
@@ -163,7 +163,7 @@ def _halvings(name: str, rises: list[bool]) -> float:
 @pytest.mark.parametrize(
     ("name", "rises", "halved"), [("apgd-dlr", 16, 1), ("apgd-dlr", 17, 0), ("apgd-ce", 15, 1), ("apgd-ce", 16, 0)]
 )
-def test_the_first_checkpoint_wants_three_in_four_ascents(name: str, rises: int, halved: int) -> None:
+def test_the_first_checkpoint_needs_three_in_four_ascents(name: str, rises: int, halved: int) -> None:
     # 16.5 of 22; the first step is an ascent for cross-entropy, which is above 0, and none for a negative DLR
     assert _halvings(name, [True] * (rises + 1) + [False] * (21 - rises)) == halved
 
@@ -173,7 +173,7 @@ def test_exactly_three_in_four_ascents_are_too_few(rises: int, halved: int) -> N
     assert _halvings("apgd-dlr", [True] * 41 + [True] * rises + [False] * (16 - rises)) == halved
 
 
-def test_a_step_that_was_kept_without_a_better_point_halves() -> None:
+def test_an_unhalved_step_is_halved_where_no_point_was_better() -> None:
     fall_and_rise = [False] + [True] * 18  # 18 ascents of .0001 each would be enough, but the best point stays
     attack, x = APGD(name="apgd-dlr"), torch.zeros(1, 4)
     ball = Ball("linf", 1.0, -9.0, 9.0)
@@ -207,7 +207,7 @@ def test_more_restarts_break_no_fewer() -> None:
 
 
 @pytest.mark.parametrize("name", ["pgd", "apgd-ce"])
-def test_a_survivor_costs_what_the_protocol_says(name: str) -> None:
+def test_a_survivor_costs_all_passes_of_the_protocol(name: str) -> None:
     net, x = _net(), _inputs(30)
     y, ball = net(x).argmax(1), Ball("linf", 1e-6, 0.0, 1.0)
     meter = Meter(net, 30, batch_size=7)

@@ -1,4 +1,4 @@
-"""Noise, FAB and the ensembles: the closed form of the linear encoder, who sees what, labels and losses."""
+"""Noise, FAB and the ensembles: the closed form of the linear encoder, which examples each sees, labels and losses."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def _least_eps(classify: ZeroShot, x: Tensor, y: Tensor, norm: Norm) -> Tensor:
     ("name", "fields"),
     [("autoattack", {"steps": 20, "queries": 20}), ("autoattack", {"attacks": "fab-t", "steps": 20}), ("fab-t", {})],
 )
-def test_the_survivors_are_the_closed_forms(name: str, fields: dict[str, object], norm: Norm, eps: str) -> None:
+def test_the_survivors_are_those_of_the_closed_form(name: str, fields: dict[str, object], norm: Norm, eps: str) -> None:
     classify, x, y, streams = _oracle()
     ball = ball_of(Threat(norm, Fraction(eps)), load_encoder("linear", "image").boxes["image"])
     least = _least_eps(classify, x, y, norm)
@@ -59,7 +59,7 @@ def test_the_survivors_are_the_closed_forms(name: str, fields: dict[str, object]
 
 
 @pytest.mark.parametrize(("norm", "eps"), [("linf", 8 / 255), ("l2", 0.2)])
-def test_noise_is_weaker_than_the_closed_form_and_more_of_it_is_stronger(norm: Norm, eps: float) -> None:
+def test_noise_is_weaker_than_the_optimum_and_more_points_are_stronger(norm: Norm, eps: float) -> None:
     classify, x, y, streams = _oracle()
     ball, margins = Ball(norm, eps, 0.0, 1.0), []
     for fields in ({"points": 1}, {"points": 20}, {"points": 20, "where": "surface"}):
@@ -72,7 +72,7 @@ def test_noise_is_weaker_than_the_closed_form_and_more_of_it_is_stronger(norm: N
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
-def test_the_surface_is_where_the_norm_is_eps(norm: Norm) -> None:
+def test_points_of_the_surface_have_norm_eps(norm: Norm) -> None:
     x = torch.zeros(20, 3, 4, 4)
     point = surface(x, Ball(norm, 0.3, -1.0, 1.0), ExampleStreams(0, tuple(map(str, range(20)))))
     torch.testing.assert_close(distance(point, x, norm), torch.full((20,), 0.3).double(), rtol=1e-5, atol=0)
@@ -82,7 +82,7 @@ def test_the_surface_is_where_the_norm_is_eps(norm: Norm) -> None:
 
 
 class _Breaks:
-    """An attack that breaks examples whose first coordinate is below `reach`, and tells whom it saw."""
+    """An attack that breaks examples whose first coordinate is below `reach`, and records which examples it saw."""
 
     def __init__(self, reach: float) -> None:
         self.reach, self.saw = reach, list[str]()
@@ -99,7 +99,7 @@ class _Breaks:
         return torch.where(x[:, :1] < self.reach, -x, x)
 
 
-def test_each_attack_sees_what_the_ones_before_left() -> None:
+def test_each_attack_sees_only_unbroken_examples() -> None:
     x = torch.linspace(0.1, 0.6, 6)[:, None].expand(-1, 2).clone()
     meter = Meter(lambda x: torch.cat([x[:, :1], -x[:, :1]], 1), 6)
     attacks = {"a": _Breaks(0.25), "b": _Breaks(0.45), "c": _Breaks(0.0)}
@@ -110,7 +110,7 @@ def test_each_attack_sees_what_the_ones_before_left() -> None:
     assert meter.forwards.tolist() == [2, 2, 4, 4, 6, 6]
 
 
-def test_the_label_is_the_standards_only_for_the_standard() -> None:
+def test_only_the_standard_version_has_the_standard_label() -> None:
     def label(n_classes: int = 10, **fields: object) -> str:
         return str(registry.make("attack", "autoattack", fields).label(n_classes))
 
@@ -123,7 +123,7 @@ def test_the_label_is_the_standards_only_for_the_standard() -> None:
     assert registry.make("attack", "autoattack:reference").label(3) != "aa-standard"
 
 
-def test_the_losses_of_an_ensemble_are_told() -> None:
+def test_the_losses_of_an_ensemble() -> None:
     standard, clip = registry.make("attack", "autoattack"), registry.make("attack", "aa-clip")
     assert standard.loss_used(4) == "ce+dlr-targeted+margin-targeted+margin"
     assert standard.loss_used(3) == "ce+margin-targeted+margin-targeted+margin"
@@ -138,7 +138,7 @@ def test_the_losses_of_an_ensemble_are_told() -> None:
     ("name", "fields", "message"),
     [
         ("autoattack", {"attacks": "apgd-ce+apgdt"}, "attacks has 'apgdt'; join some of apgd-ce, apgd-dlr"),
-        ("autoattack", {"attacks": "square+square"}, "each attack may stand in it once"),
+        ("autoattack", {"attacks": "square+square"}, "name each attack at most once"),
         ("autoattack", {"steps": 0}, "steps is 0"),
         ("autoattack", {"querys": 3}, "did you mean 'queries'"),
         ("fab-t", {"targets": 0}, "fab-t: targets is 0"),

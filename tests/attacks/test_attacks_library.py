@@ -1,4 +1,4 @@
-"""The libraries' attacks on any box: the library's own answers, what they may not touch, fields, and suites."""
+"""The libraries' attacks on any box: equal to the library's own results, without side effects; fields and suites."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _x(n: int = 6) -> Tensor:
     ("name", "norm", "arguments"),
     [("BIM", "linf", {"alpha": 0.01, "steps": 5}), ("FGSM", "linf", {}), ("DeepFool", "l2", {"steps": 3})],
 )
-def test_without_randomness_the_answer_is_the_librarys(name: str, norm: Norm, arguments: dict[str, object]) -> None:
+def test_without_randomness_the_result_equals_the_librarys(name: str, norm: Norm, arguments: dict[str, object]) -> None:
     net, x = _net(), _x()
     y, eps = net(x).argmax(1), 0.03 if norm == "linf" else 5.0
     own = registry.make("attack", f"torchattacks:{name}", arguments)
@@ -47,7 +47,7 @@ def test_without_randomness_the_answer_is_the_librarys(name: str, norm: Norm, ar
     torch.testing.assert_close(x_adv, theirs, atol=1e-5, rtol=0)
 
 
-def test_another_box_has_the_same_answers() -> None:
+def test_another_box_gives_the_same_results() -> None:
     net, x = _net(), _x()
     y, streams = net(x).argmax(1), ExampleStreams(0, tuple("012345"))
     pgd = registry.make("attack", "torchattacks:PGD", {"alpha": "2/255"})
@@ -58,7 +58,7 @@ def test_another_box_has_the_same_answers() -> None:
     assert not torch.allclose(other, unit, atol=1e-3)
 
 
-def test_a_user_attacks_by_name_and_nothing_global_moves() -> None:
+def test_attacking_by_name_changes_no_global_state() -> None:
     net, x = _net(), _x()
     before, legacy = torch.get_rng_state(), np.random.get_state()[1].tolist()  # type: ignore[index,union-attr]
     found = attack(net, x, net(x).argmax(1), "torchattacks:MIFGSM", eps=0.1, steps=5)
@@ -134,7 +134,7 @@ def test_a_suite_names_them_with_their_arguments(tmp_path: Path) -> None:
         ("attack: torchattacks:PGD, norm: l2, eps: 0.5", "norm: attack 'torchattacks:PGD' is for linf; choose another"),
     ],
 )
-def test_a_suites_mistakes_are_told_before_anything_runs(tmp_path: Path, entry: str, message: str) -> None:
+def test_mistakes_in_a_suite_are_reported_before_anything_runs(tmp_path: Path, entry: str, message: str) -> None:
     with pytest.raises(SuiteError, match=message):
         _suite(tmp_path, entry)
 
@@ -154,7 +154,7 @@ class _Short(autoattack_reference.AutoAttack):  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("n_classes", [3, 4])
-def test_the_reference_runs_all_four_and_costs_what_it_says(monkeypatch: pytest.MonkeyPatch, n_classes: int) -> None:
+def test_the_reference_runs_all_four_attacks_within_its_passes(monkeypatch: pytest.MonkeyPatch, n_classes: int) -> None:
     monkeypatch.setattr(autoattack_reference, "AutoAttack", _Short)
     meter = Meter(lambda x: torch.cat([1 + 0 * x[:, 0, 0, :1], 0.01 * x[:, 0, 0, : n_classes - 1].sin()], 1), 1)
     x, reference = _x(1), registry.make("attack", "autoattack:reference")

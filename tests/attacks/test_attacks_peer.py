@@ -26,7 +26,7 @@ Classify = Callable[[Tensor], Tensor]
 
 
 def _matched(base: type, x: Tensor, ball: Ball, streams: Streams, name: str) -> type:
-    """The original's class with our random starts: target t and restart r of each example get our stream's point."""
+    """The original's class with our random starts: target t and restart r of each example get our point."""
     row = {point.numpy().tobytes(): i for i, point in enumerate(x)}
 
     class Matched(base):  # type: ignore[misc]
@@ -51,7 +51,7 @@ def peer(
     steps: int,
     targets: int = 9,
 ) -> Tensor:
-    """(N,) correct under the original, from our starts (or, without streams, from its own)."""
+    """(N,) bool, the examples that are correct under the original, from our starts (or, without streams, its own)."""
     base = autopgd.APGDAttack_targeted if name == "apgd-t" else autopgd.APGDAttack
     kind = base if streams is None else _matched(base, x, ball, streams, name)
     fields = (
@@ -74,7 +74,7 @@ def own(
     targets: int = 9,
     batch_size: int = 64,
 ) -> Tensor:
-    """(N,) correct under ours."""
+    """(N,) bool, the examples that are correct under ours."""
     meter = Meter(classify, len(x), batch_size=batch_size)
     x_adv = APGD(name=name, steps=steps, targets=targets)(meter, x, y, ball, streams)  # type: ignore[arg-type]
     return judge(meter, x_adv, x, y, ball).correct
@@ -153,7 +153,7 @@ def test_flags_on_bundled_encoders_depend_on_neither_batch_size_nor_order(model:
 
 
 class _Path:
-    """A classifier that keeps the points it is asked about while gradients are on."""
+    """A classifier that records the points that it classifies while gradients are on."""
 
     def __init__(self, net: nn.Module) -> None:
         self.net, self.points = net, list[Tensor]()
@@ -192,8 +192,8 @@ def test_same_starts_take_the_same_path(name: str, norm: Norm, eps: float) -> No
     assert (gaps < 1e-2 * eps).all(0).float().mean() > 0.9
 
 
-def test_a_kept_step_halves_where_no_point_was_better() -> None:
-    """Condition 2 of Croce & Hein, 2020, alone: after a fall all steps ascend, none of them to the best loss."""
+def test_an_unhalved_step_is_halved_where_no_point_was_better() -> None:
+    """Condition 2 of Croce & Hein, 2020, alone: after a fall, all steps ascend, but none reaches the best loss."""
     attack, ball, x = APGD(), Ball("linf", 0.1, 0.0, 1.0), torch.full((1, 1, 2, 2), 0.5)
     job, steps = make_job(attack, x, ball), []
     for i in range(42):

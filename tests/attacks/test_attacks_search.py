@@ -1,4 +1,4 @@
-"""When a job ends, and where it starts: closed forms of what every gradient attack shares."""
+"""When a job ends and where it starts, for every gradient attack, against closed forms."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ MARGINS = [share * BROKEN * SCALE for share in (1.0, 0.0, -0.01, -0.5, -2.0, -1e
 ALIVE = [True, True, True, True, False, False]
 
 
-def test_an_example_ends_only_where_another_batch_can_not_make_it_right_again() -> None:
+def test_an_example_ends_only_if_no_batch_can_make_it_correct_again() -> None:
     """A judge in another batch may move logits by about 1e-6 of their size: a smaller error must not end the search."""
     search = _search(len(MARGINS))
     search.admit(len(MARGINS), alongside=False)
@@ -56,15 +56,15 @@ def test_an_example_ends_only_where_another_batch_can_not_make_it_right_again() 
     assert search.best_margin.tolist() == pytest.approx(MARGINS, abs=1e-6)
 
 
-def test_a_candidate_ends_an_example_only_there_too() -> None:
+def test_a_candidate_ends_an_example_only_by_the_same_rule() -> None:
     x, y = torch.full((len(MARGINS), 1), 0.5), torch.zeros(len(MARGINS), dtype=torch.int64)
     best = Incumbents(lambda x, rows: _logits(MARGINS).float(), x, y)  # type: ignore[arg-type]
     best.offer(torch.arange(len(x)), x + 0.1)
     assert best.alive.tolist() == ALIVE and best.rows.tolist() == [0, 1, 2, 3]
 
 
-def test_a_search_goes_on_until_the_judge_calls_it_broken_too() -> None:
-    """In one step the search stands where it sees an error, by 1e-6 of the logits, that the judge does not see."""
+def test_a_search_continues_until_the_judge_agrees() -> None:
+    """After one step, the search sees an error, by 1e-6 of the logits, that the judge does not see."""
     ball, step = Ball("linf", 0.4, 0.0, 1.0), 0.1
     weight, just = 40.0, 1e-6 * SCALE
 

@@ -1,4 +1,4 @@
-"""Square Attack against the original: its windows and schedule, its survivors, and what only it can break."""
+"""Square Attack against the original: windows, schedule and survivors; and a classifier that hides its gradient."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ original = pytest.importorskip("pyautoattack.square").SquareAttack
 
 
 class _ToTheEdge(original):  # type: ignore[misc]
-    """The original's windows never reach the last row and column, so that it is weaker on small pictures."""
+    """The original's windows never reach the last row and column, so it is weaker on small pictures."""
 
     def random_int(self, low: int = 0, high: int = 1, shape: tuple[int, ...] = (1,)) -> Tensor:
         return super().random_int(low, high + 1, list(shape))
@@ -33,7 +33,7 @@ def _streams(n: int) -> ExampleStreams:
 
 
 @pytest.mark.parametrize("side", [1, 2, 3, 4, 5, 7, 12])
-def test_bumps_are_the_originals(side: int) -> None:
+def test_bumps_equal_the_originals(side: int) -> None:
     peer = original(None, norm="L2", eps=1.0, device="cpu")
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -49,7 +49,7 @@ def test_bumps_are_the_originals(side: int) -> None:
 
 @pytest.mark.parametrize(("norm", "least"), [("Linf", 1), ("L2", 3)])
 @pytest.mark.parametrize("rescale", [False, True])
-def test_the_schedule_is_the_originals(norm: str, least: int, rescale: bool) -> None:
+def test_the_schedule_equals_the_originals(norm: str, least: int, rescale: bool) -> None:
     peer = original(None, norm=norm, eps=1.0, n_queries=5000, p_init=0.8, resc_schedule=rescale)
     queries = torch.arange(0, 5000, 7)
     p = Square(rescale=rescale).share(queries)
@@ -61,7 +61,7 @@ def test_the_schedule_is_the_originals(norm: str, least: int, rescale: bool) -> 
 
 
 @pytest.mark.parametrize("sizes", [(50,), (16, 40), (6, 12, 12)], ids=["waveform", "log-mel", "video"])
-def test_windows_keep_the_boxs_proportions_and_reach_every_place(sizes: tuple[int, ...]) -> None:
+def test_windows_have_the_boxs_proportions_and_cover_every_place(sizes: tuple[int, ...]) -> None:
     share = torch.full((3000,), 0.1)
     lengths = sides(share, sizes)
     assert [n * 0.1 ** (1 / len(sizes)) for n in sizes] == pytest.approx(lengths[0].tolist(), abs=0.5)
@@ -90,7 +90,7 @@ def _net(features: int, seed: int = 0) -> nn.Module:
 
 
 def _survivors(classify: nn.Module, x: Tensor, y: Tensor, ball: Ball, queries: int) -> tuple[int, int, Tensor]:
-    """Ours, the original's, and our passes."""
+    """The survivors of ours and of the original, and our passes."""
     meter, streams = Meter(classify, len(x)), _streams(len(x))
     x_adv = Square(queries=queries)(meter, x, y, ball, streams)
     passes = meter.forwards.clone()
@@ -128,7 +128,7 @@ def test_as_many_survive_on_a_bundled_encoder() -> None:
 
 
 class _Staircase(nn.Module):
-    """A classifier whose input is rounded to 32 levels: its gradient is 0 everywhere, and its answers move."""
+    """A classifier that rounds its input to 32 levels: the gradient is 0 everywhere, but the logits change."""
 
     def __init__(self, features: int) -> None:
         super().__init__()
@@ -139,7 +139,7 @@ class _Staircase(nn.Module):
 
 
 @pytest.mark.parametrize(("norm", "eps"), [("linf", 0.1), ("l2", 1.0)])
-def test_it_breaks_what_masks_its_gradient(norm: Norm, eps: float) -> None:
+def test_it_breaks_a_classifier_that_masks_its_gradient(norm: Norm, eps: float) -> None:
     net, x = _Staircase(100).eval(), torch.rand(20, 1, 10, 10, generator=torch.Generator().manual_seed(1))
     y, ball = net(x).argmax(1), Ball(norm, eps, 0.0, 1.0)
     left = {}

@@ -66,7 +66,7 @@ def test_the_command_writes_a_report_and_exits_by_the_badge(tmp_path, model, cod
 
 @dataclass(frozen=True, kw_only=True)
 class Shaky(Defence):
-    """Noise on the embedding, declared or not."""
+    """An encoder with noise on its embedding, declared as a trait or not."""
 
     declared: bool = True
 
@@ -79,7 +79,7 @@ class Shaky(Defence):
 
 
 @pytest.mark.parametrize("declared", [True, False])
-def test_declared_randomness_is_attacked_by_its_expectation_and_other_is_named(declared) -> None:
+def test_declared_randomness_is_attacked_by_eot_and_undeclared_is_reported(declared) -> None:
     bench = prepare(load_suite("smoke"), "linear")
     head = replace(bench.classifier, encoder=Defended(bench.classifier.encoder, Shaky(declared=declared)))
     lab = Lab(replace(bench, classifier=head), 6, Threat("linf", parse_eps("4/255")))

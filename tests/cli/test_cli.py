@@ -15,7 +15,7 @@ from commands import RUN, Call, fails
 from rich.console import Console
 
 from rlbench.cli import console
-from rlbench.report.boards.scores import Row, Score, Table
+from rlbench.report.boards.scores import ModelRow, Score, Table
 from rlbench.store.columns import Column, Mean
 
 CELLS = 1 + 6 + 1 + 1 + 4
@@ -28,7 +28,7 @@ CELLS = 1 + 6 + 1 + 1 + 4
     [(["--help"], 0.2), (["--version"], 0.2), *((["list", kind], 1.0) for kind in ("suites", "models", "attacks"))],
 )
 def test_start_up_is_light(arguments: list[str], seconds: float) -> None:
-    """Compares the least processor time of at most five starts, since other programs may run."""
+    """Compares the least processor time of at most five starts, since other programs may be running."""
     heavy = "{'torch', 'transformers', 'pandas', 'matplotlib', 'scipy'} & set(sys.modules)"
     code = f"import sys; from rlbench.cli import main\ntry: main({arguments})\nfinally: print(sorted({heavy}))"
     spent = []
@@ -157,7 +157,7 @@ def test_tables_fit_the_terminal_and_are_complete(width: int) -> None:
     models = ("rlbind:mini", "fare:mini", "tecoa:mini", "languagebind:mini")
     names = ("clean", "apgd-ce linf 4/255", "pgd linf 8/255", "pgd l2 0.5", "worst linf 4/255")
     columns = (*(Column(column(name)) for name in names), Column(Mean(15, 3)))
-    rows = tuple(Row(m, 500, {c: Score(0.882, 0.851, 0.907) for c in columns}) for m in models)
+    rows = tuple(ModelRow(m, 500, {c: Score(0.882, 0.851, 0.907) for c in columns}) for m in models)
     facts = {"suite": "thermal", "suite_version": 1, "modality": "thermal", "task": "thermal-world", "n": 500}
     out = Console(width=width, force_terminal=True, color_system=None, file=StringIO())
     console.scores(Table(facts, columns, rows, ""), out)

@@ -1,4 +1,4 @@
-"""MODULE:CALLABLE: found in the working directory, hiding nothing, each mistake in one line; cards name no code."""
+"""MODULE:CALLABLE: found in the working directory, shadows nothing, mistakes are one line; cards name no code."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rlbench.core import callables
 from rlbench.core.errors import CheckpointError, RLBenchError, UnknownName
 from rlbench.encoders.cards import read_card
 from rlbench.encoders.models import resolve, resolve_plain
-from rlbench.gate.check import models_of
+from rlbench.gate.check import list_models
 from rlbench.training.campaign import read_campaign
 
 OWN = "import near\nfrom rlbench.encoders.linear import Linear\ndef make(): return near.made(Linear)\n"
@@ -31,7 +31,7 @@ def _command(folder: Path, *arguments: str, module: bool = False) -> subprocess.
 
 
 @pytest.mark.parametrize("module", [False, True])
-def test_the_module_beside_the_user_is_found_in_workers_too(tmp_path: Path, module: bool) -> None:
+def test_workers_find_a_module_of_the_working_directory(tmp_path: Path, module: bool) -> None:
     (tmp_path / "beside.py").write_text(OWN)
     (tmp_path / "near.py").write_text(NEAR)
     (tmp_path / "later.py").write_text("X = 1\n")
@@ -94,7 +94,7 @@ def test_another_working_directory_has_modules_of_its_own(tmp_path: Path, monkey
     assert str(tmp_path) not in " ".join(sys.path)
 
 
-def test_a_slip_in_a_baseline_s_name_is_no_module() -> None:
+def test_a_misspelt_baseline_is_not_taken_for_a_module() -> None:
     with pytest.raises(UnknownName, match="did you mean 'rlbind:mini'"):
         resolve("rlbnd:mini")
 
@@ -108,7 +108,7 @@ def _card(folder: Path, file: str | None = None, **backbone: object) -> Path:
 
 
 @pytest.mark.parametrize("family", ["MODULE:CALLABLE", "beside:make", "hf:ID", "hf:x/y", "open_clip:ARCH/TAG", "a:b"])
-def test_a_card_names_no_form(tmp_path: Path, family: str) -> None:
+def test_a_card_can_not_name_module_and_callable(tmp_path: Path, family: str) -> None:
     with pytest.raises(CheckpointError, match="a card may name languagebind, linear, mini; names with a colon"):
         read_card(_card(tmp_path, family=family))
 
@@ -132,18 +132,18 @@ def test_a_card_names_a_registered_family(tmp_path: Path, family: str) -> None:
         {"a": {"b": ["C:\\x"]}},
     ],
 )
-def test_a_card_s_fields_name_no_file_and_no_code(tmp_path: Path, fields: dict[str, object]) -> None:
+def test_a_cards_fields_can_not_name_files_or_code(tmp_path: Path, fields: dict[str, object]) -> None:
     with pytest.raises(CheckpointError, match="the fields of a card must not name files or folders"):
         read_card(_card(tmp_path, fields=fields))
 
 
 @pytest.mark.parametrize("file", ["/etc/passwd", "../x.safetensors", "a/../../x", "..\\x"])
-def test_a_card_s_files_lie_in_its_folder(tmp_path: Path, file: str) -> None:
+def test_a_cards_files_lie_in_its_folder(tmp_path: Path, file: str) -> None:
     with pytest.raises(CheckpointError, match="must lie in the card's folder"):
         read_card(_card(tmp_path, file=file))
 
 
-def test_nothing_beside_a_card_is_imported(tmp_path: Path) -> None:
+def test_modules_in_a_cards_folder_are_not_imported(tmp_path: Path) -> None:
     for name in ("yaml", "beside", "torch", "numpy", "click", "rlbench_extra", "sitecustomize"):
         (tmp_path / f"{name}.py").write_text("open('RAN', 'w').close()\ndef make(): ...\n")
     _card(tmp_path, family="MODULE:CALLABLE", fields={"source": "beside:make"})
@@ -151,7 +151,7 @@ def test_nothing_beside_a_card_is_imported(tmp_path: Path) -> None:
     assert done.returncode == 2 and len(done.stderr.strip().splitlines()) == 1 and not (tmp_path / "RAN").exists()
 
 
-def test_a_name_in_a_file_is_no_code_to_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole) -> None:
+def test_a_callable_named_in_a_file_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole) -> None:
     from dataclasses import replace
 
     monkeypatch.chdir(tmp_path)
@@ -159,7 +159,7 @@ def test_a_name_in_a_file_is_no_code_to_run(tmp_path: Path, monkeypatch: pytest.
     with pytest.raises(RLBenchError, match="names the encoder beside:make, which would run code; if you trust it"):
         resolve_plain("beside:make", "the entry")
     with pytest.raises(RLBenchError, match="which would run code"):
-        models_of([replace(whole[0], model="beside:make+jpeg")], [(whole[0].suite, "image")])
+        list_models([replace(whole[0], model="beside:make+jpeg")], [(whole[0].suite, "image")])
     campaign = tmp_path / "campaign.yaml"
     campaign.write_text(
         "modalities: [image]\nrounds: {'1': {}}\njobs: {a: {method: tecoa, set: {init: 'beside:make'}}}\n"

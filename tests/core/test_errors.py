@@ -1,4 +1,4 @@
-"""Messages are one line that is safe to print: hidden characters are found and escaped by one rule."""
+"""Messages are one line that is safe to print: hidden characters are escaped."""
 
 import pytest
 from hypothesis import given
@@ -15,12 +15,12 @@ def test_a_hidden_character_is_found_and_escaped(hidden: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "plain", "é 漢字", "می\u200cخواهم", "\N{MAN}\u200d\N{ROCKET}", "a\u00a0b"])
-def test_text_of_any_script_stays(text: str) -> None:
+def test_text_of_any_script_is_unchanged(text: str) -> None:
     assert find_hidden(text) == "" and printable(text) == text
 
 
 @given(st.text())
-def test_what_is_printed_hides_nothing(text: str) -> None:
+def test_printed_text_has_no_hidden_character(text: str) -> None:
     assert not find_hidden(printable(text))
     assert (printable(text) == text) == (not find_hidden(text))
 

@@ -1,4 +1,4 @@
-"""Files that processes and hosts share: whole or as they were, temporary ones that are left, locks, a parent's end."""
+"""Files that processes share: atomic replacement, leftover temporary files, locks, and processes without a parent."""
 
 import errno
 import logging
@@ -44,7 +44,7 @@ def test_a_file_is_replaced_whole_or_left_as_it_was(tmp_path: Path) -> None:
     assert [(path.name, path.read_bytes()) for path in (tmp_path / "new").iterdir()] == [("a", b"one")]
 
 
-def test_what_killed_writers_left_goes_and_what_others_write_stays(tmp_path: Path) -> None:
+def test_clear_removes_only_the_files_of_killed_writers(tmp_path: Path) -> None:
     names = {f"{host()}-{gone()}-0": False, f"{host()}-{os.getpid()}-0": True, "elsewhere-1-0": True, "old-1-0": False}
     for name in names:
         (tmp_path / f"{TEMPORARY}{name}").write_bytes(b"half")
@@ -80,7 +80,7 @@ def test_a_lock_ends_with_the_process_that_holds_it(tmp_path: Path, caplog, monk
 
 
 def test_many_writers_share_the_folder_of_corrupted_inputs(tmp_path: Path, monkeypatch) -> None:
-    """While each of them makes room, so that files vanish under the others."""
+    """Each writer also deletes old files, so files vanish while others read them."""
     monkeypatch.setattr(inputs, "LIMIT", 3000)
     failed: list[BaseException] = []
 
@@ -88,7 +88,7 @@ def test_many_writers_share_the_folder_of_corrupted_inputs(tmp_path: Path, monke
         g = torch.Generator().manual_seed(k)
         try:
             for i in range(100):
-                inputs._write(tmp_path / f"{i % 7}.zst", torch.rand(4, 1, 8, 8, generator=g), BOX)
+                inputs.write_block(tmp_path / f"{i % 7}.zst", torch.rand(4, 1, 8, 8, generator=g), BOX)
         except BaseException as error:
             failed.append(error)
 
@@ -99,12 +99,12 @@ def test_many_writers_share_the_folder_of_corrupted_inputs(tmp_path: Path, monke
         thread.join()
     assert not failed and tmp_path not in inputs._UNUSABLE
     assert all(path.suffix == ".zst" for path in tmp_path.iterdir())
-    found = [inputs._read(path, (4, 1, 8, 8), BOX) for path in tmp_path.iterdir()]
+    found = [inputs.read_block(path, (4, 1, 8, 8), BOX) for path in tmp_path.iterdir()]
     assert found and all(x is not None for x in found)
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EIO])
-def test_what_can_not_be_cached_is_said_once(number: int, tmp_path: Path, caplog, monkeypatch) -> None:
+def test_a_cache_that_can_not_be_written_is_reported_once(number: int, tmp_path: Path, caplog, monkeypatch) -> None:
     def refuse(*arguments: object, **options: object) -> None:
         tried.append(arguments)
         raise OSError(number, os.strerror(number))
@@ -112,20 +112,20 @@ def test_what_can_not_be_cached_is_said_once(number: int, tmp_path: Path, caplog
     tried: list[object] = []
     monkeypatch.setattr(inputs, "place", refuse)
     for name in "abc":
-        inputs._write(tmp_path / f"{name}.zst", torch.zeros(1, 1, 8, 8), BOX)
+        inputs.write_block(tmp_path / f"{name}.zst", torch.zeros(1, 1, 8, 8), BOX)
     assert len(tried) == 1
     assert caplog.messages == [
         f"corrupted inputs are not cached for the next model: cannot write to {tmp_path}: {os.strerror(number)}"
     ]
 
 
-def test_a_cache_that_is_no_folder(tmp_path: Path, caplog) -> None:
+def test_a_cache_that_is_not_a_folder_is_reported(tmp_path: Path, caplog) -> None:
     (tmp_path / "inputs").write_text("")
-    inputs._write(tmp_path / "inputs" / "a.zst", torch.zeros(1, 1, 8, 8), BOX)
-    assert len(caplog.messages) == 1 and inputs._read(tmp_path / "inputs" / "a.zst", (1, 1, 8, 8), BOX) is None
+    inputs.write_block(tmp_path / "inputs" / "a.zst", torch.zeros(1, 1, 8, 8), BOX)
+    assert len(caplog.messages) == 1 and inputs.read_block(tmp_path / "inputs" / "a.zst", (1, 1, 8, 8), BOX) is None
 
 
-def test_the_cache_makes_room_for_what_must_be_kept(tmp_path: Path, monkeypatch) -> None:
+def test_the_cache_is_deleted_when_the_disk_is_full(tmp_path: Path, monkeypatch) -> None:
     store = Store(tmp_path)
     place(store.inputs / "a.zst", b"0" * 99)
     monkeypatch.setattr(stores, "place", lambda *a, **o: full() if store.inputs.exists() else place(*a, **o))
@@ -137,13 +137,13 @@ def test_the_cache_makes_room_for_what_must_be_kept(tmp_path: Path, monkeypatch)
     assert "\n" not in str(refused.value)
 
 
-def test_what_all_workers_say_is_said_once(caplog) -> None:
+def test_a_warning_of_all_workers_is_logged_once(caplog) -> None:
     with WorkerPool(complain, None, 2, lambda passes: None) as pool:
         assert sorted(result for _, result in pool.run(range(6))) == list(range(6))
     assert caplog.messages == ["the disk is full"]
 
 
-def test_a_process_ends_with_its_parents_end_of_the_pipe() -> None:
+def test_a_process_ends_when_its_parent_closes_the_pipe() -> None:
     process = subprocess.Popen(command("import time; time.sleep(60)"), stdin=subprocess.PIPE)
     process.stdin.close()
     assert process.wait(30) == 1

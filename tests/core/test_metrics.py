@@ -1,4 +1,4 @@
-"""Measures against closed forms and scipy."""
+"""Metrics against closed forms and scipy."""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ def test_wilson_is_scipys(k, n) -> None:
     assert wilson(k, n) == pytest.approx((expected.low, expected.high), abs=1e-12)
 
 
-def test_wilson_of_nothing_says_nothing() -> None:
+def test_wilson_of_no_examples_is_the_whole_range() -> None:
     assert wilson(0, 0) == (0.0, 1.0)
 
 
@@ -31,13 +31,13 @@ def test_mcnemar_is_the_exact_binomial() -> None:
 
 
 def test_holm_by_hand() -> None:
-    """Sorted .01, .02, .04 times 3, 2, 1: .03, .04, .04; monotone, and never above 1."""
+    """The sorted .01, .02, .04 times 3, 2, 1 are .03, .04, .04; monotone, never above 1."""
     assert holm([0.04, 0.01, 0.02]) == pytest.approx([0.04, 0.03, 0.04])
     assert holm([0.9, 0.8]) == [1.0, 1.0] and holm([]) == []
 
 
 def test_the_clustered_interval_covers_and_is_wider_than_wilsons() -> None:
-    """Clusters of 5 equal flags, share .7: in 200 draws the interval holds the truth about 95% of the time."""
+    """For clusters of 5 equal flags and an accuracy of .7, about 95% of 200 intervals contain it."""
     import numpy as np
 
     g, held = np.random.default_rng(1), 0

@@ -1,4 +1,4 @@
-"""Registry and fields: names are found without imports, mistakes are answered with a hint."""
+"""The registry: names are found without imports; mistakes in names and fields get a hint."""
 
 from dataclasses import dataclass
 from fractions import Fraction
@@ -25,7 +25,7 @@ def test_names_are_read_from_the_source(tmp_path) -> None:
         '"""M."""\n@register("attack", "one", "two")\nclass A:\n    """Does it.\n\n    More."""\n\ndef other(): ...\n'
     )
     (tmp_path / "m.py").write_text(source)
-    found = registry._registrations("pkg.m", tmp_path / "m.py")
+    found = registry.find_plugins("pkg.m", tmp_path / "m.py")
     assert [(e.kind, e.name, e.attribute, e.summary) for e in found] == [
         ("attack", "one", "A", "Does it."),
         ("attack", "two", "A", "Does it."),
@@ -58,7 +58,7 @@ def test_right_fields_pass_and_lists_become_tuples() -> None:
     assert check_fields(Plugin, {"rate": 1, "names": ["a"]}, "x") == {"rate": 1, "names": ("a",)}
 
 
-def test_a_factory_may_check_the_rest_of_its_fields_itself() -> None:
+def test_a_factory_checks_its_keyword_arguments_itself() -> None:
     def factory(*, steps: int, **rest: object) -> None: ...
 
     assert check_fields(factory, {"steps": 1, "own": "x"}, "attack 'x'") == {"steps": 1, "own": "x"}

@@ -1,4 +1,4 @@
-"""Streams: the numbers of an example depend on the seed, the scope and its id alone."""
+"""Random streams: an example's numbers depend only on the seed, the scope and its id."""
 
 import random
 
@@ -38,11 +38,11 @@ def test_an_empty_batch_has_an_empty_stream() -> None:
     assert STREAMS.take([]).uniform((2, 2)).shape == (0, 2, 2)
 
 
-def test_parts_of_a_key_do_not_run_together() -> None:
+def test_parts_of_a_key_are_separated() -> None:
     assert generator("ab", "c").random() != generator("a", "bc").random()
 
 
-def test_foreign_code_is_seeded_and_the_global_generators_are_restored() -> None:
+def test_third_party_code_is_seeded_and_the_global_generators_are_restored() -> None:
     def draws() -> list[float]:
         return [torch.rand(1).item(), float(np.random.rand()), random.random()]
 

@@ -1,4 +1,4 @@
-"""Slips of units and words in threat models: an eps of pixels, a norm's other spellings, steps beyond the ball."""
+"""Mistakes in threat models: an eps in pixel levels, other spellings of a norm, step sizes."""
 
 from __future__ import annotations
 
@@ -53,13 +53,13 @@ def test_an_eps_beyond_the_box_is_refused_with_its_line(tmp_path: Path, written:
 
 
 @pytest.mark.parametrize("norm", ["Linf", "l_inf", "L-inf", "inf", ".inf", "'∞'", "L∞", "linf", "Linfinity"])
-def test_what_is_surely_linf_is_linf(tmp_path: Path, norm: str) -> None:
+def test_spellings_of_linf(tmp_path: Path, norm: str) -> None:
     columns = load_suite(_suite(tmp_path, f"{{attack: pgd, norm: {norm}, eps: 8/255}}")).perturbations
     assert [str(column) for column in columns] == ["clean", "pgd linf 8/255"]
 
 
 @pytest.mark.parametrize("norm", ["L2", "l_2", "2", "'2'", "2.0"])
-def test_what_is_surely_l2_is_l2(tmp_path: Path, norm: str) -> None:
+def test_spellings_of_l2(tmp_path: Path, norm: str) -> None:
     columns = load_suite(_suite(tmp_path, f"{{attack: pgd, norm: {norm}, eps: 0.5}}")).perturbations
     assert [str(column) for column in columns] == ["clean", "pgd l2 0.5"]
 
@@ -70,7 +70,7 @@ def test_any_other_norm_is_refused(tmp_path: Path, norm: str) -> None:
         load_suite(_suite(tmp_path, f"{{attack: pgd, norm: {norm}, eps: 8/255}}"))
 
 
-def test_an_l2_eps_is_compared_with_the_box_where_it_is_known(tmp_path: Path, call: Call) -> None:
+def test_an_l2_eps_is_compared_with_the_box_if_it_is_known(tmp_path: Path, call: Call) -> None:
     file = _suite(tmp_path, "{attack: pgd, norm: l2, eps: 128}")
     result = call("run", "--suite", file, "--model", "linear", "--examples", 4)
     fails(result, "slip.yaml: eps is 128; for a box of range 1 an l2 eps lies between 0 and 8, such as 128/255")
@@ -79,7 +79,7 @@ def test_an_l2_eps_is_compared_with_the_box_where_it_is_known(tmp_path: Path, ca
 
 
 @given(st.integers(1, 4000), st.fractions(0, 100))
-def test_an_eps_is_allowed_up_to_the_box_s_diameter(size: int, eps: Fraction) -> None:
+def test_an_eps_is_allowed_up_to_the_diameter_of_the_box(size: int, eps: Fraction) -> None:
     for norm, most in (("linf", 1.0), ("l2", math.sqrt(size))):
         if eps <= most:
             check_eps(eps, norm, size)
@@ -89,17 +89,17 @@ def test_an_eps_is_allowed_up_to_the_box_s_diameter(size: int, eps: Fraction) ->
 
 
 @given(st.fractions(0, 1, max_denominator=10**6))
-def test_a_fraction_is_what_it_says(eps: Fraction) -> None:
+def test_a_fraction_is_parsed_exactly(eps: Fraction) -> None:
     assert parse_eps(str(eps)) == parse_eps(f" {eps.numerator} / {eps.denominator} ") == eps
 
 
 @pytest.mark.parametrize("value", ["1e9999999", "1e-9999999", "9" * 5000, "٣/٤", "1_0", "", None, [], float("inf")])
-def test_no_eps_takes_long_or_escapes(value: object) -> None:
+def test_an_unusual_eps_is_refused(value: object) -> None:
     with pytest.raises(FieldError, match="must be a fraction or number"):
         parse_eps(value)
 
 
-def test_attack_says_the_same() -> None:
+def test_attack_reports_the_same_mistakes() -> None:
     net = nn.Sequential(nn.Flatten(), nn.Linear(48, 4)).eval()
     x = torch.rand(4, 3, 4, 4, generator=torch.Generator().manual_seed(0))
     y = net(x).argmax(1)
@@ -114,7 +114,7 @@ def test_attack_says_the_same() -> None:
 
 
 @pytest.mark.parametrize("setting", ["eps=8", "eps=1.5", "eps=-1", "eps=nan", "eps=NaN", "eps=8%", "attack_step=4"])
-def test_a_recipe_says_the_same(call: Call, setting: str) -> None:
+def test_a_recipe_reports_the_same_mistakes(call: Call, setting: str) -> None:
     fails(call("train", "tecoa", "--modality", "image", "--set", setting, "--dry-run"), "recipe")
 
 

@@ -1,4 +1,4 @@
-"""Suites: the bundled ones, the expansion of their columns, and every mistake with its line."""
+"""Suites: the bundled ones, the order of their columns, and every mistake with its line."""
 
 import os
 import subprocess

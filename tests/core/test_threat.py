@@ -1,4 +1,4 @@
-"""Balls: the projection is inside, the nearest where it claims to be, and idempotent; violations are seen."""
+"""Balls: projections lie inside, are nearest points and idempotent; violations are found."""
 
 from fractions import Fraction
 
@@ -54,7 +54,7 @@ def test_projection_is_the_nearest_point() -> None:
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_samples_fill_the_ball(norm) -> None:
-    """The mean radius share of a uniform L2 ball of dimension d is d/(d+1); of one Linf coordinate 1/2."""
+    """The mean norm is d / (d + 1) of the radius in a uniform L2 ball of d dimensions; 1/2 for an Linf coordinate."""
     ids = tuple(map(str, range(4000)))
     x = torch.full((4000, 3), 0.5)
     delta = sample(x, Ball(norm, 0.1, 0, 1), ExampleStreams(0, ids)) - x

@@ -1,4 +1,4 @@
-"""YAML of any kind is read within bounds: one line that names the file and the line, at once."""
+"""Unusual YAML is refused quickly, with one line that names the file and the line."""
 
 import os
 from collections.abc import Callable
@@ -54,7 +54,7 @@ TEXTS = {
 
 @pytest.mark.parametrize("reader", READERS)
 @pytest.mark.parametrize("text", TEXTS)
-def test_one_line_at_once(tmp_path: Path, reader: str, text: str) -> None:
+def test_unusual_yaml_is_refused_quickly_in_one_line(tmp_path: Path, reader: str, text: str) -> None:
     path, begun = tmp_path / "mine.yaml", process_time()
     path.write_bytes(TEXTS[text])
     with pytest.raises(RLBenchError, match=r"mine\.yaml:") as error:
@@ -65,7 +65,7 @@ def test_one_line_at_once(tmp_path: Path, reader: str, text: str) -> None:
 
 
 @pytest.mark.parametrize("reader", READERS)
-def test_what_is_no_file(tmp_path: Path, reader: str) -> None:
+def test_a_path_that_is_not_a_file_is_refused(tmp_path: Path, reader: str) -> None:
     (tmp_path / "folder.yaml").mkdir()
     os.mkfifo(tmp_path / "pipe.yaml")
     (tmp_path / "zero.yaml").symlink_to("/dev/zero")
@@ -92,7 +92,7 @@ def test_merges_and_aliases_are_read() -> None:
     assert {key: part.value() for key, part in whole.items()["b"].items().items()} == {"x": 1, "y": 3}
 
 
-def test_as_deep_as_is_allowed_and_one_deeper() -> None:
+def test_nesting_at_the_limit_and_one_deeper() -> None:
     parse("x.yaml", "[" * (DEPTH - 1) + "]" * (DEPTH - 1))
     with pytest.raises(RLBenchError, match=r"^x\.yaml:1: it is nested deeper than"):
         parse("x.yaml", "[" * (DEPTH + 1) + "]" * (DEPTH + 1))

@@ -20,7 +20,7 @@ from rlbench.engine.block.inputs import Inputs
 from rlbench.engine.plan.planner import plan
 from rlbench.engine.run.runner import run
 from rlbench.report.figures.draw import draw_matrix
-from rlbench.report.figures.sheets import matrix, only_corruptions
+from rlbench.report.figures.sheets import has_only_corruptions, matrix
 
 WAVE = Box(shape=(1, 8000), low=-1.0, unit="waveform")
 HISS = Corrupted("white_noise", 4)
@@ -146,7 +146,7 @@ def test_a_matrix_of_sounds_with_its_wav_files() -> None:
     few = ("clean", "speed 1", "speed 5", "time_mask 5")
     whole = load_suite("audio-c")
     small = replace(whole, perturbations=tuple(one for one in whole.perturbations if str(one) in few))
-    assert only_corruptions(small) and not only_corruptions(load_suite("audio"))
+    assert has_only_corruptions(small) and not has_only_corruptions(load_suite("audio"))
     shown = matrix(small, "rlbind")
     assert [row.name for row in shown.rows] == ["speed", "time_mask"] and shown.rows[0].levels == {
         1: "1.05 x",

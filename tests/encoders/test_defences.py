@@ -40,7 +40,7 @@ def test_all_defences_are_tested_and_none_is_listed_as_a_model() -> None:
 
 
 @pytest.mark.parametrize("name", CAUGHT)
-def test_a_planted_defence_is_caught_by_its_check(name) -> None:
+def test_every_planted_defence_fails_its_check(name) -> None:
     found = audit(load_suite("thermal"), f"languagebind+{name}", examples=N, only=[CAUGHT[name]])
     (finding,) = found.findings
     assert found.badge != "sound", finding.said
@@ -54,7 +54,7 @@ def test_no_cheap_check_flags_a_bundled_encoder(model) -> None:
 
 
 @pytest.mark.parametrize("name", MASKED)
-def test_an_honest_attack_breaks_what_hides_its_gradients(name) -> None:
+def test_an_honest_attack_breaks_a_defence_that_hides_its_gradients(name) -> None:
     suite = load_suite("thermal")
     threat = main_threat([p for p in suite.perturbations if isinstance(p, Adversarial)], suite.name)
     lab = Lab(prepare(suite, f"languagebind+{name}"), N, threat)

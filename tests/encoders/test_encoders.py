@@ -19,7 +19,7 @@ from rlbench.tasks.blobs import Blobs
 
 
 def minimal_eps(x: torch.Tensor, y: torch.Tensor, dual: int) -> torch.Tensor:
-    """The smallest eps that changes the oracle's answer, written from W alone."""
+    """The smallest eps that changes the oracle's prediction, computed from W alone."""
     w = weights()
     z = (x.flatten(1) - 0.5) @ w.T
     reach = (z.gather(1, y[:, None]) - z) / torch.cdist(w[y][:, None], w[None].expand(len(y), -1, -1), p=dual)[:, 0]
@@ -28,7 +28,7 @@ def minimal_eps(x: torch.Tensor, y: torch.Tensor, dual: int) -> torch.Tensor:
 
 @pytest.mark.parametrize(("dual", "scale"), [(1, 8 / 255), (2, 0.2)])
 def test_the_oracles_closed_form_is_what_the_encoder_does(dual: int, scale: float) -> None:
-    """Moving each example along the best direction breaks it just beyond the closed-form eps, and never before."""
+    """A move along the best direction breaks each example just beyond the closed-form eps, and never before."""
     task, encoder = Blobs(), Linear()
     head = zero_shot(encoder, "image", task.classes, task.templates)
     part = task.load(encoder.boxes["image"], 0, 60)
@@ -87,7 +87,7 @@ def test_hashed_text_has_the_geometry_of_a_text_tower() -> None:
     assert abs(float(unknown[0] @ unknown[1]) - 0.40 / 0.75) < 0.25
 
 
-def test_a_packed_tower_comes_back(tmp_path: Path) -> None:
+def test_a_packed_tower_is_restored(tmp_path: Path) -> None:
     torch.manual_seed(0)
     tower = Tower(BOXES["thermal"])
     data = pack(tower)

@@ -73,7 +73,7 @@ def test_a_pickle_that_is_no_plain_dictionary_of_tensors(tmp_path, capfd, saved:
     assert capfd.readouterr() == ("", "")
 
 
-def test_torch_s_advice_to_load_code_is_not_passed_on(tmp_path) -> None:
+def test_torchs_advice_to_load_code_is_not_repeated(tmp_path) -> None:
     torch.save({"a": Code()}, tmp_path / "a.bin")
     with pytest.raises(pickle.UnpicklingError, match="weights_only") as caught:
         torch.load(tmp_path / "a.bin", weights_only=True)
@@ -98,7 +98,7 @@ def test_torch_s_advice_to_load_code_is_not_passed_on(tmp_path) -> None:
         ({"architectures": {"a": 1}, "model_type": "clip", "return_dict": "no"}, ""),
     ],
 )  # fmt: skip
-def test_a_config_of_any_kind_is_one_line(tmp_path, values, message) -> None:
+def test_any_wrong_config_value_gives_one_line(tmp_path, values, message) -> None:
     checkpoint(tmp_path)
     path = tmp_path / "config.json"
     whole = json.loads(path.read_text())
@@ -113,7 +113,7 @@ def test_a_config_of_any_kind_is_one_line(tmp_path, values, message) -> None:
 
 
 @pytest.mark.parametrize("text", ["[]", "null", "1", '"clip"', "", "{", "[" * 10**5, "\xff", '{"model_type": 1e999}'])
-def test_a_config_that_is_no_object_is_one_line(tmp_path, text) -> None:
+def test_a_config_that_is_no_object_gives_one_line(tmp_path, text) -> None:
     checkpoint(tmp_path)
     (tmp_path / "config.json").write_text(text, encoding="latin-1")
     with pytest.raises(CheckpointError):
@@ -155,7 +155,7 @@ def _change(data: bytes, draw) -> bytes:
 
 @settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
 @given(draw=st.data())
-def test_any_folder_is_one_line_or_a_working_encoder(whole, tmp_path_factory, draw) -> None:
+def test_any_folder_gives_one_line_or_a_working_encoder(whole, tmp_path_factory, draw) -> None:
     folder = tmp_path_factory.mktemp("changed")
     kind, name = draw.draw(st.sampled_from(sorted(whole))), draw.draw(st.sampled_from((*FILES, "model.safetensors")))
     shutil.copytree(whole[kind], folder, dirs_exist_ok=True)
@@ -179,13 +179,13 @@ def test_names_from_files_are_printed_without_control_characters(tmp_path) -> No
 
 
 @pytest.mark.parametrize("text", ["\x1b[2J", "a\rb", "\x07", "\u202egnp.exe", "\u2066", "\ud800", "\x9b31m", "\u2028"])
-def test_what_moves_the_cursor_is_an_escape(text) -> None:
+def test_characters_that_move_the_cursor_are_escaped(text) -> None:
     shown = str(RLBenchError(text))
     assert shown.isprintable() and printable(text).isprintable() and printable(text) != text
     assert printable("é 漢字 \N{GRINNING FACE} می\u200cخواهم") == "é 漢字 \N{GRINNING FACE} می\u200cخواهم"
 
 
-def test_names_are_no_markup_to_the_console() -> None:
+def test_names_are_not_read_as_markup() -> None:
     stream = io.StringIO()
     out = console(stream)
     listing([{"name": "[red]x[/red] :cat: \x1b[31m", "about": "[/nope]\u202e"}], out)

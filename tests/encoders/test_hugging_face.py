@@ -185,7 +185,7 @@ class Code:
         ),
     ],
 )
-def test_a_folder_that_is_wrong_is_refused(tmp_path, capsys, change, message) -> None:
+def test_a_wrong_folder_is_refused(tmp_path, capsys, change, message) -> None:
     checkpoint(tmp_path)
     capsys.readouterr()
     load_encoder(f"hf:{tmp_path}", "image")
@@ -196,7 +196,7 @@ def test_a_folder_that_is_wrong_is_refused(tmp_path, capsys, change, message) ->
     assert capsys.readouterr() == ("", "")
 
 
-def test_the_hub_is_asked_only_when_needed(tmp_path, monkeypatch) -> None:
+def test_the_hub_is_contacted_only_when_needed(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     revision = 40 * "a"

@@ -51,7 +51,7 @@ encoders = st.tuples(
 
 @settings(max_examples=60, deadline=None, phases=[Phase.generate])
 @given(one=encoders, other=encoders, alike=st.lists(st.booleans(), min_size=5, max_size=5))
-def test_equal_if_and_only_if_all_that_matters_is_equal(one, other, alike, packages) -> None:
+def test_keys_are_equal_if_and_only_if_everything_that_matters_is(one, other, alike, packages) -> None:
     other = tuple(a if same else b for a, b, same in zip(one, other, alike, strict=True))
     names = [f"{package}.own:{place}_{seed}_{k}{defence}" for package, place, seed, k, defence in (one, other)]
     equal = (VARIANTS[one[0]], *one[1:]) == (VARIANTS[other[0]], *other[1:])
@@ -70,7 +70,7 @@ def test_weights_that_change_under_one_name_are_another_encoder() -> None:
         load("first.own:from_file", "image", known=before.identity)
 
 
-def test_an_edited_module_beside_is_noticed_when_it_is_loaded_anew(packages: Path) -> None:
+def test_an_edited_neighbouring_module_is_noticed_when_it_is_reloaded(packages: Path) -> None:
     (packages / "alone.py").write_text(f"import lonely\n{OWN.replace('from .parts', 'from lonely')}{CALLABLES}")
     (packages / "lonely.py").write_text(PARTS)
     before = _identity("alone:attribute_0_0")

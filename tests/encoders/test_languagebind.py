@@ -69,12 +69,12 @@ def test_every_modality_has_its_box_and_gradients() -> None:
 def test_the_published_sizes_are_those_of_vit_l_14() -> None:
     """Parameters counted by hand: 24 layers of 12 D^2 and 13 D, patches, positions, norms, projection."""
     from rlbench.encoders.clip.towers import shapes
-    from rlbench.encoders.languagebind import _sizes
+    from rlbench.encoders.languagebind import choose_sizes
 
     d, layers = 1024, 24
     layer = 12 * d * d + 13 * d
     for modality, positions in (("image", 257), ("thermal", 257), ("audio", 593), ("video", 257)):
-        count = sum(shape.numel() for shape in shapes(_sizes("vit-l-14", modality)).values())
+        count = sum(shape.numel() for shape in shapes(choose_sizes("vit-l-14", modality)).values())
         expected = layers * layer + 3 * 14 * 14 * d + d + positions * d + 4 * d + 768 * d
         time = layers * (4 * d * d + 4 * d + 2 * d + 8 * d)  # attention, norm, embedding of 8 frames
         assert count == expected + (time if modality == "video" else 0)
@@ -83,7 +83,7 @@ def test_the_published_sizes_are_those_of_vit_l_14() -> None:
 
 @pytest.mark.parametrize(("modality", "fields"), [("thermal", {}), ("audio", {"audio": "waveform", "seconds": 0.08})])
 def test_the_loss_s_gradient_reaches_raw_inputs(modality, fields) -> None:
-    """In float64, along random directions, against central differences."""
+    """In float64, along random directions, compared with central differences."""
     encoder = make(fresh=[modality], **fields).double()
     box = encoder.boxes[modality]
     anchors = normalize(torch.randn(3, 24, generator=torch.Generator().manual_seed(1)).double())

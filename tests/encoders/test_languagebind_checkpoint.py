@@ -102,7 +102,7 @@ def test_lora_is_added_with_alpha_over_rank(tmp_path) -> None:
 
 
 def test_a_class_token_per_frame_and_patches_in_three_dimensions(tmp_path) -> None:
-    """vl_new, against its definition: equal tokens give the same as one token for all, others do not."""
+    """vl_new, against its definition: equal tokens give the same result as one token for all; different ones do not."""
     sizes = VisionSizes(**{**vars(VISION), "frames": 3})
     weights = weights_of(sizes)
     config = config_of("video", sizes, clip_type="vl_new", add_time_attn=True, num_frames=3)
@@ -120,7 +120,7 @@ def test_a_class_token_per_frame_and_patches_in_three_dimensions(tmp_path) -> No
         load_checkpoint(write_checkpoint(tmp_path / "tubes", tubes, config))
 
 
-def test_defaults_that_were_written_over_the_config_are_seen_through(tmp_path) -> None:
+def test_a_config_overwritten_by_defaults_is_recognised(tmp_path) -> None:
     """With `vision_config_dict`, one of the sections may describe another tower: the tensors decide."""
     weights, x = weights_of(VISION), torch.randn(2, 3, 28, 28, generator=torch.Generator().manual_seed(2))
     right = config_of("image", VISION)
@@ -182,7 +182,7 @@ def _set(part: str, change: Callable[[Tensor], Tensor]) -> Callable[[dict, dict]
         (lambda w, c: c.update(architectures=["LanguageBindAudio"]), "no mel bins x frames.* 17 positions"),
     ],
 )
-def test_a_checkpoint_that_is_wrong_is_refused(tmp_path, edit, message) -> None:
+def test_a_wrong_checkpoint_is_refused(tmp_path, edit, message) -> None:
     weights, config = with_lora(weights_of(VISION), 4), config_of("thermal", VISION, lora_r=4)
     load_checkpoint(write_checkpoint(tmp_path, weights, config))
     edit(weights, config)
@@ -211,7 +211,7 @@ def test_ranks_layers_and_lost_factors(tmp_path) -> None:
         load_checkpoint(write_checkpoint(tmp_path, both, config))
 
 
-def test_mel_bins_make_the_positions(tmp_path) -> None:
+def test_mel_bins_determine_the_positions(tmp_path) -> None:
     sizes = VisionSizes(**{**vars(VISION), "height": 16, "width": 71})  # the last row and column fill no patch
     weights = weights_of(sizes)
     config = config_of("audio", sizes, num_mel_bins=16, target_length=71)

@@ -17,7 +17,7 @@ def pixels(kind: Kind, n: int = 2) -> Tensor:
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_values_and_gradients_are_those_of_the_definition(tmp_path, name) -> None:
+def test_values_and_gradients_equal_the_definition(tmp_path, name) -> None:
     kind = KINDS[name]
     weights, x = made(kind), pixels(kind)
     folder = written(tmp_path, kind, weights, config_of(kind))
@@ -51,7 +51,7 @@ def _change(weights: Weights, name: str, how: str) -> Weights:
 
 
 def test_every_tensor_is_needed_in_its_own_shape(tmp_path) -> None:
-    """Except for the sizes of vocabulary and text, which nothing else shows."""
+    """Except for the sizes of the vocabulary and of texts, which no other tensor implies."""
     kind = KINDS["video"]
     weights, config = made(kind), config_of(kind)
     free = {"text_model.embeddings.token_embedding.weight", "text_model.embeddings.position_embedding.weight"}
@@ -80,7 +80,7 @@ def test_every_tensor_is_needed_in_its_own_shape(tmp_path) -> None:
         ("hidden_act", 3, "hidden_act is 3, which is not an activation of transformers"),
     ],
 )
-def test_a_config_that_says_nonsense_is_refused(tmp_path, key, value, message) -> None:
+def test_a_config_with_nonsense_values_is_refused(tmp_path, key, value, message) -> None:
     kind = KINDS["thermal"]
     weights, config = made(kind), config_of(kind)
     config["vision_config"][key] = value
@@ -88,7 +88,7 @@ def test_a_config_that_says_nonsense_is_refused(tmp_path, key, value, message) -
         load_checkpoint(written(tmp_path, kind, weights, config))
 
 
-def test_layers_have_no_gaps_and_weights_are_one_file(tmp_path) -> None:
+def test_missing_layers_and_several_files_are_refused(tmp_path) -> None:
     kind = KINDS["audio, full"]
     far = {**made(kind), "vision_model.encoder.layers.999999999.extra": torch.ones(1)}
     with pytest.raises(CheckpointError, match=r"lacks vision_model\.encoder\.layers\.3, but has .*layers\.999999999"):

@@ -88,7 +88,7 @@ def test_open_clip_gives_the_logits_of_its_own_pipeline(tmp_path, library, biase
     check_frozen(encoder, "it")
 
 
-def test_an_open_clip_folder_that_is_wrong_is_refused(tmp_path, library) -> None:
+def test_a_wrong_open_clip_folder_is_refused(tmp_path, library) -> None:
     folder = write_checkpoint(tmp_path, library)
     path = folder / "open_clip_model.safetensors"
     weights, data = load_file(path), path.read_bytes()
@@ -138,10 +138,10 @@ def test_pictures_are_prepared_as_by_open_clip(tmp_path, library, fields) -> Non
 def test_a_size_that_is_no_square_is_prepared_as_by_open_clip(library, mode) -> None:
     from open_clip.transform import PreprocessCfg, image_transform_v2
 
-    from rlbench.encoders.openclip import _front
+    from rlbench.encoders.openclip import make_front
 
     fields = {"size": (20, 32), "mean": (0.4,) * 3, "std": (0.2,) * 3, "resize_mode": mode, "interpolation": "bilinear"}
-    front, theirs = _front(fields), image_transform_v2(PreprocessCfg(**fields), is_train=False)
+    front, theirs = make_front(fields), image_transform_v2(PreprocessCfg(**fields), is_train=False)
     noise = np.random.default_rng(0).integers(0, 256, (6, 6, 3), dtype=np.uint8)
     for size in ((84, 84), (61, 37), (37, 61), (20, 90), (91, 13)):
         one = Image.fromarray(noise).resize(size, Image.Resampling.BICUBIC)
@@ -186,7 +186,7 @@ def _model(folder: Path, **fields: object) -> None:
         (lambda f: (f / "tokenizer_config.json").write_text('{"auto_map": {"a": "b.C"}}'), "names code of the checkp"),
     ],
 )
-def test_a_config_that_is_not_followed_is_refused_by_one_line(tmp_path, library, change, message) -> None:
+def test_an_unsupported_config_is_refused_with_one_line(tmp_path, library, change, message) -> None:
     change(write_checkpoint(tmp_path, library))
     with pytest.raises(CheckpointError, match=message):
         load_encoder(f"open_clip:local-dir:{tmp_path}", "image")
@@ -237,14 +237,14 @@ def test_the_activation_of_a_tag_is_used(tmp_path, library, monkeypatch) -> None
     torch.testing.assert_close(encoder.embed(x, "image"), expected)
 
 
-def test_a_torchvision_that_does_not_fit_is_one_clear_line(monkeypatch) -> None:
+def test_an_incompatible_torchvision_gives_one_clear_line(monkeypatch) -> None:
     """Where transformers can't be imported because of it."""
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(RLBenchError, match=r"^transformers can't be imported .* the same build as torch: uninstall it"):
         runpy.run_path(find_spec("rlbench.encoders.clip.towers").origin)
 
 
-def test_without_the_library_there_is_one_clear_line(monkeypatch) -> None:
+def test_without_the_library_the_error_is_one_line(monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "open_clip", None)
     with pytest.raises(RLBenchError, match=r"pip install 'rlbind-bench\[open-clip\]'"):
         load_encoder("open_clip:ViT-B-32/openai", "image")

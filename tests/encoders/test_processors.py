@@ -28,7 +28,7 @@ SQUARE = {"size": SIDES, "do_center_crop": False}
 
 
 def picture(width: int, height: int, mode: str = "RGB") -> Image.Image:
-    """Smooth, so that a shift of a pixel shows and a rounded level does not."""
+    """A smooth picture, so that a shift by a pixel matters and a rounded level does not."""
     noise = np.random.default_rng(width).integers(0, 256, (6, 6, 4), dtype=np.uint8)
     return Image.fromarray(noise[..., :3]).resize((width, height), Image.Resampling.BICUBIC).convert(mode)
 
@@ -113,7 +113,7 @@ def test_pictures_are_prepared_as_by_the_checkpoint_s_own_processor(tmp_path, ki
         ({"auto_map": {"AutoImageProcessor": "code.Mine"}}, "names code of the checkpoint"),
     ],
 )  # fmt: skip
-def test_a_field_that_is_not_followed_is_refused_by_name(tmp_path, fields, message) -> None:
+def test_an_unsupported_field_is_refused_by_name(tmp_path, fields, message) -> None:
     write_processor(tmp_path, **{**PROCESSORS["clip"], **fields})
     with pytest.raises(CheckpointError, match=message):
         image_front(tmp_path, "clip", TOWER)
@@ -138,7 +138,7 @@ def test_where_a_processor_is_described(tmp_path) -> None:
 
 
 @pytest.mark.parametrize("resize", ["short", "cover", "contain", "squash", "none"])
-def test_a_fit_is_the_whole_picture_resized_then_cut(resize, monkeypatch) -> None:
+def test_fitting_equals_resizing_the_whole_picture_then_cropping(resize, monkeypatch) -> None:
     """Equal to torchvision's steps on the whole image, also where only the crop is computed."""
     for size in ((84, 84), (61, 37), (37, 61), (20, 90), (91, 13)):
         for centre in ("down", "even"):
@@ -159,7 +159,7 @@ def test_a_long_picture_is_not_resized_as_a_whole() -> None:
     assert fit(Image.new("RGB", (60_000, 1), (9, 9, 9)), 28, 28).getextrema() == ((9, 9),) * 3
 
 
-def test_a_box_says_what_its_examples_depend_on() -> None:
+def test_a_box_names_everything_that_its_examples_depend_on() -> None:
     short, none = Fit(resize="short", size=(1, 1)), Fit(resize="none", size=(1, 1))
     fits = (None, short, none, Fill(padding="pad"), Fill(padding="repeat"))
     assert len({json.dumps(Box(shape=(3, 28, 28), fit=fit).facts()) for fit in fits}) == 5
@@ -199,7 +199,7 @@ def test_a_short_recording_is_filled_as_clap_fills_it(tmp_path, padding, seconds
         ({"feature_extractor_type": "WhisperFeatureExtractor"}, "an extractor that is not supported"),
     ],
 )
-def test_a_field_of_ears_that_is_not_followed_is_refused_by_name(tmp_path, fields, message) -> None:
+def test_an_unsupported_audio_field_is_refused_by_name(tmp_path, fields, message) -> None:
     write_extractor(tmp_path, truncation="rand_trunc")
     path = tmp_path / "preprocessor_config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))

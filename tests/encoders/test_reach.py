@@ -81,7 +81,7 @@ def test_what_requires_gradients_is_named(held: object) -> None:
         check_frozen(Holder(parts=[held]), "own:make")
 
 
-def test_a_module_that_never_asks_for_its_mode_may_be_in_any() -> None:
+def test_a_module_that_does_not_use_its_mode_may_be_in_training_mode() -> None:
     class Normalise(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -95,7 +95,7 @@ def test_a_module_that_never_asks_for_its_mode_may_be_in_any() -> None:
         check_frozen(Holder(front=nn.Sequential(nn.BatchNorm1d(2)).requires_grad_(False)), "own:make")
 
 
-def test_values_of_all_kinds_are_found_and_cycles_end() -> None:
+def test_values_of_all_kinds_are_found_and_cycles_are_left() -> None:
     holder = Holder(a=1, b="two", array=np.arange(3), generator=np.random.default_rng(0), act=torch.relu)
     holder.me = [holder]
     found = {one.path: one.value for one in reach(holder).held}

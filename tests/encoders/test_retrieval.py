@@ -178,7 +178,7 @@ def _folder(root: Path, lines: list[str]):
     return registry.make("task", "captioned-folder", {"data": str(root), "modality": "thermal"})
 
 
-def test_a_captioned_folder_where_two_media_say_the_same(tmp_path) -> None:
+def test_a_captioned_folder_with_equal_captions_of_two_media(tmp_path) -> None:
     lines = ["a.png,test,s,a cat", "b.png,test,s,a dog", "b.png,test,s,an animal", "c.png,test,t,a cat"]
     task = _folder(tmp_path, [*lines, "a.png,train,s,not this"])
     assert sorted(task.captions) == [("a cat",), ("a dog", "an animal")] and task.size("test") == 3

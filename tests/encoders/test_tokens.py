@@ -105,7 +105,7 @@ _ADDED = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": 
         (lambda f: (f / "tokenizer.json").write_bytes(b"\xff\xfe{}"), "can't be read"),
     ],
 )
-def test_a_tokenizer_that_can_t_be_used_is_refused_by_one_line(tmp_path, capfd, change, message) -> None:
+def test_an_unusable_tokenizer_is_refused_with_one_line(tmp_path, capfd, change, message) -> None:
     checkpoint(tmp_path)
     change(tmp_path)
     capfd.readouterr()
@@ -114,7 +114,7 @@ def test_a_tokenizer_that_can_t_be_used_is_refused_by_one_line(tmp_path, capfd, 
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_panic_of_the_tokenizer_is_one_line(tmp_path, capfd) -> None:
+def test_a_panic_of_the_tokenizer_gives_one_line(tmp_path, capfd) -> None:
     """A panic of Rust is not an Exception, and writes to the process's stderr."""
     checkpoint(tmp_path)
     template = json.loads((tmp_path / "tokenizer.json").read_text())["post_processor"]

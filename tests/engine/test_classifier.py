@@ -1,4 +1,4 @@
-"""What `rlbench.attack` is given: slips are one line, the caller's tensors stay, and doubts are said."""
+"""The arguments of `rlbench.attack`: mistakes give one line, tensors do not change, doubtful results give a warning."""
 
 from types import SimpleNamespace
 
@@ -39,7 +39,7 @@ SLIPS = [
 
 
 @pytest.mark.parametrize(("classifier", "x", "y", "words"), SLIPS, ids=[s[3] for s in SLIPS])
-def test_a_slip_is_one_line(classifier, x, y, words) -> None:
+def test_a_mistake_gives_one_line(classifier, x, y, words) -> None:
     with pytest.raises(RLBenchError) as caught:
         attack(classifier, x, y, "pgd", steps=3)
     assert words in str(caught.value) and "\n" not in str(caught.value)
@@ -61,12 +61,12 @@ def test_a_classifier_without_gradients_is_named() -> None:
         (lambda x: net(x.mul_(1)), X, Y.to(torch.uint8)),
     ],
 )
-def test_what_has_one_meaning_is_taken_so(classifier, x, y) -> None:
+def test_unambiguous_arguments_are_accepted(classifier, x, y) -> None:
     right, found = attack(net, X, Y, "pgd", steps=3), attack(classifier, x, y, "pgd", steps=3)
     assert torch.equal(found.broken, right.broken) and not found.x_adv.requires_grad
 
 
-def test_the_caller_s_tensors_stay() -> None:
+def test_the_callers_tensors_do_not_change() -> None:
     x, y = X.clone(), Y.clone()
     attack(lambda x: net(x.mul_(0.5)), x, net(x * 0.5).argmax(1), "pgd", steps=3)
     assert torch.equal(x, X) and torch.equal(y, Y)
@@ -75,13 +75,13 @@ def test_the_caller_s_tensors_stay() -> None:
 @pytest.mark.parametrize(
     ("change", "id_"), [(lambda z: z + torch.randn(z.shape), "S10"), (lambda z: z.softmax(1), "H9")]
 )
-def test_doubts_are_said(change, id_) -> None:
+def test_doubtful_results_give_a_warning(change, id_) -> None:
     with pytest.warns(SoundnessWarning, match=id_):
         assert attack(lambda x: change(net(x)), X, Y, "pgd", steps=3).badge != "sound"
 
 
 @pytest.mark.parametrize("precision", ["high", "medium"])
-def test_full_float32_is_full_and_restores_what_was_set(precision: str) -> None:
+def test_full_float32_takes_effect_and_restores_the_settings(precision: str) -> None:
     torch.set_float32_matmul_precision(precision)
     torch.backends.cudnn.allow_tf32 = True
     try:

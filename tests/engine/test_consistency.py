@@ -1,4 +1,4 @@
-"""A run asks its first block again: answers that are random or depend on the batch give no cell that is sound."""
+"""A run classifies its first block again: outputs that are random or depend on the batch make every cell unsound."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tiny_suite import counts, suite_file
 from rlbench.core import Box
 from rlbench.engine.attack.meter import Meter
 from rlbench.engine.run.runner import run
-from rlbench.engine.soundness.consistency import COMPANY, OTHER, REPEATS, evidence, moved
+from rlbench.engine.soundness.consistency import COMPANY, OTHER, REPEATS, count_inconsistent, relative_change
 from rlbench.engine.soundness.rules import findings
 
 BOX = Box(shape=(4,))
@@ -46,7 +46,7 @@ def test_a_consistent_encoder_is_sound_in_any_batch_size(batch_size: int, tmp_pa
     assert "soundness_failed" not in records[0].provenance
 
 
-def test_asking_again_is_not_counted(tmp_path) -> None:
+def test_passes_of_the_consistency_check_are_not_counted(tmp_path) -> None:
     record = run(suite_file(tmp_path, 20), "faulty_encoders:Good", out=tmp_path / "o", workers=1)[0]
     assert record.forwards == record.n
 
@@ -57,10 +57,10 @@ def _sums(classify, x: torch.Tensor, batch_size: int = 64) -> dict[str, int]:
 
     with torch.no_grad():
         logits = ask(batch_size)(x)
-    return evidence(ask, x, logits, BOX, batch_size, graph=True, apart=True)
+    return count_inconsistent(ask, x, logits, BOX, batch_size, graph=True, apart=True)
 
 
-def test_sizes_and_company_of_the_second_look() -> None:
+def test_the_batches_of_the_consistency_check() -> None:
     sizes: list[int] = []
 
     def classify(x: torch.Tensor) -> torch.Tensor:
@@ -88,13 +88,13 @@ def test_one_example_in_a_hundred_is_a_warning() -> None:
         assert next(one.status for one in found if one.id == "H4") == status
 
 
-def test_how_far_rows_move() -> None:
+def test_relative_change_of_rows() -> None:
     one = torch.tensor([[2.0, -4.0], [1.0, float("nan")]])
     other = torch.tensor([[2.0, -3.0], [1.0, 5.0]])
-    assert moved(one, other).tolist() == [0.25, 0.0]
+    assert relative_change(one, other).tolist() == [0.25, 0.0]
 
 
-def test_a_run_says_what_is_not_sound_below_its_table(call: Call, tmp_path) -> None:
+def test_a_run_prints_unsound_models_below_its_table(call: Call, tmp_path) -> None:
     arguments = ("run", "--suite", suite_file(tmp_path, 24), "--workers", 1, "--quiet")
     noisy = call(*arguments, "--model", "inconsistent_encoders:Noisy", "--model", "faulty_encoders:Good")
     assert noisy.exit_code == 0
@@ -107,7 +107,7 @@ def test_a_run_says_what_is_not_sound_below_its_table(call: Call, tmp_path) -> N
     assert sound.exit_code == 0 and "*" not in sound.stdout
 
 
-def test_json_says_it_on_stderr(call: Call, tmp_path) -> None:
+def test_with_json_unsound_models_are_printed_to_stderr(call: Call, tmp_path) -> None:
     arguments = ("run", "--suite", suite_file(tmp_path, 24), "--workers", 1, "--quiet", "--json")
     assert (
         "inconsistent_encoders:Company: unreliable: H4: "
@@ -116,7 +116,7 @@ def test_json_says_it_on_stderr(call: Call, tmp_path) -> None:
     assert call(*arguments, "--model", "faulty_encoders:Good").stderr == ""
 
 
-def test_writing_into_inputs_changes_no_one_else_s(tmp_path) -> None:
+def test_an_encoder_that_writes_into_its_inputs_changes_no_others(tmp_path) -> None:
     suite = suite_file(tmp_path, 24)
     models = ["inconsistent_encoders:Writing", "inconsistent_encoders:Plain", "faulty_encoders:Good"]
     together = run(suite, models, out=tmp_path / "together", workers=1)

@@ -35,7 +35,7 @@ BESIDES = {"pgd": 2, "apgd-ce": 2, "apgd-t": 11}
 
 @dataclass(frozen=True)
 class Coded:
-    """Ten classes; the first pixel says which, and every pixel is a whole number of 1/255."""
+    """Ten classes, given by the first pixel; every pixel is a multiple of 1/255."""
 
     modality = "image"
     classes = tuple(Label(str(k), str(k)) for k in range(10))
@@ -58,7 +58,7 @@ class Coded:
 
 @dataclass
 class Counting:
-    """Logits that no small step changes the order of, or (fragile) that any step from a clean input does."""
+    """Logits whose order no small step changes, or (fragile) any step from a clean input."""
 
     fragile: bool
     encoder: SimpleNamespace = field(default_factory=lambda: SimpleNamespace(traits=frozenset()))
@@ -125,7 +125,7 @@ def test_a_survivor_costs_the_protocol_and_no_pass_more() -> None:
     assert counted.forwards == sum(int(block.forwards.sum()) for block in blocks.values())
 
 
-def test_what_breaks_at_once_costs_next_to_nothing_and_nothing_at_larger_eps() -> None:
+def test_examples_broken_at_once_cost_few_passes_and_none_at_larger_eps() -> None:
     made = bench(fragile=True, eps=(1, 2, 3))
     blocks = computed(made, 20)
     assert len(blocks) == 9 and not any(block.correct.any() for block in blocks.values())
@@ -137,7 +137,7 @@ def test_what_breaks_at_once_costs_next_to_nothing_and_nothing_at_larger_eps() -
     assert counted.forwards + counted.backwards <= 20 * (1 + 3 * 7)
 
 
-def test_bounds_are_what_survivors_cost() -> None:
+def test_survivors_cost_the_upper_bound() -> None:
     found = bounds(bench(fragile=False)).cells
     for attack in ATTACKS:
         cell = Adversarial(attack, Threat("linf", Fraction(1, 400)))
@@ -145,7 +145,7 @@ def test_bounds_are_what_survivors_cost() -> None:
 
 
 @pytest.mark.parametrize("fragile", [False, True])
-def test_the_pilot_foretells_the_passes(fragile: bool) -> None:
+def test_the_pilot_estimates_the_passes(fragile: bool) -> None:
     made = bench(fragile, eps=(1, 2))
     most = bounds(made)
     found = rehearse(made, cells.groups(made.suite.perturbations), most, n=100, seconds=60)
@@ -170,7 +170,7 @@ def test_a_pilot_ends_when_it_is_steady_or_out_of_time() -> None:
     assert counts == [10 * CHUNK, 10 * CHUNK, 50]  # all alike: one chunk is enough
 
 
-def test_attacks_are_cut_or_stood_in_for() -> None:
+def test_the_pilot_shortens_or_replaces_attacks() -> None:
     threat = Threat("linf", Fraction(1, 100))
 
     def cut(attack: str, **fields: int) -> tuple[str, dict[str, object]]:
@@ -208,7 +208,7 @@ def suite(tmp_path: Path) -> str:
     return str(path)
 
 
-def test_the_estimate_is_near_what_the_run_takes(suite: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_estimate_is_close_to_the_run(suite: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(planner, "SMALL", 0.5)
     made = plan(suite, "languagebind", store=tmp_path / "out", pilot=True, workers=1)
     records = execute(made)
@@ -254,7 +254,7 @@ def test_blocks_of_a_longer_run_are_used_again(suite: str, tmp_path: Path, monke
 
 
 @pytest.mark.parametrize("text", ["10", "0s", "-5m", "5 days", "", "m"])
-def test_budgets_that_are_none(text: str) -> None:
+def test_invalid_budgets_are_refused(text: str) -> None:
     with pytest.raises(FieldError, match="such as 30s, 10m or 2h"):
         parse_budget(text)
 

@@ -1,4 +1,4 @@
-"""One work unit: clean errors stay errors, answers are verified, and what breaks its contract fails."""
+"""One work unit: clean errors stay errors, attacks are verified, and a broken contract fails the cell."""
 
 from dataclasses import replace
 
@@ -24,7 +24,7 @@ from rlbench.store.blocks import Block
 def registered(monkeypatch: pytest.MonkeyPatch) -> None:
     table = dict(registry.entries())
     for kind, name, attribute in (("attack", "crash", "Crash"), ("corruption", "shift", "Shift")):
-        table[kind, name] = registry.Entry(kind, name, Crash.__module__, attribute, "")
+        table[kind, name] = registry.PluginInfo(kind, name, Crash.__module__, attribute, "")
     monkeypatch.setattr(registry, "entries", lambda: table)
 
 
@@ -61,7 +61,7 @@ def test_clean_errors_are_not_attacked_and_never_correct() -> None:
     assert (block.forwards[clean.correct] >= 2).all() and block.correct.sum() < clean.correct.sum()
 
 
-def test_broken_at_a_smaller_eps_is_carried_to_the_larger() -> None:
+def test_an_example_broken_at_a_smaller_eps_stays_broken_at_a_larger() -> None:
     b = bench()
     small, middle, large = done(b, adversarial("pgd", "0.2", ladder=("0.1", "0.05")))
     for one, other in ((small, middle), (middle, large)):
@@ -89,7 +89,7 @@ def test_a_bad_attack_fails_its_rung_and_the_larger_ones(how: str) -> None:
     assert "linf 0.1" in middle.reason and large == middle and "\n" not in middle.reason
 
 
-def test_an_attack_cannot_change_what_it_is_judged_on() -> None:
+def test_an_attack_cannot_change_the_inputs_of_the_judge() -> None:
     clean, idle = done(bench())[0], done(bench(), adversarial("crash", "0.1", how="idle"))[0]
     np.testing.assert_array_equal(idle.correct, clean.correct)
     inputs = done(bench(), adversarial("crash", "0.1", how="inputs"))[0]
@@ -111,7 +111,7 @@ def test_a_corruption_works_in_the_unit_box() -> None:
     assert corrupt(x + 2, Corrupted("shift", 2), box, ExampleStreams(0, ("a", "b"))).max() == 3
 
 
-def test_corrupted_is_the_classifier_on_the_corrupted_input() -> None:
+def test_a_corrupted_cell_is_the_classifier_on_the_corrupted_input() -> None:
     b = bench()
     block = done(b, Corrupted("shift", 3))[0]
     examples = b.suite.task.load(b.box, 0, N)
@@ -122,7 +122,7 @@ def test_corrupted_is_the_classifier_on_the_corrupted_input() -> None:
     assert np.isnan(block.distance).all()
 
 
-def test_composed_attacks_what_the_corruption_left_correct() -> None:
+def test_a_composed_cell_attacks_the_examples_that_are_correct_when_corrupted() -> None:
     b = bench()
     corrupted = done(b, Corrupted("shift", 5))[0]
     zero, some = done(b, Composed(Corrupted("shift", 5), adversarial("pgd", "0.1", ladder=("0",))))
@@ -168,7 +168,7 @@ def test_an_encoder_must_be_frozen_and_in_evaluation_mode() -> None:
         check_frozen(encoder, "m")
 
 
-def test_no_clean_correct_example_is_no_division_by_zero() -> None:
+def test_a_block_without_correct_examples_does_not_divide_by_zero() -> None:
     b = bench()
     clean = evaluate(b, [Group()], 0, N, None, lambda rows: None)[0]
     none = replace(clean, correct=np.zeros(N, dtype=bool))
@@ -191,7 +191,7 @@ def test_groups_compute_a_rung_once() -> None:
 
 
 class Noisy(Affine):
-    """Adds noise from the global generator, and says so."""
+    """Adds noise from the global generator, and declares it."""
 
     traits = frozenset({"randomised"})
 
@@ -200,7 +200,7 @@ class Noisy(Affine):
 
 
 def test_a_randomised_encoder_is_attacked_and_judged_by_its_expectation() -> None:
-    """So that its numbers repeat themselves, whatever the batch, and each pass is paid for."""
+    """So its numbers are reproducible in any batch, and every pass is counted."""
     whole, small = (replace_encoder(bench(batch_size=size), Noisy) for size in (64, 7))
     one, other = (done(b, adversarial("pgd", "0.1", steps=2))[0] for b in (whole, small))
     assert not isinstance(one, Failure) and (one.correct == other.correct).all()

@@ -31,7 +31,7 @@ class _Noisy(nn.Module):
 X = torch.rand(7, 12, generator=torch.Generator().manual_seed(1))
 
 
-def test_it_repeats_itself_in_any_batch_and_leaves_the_global_generator() -> None:
+def test_it_is_reproducible_in_any_batch_and_leaves_the_global_generator() -> None:
     mean = Expectation(classifier=Meter(_Noisy(0.3), 7), draws=5)
     before = torch.get_rng_state()
     whole = mean(X)
@@ -64,7 +64,7 @@ def test_every_draw_is_a_pass_and_the_batch_leaves_room_for_them() -> None:
 
 
 def test_noise_hides_the_gradient_and_the_expectation_finds_it() -> None:
-    """Judged by fresh draws, an attack on the mean breaks more than one on single answers."""
+    """Judged by other draws, an attack on the mean breaks more examples than one on single draws."""
     classify = _Noisy(1.0)
     x = torch.rand(16, 12, generator=torch.Generator().manual_seed(2))
     y, ball = (x @ classify.w).argmax(1), Ball("linf", 0.15, -10.0, 10.0)
@@ -79,6 +79,6 @@ def test_noise_hides_the_gradient_and_the_expectation_finds_it() -> None:
     assert left[1] < left[0]
 
 
-def test_no_draw_is_no_classifier() -> None:
+def test_zero_draws_are_refused() -> None:
     with pytest.raises(FieldError, match="draws is 0"):
         Expectation(classifier=Meter(_Noisy(0.1), 7), draws=0)

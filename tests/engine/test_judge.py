@@ -1,4 +1,4 @@
-"""The judge trusts no attack; the meter's counts are a counting model's; `attack` attacks any classifier."""
+"""The judge trusts no attack; the meter's counts equal those of a counting model; `attack` attacks any classifier."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def _nan(x: Tensor) -> Tensor:
         (lambda x: 1 / 0, "crashed: ZeroDivisionError"),
     ],
 )
-def test_an_answer_that_breaks_the_contract_fails(answer: Callable[[Tensor], Tensor], message: str) -> None:
+def test_a_result_that_breaks_the_contract_fails(answer: Callable[[Tensor], Tensor], message: str) -> None:
     x, y, streams = _inputs(6)
     x[0] = 1.0
     meter = Meter(_net(), 6)
@@ -87,7 +87,7 @@ def test_an_attack_cannot_change_the_harness_input() -> None:
     assert torch.equal(y, _inputs(6)[1])
 
 
-def test_a_verdict_in_figures() -> None:
+def test_a_judgement_with_known_values() -> None:
     logits = torch.tensor([[2.0, 0.5], [0.5, 2.0], [1.0, 1.0], [float("nan"), 0.0]])
     x = torch.zeros(4, 2)
     x_adv = x.clone()
@@ -143,7 +143,7 @@ def test_the_meter_makes_float32_of_half_logits() -> None:
 
 
 @pytest.mark.parametrize("shape", [(3,), (3, 1), (2, 4)])
-def test_what_is_no_logits_is_refused(shape: tuple[int, ...]) -> None:
+def test_outputs_that_are_not_logits_are_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(RLBenchError, match="logits are"):
         Meter(lambda x: torch.zeros(shape), 3)(torch.ones(3, 4))
 
@@ -154,7 +154,7 @@ def _attack(name: str = "pgd", n: int = 20, **keywords: object) -> Attacked:
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
-def test_attack_returns_what_a_fresh_look_confirms(norm: str) -> None:
+def test_attack_returns_what_another_forward_pass_confirms(norm: str) -> None:
     x, y, _ = _inputs(50)
     y[::5] = (y[::5] + 1) % 4
     threat = Threat(norm, Fraction("0.04"))  # type: ignore[arg-type]
@@ -193,7 +193,7 @@ def test_attack_draws_the_numbers_of_the_cell() -> None:
     assert torch.equal(attack(_net(), x, y, "pgd", eps="1/255", steps=3).x_adv, expected)
 
 
-def test_attack_of_nothing_is_nothing() -> None:
+def test_attack_of_an_empty_batch_is_empty() -> None:
     assert _attack(n=0).broken.shape == (0,)
 
 

@@ -1,4 +1,4 @@
-"""Runs that are killed at random moments and continued end with the records of an undisturbed run.
+"""Runs that are killed at random moments and resumed end with the records of an undisturbed run.
 
 RLBENCH_KILLS is the number of killed runs (default 3).
 """
@@ -15,7 +15,7 @@ import pytest
 
 from rlbench.core import Record
 from rlbench.engine.run.runner import run
-from rlbench.store.records import read_records, timeless
+from rlbench.store.records import drop_times, read_records
 
 KILLS = int(os.environ.get("RLBENCH_KILLS", "3"))
 SUITE = """
@@ -43,7 +43,7 @@ print("done", flush=True)
 
 
 def same(records: list[Record]) -> list[Record]:
-    return sorted((timeless(record) for record in records), key=lambda record: str(record.perturbation))
+    return sorted((drop_times(record) for record in records), key=lambda record: str(record.perturbation))
 
 
 def begin(suite: Path, out: Path, workers: int) -> subprocess.Popen:

@@ -1,4 +1,4 @@
-"""All attack cells of a block in one pool: the same flags as alone, and the modes that skip what is known."""
+"""All attack cells of a block in one pool: the same flags as alone, and the modes that skip examples."""
 
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -56,7 +56,7 @@ def told(net, columns=COLUMNS, together: bool = True, **options) -> dict[str, Me
 
 
 @pytest.mark.parametrize("options", [{"together": False}, {"batch_size": 1, "n": 12}, {"batch_size": 7}])
-def test_company_and_batch_size_change_no_flag(net, options) -> None:
+def test_other_cells_and_batch_size_change_no_flag(net, options) -> None:
     whole, other = told(net, n=options.get("n", 48)), told(net, **options)
     assert whole.keys() == other.keys()
     for name in whole:
@@ -90,7 +90,7 @@ def test_a_cascade_is_the_exact_worst_case_for_fewer_passes(net) -> None:
     assert spent[1] < spent[0]
 
 
-def test_descending_attacks_smaller_balls_only_about_what_broke(net) -> None:
+def test_descending_attacks_in_smaller_balls_only_broken_examples(net) -> None:
     alone, down = told(net), told(net, in_mode(COLUMNS, "descending", 6))
     top, low = (down[f"pgd linf {e} descending"] for e in ("0.1", "0.02"))
     survived = top.judgement.correct
@@ -114,7 +114,7 @@ def test_modes_name_their_columns() -> None:
 
 
 class Flicker(torch.nn.Module):
-    """Its answers change: every other forward pass without a gradient, which the judge makes, is the clean answer."""
+    """A network that, in passes without a gradient as the judge's, alternates between its logits and class 0."""
 
     def __init__(self, net: torch.nn.Module) -> None:
         super().__init__()
@@ -128,7 +128,7 @@ class Flicker(torch.nn.Module):
         return logits if self.kind % 2 else torch.nn.functional.one_hot(logits.argmax(1) * 0, 6).float() + logits * 0
 
 
-def test_what_the_judge_takes_back_is_attacked_again_at_the_next_eps(net) -> None:
+def test_an_example_that_the_judge_finds_correct_is_attacked_at_the_next_eps(net) -> None:
     columns = [p for p in COLUMNS if isinstance(p, Adversarial) and p.attack == "pgd" and p.threat.norm == "linf"]
     made = case(net, watch=Flicker(net))
     made = replace(made, y=torch.zeros_like(made.y))
@@ -149,9 +149,9 @@ class Broken(PGD):
         super().advance(state, loss, gradient, ball)
 
 
-def test_a_failure_in_the_pool_is_its_own_cell_s(net, monkeypatch) -> None:
+def test_a_failure_in_the_pool_fails_only_its_own_cell(net, monkeypatch) -> None:
     table = dict(registry.entries())
-    table["attack", "broken"] = registry.Entry("attack", "broken", __name__, "Broken", "")
+    table["attack", "broken"] = registry.PluginInfo("attack", "broken", __name__, "Broken", "")
     monkeypatch.setattr(registry, "entries", lambda: table)
     rungs = [
         Adversarial("broken", Threat("linf", Fraction(e)), (), tuple(map(Fraction, LINF[:i])))
@@ -175,7 +175,7 @@ def test_an_example_that_nobody_judged_is_an_error_and_never_robust(net) -> None
     assert idle.outcome(group.members[0], idle.chains[0]).judgement.correct.any()
 
 
-def test_balls_in_balls() -> None:
+def test_which_balls_contain_others() -> None:
     def ball(norm, radius):
         return Ball(norm, radius, 0.0, 1.0)
 
@@ -186,7 +186,7 @@ def test_balls_in_balls() -> None:
     assert distance(corner, x, "l2").item() == pytest.approx(0.4)
 
 
-def test_what_an_attack_says_of_itself_is_in_the_record() -> None:
+def test_the_record_has_the_loss_and_label_of_its_attack() -> None:
     def attack(name: str, **fields) -> Adversarial:
         return Adversarial(name, Threat("linf", Fraction(1, 50)), tuple(fields.items()))
 

@@ -65,7 +65,7 @@ def test_joint_runs_are_single_runs_in_any_order_and_number_of_processes(tmp_pat
             assert _by_model(run(suite, order, out=f"joint-{workers}", workers=workers)) == alone
 
 
-def test_a_joint_run_that_was_killed_goes_on_to_the_same_records(tmp_path: Path) -> None:
+def test_a_killed_joint_run_resumes_to_the_same_records(tmp_path: Path) -> None:
     suite = suite_file(tmp_path)
     alone, killed = _alone(suite), 0
 
@@ -81,7 +81,7 @@ def test_a_joint_run_that_was_killed_goes_on_to_the_same_records(tmp_path: Path)
 
 
 @pytest.mark.slow
-def test_a_joint_run_in_two_processes_goes_on_after_kill_9(tmp_path: Path) -> None:
+def test_a_joint_run_in_two_processes_resumes_after_kill_9(tmp_path: Path) -> None:
     suite = suite_file(tmp_path, 600)
     alone = _alone(suite)
     code = (
@@ -109,7 +109,7 @@ def test_one_encoder_under_two_names_is_refused(tmp_path: Path, call: Call) -> N
     assert {record.model for record in Store("store").records()[0]} == {"five:again_5"}
 
 
-def test_the_same_name_with_other_weights_meets_no_old_block(tmp_path: Path) -> None:
+def test_the_same_name_with_other_weights_reuses_no_block(tmp_path: Path) -> None:
     suite = suite_file(tmp_path)
     before = run(suite, "five:make_1", out="store", workers=1)
     import five

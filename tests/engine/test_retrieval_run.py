@@ -1,4 +1,4 @@
-"""Retrieval as a run does it: clean, attacked and corrupted galleries of thermal things, and what their records say."""
+"""Runs of retrieval: clean, attacked and corrupted galleries of thermal images, and their records."""
 
 from pathlib import Path
 
@@ -62,7 +62,7 @@ def runs(pack):
     return found
 
 
-def test_records_have_recalls_of_the_very_media_that_were_judged(runs, pack) -> None:
+def test_records_have_the_recalls_of_the_judged_media(runs, pack) -> None:
     records, store = runs[1]
     bench = prepare(_suite(pack), "tecoa")
     head = bench.classifier
@@ -95,7 +95,7 @@ def _is(path: Path, store: Store, column: str, bench) -> bool:
     return path.parent.name == cell_key(bench.subject(), bench.suite, member)
 
 
-def test_five_in_place_of_one(runs) -> None:
+def test_recall_at_five(runs) -> None:
     (one, _), (five, _) = runs[1], runs[5]
     for column, record in five.items():
         bound = one[column].provenance["x-to-text R@5"]  # of an attack that stops at rank 2
@@ -114,7 +114,7 @@ def test_one_medium_alone(pack) -> None:
     assert "text-to-x R@1" not in records[0].provenance and 0 <= records[0].provenance["x-to-text R@1"] <= 1
 
 
-def test_rivals_that_are_out_of_the_game() -> None:
+def test_lowered_rivals_make_the_first_ranks_correct() -> None:
     logits = torch.randn(40, 9, generator=torch.Generator().manual_seed(0), requires_grad=True)
     y = torch.arange(40) % 9
     rank = 1 + (logits > logits.gather(1, y[:, None])).sum(1)

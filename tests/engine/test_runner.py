@@ -49,7 +49,7 @@ def test_worst_is_a_mean_of_minima(whole: list[Record], tmp_path: Path) -> None:
     assert found["worst linf 4/255"] <= min(v for k, v in found.items() if k.endswith("4/255"))
 
 
-def test_provenance_says_what_was_run(whole: list[Record]) -> None:
+def test_provenance_of_a_record(whole: list[Record]) -> None:
     facts = whole[1].provenance
     for name in ("rlbench", "torch", "numpy", "python", "device", "dtype", "protocol", "anchors", "data", "seconds"):
         assert facts[name] != "", name
@@ -82,7 +82,7 @@ perturbations:
 
 
 @pytest.mark.parametrize("options", [{"workers": 2}, {"batch_size": 7}], ids=str)
-def test_nor_do_those_of_a_network(options: dict[str, int], tmp_path: Path) -> None:
+def test_numbers_of_a_network_do_not_depend_on_workers_or_batches(options: dict[str, int], tmp_path: Path) -> None:
     (tmp_path / "network.yaml").write_text(NETWORK)
     one, other = (
         run(str(tmp_path / "network.yaml"), "rlbind", out=tmp_path / str(i), **{"workers": 1, **o})
@@ -180,7 +180,7 @@ def test_concurrent_runs_lose_and_double_nothing(tmp_path: Path, whole: list[Rec
     assert len((tmp_path / "out" / "records.jsonl").read_text().splitlines()) == len(whole)
 
 
-def test_progress_is_told_and_ends_full(tmp_path: Path) -> None:
+def test_progress_is_reported_and_ends_complete(tmp_path: Path) -> None:
     told: list[Progress] = []
     made = plan(suite_file(tmp_path, 300), "linear", store=tmp_path / "out", workers=1)
     execute(made, told.append)

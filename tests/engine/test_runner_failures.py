@@ -25,7 +25,7 @@ from rlbench.store.records import read_records
 @registry.register("attack", "broken")
 @dataclass(frozen=True, kw_only=True)
 class Broken:
-    """Crashes while `fault` says so."""
+    """Crashes while `fault` is set."""
 
     def __call__(self, classifier, x, y, ball, streams):
         if Path(os.environ["RLBENCH_TEST_FAULT"]).exists():
@@ -34,7 +34,7 @@ class Broken:
 
 
 def test_a_failed_cell_is_recorded_and_never_robust(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    entry = registry.Entry("attack", "broken", __name__, "Broken", "")
+    entry = registry.PluginInfo("attack", "broken", __name__, "Broken", "")
     table = {**registry.entries(), ("attack", "broken"): entry}
     monkeypatch.setattr(registry, "entries", lambda: table)
     fault = tmp_path / "fault"
@@ -53,7 +53,7 @@ def test_a_failed_cell_is_recorded_and_never_robust(tmp_path: Path, monkeypatch:
 
 
 def test_an_edited_plugin_is_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    entry = registry.Entry("attack", "broken", __name__, "Broken", "")
+    entry = registry.PluginInfo("attack", "broken", __name__, "Broken", "")
     table = {**registry.entries(), ("attack", "broken"): entry}
     monkeypatch.setattr(registry, "entries", lambda: table)
     suite = load_suite(suite_file(tmp_path, 40, "broken"))
@@ -117,7 +117,7 @@ def replace_task(task: object) -> object:
     return Nowhere()
 
 
-def test_what_cannot_run_is_said_before_any_work(tmp_path: Path) -> None:
+def test_mistakes_are_reported_before_any_work(tmp_path: Path) -> None:
     out = tmp_path / "out"
     for error, text, wrong in (
         (ModalityError, "thermal", {"suites": "thermal"}),
@@ -134,7 +134,7 @@ def test_what_cannot_run_is_said_before_any_work(tmp_path: Path) -> None:
     assert not out.exists()
 
 
-def test_a_checkpoint_that_was_trained_anew_is_loaded_anew(tmp_path: Path) -> None:
+def test_a_retrained_checkpoint_is_loaded_again(tmp_path: Path) -> None:
     suite, found = load_suite("thermal"), []
     for baseline in ("tecoa", "fare"):
         shutil.copytree(resolve(baseline).folder, tmp_path / "model", dirs_exist_ok=True)

@@ -1,4 +1,4 @@
-"""Soundness in every run: the rules of the cheap checks, what a watch counts, and what a record says."""
+"""Soundness in every run: the rules of the cheap checks, the counts of a watch, and the fields of a record."""
 
 from dataclasses import replace
 
@@ -48,7 +48,7 @@ def test_a_badge_is_the_worst_finding_and_a_record_names_it() -> None:
     assert provenance([FINE]) == {"soundness": "sound"}
     assert provenance([{}, {}]) == {}  # blocks of an older version were not watched
     halves = [FINE | {"saturated": 200}, FINE]
-    assert provenance(halves) == {"soundness": "warn", "soundness_failed": "H8: 10% of correct points have no loss"}
+    assert provenance(halves) == {"soundness": "warn", "soundness_failed": "H8: 10% of correct points have a loss of 0"}
     assert total([{"passes": 2}, {"passes": 3, "lost": 1}])["passes"] == 5
 
 
@@ -79,7 +79,7 @@ def test_zero_gradients_are_counted_per_example_over_all_coordinates() -> None:
     assert (sums["gradients"], sums["zero_gradients"]) == (3, 1)
 
 
-def test_a_watch_changes_no_number_and_takes_a_leaf_twice() -> None:
+def test_a_watch_changes_no_number_and_accepts_a_leaf_twice() -> None:
     w, x, y = torch.randn(5, 3), torch.rand(7, 5).requires_grad_(), torch.randint(3, (7,))
     watch = Watch(y)
     for _ in range(3):
@@ -92,7 +92,7 @@ def test_a_watch_changes_no_number_and_takes_a_leaf_twice() -> None:
     assert (sums["passes"], sums["gradients"]) == (21, 3 * correct)
 
 
-def test_an_error_that_was_seen_and_is_not_returned_is_lost() -> None:
+def test_an_adversarial_example_that_is_found_but_not_returned_is_lost() -> None:
     watch = Watch(torch.zeros(3, dtype=torch.int64))
     meter = Meter(lambda x: x, 3, watch=watch)
     meter(torch.tensor([[1.0, 2.0], [1.0, 1.0 + 1e-6], [2.0, 1.0]]))  # clearly broken, a tie but for rounding, correct
@@ -101,7 +101,7 @@ def test_an_error_that_was_seen_and_is_not_returned_is_lost() -> None:
     assert watch.sums(torch.tensor([True]), torch.tensor([2]))["lost"] == 0
 
 
-def test_a_run_keeps_watch(tmp_path) -> None:
+def test_every_run_is_watched(tmp_path) -> None:
     pgd = Adversarial("pgd", Threat("linf", parse_eps("4/255")))
     suite = replace(load_suite("smoke"), perturbations=(Clean(), pgd, Worst(pgd.threat)), examples=16)
     records = run(suite, ["linear", "linear+jpeg"], out=tmp_path, workers=1)

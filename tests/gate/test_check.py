@@ -1,4 +1,4 @@
-"""`rlbench check` from end to end: planted changes, formats, references, the pytest fixture and the action."""
+"""`rlbench check` end to end: known changes, formats, references, the pytest fixture and the GitHub action."""
 
 import json
 import os
@@ -68,7 +68,7 @@ def blobs(folder: Path, *, name: str = "blobs-check", eps: int = 4) -> Path:
     return file
 
 
-# Planted changes
+# Known changes
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +84,7 @@ def of(records: list[Record], model: str, perturbation: str) -> list[Record]:
 
 
 def test_an_attack_that_got_weaker_is_reported_as_a_gain(thermal: list[Record]) -> None:
-    """PGD after 2 of its 20 steps, as an edit of the code does it: with the protocol hash of the whole attack."""
+    """PGD stopped after 2 of 20 steps with an unchanged protocol hash, as after a mistaken edit of its loop."""
     [whole] = of(thermal, "rlbind", "pgd linf 8/255")
     [early] = of(thermal, "rlbind", "pgd(rel_step=0.125, steps=2) linf 8/255")
     edited = replace(early, perturbation=whole.perturbation, provenance=whole.provenance)
@@ -95,7 +95,7 @@ def test_an_attack_that_got_weaker_is_reported_as_a_gain(thermal: list[Record]) 
 
 
 def test_a_weaker_model_fails(thermal: list[Record]) -> None:
-    """The backbone without adversarial training, in the place of RLBind."""
+    """The backbone without adversarial training replaces RLBind."""
     references = [r for r in thermal if r.model == "rlbind:mini"]
     swapped = [replace(r, model="rlbind:mini") for r in thermal if r.model == "languagebind:mini"]
     report = gate(references, swapped)
@@ -106,7 +106,7 @@ def test_a_weaker_model_fails(thermal: list[Record]) -> None:
 # The command
 
 
-def test_references_are_made_checked_and_made_anew(call: Call, tmp_path: Path) -> None:
+def test_references_are_written_checked_and_updated(call: Call, tmp_path: Path) -> None:
     suite = blobs(tmp_path)
     made = call("check", "--suite", suite, "--model", "linear", "--update")
     assert made.exit_code == 0 and "blobs-check image linear:oracle clean: none -> " in made.stdout
@@ -115,7 +115,7 @@ def test_references_are_made_checked_and_made_anew(call: Call, tmp_path: Path) -
     assert len(text.splitlines()) == 2 and "seconds" not in text
 
     again = call("check", "--suite", suite, "--workers", 1, "--quiet")
-    assert again.exit_code == 0 and "PASS: 2 PASS" in again.stdout and "Power: of n = 300" in again.stdout
+    assert again.exit_code == 0 and "PASS: 2 PASS" in again.stdout and "Power: with n = 300" in again.stdout
     assert not (tmp_path / "rlbench-results").exists()
 
     same = call("check", "--suite", suite, "--update", "--workers", 1)
@@ -129,7 +129,7 @@ def test_references_are_made_checked_and_made_anew(call: Call, tmp_path: Path) -
     assert call("check", "--suite", other, "--workers", 1).exit_code == 0
 
 
-def test_other_references_stay_when_some_are_renewed(call: Call, tmp_path: Path) -> None:
+def test_updating_references_leaves_those_of_other_models(call: Call, tmp_path: Path) -> None:
     first = call("check", "--suite", blobs(tmp_path), "--model", "linear", "--update", "--workers", 1)
     file = tmp_path / "leaderboards" / "records" / "blobs-check.jsonl"
     others = [replace(r, model="other:mini") for r in read_records([file])]
@@ -142,7 +142,7 @@ def test_other_references_stay_when_some_are_renewed(call: Call, tmp_path: Path)
 
 @pytest.fixture
 def stored(call: Call, tmp_path: Path) -> Path:
-    """A store with a run, and references that say that twenty of its examples were correct besides."""
+    """A store with a run, and references that have up to twenty more correct examples per cell."""
     suite = blobs(tmp_path)
     call("run", "--suite", suite, "--model", "linear", "--out", "store", "--workers", 1)
     records = []
@@ -192,7 +192,7 @@ def test_formats(call: Call, stored: Path, tmp_path: Path, monkeypatch: pytest.M
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("--reference", "nowhere"), "--update --model NAME makes some"),
+        (("--reference", "nowhere"), "--update --model NAME writes some"),
         (("--margin", -1), "margin is -1"),
         (("--suite", "cii"), "did you mean 'ci'"),
         (("--records", "store", "--reference", "reference.jsonl", "--model", "tecoa"), "have nothing of these"),
@@ -235,7 +235,7 @@ def test_pytest_starts_without_torch(tmp_path: Path) -> None:
 
 
 def test_the_actions_shell_steps_run(call: Call, stored: Path, tmp_path: Path) -> None:
-    """The workflow's steps as a runner does them, in a user's folder, but for the installation, which takes minutes."""
+    """Runs the steps as GitHub does, in a user's folder, without the installation, which takes minutes."""
     workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "robustness.yml").read_text())
     [checkout, own] = workflow["jobs"]["check"]["steps"]
     assert checkout == {"uses": "actions/checkout@v4"} and own["uses"] == "./"
@@ -250,7 +250,7 @@ def test_the_actions_shell_steps_run(call: Call, stored: Path, tmp_path: Path) -
 
 
 def _bash(step: dict[str, object], inputs: dict[str, str], folder: Path) -> "subprocess.CompletedProcess[str]":
-    """As GitHub runs `shell: bash`: -e and pipefail, inputs by the environment alone."""
+    """Runs a step as GitHub does with `shell: bash`: -e and pipefail, inputs only in the environment."""
     assert step["shell"] == "bash" and "${{" not in str(step["run"])
     env = {}
     for name, text in dict(step["env"]).items():  # type: ignore[call-overload]

@@ -1,4 +1,4 @@
-"""`rlbench compare`: two models or two stores, paired; p-values and intervals recounted."""
+"""`rlbench compare`: two models or two stores, paired; p-values and intervals against scipy."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -29,7 +29,7 @@ def side(model: str, seed: int, share: float, **facts: object) -> list[Record]:
 
 
 def test_pairs_p_and_direction() -> None:
-    """Only A right on 30 examples, only B on 8; on the other column 5 and 5: Holm doubles the smaller p."""
+    """Only A is right on 30 examples, only B on 8; in the other column 5 and 5. Holm doubles the smaller p."""
 
     def flags(lost: int, gained: int) -> tuple[np.ndarray, np.ndarray]:
         a, b = np.zeros(400, dtype=bool), np.zeros(400, dtype=bool)
@@ -48,20 +48,20 @@ def test_pairs_p_and_direction() -> None:
     assert [one.verdict() for one in compare(b, a)] == ["B above", "level"]
 
 
-def test_models_of_one_name_are_paired_where_there_are_several() -> None:
+def test_several_models_are_paired_by_name() -> None:
     a = [*side("x", 1, 0.5), *side("y", 2, 0.6)]
     b = [*side("y", 3, 0.7), *side("x", 4, 0.5)]
     assert {one.models for one in compare(a, b)} == {("x:mini", "x:mini"), ("y:mini", "y:mini")}
 
 
-def test_another_protocol_or_data_is_not_compared_and_says_so() -> None:
+def test_records_of_other_data_are_not_compared() -> None:
     [clean, pgd] = compare(
         side("a", 1, 0.5), [replace(r, provenance={**r.provenance, "data": "o"}) for r in side("b", 2, 0.5)]
     )
     assert clean.pairs is None and clean.apart == "data o, not d" and pgd.verdict() == "not comparable"
 
 
-def test_anchors_may_differ_between_models_alone() -> None:
+def test_anchors_may_differ_only_between_models() -> None:
     assert all(one.pairs for one in compare(side("a", 1, 0.5), side("b", 2, 0.5, anchors="own")))
     assert not any(one.pairs for one in compare(side("a", 1, 0.5), side("a", 2, 0.5, anchors="own")))
 
@@ -71,7 +71,7 @@ def test_a_failed_cell_is_not_compared() -> None:
     assert compare(side("a", 1, 0.5), failed)[0].apart == "b:mini failed: it left the ball"
 
 
-def test_nothing_shared_is_an_error() -> None:
+def test_two_sides_without_a_shared_cell_are_an_error() -> None:
     with pytest.raises(StoreError, match="share no cell"):
         compare(side("a", 1, 0.5), [replace(r, suite="audio") for r in side("b", 2, 0.5)])
 
@@ -81,7 +81,7 @@ def test_nothing_shared_is_an_error() -> None:
 
 @pytest.fixture
 def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
-    """In a folder with a store of two models and a file of one of them, later."""
+    """Runs the command in a folder with a store of two models and a later file of one of them."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "rlbench-results").mkdir()
     both, later = [*side("fare", 1, 0.5), *side("rlbind", 2, 0.7)], side("rlbind", 3, 0.6, sources=40)
@@ -126,7 +126,7 @@ def test_an_unknown_side(call: Callable[..., Result], name: str) -> None:
 
 
 def test_bounds_are_shown_as_bounds_and_doubts_are_named() -> None:
-    """A column `descending` has no difference, and takes no part in Holm's; a model in doubt is named."""
+    """A `descending` column has no difference and does not count for Holm; a model with a bad badge is named."""
     on, off = np.ones(40, dtype=bool), np.zeros(40, dtype=bool)
     columns = ("clean", "pgd linf 4/255 descending")
     a, b = ([record(m, c, f) for c in columns] for m, f in (("a", off), ("b", on)))

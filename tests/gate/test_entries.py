@@ -1,4 +1,4 @@
-"""Entries: a strict schema, rows that are the whole's, and claims that are refuted when they should be."""
+"""Submissions: a strict schema, subsets of a task's examples, and claims that are refuted when they are false."""
 
 import json
 from collections.abc import Callable
@@ -20,7 +20,7 @@ from rlbench.core import Box
 from rlbench.core.errors import DataError, FieldError, RLBenchError
 from rlbench.core.registry import make
 from rlbench.core.stats.acceptance_sampling import least_lost, least_share, p_few, p_lost
-from rlbench.gate.submission import Claim, entry_of, read_entry, to_json
+from rlbench.gate.submission import Claim, make_submission, read_submission, to_json
 from rlbench.gate.verify import judge_subset, verify
 from rlbench.tasks.subset import select_examples
 
@@ -54,21 +54,21 @@ def records(suite: Path) -> list[Any]:
 @pytest.fixture
 def entry(records: list[Any], suite: Path) -> Any:
     told = {"model": "linear:oracle", "suite": "blobs-claim", "source": "bundled", "summary": "The oracle."}
-    return replace(entry_of(records, **told), suite=str(suite))
+    return replace(make_submission(records, **told), suite=str(suite))
 
 
 # Statistics
 
 
 def test_the_tests_are_scipys() -> None:
-    """Hypergeometric as Fisher's exact test of drawn by unfounded; binomial as its own tail."""
+    """The hypergeometric test is Fisher's exact test of drawn by false claims; the binomial one is a binomial tail."""
     for lost, drawn, claimed, allowed in ((3, 80, 400, 5), (1, 50, 60, 2), (0, 10, 20, 3), (5, 100, 469, 5)):
         table = [[lost, drawn - lost], [allowed - lost, claimed - drawn - allowed + lost]]
         assert p_lost(lost, drawn, claimed, allowed) == pytest.approx(fisher_exact(table, "greater").pvalue)
     assert p_few(70, 100, 0.8) == pytest.approx(binom.cdf(70, 100, 0.8))
 
 
-def test_what_would_be_refuted_is_refuted_as_often_as_is_said() -> None:
+def test_a_detectable_overstatement_is_refuted_with_probability_95() -> None:
     least = least_lost(90, 450, 5, 0.05)
     g = np.random.default_rng(0)
     for unfounded, holds in ((least, True), (least // 2, False)):
@@ -87,7 +87,7 @@ SOUND = Box(shape=(1, 64, 64), unit="log-mel")
 
 
 @pytest.mark.parametrize(("task", "box"), [("blobs", Box(shape=(1, 8, 8))), ("audio-world", SOUND)])
-def test_rows_are_those_of_the_task(task: str, box: Box) -> None:
+def test_a_subset_has_the_examples_of_its_task(task: str, box: Box) -> None:
     whole, rows = make("task", task), (2, 3, 11)
     part, every = select_examples(whole, rows), whole.load(box, 0, 12)
     found = part.load(box, 0, 3)
@@ -104,16 +104,16 @@ def test_rows_are_those_of_the_task(task: str, box: Box) -> None:
 # Verification
 
 
-def test_a_true_entry_holds_and_its_rows_come_out_alike(entry: Any) -> None:
+def test_a_true_submission_holds(entry: Any) -> None:
     found = verify(entry, examples=60, seed=5, workers=1)
     assert found.holds and len(found.rows) == 60 and found.rows != tuple(range(60))
-    assert all((f.lost, f.gained, f.test) == (0, 0, "hypergeometric") for f in found.findings)
+    assert all((f.lost, f.gained, f.test) == (0, 0, "hypergeometric") for f in found.results)
     assert verify(entry, examples=60, seed=6, workers=1).rows != found.rows
     assert 0 < found.detectable < 25
 
 
 def test_inflated_claims_are_refuted(entry: Any) -> None:
-    """Thirty examples said to be correct that are not; without flags, a share of 95%."""
+    """With flags, thirty wrong examples are claimed to be correct; without flags, 98% of all."""
 
     def inflated(claim: Claim, *, flags: bool) -> Claim:
         if not flags:
@@ -125,16 +125,16 @@ def test_inflated_claims_are_refuted(entry: Any) -> None:
     for flags in (True, False):
         claims = tuple(inflated(c, flags=flags) if "pgd" in str(c.perturbation) else c for c in entry.claims)
         found = verify(replace(entry, claims=claims), examples=120, seed=1, workers=1)
-        refuted = [f.perturbation for f in found.findings if f.p < f.alpha]
+        refuted = [f.perturbation for f in found.results if f.refuted]
         assert refuted == ["pgd(steps=3) linf 4/255"] and not found.holds
 
 
-def test_a_few_flips_of_another_machine_do_not_refute(entry: Any, records: list[Any]) -> None:
+def test_a_single_flip_does_not_refute_a_claim_but_a_crash_does(entry: Any, records: list[Any]) -> None:
     claim = entry.claims[0]
     correct = claim.correct()
     own = replace(records[0], flags=np.packbits(correct ^ (np.arange(300) == 7)).tobytes().hex())
-    [finding] = judge_subset([claim], range(300), [own], margin=1, alpha=0.05)
-    assert finding.p == 1.0
+    [result] = judge_subset([claim], range(300), [own], margin=1, alpha=0.05)
+    assert result.p == 1.0
     failed = replace(own, flags=None, n_correct=None, error="it crashed")
     assert judge_subset([claim], range(300), [failed], margin=1, alpha=0.05)[0].p == 0.0
 
@@ -145,10 +145,10 @@ def test_a_few_flips_of_another_machine_do_not_refute(entry: Any, records: list[
         ({"checkpoint": "other"}, "claimed with checkpoint other"),
         ({"protocol": "other"}, "claimed under protocol other"),
         ({"data": "other"}, "claimed with data other"),
-        ({"perturbation": column("pgd linf 8/255")}, "has not all of the columns"),
+        ({"perturbation": column("pgd linf 8/255")}, "does not have all claimed columns"),
     ],
 )
-def test_what_can_not_be_tested_is_an_error(entry: Any, change: dict[str, Any], words: str) -> None:
+def test_a_submission_of_another_model_or_protocol_is_an_error(entry: Any, change: dict[str, Any], words: str) -> None:
     if "checkpoint" not in change:
         change = {"claims": (replace(entry.claims[0], **change), *entry.claims[1:])}  # type: ignore[dict-item]
     with pytest.raises(RLBenchError, match=words):
@@ -158,9 +158,9 @@ def test_what_can_not_be_tested_is_an_error(entry: Any, change: dict[str, Any], 
 # The files
 
 
-def test_an_entry_is_read_as_it_is_written(entry: Any, tmp_path: Path) -> None:
+def test_json_of_a_submission_round_trips(entry: Any, tmp_path: Path) -> None:
     (tmp_path / "e.json").write_text(to_json(entry))
-    assert read_entry(tmp_path / "e.json") == entry
+    assert read_submission(tmp_path / "e.json") == entry
     assert "seconds" not in to_json(entry) and set(entry.provenance) >= {"torch", "device"}
 
 
@@ -182,29 +182,31 @@ def test_an_entry_is_read_as_it_is_written(entry: Any, tmp_path: Path) -> None:
         (lambda raw: raw["claims"][0].update(n_correct=301), "n_correct is 301 of n = 300"),
         (lambda raw: raw["claims"][0].update(n_correct=1), "n_correct says 1"),
         (lambda raw: raw["claims"][0].update(flags="xy"), "must be hexadecimal"),
-        (lambda raw: raw["claims"][0].update(flags="ff"), "8 bits; n = 300"),
+        (lambda raw: raw["claims"][0].update(flags="ff"), "8 bits; it must have n = 300"),
         (lambda raw: raw["claims"][0].pop("data"), "claim 1 needs the field 'data'"),
     ],
 )
-def test_a_faulty_entry_names_the_file_and_the_field(entry: Any, tmp_path: Path, change: Change, words: str) -> None:
+def test_a_mistake_in_a_submission_names_the_file_and_the_field(
+    entry: Any, tmp_path: Path, change: Change, words: str
+) -> None:
     raw = json.loads(to_json(entry))
     change(raw)
     file = tmp_path / "e.json"
     file.write_text(json.dumps(raw))
     with pytest.raises(FieldError, match=words) as error:
-        read_entry(file)
+        read_submission(file)
     assert str(error.value).startswith(f"{file}: ")
 
 
-def test_bundled_entries_can_be_read() -> None:
+def test_bundled_submissions_can_be_read() -> None:
     found = sorted((Path(str(files("rlbench.leaderboards"))) / "entries").glob("*.json"))
-    assert found and all(read_entry(path).claims for path in found)
+    assert found and all(read_submission(path).claims for path in found)
 
 
 # The commands
 
 
-def test_an_entry_is_made_and_verified(records: list[Any], suite: Path, tmp_path: Path) -> None:
+def test_a_submission_is_written_and_verified(records: list[Any], suite: Path, tmp_path: Path) -> None:
     def call(*arguments: object) -> Result:
         return CliRunner().invoke(main, [str(a) for a in arguments], catch_exceptions=False)
 

@@ -25,14 +25,14 @@ def record(correct: np.ndarray, perturbation: str = "pgd linf 4/255", **changes:
 
 
 def flips(g: np.random.Generator, n: int, drop: float, share: float) -> tuple[np.ndarray, np.ndarray]:
-    """Flags before and after: each example flips with probability `share`, and the expected drop is `drop` (shares)."""
+    """Flags before and after: an example flips with probability `share`; the expected drop is `drop`, as a share."""
     u, before = g.random(n), g.random(n) < 0.5
     lost, gained = (share + drop) / 2, (share - drop) / 2
     return np.where(u < lost + gained, u < lost, before), np.where(u < lost + gained, u >= lost, before)
 
 
 def halves(n: int, lost: int, gained: int) -> tuple[np.ndarray, np.ndarray]:
-    """Exactly so many flips, of n examples that are else all correct."""
+    """Flags before and after with exactly these flips; the other examples are correct on both sides."""
     before, after = np.ones(n, dtype=bool), np.ones(n, dtype=bool)
     after[:lost] = False
     before[lost : lost + gained] = False
@@ -69,14 +69,14 @@ def test_wilson_mcnemar_and_holm_are_statsmodels() -> None:
 
 
 def test_the_interval_is_tangos() -> None:
-    """Bentur et al.'s table (1, 1, 7, 12), whose interval is (-0.517, -0.026) in Fagerland et al., 2014, table IV."""
+    """Fagerland et al., 2014, table IV: (-0.517, -0.026) for the table (1, 1, 7, 12) of Bentur et al."""
     low, high = Pairs(21, 1, 7).interval()
     assert (round(low / 100, 3), round(high / 100, 3)) == (-0.517, -0.026)
 
 
 @pytest.mark.parametrize(("lost", "gained", "n"), [(40, 20, 160), (0, 7, 30), (12, 0, 500), (3, 3, 96), (80, 20, 110)])
 def test_the_bound_inverts_the_score_test(lost: int, gained: int, n: int) -> None:
-    """Found a second time from the definition: the likelihood of (lost, gained) is maximised along each drop."""
+    """Solved numerically from the definition, with the likelihood of (lost, gained) maximised for each drop."""
 
     def score(delta: float) -> float:
         def minus(q: float) -> float:
@@ -91,15 +91,15 @@ def test_the_bound_inverts_the_score_test(lost: int, gained: int, n: int) -> Non
     assert score_bound(lost, gained, n, 0.95) == pytest.approx(brentq(score, start + 1e-9, 0.9999), abs=2e-5)
 
 
-def test_no_flips_exclude_what_the_score_bound_says() -> None:
-    """With none, the bound has a closed form: z^2 / (n + z^2)."""
+def test_the_bound_without_flips() -> None:
+    """It has a closed form: z^2 / (n + z^2)."""
     z = norm.ppf(0.95) ** 2
     for n in (96, 500, 1000):
         assert Pairs(n, 0, 0).upper() == pytest.approx(100 * z / (n + z), abs=1e-6)
 
 
 def test_intervals_cover() -> None:
-    """The score interval of a drop, and the bootstrap over clusters: 95%, within what 1000 and 600 draws can tell."""
+    """The score interval of a drop and the bootstrap over clusters cover 95%, within the simulations' errors."""
     g = np.random.default_rng(1)
     hits = 0
     for _ in range(1000):
@@ -115,8 +115,8 @@ def test_intervals_cover() -> None:
     assert 0.93 <= hits / 600 <= 0.97
 
 
-def test_what_is_detectable() -> None:
-    """2.486 sqrt(discordant) / n at a one-sided 5% and 80%; with none, the fewest flips that the exact test finds."""
+def test_the_detectable_drop() -> None:
+    """2.486 sqrt(discordant) / n for a one-sided 5% and 80% power; without flips, the fewest significant losses."""
     assert Pairs(500, 40, 30).detectable() == pytest.approx(100 * 2.486475 * 70**0.5 / 500, rel=1e-5)
     assert Pairs(500, 0, 0).detectable() == 100 * 5 / 500  # 1/2^5 < 0.05 < 1/2^4
 
@@ -124,8 +124,8 @@ def test_what_is_detectable() -> None:
 # Simulation
 
 
-def test_nothing_changed_seldom_fails() -> None:
-    """Three cells, a tenth of the examples flipping either way: fewer alarms than alpha, even without a margin."""
+def test_false_alarms_are_rarer_than_alpha() -> None:
+    """Nothing changed in three cells, but a tenth of the examples flips in both directions; the margin is 0."""
     g, alarms = np.random.default_rng(2), 0
     for _ in range(600):
         pairs = [flips(g, 500, 0.0, 0.1) for _ in range(3)]
@@ -135,8 +135,8 @@ def test_nothing_changed_seldom_fails() -> None:
 
 
 @pytest.mark.parametrize(("share", "cells"), [(0.08, 1), (0.15, 3)])
-def test_the_power_is_what_is_stated(share: float, cells: int) -> None:
-    """One of the cells of n = 500 drops by 5 points: it fails as often as stated, within 5 points."""
+def test_the_power_agrees_with_simulation(share: float, cells: int) -> None:
+    """One cell of n = 500 drops by 5 points; it fails as often as `power` says, within 5 points."""
     g, found = np.random.default_rng(3), 0
     for _ in range(800):
         pairs = [flips(g, 500, 0.05 if i == 0 else 0.0, share) for i in range(cells)]
@@ -146,8 +146,8 @@ def test_the_power_is_what_is_stated(share: float, cells: int) -> None:
     assert found / 800 == pytest.approx(stated, abs=0.05) and 0.7 < stated < 1
 
 
-def test_the_power_of_a_sure_thing_is_a_binomials() -> None:
-    """All flips to one side: it fails iff there are 5 and more than the margin's 10."""
+def test_the_power_is_binomial_if_all_flips_are_losses() -> None:
+    """The gate fails iff there are at least 5 losses and more than the margin's 10."""
     from scipy.stats import binom
 
     assert power(500, 3, 3, margin=2) == pytest.approx(binom.sf(10, 500, 0.03), abs=1e-9)
@@ -179,8 +179,8 @@ def test_few_examples_are_inconclusive_even_without_a_flip() -> None:
     assert one(0, 0, n=140).verdicts[0].status == "PASS"
 
 
-def test_two_machines_that_differ_by_last_bits_pass() -> None:
-    """Flips in both directions, at any margin: no exact test takes them for a drop."""
+def test_rounding_on_another_machine_passes() -> None:
+    """A few flips in both directions are not significant, even with a margin of 0."""
     for lost, gained in ((3, 2), (2, 3), (4, 1)):
         assert one(lost, gained, policy=Policy(margin=0)).exit_code == 0
     assert one(3, 2).verdicts[0].status == "PASS"
@@ -206,25 +206,25 @@ def test_missing_cells_are_errors_on_both_sides() -> None:
     assert gone.exit_code == 2 and "this run does not" in gone.verdicts[1].reason
     new = gate([record(flags)], [record(flags), record(flags, "clean")])
     assert new.exit_code == 2 and "has no reference" in new.verdicts[1].reason
-    assert gate([record(flags)], [], asked=[("ci", "thermal", "mine:mini")]).exit_code == 2
+    assert gate([record(flags)], [], required=[("ci", "thermal", "mine:mini")]).exit_code == 2
     assert gate([], []).exit_code == 2
 
 
-def test_other_suites_and_models_are_left_alone() -> None:
+def test_other_suites_and_models_are_ignored() -> None:
     flags = np.ones(500, dtype=bool)
     others = [record(flags, suite="thermal"), record(flags, model="other:mini")]
     assert gate([record(flags), *others], [record(flags)]).exit_code == 0
 
 
-def test_the_parts_of_a_suite_are_apart() -> None:
-    """A suite of several modalities has a column of one name in each."""
+def test_the_parts_of_a_suite_are_compared_separately() -> None:
+    """The parts of a suite of several modalities have columns of the same name."""
     flags, none = np.ones(500, dtype=bool), np.zeros(500, dtype=bool)
     both = [record(flags, "clean"), record(flags, "clean", modality="image", data="other")]
     worse = [both[0], record(none, "clean", modality="image", data="other")]
     found = {v.suite: v.status for v in gate(both, worse).verdicts}
     assert found == {"ci:thermal": "PASS", "ci:image": "FAIL"}
     assert gate(both, both[:1]).exit_code == 0  # rlbench check --suite ci:thermal
-    assert gate(both, both[:1], asked=[("ci", "image", "mine:mini")]).exit_code == 2
+    assert gate(both, both[:1], required=[("ci", "image", "mine:mini")]).exit_code == 2
 
 
 def test_a_crash_fails() -> None:
@@ -242,14 +242,14 @@ def test_a_soundness_downgrade_fails(before: str | None, after: str, code: int) 
     assert report.exit_code == code
 
 
-def test_fewer_examples_are_paired_on_their_prefix() -> None:
+def test_fewer_examples_are_paired_with_the_first_of_the_reference() -> None:
     flags = np.random.default_rng(4).random(500) < 0.7
     report = gate([record(flags)], [record(flags[:203])])
     assert report.n == 203 and report.verdicts[0].pairs == Pairs(203, 0, 0)
     assert (flags_of(record(flags[:203])) == flags[:203]).all()
 
 
-def test_the_reference_of_the_same_protocol_is_taken() -> None:
+def test_the_reference_of_the_same_protocol_is_used() -> None:
     old = record(np.zeros(500, dtype=bool), protocol="old")
     flags = np.ones(500, dtype=bool)
     assert gate([old, record(flags)], [record(flags)]).exit_code == 0

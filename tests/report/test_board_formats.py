@@ -1,4 +1,4 @@
-"""Tables as markdown, LaTeX, CSV and JSON: what they say, and that the same records give the same bytes."""
+"""Tables as markdown, LaTeX, CSV and JSON: their content, and that the same records give the same bytes."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from made import made
 from rlbench.cli.main import main
 from rlbench.core import Record
 from rlbench.core.errors import StoreError, UnknownName
-from rlbench.core.stats.metrics import wilson
+from rlbench.core.stats.metrics import format_p, wilson
 from rlbench.report.boards.leaderboard import freeze, load, render
-from rlbench.report.boards.scores import gravest
+from rlbench.report.boards.scores import worst_badge
 from rlbench.report.boards.tables import frame, tables
 from rlbench.store.rounds import pool_rounds
 
 
-def record(model: str, perturbation: str, ones: int, *, n: int = 100, suite: str = "a_b", **told: object) -> Record:
-    return made(model, perturbation, np.arange(n) < ones, suite=suite, checkpoint=model, **told)
+def record(model: str, perturbation: str, ones: int, *, n: int = 100, suite: str = "a_b", **facts: object) -> Record:
+    return made(model, perturbation, np.arange(n) < ones, suite=suite, checkpoint=model, **facts)
 
 
 RECORDS = [
@@ -44,7 +44,7 @@ def test_the_same_records_give_the_same_bytes_in_any_order(format: str) -> None:
 
 
 def test_markdown_marks_ties_ranks_and_differences() -> None:
-    """70, 69 and 40 nested: 1:0 is a tie; 30:0 and 29:0 are not. Clean 90, 88, 91: all tied."""
+    """Robust: 70, 69 and 40, nested, so that pairs of 1:0 are a tie and 30:0 and 29:0 are not. Clean: all are tied."""
     text = render(frame(RECORDS), "t", baseline="other")
     rows = {line.split("|")[2].strip(): line for line in text.splitlines() if line.count("|") == 6}
     assert rows["own:mini"].split("|")[1].strip() == "1-2" and rows["other:mini"].split("|")[1].strip() == "3"
@@ -84,13 +84,17 @@ def test_latex_is_a_booktabs_table_of_escaped_text() -> None:
 def test_a_table_shows_the_gravest_badge_of_each_row() -> None:
     text = render(frame(RECORDS), "t")
     assert "soundness" not in text
-    told = [replace(r, provenance={**r.provenance, "soundness": "sound"}) for r in RECORDS]
-    told[1] = replace(told[1], provenance={**told[1].provenance, "soundness": "unreliable"})
-    rows = [line.split("|") for line in render(frame(told), "t").splitlines() if line.count("|") == 7]
+    badged = [replace(r, provenance={**r.provenance, "soundness": "sound"}) for r in RECORDS]
+    badged[1] = replace(badged[1], provenance={**badged[1].provenance, "soundness": "unreliable"})
+    rows = [line.split("|") for line in render(frame(badged), "t").splitlines() if line.count("|") == 7]
     assert {row[2].strip(): row[3].strip() for row in rows[2:]} == {
         "own:mini": "unreliable", "near:mini": "sound", "other:mini": "sound"
     }  # fmt: skip
-    assert gravest(["sound", "", "warn"]) == "warn" and gravest([]) == "" and gravest(["sound", "new"]) == "new"
+    assert (
+        worst_badge(["sound", "", "warn"]) == "warn"
+        and worst_badge([]) == ""
+        and worst_badge(["sound", "new"]) == "new"
+    )
 
 
 def test_stores_of_several_machines_are_merged_or_refused(tmp_path: Path) -> None:
@@ -104,8 +108,21 @@ def test_stores_of_several_machines_are_merged_or_refused(tmp_path: Path) -> Non
         load([one, two])
 
 
-def test_rounds_are_pooled_pair_by_pair() -> None:
-    """Two rounds of 10 and 14 examples that fill no whole bytes: the flags of both stand behind each other."""
+@pytest.mark.parametrize(
+    ("p", "cell", "equation"),
+    [
+        (1.0, "1", "p = 1"),
+        (0.0936, ".094", "p = 0.094"),
+        (0.0004, "<.001", "p = 0.0004"),
+        (1e-5, "<.001", "p < 0.0001"),
+    ],
+)
+def test_p_values_are_short_in_tables_and_equations_in_sentences(p: float, cell: str, equation: str) -> None:
+    assert format_p(p) == cell and format_p(p, equation=True) == equation
+
+
+def test_flags_of_rounds_are_concatenated() -> None:
+    """Also those of 10 and 14 examples, which do not fill whole bytes."""
     rounds = [record("own:mini", "clean", k, n=n, round=t, data=f"d{t}") for t, n, k in (("1", 10, 3), ("2", 14, 9))]
     alone = record("own:mini", "clean", 5, suite="other")
     kept, merged = pool_rounds([*rounds[::-1], alone])

@@ -1,4 +1,4 @@
-"""One scale a table: who is ranked with whom, what is a bound, what is of a part; and many pairs at once."""
+"""The scale of a table: which rows are ranked, bounds, notes, and the tests of many pairs at once."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from rlbench.core.stats.metrics import holm, mcnemar, sign_flip, sign_flips
 from rlbench.report.boards.averages import macros
 from rlbench.report.boards.leaderboard import freeze, load, render
 from rlbench.report.boards.ranks import ranks
-from rlbench.report.boards.scores import Row, Score, Table, most_shared
+from rlbench.report.boards.scores import ModelRow, Score, Table, choose_common
 from rlbench.report.boards.tables import frame, tables
 from rlbench.report.figures.curves import curves, scatters
 from rlbench.report.site.page import render as page
@@ -37,7 +37,7 @@ def cell(model: str, column: str, ones: int, *, n: int = 100, **facts: object) -
     return made(model, column, np.arange(n) < ones, **{"checkpoint": model, **facts})
 
 
-def failed(record: Record) -> Record:
+def fail(record: Record) -> Record:
     return replace(record, n_correct=None, flags=None, error="crash")
 
 
@@ -47,7 +47,7 @@ def table(*records: Record) -> Table:
 
 
 def exact_p(differences: list[int]) -> float:
-    """By the exact number of signs whose sum is as large, in whole numbers."""
+    """The p-value of the sign-flip test: the share of all sign patterns whose sum is at least as large, counted."""
     ways = {0: 1}
     for size in map(abs, differences):
         step: dict[int, int] = {}
@@ -74,16 +74,18 @@ def test_many_tests_at_once_are_the_exact_ones() -> None:
 
 @pytest.mark.parametrize("columns", [1, 3])
 def test_ranks_of_all_pairs_at_once_are_those_of_each_pair(columns: int) -> None:
-    """Random flags, twins and shared sources: each pair is tested alone, and Holm's steps are taken one by one."""
+    """With random flags, two equal rows and shared sources; each pair is tested alone, then come Holm's steps."""
     rng = np.random.default_rng(columns)
     n, names = 90, [Column(column(f"worst linf {k}/255")) for k in range(1, columns + 1)]
     flags = rng.random((9, columns, n)) < np.linspace(0.2, 0.9, 9)[:, None, None]
     flags[4] = flags[3]
     deff = np.where(np.arange(9) % 3 == 0, 2.3, 1.0)
-    rows = [
-        Row(f"m{k}", n, {c: Score(0.5, 0, 1, hits=f.astype(int), deff=d) for c, f in zip(names, fs, strict=True)})
-        for k, (fs, d) in enumerate(zip(flags, deff, strict=True))
+    effects = [[1.0] * (columns - 1) + [d] for d in deff]  # the largest one of a row counts
+    scores = [
+        {c: Score(0.5, 0, 1, hits=f.astype(int), deff=d) for c, f, d in zip(names, fs, ds, strict=True)}
+        for fs, ds in zip(flags, effects, strict=True)
     ]
+    rows = [ModelRow(f"m{k}", n, one) for k, one in enumerate(scores)]
     ps, better = [], []
     for i, j in combinations(range(9), 2):
         d = flags[i].sum(0) - flags[j].sum(0)
@@ -130,16 +132,16 @@ def test_three_hundred_models_take_seconds() -> None:
     assert process_time() - begun < 5
 
 
-def test_what_most_have_together() -> None:
-    assert most_shared([{"a", "b"}] * 3 + [{"a"}], ["a", "b"]) == ("a", "b")
-    assert most_shared([{"a", "b"}] + [{"a"}] * 3, ["a", "b"]) == ("a",)
-    assert most_shared([{"a", "b"}, {"a", "c"}, {"a"}], ["a", "b", "c"]) == ("a",)
-    assert most_shared([{"a"}, {"a", "b"}], ["a", "b"]) == ("a", "b")  # a tie goes to more
-    assert most_shared([], []) == most_shared([set()], ["a"]) == ()
+def test_columns_that_most_rows_have_are_chosen() -> None:
+    assert choose_common([{"a", "b"}] * 3 + [{"a"}], ["a", "b"]) == ("a", "b")
+    assert choose_common([{"a", "b"}] + [{"a"}] * 3, ["a", "b"]) == ("a",)
+    assert choose_common([{"a", "b"}, {"a", "c"}, {"a"}], ["a", "b", "c"]) == ("a",)
+    assert choose_common([{"a"}, {"a", "b"}], ["a", "b"]) == ("a", "b")  # a tie goes to more
+    assert choose_common([], []) == choose_common([set()], ["a"]) == ()
 
 
-def test_any_encoders_that_saw_the_same_share_a_table() -> None:
-    """Backbone and anchors are columns where they differ, and facts below the table where they don't."""
+def test_encoders_with_other_backbones_share_a_table() -> None:
+    """Backbone and anchors are columns if they differ; otherwise they are in the heading and below the table."""
     own = [replace(cell("own:x", c, k, anchors="b" * 16), backbone="own:x") for c, k in (("clean", 80), (FOUR, 70))]
     other = [cell("fare:mini", c, k) for c, k in (("clean", 90), (FOUR, 30))]
     text = render(frame([*own, *other]), "t", baseline="fare")
@@ -153,25 +155,25 @@ def test_any_encoders_that_saw_the_same_share_a_table() -> None:
     assert dict(zip(cells["model"], cells["backbone"], strict=True)) == {"own:x": "own:x", "fare:mini": "mini"}
 
 
-def test_other_prompts_are_a_warning_where_records_say_so() -> None:
-    def told(model: str, prompts: str, anchors: str) -> Record:
+def test_other_prompts_get_a_warning() -> None:
+    def prompted(model: str, prompts: str, anchors: str) -> Record:
         return cell(model, "clean", 50, anchors=anchors, **({"prompts": prompts} if prompts else {}))
 
-    usual = [told("a", "p1p1p1p1p1", "x"), told("b", "p1p1p1p1p1", "y"), told("old", "", "z")]
+    usual = [prompted("a", "p1p1p1p1p1", "x"), prompted("b", "p1p1p1p1p1", "y"), prompted("old", "", "z")]
     assert "warning" not in render(frame(usual), "t")  # other text towers, the same prompts
-    found = table(*usual, told("odd", "p2p2p2p2p2", "x"))
+    found = table(*usual, prompted("odd", "p2p2p2p2p2", "x"))
     assert {row.model: row.warning for row in found.rows if row.warning} == {"odd": "other prompts: p2p2p2p2"}
-    text = render(frame([*usual, told("odd", "p2p2p2p2p2", "x")]), "t")
+    text = render(frame([*usual, prompted("odd", "p2p2p2p2p2", "x")]), "t")
     assert "| warning " in text and "note: rows with other prompts differ by the choice of templates" in text
-    twice = table(told("a", "p1p1p1p1p1", "x"), told("a", "p2p2p2p2p2", "y"))
+    twice = table(prompted("a", "p1p1p1p1p1", "x"), prompted("a", "p2p2p2p2p2", "y"))
     assert [row.model for row in twice.rows] == ["a (anchors x, prompts p1p1p1p1)", "a (anchors y, prompts p2p2p2p2)"]
     assert all(row.warning for row in twice.rows)
 
 
-def test_who_is_not_on_the_scale_has_no_rank() -> None:
-    """Two worst cases: c failed in one, d lacks one; both stand below, and only a and b are told apart."""
+def test_rows_that_are_not_on_the_scale_have_no_rank() -> None:
+    """Two worst cases: c failed in one and d lacks one, so only a and b are ranked; c and d come last."""
     rows = [cell(m, c, k) for m, k in (("a", 60), ("b", 20)) for c in (FOUR, EIGHT)]
-    rows += [cell("c", FOUR, 99), failed(cell("c", EIGHT, 0)), cell("d", FOUR, 98)]
+    rows += [cell("c", FOUR, 99), fail(cell("c", EIGHT, 0)), cell("d", FOUR, 98)]
     found = table(*rows)
     assert [row.model for row in found.rows] == ["a", "b", "c", "d"] and found.scale == (FOUR, EIGHT)
     assert ranks(found) == [(1, 1), (2, 2), None, None]
@@ -232,7 +234,7 @@ def test_bounds_stay_bounds_in_averages_and_on_the_page(tmp_path: Path) -> None:
     assert marked == [True] * 4 and {r["perturbation"] for r in held["records"] if "b" in r} == {f"{FOUR} descending"}
 
 
-def test_what_the_examples_lack_is_noted() -> None:
+def test_missing_classes_and_few_sources_are_noted() -> None:
     few = table(cell("a", "clean", 6, n=8, classes=10, seen=2))
     assert few.notes == ("the 8 examples are of 2 of the 10 classes: the others are not tested",)
     assert table(cell("a", "clean", 6, n=8, classes=10, seen=10)).notes == ()
@@ -244,11 +246,11 @@ def test_what_the_examples_lack_is_noted() -> None:
     assert ranks(one) == [(1, 2), (1, 2)] and "of one source" in one.notes[0]
 
 
-def test_one_model_under_two_names_is_named_and_contradictions_are_refused() -> None:
+def test_one_model_under_two_names_is_noted_and_contradictions_are_refused() -> None:
     pair = [replace(cell(m, "clean", 60, checkpoint="w"), key="k") for m in ("own:a", "own:b")]
     assert table(*pair).notes == ("own:a and own:b are one model under two names: their cells have the same keys",)
     other = replace(cell("own:b", "clean", 59, checkpoint="w"), key="k")
-    with pytest.raises(StoreError, match=r"own:a and own:b have one key but other results \(thermal, clean\)"):
+    with pytest.raises(StoreError, match=r"own:a and own:b have one key but different results \(thermal, clean\)"):
         table(pair[0], other)
 
 

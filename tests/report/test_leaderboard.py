@@ -1,4 +1,4 @@
-"""Tables and boards: every number is recounted from the records, and no two protocols share a column."""
+"""Tables and boards: numbers are counted from the records, and each protocol has its own column."""
 
 import json
 import random
@@ -75,7 +75,7 @@ def test_same_records_same_bytes_in_any_order() -> None:
     assert leaderboard.freeze(records) == frozen
 
 
-def test_a_failed_cell_is_failed_with_its_reason_and_ranks_last() -> None:
+def test_a_failed_cell_is_shown_with_its_reason_and_ranks_last() -> None:
     broken = [record("a:mini", c, None if c.startswith("worst") else 190) for c in COLUMNS]
     [table] = tables(broken + board("b:mini", 1))
     assert [row.model for row in table.rows] == ["b:mini", "a:mini"]
@@ -83,7 +83,7 @@ def test_a_failed_cell_is_failed_with_its_reason_and_ranks_last() -> None:
     assert "| failed" in text and "- failed: a:mini, worst linf 4/255: the linf norm is 0.02" in text
 
 
-def test_what_was_not_run_is_no_advantage() -> None:
+def test_a_model_that_lacks_a_column_ranks_last() -> None:
     def both(model: str, four: int, eight: int | None) -> list[Record]:
         found = [record(model, "clean", 180), record(model, "worst linf 4/255", four)]
         return found if eight is None else [*found, record(model, "worst linf 8/255", eight)]
@@ -95,19 +95,19 @@ def test_what_was_not_run_is_no_advantage() -> None:
 
 
 @pytest.mark.parametrize("field", ["data", "seed"])
-def test_what_can_not_be_compared_gets_a_table_of_its_own(field: str) -> None:
+def test_other_data_or_seeds_get_another_table(field: str) -> None:
     other = [replace(r, provenance={**r.provenance, field: "other"}) for r in board("b:mini")]
     found = tables(board("a:mini") + other)
     assert len(found) == 2 and all(len(table.rows) == 1 for table in found)
     text = leaderboard.render(frame(board("a:mini") + other), "t")
-    assert re.search(rf"^## .*, {field} other$", text, re.MULTILINE)  # the heading says what keeps them apart
+    assert re.search(rf"^## .*, {field} other$", text, re.MULTILINE)  # the heading names the difference
 
 
-def test_another_protocol_is_another_column_that_says_so() -> None:
-    def changed(r: Record) -> Record:
+def test_another_protocol_is_another_column_with_its_hash() -> None:
+    def change(r: Record) -> Record:
         return replace(r, provenance={**r.provenance, "protocol": "bbbbbbbbbb"}) if "pgd" in str(r.perturbation) else r
 
-    [table] = tables([*board("a:mini"), *map(changed, board("b:mini"))])
+    [table] = tables([*board("a:mini"), *map(change, board("b:mini"))])
     assert "pgd linf 4/255" not in table.columns
     assert {"pgd linf 4/255 (protocol aa)", "pgd linf 4/255 (protocol bbbbbbbb)", "clean"} <= set(table.columns)
     assert all(len(row.scores) == 6 for row in table.rows)
@@ -118,19 +118,19 @@ def test_suites_versions_and_tasks_do_not_share_a_table(change: dict[str, object
     assert len(tables(board("a:mini") + [replace(r, **change) for r in board("b")])) == 2  # type: ignore[arg-type]
 
 
-def test_a_trial_run_of_fewer_examples_is_a_table_of_its_own() -> None:
+def test_a_run_with_fewer_examples_gets_another_table() -> None:
     whole, trial = tables([*board("a:mini"), record("a:mini", "clean", 10, n=16)])
     assert [(row.n, len(row.scores)) for row in (*whole.rows, *trial.rows)] == [(200, 6), (16, 1)]
     assert whole.title.endswith(", n = 200") and trial.title.endswith(", n = 16")
 
 
-def test_two_records_of_one_place_are_refused() -> None:
+def test_two_records_of_one_column_and_row_are_refused() -> None:
     twice = [*board("a:mini"), record("a:mini", "clean", 181, key="another dtype")]
     with pytest.raises(StoreError, match="two records"):
         tables(twice)
 
 
-def test_other_weights_under_one_name_are_told_apart() -> None:
+def test_other_weights_under_one_name_are_shown_with_their_hash() -> None:
     old, new = ([replace(r, key=r.key + w, provenance={**r.provenance, "checkpoint": w}) for r in board("a:mini")]
                 for w in ("1234567890", "abcdefabcd"))  # fmt: skip
     [table] = tables(old + new)
@@ -155,7 +155,7 @@ def test_a_model_that_lacks_a_corruption_has_no_mean() -> None:
     assert score["a:mini"].error is None and score["b:mini"].error == "1 of 2 corruptions were run"
 
 
-def test_mini_boards_say_that_they_are_a_model_organism() -> None:
+def test_boards_of_the_mini_backbone_explain_it() -> None:
     mini, full = board("a:mini"), [replace(r, backbone="vit-l-14") for r in board("a")]
     assert "model organism" in leaderboard.render(frame(mini), "t")
     assert "model organism" not in leaderboard.render(frame(full), "t")
@@ -189,7 +189,7 @@ def test_no_records_is_an_empty_board() -> None:
 
 
 def test_a_campaigns_runs_are_named_by_their_jobs(tmp_path: Path) -> None:
-    """Round, cost and what training saw come from the card; with a series of examples it is a round."""
+    """The cost of training and what it saw come from the card; a run on a series of test examples is a round."""
     run = tmp_path / "1" / "thermal" / "fare"
     run.mkdir(parents=True)
     trained = {"seed": 7, "sees": ["names of unseen classes"], "since": {"forwards": 30, "backwards": 20}}

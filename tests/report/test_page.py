@@ -1,4 +1,4 @@
-"""The page: what it holds, that it asks nobody for anything, and that it works in a browser."""
+"""The page: its content, that it sends no requests, and that it works in a browser."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import rlbench
 from rlbench.core import Record
 from rlbench.report.boards.leaderboard import examples, freeze
 from rlbench.report.site import page
-from rlbench.report.site.thumbnails import telling
+from rlbench.report.site.thumbnails import choose_examples
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 EVIL = "</script><script>alert(1)</script>"
@@ -52,7 +52,7 @@ WORST = {"clean": 180, "worst linf 2/255": 150, "worst linf 4/255": 120}
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A real store, of the linear oracle."""
+    """The store of a run with the linear oracle."""
     path = tmp_path_factory.mktemp("page") / "store"
     rlbench.run("smoke", "linear", examples=12, out=path, workers=1, device="cpu")
     return path
@@ -60,7 +60,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def site(store: Path) -> Path:
-    """The page of that store and of made-up records, with pictures of the store's cells."""
+    """The page of that store and of invented records, with pictures of the store's cells."""
     rows = [
         record(model, p, k - less, suite)
         for suite, columns in (("attacked", WORST), ("noisy", {"clean": 180, **NOISE}))
@@ -80,7 +80,7 @@ def data(text: str) -> dict[str, Any]:
     return dict(json.loads(found[1]))
 
 
-def test_the_page_names_no_other_place(site: Path) -> None:
+def test_the_page_refers_to_no_other_file(site: Path) -> None:
     text = site.read_text()
     own = text.split('id="data">')[0]
     assert "default-src 'none'" in own
@@ -96,7 +96,7 @@ def test_the_same_records_give_the_same_bytes(tmp_path: Path) -> None:
 
 
 def test_the_boards_records_make_a_page() -> None:
-    """Rounds are pooled: rlbind's clean thermal cell has the three rounds' 900 examples, as on the board."""
+    """Rounds are pooled: the clean thermal cell of rlbind has the 900 examples of three rounds, as on the board."""
     from rlbench.report.boards.leaderboard import boards
 
     found = data(page.render([board.records for board in boards() if board.name == "mini"]))
@@ -120,11 +120,11 @@ def test_pictures_are_of_examples_that_the_attack_broke_and_agree_with_the_run(s
     shown = next(r for r in pictured if r["perturbation"] == "pgd linf 8/255")["pictures"]
     assert [p["perturbed"]["correct"] for p in shown] == [bool(hardest["correct"].iloc[p["index"]]) for p in shown]
     clean = np.array([1, 1, 0, 1, 1, 0, 1], dtype=bool)
-    assert telling(clean, np.array([1, 0, 0, 1, 0, 0, 0], dtype=bool), 4) == [1, 4, 0, 3]
+    assert choose_examples(clean, np.array([1, 0, 0, 1, 0, 0, 0], dtype=bool), 4) == [1, 4, 0, 3]
 
 
-def test_per_example_frames_have_what_the_blocks_know(store: Path) -> None:
-    """Of a clean cell the flags are where prediction and label agree; a worst case has flags alone."""
+def test_per_example_frames_have_the_content_of_blocks(store: Path) -> None:
+    """In a clean cell, correct means that prediction and label agree; a worst case has only flags."""
     frame = examples(store)
     assert frame.groupby("perturbation").size().eq(12).all()
     clean = frame[frame["perturbation"] == "clean"]
@@ -149,8 +149,8 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture
 def visit(browser: Any, site: Path) -> Iterator[Callable[..., Any]]:
-    """Opens the page; at the end, there was no error on the console and no request but for the file."""
-    said: list[str] = []
+    """Opens the page, and checks at the end that the console has no error and the only request was for the file."""
+    messages: list[str] = []
     asked: list[str] = []
     pages = []
 
@@ -158,8 +158,8 @@ def visit(browser: Any, site: Path) -> Iterator[Callable[..., Any]]:
         one = browser.new_page(**options)
         pages.append(one)
         one.set_default_timeout(20_000)
-        one.on("console", lambda message: said.append(message.text))
-        one.on("pageerror", lambda error: said.append(str(error)))
+        one.on("console", lambda message: messages.append(message.text))
+        one.on("pageerror", lambda error: messages.append(str(error)))
         one.on("request", lambda request: asked.append(request.url))
         one.goto(site.as_uri())
         return one
@@ -167,7 +167,7 @@ def visit(browser: Any, site: Path) -> Iterator[Callable[..., Any]]:
     yield go
     for one in pages:
         one.close()
-    assert said == [] and {url for url in asked if not url.startswith("data:")} == {site.as_uri()}
+    assert messages == [] and {url for url in asked if not url.startswith("data:")} == {site.as_uri()}
 
 
 def test_it_renders_sorts_and_chooses(visit: Callable[..., Any]) -> None:
@@ -212,7 +212,7 @@ def test_a_cell_opens_its_examples_by_keyboard(visit: Callable[..., Any]) -> Non
     assert not one.locator("#cell").is_visible()
 
 
-def test_failures_and_differences_are_said(visit: Callable[..., Any]) -> None:
+def test_failures_and_differences_are_shown(visit: Callable[..., Any]) -> None:
     one = visit()
     one.select_option("#suite", label="attacked · mini")
     assert EVIL in one.locator("#failures").inner_text()
@@ -220,7 +220,7 @@ def test_failures_and_differences_are_said(visit: Callable[..., Any]) -> None:
     assert "crash" in one.locator("#cell").inner_text()
     one.keyboard.press("Escape")
     one.get_by_role("button", name="near:mini, clean").click()
-    assert "Minus languagebind:mini: +29.0 (58:0, p <.001" in one.locator("#cell").inner_text()
+    assert "Difference to languagebind:mini: +29.0 (58:0, p <.001" in one.locator("#cell").inner_text()
 
 
 def test_a_mean_of_corruptions_opens_its_cells_and_the_heat_map(visit: Callable[..., Any]) -> None:
@@ -230,10 +230,10 @@ def test_a_mean_of_corruptions_opens_its_cells_and_the_heat_map(visit: Callable[
     one.locator("#heat select").select_option("own:mini")
     assert one.locator("#heat tbody td").all_inner_texts() == ["77.5", "70.0", "62.5", "55.0", "47.5"] * 2
     one.get_by_role("button", name="own:mini, 2 corruptions at 3").click()
-    assert one.locator("#cell summary").all_text_contents()[:2] == ["fog 3: 62.5", "Where it comes from"]
+    assert one.locator("#cell summary").all_text_contents()[:2] == ["fog 3: 62.5", "Provenance"]
 
 
-def test_it_fits_a_phone_and_has_a_dark_side(visit: Callable[..., Any]) -> None:
+def test_it_fits_a_phone_and_has_a_dark_theme(visit: Callable[..., Any]) -> None:
     one = visit(viewport={"width": 390, "height": 844}, color_scheme="dark")
     for option in one.locator("#suite option").all_inner_texts():
         one.select_option("#suite", label=option)

@@ -1,4 +1,4 @@
-"""The board of reported numbers: its file, what is refused in it, and measured rows that stay apart."""
+"""The board of reported numbers: its file, mistakes in it, and separate tables of measured rows."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def record(suite: str, perturbation: str, right: int) -> Record:
     )
 
 
-def test_reported_numbers_are_possible_and_name_suites_that_are_there() -> None:
+def test_reported_numbers_are_plausible_and_name_existing_suites() -> None:
     _, tables = paper.read(FILE)
     assert {table.suite for table in tables if table.suite} <= {suite.name for suite in suites()}
     for table in tables:
@@ -63,7 +63,7 @@ def test_some_of_the_published_values(title, model, values) -> None:
     assert next(row.values for row in table.rows if row.model == model) == values
 
 
-def test_measured_rows_stand_apart() -> None:
+def test_measured_rows_are_in_separate_tables() -> None:
     records = [record("thermal-llvip", "clean", 87), record("thermal-llvip", "worst linf 4/255", 3)]
     text = paper.render(FILE, [*records, record("thermal", "clean", 50)])
     part = text.split("\n## LLVIP, thermal\n")[1].split("\n## ")[0]
@@ -80,7 +80,7 @@ def test_the_committed_page_is_what_its_records_make() -> None:
     assert not BOARD.stale()
 
 
-def _edited(path: Path, edit) -> Path:
+def _edit(path: Path, edit) -> Path:
     page = yaml.safe_load(FILE.read_text())
     edit(page)
     path.write_text(yaml.safe_dump(page))
@@ -88,7 +88,7 @@ def _edited(path: Path, edit) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("edit", "said"),
+    ("edit", "message"),
     [
         (lambda p: p["tables"][0]["rows"][0].update(source="nobody"), "source 'nobody' is not listed"),
         (lambda p: p["sources"].update(more={"cite": "a", "url": "https://a"}), "source 'more' is not used"),
@@ -103,8 +103,8 @@ def _edited(path: Path, edit) -> Path:
         (lambda p: p.update(tables=3), "tables: 3 must be"),
     ],
 )
-def test_a_file_that_is_wrong_is_refused(tmp_path, edit, said) -> None:
-    path = _edited(tmp_path / "reported.yaml", edit)
-    with pytest.raises(RLBenchError, match=said) as caught:
+def test_a_file_that_is_wrong_is_refused(tmp_path, edit, message) -> None:
+    path = _edit(tmp_path / "reported.yaml", edit)
+    with pytest.raises(RLBenchError, match=message) as caught:
         paper.read(path)
     assert "\n" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""Figures: their data against the records, and files that are the same every time."""
+"""Figures: their data are those of the records, and the same records give the same files."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_scatters_and_heat_maps() -> None:
     assert heat.models["b:mini"]["snow_fall"] == pytest.approx([0.64, 0.54, 0.44, 0.34, 0.24])
 
 
-def test_colours_are_told_apart_and_do_not_depend_on_the_order() -> None:
+def test_colours_differ_and_do_not_depend_on_the_order() -> None:
     assert colours(["b", "a"]) == colours(["a", "b", "a"]) and len(set(PALETTE)) == len(PALETTE) == 8
 
 
@@ -74,7 +74,7 @@ def test_the_same_records_give_the_same_files(format: str) -> None:
             assert b"a:mini" in data and b"<dc:date>" not in data
 
 
-def test_the_command_line_writes_what_there_is(tmp_path: Path) -> None:
+def test_the_command_line_writes_the_figures_that_have_data(tmp_path: Path) -> None:
     file = tmp_path / "mine.jsonl"
     file.write_text(freeze(RECORDS[:2]))
     words = ["plot", str(file), "--out", str(tmp_path / "figures")]

@@ -1,4 +1,4 @@
-"""Recalls on the boards: exact where nothing attacks, bounds where the attack looks elsewhere."""
+"""Recalls on the boards: exact without an attack, and bounds if the attack has another goal."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ RECALLS = {f"{way} R@{k}": share for way, share in (("x-to-text", 0.4), ("text-t
 
 
 def record(perturbation: str, n_correct: int, task: str = "msrvtt", **recalls: float) -> Record:
-    said = {**RECALLS, "x-to-text R@1": n_correct / 50, **recalls} if perturbation[:5] != "worst" else {}
+    own = {**RECALLS, "x-to-text R@1": n_correct / 50, **recalls} if perturbation[:5] != "worst" else {}
     facts = {"checkpoint": "c", "anchors": "a", "data": "d", "seed": 0, "protocol": perturbation}
     return Record(
         key=f"{task} {perturbation}", suite="video-msrvtt", suite_version=1, task=task, modality="video", model="mine",
         backbone="b", perturbation=column(perturbation), n=50, n_correct=n_correct, error=None, forwards=0, backwards=0,
-        provenance={**facts, **said},
+        provenance={**facts, **own},
     )  # fmt: skip
 
 
@@ -59,7 +59,7 @@ def test_the_robust_recall_is_exact_at_the_task_s_own_rank() -> None:
     assert row[3:6] == ["≤ 10.0", "40.0", "≤ 40.0"]
 
 
-def test_boards_without_galleries_say_nothing_of_recalls() -> None:
+def test_boards_without_retrieval_have_no_recalls() -> None:
     plain = record("clean", 20)
     without = frame(
         [Record(**{**vars(plain), "provenance": {k: v for k, v in plain.provenance.items() if "R@" not in k}})]
@@ -78,7 +78,7 @@ def test_the_paper_board_has_them_under_measured(records) -> None:
 
 
 def test_a_recall_among_a_part_of_the_gallery_is_named_by_its_size() -> None:
-    """As recorded now, and of records of before, whose media are fewer than the gallery's classes."""
+    """In new records by its name; in old ones since they have fewer media than the gallery has classes."""
     way = {k: v for k, v in RECALLS.items() if k.startswith("x-")}
     part = {f"text-to-x R@{k} of 50": 0.9 for k in (1, 5, 10)} | {"text-to-x median rank of 50": 1.0}
     one = record("clean", 20)

@@ -1,4 +1,4 @@
-"""Sheets: what they show is what a run computes, and every modality has its picture."""
+"""Sheets: they show what a run computes, for every modality."""
 
 from dataclasses import replace
 from fractions import Fraction
@@ -111,6 +111,7 @@ def test_a_sheet_shows_what_a_run_computes(column: str) -> None:
     names = [label.name for label in suite.task.classes]
     shown = collect(suite, "linear", one, 12)
     assert shown.clean == guesses(clean, names)
+    assert shown.title == f"smoke v{suite.version} · linear:oracle · {column}"  # the model's full name
     if column != "clean":
         group = next(g for g in groups(suite.perturbations) if one in g.members)
         block = evaluate(bench, [group], 0, 12, clean, lambda n: None)[group.members.index(one)]  # type: ignore[arg-type]

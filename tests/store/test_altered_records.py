@@ -1,4 +1,4 @@
-"""What is read is checked: an altered line of records, block or entry is refused by file, line and field."""
+"""Altered records and blocks are refused with an error that names the file, the line and the field."""
 
 import json
 from collections.abc import Callable
@@ -103,7 +103,7 @@ def test_an_altered_fact_is_named(tmp_path: Path, name: str) -> None:
         assert repr(name) in (said := _refused(tmp_path, values)) or f"provenance: {name}" in said
 
 
-def test_a_line_that_says_something_else_of_the_same_cell(tmp_path: Path) -> None:
+def test_a_second_line_with_another_result_of_the_same_cell_is_refused(tmp_path: Path) -> None:
     file, other = tmp_path / "r.jsonl", replace(RECORD, flags="fff0", n_correct=12)
     file.write_text(f"{to_line(RECORD)}\n{to_line(RECORD)}\n")
     assert read_records([file]) == [RECORD]
@@ -113,7 +113,7 @@ def test_a_line_that_says_something_else_of_the_same_cell(tmp_path: Path) -> Non
 
 
 @given(st.data())
-def test_any_bytes_in_a_line_give_a_record_or_one_sentence(data: st.DataObject) -> None:
+def test_a_line_with_random_bytes_gives_a_record_or_an_error(data: st.DataObject) -> None:
     line = bytearray(to_line(RECORD).encode())
     for _ in range(data.draw(st.integers(1, 3))):
         line[data.draw(st.integers(0, len(line) - 1))] = data.draw(st.integers(0, 255))
@@ -149,8 +149,8 @@ PERTURBATIONS = [
 
 
 @pytest.mark.parametrize("one", PERTURBATIONS, ids=str)
-def test_a_perturbation_comes_back_from_its_json(one: Perturbation) -> None:
-    """All but ladders and a cascade's attacks; the text stays, and it says nothing of sensors."""
+def test_json_of_a_perturbation_round_trips(one: Perturbation) -> None:
+    """Except for ladders and a cascade's attacks; its text is unchanged and does not mention sensors."""
     simple = simplify(one)
     assert from_mapping(json.loads(json.dumps(to_mapping(simple)))) == simple
     assert str(simple) == str(one) and is_bound(simple) == is_bound(one) and "thermal" not in str(one)
@@ -159,19 +159,19 @@ def test_a_perturbation_comes_back_from_its_json(one: Perturbation) -> None:
 @pytest.mark.parametrize(
     "name", ["clean", "fog 3", "pgd(steps=3) l2 0.5 descending", "fog 3 + pgd linf 4/255", "worst l2 1"]
 )
-def test_a_perturbation_comes_back_from_its_columns(name: str) -> None:
+def test_columns_of_a_perturbation_round_trip(name: str) -> None:
     one = column(name)
     assert str(one) == name and from_columns(to_columns(one)) == one
 
 
-def test_what_records_drop_is_named() -> None:
+def test_simplify_drops_ladders_and_the_attacks_of_a_cascade() -> None:
     assert simplify(PGD) == replace(PGD, ladder=()) != PGD
     assert simplify(Composed(FOG, PGD)) == Composed(FOG, simplify(PGD))  # type: ignore[arg-type]
     assert simplify(PERTURBATIONS[7]) == Worst(PGD.threat, (), "cascade")
 
 
 @pytest.mark.parametrize("old", [{"format": 1}, {}])
-def test_records_of_format_1_are_refused_by_one_line_that_says_what_to_do(tmp_path: Path, old: dict[str, int]) -> None:
+def test_records_of_format_1_are_refused_with_advice(tmp_path: Path, old: dict[str, int]) -> None:
     values = {k: v for k, v in to_values(RECORD).items() if k != "format"} | {"perturbation": "clean", **old}
     file = tmp_path / "records.jsonl"
     file.write_text(f"{to_line(RECORD)}\n{json.dumps(values)}\n")
@@ -195,7 +195,7 @@ def test_records_of_format_1_are_refused_by_one_line_that_says_what_to_do(tmp_pa
 @pytest.mark.parametrize(
     "text", ["1e9999999", "1e309", "nan", "inf", "4/0", "1/3/5", "٣/255", "1_0/255", "4 2/255", True]
 )
-def test_an_eps_that_is_no_plain_number(text: object) -> None:
+def test_an_eps_that_is_not_a_plain_number_is_refused(text: object) -> None:
     with pytest.raises(FieldError, match="eps is"):
         parse_eps(text)
 
@@ -232,7 +232,9 @@ def _fact(name: str, value: object) -> Callable[[pa.Table], pa.Table]:
         ),
     ],
 )
-def test_a_block_of_other_columns_or_facts_is_damaged(tmp_path: Path, change: Callable[[pa.Table], pa.Table]) -> None:
+def test_a_block_with_altered_columns_or_metadata_is_damaged(
+    tmp_path: Path, change: Callable[[pa.Table], pa.Table]
+) -> None:
     store = Store(tmp_path)
     store.save(KEY, 0, 5, block())
     (tmp_path / "blocks" / KEY / "0-5.parquet").write_bytes(_parquet(change))
@@ -241,7 +243,7 @@ def test_a_block_of_other_columns_or_facts_is_damaged(tmp_path: Path, change: Ca
 
 
 @pytest.mark.parametrize("change", [{"label": np.full(5, -1)}, {"distance": np.full(5, -1.0)}, {"seconds": -1.0}])
-def test_a_block_of_values_that_can_not_be_is_damaged(tmp_path: Path, change: dict[str, Any]) -> None:
+def test_a_block_with_impossible_values_is_damaged(tmp_path: Path, change: dict[str, Any]) -> None:
     store, whole = Store(tmp_path), block()
     store.save(KEY, 0, 5, Block(**{**vars(whole), **change}))
     with pytest.raises(StoreError, match="is damaged"):

@@ -1,4 +1,4 @@
-"""The store: what is read is what was written, whole, or it is said to be damaged."""
+"""The store returns exactly what was written, or reports that a file is damaged."""
 
 import json
 import os
@@ -18,7 +18,7 @@ from rlbench.engine.run.record import make_record
 from rlbench.engine.run.runner import execute
 from rlbench.store.blocks import Block
 from rlbench.store.lines import from_line, to_line
-from rlbench.store.records import read_records, timeless
+from rlbench.store.records import drop_times, read_records
 from rlbench.store.store import Store
 
 
@@ -38,7 +38,7 @@ def test_a_block_comes_back_exactly(tmp_path: Path) -> None:
     assert [p.name for p in store.path.iterdir() if p.name != ".lock"] == ["blocks"]  # no temporary files
 
 
-def test_any_altered_byte_or_cut_is_noticed(tmp_path: Path) -> None:
+def test_an_altered_or_truncated_block_is_damaged(tmp_path: Path) -> None:
     store, original = Store(tmp_path), block()
     store.save(KEY, 0, 5, original)
     path = tmp_path / "blocks" / KEY / "0-5.parquet"
@@ -52,7 +52,7 @@ def test_any_altered_byte_or_cut_is_noticed(tmp_path: Path) -> None:
             noticed += 1
             assert "0-5.parquet is damaged" in str(error) and "\n" not in str(error)
         else:
-            assert read is not None and read.digest() == original.digest()  # a byte that holds nothing
+            assert read is not None and read.digest() == original.digest()  # an unused byte
     assert noticed > 200
     for length in (0, 1, len(data) // 2, len(data) - 1):
         path.write_bytes(data[:length])
@@ -60,7 +60,7 @@ def test_any_altered_byte_or_cut_is_noticed(tmp_path: Path) -> None:
             store.block(KEY, 0, 5)
 
 
-def test_a_block_in_anothers_place_is_not_trusted(tmp_path: Path) -> None:
+def test_a_block_copied_to_another_place_is_damaged(tmp_path: Path) -> None:
     store = Store(tmp_path)
     store.save(KEY, 0, 5, block())
     path = tmp_path / "blocks" / KEY / "0-5.parquet"
@@ -89,7 +89,7 @@ def test_records_are_replaced_by_identity_and_survive_damage(tmp_path: Path) -> 
         read_records([file])
     records, problems = store.records()
     assert len(records) == 3 and len(problems) == 1
-    store.append(records[0])  # any run puts the file right
+    store.append(records[0])  # any run repairs the file
     assert len(read_records([tmp_path])) == 3
 
 
@@ -98,24 +98,24 @@ def test_records_are_replaced_by_identity_and_survive_damage(tmp_path: Path) -> 
     ["", "null", "[]", "{}", '{"provenance": {}}', "\udcff", "9" * 5000, "[" * 99999],
     ids=["empty", "null", "list", "no fields", "no counts", "not text", "number", "deep"],
 )
-def test_a_line_that_is_no_record_is_reported(tmp_path: Path, line: str) -> None:
+def test_a_line_that_is_not_a_record_is_reported(tmp_path: Path, line: str) -> None:
     (tmp_path / "records.jsonl").write_bytes(line.encode(errors="surrogateescape") + b"\n")
     assert len(Store(tmp_path).records()[1]) == 1
 
 
-def test_counts_that_cannot_be_are_not_a_record(tmp_path: Path) -> None:
+def test_a_record_with_impossible_counts_is_not_read(tmp_path: Path) -> None:
     for wrong in (dict(n_correct=11), dict(n_correct=-1), dict(n_correct=None), dict(error="crashed")):
         store = Store(tmp_path / str(wrong))
         store.append(record(1, **wrong))
         assert store.records()[0] == []
 
 
-def test_a_missing_file_is_an_error_that_says_what_writes_it(tmp_path: Path) -> None:
+def test_the_error_of_a_missing_file_names_the_command_that_writes_it(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="rlbench run"):
         read_records([tmp_path])
 
 
-def test_a_failure_of_many_lines_is_a_record_that_can_be_read(tmp_path: Path) -> None:
+def test_an_error_of_many_lines_is_stored_as_one_line(tmp_path: Path) -> None:
     planned = plan("smoke", "linear", examples=4, store=tmp_path, workers=1, device="cpu")
     failed = make_record(planned.pairs[0], Clean(), [[None]], "CUDA error:\n\x1b[31m  at line 1\n" + "x" * 20_000)
     assert from_line(to_line(failed)) == failed
@@ -132,8 +132,8 @@ def test_a_run_refuses_records_of_format_1_and_fresh_moves_them_aside(tmp_path: 
     assert json.loads((tmp_path / "records-1.jsonl.old").read_text()) == old
 
 
-def test_timeless_drops_seconds_alone() -> None:
-    assert dict(timeless(record()).provenance) == FACTS
+def test_drop_times_drops_only_seconds() -> None:
+    assert dict(drop_times(record()).provenance) == FACTS
 
 
 WRITER = """
@@ -174,7 +174,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_read_only_folder_is_found_before_any_work(tmp_path: Path) -> None:
+def test_check_finds_a_read_only_folder(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     with pytest.raises(StoreError, match="no permission"):
         Store(tmp_path / "out").check()

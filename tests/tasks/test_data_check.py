@@ -1,4 +1,4 @@
-"""`rlbench data`: what a copy of a data set has, what it lacks, and the verdict."""
+"""`rlbench data`: what a copy of a data set has, what is missing, and the verdict."""
 
 import json
 from pathlib import Path
@@ -17,7 +17,7 @@ def _call(*words: str) -> Result:
 
 
 def _esc50(root: Path, per_class: int = 40) -> Path:
-    """ESC-50 whole, as hard links to one sound."""
+    """A complete ESC-50, as hard links to one sound."""
     audio = root / "audio"
     audio.mkdir(parents=True)
     soundfile.write(root / "one.wav", [0.1, -0.1] * 200, 8000)
@@ -31,7 +31,7 @@ def _esc50(root: Path, per_class: int = 40) -> Path:
     return root
 
 
-def test_a_whole_copy_then_a_damaged_one(tmp_path) -> None:
+def test_a_complete_copy_and_a_damaged_one(tmp_path) -> None:
     result = _call("check", "esc50", "--root", str(_esc50(tmp_path)))
     assert result.exit_code == 0, result.output
     assert "ok     test examples: 2,000 of 2,000\n  ok     classes: 50 of 50\n" in result.output
@@ -46,7 +46,7 @@ def test_a_whole_copy_then_a_damaged_one(tmp_path) -> None:
     assert len(whole["fingerprint"]) == 16 and "fingerprint" not in result.output
 
 
-def test_what_can_not_be_decoded_is_named(tmp_path) -> None:
+def test_a_file_that_cannot_be_decoded_is_named(tmp_path) -> None:
     _esc50(tmp_path, per_class=1)
     (tmp_path / "one.wav").write_bytes(b"no sound at all")
     found = {finding.what: finding for finding in inspect_copy("esc50", str(tmp_path)).findings}
@@ -65,7 +65,7 @@ def test_a_checksum(tmp_path) -> None:
     assert not found["classes"].good and found["classes"].found == "1 of 10; none of automobile, bird, cat, ..."
 
 
-def test_part_of_what_vanishes_is_a_data_set_of_its_own(tmp_path) -> None:
+def test_a_partial_copy_of_a_shrinking_data_set_counts_as_its_own(tmp_path) -> None:
     (tmp_path / "vggsound.csv").write_text("a,1,barking,test\nb,2,braying,test\n")
     soundfile.write(tmp_path / "a_000001.wav", [0.1, -0.1] * 200, 8000)
     result = _call("check", "vggsound", "--root", str(tmp_path))

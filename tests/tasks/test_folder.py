@@ -67,7 +67,7 @@ def test_the_order_of_labels_csv_does_not_matter(tmp_path) -> None:
     assert first.load(GREY, 0, 6).ids == second.load(GREY, 0, 6).ids and first.fingerprint() == second.fingerprint()
 
 
-def test_the_fingerprint_knows_every_byte_label_and_class(tmp_path) -> None:
+def test_the_fingerprint_depends_on_every_byte_label_and_class(tmp_path) -> None:
     seen = {_folder(_pack(tmp_path)).fingerprint()}
     assert _folder(tmp_path).fingerprint() in seen
     Image.new("L", (40, 32), 41).save(tmp_path / "dark_one_test_0.png")
@@ -197,7 +197,7 @@ perturbations:
         ),
     ],
 )
-def test_mistakes_in_a_suite_have_their_line(tmp_path, monkeypatch, old, new, line, message) -> None:
+def test_mistakes_in_a_suite_are_reported_with_their_line(tmp_path, monkeypatch, old, new, line, message) -> None:
     monkeypatch.delenv("RLBENCH_DATA", raising=False)
     _pack(tmp_path / "pack")
     path = tmp_path / "mine.yaml"

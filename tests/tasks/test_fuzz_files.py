@@ -174,7 +174,7 @@ LISTS = {
 
 @st.composite
 def dialects(draw, rows: list[list[str]]) -> bytes:
-    """A list as some program may write it, then damaged or not."""
+    """A list as some program may write it, damaged or not."""
     text = io.StringIO()
     writer = csv.writer(
         text,
@@ -192,7 +192,7 @@ def dialects(draw, rows: list[list[str]]) -> bytes:
 
 @pytest.mark.parametrize("name", list(LISTS))
 def test_a_list_in_any_dialect(place, name) -> None:
-    """What is accepted has the values that were written, where nothing was damaged."""
+    """An accepted list has the values that were written, if nothing was damaged."""
     for k in range(4):
         (place / f"{k}.png").write_bytes(_picture("png"))
 

@@ -1,4 +1,4 @@
-"""Fingerprints of data: other bytes are other data, whatever their size and times; hashes are kept and not believed."""
+"""Fingerprints of data: other bytes are other data, whatever their size and times; cached hashes are verified."""
 
 import hashlib
 import os
@@ -15,7 +15,7 @@ from rlbench.tasks import hashes
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch) -> Path:
-    """A cache folder of the test's own, used for files of any age and however little time they take."""
+    """A cache folder for this test, used for files of any age and size."""
     monkeypatch.setenv("RLBENCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(hashes, "_MEMORY", {})
     monkeypatch.setattr(hashes, "_SETTLED", 0)
@@ -36,7 +36,7 @@ def _fingerprint(root: Path) -> str:
 
 
 @pytest.mark.parametrize("file", ["train/a/x.bmp", "test/b/x.bmp"])
-def test_a_byte_of_any_split_changes_it_with_size_and_time_as_before(tmp_path, file, monkeypatch) -> None:
+def test_a_changed_byte_in_any_split_changes_it_even_with_equal_size_and_time(tmp_path, file, monkeypatch) -> None:
     root = _tree(tmp_path / "tree")
     first, path = _fingerprint(root), root / file
     times, content = path.stat(), bytearray(path.read_bytes())
@@ -78,7 +78,7 @@ def test_hashes_are_the_files_own_and_read_once(tmp_path, monkeypatch, cache) ->
 
 
 @pytest.mark.parametrize("damage", ["text", "other table", "values", "a folder", "read only"])
-def test_a_cache_of_no_use_costs_nothing_but_time(tmp_path, cache, damage, monkeypatch) -> None:
+def test_an_unusable_cache_only_costs_time(tmp_path, cache, damage, monkeypatch) -> None:
     (tmp_path / "a").write_bytes(b"abc")
     expected = hashlib.sha256(b"abc").digest()
     cache.parent.mkdir()
@@ -89,7 +89,7 @@ def test_a_cache_of_no_use_costs_nothing_but_time(tmp_path, cache, damage, monke
     elif damage == "read only":
         monkeypatch.setenv("RLBENCH_CACHE", "/proc/nothing")
     else:
-        about = hashes._read_signature(tmp_path / "a")
+        about = hashes.read_signature(tmp_path / "a")
         columns = "path BLOB UNIQUE, size INT, mtime INT, ctime INT, inode INT, digest BLOB"
         with sqlite3.connect(cache) as base:
             base.execute(f"CREATE TABLE files ({'x INT' if damage == 'other table' else columns})")
@@ -110,7 +110,7 @@ def test_a_file_that_was_just_written_is_read_again(tmp_path, monkeypatch, cache
     assert hashes._MEMORY == {}
 
 
-def test_what_can_not_be_read_is_named(tmp_path) -> None:
+def test_a_file_that_cannot_be_read_is_named(tmp_path) -> None:
     for path in (tmp_path, tmp_path / "nothing", Path("a\0b"), tmp_path / ("x" * 300)):
         with pytest.raises(DataError, match="can't read"):
             hashes.hash_files([path])

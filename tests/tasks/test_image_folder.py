@@ -15,7 +15,7 @@ VALUES = {"n01": (200, 40, 40), "n02": (40, 40, 200)}
 
 
 def tree(root: Path, *, splits: dict[str, int], size: tuple[int, int] = (40, 30)) -> Path:
-    """Pictures of one colour a class; the k-th of a class is k levels brighter."""
+    """Pictures with one colour per class; the k-th of a class is k levels brighter."""
     for split, number in splits.items():
         for label, (r, g, b) in VALUES.items():
             (root / split / label).mkdir(parents=True)
@@ -61,7 +61,7 @@ def test_a_prefix_never_changes_and_whole_pictures_are_in_the_same_order(tmp_pat
 
 @pytest.mark.parametrize("name", ["val", "test"])
 def test_without_both_val_and_test_a_share_of_train_is_held_out(tmp_path, name: str) -> None:
-    """What is tested on is never what a run is validated on."""
+    """Test examples are never validation examples."""
     root = tree(tmp_path, splits={"train": 10, name: 2})
     task = task_of(root, holdout=0.2)
     assert [task.size(split) for split in ("train", "val", "test")] == [16, 4, 4]
@@ -96,7 +96,7 @@ def test_classes_by_another_file_a_mapping_or_a_list(tmp_path) -> None:
     assert [one.name for one in task_of(root, classes=["n01", "n02"]).classes] == ["n01", "n02"]
 
 
-def test_the_fingerprint_knows_paths_sizes_and_classes(tmp_path) -> None:
+def test_the_fingerprint_depends_on_paths_sizes_and_classes(tmp_path) -> None:
     root = tree(tmp_path, splits={"train": 2, "val": 1, "test": 1})
     seen = {task_of(root).fingerprint(), task_of(root).fingerprint()}
     seen.add(task_of(root, classes={"n02": "x", "n01": "y"}).fingerprint())

@@ -1,4 +1,4 @@
-"""The reader of lists: what is accepted has every value in its column; what is not is named with file and line."""
+"""The reader of lists: an accepted list has every value in its column; an error names the file and the line."""
 
 import pytest
 
@@ -17,7 +17,7 @@ def _read(tmp_path, content: bytes | str, columns=COLUMNS, **options):
 @pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r", "\n\n"])
 @pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
-def test_every_dialect_that_the_first_line_makes_certain(tmp_path, delimiter, end, mark) -> None:
+def test_every_dialect_that_the_first_line_determines(tmp_path, delimiter, end, mark) -> None:
     rows = [["label", "other", "path"], ["a", "1", "x.png"], ["b", "", "é y.png"]]
     content = mark + end.join(delimiter.join(row) for row in rows).encode() + end.encode()
     assert _read(tmp_path, content) == [("x.png", "a"), ("é y.png", "b")]
@@ -51,7 +51,7 @@ def test_quotes_keep_the_delimiter_in_a_value(tmp_path) -> None:
         ("path,label\na.png,café\n".encode("latin-1"), r"list.csv:2: the byte 0xe9 is not UTF-8"),
     ],
 )
-def test_what_is_not_certain_is_refused_with_its_line(tmp_path, content, message) -> None:
+def test_ambiguous_content_is_refused_with_its_line(tmp_path, content, message) -> None:
     with pytest.raises(DataError, match=message) as caught:
         _read(tmp_path, content)
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 400

@@ -48,7 +48,7 @@ def test_a_row_that_is_wrong_in_any_split(root, row, message) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_what_certainly_means_a_split_or_a_label(root) -> None:
+def test_spellings_that_clearly_mean_a_split_or_a_label(root) -> None:
     (root / "classes.csv").write_text("label,name\n0,dog\n1,cat\n")
     task = _task(root, ["0.png,0.0,Test,s", "1.png,1.0,TEST,s", "2.png,0,Training,s", "3.png,1.0,validation,s"])
     assert [task.size(split) for split in ("train", "val", "test")] == [1, 1, 2]

@@ -1,4 +1,4 @@
-"""Published sets of pictures: small trees of every layout, read as the data sets are; what is wrong is named."""
+"""Published sets of pictures: small trees of every layout, read like the data sets; errors name what is wrong."""
 
 import pickle
 from pathlib import Path
@@ -68,7 +68,7 @@ def test_names_and_templates_are_the_sources_own() -> None:
 
 
 @pytest.mark.parametrize("name", SETS)
-def test_without_data_it_says_where_to_get_it(name, tmp_path, monkeypatch) -> None:
+def test_without_data_the_error_tells_where_to_get_it(name, tmp_path, monkeypatch) -> None:
     monkeypatch.delenv("RLBENCH_DATA", raising=False)
     source = registry.factory("task", name).source
     with pytest.raises(DataError, match="RLBENCH_DATA") as caught:
@@ -218,7 +218,7 @@ def test_depth_is_in_metres_of_ten(tmp_path) -> None:
         task.load(Box(shape=(1, 16, 24)), 0, 1)
 
 
-def test_the_fingerprint_knows_names_labels_and_sizes(tmp_path) -> None:
+def test_the_fingerprint_depends_on_names_labels_and_sizes(tmp_path) -> None:
     task = _task("imagenet", _tree(tmp_path))
     seen = {task.fingerprint()}
     assert _task("imagenet", tmp_path).fingerprint() in seen
@@ -249,6 +249,6 @@ def test_a_suite_names_the_copy_relative_to_itself(tmp_path, monkeypatch) -> Non
 
 
 @pytest.mark.parametrize(("name", "fields"), [("esc50", {"folds": [6]}), ("urbansound8k", {"folds": []})])
-def test_folds_that_are_none(name, fields) -> None:
+def test_invalid_folds_are_refused(name, fields) -> None:
     with pytest.raises(FieldError, match=f"{name}: folds is .*; it must be one or more of 1 to"):
         registry.make("task", name, fields)

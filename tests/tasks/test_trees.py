@@ -1,4 +1,4 @@
-"""Trees of files: links, loops, suffixes, files that are left out or there twice."""
+"""Trees of files: links, loops, suffixes, and files that are left out or occur twice."""
 
 from collections import Counter
 
@@ -46,7 +46,7 @@ def test_what_is_left_out_is_counted_by_suffix(tmp_path) -> None:
     assert describe_left_out({}) == [] and describe_left_out({".gif": 1}) == ["1 file is left out: 1 .gif"]
 
 
-def test_a_name_that_is_there_twice(tmp_path) -> None:
+def test_a_name_that_occurs_twice(tmp_path) -> None:
     _touch(tmp_path, "a/1.mp4", "b/2.mp4")
     assert index_by_stem(tmp_path, tmp_path, (".mp4",)) == {"1": "a/1.mp4", "2": "b/2.mp4"}
     _touch(tmp_path, "b/1.MP4")

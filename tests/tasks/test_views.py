@@ -50,7 +50,7 @@ def _anchors(n: int = 3) -> torch.Tensor:
 
 
 def _film(path: Path, count: int, width: int = 48, height: int = 32, shade: int = 0) -> np.ndarray:
-    """A lossless clip of which every pixel is another, as (T, H, W, 3)."""
+    """A lossless clip whose pixels all differ, as (T, H, W, 3)."""
     t, y, x = np.mgrid[:count, :height, :width]
     frames = np.stack([(3 * t + shade) % 256, 4 * y % 256, 4 * x % 256], axis=3).astype(np.uint8)
     write_film(path, frames, "ffv1", pix_fmt="bgr0")
@@ -58,7 +58,7 @@ def _film(path: Path, count: int, width: int = 48, height: int = 32, shade: int 
 
 
 def test_views_over_time_are_runs_of_every_eighth_frame() -> None:
-    """300 frames at a stride of 8 are 38, whose 31 places for a run of 8 are cut in four steps of 7.5."""
+    """300 frames at a stride of 8 give 38, with 31 places for a run of 8; five views are 7.5 places apart."""
     runs = preprocess.view_frames(300)
     assert [run[0] // 8 for run in runs] == [0, 7, 15, 22, 30] and runs[4][-1] == 296
     assert all(run == list(range(run[0], run[0] + 64, 8)) for run in runs)
@@ -67,7 +67,7 @@ def test_views_over_time_are_runs_of_every_eighth_frame() -> None:
 
 
 @pytest.mark.parametrize(("width", "height"), [(48, 32), (32, 48), (32, 32)])
-def test_views_are_what_the_file_has_there(tmp_path, width, height) -> None:
+def test_views_equal_the_pixels_of_the_file(tmp_path, width, height) -> None:
     frames = _film(tmp_path / "a.mkv", 60, width, height)
     x = clips.views(tmp_path / "a.mkv", Box(shape=(3, 15 * 2, 32, 32)), 5)
     assert x.shape == (3, 30, 32, 32) and x.dtype == np.float32
@@ -114,7 +114,7 @@ def _suite(folder: Path, views: int, more: str = "") -> str:
     return str(path)
 
 
-def test_a_run_on_views_says_so_and_attacks_all_of_them(tmp_path, monkeypatch) -> None:
+def test_a_run_on_views_records_them_and_attacks_all(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(Kinetics400, "templates", ("{}",))
     records = run(_suite(tmp_path, 15), "random:mini", out=tmp_path / "out", workers=1)
     assert {record.task for record in records} == {"kinetics400(15 views)"} and {r.n for r in records} == {3}

@@ -29,7 +29,7 @@ def area(distance: np.ndarray) -> float:
 # Shapes
 
 
-def test_areas_are_those_of_the_textbook() -> None:
+def test_areas_equal_the_textbook_formulas() -> None:
     a, b, r = 0.6, 0.3, 0.5
     assert area(F.disc(0.1, -0.2, r)) == pytest.approx(np.pi * r**2, rel=1e-3)
     assert area(F.oval(0.1, 0.2, a, b)) == pytest.approx(np.pi * a * b, rel=1e-3)
@@ -156,7 +156,7 @@ def nearest_mean(train: np.ndarray, y_train: np.ndarray, test: np.ndarray, y_tes
 
 
 def outlines(x: np.ndarray) -> np.ndarray:
-    """How far every pixel is from the border's median colour, per picture relative to its mean; mirror-free."""
+    """The distance of every pixel from the border's median colour, plus its mirror image, of unit norm per picture."""
     border = np.concatenate([x[:, :, 0], x[:, :, -1], x[:, :, :, 0], x[:, :, :, -1]], axis=2)
     off = np.linalg.norm(x - np.median(border, axis=2)[:, :, None, None], axis=1)
     off = off + off[:, :, ::-1]
@@ -164,7 +164,7 @@ def outlines(x: np.ndarray) -> np.ndarray:
 
 
 @each
-def test_the_shape_tells_the_class_and_the_mean_colour_does_not(world: type[World], box: Box) -> None:
+def test_the_shape_gives_the_class_and_the_mean_colour_does_not(world: type[World], box: Box) -> None:
     """Chance is 1/16; blurred class averages, blind to position and turn, are a weak reader of shapes."""
     made = world(domain="web", subset="all")
     train, test = made.load(box, 0, 640, "train"), made.load(box, 0, 320, "test")
@@ -196,7 +196,7 @@ def test_black_hot_share_is_the_domains() -> None:
 def test_objects_stand_out_by_the_stated_contrast() -> None:
     g = np.random.default_rng(0)
     for domain, (low, high) in (("web", (0.5, 0.9)), ("sensor", (0.3, 0.7))):
-        pairs = [image_world._draw_colours(g, g.random(), image_world._STYLES[domain]) for _ in range(200)]
+        pairs = [image_world.draw_colours(g, g.random(), image_world.STYLES[domain]) for _ in range(200)]
         gaps = np.array([np.linalg.norm(ink - ground) for ink, ground in pairs])
         assert np.mean((gaps > low - 0.05) & (gaps < high + 0.05)) > 0.97
         assert gaps.mean() == pytest.approx((low + high) / 2, abs=0.04)

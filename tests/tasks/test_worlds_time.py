@@ -32,7 +32,7 @@ def test_same_call_same_numbers_and_a_prefix_never_changes(world: type[World], b
 
 
 @each
-def test_splits_domains_and_subsets_never_meet(world: type[World], box: Box) -> None:
+def test_splits_domains_and_subsets_share_no_example(world: type[World], box: Box) -> None:
     parts = [("web", "all", "test"), ("sensor", "all", "test"), ("sensor", "seen", "test"), ("sensor", "seen", "val")]
     loads = [world(domain=d, subset=s).load(box, 0, 4, split) for d, s, split in [*parts, ("sensor", "seen", "train")]]
     ids = [i for batch in loads for i in batch.ids]

@@ -1,4 +1,4 @@
-"""What several tests of training need."""
+"""Fixtures of the training tests."""
 
 import json
 from collections.abc import Callable

@@ -67,7 +67,7 @@ def test_mistakes_in_a_file(text: str, error: str, tmp_path: Path) -> None:
         campaign(tmp_path, text)
 
 
-def test_runs_are_trained_once_tabulated_and_bundled(tmp_path: Path) -> None:
+def test_runs_are_trained_once_and_then_tabulated_and_bundled(tmp_path: Path) -> None:
     out, seen = tmp_path / "out", []
     tasks = campaign(tmp_path)
     run_campaign(tasks, out, workers=2, report=lambda name, done, of: seen.append((name, done, of)))

@@ -63,7 +63,7 @@ def kl(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def back(f: np.ndarray, s: float, dz: np.ndarray, anchors: np.ndarray = ANCHORS) -> np.ndarray:
-    """A gradient in the logits, brought to f."""
+    """Carries a gradient in the logits over to f."""
     n = unit(f)
     return s * (np.eye(3) - np.outer(n, n)) / np.sqrt((f**2).sum()) @ anchors.T @ dz
 
@@ -94,7 +94,7 @@ def test_fare() -> None:
     check(_evaluate("fare", {}, _batch()), **expected, raised=[9.0, 17.0], draised=expected["df_adv"])
 
 
-def test_tecoa_in_figures() -> None:
+def test_tecoa_by_hand() -> None:
     """n(f') = (1,2,2)/3 and (0,1,0): at s = 3 the logits are (1, 2.2, 2.8) and (0, 2.4, 1.8)."""
     found = _evaluate("tecoa", {"scale": 3.0}, _batch())
     first, second = math.exp(1) + math.exp(2.2) + math.exp(2.8), 1 + math.exp(2.4) + math.exp(1.8)
@@ -236,8 +236,8 @@ def test_rlbind(distance: str, weights: dict[str, float]) -> None:
 
 
 @pytest.mark.parametrize("name", registry.names("objective"))
-def test_every_objective_needs_only_what_it_says(name: str) -> None:
-    """With the rows that it does not name left out, its loss is the same; a hidden NaN never becomes a number."""
+def test_every_objective_needs_only_the_rows_that_it_names(name: str) -> None:
+    """Without the rows that it does not name, its loss is the same; NaN features never give a finite loss."""
     objective = registry.make("objective", name)
     f, f_adv = torch.from_numpy(F), torch.from_numpy(F_ADV)
     spare = {key: None for key in ("f0", "f0_adv", "means") if key not in objective.needs}
@@ -252,7 +252,7 @@ def test_every_objective_needs_only_what_it_says(name: str) -> None:
     assert objective.loss(broken, broken, _batch()).isnan().all()
 
 
-def test_a_kl_of_no_number_is_none() -> None:
+def test_a_kl_of_nan_is_nan() -> None:
     assert kl_of(torch.full((1, 3), torch.nan), torch.zeros(1, 3)).isnan().all()
     assert kl_of(torch.zeros(1, 3), torch.full((1, 3), torch.nan)).isnan().all()
 

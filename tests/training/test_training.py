@@ -46,7 +46,7 @@ def test_every_recipe_loads_for_every_modality(method: str, stage: int | None) -
         assert (recipes["image"].eps, recipes["video"].eps) == ("4/255", "2/255")
 
 
-def test_the_last_stage_is_the_default_and_all_methods_are_as_long() -> None:
+def test_the_last_stage_is_the_default_and_all_methods_have_equal_length() -> None:
     assert list_methods()["rlbind"] == (1, 2) and list_methods()["fare"] == ()
     two, one = (load_recipe("rlbind", stage, modality="image") for stage in (2, 1))
     assert load_recipe("rlbind", modality="image") == two
@@ -100,7 +100,7 @@ def test_unknown_methods_stages_modalities_and_objectives() -> None:
         load_recipe("rlbind", modality="thermal", overrides={"objective": "fares"})
 
 
-def test_a_run_says_where_it_starts() -> None:
+def test_a_run_announces_its_starting_weights() -> None:
     start = {"init": "fare:mini", "epochs": 2, "attack_steps": 3}
     text = describe(load_recipe("rlbind", 2, modality="video", overrides=start))
     assert text == "from fare:mini (the bundled one), 2 epochs of up to 6000 examples, Linf 2/255 by PGD-3"
@@ -136,7 +136,7 @@ ASCENTS += [("rlbind", 2, modality) for modality in ("image", "audio", "video")]
 
 @pytest.mark.parametrize(("method", "stage", "modality"), ASCENTS)
 def test_the_inner_attack_ascends_its_own_loss_at_every_step(method, stage, modality, monkeypatch) -> None:
-    """In the loop itself, from the bundled towers: the loss after each step, by PGD-3 and as the recipe says."""
+    """In the loop itself, from the bundled towers: the loss after each step, with PGD-3 and the recipe's attack."""
     means: list[float] = []
 
     def watched(x: Tensor, raised, ball: Ball, *, steps: int, **rest) -> Tensor:
@@ -154,7 +154,7 @@ def test_the_inner_attack_ascends_its_own_loss_at_every_step(method, stage, moda
         assert len(means) == steps + 1 and means == sorted(means) and means[-1] > 1.1 * means[0] > 0
 
 
-def test_the_average_is_one_worked_out_by_hand() -> None:
+def test_the_average_equals_one_worked_out_by_hand() -> None:
     trainer = _trainer("fare", ema=0.8, epochs=2)
     own = []
     for k in range(4):
@@ -172,7 +172,7 @@ def test_the_average_is_one_worked_out_by_hand() -> None:
 
 @pytest.mark.parametrize("method", ["fare", "tecoa"])
 def test_accumulated_parts_give_the_weights_of_the_whole(method: str) -> None:
-    """A mean over examples is the mean of its halves; SGD, since AdamW makes signs of rounding errors."""
+    """A mean over examples is the mean of its halves. With SGD, since AdamW would turn rounding errors into signs."""
     found = []
     for parts in (1, 2):
         trainer = _trainer(method, accumulate=parts, optimiser="sgd", lr=0.01)
@@ -186,7 +186,7 @@ def test_accumulated_parts_give_the_weights_of_the_whole(method: str) -> None:
 
 
 def test_replayed_examples_have_no_labels_and_their_own_weight() -> None:
-    """A quarter of the batch from the clean domain, all its classes, with the original's distribution kept."""
+    """A quarter of the batch is from the clean domain, from all classes, and keeps the original's distribution."""
     trainer = _trainer("tecoa", replay=0.25, replay_weight=5.0, original="languagebind:mini", prompts="subset")
     own, replayed = trainer.run.streams
     assert (own.size, replayed.size, len(own.classes), len(replayed.classes)) == (24, 8, 10, 16)
@@ -203,7 +203,7 @@ def test_replayed_examples_have_no_labels_and_their_own_weight() -> None:
 
 
 def test_means_join_classes_by_name() -> None:
-    """Two modalities that share a class; a class that none has seen keeps its anchor."""
+    """Two modalities share a class; a class without examples keeps its anchor."""
     means, anchors = ClassMeans(), torch.eye(3)
     dog, cat, owl = (Label(name, name) for name in ("dog", "cat", "owl"))
     means.update("image", [dog, cat], torch.tensor([[3.0, 4.0, 0.0], [0.0, 0.0, 2.0]]), torch.tensor([0, 1]))

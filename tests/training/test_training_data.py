@@ -35,7 +35,7 @@ def _quiet(done: int, of: int) -> None:
 
 @pytest.fixture
 def tree(tmp_path) -> Path:
-    """Pictures whose red and green are the place, from left to right and down, and whose blue is the class."""
+    """Pictures whose red and green encode the column and the row, and whose blue encodes the class."""
     down, across = np.mgrid[0:60, 0:80]
     for split in ("train", "val"):
         for label, blue in (("dark", 20), ("light", 220)):
@@ -75,8 +75,8 @@ def test_a_random_part_lies_in_the_picture_and_has_its_area_and_aspect() -> None
     assert choose_crop(40, 40, 1.0, [0.3, 0.5, 0.5, 0.5]) == pytest.approx((0, 0, 40, 40))
 
 
-def test_crops_are_of_the_whole_picture_at_its_own_size(tree) -> None:
-    """Red grows by 3 a pixel and green by 4: from the pixels of a crop follow its place, size and mirroring."""
+def test_crops_are_taken_from_the_picture_at_its_own_size(tree) -> None:
+    """Red grows by 3 per pixel and green by 4, so the pixels of a crop tell its place, size and mirroring."""
     data = load_train_set(_task(tree), BOX, 20, whole=True, read=_quiet)
     assert data.x is None and (data.size, data.epoch) == (10, 20)
     draws = torch.rand(10, 4, generator=torch.Generator().manual_seed(0))
@@ -135,8 +135,8 @@ def test_mirroring_exchanges_left_and_right_of_about_half_of_the_examples(tree) 
     assert (mirrored | (rightward > 0).all(1)).all() and 20 <= int(mirrored.sum()) <= 60
 
 
-def test_every_example_comes_as_often_in_an_epoch(tree) -> None:
-    """An epoch of 20 goes twice through ten examples; one that is shorter than a batch goes round."""
+def test_every_example_comes_equally_often_in_an_epoch(tree) -> None:
+    """An epoch of 20 passes twice through ten examples; an epoch shorter than a batch starts again."""
     data = load_train_set(_task(tree), BOX, 20, read=_quiet)
     batches = Batches(data, replace(CROPS, batch=10), "image", 10)
     for epoch in range(2):
@@ -146,7 +146,7 @@ def test_every_example_comes_as_often_in_an_epoch(tree) -> None:
     assert len(Batches(replace(data, epoch=10), CROPS, "image", 64).rows(5)) == 64
 
 
-def test_only_units_of_which_eight_bits_are_enough_are_held_in_bytes() -> None:
+def test_spectrograms_are_held_in_bytes_and_waveforms_in_float32() -> None:
     world = registry.make("task", "audio-world", {})
     mel, wave = Box(shape=(1, 64, 64), unit="log-mel"), Box(shape=(1, 8000), low=-1.0, unit="waveform")
     for box, kind in ((mel, torch.uint8), (wave, torch.float32)):

@@ -1,4 +1,4 @@
-"""The folder of a training run: whose it is, who writes it, and that a kill at any write costs nothing."""
+"""The folder of a training run: which run owns it, who writes it, and that a kill at any write loses nothing."""
 
 import os
 from dataclasses import replace
@@ -29,7 +29,7 @@ def run_folder(out: Path, **changes: object) -> module.RunFolder:
     return open_run_folder("languagebind", recipes, None, out)
 
 
-def test_a_folder_is_new_unfinished_or_another_s(tmp_path: Path) -> None:
+def test_a_folder_is_new_unfinished_or_of_another_run(tmp_path: Path) -> None:
     out = tmp_path / "a"
     assert run_folder(out).check() == "new"
     with run_folder(out).claim():
@@ -50,7 +50,7 @@ def test_a_folder_is_new_unfinished_or_another_s(tmp_path: Path) -> None:
     [("notes.txt", b"mine"), ("recipe.yaml", b"\xff\xfe"), ("recipe.yaml", b"a: ["), ("recipe.yaml", b"[1]"),
      ("recipe.yaml", b""), ("card.yaml", b"baseline: x"), ("recipe.yaml", b"lr: 1"), ("best/a", b"")],
 )  # fmt: skip
-def test_what_is_something_else_is_left_alone(name: str, data: bytes, tmp_path: Path) -> None:
+def test_a_folder_of_something_else_is_left_alone(name: str, data: bytes, tmp_path: Path) -> None:
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_bytes(data)
     with pytest.raises(RLBenchError, match=r"exists|another recipe") as refused:
@@ -59,7 +59,7 @@ def test_what_is_something_else_is_left_alone(name: str, data: bytes, tmp_path: 
     assert (tmp_path / name).read_bytes() == data and not (tmp_path / LOCK).exists()
 
 
-def test_one_process_at_a_time_and_none_leaves_an_empty_folder(tmp_path: Path) -> None:
+def test_one_process_at_a_time_writes_and_no_empty_folder_is_left(tmp_path: Path) -> None:
     out = tmp_path / "a"
     with pytest.raises(KeyError), run_folder(out).claim():
         raise KeyError
@@ -91,7 +91,7 @@ def _kill_at(k: int, monkeypatch) -> list[str]:
 
 
 def test_a_run_killed_at_any_write_resumes_to_the_same_weights(tmp_path: Path, monkeypatch, metrics, no_curves) -> None:
-    """The same command again and again, each time killed a few changes later, until it ends."""
+    """The same command again and again, killed a few changes later each time, until it ends."""
     whole = train("languagebind", out=tmp_path / "whole", **THERMAL)
     out, k = tmp_path / "killed", 0
     while True:
@@ -131,8 +131,8 @@ def test_a_resume_checks_the_data_and_the_starts(tmp_path: Path, no_curves) -> N
         train("fare", out=tmp_path / "a", **given)
 
 
-def test_a_rehearsal_says_what_the_run_takes(tmp_path: Path, no_curves) -> None:
-    """With a suite's own small split, which an epoch repeats; and what training refuses."""
+def test_a_rehearsal_tells_the_steps_and_time_of_a_run(tmp_path: Path, no_curves) -> None:
+    """Also with a suite's own small split, which an epoch repeats, and with what training refuses."""
 
     class Small(type(registry.make("task", "thermal-world", {}))):
         def size(self, split: str) -> int:

@@ -23,7 +23,7 @@ def _train(method: str, out: Path, **overrides: object) -> None:
 
 
 def _arguments(method: str, out: Path, **overrides: object) -> list[str]:
-    """The arguments of the command that trains the same."""
+    """The arguments of the equivalent command."""
     settings = [text for key, value in {**TINY, **overrides}.items() for text in ("--set", f"{key}={value}")]
     return ["train", method, "--modality", "thermal", "--device", "cpu", "--quiet", "--out", str(out), *settings]
 
@@ -65,7 +65,7 @@ for arguments in json.loads(sys.argv[1]):
 
 @pytest.mark.slow
 def test_two_processes_compute_what_one_does(tmp_path, metrics, no_curves) -> None:
-    """At the same global batch; InfoNCE compares the rows of both, and replay and accumulation share theirs."""
+    """With the same global batch; InfoNCE compares the rows of both, which also share replay and accumulation."""
     methods = {
         "languagebind": {"epochs": 2},
         "rlbind": {"init": "fare:mini", "epochs": 2, "ema": 0.9, "objective.means": 1, "replay": 0.25, "accumulate": 2},

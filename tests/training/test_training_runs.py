@@ -65,7 +65,7 @@ def test_a_run_is_reproducible_and_its_folder_is_a_model(tmp_path, metrics, requ
         train("fare", out=first, overrides=TINY, **THERMAL)
 
 
-def test_the_best_weights_are_beside_the_last(tmp_path, monkeypatch, metrics, no_curves) -> None:
+def test_the_best_weights_are_saved_beside_the_last(tmp_path, monkeypatch, metrics, no_curves) -> None:
     """By robust validation accuracy, the first one of equals; both are models."""
     shares = iter([0.1, 0.3, 0.3, 0.2])
     monkeypatch.setattr(training, "validate", lambda data, device: {"clean": 0.5, "robust": next(shares)})
@@ -85,7 +85,7 @@ def test_the_average_is_what_is_saved(tmp_path, metrics, no_curves) -> None:
     assert [step["loss"] for step in metrics(plain)] == [step["loss"] for step in metrics(averaged)]
 
 
-def test_modalities_together_go_step_by_step(tmp_path, metrics, no_curves) -> None:
+def test_modalities_trained_together_alternate_step_by_step(tmp_path, metrics, no_curves) -> None:
     given = {**TINY, "init": "fare:mini", "objective.means": 1.0}
     together = {"modalities": ["thermal", "audio"], "overrides": given, "together": True}
     out = train("rlbind", out=tmp_path / "a", **together)
@@ -97,7 +97,7 @@ def test_modalities_together_go_step_by_step(tmp_path, metrics, no_curves) -> No
 
 
 def test_an_interrupted_run_resumes_to_the_same_weights(tmp_path, metrics, no_curves) -> None:
-    """Stopped after a step that was logged and not saved: the step runs again, and its line is there once."""
+    """Stopped after a step that was logged but not saved: the step runs again, and its line appears once."""
     given = {**TINY, "epochs": 3, "validate": 3, "ema": 0.9, "replay": 0.25, "original": "languagebind:mini"}
     whole = train("fare", out=tmp_path / "a", overrides=given, **THERMAL)
 
@@ -169,7 +169,7 @@ class _Small(type(registry.make("task", "thermal-world", {}))):
 
 
 def test_a_suites_own_data(tmp_path, no_curves) -> None:
-    """A train split of 40 and no unseen classes: epochs of 64 go round it."""
+    """A train split of 40 and no unseen classes: an epoch of 64 repeats examples."""
     steps: list[Step] = []
     out = train(
         "languagebind", suite=_suite(_Small()), out=tmp_path / "a", overrides={**TINY, "epochs": 2}, report=steps.append

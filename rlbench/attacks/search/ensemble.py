@@ -23,18 +23,18 @@ class Member(Attack, Protocol):
 def cascade(
     attacks: Mapping[str, Member], classifier: Classifier, x: Tensor, y: Tensor, ball: Ball, streams: Streams
 ) -> Tensor:
-    """The worst case per example over attacks; each attacks only what the earlier ones left correct.
+    """The worst case per example over attacks; each attacks only the examples that the earlier ones have not broken.
 
     Args:
-        attacks: in this order, by name, which also names each attack's random streams.
-        classifier: of all examples.
+        attacks: the attacks by name, in order; the names also name their random streams.
+        classifier: the classifier of all examples.
         x: (B, *shape) in the box.
         y: (B,) int64 labels.
-        ball: of each example.
-        streams: one per example.
+        ball: the ball around each example.
+        streams: the random streams of the examples.
 
     Returns:
-        x_adv like x: per example the answer with the smallest margin.
+        x_adv like x: per example the point with the smallest margin.
     """
     best = Incumbents(classifier, x, y)
     for name, attack in attacks.items():
@@ -47,7 +47,7 @@ def cascade(
 
 
 def passes(attacks: Mapping[str, Member], n_classes: int) -> tuple[int, int]:
-    """The most forward and backward passes of an example, including one per attack to judge its answer."""
+    """The most forward and backward passes of an example, including one per attack to judge its result."""
     each = [attack.passes(n_classes) for attack in attacks.values()]
     return sum(f for f, _ in each) + len(each), sum(b for _, b in each)
 

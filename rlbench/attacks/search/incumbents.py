@@ -18,12 +18,12 @@ class Incumbents:
     """Per example the candidate with the smallest margin, and whether the example is still correct.
 
     Attributes:
-        classifier: of all examples.
+        classifier: the classifier of all examples.
         x: (N, *shape) clean examples.
         y: (N,) int64 labels.
         x_adv: (N, *shape) the best candidates; x until one is offered.
-        margin: (N,) of x_adv; infinite until then. NaN logits are the classifier's error: they count as broken.
-        alive: (N,) bool, not broken by more than what another batch may change (see `jobs.BROKEN`).
+        margin: (N,) of x_adv; infinite until one is offered. NaN counts as broken: it is the classifier's error.
+        alive: (N,) bool, the examples that are not broken beyond rounding (see `jobs.BROKEN`).
     """
 
     classifier: Classifier
@@ -44,7 +44,12 @@ class Incumbents:
         return self.alive.nonzero()[:, 0]
 
     def offer(self, rows: Tensor, candidates: Tensor) -> None:
-        """Classifies `candidates` (R, *shape) of the examples `rows` (R,) in one call, and keeps the better points."""
+        """Classifies candidates in one call, and keeps those with a smaller margin.
+
+        Args:
+            rows: (R,) int64, the examples.
+            candidates: (R, *shape) a point for each of them, in the ball.
+        """
         with torch.no_grad():
             logits = self.classifier(candidates, rows=rows)
         m = margin(logits, self.y[rows]).nan_to_num(nan=-float("inf"))

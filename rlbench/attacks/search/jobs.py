@@ -6,71 +6,60 @@ restart, so batch size, order and the other examples do not change which example
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import isfinite
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from rlbench.attacks.search.losses import LOSSES, LossName, substitute
-from rlbench.attacks.search.state import JobPoints, Jobs, M, join, select
+from rlbench.attacks.search.rules import Rule, Start
+from rlbench.attacks.search.state import JobPoints, Jobs, join, select
 from rlbench.core import Ball, Streams
 from rlbench.core.errors import AttackError
 from rlbench.core.stats.metrics import margin
-from rlbench.core.threat import per_row, project, rows_norm
+from rlbench.core.threat import project
 
-Start = Callable[[Tensor, Ball, Streams], Tensor]
 BROKEN = 1e-4  # a job ends at a margin below -BROKEN * max|logit|: another batch may move the judge's logits by 1e-6
 
 
 class Query(NamedTuple):
-    """What a search asks the classifier: x (B, *shape), and rows (B,), the examples that they belong to."""
+    """Points to classify.
+
+    Attributes:
+        x: (B, *shape) the points.
+        rows: (B,) int64, the classifier's index of each point's example.
+    """
 
     x: Tensor
     rows: Tensor
-
-
-class Rule(Protocol[M]):
-    """How a job moves. `steps` is the number of gradients that a job takes."""
-
-    @property
-    def steps(self) -> int: ...
-
-    def begin(self, x: Tensor, x_adv: Tensor, ball: Ball) -> M:
-        """The rule's memory of new jobs that start at x_adv."""
-
-    def advance(self, jobs: Jobs[M], loss: Tensor, gradient: Tensor, ball: Ball) -> None:
-        """Replaces `jobs.x_adv` and the memory, given the loss (B,) and its gradient (B, *shape) at `jobs.x_adv`."""
-
-
-def direction(gradient: Tensor, ball: Ball) -> Tensor:
-    """The steepest unit step of the ball's norm: the sign (Linf), or the gradient over its L2 norm."""
-    if ball.norm == "linf":
-        return gradient.sign()
-    return gradient / per_row(rows_norm(gradient, "l2"), gradient).clamp_min(1e-20)
-
-
-def project_jobs(point: Tensor, jobs: Jobs[Any], ball: Ball) -> Tensor:
-    """`point` (B, *shape) projected to the balls of the jobs; may reuse its memory."""
-    if jobs.low is not None and jobs.high is not None:
-        return torch.clamp(point, jobs.low, jobs.high, out=point)
-    return project(point, jobs.x, ball)
 
 
 @dataclass(kw_only=True, eq=False)
 class Search:
     """The jobs of one cell and the best point of every example.
 
+    Each example has the same jobs, one after another; a job's place in that order is its turn.
+
     Attributes:
-        jobs: names of the random streams of an example's jobs, in the order of their turns.
-        targets: (N, len(jobs)) target classes.
-        rows: (N,) each example's index for the classifier (default: 0..N-1).
-        open: (N,) bool, which examples may run; all unless `attach` closed them. `reopen` changes it.
-        best, best_margin: per example the point with the smallest margin so far.
-        alive: (N,) bool, not broken yet.
-        slots, parked: the running jobs, and points of finished jobs that still need a forward pass without a gradient.
+        x: (N, *shape) clean examples.
+        y: (N,) int64 labels.
+        ball: the ball around each example.
+        streams: the random streams of the examples.
+        rule: how a job moves.
+        loss: the loss that the jobs maximise.
+        start: gives the first points: (examples (K, *shape), ball, streams) -> (K, *shape).
+        jobs: the names of an example's jobs, which name their random streams, by turn.
+        targets: (N, len(jobs)) int64 target classes.
+        rows: (N,) int64, each example's index for the classifier (default: 0..N-1).
+        open: (N,) bool, the examples that may run; `attach` closes all, and `reopen` opens some.
+        best: (N, *shape) the point with the smallest margin so far.
+        best_margin: (N,) the margin of `best`; infinite before the first pass.
+        alive: (N,) bool, the examples that are not broken yet.
+        slots: the running jobs; None if there are none.
+        parked: the last points of jobs, which need a forward pass but no gradient; None if there are none.
     """
 
     x: Tensor
@@ -94,10 +83,10 @@ class Search:
         self.best = self.x.clone()
         self.best_margin = torch.full((n,), float("inf"))
         self.alive, self.open = torch.ones(n, dtype=torch.bool), torch.ones(n, dtype=torch.bool)
-        self.turn = torch.zeros(n, dtype=torch.int64)  # of the next job
-        self.running = torch.zeros(n, dtype=torch.int64)  # jobs in slots and parked
-        self.left = torch.full((n,), len(self.jobs) if self.ball.radius > 0 else 0)  # jobs that have not ended
-        self._reported = torch.zeros(n, dtype=torch.bool)
+        self.turn = torch.zeros(n, dtype=torch.int64)  # the turn of each example's next job
+        self.running = torch.zeros(n, dtype=torch.int64)  # each example's jobs in slots and parked
+        self.left = torch.full((n,), len(self.jobs) if self.ball.radius > 0 else 0)  # its jobs that have not ended
+        self._reported = torch.zeros(n, dtype=torch.bool)  # the examples that `take_ended` has returned
         # Whether an example may have ended, and the values of `alongside` for which `admit` found no job to begin.
         self._changed, self._idle = True, set[bool]()
 
@@ -125,19 +114,20 @@ class Search:
         """Number of parked points."""
         return 0 if self.parked is None else len(self.parked)
 
-    def waiting(self) -> Tensor:
-        """(N,) bool, examples that have a job to begin."""
+    def is_waiting(self) -> Tensor:
+        """(N,) bool, the examples that have a job to begin."""
         return self.open & self.alive & (self.turn < len(self.jobs)) & (self.left > 0)
 
     def admit(self, room: int, *, alongside: bool) -> int:
-        """Begins at most `room` jobs and returns their number.
+        """Begins jobs and returns their number.
 
         Args:
-            alongside: also begin further jobs of examples that have running ones.
+            room: the most jobs to begin.
+            alongside: whether to begin also jobs of examples that have running ones.
         """
         if room <= 0 or alongside in self._idle:
             return 0
-        ready = self.waiting() if alongside else self.waiting() & (self.running == 0)
+        ready = self.is_waiting() if alongside else self.is_waiting() & (self.running == 0)
         found = ready.nonzero()[:, 0]
         if not len(found):
             self._idle.add(alongside)
@@ -150,7 +140,7 @@ class Search:
         self.running[rows] += 1
         return len(rows)
 
-    def first(self, rows: Tensor, turn: int) -> Tensor:
+    def draw_start(self, rows: Tensor, turn: int) -> Tensor:
         """(K, *shape) the first points of a turn's jobs."""
         streams = self.streams.child(self.jobs[turn]).take(rows.tolist())
         return self.start(self.x[rows], self.ball, streams)
@@ -158,7 +148,7 @@ class Search:
     def begin(self, rows: Tensor, turn: int) -> None:
         """Starts the turn's jobs of these examples (K,)."""
         x, zero = self.x[rows], torch.zeros(len(rows), dtype=torch.int64, device=self.x.device)
-        x_adv = project(self.first(rows, turn).to(x), x, self.ball)
+        x_adv = project(self.draw_start(rows, turn).to(x), x, self.ball)
         reach, linf = 2 * self.ball.radius, self.ball.norm == "linf"
         new = Jobs(
             example=rows,
@@ -185,7 +175,7 @@ class Search:
         return LOSSES[substitute(self.loss, logits.shape[1])](logits, jobs.y, jobs.target)
 
     def observe(self, logits: Tensor) -> bool:
-        """Records the running jobs' logits (B, C); whether an example with running jobs is still alive."""
+        """Records the logits (B, C) of the running jobs; returns whether any of their examples is still alive."""
         jobs = self._jobs()
         self.record(jobs, logits)
         return bool(self.alive[jobs.example].any())
@@ -196,15 +186,15 @@ class Search:
         _check_finite(gradient, self.alive[jobs.example])
         self.rule.advance(jobs, loss, gradient, self.ball)
 
-    def finished(self) -> Tensor:
-        """(B,) bool, the running jobs that took their last gradient."""
+    def is_finished(self) -> Tensor:
+        """(B,) bool, the running jobs that have taken their last gradient."""
         return self._jobs().steps == self.rule.steps
 
     def leave(self) -> None:
-        """Ends a step: drops all jobs of broken examples, and parks the jobs that took their last gradient."""
+        """Ends a step: drops all jobs of broken examples, and parks the jobs that have taken their last gradient."""
         jobs = self._jobs()
         jobs.steps = jobs.steps + 1
-        alive, last = self.alive[jobs.example], self.finished().cpu()
+        alive, last = self.alive[jobs.example], self.is_finished().cpu()
         if not last.any() and alive.all():
             return
         points = JobPoints(jobs.example, jobs.turn, jobs.x_adv, jobs.y)
@@ -212,7 +202,7 @@ class Search:
         self.slots = select(jobs, alive & ~last)
         self._count()
 
-    def parked_query(self) -> Query | None:
+    def query_parked(self) -> Query | None:
         """The parked points of examples that are alive, or None; the others are dropped."""
         if self.parked is not None:
             self.parked = select(self.parked, self.alive[self.parked.example])
@@ -238,9 +228,14 @@ class Search:
         self._mark_changed()
 
     def record(self, points: JobPoints, logits: Tensor) -> Tensor:
-        """Keeps the point of the smallest margin; (K,) the points that are now the best ones.
+        """Updates the best points and the examples that are alive.
 
-        NaN logits are the classifier's error: they count as broken.
+        Args:
+            points: B points.
+            logits: (B, C) at these points. NaN counts as broken: it is an error of the classifier.
+
+        Returns:
+            (K,) int64, which of the points are now the best of their examples.
         """
         scale = logits.abs().amax(1).nan_to_num(0.0)
         m = margin(logits, points.y).nan_to_num(float("-inf"), float("inf"), float("-inf")).float()
@@ -253,12 +248,12 @@ class Search:
         self.alive[example[ended]] = False
         return better
 
-    def broken(self, rows: Tensor) -> Tensor:
+    def is_broken(self, rows: Tensor) -> Tensor:
         """(K,) bool, which of these examples are broken."""
         return ~self.alive[rows]
 
     def take_ended(self) -> Tensor:
-        """The open examples that ended, broken or not, since the last call."""
+        """(K,) int64, the open examples that have ended since the last call, broken or not."""
         if not self._changed:
             return torch.empty(0, dtype=torch.int64)
         self._changed = False
@@ -268,7 +263,7 @@ class Search:
 
 
 def _check_finite(gradient: Tensor, alive: Tensor) -> None:
-    """torch.sign(nan) is 0: without this check an example with such a gradient would stay in place and look robust."""
+    """Raises AttackError for a gradient that is not finite: torch.sign(nan) is 0, so the point would look robust."""
     if isfinite(float(gradient.sum())):
         return
     bad = int((~torch.isfinite(gradient.flatten(1).sum(1)).cpu() & alive).sum())

@@ -1,4 +1,4 @@
-"""What attack libraries need: pictures in [0, 1], a module with a device, and a seed for every example."""
+"""Adapts classifiers to attack libraries, which expect pictures in [0, 1], a module with a device, and a seed."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from rlbench.core.threat import project
 
 
 def picture(shape: tuple[int, ...]) -> tuple[int, int, int]:
-    """The shape (C, H, W) in which a library sees a box.
+    """The shape (C, H, W) in which a library sees a box of this shape.
 
-    The frames of a clip become channels; a waveform is cut into equal rows, as many as come nearest to a square.
+    The frames of a clip become channels. A waveform is cut into equal rows, so that the picture is as nearly square as
+    possible.
     """
     if len(shape) >= 3:
         *channels, h, w = shape
@@ -26,34 +27,41 @@ def picture(shape: tuple[int, ...]) -> tuple[int, int, int]:
 
 
 class UnitBox(nn.Module):
-    """A classifier of pictures in [0, 1] over one of a box [low, high]; the eps of its balls is `eps`.
+    """Presents a classifier of inputs in a box [low, high] as one of pictures in [0, 1].
+
+    Args:
+        classifier: the classifier of the box.
+        x: (N, *shape) the examples to attack, in the box.
+        ball: the ball around each example, in box units.
 
     Attributes:
-        rows: the examples that are attacked now, for the harness's count of passes.
+        eps: radius of the ball in [0, 1] units.
+        shape: shape of an example.
+        rows: (R,) int64, the examples that are attacked now; passes are counted for these.
     """
 
     def __init__(self, classifier: Classifier, x: Tensor, ball: Ball) -> None:
         super().__init__()
-        # In a tuple: a classifier that is a module must not become a part of this one, whose mode libraries change.
+        # In a tuple: otherwise a classifier that is a module becomes a submodule, whose mode libraries change.
         self._classifier = (classifier,)
         self.low, self.range = ball.low, ball.high - ball.low
         self.eps = ball.radius / self.range
         self.shape = tuple(x.shape[1:])
         self.rows = torch.arange(len(x), device=x.device)
-        self.device = nn.Parameter(torch.empty(0, device=x.device), requires_grad=False)  # libraries look for one
+        self.device = nn.Parameter(torch.empty(0, device=x.device), requires_grad=False)  # tells libraries the device
         self.eval()
 
     def inward(self, x: Tensor) -> Tensor:
-        """(B, *shape) in the box -> (B, C, H, W) in [0, 1]."""
+        """Maps x (B, *shape) in the box to pictures (B, C, H, W) in [0, 1]."""
         return ((x - self.low) / self.range).clamp(0.0, 1.0).reshape(-1, *picture(self.shape))
 
     def outward(self, u: Tensor) -> Tensor:
-        """The reverse, up to rounding."""
+        """Maps pictures u (B, C, H, W) in [0, 1] to (B, *shape) in the box; inverts `inward` up to rounding."""
         return (self.low + self.range * u).reshape(-1, *self.shape)
 
     def forward(self, u: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, classes) logits."""
-        # A library may leave out what it has broken, or ask for several copies of the one example at a time.
+        """Classifies pictures u (B, C, H, W); returns (B, classes) logits."""
+        # A library may leave out broken examples, or pass several copies of its only example.
         rows = self.rows[torch.arange(len(u), device=self.rows.device) % len(self.rows)]
         return self._classifier[0](self.outward(u), rows=rows)
 
@@ -66,20 +74,28 @@ def one_by_one(
     streams: Streams,
     run: Callable[[UnitBox, Tensor, Tensor, int], Tensor],
 ) -> Tensor:
-    """Runs a library's attack on one example at a time, and brings its answers back into the balls.
+    """Runs a library's attack on one example at a time, and projects its results to the balls.
 
-    Libraries draw from torch's global generator for the whole batch, stop and scale by the whole batch, and seed anew a
-    batch. Alone, and seeded by its own stream, an example's answer depends on neither batch size nor order. This costs
-    no passes, but the time of small batches.
+    Libraries seed and draw from torch's global generator once per batch, and stop and scale by the whole batch. When
+    examples run alone, each with a seed from its own stream, results depend on neither batch size nor order. The passes
+    stay the same, but small batches take more time.
 
     Args:
-        run: (classifier, (1, C, H, W) in [0, 1], (1,) label, seed) -> (1, C, H, W).
+        classifier: the classifier of the box.
+        x: (B, *shape) examples in the box.
+        y: (B,) int64 labels.
+        ball: the ball around each example.
+        streams: the random streams of the examples.
+        run: the library's attack: (unit box, picture (1, C, H, W) in [0, 1], label (1,), seed) -> (1, C, H, W).
+
+    Returns:
+        x_adv like x, in the balls.
     """
-    unit, answers = UnitBox(classifier, x, ball), [x[:0]]
+    unit, results = UnitBox(classifier, x, ball), [x[:0]]
     for row, generator in enumerate(streams.generators() if ball.radius > 0 else ()):
         own, seed = x[row : row + 1], int(generator.integers(2**31))
         unit.rows = torch.tensor([row], device=x.device)
         with seed_globals(seed, x.device), torch.enable_grad():
             found = run(unit, unit.inward(own), y[row : row + 1], seed)
-        answers.append(project(unit.outward(found.detach().to(x)), own, ball))
-    return torch.cat(answers) if ball.radius > 0 else x
+        results.append(project(unit.outward(found.detach().to(x)), own, ball))
+    return torch.cat(results) if ball.radius > 0 else x

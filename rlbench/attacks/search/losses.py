@@ -1,6 +1,8 @@
-"""The losses that attacks ascend: (B, C) logits, (B,) labels, (B,) targets -> (B,), larger is nearer to an error.
+"""The losses that attacks maximise; a larger loss is nearer to an error.
 
-Arithmetic is in the dtype of the logits, float32 or float64, never half.
+Each takes logits (B, C), int64 labels y (B,) and int64 target classes (B,), which untargeted losses ignore, and returns
+the loss (B,) in the dtype of the logits: float32 or float64, never half. z denotes the logits and z_(k) the k-th
+largest of them.
 """
 
 from __future__ import annotations
@@ -18,15 +20,16 @@ Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 def _of(logits: Tensor, label: Tensor) -> Tensor:
+    """The logit (B,) of each row's label (B,)."""
     return logits.gather(1, label[:, None])[:, 0]
 
 
 def ce(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
-    """u = log sum_{j != y} exp z_j - z_y, of which cross-entropy is log(1 + exp u).
+    """u = log sum_{j != y} exp z_j - z_y, in place of the cross-entropy, which is log(1 + exp u).
 
-    Cross-entropy grows with u and its gradient is u's times sigmoid(u) > 0, so that attacks that use the sign or
-    the normalised gradient and the order of losses take the same path on both. But float32 cross-entropy and
-    its gradient vanish at u < -17 (logits 100 cos at a gap of 0.17), and u's do not.
+    The cross-entropy grows with u, and its gradient is that of u times sigmoid(u) > 0. So attacks that use only the
+    sign or the direction of the gradient and the order of losses take the same steps on both. But float32 cross-entropy
+    and its gradient vanish at u < -17 (logits of 100 cos at a gap of 0.17), and u and its gradient do not.
     """
     others = logits.scatter(1, y[:, None], float("-inf"))
     return torch.logsumexp(others, 1) - _of(logits, y)
@@ -38,7 +41,7 @@ def margin(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
 
 
 def margin_targeted(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
-    """z_t - z_y."""
+    """z_t - z_y for the target class t."""
     return _of(logits, target) - _of(logits, y)
 
 
@@ -72,5 +75,5 @@ _SUBSTITUTE: dict[LossName, LossName] = {"dlr": "margin", "dlr-targeted": "margi
 
 
 def substitute(name: LossName, n_classes: int) -> LossName:
-    """The loss itself, or the margin in its place where it is not defined: DLR below 3 classes, targeted below 4."""
+    """The loss to use with this number of classes: the margin where DLR is not defined, otherwise the loss itself."""
     return name if n_classes >= MIN_CLASSES[name] else _SUBSTITUTE.get(name, name)

@@ -1,7 +1,7 @@
 """One loop for every gradient attack: a pool of jobs (example, cell, target, restart) that keeps the batch full.
 
-Each round is one forward pass of the batch and one gradient; then every job moves by its search's rule. Jobs of any
-cell take the slots of jobs that end. Encoders and attacks do not depend on the pool.
+Each round is one forward pass of the batch and one gradient; then every job moves by its search's rule. When a job
+ends, a job of any cell takes its slot. What an attack computes does not depend on the pool.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ def _ignore(search: Search, ended: Tensor) -> None:
 
 @dataclass(kw_only=True)
 class SearchPool:
-    """Searches in one batch.
+    """Searches that share one batch.
 
     Attributes:
-        classifier: its `batch_size` is the number of slots.
-        searches: in the order of their turns; the jobs of a later one fill the slots that earlier ones leave.
-        onward: called with a search and the examples (K,) that ended in it; it may open them in others.
+        classifier: the classifier of all examples; its `batch_size` is the number of slots.
+        searches: the searches by priority; jobs of a later one fill the slots that earlier ones leave free.
+        onward: called with a search and the examples (K,) that ended in it; it may open them in other searches.
     """
 
     classifier: Classifier
@@ -53,7 +53,10 @@ class SearchPool:
                     sent = True
 
     def _fill(self) -> bool:
-        """Admits jobs; whether any run. Parked points are judged once they are many, or when nothing else is left."""
+        """Admits jobs; returns whether any are running.
+
+        Parked points are classified once they fill a batch, or when too few jobs are left to run.
+        """
         self._admit()
         while parked := sum(search.n_parked for search in self.searches):
             active, full = self._active(), self.classifier.batch_size
@@ -93,18 +96,18 @@ class SearchPool:
             search.leave()
 
     def _judge_parked(self) -> None:
-        held = [(search, query) for search in self.searches if (query := search.parked_query()) is not None]
-        if not held:
+        parked = [(search, query) for search in self.searches if (query := search.query_parked()) is not None]
+        if not parked:
             return
         with torch.no_grad():
-            x, rows = torch.cat([query.x for _, query in held]), torch.cat([query.rows for _, query in held])
+            x, rows = torch.cat([query.x for _, query in parked]), torch.cat([query.rows for _, query in parked])
             logits = self.classifier(x, rows=rows)
-        for (search, _), part in zip(held, torch.split(logits, [len(query.x) for _, query in held]), strict=True):
+        for (search, _), part in zip(parked, torch.split(logits, [len(query.x) for _, query in parked]), strict=True):
             search.settle(part)
 
 
 def run_alone(classifier: Classifier, search: Search) -> Tensor:
-    """(N, *shape) per example the point with the smallest margin of all jobs of a search by itself."""
+    """Runs a single search; returns (N, *shape), per example the point with the smallest margin."""
     SearchPool(classifier=classifier, searches=[search]).run()
     return search.best
 

@@ -1,7 +1,10 @@
-"""The windows of Square Attack on boxes of any shape: where one is, and the bump that fills it.
+"""The windows of Square Attack in boxes of any shape, and the bumps that fill them in L2.
 
-A box (C, n_1, ..., n_k) has k axes besides channels: 2 for pictures and spectrograms, 3 for clips, 1 for waveforms.
-Every example of a batch has its own window, given by first (R, k) and lengths (R, k), int64.
+A box (C, n_1, ..., n_k) has k axes besides channels: 2 for pictures and spectrograms, 3 for clips, 1 for waveforms. In
+this module `sizes` is (n_1, ..., n_k). Each of R examples has its own window, given by its first coordinates and its
+lengths, both (R, k) int64.
+
+Andriushchenko et al., 2020, https://arxiv.org/abs/1912.00049.
 """
 
 from __future__ import annotations
@@ -13,9 +16,15 @@ from rlbench.core.threat import per_row, rows_norm
 
 
 def sides(share: Tensor, sizes: tuple[int, ...], *, least: int = 1) -> Tensor:
-    """(R,) share of a channel's coordinates -> (R, k) lengths of a window with the box's proportions.
+    """The lengths of windows with the proportions of the box; in a square picture, the square of the paper.
 
-    On the square pictures of the paper it is their square. With a `least` of 3, lengths are odd where there is room.
+    Args:
+        share: (R,) share of a channel that each window covers, in (0, 1].
+        sizes: the axes of the box.
+        least: the smallest length, 1 or 3; with 3, lengths are odd where there is room.
+
+    Returns:
+        (R, k) int64.
     """
     n = torch.tensor(sizes, device=share.device)
     lengths = (share[:, None] ** (1 / len(sizes)) * n).round().long().clamp_min(least)
@@ -23,13 +32,31 @@ def sides(share: Tensor, sizes: tuple[int, ...], *, least: int = 1) -> Tensor:
 
 
 def place(u: Tensor, lengths: Tensor, sizes: tuple[int, ...]) -> Tensor:
-    """(R, k) uniform in [0, 1) -> (R, k) first coordinates of windows, uniform over all that fit."""
+    """Places windows uniformly at random inside the box.
+
+    Args:
+        u: (R, k) uniform numbers in [0, 1).
+        lengths: (R, k) int64 lengths of the windows.
+        sizes: the axes of the box.
+
+    Returns:
+        (R, k) int64 first coordinates.
+    """
     free = torch.tensor(sizes, device=u.device) - lengths + 1
     return torch.minimum((u * free).long(), free - 1)
 
 
 def window(first: Tensor, lengths: Tensor, sizes: tuple[int, ...]) -> Tensor:
-    """(R, 1, *sizes) bool, inside of the window."""
+    """The coordinates inside windows.
+
+    Args:
+        first: (R, k) int64 first coordinates.
+        lengths: (R, k) int64 lengths.
+        sizes: the axes of the box.
+
+    Returns:
+        (R, 1, *sizes) bool.
+    """
     inside = torch.ones(len(first), *[1] * (len(sizes) + 1), dtype=torch.bool, device=first.device)
     for axis, r in enumerate(_offsets(first, sizes)):
         inside = inside & _along((r >= 0) & (r < lengths[:, axis, None]), axis, len(sizes))
@@ -37,10 +64,19 @@ def window(first: Tensor, lengths: Tensor, sizes: tuple[int, ...]) -> Tensor:
 
 
 def bump(first: Tensor, lengths: Tensor, split: Tensor, sizes: tuple[int, ...]) -> Tensor:
-    """(R, 1, *sizes) of unit L2 norm: pyramids of opposite sign and equal norm, the window's halves along `split` (R,).
+    """Bumps in windows: each half of a window has a pyramid, of opposite signs and equal norms.
 
-    Andriushchenko et al., 2020, https://arxiv.org/abs/1912.00049, eq. 2: a pyramid is sum_{i >= d} 1 / (i + 1)^2 at the
-    distance d from its centre, counted in the largest of the axes' distances.
+    Equation 2 of the paper: at distance d from its centre, a pyramid has the height sum_{i >= d} 1 / (i + 1)^2. The
+    distance is the largest of the distances along the axes.
+
+    Args:
+        first: (R, k) int64 first coordinates of the windows.
+        lengths: (R, k) int64 lengths.
+        split: (R,) int64, the axis along which each window is halved.
+        sizes: the axes of the box.
+
+    Returns:
+        (R, 1, *sizes) of unit L2 norm, 0 outside the windows.
     """
     k, device = len(sizes), first.device
     top, d, sign = (torch.zeros(1, device=device) for _ in range(3))
@@ -61,7 +97,14 @@ def bump(first: Tensor, lengths: Tensor, split: Tensor, sizes: tuple[int, ...]) 
 
 
 def tiles(sizes: tuple[int, ...]) -> tuple[list[tuple[int, ...]], tuple[int, ...]]:
-    """First coordinates and lengths of the tiles that L2's start lays out: five along an axis, or as many as fit."""
+    """The tiles of the start in L2: five along each axis, or as many as fit.
+
+    Args:
+        sizes: the axes of the box.
+
+    Returns:
+        The first coordinates of every tile, and the lengths that all tiles have.
+    """
     lengths = tuple(max(n // 5, 1) for n in sizes)
     starts = [range(max(n - 5 * t, 0) // 2, n - t + 1, t) for n, t in zip(sizes, lengths, strict=True)]
     grid = torch.cartesian_prod(*[torch.tensor(list(axis)) for axis in starts]).view(-1, len(sizes))
@@ -69,15 +112,15 @@ def tiles(sizes: tuple[int, ...]) -> tuple[list[tuple[int, ...]], tuple[int, ...
 
 
 def _unit(rows: Tensor) -> Tensor:
-    """Every row over its L2 norm; a row of zeros stays one."""
+    """Divides every row by its L2 norm; a row of zeros does not change."""
     return rows / per_row(rows_norm(rows, "l2"), rows).clamp_min(1e-20)
 
 
 def _offsets(first: Tensor, sizes: tuple[int, ...]) -> list[Tensor]:
-    """Per axis (R, n): the coordinate counted from the window's first."""
+    """For each axis of n coordinates, (R, n) int64: the coordinates counted from the first one of the window."""
     return [torch.arange(n, device=first.device) - first[:, axis, None] for axis, n in enumerate(sizes)]
 
 
 def _along(values: Tensor, axis: int, k: int) -> Tensor:
-    """(R, n) -> (R, 1, 1.., n, ..1)."""
+    """Views (R, n) values along one of the k axes: (R, 1, 1, ..., n, ..., 1)."""
     return values.view(len(values), *[1] * (axis + 1), values.shape[1], *[1] * (k - 1 - axis))

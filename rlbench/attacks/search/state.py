@@ -21,7 +21,7 @@ class Rowwise:
         return replace(self, **{f.name: _take(getattr(self, f.name), rows) for f in fields(self)})
 
     def join(self, other: Self) -> Self:
-        """A new object with the rows of both, those of `other` last. A field is None in both or in neither."""
+        """A new object with the rows of both, those of `other` last; a field must be None in both or in neither."""
         return replace(self, **{f.name: _join(getattr(self, f.name), getattr(other, f.name)) for f in fields(self)})
 
 
@@ -42,8 +42,9 @@ class JobPoints(Rowwise):
     """The current points of jobs.
 
     Attributes:
-        example, turn: (B,) int64 index of the example, on the CPU, and of the job among those of its example.
-        x_adv: (B, *shape).
+        example: (B,) int64 indices of the examples, on the CPU.
+        turn: (B,) int64 indices of the jobs among those of their examples.
+        x_adv: (B, *shape) points in the balls.
         y: (B,) int64 labels.
     """
 
@@ -64,8 +65,9 @@ class Jobs(JobPoints, Generic[M]):
         x: (B, *shape) centres of the balls.
         target: (B,) int64 target classes.
         steps: (B,) int64 steps taken.
-        low, high: (B, *shape) bounds of the balls in the box; None in L2.
-        memory: what the rule remembers; None for a rule without memory.
+        low: (B, *shape) lower bounds of the balls in the box; None in L2.
+        high: (B, *shape) upper bounds of the balls in the box; None in L2.
+        memory: the memory of the rule; None for a rule without memory.
     """
 
     x: Tensor
@@ -77,11 +79,11 @@ class Jobs(JobPoints, Generic[M]):
 
 
 def join(old: B | None, new: B | None) -> B | None:
-    """The rows of both, where None has none."""
+    """The rows of both batches, those of `new` last; None is an empty batch."""
     return old.join(new) if old is not None and new is not None else old if new is None else new
 
 
 def select(batch: B, mask: Tensor) -> B | None:
-    """The rows of a mask; None when there are none."""
+    """The rows of a batch where the mask (B,) is true; None if there are none."""
     rows = mask.nonzero()[:, 0]
     return batch.take(rows) if len(rows) else None

@@ -14,8 +14,8 @@ class ClassifierView:
     """A classifier as an attack on some of its examples sees it.
 
     Attributes:
-        classifier: of all examples.
-        examples: (R,) int64, the index of each of this view's examples among them.
+        classifier: the classifier of all examples.
+        examples: (R,) int64 indices of this view's examples among all.
     """
 
     classifier: Classifier

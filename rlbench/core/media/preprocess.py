@@ -123,7 +123,7 @@ def resample(wave: Tensor, old: int, new: int) -> Tensor:
     if old == new:
         return wave
     if new * (old + 2 * _reach(old, new)[1]) > _TAPS:
-        return _resample_in_parts(wave, old, new)
+        return resample_in_parts(wave, old, new)
     kernel, width = _lowpass(old, new)
     padded = pad(wave, (width, width + old))[:, None]
     phases = conv1d(padded, kernel.to(wave), stride=old)
@@ -139,7 +139,7 @@ def _phases(old: int, new: int) -> Tensor:
     return (_filter_at(t) * edge / old).float()
 
 
-def _resample_in_parts(wave: Tensor, old: int, new: int) -> Tensor:
+def resample_in_parts(wave: Tensor, old: int, new: int) -> Tensor:
     """Resamples between rates with a small common divisor, whose whole filter bank would not fit in memory."""
     weights, width = _phases(old, new).to(wave), _reach(old, new)[1]
     padded, reach, parts = pad(wave, (width, width + 1)), torch.arange(weights.shape[1]), list[Tensor]()

@@ -224,6 +224,13 @@ def recall_at(places: NDArray[Any], k: int) -> float:
     return float((places <= k).mean())
 
 
-def format_p(p: float) -> str:
-    """A p-value in few letters: `.014`, `<.001`."""
+def format_p(p: float, *, equation: bool = False) -> str:
+    """A p-value as text: `.014` or `<.001` in tables; `p = 0.014` or `p < 0.0001` in sentences.
+
+    Args:
+        p: in [0, 1].
+        equation: whether it is for a sentence.
+    """
+    if equation:
+        return "p < 0.0001" if p < 1e-4 else f"p = {p:.2g}"
     return "<.001" if p < 0.001 else f"{p:.3f}".lstrip("0") if p < 0.9995 else "1"

@@ -32,10 +32,11 @@ class Checkpoint(nn.Module):
     """The towers of a checkpoint, frozen, in evaluation mode.
 
     Attributes:
-        vision, text: the towers.
-        modality: as config.json says; None if it says nothing.
+        vision: the visual tower.
+        text: the text tower.
+        modality: the modality in config.json; None if there is none.
         logit_scale: the learned factor in `logit_scale * cos`.
-        sha256: of the file of weights.
+        sha256: the checksum of the file of weights.
     """
 
     def __init__(

@@ -137,7 +137,7 @@ def image_front(folder: Path, kind: str, vision: Any) -> Pixels:
     """The front of a CLIP or SigLIP; its box says how images are resized and cropped.
 
     Args:
-        folder: of the checkpoint.
+        folder: the folder of the checkpoint.
         kind: "clip" or "siglip".
         vision: config of the visual tower.
 
@@ -178,7 +178,7 @@ def audio_front(folder: Path, audio: Any, seconds: float | None) -> ClapWaveform
     """The front of a CLAP.
 
     Args:
-        folder: of the checkpoint.
+        folder: the folder of the checkpoint.
         audio: config of the audio tower.
         seconds: length of the waveforms (default: the longest that it takes).
 

@@ -24,7 +24,7 @@ def load_model(folder: Path, kind: str, raw_config: Mapping[str, Any]) -> nn.Mod
     """The towers in float32, frozen, in evaluation mode.
 
     Args:
-        folder: of the checkpoint.
+        folder: the folder of the checkpoint.
         kind: a key of MODELS.
         raw_config: the contents of its config.json.
 

@@ -45,8 +45,8 @@ def write_tower(tower: VisionTower, path: Path, about: Mapping[str, object]) -> 
     """Writes a tower; equal arguments give equal bytes.
 
     Args:
-        tower: to be stored, with its sizes.
-        path: of the file.
+        tower: the tower to store, with its sizes.
+        path: the file.
         about: its "modality", "box", "text" and "text_sha256".
     """
     text = json.dumps({**about, "sizes": asdict(tower.sizes)}, sort_keys=True)

@@ -150,7 +150,7 @@ def vision_sizes(tensors: Tensors, config: Mapping[str, Any], rank: int, source:
     Args:
         tensors: the weights.
         config: the contents of config.json.
-        rank: of the LoRA factors; 0: there are none.
+        rank: the rank of the LoRA factors; 0: there are none.
         source: the file of the config.
 
     Raises:

@@ -33,14 +33,19 @@ class VisionSizes:
     """The architecture of a visual tower; the defaults are ViT-L/14.
 
     Attributes:
-        hidden, mlp, layers, heads: sizes of the transformer.
-        patch, channels: sizes of the patch embedding.
-        height, width: of the input in pixels; rows and columns that do not fill a patch are ignored.
+        hidden: width of the transformer.
+        mlp: width of its MLPs.
+        layers: number of its layers.
+        heads: number of its attention heads.
+        patch: side of a patch, in pixels.
+        channels: number of input channels.
+        height: height of the input in pixels; rows that do not fill a patch are ignored.
+        width: width of the input in pixels; columns that do not fill a patch are ignored.
         projection: size of the embedding.
-        frames: of the attention over time; 0: there is none.
+        frames: number of frames of the attention over time; 0: there is none.
         frame_classes: number of class tokens, one per frame; 0: one for all frames.
-        activation: of the MLP.
-        eps: of the layer norms.
+        activation: the activation of the MLPs.
+        eps: the constant of the layer norms.
     """
 
     hidden: int = 1024

@@ -1,4 +1,7 @@
-"""Planted defences that act on the output: each breaks a loss in a known way, and declares no trait."""
+"""Planted defences that act on the logits: each breaks the loss of an attack in a known way, and declares no trait.
+
+They test the soundness checks, which must notice them. All are attacked through the encoder without the defence.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +19,10 @@ from rlbench.encoders.defences.defended import Defence
 class Saturated(Defence):
     """Multiplies logits by 50: at the resulting scale of 1000, float32 cross-entropy is exactly zero.
 
-    Carlini & Wagner, 2016 (on defensive distillation), https://arxiv.org/abs/1607.04311. Attack
-    through: the encoder without it.
+    Carlini & Wagner, 2016 (on defensive distillation), https://arxiv.org/abs/1607.04311.
+
+    Attributes:
+        factor: the factor of the logits, above 0.
     """
 
     factor: float = 50.0
@@ -29,9 +34,10 @@ class Saturated(Defence):
 @register("defence", "temperature")
 @dataclass(frozen=True, kw_only=True)
 class Temperature(Defence):
-    """Takes the logarithm of a softmax at temperature .01, which is one-hot in float32: no gradient is left.
+    """Takes the logarithm of a softmax at temperature 0.01, which is one-hot in float32: no gradient is left.
 
-    Attack through: the encoder without it.
+    Attributes:
+        temperature: the divisor of the logits, above 0.
     """
 
     temperature: float = 0.01
@@ -43,10 +49,7 @@ class Temperature(Defence):
 @register("defence", "softmax")
 @dataclass(frozen=True, kw_only=True)
 class Softmax(Defence):
-    """Returns probabilities instead of logits.
-
-    Attack through: the encoder without it.
-    """
+    """Returns probabilities instead of logits."""
 
     def answer(self, logits: Tensor) -> Tensor:
         return logits.softmax(1)
@@ -55,9 +58,10 @@ class Softmax(Defence):
 @register("defence", "float16")
 @dataclass(frozen=True, kw_only=True)
 class HalfPrecision(Defence):
-    """Computes log-probabilities in half precision at CLIP's scale of 100: no loss from a cosine gap of 0.1.
+    """Computes log-probabilities in half precision at CLIP's scale of 100: beyond a cosine gap of 0.1 the loss is flat.
 
-    Attack through: the encoder without it.
+    Attributes:
+        factor: the factor of the logits, which turns the mini encoders' scale of 20 into 100.
     """
 
     factor: float = 5.0
@@ -69,10 +73,12 @@ class HalfPrecision(Defence):
 @register("defence", "rejection")
 @dataclass(frozen=True, kw_only=True)
 class Rejection(Defence):
-    """Rejects inputs of which it is unsure: all their logits are zero.
+    """Rejects uncertain inputs by setting all their logits to zero; a rejected input counts as an error.
 
-    Carlini & Wagner, 2017 (on detectors), https://arxiv.org/abs/1705.07263. Attack through: the encoder without
-    it. A rejected input counts as an error here.
+    Carlini & Wagner, 2017 (on detectors), https://arxiv.org/abs/1705.07263.
+
+    Attributes:
+        confidence: the smallest probability of the predicted class that is not rejected, in [0, 1].
     """
 
     confidence: float = 0.5
@@ -87,7 +93,7 @@ class Rejection(Defence):
 class Trap(Defence):
     """Gives the gradient of the logits the wrong sign, so that it leads back to the label.
 
-    After Shan et al., 2020 (trapdoors), https://arxiv.org/abs/1904.08554. Attack through: the encoder without it.
+    After Shan et al., 2020 (trapdoors), https://arxiv.org/abs/1904.08554.
     """
 
     def answer(self, logits: Tensor) -> Tensor:

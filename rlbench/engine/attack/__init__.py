@@ -1,1 +1,1 @@
-"""Attack, then judge: passes are counted and every answer is classified afresh."""
+"""Attack, then judge: passes are counted, and every point that an attack returns is classified afresh."""

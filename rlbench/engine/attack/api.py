@@ -24,7 +24,7 @@ from rlbench.core.threat import ball_of, check_eps, parse_eps, parse_norm
 from rlbench.encoders.outputs import describe, logits_of
 from rlbench.engine.attack.judge import JudgedAttack, attack_and_judge, judge
 from rlbench.engine.attack.meter import Meter
-from rlbench.engine.soundness.consistency import evidence
+from rlbench.engine.soundness.consistency import count_inconsistent
 from rlbench.engine.soundness.rules import findings
 from rlbench.engine.soundness.watch import Watch
 
@@ -37,7 +37,8 @@ class Attacked:
         x_adv: (B, *shape) in the balls; x itself where the clean prediction is wrong.
         broken: (B,) bool, misclassified at x_adv.
         distance: (B,) float64 norm of x_adv - x, in box units.
-        forwards, backwards: (B,) int64 passes, the clean one and the judge's included.
+        forwards: (B,) int64 forward passes, including the clean one and the judge's.
+        backwards: (B,) int64 backward passes.
         findings: the cheap soundness checks, as in a run.
     """
 
@@ -73,34 +74,35 @@ def attack(
     """Runs a named attack on any classifier and judges it. Clean errors count as broken and are not attacked.
 
     Args:
-        classifier: (B, *shape) -> (B, C) logits, differentiable, in evaluation mode; or a tuple, dict or object that
-            holds one such tensor, or one named `logits`.
+        classifier: maps (B, *shape) to logits (B, C), differentiable, in evaluation mode; or to a tuple, dict or object
+            that holds one such tensor, or one named `logits`.
         x: (B, *shape) float32 in [low, high]; not changed.
         y: (B,) integer labels.
         name: a registered attack, such as "apgd-ce"; `fields` are its fields.
         norm: "linf" or "l2".
         eps: a number or a fraction such as "4/255", for a box of range 1; it is multiplied by high - low.
-        low, high: of the classifier's input.
-        seed, ids: randomness depends on the seed and each example's id (default: its index), not on the batch.
-        batch_size: examples per forward pass.
+        low: the smallest value of the classifier's input.
+        high: the largest value of the classifier's input.
+        seed: the seed of the attack's random numbers.
+        ids: the ids of the B examples (default: their indices). Random numbers depend on seed and id, not on the batch.
+        batch_size: the most examples of a forward pass, at least 1.
 
     Warns: SoundnessWarning where a soundness check fails, so `broken` may miss examples.
 
     Raises:
         UnknownName, FieldError: the attack or one of its fields; eps, norm.
-        RLBenchError: x outside the box, labels that do not fit, a classifier in training mode, or one whose answers are
-            not logits or depend on the batch.
+        RLBenchError: x is outside the box, labels do not fit, or the classifier is in training mode or returns outputs
+            that are not logits or that depend on the batch.
         AttackError: the attack broke its contract or crashed.
     """
     method: Attack = registry.make("attack", name, fields)
     threat = Threat(parse_norm(norm), parse_eps(eps))
     if getattr(classifier, "training", False):
-        raise RLBenchError("the classifier is in training mode, where its answers may be random; call its eval() first")
+        raise RLBenchError("the classifier is in training mode, where its outputs may be random; call its eval() first")
     x, y = _inputs(x, low, high), _labels(y, x)
-    names = _names(ids, len(x))
     check_eps(threat.eps, threat.norm, x[0].numel() if len(x) else None)
     box = Box(shape=tuple(x.shape[1:]), low=low, high=high)
-    streams = ExampleStreams(seed, names, str(Adversarial(name, threat, tuple(sorted(fields.items())))))
+    streams = ExampleStreams(seed, _names(ids, len(x)), str(Adversarial(name, threat, tuple(sorted(fields.items())))))
     result = _attack(method, _Own(classifier), x, y, threat, box, streams, batch_size)
     _warn(result.findings)
     return result
@@ -134,7 +136,7 @@ def _attack(
 
 @dataclass(frozen=True)
 class _Own:
-    """The caller's classifier; it gets copies, and its answer becomes logits."""
+    """The caller's classifier: it gets copies, and its output becomes logits."""
 
     classify: Callable[[Tensor], object]
 
@@ -165,12 +167,12 @@ def _ask_twice(own: _Own, x: Tensor, y: Tensor, box: Box, batch_size: int) -> di
         if int(y.max()) >= classes:
             raise RLBenchError(f"label {int(y.max())} is not among the classifier's {classes} classes, 0 on")
         logits = Meter(own, len(x), batch_size=batch_size)(x)
-    found = evidence(
+    found = count_inconsistent(
         lambda size: Meter(own, len(x), batch_size=size), x, logits, box, batch_size, graph=False, apart=True
     )
     wrong = next((one for one in findings(found) if one.id == "H4" and one.status == "fail"), None)
     if wrong is not None:
-        raise RLBenchError(f"the classifier's answers depend on the batch: {wrong.said}; {wrong.check.advice}")
+        raise RLBenchError(f"the classifier's outputs depend on the batch: {wrong.said}; {wrong.check.advice}")
     return found
 
 

@@ -25,12 +25,13 @@ from rlbench.engine.soundness.watch import total
 
 @dataclass(frozen=True)
 class MemberOutcome:
-    """The result of a member of a group on the examples (R,).
+    """The result of a member of a group on R examples.
 
     Attributes:
-        judgement: per example.
-        forwards, backwards: (R,) int64 passes.
-        evidence: sums of `watch.SUMS` over the member's passes.
+        judgement: the verdicts on the examples.
+        forwards: (R,) int64 forward passes.
+        backwards: (R,) int64 backward passes.
+        evidence: the counts of `watch.SUMS` over the member's passes.
         points: computes the points (R, *shape) that were judged.
     """
 
@@ -46,11 +47,13 @@ class Case:
     """Examples to attack: those that are classified correctly without an attack.
 
     Attributes:
-        x, y, ids: (R, *shape) examples, (R,) int64 labels, and R ids.
-        box: of x.
-        seed: of the attacks' random streams.
-        meter: makes a classifier that counts the passes of a number of examples.
-        seen: the classifier as attacks and the judge see it, made from a meter.
+        x: (R, *shape) examples in the box.
+        y: (R,) int64 labels.
+        ids: the R ids of the examples.
+        box: the encoder's box.
+        seed: the seed of the attacks' random streams.
+        meter: makes a classifier that counts the passes of this many examples.
+        wrap: makes the classifier that attacks and the judge use from such a meter.
     """
 
     x: Tensor
@@ -59,7 +62,7 @@ class Case:
     box: Box
     seed: int
     meter: Callable[[int], Meter]
-    seen: Callable[[Classifier], Classifier] = lambda meter: meter
+    wrap: Callable[[Classifier], Classifier] = lambda meter: meter
 
     def attack(self, groups: Sequence[Group]) -> Iterator[MemberOutcome | str]:
         """Attacks, and yields the outcome of every member of the groups, in order, or why it failed.
@@ -120,13 +123,13 @@ def _run(pool: SearchPool) -> None:
 
 
 class _Matrix:
-    """Chains for groups; each of their stages has its own range of the meter's examples."""
+    """The chains of some groups. The meter has R examples for each stage, so that it counts every stage by itself."""
 
     def __init__(self, case: Case, groups: Sequence[Group]) -> None:
         self.case, n, self.inputs = case, len(case.x), list[Tensor]()
         self.stages = sum(len(group.attacks) for group in groups)
         self.meter = case.meter(n * self.stages)
-        self.classifier = case.seen(self.meter)
+        self.classifier = case.wrap(self.meter)
         views = iter([ClassifierView(self.classifier, torch.arange(k * n, (k + 1) * n)) for k in range(self.stages)])
         self.chains = [self._chain(group, [next(views) for _ in group.attacks]) for group in groups]
 
@@ -179,7 +182,7 @@ class _Matrix:
         everyone = torch.arange(len(x))
         while any([chain.send(everyone) for chain in chains]):
             _run(pool)
-            while waiting := [(chain, stage, rows) for chain, stage in stages if len(rows := stage.waiting())]:
+            while waiting := [(chain, stage, rows) for chain, stage in stages if len(rows := stage.find_waiting())]:
                 chain, stage, rows = waiting[0]
                 stage.run(rows, x, y)
                 chain.send(rows)

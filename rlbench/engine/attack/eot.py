@@ -18,19 +18,18 @@ DRAWS = 20
 class Expectation:
     """The mean of a randomised classifier's logits over fixed draws: one function, deterministic and differentiable.
 
-    Athalye et al., 2018, https://arxiv.org/abs/1802.00420, section 4.2: an attack on a randomised
-    classifier must ascend the expected loss. Clean prediction, gradient and judge see the same draws, so answers are
-    reproducible. This favours the attack, which knows the draws: the error is pessimistic. Another `seed` gives other
-    draws.
+    Athalye et al., 2018, https://arxiv.org/abs/1802.00420, section 4.2: an attack on a randomised classifier must
+    maximise the expected loss. Clean prediction, gradient and judge use the same draws, so results are reproducible.
+    This favours the attack, which knows the draws, so robust accuracy is underestimated rather than overestimated.
 
     Every example and draw is a separate call with seeded global generators, since the numbers that a row of a batch
     draws depend on the rows before it. So the mean depends on neither batch size nor order. Each pass of an example
-    costs `draws` passes of the wrapped classifier (the harness's meter), which counts them.
+    costs `draws` passes of the wrapped classifier, which counts them.
 
     Attributes:
-        classifier: of the randomised encoder.
-        draws: number of answers that are averaged.
-        seed: of the draws.
+        classifier: the classifier of the randomised encoder, such as a `Meter`.
+        draws: number of draws to average, at least 1.
+        seed: the seed of the draws.
     """
 
     classifier: Classifier
@@ -55,8 +54,8 @@ class Expectation:
         return torch.stack([self._mean(x[i : i + 1], rows[i : i + 1], seeds) for i in range(len(x))])
 
     def _mean(self, x: Tensor, row: Tensor, seeds: list[int]) -> Tensor:
-        answers = []
+        logits = []
         for seed in seeds:
             with seed_globals(seed, x.device):
-                answers.append(self.classifier(x, rows=row)[0])
-        return torch.stack(answers).mean(0)
+                logits.append(self.classifier(x, rows=row)[0])
+        return torch.stack(logits).mean(0)

@@ -1,7 +1,7 @@
-"""Runs attacks and judges their answers: an attack is never trusted.
+"""Runs attacks and judges the points that they return: an attack is never trusted.
 
-The judge checks shape, dtype, finite values, box and norm (in float64); then a fresh forward pass decides. A violation
-or a crash is an AttackError, so its cell is failed, never robust.
+The judge checks the shape, the dtype, that all values are finite, the box and the norm (in float64); then a fresh
+forward pass decides. A violation or a crash is an AttackError, so its cell counts as failed, never as robust.
 """
 
 from __future__ import annotations
@@ -36,7 +36,14 @@ class Judgement:
 
 
 def judge(classifier: Classifier, x_adv: Tensor, x: Tensor, y: Tensor, ball: Ball) -> Judgement:
-    """Checks that x_adv (B, *shape) lies in the balls around x, and classifies it afresh.
+    """Checks that points lie in their balls, and classifies them afresh.
+
+    Args:
+        classifier: the classifier that was attacked.
+        x_adv: (B, *shape) the points to judge.
+        x: (B, *shape) the centres of the balls.
+        y: (B,) int64 labels.
+        ball: the ball around each example.
 
     Raises:
         AttackError: another shape or dtype, a non-finite value, or a point outside the box or the ball.
@@ -54,10 +61,21 @@ def judge(classifier: Classifier, x_adv: Tensor, x: Tensor, y: Tensor, ball: Bal
 
 
 def run_attack(attack: Attack, classifier: Classifier, x: Tensor, y: Tensor, ball: Ball, streams: Streams) -> Tensor:
-    """The attack's answer, not yet judged; the attack gets copies, so that it cannot change x or y.
+    """Runs an attack; it gets copies, so that it cannot change x or y.
+
+    Args:
+        attack: the attack.
+        classifier: the classifier to attack.
+        x: (B, *shape) examples in the box.
+        y: (B,) int64 labels.
+        ball: the ball around each example.
+        streams: the random streams of the examples.
+
+    Returns:
+        The points that the attack returned, not judged yet.
 
     Raises:
-        AttackError: whatever exception the attack or the classifier raised, or an answer that is no tensor.
+        AttackError: the attack or the classifier raised any exception, or the attack returned no tensor.
     """
     try:
         x_adv = attack(classifier, x.clone(), y.clone(), ball, streams)
@@ -71,7 +89,7 @@ def run_attack(attack: Attack, classifier: Classifier, x: Tensor, y: Tensor, bal
 
 
 class JudgedAttack(NamedTuple):
-    """An attack's points x_adv (B, *shape), and the judgement of them."""
+    """The points x_adv (B, *shape) that an attack returned, and their judgement."""
 
     x_adv: Tensor
     judgement: Judgement
@@ -80,10 +98,6 @@ class JudgedAttack(NamedTuple):
 def attack_and_judge(
     attack: Attack, classifier: Classifier, x: Tensor, y: Tensor, ball: Ball, streams: Streams
 ) -> JudgedAttack:
-    """Runs an attack on x (B, *shape) with labels y (B,), and judges its answer.
-
-    Raises:
-        AttackError, RLBenchError: as `run_attack` and `judge`.
-    """
+    """Runs an attack with `run_attack`, and judges its points with `judge`; arguments and errors are theirs."""
     x_adv = run_attack(attack, classifier, x, y, ball, streams)
     return JudgedAttack(x_adv, judge(classifier, x_adv, x, y, ball))

@@ -12,13 +12,20 @@ from rlbench.engine.soundness.watch import Watch
 
 
 class Meter:
-    """A core.Classifier around any callable (B, ...) -> (B, C): splits large calls and counts passes per example.
+    """A core.Classifier around any callable (B, *shape) -> (B, C): splits large calls and counts passes per example.
 
     A backward pass counts for every row of its call, since every row is computed.
 
+    Args:
+        classify: the callable.
+        n: number of examples.
+        batch_size: the most examples of a forward pass, at least 1.
+        on_pass: called with the number of examples of every forward pass.
+        watch: counts suspicious logits and gradients; None for no watch.
+
     Attributes:
-        forwards, backwards: (N,) int64 passes of each of the n examples.
-        watch: sees every pass; None for no watch.
+        forwards: (n,) int64, the forward passes of each example.
+        backwards: (n,) int64, the backward passes of each example.
     """
 
     def __init__(
@@ -46,7 +53,7 @@ class Meter:
         return torch.cat([self._call(x[part], rows[part]) for part in parts])
 
     def _call(self, x: Tensor, rows: Tensor) -> Tensor:
-        x = x.view_as(x) if self.watch else x  # its own hook, where an attack asks for gradients of one leaf twice
+        x = x.view_as(x) if self.watch else x  # a new tensor for the hook, since an attack may pass the same leaf twice
         logits = self.classify(x).float()
         if logits.dim() != 2 or len(logits) != len(x) or logits.shape[1] < 2:
             raise RLBenchError(

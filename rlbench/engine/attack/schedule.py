@@ -1,8 +1,8 @@
-"""Chains of attack cells: where an example goes next, and what every cell reports of it in the end.
+"""Chains of attack cells: which cell attacks an example next, and which point each cell reports in the end.
 
 A chain is the cells that an example passes through, in order. An example skips a cell when another cell of the chain
-has broken it in a ball inside the cell's ball. A cell reports, of all judged points in its ball that its chain has
-found, the one with the smallest margin.
+has broken it in a ball inside the cell's ball. Each cell reports the point with the smallest margin of all judged
+points that its chain has found in its ball.
 
 - standalone: a chain is one attack in one norm with ascending eps, so that a column means that attack alone;
 - cascade: all attacks of a suite in one chain, cheap ones first, which gives the exact worst case at the lowest cost;
@@ -31,14 +31,16 @@ class Stage:
 
     Attributes:
         attack: the perturbation.
-        method: its plugin.
-        ball, streams: of the examples.
-        classifier: of the examples.
-        found: (R, *shape) the attack's points.
-        search: None for an attack that the pool cannot run.
-        opened, ended: (R,) bool, the examples to attack, and those whose attack has ended.
-        broken: (R,) bool, first by the attack's own passes, then by the judge.
-        judged: (R,) bool, the examples for which correct, prediction and margin (R,) come from the judge.
+        method: the attack itself.
+        ball: the ball around each example.
+        streams: the random streams of the examples.
+        classifier: the classifier of the examples.
+        found: (R, *shape) the points that the attack found.
+        search: the attack as a search of the pool; None if the pool cannot run it.
+        opened: (R,) bool, the examples to attack.
+        ended: (R,) bool, the examples whose attack has ended.
+        broken: (R,) bool, the broken examples: at first according to the attack's own passes, then to the judge.
+        judged: (R,) bool, the examples whose `correct`, `prediction` and `margin` (R,) come from the judge.
     """
 
     attack: Adversarial
@@ -63,9 +65,9 @@ class Stage:
 
     def end(self, search: Search, rows: Tensor) -> None:
         """Marks examples (K,) as ended in the search."""
-        self.ended[rows], self.broken[rows] = True, search.broken(rows)
+        self.ended[rows], self.broken[rows] = True, search.is_broken(rows)
 
-    def waiting(self) -> Tensor:
+    def find_waiting(self) -> Tensor:
         """(K,) the opened examples of an attack that the pool cannot run."""
         return (self.opened & ~self.ended).nonzero()[:, 0] if self.search is None else torch.empty(0)
 
@@ -87,7 +89,7 @@ class Stage:
 
     def _record(self, rows: Tensor, new: Judgement) -> None:
         if self.ball.radius == 0 and not new.correct.all():
-            raise AttackError("at eps 0 the answer is not the clean one: the encoder does not repeat itself")
+            raise AttackError("at eps 0 the prediction is not the clean one: the encoder does not repeat its outputs")
         self.correct[rows], self.prediction[rows], self.margin[rows] = new.correct, new.prediction, new.margin
         self.broken[rows], self.judged[rows] = ~new.correct, True
 
@@ -105,24 +107,24 @@ class Chain:
         return [stage for stage in self.stages if contains(ball, stage.ball, size)]
 
     def send(self, rows: Tensor) -> bool:
-        """Opens for each of these examples (K,) the first stage that it needs; whether there was any."""
+        """Opens for each of these examples (K,) the first stage that it needs; returns whether any needs one."""
         todo = torch.zeros(len(self.stages[0].opened), dtype=torch.bool)
         todo[rows] = True
         sent = False
         for stage in self.stages:
-            need = todo & ~stage.opened & ~self._known(stage)
+            need = todo & ~stage.opened & ~self._can_skip(stage)
             if need.any():
                 stage.open(need.nonzero()[:, 0])
                 todo, sent = todo & ~need, True
         return sent
 
-    def _known(self, stage: Stage) -> Tensor:
-        """(R,) bool, examples whose result here follows from other stages."""
-        known = torch.stack([other.broken for other in self.inside(stage.ball)]).any(0)
-        return known | self._survived(stage)[0] if self.mode == "descending" else known
+    def _can_skip(self, stage: Stage) -> Tensor:
+        """(R,) bool, the examples whose result in this stage follows from other stages."""
+        decided = torch.stack([other.broken for other in self.inside(stage.ball)]).any(0)
+        return decided | self._find_survivors(stage)[0] if self.mode == "descending" else decided
 
-    def _survived(self, stage: Stage) -> tuple[Tensor, Tensor]:
-        """(R,) bool, examples that survived a larger ball, and (R, *shape) the points of the smallest such ball."""
+    def _find_survivors(self, stage: Stage) -> tuple[Tensor, Tensor]:
+        """(R,) bool, the examples that survived a larger ball; (R, *shape), their points in the smallest such ball."""
         survived, points = torch.zeros_like(stage.broken), stage.found
         for other in self.stages:
             if other.ball.radius > stage.ball.radius:
@@ -131,9 +133,9 @@ class Chain:
         return survived, points
 
     def settle(self, x: Tensor, y: Tensor) -> None:
-        """Gives examples that descending did not attack the points of a larger ball, projected, and judges them."""
+        """In mode descending, projects the points of a larger ball for examples that were not attacked; judges them."""
         for stage in self.stages if self.mode == "descending" else ():
-            survived, points = self._survived(stage)
+            survived, points = self._find_survivors(stage)
             rows = (survived & ~stage.opened).nonzero()[:, 0]
             if len(rows):
                 at = rows.to(x.device)
@@ -157,7 +159,7 @@ class Chain:
         )
 
     def points(self, threat: Threat) -> Tensor:
-        """(R, *shape) the points of `judgement`."""
+        """(R, *shape) the points that `judgement` is about."""
         stages, best = self._nearest(threat)
         points = stages[0].found
         for k, stage in enumerate(stages):

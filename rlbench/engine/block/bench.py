@@ -23,14 +23,14 @@ class Bench:
     """An encoder on a suite's task, ready to be evaluated.
 
     Attributes:
-        suite: with the task.
-        classifier: of the task's classes.
-        box: of the encoder.
+        suite: the suite, which names the task.
+        classifier: the zero-shot classifier of the task's classes.
+        box: the encoder's box.
         data: the task's fingerprint.
-        device: of the encoder.
-        batch_size: the most examples of a forward pass.
-        kept: folder of the cache of corrupted inputs (see `inputs`); None for no cache.
-        identity: the encoder's.
+        device: the encoder's device.
+        batch_size: the most examples of a forward pass, at least 1.
+        cache: the folder of the cache of corrupted inputs (see `inputs`); None for no cache.
+        identity: the encoder's identity, part of the cell key.
     """
 
     suite: Suite
@@ -39,13 +39,13 @@ class Bench:
     data: str
     device: str
     batch_size: int
-    kept: Path | None = None
+    cache: Path | None = None
     identity: Identity = field(default_factory=Identity)
 
     @property
     def inputs(self) -> Inputs:
         """The task's examples, clean and corrupted."""
-        return Inputs(self.task, self.data, self.box, self.seed, self.kept)
+        return Inputs(self.task, self.data, self.box, self.seed, self.cache)
 
     @property
     def task(self) -> Task:
@@ -69,7 +69,7 @@ class Bench:
 
     @property
     def randomised(self) -> bool:
-        """Whether the encoder declares random answers, so that their expectation is attacked."""
+        """Whether the encoder declares that its outputs are random; then their expectation is attacked."""
         return "randomised" in self.encoder.traits
 
     @property
@@ -92,11 +92,11 @@ class Bench:
         return ball_of(threat, self.box)
 
     def on(self, task: Task) -> Bench:
-        """The same bench on other examples of the same classes."""
+        """The bench on another task with the same classes."""
         return replace(self, suite=replace(self.suite, task=task), data=task.fingerprint())
 
     def subject(self) -> dict[str, object]:
-        """What a cell's numbers depend on besides the protocol: the encoder and the task."""
+        """What a cell's numbers depend on besides the protocol: the encoder and the task. It enters the cell key."""
         facts = dict(self.identity.facts)
         return {
             "task": self.suite.task_name,
@@ -121,38 +121,42 @@ def prepare(
     *,
     device: str = "cpu",
     batch_size: int = 64,
-    kept: Path | None = None,
+    cache: Path | None = None,
     known: Identity | None = None,
 ) -> Bench:
-    """Loads the encoder and embeds the anchors; both are kept for the next call.
+    """Loads the encoder and embeds the anchors; the process keeps both for the next call.
 
     Args:
-        suite: whose task and modality are used.
+        suite: the suite whose task and modality are used.
         model: the encoder's name.
-        device: such as "cpu" or "cuda".
-        batch_size: the most examples of a forward pass.
-        kept: folder of the cache of corrupted inputs; None for no cache.
-        known: the identity that the encoder had earlier in this run, in this process or in another.
+        device: a torch device such as "cpu" or "cuda".
+        batch_size: the most examples of a forward pass, at least 1.
+        cache: the folder of the cache of corrupted inputs; None for no cache.
+        known: the identity that the encoder had earlier in this run, in this process or in another one.
 
-    Raises: UnknownName, CheckpointError, ModalityError, DataError; FieldError for an eps larger than the box;
-        RLBenchError where the encoder is not frozen, differs from the known one, or breaks the contract of
-        `core.Encoder`.
+    Raises:
+        UnknownName: no model has this name.
+        CheckpointError: the weights cannot be loaded.
+        ModalityError: the encoder lacks the suite's modality.
+        DataError: the task's data are missing or damaged.
+        FieldError: an eps is larger than the box.
+        RLBenchError: the encoder is not frozen, differs from the known one, or breaks the contract of `core.Encoder`.
     """
     loaded = load(model, suite.modality, device, known)
     for threat in filter(None, map(threat_of, suite.perturbations)):
         check_eps(threat.eps, threat.norm, prod(loaded.encoder.boxes[suite.modality].shape), f"{suite.path}: eps")
-    head = _head(suite, model, loaded, device)
-    return Bench(suite, head, head.box, suite.task.fingerprint(), device, batch_size, kept, loaded.identity)
+    head = _make_head(suite, model, loaded, device)
+    return Bench(suite, head, head.box, suite.task.fingerprint(), device, batch_size, cache, loaded.identity)
 
 
-def _head(suite: Suite, model: str, loaded: Loaded, device: str) -> ZeroShot:
-    for task, kept in _HEADS:
-        if task is suite.task and kept.encoder is loaded.encoder and kept.modality == suite.modality:
-            return kept
+def _make_head(suite: Suite, model: str, loaded: Loaded, device: str) -> ZeroShot:
+    for task, head in _HEADS:
+        if task is suite.task and head.encoder is loaded.encoder and head.modality == suite.modality:
+            return head
     check_text(loaded.encoder, model, first_and_last(suite.task), loaded.embedded)
     head = head_of(loaded.encoder, suite.modality, suite.task)
     head = replace(head, anchors=head.anchors.to(device))
     _HEADS.append((suite.task, head))
-    recent = list(dict.fromkeys(id(kept.encoder) for _, kept in reversed(_HEADS)))[:_ENCODERS]
-    _HEADS[:] = [one for one in _HEADS if id(one[1].encoder) in recent][-_TASKS:]
+    recent = list(dict.fromkeys(id(head.encoder) for _, head in reversed(_HEADS)))[:_ENCODERS]
+    _HEADS[:] = [pair for pair in _HEADS if id(pair[1].encoder) in recent][-_TASKS:]
     return head

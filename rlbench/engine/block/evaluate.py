@@ -2,7 +2,7 @@
 
 An optimistic error goes unnoticed in this field. So inputs must lie in the box, and the encoder must be frozen and in
 evaluation mode; only clean-correct examples are attacked, and clean errors remain errors; the judge verifies every
-answer and classifies it afresh; a broken contract fails its cell.
+point and classifies it afresh; a broken contract fails its cell.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from rlbench.engine.attack.meter import Meter
 from rlbench.engine.block.bench import Bench
 from rlbench.engine.block.gallery import Ranked
 from rlbench.engine.cells.groups import Group, canonical, group_of
-from rlbench.engine.soundness.consistency import evidence
+from rlbench.engine.soundness.consistency import count_inconsistent
 from rlbench.engine.soundness.watch import AGAIN, Watch
 from rlbench.store.blocks import Block
 
@@ -64,7 +64,8 @@ def evaluate(
     Args:
         bench: the encoder and the task.
         groups: the clean group, or one with a corruption, or any number of groups of attacks.
-        start, stop: of the examples.
+        start: index of the first example.
+        stop: index after the last example.
         clean: the clean block of the same examples; None for the clean group itself.
         on_pass: called with the number of examples of every forward pass.
     """
@@ -83,8 +84,10 @@ class PerturbedBlock:
     """Examples before and after a perturbation, and what a run records of them.
 
     Attributes:
-        x, x_adv: (B, *shape) in the box, on the bench's device; an example that was not attacked keeps its input.
-        clean, perturbed: the blocks of both.
+        x: (B, *shape) clean examples in the box, on the bench's device.
+        x_adv: (B, *shape) perturbed examples; an example that was not attacked keeps its input.
+        clean: the block of x.
+        perturbed: the block of x_adv.
     """
 
     x: Tensor
@@ -144,8 +147,8 @@ class _Unit:
         head = self.bench.retriever
         return partial(Meter, self.bench.classifier) if head is None else partial(Ranked, head, labels)
 
-    def seen(self, meter: Classifier) -> Classifier:
-        """The classifier as attacks and the judge see it: the expectation of a randomised encoder."""
+    def wrap(self, meter: Classifier) -> Classifier:
+        """The classifier that attacks and the judge use: for a randomised encoder, its expectation."""
         return Expectation(classifier=meter, seed=self.bench.seed) if self.bench.randomised else meter
 
     def _features(self, x: Tensor) -> dict[str, Tensor]:
@@ -161,13 +164,13 @@ class _Unit:
         again = {} if self.clean is None else {name: self.clean.evidence.get(name, 0) for name in AGAIN}
         return {**sums, "undefended": undefended} | expected | again
 
-    def _again(self, x: Tensor, logits: Tensor) -> dict[str, int]:
-        """Whether the encoder repeats its answers on the task's first examples, in any batch."""
+    def _count_inconsistent(self, x: Tensor, logits: Tensor) -> dict[str, int]:
+        """On the task's first block, counts the examples whose logits change when they are classified again."""
         if self.span[0] != 0 or self.clean is not None:
             return {}
         make = self._meter_class(self.y)
-        return evidence(
-            lambda size: self.seen(make(len(x), batch_size=size)),
+        return count_inconsistent(
+            lambda size: self.wrap(make(len(x), batch_size=size)),
             x,
             logits,
             self.bench.box,
@@ -176,7 +179,7 @@ class _Unit:
             apart=not self.bench.randomised,
         )
 
-    def _block(self, seconds: float, evidence: Mapping[str, int], **columns: Tensor) -> Block:
+    def _make_block(self, seconds: float, evidence: Mapping[str, int], **columns: Tensor) -> Block:
         values = {name: column.detach().cpu().numpy() for name, column in columns.items()}
         return Block(
             id=np.array(self.examples.ids, dtype=object),
@@ -200,11 +203,11 @@ class _Unit:
         """Classifies x (B, *shape) without an attack."""
         begun, meter = perf_counter(), self.meter(len(x), self.y)
         with torch.no_grad():
-            logits = self.seen(meter)(x)
+            logits = self.wrap(meter)(x)
         m = margin(logits, self.y)
-        return self._block(
+        return self._make_block(
             perf_counter() - begun,
-            (meter.watch.sums(m > 0) if meter.watch else {}) | self._again(x, logits),
+            (meter.watch.sums(m > 0) if meter.watch else {}) | self._count_inconsistent(x, logits),
             prediction=logits.argmax(1),
             correct=m > 0,
             margin=m,
@@ -225,7 +228,7 @@ class _Unit:
             box=self.bench.box,
             seed=self.bench.seed,
             meter=lambda n: self.meter(n, self.y[at]),
-            seen=self.seen,
+            wrap=self.wrap,
         )
         outcomes = [outcome for part in _split_by_memory(groups, x[at]) for outcome in case.attack(part)]
         total = sum(float((o.forwards + 2 * o.backwards).sum()) for o in outcomes if isinstance(o, MemberOutcome))
@@ -235,15 +238,15 @@ class _Unit:
                 results.append(Failure(outcome))
                 continue
             share = float((outcome.forwards + 2 * outcome.backwards).sum()) / max(total, 1.0)
-            results.append(self._attacked_block(outcome, base, rows, (perf_counter() - begun) * share, group))
+            results.append(self._block_of(outcome, base, rows, (perf_counter() - begun) * share, group))
         return results, outcomes
 
-    def _attacked_block(self, outcome: MemberOutcome, base: Block, rows: Tensor, seconds: float, group: Group) -> Block:
+    def _block_of(self, outcome: MemberOutcome, base: Block, rows: Tensor, seconds: float, group: Group) -> Block:
         """The block of a member. Clean errors are unchanged: never attacked, never correct."""
         none = torch.zeros(len(base.id), dtype=torch.int64)
         forwards = none if group.corrupted is None else torch.from_numpy(base.forwards)
         judgement, at = outcome.judgement, (rows,)
-        return self._block(
+        return self._make_block(
             seconds,
             outcome.evidence,
             prediction=torch.from_numpy(base.prediction).index_put(at, judgement.prediction),
@@ -252,10 +255,10 @@ class _Unit:
             distance=torch.zeros(len(base.id), dtype=torch.float64).index_put(at, judgement.distance),
             forwards=forwards.index_put(at, outcome.forwards, accumulate=True),
             backwards=none.index_put(at, outcome.backwards),
-            **self._moved_features(outcome, base, at),
+            **self._update_features(outcome, base, at),
         )
 
-    def _moved_features(self, outcome: MemberOutcome, base: Block, at: tuple[Tensor]) -> dict[str, Tensor]:
+    def _update_features(self, outcome: MemberOutcome, base: Block, at: tuple[Tensor]) -> dict[str, Tensor]:
         """The column of embeddings, with new ones for the attacked examples."""
         if base.features is None:
             return {}

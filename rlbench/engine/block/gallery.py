@@ -1,4 +1,4 @@
-"""Ranks of a retrieval task: R@K in both directions, exact or as bounds."""
+"""Retrieval: when a rank counts as correct during an attack, and the recalls R@K of a gallery in both directions."""
 
 from __future__ import annotations
 
@@ -17,9 +17,17 @@ from rlbench.engine.attack.meter import Meter
 
 
 def without_rivals(logits: Tensor, y: Tensor, count: int) -> Tensor:
-    """(B, C) logits where each example's `count` strongest rivals of its class y (B,) fall to the weakest logit.
+    """Lowers the strongest rivals of each example's class to the weakest logit.
 
-    So z_y > max_{j != y} z_j holds if and only if y is among the first count + 1 before.
+    Afterwards z_y > max_{j != y} z_j holds if and only if class y was among the first `count` + 1.
+
+    Args:
+        logits: (B, C).
+        y: (B,) int64 classes.
+        count: number of rivals to lower; below 1, the logits are returned as they are.
+
+    Returns:
+        (B, C) logits, differentiable except at the lowered values.
     """
     if count < 1:
         return logits
@@ -28,7 +36,14 @@ def without_rivals(logits: Tensor, y: Tensor, count: int) -> Tensor:
 
 
 class Ranked(Meter):
-    """A meter of a Retriever, for which a rank up to its `at` is correct. labels: (n,), on the logits' device."""
+    """A meter of a retriever, for which an example is correct if its class has a rank up to `head.at`.
+
+    Args:
+        head: the retriever.
+        labels: (n,) int64 classes of the examples, on the logits' device.
+        n: number of examples.
+        **options: the options of `Meter`.
+    """
 
     def __init__(self, head: Retriever, labels: Tensor, n: int, **options: Any) -> None:
         super().__init__(head, n, **options)
@@ -42,22 +57,28 @@ class Ranked(Meter):
 
 @dataclass(frozen=True)
 class Gallery:
-    """The captions of a gallery: anchors (M, D) float32 and owners (M,), as a Retriever's, in numpy."""
+    """The M captions of a gallery.
+
+    Attributes:
+        anchors: (M, D) float32 unit embeddings of the captions.
+        owners: (M,) int64, the medium that each caption describes, as its class.
+    """
 
     anchors: np.ndarray
     owners: np.ndarray
 
     def recalls(self, features: np.ndarray, labels: np.ndarray, *, whole: bool = True) -> dict[str, float]:
-        """R@1, R@5, R@10 and the median rank in both directions.
+        """Computes R@1, R@5, R@10 and the median rank in both directions.
 
         Args:
             features: (N, D) unit embeddings of the media that were evaluated.
             labels: (N,) their classes.
-            whole: these are all media of the gallery, among which a caption is ranked.
+            whole: whether these are all media of the gallery.
 
         Returns:
-            Shares in [0, 1] by "x-to-text R@1", ..., and "text-to-x median rank". The queries of text-to-x are the
-            captions of these media; of a part of the gallery the names end in " of N": they are no recalls of it.
+            Recalls in [0, 1] and median ranks from 1, by names such as "x-to-text R@1" and "text-to-x median rank".
+            The queries of text-to-x are the captions of these media, which are ranked among these media only. If they
+            are a part of the gallery, these names end in " of N", since such values are no recalls of the gallery.
         """
         scores = features.astype(np.float64) @ self.anchors.astype(np.float64).T
         asked = np.isin(self.owners, labels)
@@ -78,7 +99,7 @@ def _name_recalls(found: Mapping[str, np.ndarray], part: str) -> Iterator[tuple[
 
 
 def gallery_of(head: ZeroShot) -> Gallery | None:
-    """The gallery of a Retriever; None of another classifier."""
+    """The gallery of a retriever; None for any other classifier."""
     if not isinstance(head, Retriever):
         return None
     return Gallery(head.anchors.cpu().numpy(), head.owners.cpu().numpy())

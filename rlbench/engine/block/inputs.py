@@ -54,13 +54,13 @@ class Recorded(Protocol):
 
 @dataclass(frozen=True)
 class Inputs:
-    """A task's test examples at a box, and corrupted.
+    """The test examples of a task in a box, clean and corrupted.
 
     Attributes:
-        task: gives the examples.
+        task: the task.
         data: the task's fingerprint.
-        box: of the encoder.
-        seed: of the corruptions.
+        box: the encoder's box.
+        seed: the seed of the corruptions.
         folder: the cache of corrupted inputs; None for no cache.
     """
 
@@ -89,10 +89,10 @@ class Inputs:
         if self.folder is None:
             return self._corrupt(corrupted, start, stop)
         file = self.folder / f"{self._key(corrupted, start, stop)}.zst"
-        x = _read(file, (stop - start, *self.box.shape), self.box)
+        x = read_block(file, (stop - start, *self.box.shape), self.box)
         if x is None:
             x = self._corrupt(corrupted, start, stop)
-            _write(file, x, self.box)
+            write_block(file, x, self.box)
         return x
 
     def _key(self, corrupted: Corrupted, start: int, stop: int) -> str:
@@ -111,9 +111,18 @@ class Inputs:
         return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:32]
 
     def load_sounds(self, corrupted: Corrupted, start: int, stop: int) -> tuple[list[Tensor], int] | None:
-        """Corrupted waveforms, (1, 1, samples) each, in [0, 1], and their rate; None for a corruption of the box.
+        """Corrupts waveforms; None if the corruption acts on the box instead.
 
-        Waveforms are separate because recordings may differ in length. Raises: AttackError.
+        Args:
+            corrupted: the corruption.
+            start: index of the first example.
+            stop: index after the last example.
+
+        Returns:
+            A waveform (1, 1, samples) in [0, 1] per example, since recordings may differ in length, and the rate in Hz.
+
+        Raises:
+            AttackError: the task has no waveforms, or the corruption crashes or breaks its contract.
         """
         corruption, task = self.make_corruption(corrupted), self.task
         if getattr(corruption, "acts_on", "") != "waveform":
@@ -141,9 +150,9 @@ class Inputs:
         if sounds is None:
             return corrupt(self.load(start, stop).x, corrupted, self.box, self._streams(corrupted, start, stop))
         assert isinstance(task, Recorded)
-        heard = torch.cat([task.hear(wave, self.box) for wave in sounds[0]])
-        _check(replace(self.load(start, stop), x=heard), self.box, start, stop)
-        return heard
+        x = torch.cat([task.hear(wave, self.box) for wave in sounds[0]])
+        _check(replace(self.load(start, stop), x=x), self.box, start, stop)
+        return x
 
 
 def corrupt(x: Tensor, corrupted: Corrupted, box: Box, streams: Streams) -> Tensor:
@@ -158,7 +167,7 @@ def corrupt(x: Tensor, corrupted: Corrupted, box: Box, streams: Streams) -> Tens
 
 
 def _unit(corruption: Any, corrupted: Corrupted, x: Tensor, streams: Streams) -> Tensor:
-    """Corrupts x in [0, 1], and checks the answer. Raises: AttackError."""
+    """Corrupts x in [0, 1], and checks the result. Raises: AttackError."""
     name = corrupted.corruption
     try:
         out = corruption(x.clone(), corrupted.severity, streams)
@@ -194,8 +203,14 @@ def _from_bytes(levels: np.ndarray, box: Box) -> Tensor:
     return (box.low + (box.high - box.low) * unit).clamp(box.low, box.high)
 
 
-def _write(file: Path, x: Tensor, box: Box) -> None:
-    """Caches the block if possible: an unwritable folder costs time, but fails no cell."""
+def write_block(file: Path, x: Tensor, box: Box) -> None:
+    """Caches a block if possible: an unwritable folder costs time, but fails no cell.
+
+    Args:
+        file: the block's file.
+        x: (B, *box.shape) float32 in the box.
+        box: the encoder's box.
+    """
     if file.parent in _UNUSABLE:
         return
     levels = ((x - box.low) / (box.high - box.low) * 255).round().byte().numpy()
@@ -218,8 +233,17 @@ def _write(file: Path, x: Tensor, box: Box) -> None:
         _make_room(file.parent)
 
 
-def _read(file: Path, shape: tuple[int, ...], box: Box) -> Tensor | None:
-    """The block; None if it is missing or damaged."""
+def read_block(file: Path, shape: tuple[int, ...], box: Box) -> Tensor | None:
+    """Reads a cached block.
+
+    Args:
+        file: the block's file.
+        shape: (B, *box.shape), the shape of the block.
+        box: the encoder's box.
+
+    Returns:
+        (B, *box.shape) float32; None if the file is missing or damaged.
+    """
     try:
         packed = file.read_bytes()
     except OSError:

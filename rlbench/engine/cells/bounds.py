@@ -1,4 +1,4 @@
-"""An attack's own facts: its loss, its label, and the most passes that it takes."""
+"""What an attack tells about itself: its loss, its label, and the most passes that it takes."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from rlbench.engine.cells.groups import Group, group_of
 
 
 def describe_attack(perturbation: Perturbation, n_classes: int) -> dict[str, str]:
-    """The `loss` that the attack ascends with this number of classes, and its `label`, where it has them."""
+    """The `loss` that the attack maximises with this number of classes, and its `label`, if it has these methods."""
     group = Group() if isinstance(perturbation, Worst) else group_of(perturbation)
     if not group.attacks:
         return {}
     attack = registry.make("attack", group.attacks[-1].attack, group.attacks[-1].fields)
-    asked = {"loss": getattr(attack, "loss_used", None), "label": getattr(attack, "label", None)}
-    return {name: str(ask(n_classes)) for name, ask in asked.items() if ask}
+    methods = {"loss": getattr(attack, "loss_used", None), "label": getattr(attack, "label", None)}
+    return {name: str(method(n_classes)) for name, method in methods.items() if method}
 
 
 def bound_passes(perturbation: Perturbation, n_classes: int) -> tuple[int, int]:
@@ -31,9 +31,9 @@ def bound_passes(perturbation: Perturbation, n_classes: int) -> tuple[int, int]:
     if not group.attacks:
         return 1, 0
     attack = registry.make("attack", group.attacks[-1].attack, group.attacks[-1].fields)
-    ask = getattr(attack, "passes", None)
-    if ask is not None:
-        forwards, backwards = ask(n_classes)
+    passes = getattr(attack, "passes", None)
+    if passes is not None:
+        forwards, backwards = passes(n_classes)
     else:
         targeted = group.attacks[-1].attack.endswith("-t")
         jobs = getattr(attack, "restarts", 1) * (min(getattr(attack, "targets", 9), n_classes - 1) if targeted else 1)

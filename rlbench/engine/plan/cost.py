@@ -55,7 +55,7 @@ class Rates:
     """What a suite costs with a model, per example.
 
     Attributes:
-        pace: of the encoder, with the overhead of a pass.
+        pace: the seconds of the encoder's passes, with their overhead.
         cells: the cost of every member of every group.
         corrupting: seconds of a corruption; CORRUPTING where not measured.
         warming: extra seconds of the corruptions' first calls, once per process.

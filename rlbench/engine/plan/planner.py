@@ -14,6 +14,7 @@ from rlbench.core import Mode, Perturbation, Suite, Worst
 from rlbench.core.errors import DataError, FieldError, ModalityError, StoreError
 from rlbench.core.machine import code, device_of, processors, reproducible
 from rlbench.core.suite import load_suites
+from rlbench.encoders.cards import Model
 from rlbench.encoders.identity import Identity
 from rlbench.encoders.models import OWN, resolve
 from rlbench.engine import cells
@@ -138,7 +139,7 @@ class _Draft:
         block = None if self.fresh else self.store.block(key, *span)
         return None if block is None else block.environment.get("code", "")
 
-    def add(self, suite: Suite, model: str, *, alone: bool) -> None:
+    def add(self, suite: Suite, model: Model, *, alone: bool) -> None:
         n, short = _count(suite, self.examples)
         self.notes += short + [f"{suite.name}: {note}" for note in getattr(suite.task, "notes", tuple)()]
         try:
@@ -146,7 +147,7 @@ class _Draft:
         except ModalityError as error:
             if alone:
                 raise
-            about = [(suite.name, model, simplify(p), n) for p in suite.perturbations]
+            about = [(suite.name, model.name, simplify(p), n) for p in suite.perturbations]
             self.skipped += [(len(self.pairs), PlannedCell(*cell, skipped=str(error))) for cell in about]
 
     def _bench(self, suite: Suite, model: str) -> Bench:
@@ -155,21 +156,24 @@ class _Draft:
         self.identities[model, suite.modality] = bench.identity
         return bench
 
-    def _pair(self, suite: Suite, model: str, n: int) -> Pair:
-        bench = self._bench(suite, model)
+    def _pair(self, suite: Suite, model: Model, n: int) -> Pair:
+        bench = self._bench(suite, model.name)
         subject, twins = bench.subject(), bench.classifier.find_duplicate_anchors()
         if twins is not None:
             one, other = (suite.task.classes[k].name for k in twins)
-            self.notes.append(f"{suite.name}, {model}: {one!r} and {other!r} have one anchor, so both are always wrong")
+            self.notes.append(
+                f"{suite.name}, {model.name}: {one!r} and {other!r} have one anchor, so both are always wrong"
+            )
         members = [m for group in cells.groups(suite.perturbations) for m in group.members]
         listed = [cells.canonical(p) for p in suite.perturbations]
         keys = {p: cells.cell_key(subject, suite, p) for p in dict.fromkeys([*members, *listed])}
-        found = resolve(model)
         with reproducible(self.device):
             rates = bounds(bench)
-        if found.family == OWN and not bench.identity.checkpoint and not bench.identity.facts["identity()"]:
-            self.notes.append(f"{model}: no weights were found in it; where they change, state sha256 or identity()")
-        about = suite, found.name, found.backbone, n, bench.n_classes, subject, keys, rates, rates
+        if model.family == OWN and not bench.identity.checkpoint and not bench.identity.facts["identity()"]:
+            self.notes.append(
+                f"{model.name}: no weights were found in it; where they change, state sha256 or identity()"
+            )
+        about = suite, model.name, model.backbone, n, bench.n_classes, subject, keys, rates, rates
         return Pair(*about, gallery_of(bench.classifier), bench.identity)
 
     def pilot(self) -> None:
@@ -260,12 +264,15 @@ def plan(
     """Checks everything, loads the encoders, and finds what is recorded; writes nothing.
 
     Args:
-        suites, models: as `suite` and `model` of `run`.
+        suites: as `suite` of `run`.
+        models: as `model` of `run`.
         store: as `out` of `run`; so are the arguments not listed here.
         budget: a time such as "10m": as many examples as fit it, at most `examples` or the suite's number.
         pilot: attack a few examples to estimate the cost (see `pilot`); a budget always does so.
 
-    Raises: RLBenchError; ModalityError where a single model lacks a suite's modality (of several, it is skipped).
+    Raises:
+        RLBenchError: any mistake in the arguments, the suites or the models.
+        ModalityError: a single model lacks a suite's modality; one of several is skipped instead.
     """
     for name, value in (("examples", examples), ("batch_size", batch_size), ("workers", workers)):
         if value is not None and value < 1:
@@ -276,12 +283,12 @@ def plan(
     loaded = [s for one in _several(suites) for s in ([one] if isinstance(one, Suite) else load_suites(str(one)))]
     loaded = list({(s.path, s.name, s.modality): s for s in loaded}.values())
     loaded = [vary(one, seed=seed, series=series, mode=mode) for one in loaded]
-    names = list(dict.fromkeys(resolve(str(one)).name for one in _several(models)))
+    chosen = list({model.name: model for model in (resolve(str(one)) for one in _several(models))}.values())
     where = {"store": store, "device": device_of(device), "workers": workers, "notes": notes}
     draft = _Draft(**where, batch_size=batch_size, examples=examples, fresh=fresh)  # type: ignore[arg-type]
     for suite in loaded:
-        for model in names:
-            draft.add(suite, model, alone=len(names) == 1)
+        for model in chosen:
+            draft.add(suite, model, alone=len(chosen) == 1)
     _check_distinct(draft)
     if not draft.pairs:
         raise ModalityError(str(draft.skipped[0][1].skipped))

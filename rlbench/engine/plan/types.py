@@ -20,12 +20,17 @@ class PlannedCell:
     """A cell, how much of it is recorded, and the cost of the rest.
 
     Attributes:
-        suite, model, perturbation: names.
-        n: examples.
-        blocks, done: number of blocks, and of those that are recorded.
-        forwards, backwards: upper bound of the passes.
-        expected_forwards, expected_backwards: estimate of the passes (see `pilot`).
-        half_width: of the Wilson interval, in [0, 1], at the pilot's accuracy, or at 50%.
+        suite: name of the suite.
+        model: name of the model.
+        perturbation: the perturbation, as records have it.
+        n: number of examples.
+        blocks: number of blocks.
+        done: number of blocks that are recorded.
+        forwards: upper bound of the forward passes that are left.
+        backwards: upper bound of the backward passes that are left.
+        expected_forwards: estimate of the forward passes that are left (see `pilot`).
+        expected_backwards: estimate of the backward passes that are left.
+        half_width: half the width of the Wilson interval, in [0, 1], at the pilot's accuracy, or at 50%.
         skipped: why the cell cannot run; then it has no blocks.
     """
 
@@ -48,8 +53,11 @@ class Pair:
     """A suite and a model.
 
     Attributes:
-        suite, model, backbone: the suite, and names.
-        n, n_classes: numbers of examples and of classes.
+        suite: the suite.
+        model: name of the model.
+        backbone: name of its backbone.
+        n: number of examples.
+        n_classes: number of the task's classes.
         subject: what the cells' numbers depend on besides the protocol (see `Bench.subject`).
         keys: the cell key of every perturbation, including the hidden rungs of a ladder.
         bounds: upper bounds of the cost.
@@ -83,9 +91,11 @@ class Unit:
     Attributes:
         pair: its index in the plan.
         group: what is computed.
-        start, stop: of the examples.
+        start: index of the first example.
+        stop: index after the last example.
         passes: upper bound of the forward passes.
-        seconds, expected: upper bound and estimate of the time.
+        seconds: upper bound of the time, in seconds.
+        expected: estimate of the time, in seconds.
     """
 
     pair: int
@@ -99,7 +109,19 @@ class Unit:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What would run; `notes` are for the user, such as damaged blocks."""
+    """What a run would do.
+
+    Attributes:
+        cells: every cell, in the order of the suites and models.
+        notes: messages for the user, such as about damaged blocks.
+        workers: number of processes.
+        device: "cpu" or a CUDA device.
+        batch_size: the most examples of a forward pass.
+        fresh: whether stored results of these cells are discarded.
+        store: the store of the results.
+        pairs: the suites and models.
+        units: the blocks that are missing.
+    """
 
     cells: tuple[PlannedCell, ...]
     notes: tuple[str, ...]

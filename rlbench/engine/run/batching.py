@@ -14,7 +14,7 @@ def bundle_units(units: Sequence[Unit], expected: Mapping[Unit, int], workers: i
     """Bundles the attacks of a pair's block, in enough parts for two per worker; a corruption is a bundle by itself.
 
     Args:
-        units: of a run.
+        units: the work units of a run, without those of the clean group.
         expected: forward passes of every unit, to balance the parts; the most expensive bundle comes first.
         workers: number of processes.
     """

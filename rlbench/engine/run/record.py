@@ -20,7 +20,7 @@ from rlbench.store.perturbations import simplify
 
 
 def members(pair: Pair, p: Perturbation) -> list[Perturbation]:
-    """The cells whose blocks a cell's record is made of: its own, or those that a worst case is taken over."""
+    """The cells whose blocks make up a cell's record: the cell itself, or those that a worst case is taken over."""
     if isinstance(p, Worst) and cells.is_aggregate(p):
         return [cells.canonical(m) for m in cells.worst_members(p, pair.suite.perturbations)]
     return [p]
@@ -30,11 +30,13 @@ def make_record(pair: Pair, p: Perturbation, blocks: Sequence[Sequence[Block | N
     """The record of a cell.
 
     Args:
-        blocks: of each of its `members`, in order; None for what failed.
-        error: why the cell failed; then it has no counts.
+        pair: the suite and the model.
+        p: the cell's perturbation.
+        blocks: the blocks of each of its `members`, in order; None for a failed block.
+        error: why the cell failed; None if it did not. A failed cell has no counts.
     """
-    kept = [block for row in blocks for block in row if block is not None]
-    own = kept if members(pair, p) == [p] else []
+    found = [block for row in blocks for block in row if block is not None]
+    own = found if members(pair, p) == [p] else []  # a worst case has no passes of its own
     correct = None if error else np.concatenate([_all_correct(rows) for rows in zip(*blocks, strict=True)])
     return Record(
         key=record_key(pair.keys[p], pair.n),
@@ -51,14 +53,14 @@ def make_record(pair: Pair, p: Perturbation, blocks: Sequence[Sequence[Block | N
         forwards=sum(int(block.forwards.sum()) for block in own),
         backwards=sum(int(block.backwards.sum()) for block in own),
         flags=None if correct is None else pack(correct),
-        provenance=_provenance(pair, p, kept, sum(block.seconds for block in own))
+        provenance=_provenance(pair, p, found, sum(block.seconds for block in own))
         | _clusters(correct, blocks)
         | _recalls(pair, own if correct is not None else []),
     )
 
 
 def _recalls(pair: Pair, blocks: Sequence[Block]) -> dict[str, Field]:
-    """Of a gallery, R@k in both directions."""
+    """For retrieval, R@K in both directions; otherwise nothing."""
     features = [block.features for block in blocks if block.features is not None]
     if pair.gallery is None or not features:
         return {}
@@ -68,12 +70,13 @@ def _recalls(pair: Pair, blocks: Sequence[Block]) -> dict[str, Field]:
 
 
 def _all_correct(rows: Sequence[Block | None]) -> np.ndarray:
-    """Per example: correct under every member; a mean of minima, never a minimum of means."""
+    """(B,) bool, the examples that are correct under every member: the worst case is taken per example."""
     correct: np.ndarray = np.logical_and.reduce([block.correct for block in rows if block is not None])
     return correct
 
 
 def _provenance(pair: Pair, p: Perturbation, blocks: Sequence[Block], seconds: float) -> dict[str, Field]:
+    """What the record's numbers depend on, its soundness badge, and the seconds that it took."""
     found: dict[str, Field] = {
         name: "+".join(sorted({block.environment[name] for block in blocks}))
         for name in (blocks[0].environment if blocks else ())
@@ -92,7 +95,7 @@ def _provenance(pair: Pair, p: Perturbation, blocks: Sequence[Block], seconds: f
 
 
 def _clusters(correct: np.ndarray | None, blocks: Sequence[Sequence[Block | None]]) -> dict[str, Field]:
-    """The number of sources, and the interval by a bootstrap over them, where examples share sources."""
+    """If examples share sources: the number of sources, and the interval of a bootstrap over them."""
     if correct is None:
         return {}
     sources = np.concatenate([block.source for block in blocks[0] if block is not None])

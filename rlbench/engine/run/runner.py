@@ -54,12 +54,20 @@ class Progress:
 
 @dataclass
 class _Shared:
-    """What every job needs, and the benches that this process has prepared."""
+    """What every job needs, and the benches that this process has prepared.
+
+    Attributes:
+        pairs: the suite, model name and identity of every pair of the plan.
+        device: the torch device.
+        batch_size: the most examples of a forward pass.
+        cache: the folder of the cache of corrupted inputs.
+        benches: the last benches, by index of the pair.
+    """
 
     pairs: tuple[tuple[Suite, str, Identity], ...]
     device: str
     batch_size: int
-    kept: Path
+    cache: Path
     benches: dict[int, Bench] = field(default_factory=dict)
 
 
@@ -67,7 +75,13 @@ Job = tuple[Bundle, Block | None]  # units of one pair and span, and the example
 
 
 def perform(shared: _Shared, job: Job, on_pass: OnPass) -> list[Result]:
-    """Runs work units together, in this process."""
+    """Runs work units together, in this process.
+
+    Args:
+        shared: what every job needs.
+        job: the units, and the clean block of their examples (None for the clean unit).
+        on_pass: called with the number of examples of every forward pass.
+    """
     units, clean = job
     unit = units[0]
     if unit.pair not in shared.benches:
@@ -75,7 +89,7 @@ def perform(shared: _Shared, job: Job, on_pass: OnPass) -> list[Result]:
         while len(shared.benches) >= 2:
             del shared.benches[next(iter(shared.benches))]
         shared.benches[unit.pair] = prepare(
-            suite, model, device=shared.device, batch_size=shared.batch_size, kept=shared.kept, known=known
+            suite, model, device=shared.device, batch_size=shared.batch_size, cache=shared.cache, known=known
         )
     with reproducible(shared.device):
         groups = [unit.group for unit in units]
@@ -190,15 +204,18 @@ def execute(plan: Plan, report: Callable[[Progress], None] = _ignore) -> list[Re
 
     An attack or corruption that crashes or breaks its contract fails its cell: a record with an `error` and no counts.
 
+    Finished blocks survive an error or Ctrl-C: making and executing the same plan again resumes the run.
+
     Args:
+        plan: the plan.
         report: called with the progress, at least twice a second.
 
     Returns:
         A record for every cell of the plan that is not skipped, in the plan's order.
 
     Raises:
-        StoreError: the store cannot be written. RLBenchError: a worker was killed. KeyboardInterrupt. Finished blocks
-        are kept; making and executing the same plan again resumes the run.
+        StoreError: the store cannot be written.
+        RLBenchError: a worker was killed.
     """
     plan.store.prepare(fresh=plan.fresh)
     if plan.fresh:
@@ -227,7 +244,7 @@ def run(
         suite: a name, a YAML file's path or a Suite, or several.
         model: a name such as "rlbind" or "fare:mini", or a trained checkpoint's folder, or several.
         examples: number of examples of each task (default: the suite's).
-        seed: of attacks and corruptions (default: the suite's).
+        seed: the seed of attacks and corruptions (default: the suite's).
         series: another set of a procedural world's test examples (default: the suite's, which is 0).
         mode: "standalone" (each column is one attack alone), "cascade" (only the exact worst case of all attacks of a
             threat model, at the lowest cost) or "descending" (what survives a larger eps is not attacked at a smaller
@@ -243,7 +260,7 @@ def run(
 
     Raises: RLBenchError.
     """
-    made = plan(
+    missing = plan(
         suite,
         model,
         store=out,
@@ -256,4 +273,4 @@ def run(
         device=device,
         fresh=fresh,
     )
-    return execute(made)
+    return execute(missing)

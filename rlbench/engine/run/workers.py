@@ -1,8 +1,8 @@
 """Jobs in worker processes, which never outlive their parent and leave nothing behind when killed.
 
 A worker is a fresh interpreter: nothing is forked, and the caller's script does not run again. It takes jobs from a
-pipe and answers on it. Its stdin is a pipe that the parent never writes to; the end of that pipe means that the parent
-has ended.
+pipe and sends results back on it. Its stdin is another pipe, which the parent never writes to: when that pipe closes,
+the parent has ended.
 """
 
 from __future__ import annotations
@@ -25,13 +25,8 @@ from rlbench.core.files import LOG
 from rlbench.core.processes import command
 
 J = TypeVar("J")
-
-
 R = TypeVar("R")
-
-
-PERIOD = 0.25  # seconds between two ticks
-
+PERIOD = 0.25  # seconds between two calls of `tick`
 
 # glibc keeps a worker's memory between passes: a thousand page faults per pass cost 5 to 10% of its time.
 _MALLOC = {"MALLOC_TRIM_THRESHOLD_": "1000000000", "MALLOC_MMAP_THRESHOLD_": "1000000000"}
@@ -73,11 +68,12 @@ class _Worker:
 
 
 class WorkerPool(Generic[J, R]):
-    """`workers` processes that call `perform(shared, job, on_pass)`; with one worker, this process does it itself.
+    """Processes that call `perform(shared, job, on_pass)`; a single worker runs in this process.
 
     Args:
         perform: a function at the top of a module.
-        shared: sent once to each worker.
+        shared: what all jobs need; it is sent once to each worker.
+        workers: number of processes, at least 1.
         tick: called with the passes since the last call, at least every PERIOD seconds.
     """
 
@@ -101,9 +97,11 @@ class WorkerPool(Generic[J, R]):
             worker.close()
 
     def run(self, jobs: Sequence[J]) -> Iterator[tuple[J, R]]:
-        """(job, result) as they finish; jobs begin in their order.
+        """Yields (job, result) as the jobs finish; jobs begin in their order.
 
-        Raises: whatever `perform` raised; RLBenchError when a worker was killed.
+        Raises:
+            Exception: whatever `perform` raised.
+            RLBenchError: a worker was killed.
         """
         return self._run_in_workers(jobs) if self.size > 1 else self._run_here(jobs)
 

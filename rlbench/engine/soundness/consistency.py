@@ -1,13 +1,13 @@
-"""Does a classifier repeat itself, and does an answer depend on its batch? Asked on the first block of every run.
+"""Tests whether a classifier repeats its outputs, and whether an output depends on the rest of its batch.
 
-Four questions, on the task's own examples:
+Every run does this once per task, on the first block, in four comparisons:
 
-- the same batch twice: another answer is random (S10);
-- the same batch where half of the examples are replaced: the arithmetic of a row stays the same, bit by bit, so that
-  another answer for the others depends on their company (H4);
-- the whole block in reversed order and batches of another size: there, kernels differ, too, and an answer may move as
-  far as half precision lets it (H4);
-- an example for which a gradient is asked for: the attack must see the function that the judge sees (S10).
+- the same batch twice: if the logits differ, the classifier is random (S10);
+- a batch in which the other half of the examples is replaced: each remaining row goes through the same arithmetic, bit
+  by bit, so if its logits differ, they depend on the rest of the batch (H4);
+- the whole block in reverse order and in batches of another size: kernels may differ as well, so the tolerance is that
+  of half precision (H4);
+- an example with and without a gradient: the attack must see the same function as the judge (S10).
 """
 
 from __future__ import annotations
@@ -19,29 +19,45 @@ from torch import Tensor
 
 from rlbench.core import Box, Classifier
 
-# Shares of the largest logit. One batch shape: float32 noise of a deep encoder is about 1e-6. Another batch size or
-# kernel: about 1e-5 in float32, 4e-3 in bfloat16. Batch statistics and noise that matter move logits by 5e-2 and more.
+# Tolerances, as shares of the largest logit. With one batch shape, the float32 noise of a deep encoder is about 1e-6.
+# With another batch size or kernel, it is about 1e-5 in float32 and 4e-3 in bfloat16. Batch statistics and noise that
+# matter change logits by 5e-2 or more.
 REPEATS = 1e-4
 COMPANY = 1e-2
 OTHER = 7  # the other batch size
-ALONE = 2  # examples that are asked again in the same company, and in another
+ALONE = 2  # number of examples that are classified again, with the same and with other examples in the batch
 
 
-def moved(one: Tensor, other: Tensor) -> Tensor:
-    """(B, C), (B, C) -> (B,) how far each row differs, over the largest value; what is not finite counts as 0."""
+def relative_change(one: Tensor, other: Tensor) -> Tensor:
+    """The largest change of each row, as a share of the largest value.
+
+    Args:
+        one: (B, C) logits.
+        other: (B, C) logits of the same examples.
+
+    Returns:
+        (B,) changes, at least 0. Values that are not finite count as 0.
+    """
     largest = one.nan_to_num(0.0, 0.0, 0.0).abs().amax().clamp_min(1e-12)
     return (other - one).nan_to_num(0.0, 0.0, 0.0).abs().amax(1) / largest
 
 
-def evidence(
+def count_inconsistent(
     ask: Callable[[int], Classifier], x: Tensor, logits: Tensor, box: Box, batch_size: int, *, graph: bool, apart: bool
 ) -> dict[str, int]:
-    """Counts of `soundness.SUMS`, of examples: repeated, random, company, graph.
+    """Counts the examples whose logits change when they are classified again.
 
     Args:
-        ask: the classifier for batches of a size; what it is asked here is not counted as a pass.
-        x, logits: the block (B, *shape) and its answers (B, C) in batches of batch_size.
-        graph: ask with a gradient, too. apart: ask in another batch size.
+        ask: makes a classifier for batches of a given size; its passes are not counted.
+        x: (B, *shape) the examples of a block, in the box.
+        logits: (B, C) their logits in batches of `batch_size`.
+        box: the encoder's box.
+        batch_size: the most examples of a forward pass, at least 1.
+        graph: whether to compare with a forward pass that has a gradient.
+        apart: whether to compare with batches of another size.
+
+    Returns:
+        The counts `repeated`, `random`, `company` and `graph` of `watch.SUMS`; nothing for an empty block.
     """
     if not len(x):
         return {}
@@ -50,18 +66,18 @@ def evidence(
         pair = torch.cat([rows, rows])
         again = ask(len(pair))
         first, second = again(x[pair], pair), again(x[pair], pair)
-        random = int((moved(first, second) > REPEATS).sum())
+        random = int((relative_change(first, second) > REPEATS).sum())
         if random:
             return {"repeated": len(pair), "random": random}
         others = torch.cat([x[rows], box.low + box.high - x[rows]])
-        company = int((moved(first, again(others, pair))[: len(rows)] > REPEATS).sum())
+        company = int((relative_change(first, again(others, pair))[: len(rows)] > REPEATS).sum())
         if apart:
             size, order = min(OTHER, batch_size - 1) or 2, torch.arange(len(x)).flip(0)
             turned = ask(size)(x.flip(0), order).flip(0)
-            company = max(company, int((moved(logits, turned) > COMPANY).sum()))
+            company = max(company, int((relative_change(logits, turned) > COMPANY).sum()))
     switched = 0
     if graph and not company:
         with torch.enable_grad():
             differentiable = ask(1)(x[:1].detach().clone().requires_grad_(), rows[:1])
-        switched = int((moved(first[:1], differentiable.detach()) > COMPANY).sum())
+        switched = int((relative_change(first[:1], differentiable.detach()) > COMPANY).sum())
     return {"repeated": len(x), "random": 0, "company": company, "graph": switched}

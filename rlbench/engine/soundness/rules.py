@@ -1,6 +1,7 @@
-"""The cheap soundness checks, part of every run: rules on the sums that `judge.Watch` keeps.
+"""The rules of the cheap soundness checks: from the counts of a watched run (`watch.SUMS`) to findings and a badge.
 
-Evidence is a mapping of SUMS to counts, one a block; `total` adds those of a cell, `provenance` makes record fields.
+Each block stores its counts as `evidence`. `watch.total` adds up those of a cell, and `provenance` makes record fields
+of them. `core.badges` describes the checks by their ids.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ def _percent(share: float) -> str:
     return f"{100 * share:.3g}%"
 
 
-def _gradients(sums: Sums) -> Finding:
+def _check_gradients(sums: Sums) -> Finding:
     share = _share(sums["zero_gradients"], sums["gradients"])
     status: Status = "fail" if share == 1 else "warn" if share > 0.01 else "pass"
     return Finding(id="H7", status=status, said=f"{_percent(share)} of gradients are zero")
@@ -28,11 +29,11 @@ def _gradients(sums: Sums) -> Finding:
 
 def _check_saturation(sums: Sums) -> Finding:
     share = _share(sums["saturated"], sums["correct"])
-    said = f"{_percent(share)} of correct points have no loss"
+    said = f"{_percent(share)} of correct points have a loss of 0"
     return Finding(id="H8", status="warn" if share > 0.05 else "pass", said=said)
 
 
-def _logits(sums: Sums) -> Finding:
+def _check_logits(sums: Sums) -> Finding:
     if sums["not_finite"]:
         share = _share(sums["not_finite"], sums["passes"])
         return Finding(id="H9", status="fail", said=f"{_percent(share)} of outputs are not finite")
@@ -45,39 +46,58 @@ def _logits(sums: Sums) -> Finding:
 
 def _check_lost(sums: Sums) -> Finding:
     share = _share(sums["lost"], sums["examples"])
-    said = f"{sums['lost']} of {sums['examples']} examples were broken on the path and are not when judged"
+    said = f"{sums['lost']} of {sums['examples']} examples were broken during the attack but not when judged"
     lost: Status = "adaptive" if sums["undefended"] else "fail"
     return Finding(id="S4", status=lost if share > 0.001 else "pass", said=said)
 
 
 def _check_traits(sums: Sums) -> Finding:
     open_ = sums["undefended"] > 0
-    said = "traits without an adaptive attack" if open_ else "no trait that asks for an adaptive attack"
+    said = "traits without an adaptive attack" if open_ else "no trait that needs an adaptive attack"
     return Finding(id="S14", status="adaptive" if open_ else "pass", said=said)
 
 
-def _company(sums: Sums) -> Finding:
-    said = f"{sums['company']} of {sums['repeated']} examples get another answer in another batch"
+def _check_company(sums: Sums) -> Finding:
+    said = f"{sums['company']} of {sums['repeated']} examples get other logits in another batch"
     share = _share(sums["company"], sums["repeated"])
     return Finding(id="H4", status="fail" if share > 0.01 else "warn" if share else "pass", said=said)
 
 
-def _repeated(sums: Sums) -> Finding:
+def _check_repeats(sums: Sums) -> Finding:
     if sums["graph"]:
-        return Finding(id="S10", status="fail", said="an example gets another answer when a gradient is asked for")
-    said = f"{sums['random']} of {sums['repeated']} examples get another answer when asked again"
+        return Finding(id="S10", status="fail", said="an example gets other logits with a gradient than without")
+    said = f"{sums['random']} of {sums['repeated']} examples get other logits when classified again"
     return Finding(id="S10", status="adaptive" if sums["random"] else "pass", said=said)
 
 
 def findings(sums: Sums) -> list[Finding]:
-    """The cheap checks, from the sums of a watched run."""
+    """Applies every cheap check.
+
+    Args:
+        sums: the counts of a watched run by the names of `watch.SUMS`; a missing name counts as 0.
+    """
     whole = total([sums])
-    checks = (_gradients, _check_saturation, _logits, _company, _check_lost, _repeated, _check_traits)
+    checks = (
+        _check_gradients,
+        _check_saturation,
+        _check_logits,
+        _check_company,
+        _check_lost,
+        _check_repeats,
+        _check_traits,
+    )
     return [check(whole) for check in checks]
 
 
 def provenance(sums: Sequence[Sums]) -> dict[str, Field]:
-    """A record's fields: the badge and the failing checks; nothing for blocks that were not watched."""
+    """Makes a record's fields `soundness` (the badge) and `soundness_failed` (the checks that are not sound).
+
+    Args:
+        sums: the counts of each block.
+
+    Returns:
+        Both fields, the second only if a check is not sound; nothing if no block was watched.
+    """
     if not any(sums):
         return {}
     found = findings(total(sums))

@@ -1,4 +1,4 @@
-"""Counts what is strange in the passes and gradients of a run."""
+"""Counts suspicious logits and gradients in the passes of a run."""
 
 from __future__ import annotations
 
@@ -10,34 +10,35 @@ from torch import Tensor
 
 from rlbench.core.stats.metrics import margin
 
-# What a watched run sums, over rows of forward passes and of gradients unless it says examples.
+# What a watched run counts: rows of forward passes or of gradients, or examples where the comment says so.
 SUMS = (
-    "passes",  # rows classified where the label is known
-    "correct",  # of them
-    "saturated",  # correct, with a float32 cross-entropy of exactly 0
-    "gradients",  # taken at a correct row
-    "zero_gradients",  # of them, without any coordinate that is not 0
+    "passes",  # rows of forward passes
+    "correct",  # those classified correctly
+    "saturated",  # correct rows with a float32 cross-entropy of exactly 0
+    "gradients",  # gradients at correct rows
+    "zero_gradients",  # those whose coordinates are all 0
     "not_finite",  # rows with a logit that is not finite
     "probabilities",  # rows of values in [0, 1] that sum to 1
     "constant",  # rows whose logits are all equal
-    "examples",  # judged
-    "lost",  # examples that were clearly broken on the path and judged correct
-    "undefended",  # examples of an encoder that declares traits, or of an attack that is no answer to them
-    "repeated",  # examples of a first block that were classified again, see `consistency`
-    "random",  # of them, with another answer for the same batch
-    "company",  # of them, with another answer in another batch
-    "graph",  # of them, with another answer when a gradient is asked for
+    "examples",  # judged examples
+    "lost",  # examples that were clearly broken during the attack and judged correct
+    "undefended",  # examples of an encoder with a trait that the attack does not adapt to
+    "repeated",  # examples of the first block, which `consistency` classifies again
+    "random",  # those with other logits in the same batch
+    "company",  # those with other logits in another batch
+    "graph",  # those with other logits when there is a gradient
 )
+AGAIN = SUMS[SUMS.index("repeated") :]  # counted by `consistency`
+PASS = SUMS[: SUMS.index("not_finite")]
+ROWS = ("not_finite", "probabilities", "constant")
+CLEAR = 1e-4  # a margin below -CLEAR * max|logit| stays negative whatever the batch does to the last bits
+GLANCE = 512  # coordinates of a gradient that are checked first: nearly always one of them is not 0
 
-
-Sums = Mapping[str, int]
-
-
-AGAIN = SUMS[SUMS.index("repeated") :]
+Sums = Mapping[str, int]  # counts by the names of SUMS
 
 
 def total(sums: Iterable[Sums]) -> dict[str, int]:
-    """The sums of several blocks or cells, added up; a name that one lacks counts as 0 there."""
+    """Adds up the counts of several blocks or cells; a missing name counts as 0."""
     added = dict.fromkeys(SUMS, 0)
     for one in sums:
         for name in SUMS:
@@ -45,23 +46,13 @@ def total(sums: Iterable[Sums]) -> dict[str, int]:
     return added
 
 
-CLEAR = 1e-4  # a margin below -CLEAR * max|logit| is an error whatever a batch does to the last bits
-
-
-GLANCE = 512  # coordinates of a gradient that are looked at first: nearly always one is not 0
-
-
-PASS = SUMS[: SUMS.index("not_finite")]
-
-
-ROWS = ("not_finite", "probabilities", "constant")
-
-
 class Watch:
-    """Keeps count of what is strange in the passes and gradients of a run, and changes nothing.
+    """Counts suspicious logits and gradients of N examples, without changing them.
 
     Attributes:
-        counts: (N, 8) of each example, SUMS up to "constant"; broken: (N,) bool, clearly misclassified at some point.
+        y: (N,) int64 labels.
+        counts: (N, 8) int32, the counts of each example for SUMS up to "constant".
+        broken: (N,) bool, the examples that were clearly misclassified at some point.
     """
 
     def __init__(self, y: Tensor) -> None:
@@ -70,7 +61,13 @@ class Watch:
         self.broken = torch.zeros(len(y), dtype=torch.bool, device=y.device)
 
     def see(self, x: Tensor, logits: Tensor, rows: Tensor) -> None:
-        """Takes a forward pass of x (B, *shape), the examples `rows`, and its gradient if there will be one."""
+        """Counts a forward pass, and its gradient if one is computed later.
+
+        Args:
+            x: (B, *shape) the inputs of the pass; their gradient is watched if they require one.
+            logits: (B, C) the outputs of the pass.
+            rows: (B,) int64, the index of each input's example.
+        """
         rows = rows.to(self.y.device)
         y, z = self.y[rows], logits.detach()
         m, one = margin(z, y), torch.ones_like(rows, dtype=torch.bool)
@@ -79,13 +76,13 @@ class Watch:
         zero = torch.nn.functional.cross_entropy(z, y, reduction="none") == 0
         alike = (low >= 0) & (high <= 1) & ((z.sum(1) - 1).abs() < 1e-3)
         none = torch.zeros_like(one)
-        told = (one, correct, correct & zero, none, none, ~finite, alike & (low < high), finite & (low == high))
-        self.counts.index_add_(0, rows, torch.stack(told, dim=1).int())
+        found = (one, correct, correct & zero, none, none, ~finite, alike & (low < high), finite & (low == high))
+        self.counts.index_add_(0, rows, torch.stack(found, dim=1).int())
         self.broken[rows[m < -CLEAR * torch.maximum(high, -low)]] = True
         if x.requires_grad:
-            x.register_hook(partial(self._gradient, rows=rows, correct=correct))  # type: ignore[no-untyped-call]
+            x.register_hook(partial(self._see_gradient, rows=rows, correct=correct))  # type: ignore[no-untyped-call]
 
-    def _gradient(self, gradient: Tensor, *, rows: Tensor, correct: Tensor) -> None:
+    def _see_gradient(self, gradient: Tensor, *, rows: Tensor, correct: Tensor) -> None:
         flat = gradient.detach().flatten(1)
         zero = flat[:, :GLANCE].abs().amax(1) == 0
         if zero.any():
@@ -94,7 +91,15 @@ class Watch:
         self.counts[:, at : at + 2].index_add_(0, rows, torch.stack((correct, correct & zero), dim=1).int())
 
     def sums(self, correct: Tensor, rows: Tensor | None = None) -> dict[str, int]:
-        """SUMS over the examples `rows` (default: all), of which the judge calls `correct` (B,) so."""
+        """Adds up the counts of some examples.
+
+        Args:
+            correct: (R,) bool, the judge's verdicts on them.
+            rows: (R,) int64, the examples; None for all, in order.
+
+        Returns:
+            A count for every name of SUMS.
+        """
         rows = torch.arange(len(self.y)) if rows is None else rows
         at = rows.to(self.y.device)
         names = zip((*PASS, *ROWS), self.counts[at].sum(0).tolist(), strict=True)

@@ -1,7 +1,8 @@
 """Averages over modalities, with the intervals of a stratified bootstrap.
 
-Each modality has the same weight, and each task within its modality. The bootstrap draws examples task by task, or
-whole sources (recordings, speakers) where they are known (Efron and Tibshirani, 1993, chapter 8).
+All modalities have the same weight, and so have all tasks of one modality. The bootstrap resamples the examples of each
+task separately, or whole sources (recordings, speakers) if they are known (Efron and Tibshirani, 1993, An Introduction
+to the Bootstrap, chapter 8).
 """
 
 from __future__ import annotations
@@ -15,27 +16,28 @@ import numpy as np
 
 from rlbench.core import Clean
 from rlbench.core.stats.metrics import bootstrap_means
-from rlbench.report.boards.scores import Score, Table, gravest
+from rlbench.report.boards.scores import Score, Table, worst_badge
 from rlbench.report.boards.tables import COMPARABLE
 from rlbench.store.columns import Column, Mean
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-Sources = Mapping[str, Sequence[str]]  # of a task's examples, in order, by its data hash
+Sources = Mapping[str, Sequence[str]]  # by data hash of a task, the source of each example
 
 
 @dataclass(frozen=True)
 class Macro:
-    """Means over modalities of a family of suites, and who has all of them.
+    """Means over the modalities of a family of suites.
 
     Attributes:
-        family: the suites' name, with `*` for what differs. suites: that they are taken over.
+        family: the common name of the suites, with `*` for the part that differs.
         backbones: by model.
-        modalities: whose means have the same weight.
-        rows: by model, by measure of MEASURES the share with its interval; none where a cell is missing or failed.
-        minus: by model and measure the difference to the baseline and its interval, in [-1, 1]; none of bounds.
-        partial: models that lack one of the suites, or have none of the measures.
+        suites: that the means are taken over.
+        modalities: that have the same weight.
+        rows: by model and measure (see MEASURES), the mean accuracy; none if a cell is missing or failed.
+        minus: by model and measure, the difference to the baseline, in [-1, 1]; none for bounds.
+        partial: models that lack a suite or have none of the measures.
     """
 
     family: str
@@ -48,14 +50,22 @@ class Macro:
 
     @property
     def backbone(self) -> str:
-        """That of all models, or "" where they differ."""
+        """The backbone of all models; "" if they differ."""
         found = set(self.backbones.values())
         return found.pop() if len(found) == 1 else ""
 
 
 @dataclass
 class _Stratum:
-    """The examples of one task: by measure and model the share of correct answers per example, and the effects."""
+    """The examples of one task.
+
+    Attributes:
+        modality: of the task.
+        data: hash of the task's data.
+        values: by measure and model, for each cell (n,) in [0, 1], the share of correct answers per example, or None.
+        deff: the largest design effect of its cells (see `Score`).
+        badges: soundness badges, by model.
+    """
 
     modality: str
     data: str
@@ -64,14 +74,14 @@ class _Stratum:
     badges: dict[str, list[str]] = field(default_factory=dict)
 
     def of(self, measure: str, model: str) -> NDArray[Any]:
-        """(n,) in [0, 1]."""
+        """(n,) in [0, 1]: a model's share of correct answers per example, over the cells of a measure."""
         mean: NDArray[Any] = np.mean([one for one in self.values[measure][model] if one is not None], axis=0)
         return mean
 
     def has(self, measure: str, model: str) -> bool:
-        """It has counts in every cell of the measure."""
-        kept = self.values.get(measure, {}).get(model, [])
-        return bool(kept) and all(one is not None for one in kept)
+        """Whether the model has flags in every cell of the measure."""
+        cells = self.values.get(measure, {}).get(model, [])
+        return bool(cells) and all(one is not None for one in cells)
 
 
 BOUND = "robust, descending"
@@ -79,6 +89,7 @@ MEASURES = ("clean", "robust", BOUND, "corrupted")
 
 
 def _measure_of(column: Column) -> str | None:
+    """The measure that a column belongs to; None for single attacks, single corruptions and other protocols."""
     if isinstance(column.of, Clean):
         return None if column.protocol else "clean"
     if column.is_worst:
@@ -87,54 +98,62 @@ def _measure_of(column: Column) -> str | None:
 
 
 def macros(tables: Sequence[Table], *, baseline: str | None = None, sources: Sources | None = None) -> list[Macro]:
-    """For every family of suites of two modalities or more: the mean over them of each model that has all of them.
+    """Macro averages of every family of suites (see `families`), for the models that have all its suites.
 
-    The interval is a bootstrap's over examples, stratified by task, over whole sources where they are known
-    (`sources`); where a record only says that examples share some, the deviations are widened by its design effect.
-    Of a suite that has several tables (other data, seeds or numbers of examples) the one with most examples counts.
+    Intervals are those of a bootstrap stratified by task. If records say that examples share sources, but the sources
+    are not in `sources`, the deviations are widened by the design effect. If a suite has several tables, with other
+    data, seeds or numbers of examples, the one with the most examples is used.
+
+    Args:
+        tables: of any suites.
+        baseline: that differences are to, a model or a method; None for no differences.
+        sources: of the examples, by data hash.
     """
-    members = families(_largest(tables)).items()
+    members = families(_choose_largest(tables)).items()
     return [one for family, those in members if (one := _macro(family, those, baseline, sources))]
 
 
-def _largest(tables: Sequence[Table]) -> list[Table]:
-    """Of tables that differ in data, seed or number of examples alone, the one whose rows have most examples."""
-    kept: dict[tuple[object, ...], Table] = {}
+def _choose_largest(tables: Sequence[Table]) -> list[Table]:
+    """From tables that differ only in data, seed or number of examples, the one with the most examples."""
+    largest: dict[tuple[object, ...], Table] = {}
     for table in tables:
         place = tuple(table.facts[name] for name in COMPARABLE if name not in ("data", "seed", "n"))
-        if place not in kept or sum(row.n for row in table.rows) > sum(row.n for row in kept[place].rows):
-            kept[place] = table
-    return list(kept.values())
+        if place not in largest or sum(row.n for row in table.rows) > sum(row.n for row in largest[place].rows):
+            largest[place] = table
+    return list(largest.values())
 
 
 def families(tables: Sequence[Table]) -> dict[str, list[Table]]:
-    """Tables whose suites differ in the modality's name alone, `claim-*-unseen`; of the rest those with one beginning.
+    """Tables of two or more modalities whose suites have similar names, by the common part of the name.
 
-    Each has two modalities or more.
+    First come suites whose names differ only in the modality, such as `claim-*-unseen`; the remaining ones are grouped
+    by what comes before the modality, such as `pack-*`. Tables that fit nowhere are left out.
     """
     found: dict[str, list[Table]] = {}
     for table in tables:
         found.setdefault(_family(table)[0], []).append(table)
-    single = [table for those in found.values() if not _several(those) for table in those]
-    found = {name: those for name, those in found.items() if _several(those)}
+    single = [table for those in found.values() if not _has_several_modalities(those) for table in those]
+    found = {name: those for name, those in found.items() if _has_several_modalities(those)}
     rest: dict[str, list[Table]] = {}
     for table in single:
         rest.setdefault(_family(table)[1], []).append(table)
-    return found | {name: those for name, those in rest.items() if _several(those)}
+    return found | {name: those for name, those in rest.items() if _has_several_modalities(those)}
 
 
 def _family(table: Table) -> tuple[str, str]:
-    """`pack-*-digits` and `pack-*` of pack-audio-digits; the name itself where it has no modality."""
+    """`pack-*-digits` and `pack-*` for pack-audio-digits; twice the name itself if it does not contain the modality."""
     suite, modality = str(table.facts["suite"]), str(table.facts["modality"])
     before, found, after = suite.partition(modality)
     return (f"{before}*{after}", f"{before}*") if found else (suite, suite)
 
 
-def _several(tables: Sequence[Table]) -> bool:
+def _has_several_modalities(tables: Sequence[Table]) -> bool:
+    """Whether the tables have two or more modalities."""
     return len({table.facts["modality"] for table in tables}) > 1
 
 
 def _macro(family: str, tables: Sequence[Table], baseline: str | None, sources: Sources | None) -> Macro | None:
+    """The averages of one family; None if no model has one. Arguments as for `macros`."""
     backbones = {row.model: row.backbone for table in tables for row in table.rows}
     whole = {model for model in backbones if all(any(row.model == model for row in table.rows) for table in tables)}
     strata = _strata(tables, whole)
@@ -149,7 +168,7 @@ def _macro(family: str, tables: Sequence[Table], baseline: str | None, sources: 
         counted = [model for model in sorted(whole) if all(stratum.has(measure, model) for stratum in having)]
         for model in counted:
             own = [stratum.of(measure, model) for stratum in having]
-            badge = gravest(badge for stratum in having for badge in stratum.badges.get(model, ()))
+            badge = worst_badge(badge for stratum in having for badge in stratum.badges.get(model, ()))
             score = replace(_average(own, having, sources), bound=measure == BOUND, soundness=badge)
             rows.setdefault(model, {})[measure] = score
             if base in counted and base is not None and model != base and measure != BOUND:
@@ -165,7 +184,7 @@ def _macro(family: str, tables: Sequence[Table], baseline: str | None, sources: 
 
 
 def _strata(tables: Sequence[Table], models: set[str]) -> list[_Stratum]:
-    """Tables of the same data are one stratum; None stands for a cell that is missing or failed."""
+    """The strata of some models, in a fixed order; tables of the same data are one stratum."""
     found: dict[tuple[str, str], _Stratum] = {}
     for table in tables:
         place = str(table.facts["modality"]), str(table.facts["data"])
@@ -181,13 +200,20 @@ def _strata(tables: Sequence[Table], models: set[str]) -> list[_Stratum]:
 
 
 def _values(score: Score | None) -> NDArray[Any] | None:
+    """(n,) in [0, 1]: the share of correct answers per example; None for a cell that is missing or has no flags."""
     if score is None or score.error is not None or score.hits is None:
         return None
     return np.asarray(score.hits / score.of)
 
 
 def _average(values: Sequence[NDArray[Any]], strata: Sequence[_Stratum], sources: Sources | None) -> Score:
-    """The weighted mean over strata of their means, with the bootstrap's 95% percentile interval."""
+    """The weighted mean over strata, with the 95% percentile interval of the bootstrap.
+
+    Args:
+        values: by stratum, (n,) values of its examples.
+        strata: as long.
+        sources: of the examples, by data hash.
+    """
     tasks = {s.modality: sum(other.modality == s.modality for other in strata) for s in strata}
     share, draws = 0.0, np.zeros(1)
     for k, (value, stratum) in enumerate(zip(values, strata, strict=True)):

@@ -1,4 +1,4 @@
-"""What the soundness checks of a run say of a table's models: a badge each, and why it is not `sound`."""
+"""The soundness badge of each model of a table, and the reason for a badge other than `sound`."""
 
 from __future__ import annotations
 
@@ -6,24 +6,30 @@ from collections.abc import Sequence
 
 from rlbench.core import Record
 from rlbench.core.badges import is_doubtful
-from rlbench.report.boards.scores import Table, gravest
+from rlbench.report.boards.scores import Table, worst_badge
 
-UNKNOWN = "not checked: its blocks are older than the checks; --fresh renews them"
+UNKNOWN = "not checked: its blocks were written by a version without soundness checks; run them again with --fresh"
 
 
 def lines(table: Table, records: Sequence[Record]) -> list[str]:
-    """`MODEL: BADGE` for each row of a table of these records; of a badge that is not sound, what failed, and where."""
+    """`MODEL: BADGE` for each row of a table, with the first failed check of a doubtful badge and its cell.
+
+    Args:
+        table: of these records.
+        records: those of other tables are ignored.
+    """
     found = []
     for row in table.rows:
         keys = {key for score in row.scores.values() for key in score.keys}
         own = [record for record in records if record.key in keys and record.error is None]
-        found += [f"{row.model}: {_said(own)}"] if own else []
+        found += [f"{row.model}: {_describe(own)}"] if own else []
     return found
 
 
-def _said(records: Sequence[Record]) -> str:
+def _describe(records: Sequence[Record]) -> str:
+    """The worst badge of a model's records, and why it is doubtful."""
     badges = [str(record.provenance.get("soundness") or "") for record in records]
-    worst = gravest(badges)
+    worst = worst_badge(badges)
     if not is_doubtful(worst):
         return worst or UNKNOWN
     first, others = records[badges.index(worst)], sum(map(is_doubtful, badges)) - 1

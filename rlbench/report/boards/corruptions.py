@@ -1,4 +1,4 @@
-"""Records of corruptions at all five severities -> what they say of natural robustness, as markdown."""
+"""Natural robustness as markdown, from records of corruptions at all five severities."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ import numpy as np
 import pandas as pd
 
 from rlbench.core import Clean, Corrupted
-from rlbench.core.stats.metrics import mean_corruption_error, relative_accuracy, wilson
+from rlbench.core.stats.metrics import format_p, mean_corruption_error, relative_accuracy, wilson
 from rlbench.core.stats.severity_trend import ALPHA, Fall, Flags, compare_means, measure_falls
-from rlbench.report.boards.scores import Score, differing, gravest, marked, most_shared
+from rlbench.report.boards.formats import grid
+from rlbench.report.boards.scores import Score, choose_common, describe_distinction, mark_name, worst_badge
 from rlbench.report.boards.tables import Cell, models, parts
 from rlbench.store.columns import Column
 from rlbench.store.flags import unpack
@@ -36,13 +37,16 @@ HEADLINE = (
 
 
 @dataclass(frozen=True)
-class Natural:
-    """A model under corruptions: its clean accuracy, and by corruption the accuracies at severity 1 to 5, in [0, 1].
+class CorruptionScores:
+    """A model under corruptions.
 
     Attributes:
-        classes: of the task; 0 where the records don't say.
-        right: by column which examples are correct, (n,); empty where a record doesn't say, or where examples share
-            sources, so that no test over examples may be made of them.
+        model: its name, with its badge if that is doubtful.
+        n: the number of examples.
+        clean: accuracy without a corruption, in [0, 1].
+        accuracy: by corruption, the accuracies at severity 1 to 5, in [0, 1].
+        classes: the number of classes of the task; 0 if not known.
+        correct: by column, (n,) bool; empty if not known, or if examples share sources, so that they can't be tested.
     """
 
     model: str
@@ -50,27 +54,40 @@ class Natural:
     clean: float
     accuracy: Mapping[str, tuple[float, ...]]
     classes: int = 0
-    right: Mapping[str, Flags] = field(default_factory=dict, repr=False, compare=False)
+    correct: Mapping[str, Flags] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def every(self) -> list[float]:
+        """The accuracies under all corruptions and severities."""
         return [a for row in self.accuracy.values() for a in row]
 
-    def of(self, names: Collection[str]) -> Natural:
-        """Under these corruptions alone."""
+    @property
+    def mean(self) -> float:
+        """The mean accuracy over all corruptions and severities."""
+        return fmean(self.every)
+
+    @property
+    def testable(self) -> bool:
+        """Whether the trend over severities can be tested."""
+        return bool(self.correct and self.classes)
+
+    def of(self, names: Collection[str]) -> CorruptionScores:
+        """The same model with only these corruptions."""
         return replace(self, accuracy={name: row for name, row in self.accuracy.items() if name in names})
 
     def at(self, severity: int) -> float:
-        """The mean over corruptions."""
+        """The mean accuracy over corruptions at one severity, 1 to 5."""
         return fmean(row[severity - 1] for row in self.accuracy.values())
 
     def hits(self) -> np.ndarray:
-        """(n,) under how many corruptions and severities each example is correct."""
-        counts: np.ndarray = np.sum([self.right[f"{name} {s}"] for name in self.accuracy for s in range(1, 6)], axis=0)
+        """(n,) int: the number of corruptions and severities under which each example is correct."""
+        counts: np.ndarray = np.sum(
+            [self.correct[f"{name} {s}"] for name in self.accuracy for s in range(1, 6)], axis=0
+        )
         return counts
 
-    def mce(self, baseline: Natural | None) -> float | None:
-        """Against a baseline with the same corruptions; None without one."""
+    def mce(self, baseline: CorruptionScores | None) -> float | None:
+        """The mean corruption error; None without a baseline, or if that has other corruptions."""
         if baseline is None or baseline.accuracy.keys() != self.accuracy.keys():
             return None
         names = list(self.accuracy)
@@ -78,35 +95,48 @@ class Natural:
         return mean_corruption_error(*errors)
 
 
-class Part(NamedTuple):
-    """A comparable part: what it shares, what keeps it apart, its models, best mean first, and those left out."""
+class CorruptionTable(NamedTuple):
+    """Models under the same corruptions, on the same examples.
+
+    Attributes:
+        facts: the values of `tables.COMPARABLE`.
+        apart: names of the facts in which it differs from other tables of its suite.
+        models: best mean first.
+        left: names of models without all of the corruptions.
+    """
 
     facts: Mapping[str, object]
     apart: Sequence[str]
-    models: list[Natural]
+    models: list[CorruptionScores]
     left: list[str]
 
 
-def collect(cells: pd.DataFrame) -> list[Part]:
-    """The comparable parts of a frame (see `tables.parts`) that have corruptions at all five severities.
+def collect(cells: pd.DataFrame) -> list[CorruptionTable]:
+    """A table for each comparable part of a frame (see `tables.parts`) that has corruptions at all five severities.
 
-    Corruptions count that most models of a part have without failure, if there are two or more; models that lack one
-    of them are left out.
+    A table has the corruptions that most models have at all severities without a failure (see `scores.choose_common`),
+    two or more; models that lack one of them are left out.
     """
     found = []
     for facts, apart, part in parts(cells):
-        rows = [one for name, _, row in models(part) if (one := _natural(name, row)) is not None]
+        rows = [one for name, _, row in models(part) if (one := _read_row(name, row)) is not None]
         names = sorted({name for one in rows for name in one.accuracy})
-        shared = set(most_shared([set(one.accuracy) for one in rows], names))
-        if len(shared) > 1:
-            cut = [one.of(shared) for one in rows if shared <= set(one.accuracy)]
-            cut.sort(key=lambda one: (-fmean(one.every), one.model))
-            found.append(Part(facts, apart, cut, [one.model for one in rows if not shared <= set(one.accuracy)]))
+        common = set(choose_common([set(one.accuracy) for one in rows], names))
+        if len(common) > 1:
+            whole = [one.of(common) for one in rows if common <= set(one.accuracy)]
+            whole.sort(key=lambda one: (-one.mean, one.model))
+            left = [one.model for one in rows if not common <= set(one.accuracy)]
+            found.append(CorruptionTable(facts, apart, whole, left))
     return found
 
 
-def _natural(name: str, row: Sequence[Cell]) -> Natural | None:
-    """A model's corruptions that have all five severities; None without any, or without a clean cell."""
+def _read_row(name: str, row: Sequence[Cell]) -> CorruptionScores | None:
+    """A model's scores under the corruptions that it has at all severities; None without any or without a clean cell.
+
+    Args:
+        name: of the model.
+        row: its cells.
+    """
     counted: dict[Column, Cell] = {
         cell["column"]: cell for cell in row if cell["error"] is None and cell["n_correct"] is not None
     }
@@ -118,72 +148,76 @@ def _natural(name: str, row: Sequence[Cell]) -> Natural | None:
     clean = counted.get(Column(Clean()))
     if not whole or clean is None:
         return None
-    badge = gravest(str(cell.get("soundness") or "") for cell in row)
+    badge = worst_badge(str(cell.get("soundness") or "") for cell in row)
     classes = int(clean.get("classes") or 0)
-    return Natural(marked(name, badge), clean["n"], clean["accuracy"], whole, classes, _right(counted))
+    return CorruptionScores(mark_name(name, badge), clean["n"], clean["accuracy"], whole, classes, _unpack(counted))
 
 
-def _right(cells: Mapping[Column, Cell]) -> dict[str, Flags]:
+def _unpack(cells: Mapping[Column, Cell]) -> dict[str, Flags]:
+    """By column, (n,) bool; empty if a cell has no flags or its examples share sources."""
     if any(cell.get("sources") or not cell["flags"] for cell in cells.values()):
         return {}
     return {column: unpack(cell["flags"], cell["n"]) for column, cell in cells.items()}
 
 
 def sections(cells: pd.DataFrame, baseline: str = BASELINE) -> list[str]:
-    """Markdown: what the numbers mean, the sum of the parts, then for each part what was found, and two tables."""
+    """Markdown: what the numbers mean, the result over all suites, then for each suite its results and two tables.
+
+    Args:
+        cells: a frame of records, see `tables.frame`.
+        baseline: the method that models are compared with, in every suite that has it.
+    """
     found = collect(cells)
-    texts = [text for part in found for text in _section(part, baseline)]
-    measured = [_falls(one) for part in found if (one := _reference(part.models, baseline)) and _is_tested(one)]
-    total = [_total(measured, baseline)] if len(measured) > 1 else []
+    texts = [text for table in found for text in _describe_table(table, baseline)]
+    references = [one for table in found if (one := _find_baseline(table.models, baseline)) and one.testable]
+    total = [_describe_all_falls([_falls_of(one) for one in references], baseline)] if len(references) > 1 else []
     return [READING.format(baseline=baseline), *total, *texts] if texts else []
 
 
-def _section(part: Part, baseline: str) -> list[str]:
-    facts, models = part.facts, part.models
+def _describe_table(table: CorruptionTable, baseline: str) -> list[str]:
+    """A heading, the comparison with the baseline, two tables, and how the baseline's accuracy falls."""
+    facts, models = table.facts, table.models
     common = facts["modality"] == "image" and models[0].accuracy.keys() >= set(HEADLINE)
     names: Collection[str] = HEADLINE if common else models[0].accuracy
-    reference = _reference(models, baseline)
+    reference = _find_baseline(models, baseline)
     suite = f"{facts['suite']} v{facts['suite_version']}"
-    title = f"## {suite}: natural robustness, {len(names)} corruptions{differing(facts, part.apart)}"
-    left = [f"Left out, since they lack or failed some of these: {', '.join(part.left)}."] if part.left else []
+    title = f"## {suite}: natural robustness, {len(names)} corruptions{describe_distinction(facts, table.apart)}"
+    left = [f"Left out, since they lack or failed some of these: {', '.join(table.left)}."] if table.left else []
     rows = [_row(m.of(names), reference and reference.of(names)) for m in models]
     each = [{"corruption": k} | {m.model: _percent(fmean(m.accuracy[k])) for m in models} for k in models[0].accuracy]
-    tables = [str(pd.DataFrame(t).to_markdown(index=False, disable_numparse=True)) for t in (rows, each)]
     others = [m.of(names) for m in models if m is not reference]
-    said = [_against(reference.of(names), others)] if reference and others else []
-    checked = [_severities(reference)] if reference and _is_tested(reference) else []
-    return [title, *left, *said, *tables, *checked]
+    comparison = [_compare_means(reference.of(names), others)] if reference and others else []
+    trend = [_describe_falls(reference)] if reference and reference.testable else []
+    return [title, *left, *comparison, grid(rows), grid(each), *trend]
 
 
-def _reference(models: Sequence[Natural], baseline: str) -> Natural | None:
+def _find_baseline(models: Sequence[CorruptionScores], baseline: str) -> CorruptionScores | None:
     return next((m for m in models if m.model.partition(":")[0] == baseline), None)
 
 
-def _is_tested(m: Natural) -> bool:
-    return bool(m.right and m.classes)
-
-
-def _against(reference: Natural, others: Sequence[Natural]) -> str:
-    """One sentence: which models' means under corruption are above or below the baseline's, and which are not apart."""
-    tested = [m for m in others if m.right and reference.right]
+def _compare_means(reference: CorruptionScores, others: Sequence[CorruptionScores]) -> str:
+    """A sentence on which models' mean accuracies are significantly above or below the reference's, and which not."""
+    tested = [m for m in others if m.correct and reference.correct]
     ps = compare_means(reference.hits(), {m.model: m.hits() for m in tested}) if tested else {}
-    said: dict[str, list[str]] = {"above": [], "below": [], "not apart": []}
+    groups: dict[str, list[str]] = {"above": [], "below": [], "not apart": []}
     for m in others:
-        gain, p = fmean(m.every) - fmean(reference.every), ps.get(m.model)
-        where = "not apart" if p is None or p >= ALPHA else "above" if gain > 0 else "below"
-        said[where].append(f"{m.model} ({100 * gain:+.1f}, {'not tested' if p is None else _chance(p)})")
-    listed = "; ".join(f"{where}: {', '.join(names)}" for where, names in said.items() if names)
-    return f"Points of mean accuracy under corruption against {reference.model}: {listed}."
+        gain, p = m.mean - reference.mean, ps.get(m.model)
+        group = "not apart" if p is None or p >= ALPHA else "above" if gain > 0 else "below"
+        test = "not tested" if p is None else format_p(p, equation=True)
+        groups[group].append(f"{m.model} ({100 * gain:+.1f}, {test})")
+    text = "; ".join(f"{group}: {', '.join(names)}" for group, names in groups.items() if names)
+    return f"Points of mean accuracy under corruption against {reference.model}: {text}."
 
 
-def _falls(m: Natural) -> dict[str, Fall]:
-    rows = {name: [m.right[f"{name} {s}"] for s in range(1, 6)] for name in m.accuracy}
-    return measure_falls(m.right["clean"], rows, m.classes)
+def _falls_of(m: CorruptionScores) -> dict[str, Fall]:
+    """By corruption, how the accuracy falls with severity."""
+    rows = {name: [m.correct[f"{name} {s}"] for s in range(1, 6)] for name in m.accuracy}
+    return measure_falls(m.correct["clean"], rows, m.classes)
 
 
-def _total(parts: Sequence[Mapping[str, Fall]], baseline: str) -> str:
-    """The parts together: corruptions count once in each suite."""
-    every = [fall for part in parts for fall in part.values()]
+def _describe_all_falls(suites: Sequence[Mapping[str, Fall]], baseline: str) -> str:
+    """A sentence on all suites together; a corruption counts once per suite."""
+    every = [fall for falls in suites for fall in falls.values()]
     down, steps, well = (sum(flags) for flags in zip(*((f.falls, f.steps, f.begins_well) for f in every), strict=True))
     return (
         f"All suites together: {baseline}'s accuracy falls with severity under {down} of {len(every)} corruptions "
@@ -192,28 +226,29 @@ def _total(parts: Sequence[Mapping[str, Fall]], baseline: str) -> str:
     )
 
 
-def _severities(m: Natural) -> str:
-    """Whether accuracy falls with severity, and whether severity 1 is neither nothing nor nearly all."""
-    found, k = _falls(m), len(m.accuracy)
-    rises = [f"{name} ({100 * f.slope:+.1f} a severity, {_chance(f.p)})" for name, f in found.items() if not f.falls]
+def _describe_falls(m: CorruptionScores) -> str:
+    """Sentences on whether accuracy falls with severity, and whether severity 1 costs neither nothing nor too much."""
+    found, k = _falls_of(m), len(m.accuracy)
+    rises = [
+        f"{name} ({100 * f.slope:+.1f} a severity, {format_p(f.p, equation=True)})"
+        for name, f in found.items()
+        if not f.falls
+    ]
     odd = [f"{name} ({100 * f.first:+.1f} %)" for name, f in found.items() if not f.begins_well]
     return (
-        f"{m.model}: accuracy falls with severity under {k - len(rises)} of {k} corruptions{_but(rises)}; at every "
-        f"step under {sum(f.steps for f in found.values())}. Severity 1 costs more than 0 and less than 60 % of what "
-        f"lies between clean and chance under {k - len(odd)} of {k}{_but(odd)}."
+        f"{m.model}: accuracy falls with severity under {k - len(rises)} of {k} corruptions{_list_exceptions(rises)}; "
+        f"at every step under {sum(f.steps for f in found.values())}. Severity 1 costs more than 0 and less than 60 % "
+        f"of what lies between clean and chance under {k - len(odd)} of {k}{_list_exceptions(odd)}."
     )
 
 
-def _but(names: Sequence[str]) -> str:
+def _list_exceptions(names: Sequence[str]) -> str:
     return f", not under {', '.join(names)}" if names else ""
 
 
-def _chance(p: float) -> str:
-    return "p < 0.0001" if p < 1e-4 else f"p = {p:.2g}"
-
-
-def _row(m: Natural, reference: Natural | None) -> dict[str, str]:
-    mean, mce = fmean(m.every), m.mce(reference)
+def _row(m: CorruptionScores, reference: CorruptionScores | None) -> dict[str, str]:
+    """A model's line of the first table."""
+    mean, mce = m.mean, m.mce(reference)
     return {
         "model": m.model,
         "n": str(m.n),

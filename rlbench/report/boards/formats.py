@@ -1,4 +1,4 @@
-"""Tables as markdown, LaTeX (booktabs), CSV and JSON: the same records give the same bytes."""
+"""Tables as markdown, LaTeX (booktabs), CSV and JSON. The same records give the same bytes."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ import pandas as pd
 from rlbench.core.badges import DOUBTED
 from rlbench.report.boards.averages import Macro
 from rlbench.report.boards.ranks import Difference, baseline_row, differences, ranks
-from rlbench.report.boards.scores import Score, Table, gravest, marked
+from rlbench.report.boards.scores import Score, Table, mark_name, worst_badge
 from rlbench.report.boards.tables import COMPARABLE
 from rlbench.store.columns import Column
 
-BEFORE = {  # columns that stand before the scores
+BEFORE = {  # columns before the scores, with their alignment
     **{"rank": "right", "model": "left", "backbone": "left", "anchors": "left", "warning": "left"},
     **{"soundness": "left", "n": "right"},
 }
@@ -27,13 +27,14 @@ BEFORE = {  # columns that stand before the scores
 
 @dataclass(frozen=True)
 class Shown:
-    """A table with what its statistics say.
+    """A table with its statistics.
 
     Attributes:
-        baseline: that `minus` is against; its model's full name, or "" without one.
-        ranks: by row; None where they are not known.
-        best: by column the rows that no other row is shown to be above.
-        minus: by row and column.
+        table: the scores.
+        baseline: full name of the model that differences are to; "" without one.
+        ranks: by row, the first and last rank (see `ranks.ranks`); None if they are not known.
+        best: by column, the rows that no other row is significantly above.
+        minus: by index of the row and column, the difference to the baseline.
     """
 
     table: Table
@@ -43,42 +44,42 @@ class Shown:
     minus: Mapping[int, Mapping[Column, Difference]] = field(default_factory=dict)
 
     def rank(self, k: int) -> str:
-        """`1`, or `1-3` where the row is not told apart from its neighbours; `-` off the table's scale."""
+        """The rank of row k: `1`, or `1-3` if it is tied; `-` for a row that is not on the table's scale."""
         low, high = (self.ranks or [])[k] or (0, 0)
         return "-" if not low else f"{low}" if low == high else f"{low}-{high}"
 
     def soundness(self, k: int) -> str:
-        """Of a row: the gravest badge of its cells."""
+        """The badge of row k."""
         return self.table.rows[k].soundness
 
     @cached_property
     def before(self) -> list[str]:
-        """Those of BEFORE that the table has: backbone and anchors only where rows differ in them."""
+        """The columns of BEFORE that the table has; those of backbone and anchors only if rows differ in them."""
         rows = self.table.rows
-        there = {
+        present = {
             "rank": bool(self.ranks),
             "backbone": not self.table.backbone,
             "anchors": len({row.anchors for row in rows}) > 1 or (not self.table.backbone and bool(rows[0].anchors)),
             "warning": any(row.warning for row in rows),
             "soundness": any(self.soundness(k) for k in range(len(rows))),
         }
-        return [name for name in BEFORE if there.get(name, True)]
+        return [name for name in BEFORE if present.get(name, True)]
 
     def row(self, k: int) -> dict[str, str]:
-        """What stands before the scores."""
+        """The values of row k in the columns before the scores."""
         own = self.table.rows[k]
         values = {"model": own.model, "backbone": own.backbone or "-", "anchors": own.anchors[:8] or "-"}
         values |= {"warning": own.warning or "-", "soundness": self.soundness(k) or "-", "n": str(own.n)}
         return {name: self.rank(k) if name == "rank" else values[name] for name in self.before}
 
     def bold(self, k: int, column: Column) -> bool:
-        """No other row is shown to be above this one there, and there are others; never a number in doubt."""
+        """Whether the score is bold: no other row is significantly above, there are others, and it is not in doubt."""
         doubted = self.table.rows[k].scores[column].soundness in DOUBTED
         return len(self.table.rows) > 1 and k in self.best.get(column, ()) and not doubted
 
     @property
     def notes(self) -> list[str]:
-        """Lines that stand below the table: what failed, and what its numbers do not say."""
+        """Lines below the table: failed cells, and limits of its numbers."""
         table = self.table
         found = [f"failed: {line}" for line in table.failures]
         exact = [column for column in table.columns if not column.is_bound]
@@ -93,7 +94,12 @@ class Shown:
 
 
 def prepare_table(table: Table, baseline: str | None = None) -> Shown:
-    """The table with rank intervals, ties, and differences to the baseline where it has that row."""
+    """The table with rank intervals, ties, and differences to the baseline if it has one.
+
+    Args:
+        table: of scores.
+        baseline: a model, or a method without its backbone; None for no differences.
+    """
     best = {}
     for column in table.columns:
         found = ranks(table, (column,))
@@ -104,12 +110,12 @@ def prepare_table(table: Table, baseline: str | None = None) -> Shown:
 
 
 def grid(rows: Sequence[Mapping[str, object]]) -> str:
-    """Rows as a markdown table, every value a text."""
+    """Rows as a markdown table; `-` for a value that a row lacks."""
     return str(pd.DataFrame(rows).fillna("-").to_markdown(index=False, disable_numparse=True, colalign=None))
 
 
 def markdown(one: Shown) -> str:
-    """A heading, the table, its notes, the differences to the baseline, and what it was made of."""
+    """A heading, the table, its notes, the differences to the baseline, and the provenance."""
     table = one.table
 
     def text(k: int, column: Column) -> str:
@@ -120,34 +126,40 @@ def markdown(one: Shown) -> str:
 
     rows = [one.row(k) | {column: text(k, column) for column in table.columns} for k in range(len(table.rows))]
     notes = "\n".join(f"- {line}" for line in one.notes)
-    parts = [f"## {table.title}", grid(rows), notes, _minus(one), f"{hashes(one)} · {table.made_with}"]
+    parts = [f"## {table.title}", grid(rows), notes, _format_minus(one), f"{hashes(one)} · {table.made_with}"]
     return "\n\n".join(part for part in parts if part)
 
 
 def hashes(one: Shown) -> str:
-    """The facts that rows share: `data 12ab · anchors 34cd · seed 0`."""
+    """The hashes and the seed that all rows share: `data 12ab · anchors 34cd · seed 0`."""
     facts = dict(one.table.facts) | {"anchors": "" if "anchors" in one.before else one.table.rows[0].anchors}
     named = [(name, facts[name]) for name in ("data", "anchors", "seed")]
     return " · ".join(f"{name} {value}" for name, value in named if value not in ("", None))
 
 
-def _minus(one: Shown) -> str:
+def _format_minus(one: Shown) -> str:
+    """The markdown table of differences to the baseline; "" without any."""
     rows = [
-        {f"minus {one.baseline}": one.table.rows[k].marked} | {column: str(d) for column, d in by.items()}
+        {f"minus {one.baseline}": one.table.rows[k].marked_name} | {column: str(d) for column, d in by.items()}
         for k, by in one.minus.items()
     ]
     return grid(rows) if rows else ""
 
 
 def macro_markdown(macro: Macro, baseline: str) -> str:
-    """A heading, what the means are over, and the table."""
+    """A heading, the suites that the means are over, and the table.
+
+    Args:
+        macro: the averages of a family of suites.
+        baseline: name of the model that differences are to, for the headings of their columns.
+    """
     rows = []
     for model, scores in macro.rows.items():
         minus = {
             f"{name} minus {baseline}": format_difference(score) for name, score in macro.minus.get(model, {}).items()
         }
-        badge = gravest(score.soundness for score in scores.values())
-        rows.append({"model": marked(model, badge)} | {name: str(score) for name, score in scores.items()} | minus)
+        badge = worst_badge(score.soundness for score in scores.values())
+        rows.append({"model": mark_name(model, badge)} | {name: str(score) for name, score in scores.items()} | minus)
     about = f"Over {', '.join(macro.modalities)}: the suites {', '.join(macro.suites)}."
     left = f" Not in all of them: {', '.join(macro.partial)}." if macro.partial else ""
     backbone = f", backbone {macro.backbone}" if macro.backbone else ""
@@ -163,11 +175,12 @@ _LATEX = str.maketrans({c: f"\\{c}" for c in "&%$#_{}"} | {"\\": r"\textbackslas
 
 
 def latex(tables: Sequence[Shown]) -> str:
-    r"""One booktabs table a part, for `\usepackage{booktabs}`; bold: no other row is shown to be above."""
+    r"""One table environment per table, for `\usepackage{booktabs}`."""
     return "\n".join(map(_tabular, tables))
 
 
 def _tabular(one: Shown) -> str:
+    """A table environment; bold as in markdown."""
     table = one.table
 
     def text(k: int, column: Column) -> str:
@@ -206,9 +219,9 @@ def _tabular(one: Shown) -> str:
 
 
 def cells(one: Shown) -> list[dict[str, Any]]:
-    """One row a cell of the table, shares in [0, 1]; None where something is not known, as of a failed cell's share.
+    """One dictionary per cell of the table, with shares in [0, 1]; None for what is not known.
 
-    `bound`: the share is a bound from above.
+    A failed cell has its error and no share; if `bound` is true, the share is an upper bound.
     """
     found = []
     facts = {name: one.table.facts[name] for name in COMPARABLE}
@@ -233,11 +246,12 @@ def cells(one: Shown) -> list[dict[str, Any]]:
 
 
 def _round(value: float) -> float:
+    """To six significant digits, so that bytes do not depend on the machine; counts stay as they are."""
     return value if isinstance(value, int) else float(f"{value:.6g}")
 
 
 def as_csv(tables: Sequence[Shown]) -> str:
-    """All tables' cells, with a line of names."""
+    """The cells of all tables (see `cells`), one per line, after a line of names."""
     rows = [row for one in tables for row in cells(one)]
     text = StringIO()
     writer = csv.DictWriter(text, list(rows[0]) if rows else ["suite"], lineterminator="\n")
@@ -247,7 +261,16 @@ def as_csv(tables: Sequence[Shown]) -> str:
 
 
 def as_json(tables: Sequence[Shown], macros: Sequence[Macro], baseline: str) -> str:
-    """{"baseline", "cells": one object a cell, "notes" by table, "macro": one object a model and measure}."""
+    """An object with the keys `baseline`, `cells`, `notes` and `macro`.
+
+    `cells` has one object per cell (see `cells`), `notes` the notes by title of the table, and `macro` one object per
+    model and measure.
+
+    Args:
+        tables: of all comparable parts.
+        macros: averages over modalities.
+        baseline: that differences are to, as the caller named it; "" without one.
+    """
     means: list[dict[str, Any]] = []
     for macro in macros:
         for model, scores in macro.rows.items():
@@ -267,10 +290,10 @@ def as_json(tables: Sequence[Shown], macros: Sequence[Macro], baseline: str) -> 
                     | {f"minus_{e}": minus and round(getattr(minus, e), 6) for e in ("share", "low", "high")}
                 )
     notes = {one.table.title: one.notes for one in tables if one.notes}
-    whole = {
+    document = {
         "baseline": baseline,
         "cells": [row for one in tables for row in cells(one)],
         "notes": notes,
         "macro": means,
     }
-    return json.dumps(whole, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
+    return json.dumps(document, indent=1, ensure_ascii=False, sort_keys=True) + "\n"

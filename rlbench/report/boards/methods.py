@@ -1,7 +1,7 @@
-"""Methods compared over rounds of training: pooled accuracies, paired tests, and sentences that say what holds.
+"""Training methods compared over several rounds: pooled accuracies, paired tests, and what they show.
 
-A round is a backbone, a fine-tuning seed and a set of test examples of its own, so that pooled pairs are independent.
-Records of rounds come from `rlbench leaderboard --runs`, which names a run's folder by its job.
+A round has its own backbone or fine-tuning seed and its own test examples, so that pairs of different rounds are
+independent. `rlbench leaderboard --runs` writes the records of rounds and names each run by its job.
 """
 
 from __future__ import annotations
@@ -11,190 +11,202 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
-import pandas as pd
 
 from rlbench.core import Clean, Record, Worst
 from rlbench.core.errors import StoreError
-from rlbench.core.stats.metrics import format_p, holm, mcnemar, wilson
+from rlbench.core.stats.metrics import holm, mcnemar, wilson
+from rlbench.report.boards.formats import grid
+from rlbench.report.boards.ranks import ALPHA, Difference
 from rlbench.store.flags import flags_of
 from rlbench.store.rounds import of_rounds
 
-Measure = Literal["clean", "robust"]
-
-
-ALPHA = 0.05
-
 
 @dataclass(frozen=True)
-class Column:
-    """What is measured: on seen or unseen classes, clean or in the worst case."""
+class Measure:
+    """An accuracy that methods are compared by.
+
+    Attributes:
+        unseen: whether it is that of the classes left out of fine-tuning.
+        kind: on clean examples, or in the worst case over the attacks.
+    """
 
     unseen: bool
-    measure: Measure
+    kind: Literal["clean", "robust"]
 
     def __str__(self) -> str:
-        return ("unseen, " if self.unseen else "") + self.measure
+        return ("unseen, " if self.unseen else "") + self.kind
 
 
-COLUMNS = tuple(Column(unseen, measure) for unseen in (False, True) for measure in ("clean", "robust"))
+SEEN_CLEAN, SEEN_ROBUST = Measure(False, "clean"), Measure(False, "robust")
+MEASURES = (SEEN_CLEAN, SEEN_ROBUST, Measure(True, "clean"), Measure(True, "robust"))
 
 
 @dataclass
 class Method:
-    """A method's flags by column and round, each (n,) bool, and what its training cost and saw."""
+    """A method's results, and the cost and data of its training.
+
+    Attributes:
+        name: method and backbone, such as `fare:mini`.
+        flags: by measure and round, (n,) bool: which examples are correct.
+        forwards: forward passes of training since the backbone, the different values over rounds.
+        backwards: the same for backward passes.
+        sees: what training saw of the unseen classes.
+    """
 
     name: str
-    flags: dict[Column, dict[str, np.ndarray]] = field(default_factory=dict)
+    flags: dict[Measure, dict[str, np.ndarray]] = field(default_factory=dict)
     forwards: set[int] = field(default_factory=set)
     backwards: set[int] = field(default_factory=set)
     sees: set[str] = field(default_factory=set)
 
-    def pooled(self, column: Column, rounds: Iterable[str]) -> np.ndarray:
-        """The flags of some rounds, one after the other."""
-        return np.concatenate([self.flags[column][turn] for turn in rounds])
+    def pool(self, measure: Measure, rounds: Iterable[str]) -> np.ndarray:
+        """(N,) bool: the flags of these rounds, concatenated."""
+        return np.concatenate([self.flags[measure][name] for name in rounds])
 
-    def score(self, column: Column) -> str:
-        """In %: the pooled accuracy, its Wilson 95% interval, and the lowest and highest round."""
-        turns = self.flags.get(column)
-        if not turns:
+    def score(self, measure: Measure) -> str:
+        """The accuracy pooled over rounds in %, its Wilson 95% interval, and the lowest and highest round."""
+        rounds = self.flags.get(measure)
+        if not rounds:
             return "-"
-        pooled = self.pooled(column, turns)
+        pooled = self.pool(measure, rounds)
         low, high = wilson(int(pooled.sum()), len(pooled))
-        shares = [100 * float(flags.mean()) for flags in turns.values()]
+        shares = [100 * float(flags.mean()) for flags in rounds.values()]
         spread = f" ({min(shares):.1f} to {max(shares):.1f})" if len(shares) > 1 else ""
         return f"{100 * pooled.mean():.1f} [{100 * low:.1f}, {100 * high:.1f}]{spread}"
 
 
 def methods(records: Sequence[Record], modality: str) -> list[Method]:
-    """The methods of a modality, in the order of their pooled robust accuracy on seen classes, best first.
+    """The methods of a modality, best first by robust accuracy on seen classes, pooled over rounds.
 
     Raises:
-        StoreError: a failed cell, or rounds whose methods saw other data or attacks.
+        StoreError: a cell failed, or methods of one round differ in data, anchors, protocol, seed or n.
     """
     found: dict[str, Method] = {}
-    protocols: dict[tuple[Column, str], object] = {}
+    protocols: dict[tuple[Measure, str], object] = {}
     for record in sorted((r for r in records if r.modality == modality), key=lambda r: (r.model, r.suite, r.key)):
-        column, turn = _column(record), str(record.provenance["round"])
-        if column is None:
+        measure, name = _measure_of(record), str(record.provenance["round"])
+        if measure is None:
             continue
         if record.flags is None:
             raise StoreError(f"{record.suite}, {record.model}, {record.perturbation} has no flags: {record.error}")
-        same = (record.n, *(record.provenance[name] for name in ("data", "anchors", "protocol", "seed")))
-        if protocols.setdefault((column, turn), same) != same:
-            raise StoreError(f"{record.suite}, round {turn}: {record.model} was tested in another way than the others")
+        protocol = (record.n, *(record.provenance[fact] for fact in ("data", "anchors", "protocol", "seed")))
+        if protocols.setdefault((measure, name), protocol) != protocol:
+            raise StoreError(
+                f"{record.suite}, round {name}: {record.model} was tested in another way than the other methods; "
+                "n, data, anchors, protocol and seed must be the same"
+            )
         method = found.setdefault(record.model, Method(record.model))
-        method.flags.setdefault(column, {})[turn] = flags_of(record)
-        for name in ("forwards", "backwards"):
-            getattr(method, name).add(int(record.provenance.get(f"training_{name}") or 0))
+        method.flags.setdefault(measure, {})[name] = flags_of(record)
+        for passes in ("forwards", "backwards"):
+            getattr(method, passes).add(int(record.provenance.get(f"training_{passes}") or 0))
         method.sees.update(filter(None, str(record.provenance.get("sees") or "").split("; ")))
-    best = COLUMNS[1]
-    return sorted(
-        found.values(), key=lambda m: -float(m.pooled(best, m.flags[best]).mean()) if best in m.flags else 0.0
-    )
+    return sorted(found.values(), key=_rank_by_robustness)
 
 
-def _column(record: Record) -> Column | None:
+def _rank_by_robustness(method: Method) -> float:
+    """The sort key of `methods`; 0, the last place, without robust accuracy."""
+    rounds = method.flags.get(SEEN_ROBUST)
+    return -float(method.pool(SEEN_ROBUST, rounds).mean()) if rounds else 0.0
+
+
+def _measure_of(record: Record) -> Measure | None:
+    """What a record measures; None for a single attack or a corruption."""
     unseen = record.suite.endswith("-unseen")
     if isinstance(record.perturbation, Clean):
-        return Column(unseen, "clean")
-    return Column(unseen, "robust") if isinstance(record.perturbation, Worst) else None
+        return Measure(unseen, "clean")
+    return Measure(unseen, "robust") if isinstance(record.perturbation, Worst) else None
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """Two methods on the pairs of the rounds that both have: the difference in points, and its exact McNemar p.
+def compare_methods(own: Method, others: Sequence[Method], measure: Measure) -> dict[str, Difference]:
+    """By name of the other method, `own` minus that method, on the rounds that both have.
 
-    `p_holm` is adjusted for the number of methods that the first one is compared with in this column.
+    The p-values are those of McNemar's exact test, Holm-adjusted over the other methods.
     """
-
-    other: str
-    points: float
-    only_own: int
-    only_other: int
-    p: float
-    p_holm: float = 1.0
-
-    @property
-    def verdict(self) -> Literal["above", "below", "level"]:
-        """ "level" where the adjusted p is not below 0.05: neither is shown to be better."""
-        return "level" if self.p_holm >= ALPHA else "above" if self.points > 0 else "below"
-
-
-def compare_methods(own: Method, others: Sequence[Method], column: Column) -> list[Comparison]:
-    """One method with each other one."""
-    found = []
+    counts: dict[str, tuple[float, int, int]] = {}
     for other in others:
-        rounds = sorted(set(own.flags.get(column, {})) & set(other.flags.get(column, {})))
+        rounds = sorted(set(own.flags.get(measure, {})) & set(other.flags.get(measure, {})))
         if rounds:
-            a, b = own.pooled(column, rounds), other.pooled(column, rounds)
+            a, b = own.pool(measure, rounds), other.pool(measure, rounds)
             gained, lost = int((a & ~b).sum()), int((b & ~a).sum())
-            points = 100 * (gained - lost) / len(a)
-            found.append(Comparison(other.name, points, gained, lost, mcnemar(gained, lost)))
-    adjusted = holm([one.p for one in found])
-    return [Comparison(**{**vars(one), "p_holm": p}) for one, p in zip(found, adjusted, strict=True)]
+            counts[other.name] = 100 * (gained - lost) / len(a), gained, lost
+    ps = [mcnemar(gained, lost) for _, gained, lost in counts.values()]
+    adjusted = zip(counts.items(), ps, holm(ps), strict=True)
+    return {name: Difference(*count, p, p_holm) for (name, count), p, p_holm in adjusted}
+
+
+Verdicts = Mapping[Measure, Mapping[str, Difference]]  # by measure and other method, the subject minus that method
 
 
 def report(records: Iterable[Record], *, subject: str) -> str:
-    """Markdown: a table of scores and one of paired differences a modality, and what holds of the claim."""
+    """Markdown: what the comparison shows of the subject, then by modality a table of scores and one of differences.
+
+    Args:
+        records: those without a round are ignored.
+        subject: the method that is compared with each other one; not with its ablations, such as `rlbind-no-distil`.
+
+    Raises: as `methods`.
+    """
     kept = of_rounds(records)
-    parts, verdicts = [], {}
-    for modality in dict.fromkeys(record.modality for record in sorted(kept, key=lambda r: r.modality)):
+    parts, verdicts = [], dict[str, Verdicts]()
+    for modality in sorted({str(record.modality) for record in kept}):
         found = methods(kept, modality)
         own = next((method for method in found if method.name.split(":")[0] == subject), None)
-        parts += [f"## {modality}", _scores(found)]
+        parts += [f"## {modality}", _format_scores(found)]
         if own is not None:
-            others = [method for method in found if not method.name.startswith(subject)]  # not its ablations
-            verdicts[str(modality)] = {column: compare_methods(own, others, column) for column in COLUMNS}
-            parts.append(_differences(own, verdicts[str(modality)]))
-    return "\n\n".join([*_holds(subject, verdicts), *parts])
+            others = [method for method in found if not method.name.startswith(subject)]
+            verdicts[modality] = {measure: compare_methods(own, others, measure) for measure in MEASURES}
+            parts.append(_format_differences(own, verdicts[modality]))
+    return "\n\n".join([*_summarise(subject, verdicts), *parts])
 
 
-def _scores(found: Sequence[Method]) -> str:
+def _format_scores(found: Sequence[Method]) -> str:
     rows = []
     for method in found:
-        n = {column: sum(map(len, method.flags.get(column, {}).values())) for column in COLUMNS}
-        row: dict[str, object] = {"model": method.name, "rounds": len(method.flags[COLUMNS[0]]), "n": n[COLUMNS[0]]}
-        row |= {str(column): method.score(column) for column in COLUMNS}
-        row["passes"] = f"{_thousands(method.forwards)} f, {_thousands(method.backwards)} b"
+        clean = method.flags[SEEN_CLEAN]
+        row: dict[str, object] = {"model": method.name, "rounds": len(clean), "n": sum(map(len, clean.values()))}
+        row |= {str(measure): method.score(measure) for measure in MEASURES}
+        row["passes"] = f"{_format_passes(method.forwards)} f, {_format_passes(method.backwards)} b"
         row["sees"] = ", ".join(sorted(method.sees)) or "-"
         rows.append(row)
-    return str(pd.DataFrame(rows).to_markdown(index=False, disable_numparse=True))
+    return grid(rows)
 
 
-def _thousands(passes: set[int]) -> str:
+def _format_passes(passes: set[int]) -> str:
     return "/".join(f"{round(n / 1000)}k" for n in sorted(passes))
 
 
-def _differences(own: Method, by_column: Mapping[Column, Sequence[Comparison]]) -> str:
+def _format_differences(own: Method, verdicts: Verdicts) -> str:
     rows: dict[str, dict[str, str]] = {}
-    for column, comparisons in by_column.items():
-        for one in comparisons:
-            text = (
-                f"{one.points:+.1f} ({one.only_own}:{one.only_other}, p {format_p(one.p)}, Holm {format_p(one.p_holm)})"
-            )
-            rows.setdefault(one.other, {})[str(column)] = text
-    table = [{f"{own.name} minus": other, **cells} for other, cells in rows.items()]
-    return str(pd.DataFrame(table).fillna("-").to_markdown(index=False, disable_numparse=True))
+    for measure, differences in verdicts.items():
+        for other, difference in differences.items():
+            rows.setdefault(other, {f"{own.name} minus": other})[str(measure)] = str(difference)
+    return grid(list(rows.values()))
 
 
-def _holds(subject: str, verdicts: Mapping[str, Mapping[Column, Sequence[Comparison]]]) -> list[str]:
-    """One line a column: where the subject is shown to be above, level with, or below each other method."""
+def _summarise(subject: str, verdicts: Mapping[str, Verdicts]) -> list[str]:
+    """A paragraph on whether the subject is the most robust, and a list: by measure, how it compares with each method.
+
+    Args:
+        subject: a method.
+        verdicts: by modality; without any, the summary is empty.
+    """
     if not verdicts:
         return []
-    lines = []
-    for column in COLUMNS:
-        said: dict[str, list[str]] = {"above": [], "level": [], "below": []}
-        for modality, by_column in verdicts.items():
-            for one in by_column[column]:
-                said[one.verdict].append(f"{one.other.split(':')[0]} ({modality})")
-        text = "; ".join(
-            f"{name} {'with ' if name == 'level' else ''}{', '.join(those)}" for name, those in said.items() if those
-        )
-        lines.append(f"- **{column}**: {subject} is {text}.")
-    whole = all(c.verdict == "above" for by in verdicts.values() for c in by[COLUMNS[1]])
-    verdict = "holds" if whole else "does not hold as a whole"
+    whole = all(one.verdict == "above" for of in verdicts.values() for one in of[SEEN_ROBUST].values())
     head = (
-        f"**What holds.** That {subject} is more robust than every other method on every modality {verdict}. Shown "
+        f"**What holds.** That {subject} is more robust than every other method on every modality "
+        f"{'holds' if whole else 'does not hold as a whole'}. Shown "
         f"(exact McNemar on pairs pooled over rounds, Holm-adjusted over the methods, p < {ALPHA}):"
     )
-    return [head, "\n".join(lines)]
+    return [head, "\n".join(_list_verdicts(subject, measure, verdicts) for measure in MEASURES)]
+
+
+def _list_verdicts(subject: str, measure: Measure, verdicts: Mapping[str, Verdicts]) -> str:
+    """`- **robust**: rlbind is above fare (audio), tecoa (audio); level with ...`."""
+    rivals: dict[str, list[str]] = {"above": [], "level": [], "below": []}
+    for modality, by_measure in verdicts.items():
+        for other, difference in by_measure[measure].items():
+            rivals[difference.verdict].append(f"{other.split(':')[0]} ({modality})")
+    phrases = {"above": "above", "level": "level with", "below": "below"}
+    text = "; ".join(f"{phrases[name]} {', '.join(names)}" for name, names in rivals.items() if names)
+    return f"- **{measure}**: {subject} is {text}."

@@ -1,4 +1,7 @@
-"""Recalls of retrieval as tables of a board: R@1, R@5 and R@10 in both directions, exact, bounds, or of a part."""
+"""Tables of retrieval recalls: R@1, R@5 and R@10 in both directions.
+
+A recall is exact, or a bound under attack, or among the evaluated part of a gallery.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ import pandas as pd
 from rlbench.core import Perturbation
 from rlbench.core.threat import threat_of
 from rlbench.report.boards import formats
-from rlbench.report.boards.scores import differing, marked
+from rlbench.report.boards.scores import describe_distinction, mark_name
 from rlbench.report.boards.tables import Cell, models, parts
 from rlbench.store.perturbations import is_bound
 
@@ -28,18 +31,18 @@ PARTIAL = (
 
 
 def sections(cells: pd.DataFrame) -> list[str]:
-    """Markdown: what the numbers mean, then a heading and a table for each comparable part; nothing without recalls."""
+    """Markdown: what the numbers mean, then a heading and a table per comparable part; empty without recalls."""
     found = [text for texts in grids(cells).values() for text in texts]
     return [found[0], READING, *found[1:]] if found else []
 
 
 def grids(cells: pd.DataFrame) -> dict[str, list[str]]:
-    """By suite a heading and a markdown table of each comparable part; one line a model and perturbation."""
+    """By suite, a heading and a markdown table for each comparable part, with one line per model and perturbation."""
     found: dict[str, list[str]] = {}
     for facts, apart, part in parts(cells):
         rows = [row for name, _, own in models(part) for row in _rows(name, own)]
         if rows:
-            heading = f"## {facts['suite']} v{facts['suite_version']}: recalls{differing(facts, apart)}"
+            heading = f"## {facts['suite']} v{facts['suite_version']}: recalls{describe_distinction(facts, apart)}"
             partial = [PARTIAL] if any(" of " in name for row in rows for name in row) else []
             found.setdefault(str(facts["suite"]), []).extend([heading, *partial, formats.grid(rows)])
     return found
@@ -50,24 +53,27 @@ def _rows(model: str, cells: Sequence[Cell]) -> list[dict[str, str]]:
     for cell in sorted(cells, key=lambda cell: cell["column"].order):
         values = {name: text for name, text in recalls(cell, cell["column"].of).items() if "median" not in name}
         if values:
-            name = marked(model, str(cell.get("soundness") or ""))
+            name = mark_name(model, str(cell.get("soundness") or ""))
             found.append({"model": name, "n": str(cell["n"]), "under": cell["column"], **values})
     return found
 
 
 def recalls(cell: Mapping[Any, Any], perturbation: Perturbation) -> dict[str, str]:
-    """A cell's recalls in % and median ranks, by what they are among, and with ≤ or ≥ where they are bounds.
+    """A cell's recalls in % and median ranks, with `≤` or `≥` before bounds, by name such as `x-to-text R@5`.
+
+    If only k media of a gallery were evaluated, names of text-to-x end in ` of k`. Old records lack that ending; they
+    get it if they have fewer media than the gallery has classes.
 
     Args:
-        cell: a record's provenance, n and task. Records of before `of k` was recorded are of a part where their media
-            are fewer than the classes of the gallery.
+        cell: the provenance of a record, with its `n` and `task`.
+        perturbation: of the record.
     """
     attacked = threat_of(perturbation) is not None
-    exact = "" if is_bound(perturbation) else f"x-to-text R@{_depth(cell['task'])}"
+    exact = "" if is_bound(perturbation) else f"x-to-text R@{_find_depth(cell['task'])}"
     few = cell["n"] < (cell.get("classes") or 0)
     found = {}
     for name, value in cell.items():
-        if (hit := RECALL.match(str(name))) and value is not None and value == value:
+        if (hit := RECALL.match(str(name))) and not pd.isna(value):
             rank = hit["what"] == "median rank"
             sign = ("≥ " if rank else "≤ ") if attacked and name != exact else ""
             part = f" of {cell['n']}" if few and hit["way"] == "text-to-x" and not hit["part"] else ""
@@ -76,13 +82,14 @@ def recalls(cell: Mapping[Any, Any], perturbation: Perturbation) -> dict[str, st
 
 
 def _order(name: str) -> tuple[object, ...]:
+    """Sorts recalls: x-to-text before text-to-x, then by k; the median rank is last."""
     hit = RECALL.match(name)
     assert hit
     depth = hit["what"].removeprefix("R@")
     return hit["way"] != "x-to-text", int(depth) if depth.isdigit() else 99, name
 
 
-def _depth(task: str) -> int:
-    """The rank up to which "correct" goes, from the task's name, such as msrvtt(R@5)."""
-    said = re.search(r"\(R@(\d+)\)", task)
-    return int(said[1]) if said else 1
+def _find_depth(task: str) -> int:
+    """The k of the recall R@k that the task attacks and counts as correct, from its name such as msrvtt(R@5)."""
+    depth = re.search(r"\(R@(\d+)\)", task)
+    return int(depth[1]) if depth else 1

@@ -1,4 +1,4 @@
-"""The board `paper`: what papers report and what rlbench measured of the same, side by side and never in one table."""
+"""The board `paper`: numbers that papers report, and what rlbench measured on the same tasks, in separate tables."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rlbench.core import Record, yaml_source
 from rlbench.core.errors import StoreError, quote
-from rlbench.core.yaml_source import Part
+from rlbench.core.yaml_source import YamlPart
 from rlbench.report.boards import formats, recall
 from rlbench.report.boards.tables import frame, tables
 
@@ -21,16 +21,27 @@ ABOUT = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
-    """Where numbers stand: authors, year and title; a page."""
+class Citation:
+    """A source of reported numbers.
+
+    Attributes:
+        cite: authors, year and title.
+        url: its web page.
+    """
 
     cite: str
     url: str
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
-    """A model with what its source reports of each column, in %; None: nothing."""
+class ReportedRow:
+    """A model with its reported numbers.
+
+    Attributes:
+        model: as its source names it.
+        source: key of its citation.
+        values: by column, in %; None if the source has no such number.
+    """
 
     model: str
     source: str
@@ -39,59 +50,67 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class Reported:
-    """Numbers that can be compared with each other; `suite` measures the same here, if there is one."""
+    """A table of reported numbers that can be compared with each other.
+
+    Attributes:
+        title: its heading.
+        protocol: how the numbers were obtained.
+        columns: what they are, such as "clean".
+        rows: one per model and source.
+        suite: the suite of rlbench that measures the same; "" if there is none.
+    """
 
     title: str
     protocol: str
     columns: tuple[str, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[ReportedRow, ...]
     suite: str = ""
 
 
-def read(path: Path) -> tuple[dict[str, Source], list[Reported]]:
-    """The sources by name, and the tables.
+def read(path: Path) -> tuple[dict[str, Citation], list[Reported]]:
+    """The citations by key and the tables of a file such as `leaderboards/reported.yaml`.
 
     Raises:
-        StoreError: not readable; an unknown or missing key, or a value of another type; a source that is not there, not
-            used or no page; a row whose values do not fit the columns or leave [0, 100]; a title, suite, column or row
-            that appears twice.
+        StoreError: the file is not readable; a key is unknown or missing; a value has the wrong type; a citation is
+            missing, not used or has no https address; a row does not have one value per column, in [0, 100] or null;
+            a title, suite, column or row appears twice.
     """
-    keys = (whole := yaml_source.read(path, "board", StoreError)).items()
-    yaml_source.check_keys(keys, whole, ("sources", "tables"))
-    sources = {name: part.make(Source) for name, part in keys["sources"].items().items()}
-    found = [_table(part) for part in keys["tables"].each()]
+    keys = (root := yaml_source.read(path, "board", StoreError)).items()
+    yaml_source.check_keys(keys, root, ("sources", "tables"))
+    sources = {name: part.make(Citation) for name, part in keys["sources"].items().items()}
+    found = [_read_table(part) for part in keys["tables"].each()]
     for name, part in keys["sources"].items().items():
         url = sources[name].url
         _check(url.startswith("https://"), part, f"{name} has the url {quote(url)}; it must be https://...")
     used = {row.source for table in found for row in table.rows}
     for name in sorted(used ^ set(sources)):
         keys["sources"].fail(f"the source {quote(name)} is {'not used' if name in sources else 'not listed'}")
-    _once([table.title for table in found], keys["tables"])
-    _once([table.suite for table in found if table.suite], keys["tables"])
+    _check_unique([table.title for table in found], keys["tables"])
+    _check_unique([table.suite for table in found if table.suite], keys["tables"])
     return sources, found
 
 
-def _table(part: Part) -> Reported:
+def _read_table(part: YamlPart) -> Reported:
     parts = part.items()
-    rows = tuple(row.make(Row) for row in parts.pop("rows").each()) if "rows" in parts else ()
-    made = part.make(Reported, parts, rows=rows)
+    rows = tuple(row.make(ReportedRow) for row in parts.pop("rows").each()) if "rows" in parts else ()
+    table = part.make(Reported, parts, rows=rows)
     _check(bool(rows), part, "a table needs rows")
-    _once(made.columns, part)
-    _once([row.model for row in rows], part)
+    _check_unique(table.columns, part)
+    _check_unique([row.model for row in rows], part)
     for row in rows:
-        fits = len(row.values) == len(made.columns)
-        _check(fits, part, f"{row.model} has {len(row.values)} values for {len(made.columns)} columns")
+        fits = len(row.values) == len(table.columns)
+        _check(fits, part, f"{row.model} has {len(row.values)} values for {len(table.columns)} columns")
         inside = all(value is None or 0 <= value <= 100 for value in row.values)
         _check(inside, part, f"{row.model} has the values {list(row.values)}; they must lie in [0, 100]")
-    return made
+    return table
 
 
-def _check(fits: bool, part: Part, problem: str) -> None:
-    if not fits:
+def _check(valid: bool, part: YamlPart, problem: str) -> None:
+    if not valid:
         part.fail(problem)
 
 
-def _once(names: Iterable[str], part: Part) -> None:
+def _check_unique(names: Iterable[str], part: YamlPart) -> None:
     seen: set[str] = set()
     for name in names:
         _check(name not in seen, part, f"{quote(name)} appears twice")
@@ -99,13 +118,13 @@ def _once(names: Iterable[str], part: Part) -> None:
 
 
 def render(path: Path, records: Iterable[Record]) -> str:
-    """The board's markdown: every table's reported rows, then what the records measured by its suite.
+    """The board's markdown: for each table the reported rows, then what was measured by its suite.
 
     Args:
         path: of `reported.yaml`.
-        records: those of suites that no table names stand at the end.
+        records: that were measured; those of suites that no table names come last.
 
-    Raises: as `read`, and StoreError where records contradict each other.
+    Raises: as `read` and `tables.tables`.
     """
     sources, reported = read(path)
     measured: dict[str, list[str]] = {}
@@ -131,11 +150,11 @@ def _describe(table: Reported) -> str:
     return f"{table.protocol[:1].upper()}{table.protocol[1:]}.{here}"
 
 
-def _grid(table: Reported, sources: dict[str, Source]) -> str:
+def _grid(table: Reported, sources: dict[str, Citation]) -> str:
     rows = []
     for row in table.rows:
         values = ["-" if value is None else f"{value:.2f}".removesuffix("0") for value in row.values]
         source = sources[row.source]
-        kept = dict(zip(table.columns, values, strict=True))
-        rows.append({"model": row.model, **kept, "reported by": f"[{source.cite}]({source.url})"})
+        scores = dict(zip(table.columns, values, strict=True))
+        rows.append({"model": row.model, **scores, "reported by": f"[{source.cite}]({source.url})"})
     return formats.grid(rows)

@@ -1,4 +1,4 @@
-"""Scores of a board, its rows and tables: nouns, what is bound and what is exact, and the columns' order."""
+"""The types of a board: scores, rows and tables, and which columns order the rows."""
 
 from __future__ import annotations
 
@@ -10,25 +10,29 @@ from itertools import combinations
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from rlbench.core.badges import RANK
+from rlbench.core.badges import DOUBTED, RANK
+from rlbench.store.columns import Column
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-from rlbench.core.badges import DOUBTED
-from rlbench.store.columns import Column
 
 Name = TypeVar("Name", bound=str)
 
 
 @dataclass(frozen=True)
 class Score:
-    """A share of correct examples in [0, 1] with its interval, or why there is none.
+    """The share of correct examples with its 95% interval, or the reason why there is none.
 
     Attributes:
-        hits: (n,) int, under how many of `of` cells each example is correct; None where the record doesn't say.
-        deff: the variance over that of as many independent examples; above 1 where examples share sources.
-        soundness: the badge of the soundness checks, if there were any.
-        bound: the share is a bound from above, which stands for no accuracy and is never ranked.
+        share: accuracy, in [0, 1].
+        low: lower end of the interval, in [0, 1].
+        high: upper end of the interval, in [0, 1].
+        error: why the cell failed; None if it did not.
+        hits: (n,) int, the number of cells, 0 to `of`, in which each example is correct; None without flags.
+        of: the number of cells that the score is a mean of.
+        deff: design effect: the variance divided by that of n independent examples; 1 unless examples share sources.
+        soundness: badge of the soundness checks; "" without checks.
+        bound: whether the share is an upper bound, which is never ranked.
         keys: of the records.
     """
 
@@ -45,25 +49,28 @@ class Score:
 
     @property
     def exact(self) -> bool:
-        """It has counts, and they are no bound: it can be ranked."""
+        """Whether it can be ranked: the cell did not fail, and the share is not a bound."""
         return self.error is None and not self.bound
 
     def __str__(self) -> str:
-        """In %: `88.2 [85.1, 90.7]`, a bound as `≤ 88.2 [85.1, 90.7]`, or `failed`."""
+        """`88.2 [85.1, 90.7]` in %; a bound as `≤ 88.2 [85.1, 90.7]`; or `failed`."""
         if self.error is not None:
             return "failed"
         return f"{'≤ ' * self.bound}{100 * self.share:.1f} [{100 * self.low:.1f}, {100 * self.high:.1f}]"
 
 
 @dataclass(frozen=True)
-class Row:
-    """A model at its n and weights, with its scores by column.
+class ModelRow:
+    """A row of a board: one model with one set of weights, and its scores.
 
     Attributes:
-        model: its name; where the table has several of that name, with what tells them apart.
-        backbone, anchors: as its records say; anchors differ with the text tower or the prompts.
-        prompts: hash of what the text tower was given; "" where the records don't say.
-        warning: why the row can't be compared with the others by its encoder alone.
+        model: its name; if several rows have the same one, with the hashes that distinguish them.
+        n: the number of examples.
+        scores: by column.
+        backbone: as in its records.
+        anchors: hash of the anchors, which depend on the text tower and the prompts.
+        prompts: hash of the text tower's input; "" if the records do not have it.
+        warning: why the row differs from the others by more than its encoder; "" if it does not.
     """
 
     model: str
@@ -76,20 +83,20 @@ class Row:
 
     @cached_property
     def soundness(self) -> str:
-        """The gravest badge of its cells."""
-        return gravest(score.soundness for score in self.scores.values())
+        """The worst badge of its cells."""
+        return worst_badge(score.soundness for score in self.scores.values())
 
     @property
-    def marked(self) -> str:
-        """Its name where no column of badges stands beside it (see `marked`)."""
-        return marked(self.model, self.soundness)
+    def marked_name(self) -> str:
+        """The model's name with its badge, for tables without a column of badges (see `mark_name`)."""
+        return mark_name(self.model, self.soundness)
 
-    def whole(self, columns: Iterable[Column]) -> bool:
-        """It has an exact score in each of the columns."""
+    def has_exact(self, columns: Iterable[Column]) -> bool:
+        """Whether it has an exact score in each of the columns."""
         return all(column in self.scores and self.scores[column].exact for column in columns)
 
     def mean(self, columns: Sequence[Column]) -> float:
-        """Over columns that it has whole."""
+        """The mean share over columns, each of which has an exact score."""
         return fmean(self.scores[column].share for column in columns)
 
 
@@ -98,59 +105,68 @@ class Table:
     """Cells that can be compared.
 
     Attributes:
-        facts: the values of COMPARABLE that they share.
-        made_with: the versions and devices that they came from.
-        apart: the facts, if any, that keep this table from being one with another of the same suite.
-        notes: what the numbers do not say: classes that do not occur, sources too few, one model under two names.
+        facts: the values of `tables.COMPARABLE` that all cells share.
+        columns: in order.
+        rows: in order.
+        made_with: the protocol's hash, the versions and the devices.
+        apart: names of the facts in which it differs from other tables of the same suite.
+        notes: limits of the numbers: classes that do not occur, too few sources, one model under two names.
     """
 
     facts: Mapping[str, object]
     columns: tuple[Column, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[ModelRow, ...]
     made_with: str
     apart: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
     @property
     def title(self) -> str:
+        """Its heading: suite, modality, backbone, task, and what distinguishes it from other tables of the suite."""
         f = self.facts
         backbone = f", backbone {self.backbone}" if self.backbone else ""
-        return f"{f['suite']} v{f['suite_version']}: {f['modality']}{backbone} on {f['task']}{differing(f, self.apart)}"
+        apart = describe_distinction(f, self.apart)
+        return f"{f['suite']} v{f['suite_version']}: {f['modality']}{backbone} on {f['task']}{apart}"
 
     @property
     def backbone(self) -> str:
-        """That of all rows, or "" where they differ."""
+        """The backbone of all rows; "" if they differ."""
         found = {row.backbone for row in self.rows}
         return found.pop() if len(found) == 1 else ""
 
     @property
     def failures(self) -> list[str]:
-        """One line for each failed cell."""
+        """One line per failed cell: model, column and error."""
         return [f"{r.model}, {c}: {s.error}" for r in self.rows for c, s in r.scores.items() if s.error is not None]
 
     @cached_property
     def shared(self) -> tuple[Column, ...]:
-        """The columns that every row on the scale has."""
-        ranked = [row for row in self.rows if row.whole(self.scale)]
-        return tuple(column for column in self.columns if all(row.whole([column]) for row in ranked))
+        """The columns in which every row on the scale has an exact score."""
+        ranked = [row for row in self.rows if row.has_exact(self.scale)]
+        return tuple(column for column in self.columns if all(row.has_exact([column]) for row in ranked))
 
     @cached_property
     def scale(self) -> tuple[Column, ...]:
-        """The columns whose mean puts rows in order: of the worst cases, else of all, those that most rows have whole.
+        """The columns whose mean orders the rows: the worst cases, or all columns of a table without any.
 
-        Rows that lack one of them, or failed there, are not on this scale. It is empty where attacked cells are bounds.
+        Columns that few rows have are left out (see `choose_common`). A row without an exact score in each of them is
+        not on the scale. The scale is empty if all attacks of the table only give bounds.
         """
         exact = [c for c in self.columns if any(r.scores[c].exact for r in self.rows if c in r.scores)]
         worst = [column for column in exact if column.is_worst]
         if not worst and any(column.is_bound for column in self.columns):
             return ()
-        return most_shared([{c for c in worst or exact if r.whole([c])} for r in self.rows], worst or exact)
+        return choose_common([{c for c in worst or exact if r.has_exact([c])} for r in self.rows], worst or exact)
 
 
-def most_shared(having: Sequence[set[Name]], names: Sequence[Name]) -> tuple[Name, ...]:
-    """Those of the names that most have together: their number times that of the sets that have them all is greatest.
+def choose_common(having: Sequence[set[Name]], names: Sequence[Name]) -> tuple[Name, ...]:
+    """The names to compare sets by: their number, times the number of sets that have all of them, is greatest.
 
-    Of the sets themselves and what two of them share; a tie goes to more names.
+    Candidates are the sets and, below 100 different ones, the intersections of two. A tie goes to more names.
+
+    Args:
+        having: the names that each row has.
+        names: all names, in the order of the result.
     """
     different = {frozenset(one) for one in having}
     candidates = different | {a & b for a, b in combinations(different, 2)} if len(different) < 100 else different
@@ -164,16 +180,21 @@ def most_shared(having: Sequence[set[Name]], names: Sequence[Name]) -> tuple[Nam
     return tuple(name for name in names if name in best)
 
 
-def differing(facts: Mapping[str, object], names: Iterable[str]) -> str:
-    """What keeps a part from being one with others of its suite, for its heading: `, data 12ab, n = 16`."""
+def describe_distinction(facts: Mapping[str, object], names: Iterable[str]) -> str:
+    """What distinguishes a table from others of its suite, for its heading: `, data 12ab, n = 16`.
+
+    Args:
+        facts: of the table.
+        names: of the facts that differ.
+    """
     return "".join(f", n = {facts[name]}" if name == "n" else f", {name} {facts[name]}" for name in names)
 
 
-def gravest(badges: Iterable[str]) -> str:
-    """Of soundness badges; "" without any, and an unknown one is the gravest."""
+def worst_badge(badges: Iterable[str]) -> str:
+    """The worst of several soundness badges; "" without any. An unknown badge is worse than all others."""
     return max(filter(None, badges), key=lambda badge: RANK.index(badge) if badge in RANK else len(RANK), default="")
 
 
-def marked(model: str, badge: str) -> str:
-    """A model's name where a table has no column of badges: `own:mini [unreliable]` if its numbers are in doubt."""
+def mark_name(model: str, badge: str) -> str:
+    """A model's name, followed by its badge if its numbers are in doubt: `own:mini [unreliable]`."""
     return f"{model} [{badge}]" if badge in DOUBTED else model

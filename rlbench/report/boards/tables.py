@@ -1,8 +1,8 @@
 """Records -> tables of cells that can be compared.
 
-A table holds one suite version, task, data, seed and number of examples; records that differ in one of them go to
-tables of their own. A column is one protocol (a perturbation with its constants); another protocol of the same name
-gets a column of its own that says so. A row is a model at its checkpoint, with its own backbone and text tower.
+All cells of a table have the same suite version, task, data, seed and number of examples; records that differ in one of
+them go to different tables. A column is a perturbation; if a table has several protocols of it (other constants), each
+has its own column, with the protocol in its name. A row is a model with one set of weights, backbone and text tower.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import pandas as pd
 from rlbench.core import Corrupted, Record
 from rlbench.core.errors import StoreError
 from rlbench.core.stats.metrics import wilson
-from rlbench.report.boards.scores import Row, Score, Table, gravest, most_shared
+from rlbench.report.boards.scores import ModelRow, Score, Table, choose_common, worst_badge
 from rlbench.store.columns import Column, Mean, reading_order
 from rlbench.store.flags import unpack
 from rlbench.store.perturbations import from_columns, to_columns
@@ -28,19 +28,16 @@ from rlbench.store.perturbations import from_columns, to_columns
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-COMPARABLE = ("modality", "suite", "suite_version", "task", "data", "seed", "n")
-
-
-ROW = ("model", "checkpoint", "backbone", "anchors", "prompts")
-
-
-SOURCES = 10  # fewer are named: a bootstrap over them is too sure
+COMPARABLE = ("modality", "suite", "suite_version", "task", "data", "seed", "n")  # cells of one table share these
+ROW = ("model", "checkpoint", "backbone", "anchors", "prompts")  # cells of one row share these, too
+SOURCES = 10  # with fewer sources than this, a bootstrap gives intervals that are too narrow, and a note says so
 
 
 def frame(records: Iterable[Record]) -> pd.DataFrame:
-    """One row a cell: the record's fields, its provenance, and accuracy, low, high in [0, 1] (NaN if it failed).
+    """The records as a data frame with one row per cell, in reading order.
 
-    Beside the perturbation's text stand its fields (see `store.perturbations.to_columns`).
+    Columns are the fields of the record and of its provenance; the perturbation as text and by field (see
+    `store.perturbations.to_columns`); `accuracy` in [0, 1], NaN if the cell failed; `low` and `high`, its 95% interval.
     """
     cells: list[dict[str, object]] = []
     for record in sorted(records, key=reading_order):
@@ -55,9 +52,9 @@ def frame(records: Iterable[Record]) -> pd.DataFrame:
 
 
 def _interval(record: Record) -> tuple[float, float]:
-    """By a bootstrap over the sources, where examples share them; else Wilson's. The wider of both: never too sure.
+    """The 95% interval of an accuracy, in [0, 1]: Wilson's, or the bootstrap over sources if that is wider.
 
-    All examples of one source say as much of others as one example does.
+    If all examples are of one source, it is Wilson's interval of a single example.
     """
     low, high = wilson(record.n_correct or 0, record.n)
     if record.provenance.get("sources") == 1:
@@ -68,13 +65,15 @@ def _interval(record: Record) -> tuple[float, float]:
     return min(low, float(clusters[0])), max(high, float(clusters[1]))
 
 
-Cell = Mapping[str, Any]  # a row of a frame, None where something is not known, and its `column`
+Cell = Mapping[str, Any]  # a row of a frame with its `column`; None for values that are not known
 
 
 def parts(cells: pd.DataFrame) -> Iterator[tuple[dict[str, object], tuple[str, ...], list[Cell]]]:
-    """The comparable parts of a frame, in a fixed order: what they share, what keeps them from others, their cells.
+    """The comparable parts of a frame, in a fixed order.
 
-    A cell's `column` is its perturbation, with the protocol where the part has several of that perturbation.
+    Yields:
+        The values of COMPARABLE that the cells share; the names of those that differ from other parts of the suite;
+        the cells, each with its `column`.
     """
     known = cells.assign(**{name: "" for name in (*COMPARABLE, *ROW, "protocol") if name not in cells}).astype(object)
     found: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
@@ -87,6 +86,7 @@ def parts(cells: pd.DataFrame) -> Iterator[tuple[dict[str, object], tuple[str, .
 
 
 def _columns(cells: Iterable[dict[str, Any]]) -> list[Cell]:
+    """The cells of a part with their columns, which name the protocol if the part has several of a perturbation."""
     protocols: dict[str, set[object]] = {}
     for cell in cells:
         protocols.setdefault(cell["perturbation"], set()).add(cell["protocol"])
@@ -98,77 +98,90 @@ def _column(cell: Cell, several: bool) -> Column:
 
 
 def models(part: Iterable[Cell]) -> Iterator[tuple[str, dict[str, str], list[Cell]]]:
-    """The rows of a comparable part, in order: a name that no other one has, the values of ROW, and the cells."""
+    """The rows of a comparable part, in order.
+
+    Yields:
+        A name that no other row has; the values of ROW, "" if not known; the cells.
+    """
     found: dict[tuple[str, ...], list[Cell]] = {}
     for cell in part:
         found.setdefault(tuple("" if cell[name] is None else str(cell[name]) for name in ROW), []).append(cell)
-    twins: dict[str, list[tuple[str, ...]]] = {}
+    namesakes: dict[str, list[tuple[str, ...]]] = {}
     for place in found:
-        twins.setdefault(place[0], []).append(place)
+        namesakes.setdefault(place[0], []).append(place)
     for place in sorted(found):
-        yield _called(place, twins[place[0]]), dict(zip(ROW, place, strict=True)), found[place]
+        yield _make_unique(place, namesakes[place[0]]), dict(zip(ROW, place, strict=True)), found[place]
 
 
-def _called(own: tuple[str, ...], twins: Sequence[tuple[str, ...]]) -> str:
-    """A row's model, with the hashes that tell it apart from others of that name."""
-    apart = [k for k in range(1, len(ROW)) if len({twin[k] for twin in twins}) > 1]
+def _make_unique(own: tuple[str, ...], namesakes: Sequence[tuple[str, ...]]) -> str:
+    """A row's model, with the hashes that distinguish it from other rows of that name.
+
+    Args:
+        own: the row's values of ROW.
+        namesakes: those of all rows with its model's name.
+    """
+    apart = [k for k in range(1, len(ROW)) if len({one[k] for one in namesakes}) > 1]
     marks = [own[k][:8] if ROW[k] == "checkpoint" else f"{ROW[k]} {own[k][:8]}" for k in apart]
     return f"{own[0]} ({', '.join(marks)})" if marks else own[0]
 
 
 def tables(cells: pd.DataFrame) -> list[Table]:
-    """The comparable parts of a frame as tables, in a fixed order.
+    """The comparable parts of a frame (see `frame`) as tables, in a fixed order.
 
     Raises:
-        StoreError: a row has two records of one column; two models have one cell's key and other results.
+        StoreError: a row has two records of one column, or two models have the same key and different results.
     """
     return [_table(facts, apart, part) for facts, apart, part in parts(cells)]
 
 
 def _table(facts: dict[str, object], apart: tuple[str, ...], part: Sequence[Cell]) -> Table:
     scored = [(model, own, _scores(cells, model)) for model, own, cells in models(part)]
-    groups = {severity: _averaged([scores.keys() for _, _, scores in scored], severity) for severity in range(1, 6)}
+    groups = {severity: _choose_mean([scores.keys() for _, _, scores in scored], severity) for severity in range(1, 6)}
     rows, n = [], int(part[0]["n"])
     for model, own, scores in scored:
         for severity, members in groups.items():
-            there = [scores.pop(member) for member in members if member in scores]
-            if there:
-                scores[Column(Mean(len(members), severity))] = _mean(there, len(members), n)
-        rows.append(Row(model, n, scores, **{name: own[name] for name in ROW[2:]}))
+            present = [scores.pop(member) for member in members if member in scores]
+            if present:
+                scores[Column(Mean(len(members), severity))] = _mean(present, len(members), n)
+        rows.append(ModelRow(model, n, scores, **{name: own[name] for name in ROW[2:]}))
     columns = sorted({c for row in rows for c in row.scores}, key=lambda column: column.order)
-    table = Table(
-        facts, tuple(columns), tuple(warned(rows)), _describe_setup(part), apart, (*_few(part), *_one_key(part))
-    )
-    return replace(table, rows=tuple(sorted(table.rows, key=lambda row: _place(row, table))))
+    notes = (*_note_gaps(part), *_note_duplicates(part))
+    table = Table(facts, tuple(columns), tuple(_warn_of_prompts(rows)), _describe_setup(part), apart, notes)
+    return replace(table, rows=tuple(sorted(table.rows, key=lambda row: _order(row, table))))
 
 
-def _averaged(columns: Sequence[Iterable[Column]], severity: int) -> tuple[Column, ...]:
-    """The corruptions at a severity, two or more, that most rows have together; others are columns of their own."""
+def _choose_mean(columns: Sequence[Iterable[Column]], severity: int) -> tuple[Column, ...]:
+    """The corruptions at a severity that are shown as one mean, two or more; the others keep their columns.
+
+    Args:
+        columns: by row, those that it has.
+        severity: 1 to 5.
+    """
     having = [
         {c for c in row if isinstance(c.of, Corrupted) and c.of.severity == severity and not c.protocol}
         for row in columns
     ]
-    members = most_shared(having, sorted(set().union(*having)))
+    members = choose_common(having, sorted(set().union(*having)))
     return members if len(members) > 1 else ()
 
 
-def _place(row: Row, table: Table) -> tuple[Any, ...]:
-    """Rows on the scale by its mean, then by that of all columns that each of them has; the others behind, by name."""
-    if not (table.scale and row.whole(table.scale)):
+def _order(row: ModelRow, table: Table) -> tuple[Any, ...]:
+    """Sorts rows: those on the scale by its mean, then by the mean of all columns that they share; others by name."""
+    if not (table.scale and row.has_exact(table.scale)):
         return 1, 0.0, 0.0, row.model
     return 0, -row.mean(table.scale), -row.mean(table.shared), row.model
 
 
-def warned(rows: Sequence[Row]) -> list[Row]:
-    """The rows, with a warning where one's prompts are known to be other than those of most."""
+def _warn_of_prompts(rows: Sequence[ModelRow]) -> list[ModelRow]:
+    """The rows, with a warning for each one whose prompts are known and differ from the most common ones."""
     counts = Counter(row.prompts for row in rows if row.prompts).most_common()
     usual = counts[0][0] if len(counts) == 1 or (counts and counts[0][1] > counts[1][1]) else None
     odd = [bool(row.prompts) and len(counts) > 1 and row.prompts != usual for row in rows]
     return [replace(r, warning=f"other prompts: {r.prompts[:8]}") if o else r for r, o in zip(rows, odd, strict=True)]
 
 
-def _few(part: Sequence[Cell]) -> Iterator[str]:
-    """Sentences on the classes and sources that the examples lack."""
+def _note_gaps(part: Sequence[Cell]) -> Iterator[str]:
+    """Notes on classes without examples, and on too few sources."""
     n = part[0]["n"]
     for seen, classes in sorted({(int(cell.get("seen") or 0), int(cell.get("classes") or 0)) for cell in part}):
         if 0 < seen < classes:
@@ -179,8 +192,12 @@ def _few(part: Sequence[Cell]) -> Iterator[str]:
             yield f"the {n} examples are of {few} (recordings, speakers): too few for sure intervals and tests"
 
 
-def _one_key(part: Sequence[Cell]) -> list[str]:
-    """Models whose cells have one key: as good as one model. Raises: StoreError where their results differ."""
+def _note_duplicates(part: Sequence[Cell]) -> list[str]:
+    """Notes on models whose cells have the same keys, so that they are one encoder.
+
+    Raises:
+        StoreError: their results differ.
+    """
     first: dict[str, Cell] = {}
     found = set()
     for cell in part:
@@ -190,19 +207,21 @@ def _one_key(part: Sequence[Cell]) -> list[str]:
             found.add(f"{names} are one model under two names: their cells have the same keys")
             if any(cell[name] != other[name] for name in ("n_correct", "error", "flags")):
                 raise StoreError(
-                    f"{names} have one key but other results ({cell['suite']}, {cell['perturbation']}): their encoder "
-                    "does not tell its weights; run them again, or leave one out"
+                    f"{names} have one key but different results ({cell['suite']}, {cell['perturbation']}): the key "
+                    "does not depend on their weights; state sha256 or identity() in the encoder and run them again, "
+                    "or leave one out"
                 )
     return sorted(found)
 
 
 def _scores(cells: Iterable[Cell], model: str) -> dict[Column, Score]:
+    """The scores of a row by column. Raises: StoreError: a column has two records."""
     scores: dict[Column, Score] = {}
     for cell in cells:
         if cell["column"] in scores:
             raise StoreError(
                 f"{model}, {cell['suite']}, {cell['perturbation']}: two records with the same n, checkpoint and "
-                "protocol (another device or version?); render one store at a time"
+                "protocol, perhaps of different devices or versions; render one store at a time"
             )
         error = cell["error"] or (None if cell["n_correct"] is not None else "no counts")
         share, low, high = 0.0 if error else float(cell["accuracy"]), float(cell["low"]), float(cell["high"])
@@ -212,7 +231,7 @@ def _scores(cells: Iterable[Cell], model: str) -> dict[Column, Score]:
             low,
             high,
             error,
-            hits=_bits(cell),
+            hits=_unpack_flags(cell),
             deff=1.0 if error else ((high - low) / (own[1] - own[0])) ** 2,
             soundness=str(cell.get("soundness") or ""),
             bound=cell["column"].is_bound,
@@ -221,15 +240,23 @@ def _scores(cells: Iterable[Cell], model: str) -> dict[Column, Score]:
     return scores
 
 
-def _bits(cell: Cell) -> NDArray[Any] | None:
-    """A record's flags, (n,) of 0 and 1."""
+def _unpack_flags(cell: Cell) -> NDArray[Any] | None:
+    """A cell's flags as (n,) int of 0 and 1; None without flags."""
     if not cell.get("flags"):
         return None
     return unpack(cell["flags"], cell["n"]).astype(np.int64)
 
 
 def _mean(scores: Sequence[Score], wanted: int, n: int) -> Score:
-    """Of corruptions on the same n examples; the variance of a mean of shares is at most a proportion's."""
+    """The mean score of corruptions on the same examples, with Wilson's interval of a single cell.
+
+    That interval is conservative, since the variance of a mean of shares is at most that of a single share.
+
+    Args:
+        scores: of the corruptions that were run.
+        wanted: the number of corruptions of the mean; with fewer scores it is an error.
+        n: the number of examples.
+    """
     keys = tuple(key for score in scores for key in score.keys)
     errors = [score.error for score in scores if score.error]
     if len(scores) < wanted:
@@ -238,19 +265,20 @@ def _mean(scores: Sequence[Score], wanted: int, n: int) -> Score:
         return Score(0.0, 0.0, 1.0, errors[0], keys=keys)
     share, deff = fmean(score.share for score in scores), max(score.deff for score in scores)
     known = [score.hits for score in scores if score.hits is not None]
-    apart = max(1, round(n / deff))  # as many independent examples say as much
+    independent = max(1, round(n / deff))  # the effective sample size
     return Score(
         share,
-        *wilson(share * apart, apart),
+        *wilson(share * independent, independent),
         hits=np.sum(known, axis=0) if len(known) == wanted else None,
         of=wanted,
         deff=deff,
-        soundness=gravest(score.soundness for score in scores),
+        soundness=worst_badge(score.soundness for score in scores),
         keys=keys,
     )
 
 
 def _describe_setup(part: Sequence[Cell]) -> str:
+    """The hash of all protocols of a part, its versions and devices: `protocol 12ab · rlbench 1.0 · ... on cpu`."""
     protocols = sorted({f"{cell['perturbation']} {cell['protocol']}" for cell in part})
     facts = [("protocol", sha256("\n".join(protocols).encode()).hexdigest()[:16])]
     for label, name in (("rlbench", "rlbench"), ("torch", "torch"), ("on", "device")):

@@ -1,30 +1,35 @@
-"""What the figures show, for the page and for papers alike: robustness curves, clean against robust, heat maps."""
+"""The data of figures, for the page and for papers: robustness curves, clean against robust accuracy, heat maps."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
+from typing import TypeVar
 
 import pandas as pd
 
 from rlbench.core import Adversarial, Clean, Worst
 from rlbench.report.boards import corruptions
-from rlbench.report.boards.scores import Score, Table, differing
+from rlbench.report.boards.scores import Score, Table, describe_distinction
 from rlbench.store.columns import Column, Mean, describe_attack
+
+Figure = TypeVar("Figure")
 
 CLEAN = Column(Clean())
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A5195", "#6B6B6B")
-"""Colours that colour-blind people tell apart (Okabe and Ito, 2008, https://jfly.uni-koeln.de/color/), and two more."""
+"""Colours for colour-blind readers (Okabe and Ito, 2008, https://jfly.uni-koeln.de/color/), and two more."""
 
 
 @dataclass(frozen=True)
 class Curves:
-    """Accuracy against eps: by model points (eps, score), from the clean accuracy at 0 on.
+    """Accuracy against eps.
 
     Attributes:
-        what: "worst" or an attack. norm: "linf" (its eps in 1/255) or "l2".
+        title: of the table.
+        what: "worst" or an attack.
+        norm: "linf", with eps in 1/255, or "l2".
+        models: by model, points (eps, score) in order of eps, the clean accuracy at 0 first.
     """
 
     title: str
@@ -34,13 +39,19 @@ class Curves:
 
     @property
     def unit(self) -> str:
-        """The label of the axis of eps."""
+        """The label of the x axis."""
         return "eps, Linf, in 1/255" if self.norm == "linf" else "eps, L2"
 
 
 @dataclass(frozen=True)
 class Scatter:
-    """Clean accuracy against that of another column, by model."""
+    """Clean accuracy against that of another column.
+
+    Attributes:
+        title: of the table.
+        column: the other column.
+        models: by model, its clean score and that of the column.
+    """
 
     title: str
     column: str
@@ -49,9 +60,12 @@ class Scatter:
 
 @dataclass(frozen=True)
 class Heat:
-    """Accuracy under corruptions: by model and corruption that at severity 1 to 5, in [0, 1].
+    """Accuracy under corruptions.
 
-    `facts` are those of the table (see `tables.COMPARABLE`).
+    Attributes:
+        title: of the table.
+        facts: of the table, see `tables.COMPARABLE`.
+        models: by model and corruption, the accuracies at severity 1 to 5, in [0, 1].
     """
 
     title: str
@@ -60,7 +74,10 @@ class Heat:
 
 
 def curves(table: Table) -> list[Curves]:
-    """One for each norm and attack of the table, the worst case first; bounds and several protocols are left out."""
+    """One for each attack and norm of a table, the worst cases first.
+
+    Columns of bounds, and of perturbations with several protocols, are left out.
+    """
     found: dict[tuple[bool, bool, str, str], list[tuple[Fraction, Column]]] = {}
     for column in table.columns:
         one = column.of
@@ -75,7 +92,7 @@ def _curves(table: Table, what: str, norm: str, columns: Sequence[tuple[Fraction
     scale = 255 if norm == "linf" else 1
     models = {}
     for row in table.rows:
-        name, scores = row.marked, row.scores
+        name, scores = row.marked_name, row.scores
         points = [(float(eps * scale), scores[column]) for eps, column in ladder if _is_counted(scores.get(column))]
         if len(points) > 1:
             models[name] = points
@@ -83,16 +100,19 @@ def _curves(table: Table, what: str, norm: str, columns: Sequence[tuple[Fraction
 
 
 def _is_counted(score: Score | None) -> bool:
+    """Whether a cell was run and did not fail."""
     return score is not None and score.error is None
 
 
 def scatters(table: Table) -> list[Scatter]:
-    """One for each worst case and mean of corruptions; a table of one model has none."""
+    """One for each worst case and each mean of corruptions of a table; none for fewer than two models."""
     columns = [c for c in table.columns if (c.is_worst or isinstance(c.of, Mean)) and not c.is_bound]
     found = []
     for column in columns if CLEAN in table.columns else ():
         models = {
-            row.marked: (row.scores[CLEAN], row.scores[column]) for row in table.rows if row.whole((CLEAN, column))
+            row.marked_name: (row.scores[CLEAN], row.scores[column])
+            for row in table.rows
+            if row.has_exact((CLEAN, column))
         }
         if len(models) > 1:
             found.append(Scatter(table.title, column, models))
@@ -100,19 +120,19 @@ def scatters(table: Table) -> list[Scatter]:
 
 
 def heats(cells: pd.DataFrame) -> list[Heat]:
-    """One for each comparable part with corruptions at all five severities (see `natural.collect`)."""
+    """One for each comparable part of a frame with corruptions at all five severities (see `corruptions.collect`)."""
     found = []
     for facts, apart, models, _ in corruptions.collect(cells):
-        title = f"{facts['suite']} v{facts['suite_version']}: {facts['modality']}{differing(facts, apart)}"
+        title = f"{facts['suite']} v{facts['suite_version']}: {facts['modality']}{describe_distinction(facts, apart)}"
         found.append(Heat(title, facts, {m.model: m.accuracy for m in models}))
     return found
 
 
-def headline(of: Sequence[Any]) -> Any:
-    """The one to show first: in the middle, such as of three eps the second."""
-    return of[(len(of) - 1) // 2]
+def headline(figures: Sequence[Figure]) -> Figure:
+    """The figure to show first: the middle one, such as the second of three eps."""
+    return figures[(len(figures) - 1) // 2]
 
 
 def colours(models: Iterable[str]) -> dict[str, str]:
-    """Each model's colour, the same in every figure."""
+    """By model, its colour in every figure."""
     return {model: PALETTE[k % len(PALETTE)] for k, model in enumerate(sorted(set(models)))}

@@ -1,6 +1,6 @@
-"""Sheets as pictures: examples clean and perturbed, their difference, labels and predictions.
+"""Draws sheets of examples, clean and perturbed, with their difference, label and predictions.
 
-Stills stand in columns, clean over perturbed over difference; a video is a strip of its frames, three strips a clip.
+Each example is a column of three pictures: clean, perturbed, difference. A picture of a video is a strip of its frames.
 """
 
 from __future__ import annotations
@@ -29,7 +29,12 @@ COLOURS: dict[Modality, str] = {"thermal": "inferno", "audio": "magma", "depth":
 
 @dataclass(frozen=True)
 class Guess:
-    """A predicted class name, and whether it is correct: a tie with another class is not."""
+    """A prediction.
+
+    Attributes:
+        name: of the predicted class.
+        correct: whether it is correct; a tie with another class is not.
+    """
 
     name: str
     correct: bool
@@ -40,11 +45,14 @@ class Sheet:
     """Examples of one task under one perturbation.
 
     Attributes:
-        title: what is shown: suite, model, perturbation.
-        modality, box: of the examples.
-        x, x_adv: (B, *box.shape) in the box, clean and perturbed.
-        labels: the B true class names.
-        clean, perturbed: the B predictions.
+        title: suite, model and perturbation.
+        modality: of the examples.
+        box: of the examples.
+        x: (B, *box.shape) in the box, the clean examples.
+        x_adv: (B, *box.shape) in the box, the perturbed examples.
+        labels: names of the B true classes.
+        clean: the B predictions for x.
+        perturbed: the B predictions for x_adv.
     """
 
     title: str
@@ -58,8 +66,15 @@ class Sheet:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
-    """One corruption of a matrix: by severity the example (*box.shape), its prediction, and what the severity means."""
+class CorruptionRow:
+    """A row of a matrix: one example under one corruption.
+
+    Attributes:
+        name: of the corruption.
+        pictures: by severity, (*box.shape) in the box, the corrupted example.
+        guesses: by severity, the prediction.
+        levels: by severity, what it means, such as "20 dB"; "" if the corruption does not say.
+    """
 
     name: str
     pictures: Mapping[int, Tensor]
@@ -69,11 +84,17 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class Matrix:
-    """One example under all corruptions of a suite; `clean` and `guess` without any.
+    """One example under all corruptions of a suite.
 
     Attributes:
-        title: what is shown: suite, model, class.
-        sounds: WAV files to listen to, by name.
+        title: suite, model and class.
+        modality: of the example.
+        box: of the example.
+        clean: (*box.shape) in the box, the clean example.
+        guess: the prediction for it.
+        rows: one per corruption.
+        note: a line below the title; "" for none.
+        sounds: by name, the WAV files of a sound.
     """
 
     title: str
@@ -81,13 +102,13 @@ class Matrix:
     box: Box
     clean: Tensor
     guess: Guess
-    rows: tuple[Row, ...]
+    rows: tuple[CorruptionRow, ...]
     note: str = ""
     sounds: Mapping[str, bytes] = field(default_factory=dict)
 
 
 def draw_matrix(matrix: Matrix) -> bytes:
-    """Corruptions x severities as a PNG, the clean example on the left of every row."""
+    """A PNG with one row per corruption: the clean example, then the corrupted one at each severity."""
     severities = sorted({severity for row in matrix.rows for severity in row.pictures})
     width, height = {"audio": (1.5, 1.5), "video": (4.2, 0.9)}.get(matrix.modality, (1.15, 1.45))
     across, down = 1 + len(severities), len(matrix.rows)
@@ -97,19 +118,28 @@ def draw_matrix(matrix: Matrix) -> bytes:
     top = 1 - 0.75 / size[1]
     figure.subplots_adjust(1.2 / size[0], 0.1 / size[1], 1 - 0.1 / size[0], top, 0.05, 0.3 / (height - 0.3))
     for panels, row in zip(axes, matrix.rows, strict=True):
-        _cell(panels[0], matrix.clean, matrix, matrix.guess, "clean")
+        _draw_cell(panels[0], matrix.clean, matrix, matrix.guess, "clean")
         panels[0].set_ylabel(row.name.replace("_", "\n"), fontsize=8, rotation=0, ha="right", va="center")
         for panel, severity in zip(panels[1:], severities, strict=True):
             panel.set_visible(severity in row.pictures)
             if severity in row.pictures:
                 what = f"{severity}: {row.levels[severity]}" if row.levels[severity] else f"severity {severity}"
-                _cell(panel, row.pictures[severity], matrix, row.guesses[severity], what)
+                _draw_cell(panel, row.pictures[severity], matrix, row.guesses[severity], what)
     figure.suptitle("\n".join(filter(None, (matrix.title, matrix.note))), fontsize=10, y=1 - 0.1 / size[1], va="top")
-    return _png(figure)
+    return _save(figure)
 
 
-def _cell(panel: Axes, x: Tensor, matrix: Matrix, guess: Guess, what: str) -> None:
-    _picture(panel, unit(x, matrix.box), matrix.modality, matrix.box.unit)
+def _draw_cell(panel: Axes, x: Tensor, matrix: Matrix, guess: Guess, what: str) -> None:
+    """Draws one picture of a matrix.
+
+    Args:
+        panel: to draw in.
+        x: (*box.shape) in the box.
+        matrix: that it belongs to.
+        guess: the prediction for x.
+        what: the first line of its title.
+    """
+    _draw_picture(panel, to_unit(x, matrix.box), matrix.modality, matrix.box.unit)
     panel.set(xticks=[], yticks=[], xlabel="", ylabel="")
     text = f"{what}\n{'✓' if guess.correct else '✗'} {guess.name}"
     panel.set_title(text, fontsize=6, color=RIGHT if guess.correct else WRONG, pad=2)
@@ -120,28 +150,37 @@ def draw(sheet: Sheet) -> bytes:
     examples, size = len(sheet.labels), sheet.box.high - sheet.box.low
     across = min(examples, PER_LINE.get(sheet.modality, 8))
     lines = -(-examples // across)
-    width, height = _panel(sheet)
+    width, height = _panel_size(sheet)
     figure = Figure(figsize=(across * width + 0.6, lines * 3 * height + 0.7), dpi=110, layout="constrained")
     axes = figure.subplots(3 * lines, across, squeeze=False)
-    clean, perturbed = unit(sheet.x, sheet.box), unit(sheet.x_adv, sheet.box)
+    clean, perturbed = to_unit(sheet.x, sheet.box), to_unit(sheet.x_adv, sheet.box)
     factor = amplification(perturbed - clean)
     for panel in axes.flat:
         panel.set_visible(False)
     for k in range(examples):
         top = 3 * (k // across)
-        _example(list(axes[top : top + 3, k % across]), sheet, k, clean[k], perturbed[k], factor)
+        _draw_example(list(axes[top : top + 3, k % across]), sheet, k, clean[k], perturbed[k], factor)
     for top in range(0, 3 * lines, 3):
         for row, name in enumerate(("clean", "perturbed", f"difference x {factor:g}")):
             _name_row(axes[top + row, 0], name, sheet)
     box = "" if size == 1 else f", box [{sheet.box.low:g}, {sheet.box.high:g}]"
     figure.suptitle(f"{sheet.title}{box}", fontsize=10)
-    return _png(figure)
+    return _save(figure)
 
 
-def _example(
+def _draw_example(
     panels: Sequence[Axes], sheet: Sheet, k: int, clean: NDArray[Any], perturbed: NDArray[Any], factor: float
 ) -> None:
-    """Fills the three panels of example k."""
+    """Draws example k in its three panels.
+
+    Args:
+        panels: for the clean and perturbed example and the difference.
+        sheet: that it belongs to.
+        k: its index.
+        clean: (*box.shape) in [0, 1].
+        perturbed: (*box.shape) in [0, 1].
+        factor: that the difference is multiplied by.
+    """
     _caption(_show(panels[0], clean, sheet), sheet.clean[k], sheet.labels[k], sheet, first=True)
     _caption(_show(panels[1], perturbed, sheet), sheet.perturbed[k], sheet.labels[k], sheet, first=False)
     panel = _show(panels[2], factor * (perturbed - clean), sheet, signed=True)
@@ -150,7 +189,10 @@ def _example(
 
 
 def amplification(delta: NDArray[Any]) -> float:
-    """1, 2 or 5 times a power of ten: the largest such factor that keeps |factor * delta| <= 0.5; 1 if delta is 0."""
+    """The factor that a difference is shown with: 1, 2 or 5 times a power of ten.
+
+    It is the largest such number with |factor * delta| <= 0.5, or 1 if delta is 0.
+    """
     top = float(np.abs(delta).max(initial=0.0))
     if top == 0:
         return 1.0
@@ -159,34 +201,42 @@ def amplification(delta: NDArray[Any]) -> float:
     return float(max((m * power for m in (1, 2, 5) if m * power <= limit * (1 + 1e-9)), default=power))
 
 
-def _panel(sheet: Sheet) -> tuple[float, float]:
-    """Width and height of one example's picture, in inches."""
+def _panel_size(sheet: Sheet) -> tuple[float, float]:
+    """Width and height of one picture, in inches."""
     if sheet.modality == "video":
         return 0.75 * sheet.box.shape[1], 1.0
     return (2.6, 2.3) if sheet.modality == "audio" else (1.5, 1.75)
 
 
-def unit(x: Tensor, box: Box) -> NDArray[Any]:
-    """(B, *box.shape) in the box -> the same in [0, 1], float64."""
-    unit: NDArray[Any] = (x.detach().cpu().double().numpy() - box.low) / (box.high - box.low)
-    return unit
+def to_unit(x: Tensor, box: Box) -> NDArray[Any]:
+    """Scales examples of a box to [0, 1]: (B, *box.shape) -> (B, *box.shape), float64."""
+    scaled: NDArray[Any] = (x.detach().cpu().double().numpy() - box.low) / (box.high - box.low)
+    return scaled
 
 
 def _show(panel: Axes, picture: NDArray[Any], sheet: Sheet, *, signed: bool = False) -> Axes:
     panel.set_visible(True)
-    _picture(panel, picture, sheet.modality, sheet.box.unit, signed=signed)
+    _draw_picture(panel, picture, sheet.modality, sheet.box.unit, signed=signed)
     if sheet.box.unit != "waveform":
-        _ticks(panel, sheet)
+        _label_axes(panel, sheet)
     return panel
 
 
-def _picture(panel: Axes, picture: NDArray[Any], modality: Modality, unit: str, *, signed: bool = False) -> None:
-    """One example in [0, 1], or a difference about 0."""
+def _draw_picture(panel: Axes, picture: NDArray[Any], modality: Modality, unit: str, *, signed: bool = False) -> None:
+    """Draws one example.
+
+    Args:
+        panel: to draw in.
+        picture: (*box.shape) in [0, 1], or in [-0.5, 0.5] if signed.
+        modality: of the example.
+        unit: of its box.
+        signed: whether it is a difference.
+    """
     if unit == "waveform":
         panel.plot(np.arange(picture.shape[-1]), picture[0], linewidth=0.5)
         panel.set_xlabel("sample", fontsize=7)
         return
-    still = _strip(picture) if modality == "video" else picture
+    still = _join_frames(picture) if modality == "video" else picture
     if still.shape[0] == 1:
         colours, low = ("RdBu_r", -0.5) if signed else (COLOURS.get(modality, "gray"), 0.0)
         up, shape = ("lower", "auto") if modality == "audio" else ("upper", "equal")
@@ -196,13 +246,13 @@ def _picture(panel: Axes, picture: NDArray[Any], modality: Modality, unit: str, 
         panel.imshow(shown.transpose(1, 2, 0))
 
 
-def _strip(clip: NDArray[Any]) -> NDArray[Any]:
-    """(C, T, H, W) -> (C, H, T W + gaps): the frames side by side, first on the left."""
+def _join_frames(clip: NDArray[Any]) -> NDArray[Any]:
+    """The frames of a clip side by side, with gaps: (C, T, H, W) -> (C, H, T * (W + 2) - 2)."""
     frames = [np.pad(clip[:, t], ((0, 0), (0, 0), (0, 2)), constant_values=1.0) for t in range(clip.shape[1])]
     return np.concatenate(frames, axis=2)[..., :-2]
 
 
-def _ticks(panel: Axes, sheet: Sheet) -> None:
+def _label_axes(panel: Axes, sheet: Sheet) -> None:
     if sheet.modality != "audio":
         panel.set_xticks([])
         panel.set_yticks([])
@@ -213,7 +263,8 @@ def _ticks(panel: Axes, sheet: Sheet) -> None:
 
 
 def _caption(panel: Axes, guess: Guess, label: str, sheet: Sheet, *, first: bool) -> None:
-    letters = int(14 * _panel(sheet)[0])
+    """Writes the prediction above a picture and, above the first picture of an example, its label."""
+    letters = int(14 * _panel_size(sheet)[0])
     tie = " (tie)" if guess.name == label and not guess.correct else ""
     text = fill(f"{'✓' if guess.correct else '✗'} {guess.name}{tie}", letters)
     panel.set_title(text, fontsize=8, color=RIGHT if guess.correct else WRONG, pad=3)
@@ -226,11 +277,12 @@ def _caption(panel: Axes, guess: Guess, label: str, sheet: Sheet, *, first: bool
 
 
 def _name_row(panel: Axes, name: str, sheet: Sheet) -> None:
+    """Writes the name of a row of pictures to the left of its first one."""
     below = f"\n{panel.get_ylabel()}" if sheet.modality == "audio" else ""
     panel.set_ylabel(f"{name}{below}", fontsize=8)
 
 
-def _png(figure: Figure) -> bytes:
+def _save(figure: Figure) -> bytes:
     FigureCanvasAgg(figure)
     buffer = BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})

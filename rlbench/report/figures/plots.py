@@ -1,4 +1,4 @@
-"""Figures for papers by matplotlib: curves, heat maps, clean against robust. The same data give the same bytes."""
+"""Draws figures for papers with matplotlib. The same records give the same bytes."""
 
 from __future__ import annotations
 
@@ -36,16 +36,17 @@ STYLE = {
     "svg.hashsalt": "rlbench",
     "svg.fonttype": "none",
 }
-Panel = Callable[[Axes], None]
+Panel = Callable[[Axes], None]  # draws into axes
 
 
 def draw(records: Iterable[Record], *, kinds: Sequence[Kind] = KINDS, format: str = "png") -> dict[str, bytes]:
-    """The figures that the records have data for, as files by name; a campaign's rounds are pooled (see `pooling`).
+    """By file name, the figures that the records have data for.
 
     Args:
-        kinds: "curves" (accuracy against eps with its 95% bands, at two eps or more), "scatter" (clean against the
-            worst case, with 95% intervals), "corruptions" (by severity, at all five).
-        format: "png" (300 dots an inch) or "svg".
+        records: in any order; rounds of a campaign are pooled (see `store.rounds.pool_rounds`).
+        kinds: "curves": accuracy against eps, at two eps or more, with 95% bands. "scatter": clean accuracy against the
+            worst case, with 95% intervals. "corruptions": accuracy by corruption and severity, if all five were run.
+        format: "png" (300 dots per inch) or "svg".
     """
     listed = pool_rounds(records)
     cells = frame(listed)
@@ -54,27 +55,28 @@ def draw(records: Iterable[Record], *, kinds: Sequence[Kind] = KINDS, format: st
     files: dict[str, bytes] = {}
     with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
         if "curves" in kinds and (lines := [spec for table in found for spec in _ladders(curves(table))]):
-            panels: dict[str, Panel] = {f"{spec.title}: {spec.what}": _line(spec, tone) for spec in lines}
-            files[f"curves.{format}"] = _file(_panels(panels, tone), format)
+            panels: dict[str, Panel] = {f"{spec.title}: {spec.what}": _draw_curves(spec, tone) for spec in lines}
+            files[f"curves.{format}"] = _save(_panels(panels, tone), format)
         if "scatter" in kinds and (points := [headline(those) for t in found if (those := scatters(t))]):
-            panels = {spec.title: _point(spec, tone) for spec in points}
-            files[f"scatter.{format}"] = _file(_panels(panels, tone), format)
-        if "corruptions" in kinds and records:
+            panels = {spec.title: _draw_points(spec, tone) for spec in points}
+            files[f"scatter.{format}"] = _save(_panels(panels, tone), format)
+        if "corruptions" in kinds:
             for heat in heats(cells) if listed else ():
                 f = heat.facts
                 name = f"corruptions-{f['suite']}-{str(f['data'])[:6]}-seed{f['seed']}-n{f['n']}"
-                files[f"{name}.{format}"] = _file(_heat(heat), format)
+                files[f"{name}.{format}"] = _save(_heat(heat), format)
     return files
 
 
 def _ladders(specs: Sequence[Curves]) -> Iterator[Curves]:
-    """By norm the worst case, or else the first attack, where there are two eps or more."""
+    """For each norm the worst case, or else the first attack, if it has two eps or more."""
     for norm in ("linf", "l2"):
         those = [s for s in specs if s.norm == norm and max(map(len, s.models.values()), default=0) > 2]
         yield from those[:1]
 
 
 def _name(model: str) -> str:
+    """A model's name without its badge and hashes."""
     return model.split(" [")[0].split(" (")[0]
 
 
@@ -83,7 +85,14 @@ def _style(model: str, tone: Mapping[str, str]) -> dict[str, str]:
     return {"color": tone[_name(model)], "marker": MARKERS[names.index(_name(model)) % len(MARKERS)], "label": model}
 
 
-def _line(spec: Curves, tone: Mapping[str, str]) -> Panel:
+def _draw_curves(spec: Curves, tone: Mapping[str, str]) -> Panel:
+    """Draws curves with their 95% bands.
+
+    Args:
+        spec: the curves.
+        tone: by model, its colour.
+    """
+
     def fill(axes: Axes) -> None:
         for model, points in spec.models.items():
             eps = [x for x, _ in points]
@@ -102,7 +111,14 @@ def _line(spec: Curves, tone: Mapping[str, str]) -> Panel:
     return fill
 
 
-def _point(spec: Scatter, tone: Mapping[str, str]) -> Panel:
+def _draw_points(spec: Scatter, tone: Mapping[str, str]) -> Panel:
+    """Draws points with their 95% intervals in both directions.
+
+    Args:
+        spec: the points.
+        tone: by model, its colour.
+    """
+
     def reach(score: Score) -> list[list[float]]:
         return [[100 * (score.share - score.low)], [100 * (score.high - score.share)]]
 
@@ -124,7 +140,12 @@ def _point(spec: Scatter, tone: Mapping[str, str]) -> Panel:
 
 
 def _panels(panels: Mapping[str, Panel], tone: Mapping[str, str]) -> Figure:
-    """Small panels with one legend below."""
+    """A figure of panels with one legend below.
+
+    Args:
+        panels: by title.
+        tone: by model, its colour, in the order of the legend.
+    """
     across = min(ACROSS, len(panels))
     down = ceil(len(panels) / across)
     figure = Figure(figsize=(2.6 * across, 2.2 * down + 0.5), layout="constrained")
@@ -143,7 +164,7 @@ def _panels(panels: Mapping[str, Panel], tone: Mapping[str, str]) -> Figure:
 
 
 def _heat(heat: Heat) -> Figure:
-    """Corruptions x severities, one panel a model, and the number in each field."""
+    """A heat map of corruptions x severities for each model, with the accuracy in each field."""
     names = list(next(iter(heat.models.values())))
     figure = Figure(figsize=(1.4 + 1.75 * len(heat.models), 1.1 + 0.19 * len(names)), layout="constrained")
     panels = figure.subplots(1, len(heat.models), squeeze=False, sharey=True)[0]
@@ -162,8 +183,8 @@ def _heat(heat: Heat) -> Figure:
     return figure
 
 
-def _file(figure: Figure, format: str) -> bytes:
-    """Without dates or versions."""
+def _save(figure: Figure, format: str) -> bytes:
+    """The bytes of a figure's file, without dates and versions."""
     FigureCanvasAgg(figure)
     buffer = BytesIO()
     figure.savefig(buffer, format=format, dpi=300, metadata={"Software": None} if format == "png" else {"Date": None})

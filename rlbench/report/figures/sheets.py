@@ -1,4 +1,4 @@
-"""What a sheet shows: a suite's first examples, perturbed and judged as a run does it."""
+"""Sheets of a suite's first examples, perturbed and evaluated as in a run."""
 
 from __future__ import annotations
 
@@ -13,17 +13,23 @@ from rlbench.encoders.models import resolve
 from rlbench.engine.block.bench import Bench, prepare
 from rlbench.engine.block.evaluate import perturb
 from rlbench.engine.block.inputs import Recorded
-from rlbench.report.figures.draw import Guess, Matrix, Row, Sheet
+from rlbench.report.figures.draw import CorruptionRow, Guess, Matrix, Sheet
 from rlbench.store.blocks import Block
 
 _FIRST = 16  # examples that a matrix chooses from
 
 
 def choose(suite: Suite, text: str | None = None) -> Perturbation:
-    """The suite's perturbation of this column name; without one, its first attack at the middle eps.
+    """A perturbation of a suite.
+
+    Args:
+        suite: to choose from.
+        text: the perturbation as a board's column names it. None: the middle eps of the suite's first attack; in a
+            suite without attacks, its first corruption; in a suite with neither, none.
 
     Raises:
-        UnknownName; FieldError for a worst case, which is no single perturbation.
+        UnknownName: the suite has no such perturbation.
+        FieldError: it is a worst case, which is not a single perturbation.
     """
     columns = {str(one): one for one in suite.perturbations}
     if text is not None:
@@ -31,7 +37,7 @@ def choose(suite: Suite, text: str | None = None) -> Perturbation:
         if found is None:
             raise UnknownName(f"perturbation of suite {suite.name}", text, columns)
         if isinstance(found, Worst):
-            raise FieldError(f"{text!r} is over several attacks; choose one of them to show")
+            raise FieldError(f"{text!r} is the worst case over several attacks; choose one of them to show")
         return found
     attacks = [one for one in suite.perturbations if isinstance(one, Adversarial)]
     same = [one for one in attacks if (one.attack, one.threat.norm) == (attacks[0].attack, attacks[0].threat.norm)]
@@ -40,7 +46,7 @@ def choose(suite: Suite, text: str | None = None) -> Perturbation:
 
 
 def corruptions(suite: Suite) -> dict[str, list[Corrupted]]:
-    """The suite's corruptions, by name with their fields: what `matrix` shows."""
+    """The suite's corruptions at their severities, by name with fields."""
     found: dict[str, list[Corrupted]] = {}
     for one in suite.perturbations:
         if isinstance(one, Corrupted):
@@ -48,24 +54,32 @@ def corruptions(suite: Suite) -> dict[str, list[Corrupted]]:
     return found
 
 
-def only_corruptions(suite: Suite) -> bool:
-    """The suite has corruptions and no attack."""
+def has_only_corruptions(suite: Suite) -> bool:
+    """Whether the suite has corruptions and no attacks."""
     return bool(corruptions(suite)) and all(isinstance(one, Clean | Corrupted) for one in suite.perturbations)
 
 
 def matrix(suite: Suite, model: str, *, device: str = "cpu", batch_size: int = 64) -> Matrix:
-    """Of the suite's first 16 test examples, the one that the model is surest of, under all corruptions of the suite.
+    """One example under all corruptions of a suite: of the first 16 test examples, the one with the largest margin.
+
+    Args:
+        suite: with corruptions.
+        model: a name, see `encoders.models`.
+        device: a torch device.
+        batch_size: the most examples of a forward pass.
 
     Raises:
-        RLBenchError: as `evaluate.prepare`; FieldError: the suite has no corruption;
+        FieldError: the suite has no corruption.
         AttackError: a corruption broke its contract.
+        RLBenchError: as `bench.prepare`.
     """
     if not corruptions(suite):
-        raise FieldError(f"suite {suite.name} has no corruption alone; choose a --perturbation to show")
+        raise FieldError(f"suite {suite.name} has no corruption without an attack; choose a --perturbation to show")
+    model = resolve(model).name
     bench = prepare(suite, model, device=device, batch_size=batch_size)
     shown = perturb(bench, Clean(), 0, min(_FIRST, suite.task.size("test") or _FIRST))
     k = int(shown.clean.margin.argmax())
-    rows: list[Row] = []
+    rows: list[CorruptionRow] = []
     sounds: dict[str, bytes] = {}
     unordered = False
     for name, severities in corruptions(suite).items():
@@ -74,7 +88,7 @@ def matrix(suite: Suite, model: str, *, device: str = "cpu", batch_size: int = 6
         rows.append(_row(bench, name, severities, k, plugin))
         sounds |= {f"{name}-{one.severity}": wav for one in severities if (wav := _wav(bench, one, k))}
     return Matrix(
-        title=f"{suite.name} v{suite.version} · {resolve(model).name} · {bench.class_names[int(shown.clean.label[k])]}",
+        title=f"{suite.name} v{suite.version} · {model} · {bench.class_names[int(shown.clean.label[k])]}",
         modality=suite.modality,
         box=bench.box,
         clean=shown.x[k].cpu(),
@@ -85,10 +99,19 @@ def matrix(suite: Suite, model: str, *, device: str = "cpu", batch_size: int = 6
     )
 
 
-def _row(bench: Bench, name: str, severities: Sequence[Corrupted], k: int, plugin: object) -> Row:
+def _row(bench: Bench, name: str, severities: Sequence[Corrupted], k: int, plugin: object) -> CorruptionRow:
+    """Example k under one corruption.
+
+    Args:
+        bench: with the example.
+        name: of the corruption, with its fields.
+        severities: the corruption at each severity of the suite.
+        k: index of the example.
+        plugin: the corruption's code.
+    """
     shown = {one.severity: perturb(bench, one, k, k + 1) for one in severities}
     meaning = getattr(plugin, "level", lambda severity: "")
-    return Row(
+    return CorruptionRow(
         name=name if getattr(plugin, "ordered", True) else f"{name} *",
         pictures={s: one.x_adv[0].cpu() for s, one in shown.items()},
         guesses={s: _guesses(bench, one.perturbed)[0] for s, one in shown.items()},
@@ -97,19 +120,20 @@ def _row(bench: Bench, name: str, severities: Sequence[Corrupted], k: int, plugi
 
 
 def _wav(bench: Bench, corrupted: Corrupted, k: int) -> bytes | None:
-    """The corrupted sound as a WAV file, where the corruption acts on waveforms."""
+    """Example k as a corrupted sound, a WAV file; None if the corruption does not act on waveforms."""
     found = bench.inputs.load_sounds(corrupted, k, k + 1)
     return None if found is None else _encode_wav(found[0][0], found[1])
 
 
 def _recording(bench: Bench, k: int) -> tuple[Tensor, int]:
+    """The clean waveform of example k and its sampling rate in Hz."""
     task: object = bench.task
     assert isinstance(task, Recorded)  # since it has corrupted sounds
     return task.waves(bench.box, k, k + 1), task.rate_of(bench.box)
 
 
 def _encode_wav(waves: Tensor, rate: int) -> bytes:
-    """(1, 1, samples) in [0, 1] as a WAV file of 16 bits."""
+    """A waveform (1, 1, samples) in [0, 1] as a WAV file with 16 bits per sample."""
     import soundfile
 
     file = BytesIO()
@@ -120,28 +144,46 @@ def _encode_wav(waves: Tensor, rate: int) -> bytes:
 def collect(
     suite: Suite, model: str, perturbation: Perturbation, examples: int, *, device: str = "cpu", batch_size: int = 64
 ) -> Sheet:
-    """The suite's first test examples, perturbed as a run does it, with the model's predictions.
+    """The first test examples of a suite, perturbed as in a run, with the model's predictions.
+
+    Args:
+        suite: with the task.
+        model: a name, see `encoders.models`.
+        perturbation: a single one, not a worst case.
+        examples: at most this many, 1 or more.
+        device: a torch device.
+        batch_size: the most examples of a forward pass.
 
     Raises:
-        RLBenchError: as `evaluate.prepare`; AttackError: the attack or corruption broke its contract.
+        DataError: there is no example to show.
+        AttackError: the attack or corruption broke its contract.
+        RLBenchError: as `bench.prepare`.
     """
     size = suite.task.size("test")
     if examples < 1 or (size is not None and size < 1):
         raise DataError(
-            f"suite {suite.name} has {size} test examples and {examples} were asked for; it takes 1 or more"
+            f"suite {suite.name} has {size} test examples and {examples} were asked for; at least 1 is needed"
         )
+    model = resolve(model).name
     bench = prepare(suite, model, device=device, batch_size=batch_size)
     return show(bench, model, perturbation, examples if size is None else min(examples, size))
 
 
 def show(bench: Bench, model: str, perturbation: Perturbation, examples: int) -> Sheet:
-    """The first test examples of a bench, perturbed as a run does it, with the model's predictions.
+    """The first test examples of a bench, perturbed as in a run, with the model's predictions.
 
-    Raises: AttackError: the attack or corruption broke its contract.
+    Args:
+        bench: the encoder on the task.
+        model: the encoder's full name, for the title.
+        perturbation: a single one, not a worst case.
+        examples: how many, at most those of the task.
+
+    Raises:
+        AttackError: the attack or corruption broke its contract.
     """
     shown = perturb(bench, perturbation, 0, examples)
     return Sheet(
-        title=f"{bench.suite.name} v{bench.suite.version} · {resolve(model).name} · {perturbation}",
+        title=f"{bench.suite.name} v{bench.suite.version} · {model} · {perturbation}",
         modality=bench.modality,
         box=bench.box,
         x=shown.x,

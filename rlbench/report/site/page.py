@@ -1,7 +1,7 @@
-"""Records -> one HTML page that needs nothing else: tables, curves, heat maps, and every cell's examples.
+"""Records -> one self-contained HTML page: tables, curves, heat maps, and the examples of every cell.
 
-The page asks nobody for anything (its content security policy forbids it): the table library, the data and the pictures
-are inside. Same records, same bytes.
+The page contains its scripts, data and pictures and sends no requests; its content security policy forbids them. The
+same records give the same bytes.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from rlbench.core import Record
 from rlbench.report.boards import corruptions, formats, leaderboard, recall
-from rlbench.report.boards.averages import macros
-from rlbench.report.boards.ranks import baseline_row, require
-from rlbench.report.boards.scores import Score, differing, gravest, marked
+from rlbench.report.boards.averages import Macro, macros
+from rlbench.report.boards.ranks import baseline_row, check_baseline
+from rlbench.report.boards.scores import Score, describe_distinction, mark_name, worst_badge
 from rlbench.report.boards.tables import COMPARABLE, frame, tables
 from rlbench.report.figures import curves
 from rlbench.store.columns import Column, reading_order
@@ -34,37 +34,41 @@ if TYPE_CHECKING:
 
 LIBRARY, LICENCE = "dataTables-3.1.5.min.js", "dataTables-LICENSE.txt"  # https://datatables.net, from npm, MIT
 ASSETS = (LIBRARY, LICENCE, "charts.js", "page.js", "page.css")
-_HIDDEN = {"round", "clustered_low", "clustered_high"}  # said by the data, and by the interval
+_HIDDEN = {"round", "clustered_low", "clustered_high"}  # shown already by the data hash and the interval
 
 
-def _quiet(what: str, done: int, total: int) -> None:
-    """No report."""
+def _ignore(what: str, done: int, total: int) -> None:
+    """Reports nothing."""
 
 
 def render(
-    paths: Sequence[str | Path], *, baseline: str | None = None, pictures: int = 0, report: Report = _quiet
+    paths: Sequence[str | Path], *, baseline: str | None = None, pictures: int = 0, report: Report = _ignore
 ) -> str:
-    """The page of result stores or .jsonl files; a campaign's rounds are pooled (see `pooling`).
+    """The page of result stores, .jsonl files, or folders of such files.
 
     Args:
-        baseline: that differences are against; by default languagebind where it is among the models.
-        pictures: examples with pictures of each cell whose model can be loaded here; that runs the attacks again.
-        report: called with what is being drawn, how many cells are done, and of how many.
+        paths: to read; rounds of a campaign are pooled (see `store.rounds.pool_rounds`).
+        baseline: a model or method that differences are to; by default languagebind, if it is among the models.
+        pictures: how many examples to draw of each cell, which runs its attack again; cells whose model or data differ
+            here, or can't be loaded, get none.
+        report: called with the cell that is being drawn, the number of cells that are done, and the number of all.
 
     Raises:
-        StoreError: as `leaderboard.load`. UnknownName: no table has the baseline.
+        StoreError: as `leaderboard.load`.
+        UnknownName: no table has the baseline.
     """
     read = read_records(paths)
     records = pool_rounds(read)
     drawn: dict[str, list[Picture]] = {}
     if pictures:
-        from rlbench.report.site.thumbnails import pictures as draw  # needs torch
+        from rlbench.report.site.thumbnails import draw_pictures  # needs torch
 
-        drawn = draw(records, pictures, report)
+        drawn = draw_pictures(records, pictures, report)
     return _fill(_data(records, baseline, sources(read, paths), drawn))
 
 
 def _fill(data: Mapping[str, Any]) -> str:
+    """The template with its scripts, its styles and the data."""
     home = files("rlbench.report.site") / "templates"
     text = {name: (home / name).read_text(encoding="utf-8") for name in ASSETS}
     environment = Environment(
@@ -91,12 +95,19 @@ def _fill(data: Mapping[str, Any]) -> str:
 def _data(
     records: Sequence[Record], baseline: str | None, shared: Mapping[str, Sequence[str]], drawn: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """All that the page shows, as JSON: tables, whose cells name records by their number; records; macro averages."""
+    """All data of the page: tables, whose cells refer to records by index; records; macro averages; colours.
+
+    Args:
+        records: of all tables.
+        baseline: as for `render`.
+        shared: by data hash, the source of each example, for the macro averages.
+        drawn: pictures by key of their record.
+    """
     records = sorted(records, key=reading_order)  # as the frame's rows are
     cells = frame(records)
     found = tables(cells) if records else []
     if baseline:
-        require(found, baseline)
+        check_baseline(found, baseline)
     elif any(baseline_row(table, corruptions.BASELINE) for table in found):
         baseline = corruptions.BASELINE
     shown = [formats.prepare_table(table, baseline) for table in found]
@@ -114,7 +125,7 @@ def _data(
 
 
 def _score(score: Score) -> dict[str, Any]:
-    """`b`: it is a bound from above."""
+    """A score: `v` its share, `lo` and `hi` its interval, `b` whether it is an upper bound."""
     found = {"v": round(score.share, 5), "lo": round(score.low, 5), "hi": round(score.high, 5)}
     return found | ({"b": True} if score.bound else {})
 
@@ -122,12 +133,20 @@ def _score(score: Score) -> dict[str, Any]:
 def _table(
     one: formats.Shown, numbers: Mapping[tuple[object, ...], Mapping[str, int]], heats: Sequence[curves.Heat]
 ) -> dict[str, Any]:
+    """A table.
+
+    Args:
+        one: with its statistics.
+        numbers: by suite, version and key, the index of the record of each model.
+        heats: of all tables.
+    """
     table, facts = one.table, one.table.facts
 
     def cell(k: int, column: Column, score: Score) -> dict[str, Any]:
-        named = [numbers[facts["suite"], facts["suite_version"], key] for key in score.keys]
-        model = table.rows[k].model.partition(" (")[0]  # without the checkpoint that tells twins apart
-        found = _score(score) | {"r": [by.get(model, min(by.values())) for by in named]}
+        """A score with `r` its records, `e` its error, `best` if it is bold, `d` the difference to the baseline."""
+        by_model = [numbers[facts["suite"], facts["suite_version"], key] for key in score.keys]
+        model = table.rows[k].model.partition(" (")[0]  # without the hashes that make it unique
+        found = _score(score) | {"r": [by.get(model, min(by.values())) for by in by_model]}
         minus = one.minus.get(k, {}).get(column)
         extra = {"e": score.error, "best": one.bold(k, column), "d": minus and str(minus)}
         return found | {name: value for name, value in extra.items() if value}
@@ -144,7 +163,7 @@ def _table(
     ]
     return {
         "title": table.title,
-        "apart": differing(table.facts, table.apart).removeprefix(", "),
+        "apart": describe_distinction(table.facts, table.apart).removeprefix(", "),
         **{name: facts[name] for name in COMPARABLE},
         "baseline": one.baseline,
         "columns": table.columns,
@@ -168,10 +187,13 @@ def _scatter(found: curves.Scatter) -> dict[str, Any]:
     return {"column": found.column, "models": {m: [_score(x), _score(y)] for m, (x, y) in found.models.items()}}
 
 
-def _macro(one: Any) -> dict[str, Any]:
-    """A macro average; its differences as text."""
+def _macro(one: Macro) -> dict[str, Any]:
+    """A macro average, with its differences as text."""
     rows = [
-        [marked(model, gravest(s.soundness for s in scores.values())), {name: _score(s) for name, s in scores.items()}]
+        [
+            mark_name(model, worst_badge(s.soundness for s in scores.values())),
+            {name: _score(s) for name, s in scores.items()},
+        ]
         for model, scores in one.rows.items()
     ]
     minus = {m: {name: formats.format_difference(score) for name, score in by.items()} for m, by in one.minus.items()}
@@ -180,7 +202,7 @@ def _macro(one: Any) -> dict[str, Any]:
 
 
 def _record(record: Record, drawn: Sequence[Picture]) -> dict[str, Any]:
-    """What a cell's dialog shows; `facts` is its provenance."""
+    """What the dialog of a cell shows; `facts` is its provenance."""
     names = ("suite", "modality", "model", "n", "n_correct", "error", "flags", "forwards", "backwards")
     found = {name: value for name in names if (value := getattr(record, name)) is not None}
     found |= {"perturbation": str(record.perturbation), **to_mapping(record.perturbation)}
@@ -198,7 +220,7 @@ def _record(record: Record, drawn: Sequence[Picture]) -> dict[str, Any]:
 
 
 def _hoist(own: Sequence[dict[str, Any]], records: Sequence[dict[str, Any]]) -> None:
-    """What all records of a table share is kept once, as the table's `facts`."""
+    """Moves facts that all records of a table share from the records to the table, to make the page smaller."""
     for number, table in enumerate(own):
         members = [records[k] for row in table["rows"] for cell in row["cells"].values() for k in cell["r"]]
         common = set.intersection(*(set(member["facts"].items()) for member in members)) if members else set()

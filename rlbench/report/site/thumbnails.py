@@ -1,6 +1,6 @@
-"""Examples of cells as small pictures: clean, perturbed and their difference, by running the perturbation again.
+"""Small pictures of examples: clean, perturbed, and their difference.
 
-Only where the model, the data and the protocol at hand are those of the record, by their hashes.
+A cell's perturbation is run again, only if model, data, anchors and protocol have the hashes of its record.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from rlbench.core.suite import load_suites
 from rlbench.encoders.models import resolve_plain
 from rlbench.engine.block.bench import Bench, prepare
 from rlbench.engine.cells.keys import protocol
-from rlbench.report.figures.draw import COLOURS, Guess, Sheet, amplification, unit
+from rlbench.report.figures.draw import COLOURS, Guess, Sheet, amplification, to_unit
 from rlbench.report.figures.sheets import show
 from rlbench.store.flags import unpack
 from rlbench.store.perturbations import simplify
@@ -33,16 +33,21 @@ if TYPE_CHECKING:
 FRAMES = 4  # of a clip
 MOST_BENCHES = 2  # held in memory at a time
 SAME = ("checkpoint", "data", "anchors", "protocol")
-Report = Callable[[str, int, int], None]
+Report = Callable[[str, int, int], None]  # called with a cell's name, the cells that are done, and all cells
 
 
 @dataclass(frozen=True)
 class Picture:
-    """An example of a cell: its number, names of its class and predictions, and PNGs as data URIs.
+    """An example of a cell.
 
     Attributes:
-        gain: of the difference.
-        agrees: the prediction is right or wrong as it was in the run.
+        index: of the example in its task.
+        label: name of its class.
+        clean: the prediction for the clean example.
+        perturbed: the prediction for the perturbed example.
+        images: clean, perturbed and difference, PNGs as data URIs.
+        gain: the factor that the difference is multiplied by.
+        agrees: whether the prediction is right or wrong as in the record.
     """
 
     index: int
@@ -54,8 +59,14 @@ class Picture:
     agrees: bool
 
 
-def pictures(records: Iterable[Record], n: int, report: Report) -> dict[str, list[Picture]]:
-    """By record key n examples of each attacked or corrupted cell that can be run here again: what it broke first."""
+def draw_pictures(records: Iterable[Record], n: int, report: Report) -> dict[str, list[Picture]]:
+    """By key of the record, examples of each attacked or corrupted cell that can be run again on this machine.
+
+    Args:
+        records: with their clean cells; others are left out.
+        n: the number of examples of a cell (see `choose_examples`).
+        report: called before each cell.
+    """
     listed = list(records)
     clean = {_subject(r): r.flags for r in listed if isinstance(r.perturbation, Clean)}
     wanted = [r for r in listed if _has_picture(r) and _subject(r) in clean]
@@ -64,43 +75,58 @@ def pictures(records: Iterable[Record], n: int, report: Report) -> dict[str, lis
     for k, record in enumerate(wanted):
         report(f"{record.suite} {record.model} {record.perturbation}", k, len(wanted))
         if (chosen := _find(record, benches)) is not None:
-            rows = telling(_bits(clean[_subject(record)], record.n), _bits(record.flags, record.n), n)
-            found[record.key] = _draw(record, *chosen, rows)
+            before, after = (_unpack(flags, record.n) for flags in (clean[_subject(record)], record.flags))
+            found[record.key] = _draw(record, *chosen, choose_examples(before, after, n))
     return found
 
 
 def _has_picture(record: Record) -> bool:
-    """It has counts and a perturbation of its own."""
+    """Whether it did not fail and has a single perturbation."""
     return bool(record.flags) and not isinstance(record.perturbation, Clean | Worst)
 
 
 def _subject(record: Record) -> tuple[object, ...]:
+    """What a cell shares with its clean cell."""
     facts = (record.provenance.get(name) for name in ("checkpoint", "data", "anchors", "seed"))
     return record.suite, record.model, record.n, *facts
 
 
-def _bits(flags: str | None, n: int) -> NDArray[Any]:
+def _unpack(flags: str | None, n: int) -> NDArray[Any]:
     return unpack(flags or "", n)
 
 
-def telling(clean: NDArray[Any], kept: NDArray[Any], n: int) -> list[int]:
-    """n examples: of the first 8 n those that were broken, then those that were not, then clean errors."""
-    kinds = np.where(clean & ~kept, 0, np.where(clean, 1, 2))[: 8 * n]
-    broken, others = np.flatnonzero(kinds == 0), np.argsort(kinds, kind="stable")
-    first = list(broken[: -(-n // 2)])  # at least half, where there are as many, and some that withstood
-    rest = [k for k in (*np.flatnonzero(kinds == 1), *others) if k not in first]
+def choose_examples(clean: NDArray[Any], correct: NDArray[Any], n: int) -> list[int]:
+    """Indices of n examples, or of all if there are fewer, from the first 8 n.
+
+    Half of them (rounded up) are examples that the perturbation broke, if there are as many; then come examples that
+    stayed correct, then further broken ones, then clean errors.
+
+    Args:
+        clean: (N,) bool, which examples are correct without the perturbation.
+        correct: (N,) bool, which are correct with it.
+        n: how many to choose.
+    """
+    kinds = np.where(clean & ~correct, 0, np.where(clean, 1, 2))[: 8 * n]
+    broken, by_kind = np.flatnonzero(kinds == 0), np.argsort(kinds, kind="stable")
+    first = list(broken[: -(-n // 2)])
+    rest = [k for k in (*np.flatnonzero(kinds == 1), *by_kind) if k not in first]
     return [int(k) for k in (first + list(dict.fromkeys(rest)))[:n]]
 
 
 def _find(record: Record, benches: dict[tuple[object, ...], Bench]) -> tuple[Bench, Perturbation] | None:
-    """The bench and the perturbation, if here they are what the record says; benches are kept in `benches`."""
+    """The bench and the perturbation of a record; None if they can't be loaded, or differ from the record.
+
+    Args:
+        record: of the cell.
+        benches: a cache, which the call updates.
+    """
     try:
         suites = [s for s in load_suites(record.suite) if s.modality == record.modality]
         columns = {simplify(p): p for suite in suites for p in suite.perturbations}
         if record.perturbation not in columns:
             return None
         suite, one = replace(suites[0], seed=int(record.provenance.get("seed") or 0)), columns[record.perturbation]
-        place = record.suite, record.modality, record.model, suite.seed
+        place = record.suite, record.modality, record.model, suite.seed  # key in the cache
         if place not in benches:
             bench = prepare(suite, resolve_plain(record.model, record.suite).name)
             while len(benches) >= MOST_BENCHES:
@@ -114,9 +140,10 @@ def _find(record: Record, benches: dict[tuple[object, ...], Bench]) -> tuple[Ben
 
 
 def _draw(record: Record, bench: Bench, one: Perturbation, rows: Sequence[int]) -> list[Picture]:
+    """The pictures of some examples, by their index, under one perturbation."""
     sheet = show(bench.on(select_examples(bench.task, rows)), record.model, one, len(rows))
-    clean, perturbed = unit(sheet.x, sheet.box), unit(sheet.x_adv, sheet.box)
-    right = _bits(record.flags, record.n)
+    clean, perturbed = to_unit(sheet.x, sheet.box), to_unit(sheet.x_adv, sheet.box)
+    right = _unpack(record.flags, record.n)
     found = []
     for k, row in enumerate(rows):
         gain = amplification(perturbed[k] - clean[k])
@@ -128,14 +155,20 @@ def _draw(record: Record, bench: Bench, one: Perturbation, rows: Sequence[int]) 
 
 
 def _uri(x: NDArray[Any], sheet: Sheet, *, signed: bool = False) -> str:
-    """An example in [0, 1], or a difference about 0, as a PNG in a data URI."""
+    """An example as a PNG in a data URI; arguments as for `to_pixels`."""
     file = BytesIO()
-    Image.fromarray(pixels(x, sheet, signed=signed)).quantize(128).save(file, "PNG", optimize=True)
+    Image.fromarray(to_pixels(x, sheet, signed=signed)).quantize(128).save(file, "PNG", optimize=True)
     return f"data:image/png;base64,{b64encode(file.getvalue()).decode()}"
 
 
-def pixels(x: NDArray[Any], sheet: Sheet, *, signed: bool = False) -> NDArray[Any]:
-    """(H, W, 3) uint8: a still; frames side by side; a spectrogram, low bands below; a waveform's envelope."""
+def to_pixels(x: NDArray[Any], sheet: Sheet, *, signed: bool = False) -> NDArray[Any]:
+    """(H, W, 3) uint8: an image, frames side by side, a spectrogram with low bands below, or the envelope of a sound.
+
+    Args:
+        x: (*box.shape) in [0, 1], or in [-0.5, 0.5] if signed.
+        sheet: that it belongs to.
+        signed: whether it is a difference.
+    """
     if sheet.box.unit == "waveform":
         return _envelope(x[0] + (0.5 if signed else 0.0))
     if sheet.modality == "video":
@@ -151,7 +184,13 @@ def pixels(x: NDArray[Any], sheet: Sheet, *, signed: bool = False) -> NDArray[An
 
 
 def _envelope(wave: NDArray[Any], width: int = 160, height: int = 64) -> NDArray[Any]:
-    """Black where the wave is, between its least and greatest value in each of `width` parts."""
+    """(height, width, 3) uint8: dark between the minimum and the maximum of the wave in each of `width` parts.
+
+    Args:
+        wave: (samples,) in [0, 1].
+        width: in pixels.
+        height: in pixels.
+    """
     parts = np.array_split(wave, width)
     low, high = (np.array([f(part) for part in parts]) * (height - 1) for f in (np.min, np.max))
     level = np.arange(height)[::-1, None]

@@ -49,7 +49,7 @@ def test_a_clip_that_is_cut(tmp_path, name, codec) -> None:
 
 @pytest.mark.parametrize("side", range(9, 32, 2))
 def test_a_white_clip_stays_in_its_box(tmp_path, side) -> None:
-    """Weights of smoothing may add up to more than 1 in float32."""
+    """The antialiasing weights may add up to more than 1 in float32."""
     write_film(tmp_path / "a.mp4", _greys([255] * 12, 32, 32))
     x = clips.video(tmp_path / "a.mp4", Box(shape=(3, 4, side, side)))
     assert x.min() > 0.98 and x.max() <= 1

@@ -30,8 +30,23 @@ def wave(seconds: float) -> Tensor:
 
 
 def centred(x: Tensor) -> Tensor:
-    """Without its mean as numpy sums it: the last bit of the original's depended on its threads."""
+    """The wave less its mean as numpy computes it: the original's last bit depended on the number of threads."""
     return x - x.numpy().mean()
+
+
+def assert_same_bands(mel: Tensor, expected: Tensor) -> None:
+    """The amplitudes of log-mel bands are equal up to float32 rounding.
+
+    Processors round the logarithm and the Fourier transform differently. The first moves the bands' edges, by 1e-5 of a
+    band; the second adds noise of a few eps of the loudest amplitude, which the logarithm of a quiet band magnifies.
+    """
+    amplitude, reference = (0.5 * mel).exp(), (0.5 * expected).exp()
+    noise = 8 * torch.finfo(torch.float32).eps * float(reference.max())
+    torch.testing.assert_close(amplitude, reference, rtol=3e-5, atol=noise)
+
+
+def to_bands(pixels: Tensor) -> Tensor:
+    return pixels * (2 * filterbank.STD) + filterbank.MEAN
 
 
 def intensity(normalised: Tensor) -> Tensor:
@@ -47,7 +62,7 @@ def expected(originals) -> dict[str, Tensor]:
 def test_the_filter_bank(expected) -> None:
     mel = filterbank.fbank(centred(wave(3)), 112)
     assert mel.shape == (1, 298, 112)
-    torch.testing.assert_close(mel[0, ::20, ::4], expected["audio_mel_3s"], atol=1e-5, rtol=0)
+    assert_same_bands(mel[0, ::20, ::4], expected["audio_mel_3s"])
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.equal(filterbank.fbank(centred(wave(3)), 112), mel)
 
@@ -56,7 +71,7 @@ def test_the_filter_bank(expected) -> None:
 def test_sounds_are_tiled_or_cut_in_thirds(expected, originals, seconds, name) -> None:
     mel = filterbank.fbank(centred(wave(seconds)), 112)
     x = (filterbank.fit_frames(mel, 1036).transpose(2, 3) - filterbank.MEAN) / (2 * filterbank.STD)
-    torch.testing.assert_close(x[0, :, ::8, ::37], expected[f"audio_pixel_{name}"], atol=1e-5, rtol=0)
+    assert_same_bands(to_bands(x[0, :, ::8, ::37]), to_bands(expected[f"audio_pixel_{name}"]))
     frames = json.loads((originals / "preproc" / "meta.json").read_text())["audio_frames"]
     for length, count in frames.items():
         assert filterbank.fbank(wave(float(length)), 8).shape[1] == count
@@ -66,7 +81,7 @@ def test_the_fronts_give_what_the_processor_gives(expected) -> None:
     heard = front_of("audio", AUDIO, BoxOptions(audio="waveform", seconds=3))
     assert heard.box.shape == (1, 48000) and (heard.box.low, heard.box.high) == (-1, 1)
     x = heard(wave(3)[None])
-    torch.testing.assert_close(x[0, :, ::8, ::37], expected["audio_pixel_3s"], atol=1e-5, rtol=0)
+    assert_same_bands(to_bands(x[0, :, ::8, ::37]), to_bands(expected["audio_pixel_3s"]))
     seen = front_of("audio", AUDIO, BoxOptions())
     mel = filterbank.fit_frames(filterbank.fbank(centred(wave(3)), 112), 1036)[:, :1].transpose(2, 3)
     assert seen.box.shape == mel.shape[1:] and seen.box.low < mel.min() and mel.max() < seen.box.high
@@ -105,7 +120,7 @@ def test_recordings_and_the_audio_world_are_heard_the_same_way(tmp_path) -> None
 
 @pytest.mark.parametrize("antialias", [True, False])
 def test_pictures(expected, antialias) -> None:
-    """Equal where bicubic weights stay in [0, 1], and clamped to it elsewhere."""
+    """Pixels are equal where the original's are in [0, 1], and clamped elsewhere."""
     y, x = np.mgrid[:300, :400].astype(np.int64)
     rgb = np.stack([(3 * x + 5 * y) % 256, (x * y // 7) % 256, (x * x // 50 + y) % 256]).astype(np.uint8)
     found = preprocess.picture(torch.from_numpy(rgb).float() / 255, antialias=antialias)
@@ -153,7 +168,7 @@ def test_resampling(expected, rate, sweep, tone) -> None:
 
 
 def test_no_wave_leaves_the_box_of_log_mel() -> None:
-    """The bound of a band's power over all waves in [-1, 1]: 400 times its largest eigenvalue."""
+    """The power of a band is at most 400 times its largest eigenvalue, for any wave in [-1, 1]."""
     unit = torch.eye(400, dtype=torch.float64)
     unit = unit - unit.mean(1, keepdim=True)
     unit = unit - 0.97 * torch.cat([unit[:, :1], unit[:, :-1]], 1)
@@ -169,7 +184,7 @@ def test_no_wave_leaves_the_box_of_log_mel() -> None:
 
 
 def test_gradients_of_the_fronts() -> None:
-    """In float64 against finite differences; a wave with silence has finite ones, that are 0 there."""
+    """Against finite differences in float64; in silence the gradient is 0."""
     g = torch.Generator().manual_seed(0)
     x = (0.1 * torch.randn(1, 720, generator=g, dtype=torch.float64)).requires_grad_()
     assert torch.autograd.gradcheck(lambda v: filterbank.fit_frames(filterbank.fbank(v, 8), 5), (x,))

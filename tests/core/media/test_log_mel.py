@@ -24,7 +24,7 @@ def test_mel_scale_is_htk() -> None:
 
 @pytest.mark.parametrize(("mels", "rate", "points"), [(64, 8000, 1024), (128, 16000, 4096)])
 def test_filterbank_is_a_partition_of_unity(mels: int, rate: int, points: int) -> None:
-    """Neighbouring triangles overlap by half, so that between the outer peaks the weights of every bin add to one."""
+    """Neighbouring triangles overlap by half, so the weights of every bin between the outer peaks add up to 1."""
     bank, peaks = filterbank(mels, rate, points), edges(mels, rate)[1:-1]
     hertz = np.fft.rfftfreq(points, 1 / rate)
     inner = (hertz > peaks[0]) & (hertz < peaks[-1])

@@ -47,21 +47,21 @@ STORED = {
 
 @pytest.mark.parametrize("turn", STORED)
 @pytest.mark.parametrize("other", [None, (0x011A, 10, 1, struct.pack("<ii", -1, 0)), (0x0103, 2, 5, b"jpeg\0")])
-def test_pictures_are_upright_whatever_other_tags_say(tmp_path, turn, other) -> None:
+def test_pictures_are_upright_with_any_other_tags(tmp_path, turn, other) -> None:
     entries = [(0x0112, 3, 1, struct.pack("<H", turn)), *([other] if other else [])]
     stored = Image.fromarray(np.ascontiguousarray(STORED[turn](_corners())))
     stored.save(tmp_path / "a.png", exif=_exif(*entries))
     np.testing.assert_array_equal(np.asarray(stills.picture(tmp_path / "a.png", 3)), _corners())
 
 
-def test_a_picture_without_a_readable_orientation_is_as_it_is(tmp_path) -> None:
+def test_a_picture_without_a_readable_orientation_is_not_turned(tmp_path) -> None:
     for k, exif in enumerate((b"Exif\0\0nonsense", _exif((0x0112, 2, 2, b"6\0")), _exif((0x0112, 3, 1, b"\x63\0")))):
         Image.new("RGB", (20, 30)).save(tmp_path / f"{k}.jpg", exif=exif)
         assert stills.picture(tmp_path / f"{k}.jpg", 3).size == (20, 30)
 
 
 def _set_display_matrix(path: Path, a: int, b: int, c: int, d: int) -> None:
-    """Sets the display matrix of an MP4 file's track: ISO/IEC 14496-12, 8.3.2, (x, y) at (a x + c y, b x + d y)."""
+    """Sets the display matrix of an MP4 track (ISO/IEC 14496-12, 8.3.2): (x, y) is shown at (a x + c y, b x + d y)."""
     content = bytearray(path.read_bytes())
     at = content.rindex(b"tkhd") + 44
     content[at : at + 36] = struct.pack(">9i", *(v << 16 for v in (a, b, 0, c, d, 0, 0, 0)), 1 << 30)
@@ -93,7 +93,7 @@ def test_clips_are_upright(tmp_path, stored, matrix) -> None:
     np.testing.assert_array_equal(corners, [[1, 0, 0], [0, 1, 0], [0, 0, 1], [0, 0, 0]])
 
 
-def test_a_clip_that_stands_aslant_is_refused(tmp_path) -> None:
+def test_a_clip_rotated_by_an_odd_angle_is_refused(tmp_path) -> None:
     write_film(tmp_path / "a.mp4", [_corners()] * 12)
     _set_display_matrix(tmp_path / "a.mp4", 1, 1, -1, 1)
     with pytest.raises(DataError, match=r"a.mp4 is rotated by an angle that is not a multiple of 90 degrees"):

@@ -16,7 +16,7 @@ WAVE, FBANK = Box(shape=(1, 4000), unit="waveform"), Box(shape=(1, 28, 70), low=
 TONE = 0.5 * np.sin(2 * np.pi * 440 * np.arange(16_000) / 16_000)
 
 
-def test_the_window_is_the_loudest_or_the_whole_in_silence() -> None:
+def test_the_window_is_the_loudest_part_or_is_padded_with_silence() -> None:
     wave = np.concatenate([np.full(10, 0.1), np.full(5, -0.9), np.full(10, 0.2)])
     np.testing.assert_array_equal(sounds.window(wave, 5), np.full(5, -0.9))
     np.testing.assert_array_equal(sounds.window(np.ones(3), 6), [0, 1, 1, 1, 0, 0])
@@ -66,7 +66,7 @@ def test_every_format_of_samples(tmp_path, subtype, channels) -> None:
         (np.where(np.arange(16_000) == 7, np.inf, TONE), "a.wav has no samples, or some that are not finite"),
     ],
 )
-def test_samples_in_other_units_or_none(tmp_path, samples, message) -> None:
+def test_samples_in_other_units_and_empty_files_are_refused(tmp_path, samples, message) -> None:
     soundfile.write(tmp_path / "a.wav", samples, 16_000, subtype="FLOAT")
     with pytest.raises(DataError, match=message):
         sounds.audio(tmp_path / "a.wav", WAVE, rate=16_000, seconds=1.0)
@@ -83,7 +83,7 @@ def test_a_recording_that_is_cut(tmp_path, kind) -> None:
 
 
 @pytest.mark.parametrize("rate", [0, 3, 2_000_000_011])
-def test_a_rate_that_no_recording_has(tmp_path, rate) -> None:
+def test_an_impossible_rate_is_refused(tmp_path, rate) -> None:
     soundfile.write(tmp_path / "a.wav", TONE, 16_000)
     content = bytearray((tmp_path / "a.wav").read_bytes())
     content[24:28] = struct.pack("<I", rate)
@@ -92,8 +92,8 @@ def test_a_rate_that_no_recording_has(tmp_path, rate) -> None:
         sounds.audio(tmp_path / "a.wav", FBANK, rate=16_000, seconds=1.0)
 
 
-def test_a_length_that_its_writer_did_not_know(tmp_path) -> None:
-    """As programs write that end in a pipe."""
+def test_an_unknown_length_in_the_header_is_accepted(tmp_path) -> None:
+    """As programs write a file to a pipe."""
     soundfile.write(tmp_path / "a.wav", TONE, 16_000)
     content = bytearray((tmp_path / "a.wav").read_bytes())
     content[40:44] = b"\xff" * 4
@@ -110,9 +110,9 @@ def test_a_recording_too_long_for_memory(tmp_path, monkeypatch) -> None:
 
 @pytest.mark.parametrize(("old", "new"), [(441, 160), (3, 2), (1, 2), (1999, 2000)])
 def test_rates_without_a_common_divisor_are_resampled_like_others(old, new) -> None:
-    """The same sums in another order; and a tone stays where it is."""
+    """The sums are equal in another order, and a tone keeps its pitch."""
     wave = torch.randn(2, 3000, generator=torch.Generator().manual_seed(0))
-    one, other = preprocess.resample(wave, old, new), preprocess._resample_in_parts(wave, old, new)
+    one, other = preprocess.resample(wave, old, new), preprocess.resample_in_parts(wave, old, new)
     torch.testing.assert_close(one, other, atol=1e-5, rtol=0)
 
 

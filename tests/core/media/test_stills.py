@@ -59,7 +59,7 @@ def test_modes_of_8_bits_or_fewer_are_read(tmp_path, mode) -> None:
     assert stills.image(tmp_path / f"a.{suffix}", RGB).min() == 1
 
 
-def test_a_cut_picture_is_refused_where_other_code_allows_it(tmp_path, monkeypatch) -> None:
+def test_a_truncated_picture_is_refused_even_if_other_code_allows_it(tmp_path, monkeypatch) -> None:
     Image.new("RGB", (32, 32), (255, 0, 0)).save(tmp_path / "a.jpg")
     (tmp_path / "a.jpg").write_bytes((tmp_path / "a.jpg").read_bytes()[:-40])
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
@@ -68,7 +68,7 @@ def test_a_cut_picture_is_refused_where_other_code_allows_it(tmp_path, monkeypat
     assert ImageFile.LOAD_TRUNCATED_IMAGES
 
 
-def test_a_picture_too_large_for_memory_and_a_program_in_its_place(tmp_path) -> None:
+def test_a_picture_too_large_for_memory_and_a_postscript_program_are_refused(tmp_path) -> None:
     def chunk(name: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 

@@ -110,7 +110,7 @@ function drawScatter(place, spec, colours, hidden = new Set()) {
   place.replaceChildren(root, legend(models, colours, () => drawScatter(place, spec, colours, hidden), hidden));
 }
 
-// Of one model by severity; of all models the mean over severities.
+// Accuracy of one model by severity, or of all models (model "") as the mean over severities.
 function drawHeat(place, heat, model) {
   const all = model === "", names = Object.keys(heat), mean = (v) => v.reduce((a, b) => a + b, 0) / v.length;
   const corruptions = Object.keys(heat[all ? names[0] : model]);

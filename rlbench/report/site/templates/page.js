@@ -1,17 +1,17 @@
-// The page: chosen suite, tables, figures, and the dialog of a cell. Data are in the element #data.
+// The page: choice of a suite, tables, figures, and the dialog of a cell. The data are in the element #data.
 "use strict";
 const data = JSON.parse(document.getElementById("data").textContent);
 const $ = (id) => document.getElementById(id);
 const colourOf = (model) => data.colours[model.split(" [")[0].split(" (")[0]] || "#888888";
 const BADGES = {
   sound: "the soundness checks of the run passed",
-  warn: "a soundness check warns",
+  warn: "a soundness check gave a warning",
   "needs adaptive": "the encoder has a trait that needs an adaptive attack",
   unreliable: "a soundness check failed: do not trust this number",
 };
 let current = 0, grid = null, cells = null;
 
-const most = (score) => (score.b ? "≤ " : "");  // a bound from above
+const boundSign = (score) => (score.b ? "≤ " : "");  // of an upper bound
 
 function badge(text) {
   return text ? el("span", { class: "badge", "data-badge": text, title: BADGES[text] || text }, text) : null;
@@ -41,7 +41,7 @@ function scoreCell(table, row, column) {
   const cell = row.cells[column];
   if (!cell) return el("td", { "data-order": -1, class: "none" }, "–");
   const words = cell.e ? "failed" : `${cell.b ? "at most " : ""}${percent(cell.v)} percent, ${interval(cell)}`;
-  const inside = cell.e ? [el("b", {}, "failed")] : [el("b", {}, most(cell) + percent(cell.v)), el("small", {}, interval(cell))];
+  const inside = cell.e ? [el("b", {}, "failed")] : [el("b", {}, boundSign(cell) + percent(cell.v)), el("small", {}, interval(cell))];
   const button = el("button", {
     type: "button", class: `score${cell.best ? " best" : ""}${cell.e ? " failed" : ""}`, style: `--v:${cell.v.toFixed(3)}`,
     "aria-label": `${row.model}, ${column}: ${words}`, onclick: () => open(table, row, column),
@@ -90,7 +90,7 @@ function choose(number) {
   figure("scatter", table.scatters.map((spec) => [spec.column, spec]), (place, spec) => drawScatter(place, spec, colourOf), Math.max(0, (table.scatters.length - 1) >> 1));
   const models = Object.keys(table.heat || {});
   const views = models.length > 1 ? ["", ...models] : models;
-  figure("heat", views.map((model) => [model || "all, mean over severities", model]), (place, model) => drawHeat(place, table.heat, model), 0);
+  figure("heat", views.map((model) => [model || "all models, mean over severities", model]), (place, model) => drawHeat(place, table.heat, model), 0);
   history.replaceState(null, "", `#${table.suite}-${number}`);
 }
 
@@ -107,19 +107,19 @@ function map(record, clean) {
   const kinds = own.map((right, k) => (right ? "kept" : before[k] ? "broken" : "wrong"));
   const across = Math.min(50, record.n), count = (kind) => kinds.filter((one) => one === kind).length;
   const plain = record === clean || !clean;
-  const words = plain ? { kept: "right", wrong: "wrong" } : { kept: "stay right", broken: "broken", wrong: "wrong when clean" };
-  const said = Object.entries(words).map(([kind, text]) => [kind, `${count(kind)} ${text}`]);
-  const root = svg("svg", { viewBox: `0 0 ${across * 10} ${Math.ceil(record.n / across) * 10}`, role: "img", "aria-label": said.map(([, text]) => text).join(", "), class: "map" });
+  const words = plain ? { kept: "correct", wrong: "wrong" } : { kept: "still correct", broken: "broken", wrong: "wrong when clean" };
+  const counts = Object.entries(words).map(([kind, text]) => [kind, `${count(kind)} ${text}`]);
+  const root = svg("svg", { viewBox: `0 0 ${across * 10} ${Math.ceil(record.n / across) * 10}`, role: "img", "aria-label": counts.map(([, text]) => text).join(", "), class: "map" });
   kinds.forEach((kind, k) => root.append(svg("rect", { x: 10 * (k % across), y: 10 * Math.floor(k / across), width: 9, height: 9, class: kind })));
   return el("section", {}, el("h3", {}, `The ${record.n} examples`),
-    el("p", { class: "legend" }, ...said.flatMap(([kind, text]) => [el("span", { class: `swatch ${kind}` }), ` ${text}  `])), root);
+    el("p", { class: "legend" }, ...counts.flatMap(([kind, text]) => [el("span", { class: `swatch ${kind}` }), ` ${text}  `])), root);
 }
 
 const guess = (one) => el("span", { class: one.correct ? "right" : "wrong" }, `${one.correct ? "✓" : "✗"} ${one.name}`);
 
 function pictures(record) {
   const one = (p) => el("figure", { class: "example" },
-    el("figcaption", {}, el("b", {}, p.label), ` · example ${p.index}`, p.agrees ? null : el("em", {}, " · here other than in the run")),
+    el("figcaption", {}, el("b", {}, p.label), ` · example ${p.index}`, p.agrees ? null : el("em", {}, " · the result differs from that of the run")),
     el("div", { class: "triple" }, ...["clean", "perturbed", `difference × ${p.gain}`].map((name, k) =>
       el("div", {}, el("img", { src: p.images[k], alt: `${p.label}, ${name}`, class: record.modality }), el("small", {}, name), k === 0 ? guess(p.clean) : k === 1 ? guess(p.perturbed) : null))));
   return el("section", {}, el("h3", {}, "Examples"), el("div", { class: "examples" }, ...record.pictures.map(one)));
@@ -128,19 +128,19 @@ function pictures(record) {
 function facts(record) {
   const all = { ...data.tables[record.table].facts, ...record.facts, "forward passes": record.forwards, "backward passes": record.backwards };
   const list = Object.entries(all).flatMap(([name, value]) => [el("dt", {}, name.replaceAll("_", " ")), el("dd", {}, String(value))]);
-  return el("details", {}, el("summary", {}, "Where it comes from"), el("dl", {}, ...list));
+  return el("details", {}, el("summary", {}, "Provenance"), el("dl", {}, ...list));
 }
 
 function again(record) {
   const text = record.facts.key && `rlbench show ${record.suite} --model ${record.model}${record.kind === "clean" ? "" : ` --perturbation "${record.perturbation}"`}`;
   const worst = record.kind === "worst";
-  return worst ? null : el("p", {}, record.pictures ? "More pictures: " : "Pictures, where the model is at hand: ", el("code", {}, text));
+  return worst ? null : el("p", {}, record.pictures ? "More pictures: " : "To draw pictures, with the model installed: ", el("code", {}, text));
 }
 
 function one(record, clean) {
   const parts = [];
   if (record.error) parts.push(el("p", { class: "error" }, `Failed: ${record.error}`));
-  else parts.push(el("p", { class: "big" }, el("b", {}, most(record) + percent(record.n_correct / record.n)), `% `, el("small", {}, `95% interval ${interval(record)} · ${record.n_correct} of ${record.n}`)));
+  else parts.push(el("p", { class: "big" }, el("b", {}, boundSign(record) + percent(record.n_correct / record.n)), `% `, el("small", {}, `95% interval ${interval(record)} · ${record.n_correct} of ${record.n}`)));
   if (record.soundness) parts.push(el("p", {}, badge(record.soundness), ` ${BADGES[record.soundness] || ""}${record.facts.soundness_failed ? `: ${record.facts.soundness_failed}` : ""}`));
   if (record.pictures) parts.push(pictures(record));
   if (record.flags) parts.push(map(record, clean));
@@ -151,21 +151,21 @@ function open(table, row, column) {
   const cell = row.cells[column], records = cell.r.map((k) => data.records[k]);
   const before = row.cells.clean && data.records[row.cells.clean.r[0]];
   const parts = [el("h2", { id: "cell-title" }, `${row.model} · ${column}`), el("p", { class: "facts" }, table.title)];
-  if (cell.d) parts.push(el("p", {}, `Minus ${table.baseline}: `, el("b", {}, cell.d)));
+  if (cell.d) parts.push(el("p", {}, `Difference to ${table.baseline}: `, el("b", {}, cell.d)));
   if (cell.e) parts.push(el("p", { class: "error" }, `Failed: ${cell.e}`));
   if (records.length === 1) parts.push(...one(records[0], before));
   else parts.push(el("p", {}, `The mean of ${records.length} cells:`), ...records.map((record) =>
-    el("details", {}, el("summary", {}, `${record.perturbation}: ${record.error ? "failed" : most(record) + percent(record.n_correct / record.n)}`), ...one(record, before).filter(Boolean))));
+    el("details", {}, el("summary", {}, `${record.perturbation}: ${record.error ? "failed" : boundSign(record) + percent(record.n_correct / record.n)}`), ...one(record, before).filter(Boolean))));
   $("cell-body").replaceChildren(...parts.filter(Boolean));
   $("cell").showModal();
   $("cell").scrollTop = 0;
 }
 
-// Every cell
+// All cells
 
 function listCells() {
   const rows = data.records.map((record, k) => ({ k, ...record, share: record.error ? -1 : record.n_correct / record.n })).filter((row) => row.table !== undefined);
-  const shown = (row) => (row.error ? "failed" : `${most(row)}${percent(row.share)} [${interval(row)}]`);
+  const shown = (row) => (row.error ? "failed" : `${boundSign(row)}${percent(row.share)} [${interval(row)}]`);
   const columns = [["model"], ["perturbation", "column"], ["suite"], ["modality", "modality", "wide"]].map(([name, title = name, className]) => ({ data: name, title, className, render: DataTable.render.text() }));
   columns.splice(2, 0, { data: "share", title: "accuracy, %", type: "num", render: (v, kind, row) => (kind === "display" ? `<button type="button" class="link" data-k="${row.k}">${shown(row)}</button>` : v) });
   columns.push({ data: "n", title: "n", className: "wide" });
@@ -191,7 +191,7 @@ function listMeans() {
   $("means").replaceChildren(...data.macros.flatMap((macro) => {
     const names = Object.keys(macro.rows[0][1]);
     const row = ([model, scores]) => el("tr", {}, el("th", { scope: "row" }, el("i", { class: "dot", style: `--c:${colourOf(model)}` }), model),
-      ...names.map((name) => el("td", {}, scores[name] ? el("span", { class: "score", style: `--v:${scores[name].v}` }, el("b", {}, most(scores[name]) + percent(scores[name].v)), el("small", {}, interval(scores[name]))) : "–")),
+      ...names.map((name) => el("td", {}, scores[name] ? el("span", { class: "score", style: `--v:${scores[name].v}` }, el("b", {}, boundSign(scores[name]) + percent(scores[name].v)), el("small", {}, interval(scores[name]))) : "–")),
       ...(Object.keys(macro.minus).length ? names.map((name) => el("td", { class: "n" }, macro.minus[model.split(" [")[0]]?.[name] || "–")) : []));
     const head = ["model", ...names, ...(Object.keys(macro.minus).length ? names.map((name) => `${name} minus ${data.baseline}`) : [])];
     return [el("h2", {}, `Macro average of ${macro.family}, over ${macro.modalities.join(", ")}`), el("p", { class: "facts" }, `${macro.backbone ? `backbone ${macro.backbone}; ` : ""}suites ${macro.suites.join(", ")}`),
@@ -204,7 +204,7 @@ function listMeans() {
 function theme(name) {
   document.documentElement.dataset.theme = name;
   $("theme").textContent = `Theme: ${name}`;
-  try { localStorage.setItem("rlbench-theme", name); } catch { /* a page from a file may have no storage */ }
+  try { localStorage.setItem("rlbench-theme", name); } catch { /* a page opened from a file may have no storage */ }
 }
 
 function start() {
