@@ -191,3 +191,15 @@ def test_the_objective_of_the_page_is_lowest_where_directions_agree() -> None:
     f0 = torch.randn(4, 8)
     loss = names["Mine"]().loss(f0, 2 * f0, SimpleNamespace(f0=f0))
     assert torch.allclose(loss, torch.zeros(4), atol=1e-6)
+
+
+def test_the_page_s_sentences_are_what_the_board_shows() -> None:
+    board = (ROOT / "leaderboards" / "mini.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "mini-numbers.md").read_text(encoding="utf-8")
+    assert "does not hold as a whole" in board and "does not hold as a whole" in page
+    robust: dict[str, list[str]] = {}
+    for by_method in _tables().read_differences(board).values():
+        for method, row in by_method.items():
+            robust.setdefault(method, []).append(_tables().verdict(row["robust"]).strip("*").split()[0])
+    assert all(robust[method] == ["above"] * 4 for method in ("languagebind", "fare", "agft"))
+    assert sorted(robust["advflyp"]) == ["above", "level", "level", "level"]
