@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import re
 import shlex
+import tomllib
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -105,6 +106,21 @@ def test_code_is_well_formed(page: Path) -> None:
         compile(block, page.name, "exec")
     for block in _blocks(page, "yaml"):
         assert isinstance(yaml.safe_load(block), dict | list)
+
+
+HABITS = sorted([*(ROOT / ".github").rglob("*.yml"), *ROOT.glob("*.yml"), ROOT / ".pre-commit-config.yaml"])
+
+
+@pytest.mark.parametrize("path", HABITS, ids=lambda path: path.name)
+def test_the_projects_own_files_are_yaml(path: Path) -> None:
+    assert isinstance(yaml.safe_load(path.read_text(encoding="utf-8")), dict)
+
+
+def test_the_citation_has_the_package_s_version() -> None:
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert (cited["version"], cited["license"]) == (project["version"], project["license"])
+    assert f"\n## {cited['version']}\n" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
 
 
 @cache
