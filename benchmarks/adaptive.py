@@ -20,7 +20,8 @@ from rlbench.core import Adversarial, Clean, Record, Suite, Threat
 from rlbench.core.suite import load_suite
 from rlbench.store.flags import unpack
 
-HEAD = "world model eps clean aa suite above missed extra adaptive aa-passes suite-passes".split()
+HEAD = ["world", "model", "eps", "clean", "aa", "suite", "above", "missed", "extra", "adaptive"]
+HEAD += ["aa-passes", "suite-passes"]
 EPS = {"video": 2}  # elsewhere 4, in 255ths
 TARGETED, SUITE = ("apgd-ce", "apgd-t"), ("pgd", "apgd-ce", "adaptive")
 
