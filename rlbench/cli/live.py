@@ -1,4 +1,4 @@
-"""What `rlbench run` shows while it computes: on a terminal the table as it fills, elsewhere a line per finished cell."""
+"""What `rlbench run` shows while it computes: the table as it fills, or in a log a line per finished cell."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
 
@@ -104,6 +104,7 @@ class _Run:
         shared = _Shared(pairs, self.plan.device, self.plan.batch_size, self.plan.store.inputs)
         with WorkerPool(perform, shared, self.plan.workers, self._tick) as pool:
             self.pool = pool
+            self._begin_here(shared)
             for jobs in self._phases():
                 for (units, _), results in pool.run(jobs):
                     for unit in units:
@@ -113,9 +114,19 @@ class _Run:
         order = [(i, cells.canonical(p)) for i, pair in enumerate(self.plan.pairs) for p in pair.suite.perturbations]
         return [self.records[place] for place in order]
 
+    def _begin_here(self, shared: _Shared) -> None:
+        """Computes the first clean block in this process, which has loaded the encoder, while the workers start."""
+        unit = next((unit for unit in self.plan.units if unit.group == Group()), None)
+        if unit is not None and self.plan.workers > 1:
+            report = Report(self._tick)
+            results = perform(replace(shared, benches={}), ((unit,), None), report)
+            report.flush()
+            self._save(unit, results)
+
     def _phases(self) -> Iterator[list[Job]]:
         """The clean blocks, from which others start; then the most expensive blocks first, to balance the workers."""
-        yield [((unit,), None) for unit in self.plan.units if unit.group == Group()]
+        clean_units = [unit for unit in self.plan.units if unit.group == Group()]
+        yield [((u,), None) for u in clean_units if (u.start, u.stop) in self.left[u.pair, Clean()]]
         attacks = [unit for unit in self.plan.units if unit.group != Group()]
         clean = {(u.pair, u.start): self._block(u.pair, Clean(), (u.start, u.stop)) for u in attacks}
         for unit in attacks:

@@ -91,11 +91,23 @@ class WorkerPool(Generic[J, R]):
         self.notes: set[str] = set()  # the workers' log messages, each once
 
     def __enter__(self) -> WorkerPool[J, R]:
+        """Starts the workers, without waiting for them."""
+        try:
+            for _ in range(self.size if self.size > 1 else 0):
+                self.workers.append(_Worker())
+                self.workers[-1].send((self.perform.__module__, self.perform.__qualname__, self.shared))
+        except BaseException:
+            self.close()
+            raise
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
+    def close(self) -> None:
+        """Ends the workers."""
         for worker in self.workers:
             worker.close()
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
 
     def run(self, jobs: Sequence[J]) -> Iterator[tuple[J, R]]:
         """Yields (job, result) as the jobs finish; jobs begin in their order.
@@ -117,9 +129,6 @@ class WorkerPool(Generic[J, R]):
 
     def _run_in_workers(self, jobs: Sequence[J]) -> Iterator[tuple[J, R]]:
         queue = deque(jobs)
-        while jobs and len(self.workers) < self.size:
-            self.workers.append(_Worker())
-            self.workers[-1].send((self.perform.__module__, self.perform.__qualname__, self.shared))
         while True:
             for worker in self.workers:
                 if worker.job is None and queue:
