@@ -1,4 +1,4 @@
-"""What `rlbench run` shows while it computes: a table on a terminal, lines elsewhere, and the table so far at Ctrl-C."""
+"""What `rlbench run` shows: a table on a terminal as it fills, lines elsewhere, and the table so far at Ctrl-C."""
 
 import os
 import signal
