@@ -51,7 +51,7 @@ class Adaptive:
     targeted: int = 12
     targets: int = 9
     hopeless: float = 1.0
-    near: float = 0.25
+    near: float = 0.1
     again: int = 9
     min_classes: ClassVar[int] = 4
 
