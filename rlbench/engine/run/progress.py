@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from rlbench.core import Perturbation
+from rlbench.core import Clean, Corrupted, Perturbation, Record
 from rlbench.core.stats.metrics import wilson
 from rlbench.engine.attack.schedule import Standing
+from rlbench.engine.plan.types import Pair
 from rlbench.store.blocks import Block
 
 Span = tuple[int, int]
@@ -107,6 +108,14 @@ class Standings:
         self.found.setdefault(place, {})[span] = Standing(
             len(block.correct), len(block.correct), int((~block.correct).sum())
         )
+
+    def describe(self, pair: Pair, p: Perturbation, places: Sequence[Place], record: Record | None) -> CellProgress:
+        """How far a cell of these places is, which has a record once it is finished."""
+        searching, known = not isinstance(p, Clean | Corrupted), self.whole(places)
+        about = pair.suite.name, pair.model, p, pair.n
+        if record is None:
+            return CellProgress(*about, known.decided, known.wrong, searching, finished=False)
+        return CellProgress(*about, pair.n, pair.n - (record.n_correct or 0), searching, True, record.error)
 
     def whole(self, places: Sequence[Place]) -> Standing:
         """The standing of a cell, or of a worst case over several: an example that is wrong in one is decided there."""

@@ -12,9 +12,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
 
-from rlbench.core import Clean, Corrupted, Mode, Perturbation, Record, Suite
+from rlbench.core import Clean, Mode, Perturbation, Record, Suite
 from rlbench.core.errors import StoreError
 from rlbench.core.machine import reproducible
+from rlbench.encoders.black_box.classes import Metered
 from rlbench.encoders.identity import Identity
 from rlbench.engine import cells
 from rlbench.engine.attack.schedule import Standing
@@ -68,9 +69,11 @@ def perform(shared: _Shared, job: Job, report: Report) -> list[Result]:
         suite, model, known = shared.pairs[unit.pair]
         while len(shared.benches) >= 2:
             del shared.benches[next(iter(shared.benches))]
-        shared.benches[unit.pair] = prepare(
+        shared.benches[unit.pair] = bench = prepare(
             suite, model, device=shared.device, batch_size=shared.batch_size, cache=shared.cache, known=known
         )
+        if isinstance(bench.encoder, Metered):
+            bench.encoder.keep_account(shared.cache.with_name("queries"))
     with reproducible(shared.device):
         groups, span = [unit.group for unit in units], (unit.start, unit.stop)
 
@@ -127,7 +130,7 @@ class _Run:
         """The clean blocks, from which others start; then the most expensive blocks first, to balance the workers."""
         clean_units = [unit for unit in self.plan.units if unit.group == Group()]
         yield [((u,), None) for u in clean_units if (u.start, u.stop) in self.left[u.pair, Clean()]]
-        attacks = [unit for unit in self.plan.units if unit.group != Group()]
+        attacks = [unit for unit in self.plan.units if unit.group != Group() and not self._failed_clean(unit)]
         clean = {(u.pair, u.start): self._block(u.pair, Clean(), (u.start, u.stop)) for u in attacks}
         for unit in attacks:
             if not unit.group.corrupted:
@@ -139,6 +142,13 @@ class _Run:
             self.total += self.expected[unit] - unit.passes
         found = bundle_units(attacks, self.expected, self.plan.workers)
         yield [(bundle, clean[bundle[0].pair, bundle[0].start]) for bundle in found]
+
+    def _failed_clean(self, unit: Unit) -> bool:
+        """Whether the encoder gave no answer for the unit's clean inputs; then all its cells fail."""
+        reason = self.failures.get((unit.pair, Clean()), {}).get((unit.start, unit.stop))
+        if reason is not None:
+            self._save(unit, [Failure(reason)] * len(unit.group.members))
+        return reason is not None
 
     def _save(self, unit: Unit, results: list[Result]) -> None:
         span, pair = (unit.start, unit.stop), self.plan.pairs[unit.pair]
@@ -171,17 +181,11 @@ class _Run:
                 self.standings.finish((i, member), self._block(i, member, span), span)
 
     def _cells(self) -> list[CellProgress]:
-        pairs = enumerate(self.plan.pairs)
-        return [self._cell(i, pair, p) for i, pair in pairs for p in pair.suite.perturbations]
+        return [self._cell(i, pair, p) for i, pair in enumerate(self.plan.pairs) for p in pair.suite.perturbations]
 
     def _cell(self, i: int, pair: Pair, p: Perturbation) -> CellProgress:
-        place = i, cells.canonical(p)
-        about, searching = (pair.suite.name, pair.model, p, pair.n), not isinstance(p, Clean | Corrupted)
-        if (record := self.records.get(place)) is not None:
-            wrong = pair.n - (record.n_correct or 0)
-            return CellProgress(*about, pair.n, wrong, searching, finished=True, error=record.error)
-        known = self.standings.whole([(i, m) for m in members(pair, place[1])])
-        return CellProgress(*about, known.decided, known.wrong, searching, finished=False)
+        places = [(i, member) for member in members(pair, cells.canonical(p))]
+        return self.standings.describe(pair, p, places, self.records.get((i, cells.canonical(p))))
 
     def _block(self, pair: int, p: Perturbation, span: Span) -> Block:
         key = self.plan.pairs[pair].keys[p]
