@@ -105,10 +105,9 @@ def run(
 ) -> None:
     """Run suites on models and show the robustness table.
 
-    On a terminal the table fills while attacks run: an accuracy marked ≤ is an upper bound that still falls.
-
-    Finished blocks in the store are not run again, so the same command resumes an interrupted run. Below each table is
-    every model's soundness badge; a cell that is not sound is marked *. Exit 1 if a cell failed.
+    On a terminal the table fills while attacks run: an accuracy marked ≤ is an upper bound that still falls. Finished
+    blocks in the store are not run again, so the same command resumes an interrupted run. Below each table is every
+    model's soundness badge; a cell that is not sound is marked *. Exit 1 if a cell failed.
     """
     from rlbench.core.suite import load_suites
     from rlbench.encoders.models import resolve

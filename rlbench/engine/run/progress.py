@@ -98,10 +98,10 @@ class Standings:
             old = blocks.get(span, Standing(new.n, 0, 0))
             blocks[span] = Standing(new.n, max(old.decided, new.decided), max(old.wrong, new.wrong))
 
-    def start(self, pair: int, members: Iterable[Perturbation], clean: Block, span: Span) -> None:
-        """Takes the clean errors of a block, which no attack can correct."""
-        wrong = int((~clean.correct).sum())
-        self.update({(pair, member, span): Standing(len(clean.correct), wrong, wrong) for member in members})
+    def start(self, pair: int, members: Iterable[Perturbation], clean: Block, start: int) -> None:
+        """Takes the errors of a clean block that begins at example `start`: no attack can correct them."""
+        n, wrong = len(clean.correct), int((~clean.correct).sum())
+        self.update({(pair, member, (start, start + n)): Standing(n, wrong, wrong) for member in members})
 
     def finish(self, place: Place, block: Block, span: Span) -> None:
         """Takes a finished block of a cell."""

@@ -134,9 +134,7 @@ class _Run:
         clean = {(u.pair, u.start): self._block(u.pair, Clean(), (u.start, u.stop)) for u in attacks}
         for unit in attacks:
             if not unit.group.corrupted:
-                self.standings.start(
-                    unit.pair, unit.group.members, clean[unit.pair, unit.start], (unit.start, unit.stop)
-                )
+                self.standings.start(unit.pair, unit.group.members, clean[unit.pair, unit.start], unit.start)
             share = 1.0 if unit.group.corrupted else float(clean[unit.pair, unit.start].correct.mean())
             self.expected[unit] = int(unit.passes * share)
             self.total += self.expected[unit] - unit.passes
@@ -181,11 +179,11 @@ class _Run:
                 self.standings.finish((i, member), self._block(i, member, span), span)
 
     def _cells(self) -> list[CellProgress]:
-        return [self._cell(i, pair, p) for i, pair in enumerate(self.plan.pairs) for p in pair.suite.perturbations]
+        listed = [(i, pair, p) for i, pair in enumerate(self.plan.pairs) for p in pair.suite.perturbations]
+        return [self._cell(i, pair, p, cells.canonical(p)) for i, pair, p in listed]
 
-    def _cell(self, i: int, pair: Pair, p: Perturbation) -> CellProgress:
-        places = [(i, member) for member in members(pair, cells.canonical(p))]
-        return self.standings.describe(pair, p, places, self.records.get((i, cells.canonical(p))))
+    def _cell(self, i: int, pair: Pair, p: Perturbation, own: Perturbation) -> CellProgress:
+        return self.standings.describe(pair, p, [(i, m) for m in members(pair, own)], self.records.get((i, own)))
 
     def _block(self, pair: int, p: Perturbation, span: Span) -> Block:
         key = self.plan.pairs[pair].keys[p]
