@@ -138,7 +138,7 @@ def test_the_cache_is_deleted_when_the_disk_is_full(tmp_path: Path, monkeypatch)
 
 
 def test_a_warning_of_all_workers_is_logged_once(caplog) -> None:
-    with WorkerPool(complain, None, 2, lambda passes: None) as pool:
+    with WorkerPool(complain, None, 2, lambda passes, news: None) as pool:
         assert sorted(result for _, result in pool.run(range(6))) == list(range(6))
     assert caplog.messages == ["the disk is full"]
 

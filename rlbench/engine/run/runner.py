@@ -7,8 +7,8 @@ changes them. Records are computed from the blocks in the store alone.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
 
@@ -18,39 +18,19 @@ from rlbench.core.machine import reproducible
 from rlbench.encoders.black_box.classes import Metered
 from rlbench.encoders.identity import Identity
 from rlbench.engine import cells
+from rlbench.engine.attack.schedule import Standing
 from rlbench.engine.block.bench import Bench, prepare
-from rlbench.engine.block.evaluate import Failure, OnPass, Result, evaluate
+from rlbench.engine.block.evaluate import Failure, Result, evaluate
 from rlbench.engine.cells.groups import Group
 from rlbench.engine.plan.planner import Pair, Plan, PlannedCell, Unit, plan
 from rlbench.engine.run.batching import Bundle, bundle_units
+from rlbench.engine.run.progress import CellProgress, News, Place, Progress, Span, Standings
 from rlbench.engine.run.record import make_record, members
-from rlbench.engine.run.workers import PERIOD, WorkerPool
+from rlbench.engine.run.workers import PERIOD, Report, WorkerPool
 from rlbench.store.blocks import Block
 from rlbench.store.keys import record_key
 
 __all__ = ["Plan", "PlannedCell", "Progress", "execute", "plan", "run"]
-Span = tuple[int, int]
-
-
-@dataclass(frozen=True)
-class Progress:
-    """The progress of a run.
-
-    Attributes:
-        what: the cells that are being computed.
-        done: forward passes of this run.
-        total: upper bound of them, which falls as examples break early.
-        rate: passes per second; 0 when not known yet.
-        seconds: since the first pass.
-        left: upper bound of the remaining seconds at this rate; None when not known yet.
-    """
-
-    what: str
-    done: int
-    total: int
-    rate: float
-    seconds: float
-    left: float | None
 
 
 @dataclass
@@ -75,13 +55,13 @@ class _Shared:
 Job = tuple[Bundle, Block | None]  # units of one pair and span, and the examples' clean block
 
 
-def perform(shared: _Shared, job: Job, on_pass: OnPass) -> list[Result]:
+def perform(shared: _Shared, job: Job, report: Report) -> list[Result]:
     """Runs work units together, in this process.
 
     Args:
         shared: what every job needs.
         job: the units, and the clean block of their examples (None for the clean unit).
-        on_pass: called with the number of examples of every forward pass.
+        report: gets the number of examples of every forward pass, and the standings of the cells.
     """
     units, clean = job
     unit = units[0]
@@ -95,8 +75,12 @@ def perform(shared: _Shared, job: Job, on_pass: OnPass) -> list[Result]:
         if isinstance(bench.encoder, Metered):
             bench.encoder.keep_account(shared.cache.with_name("queries"))
     with reproducible(shared.device):
-        groups = [unit.group for unit in units]
-        return evaluate(shared.benches[unit.pair], groups, unit.start, unit.stop, clean, on_pass)
+        groups, span = [unit.group for unit in units], (unit.start, unit.stop)
+
+        def tell(standings: Mapping[Perturbation, Standing]) -> None:
+            report.tell({(unit.pair, member, span): standing for member, standing in standings.items()})
+
+        return evaluate(shared.benches[unit.pair], groups, *span, clean, report.count, tell)
 
 
 class _Run:
@@ -108,36 +92,49 @@ class _Run:
         self.done = 0
         self.expected = {unit: unit.passes for unit in plan.units}
         self.total = plan.passes
-        self.failures: dict[tuple[int, Perturbation], dict[Span, str]] = {}
-        self.left: dict[tuple[int, Perturbation], set[Span]] = {
-            (i, p): set() for i, pair in enumerate(plan.pairs) for p in pair.keys
-        }
+        self.failures: dict[Place, dict[Span, str]] = {}
+        self.left: dict[Place, set[Span]] = {(i, p): set() for i, pair in enumerate(plan.pairs) for p in pair.keys}
         for unit in plan.units:
             for member in unit.group.members:
                 self.left[unit.pair, member].add((unit.start, unit.stop))
-        self.records: dict[tuple[int, Perturbation], Record] = {}
+        self.records: dict[Place, Record] = {}
+        self.standings = Standings()
 
     def go(self) -> list[Record]:
         self._record_finished()
+        self._resume()
         pairs = tuple((p.suite, p.model, p.identity) for p in self.plan.pairs)
         shared = _Shared(pairs, self.plan.device, self.plan.batch_size, self.plan.store.inputs)
         with WorkerPool(perform, shared, self.plan.workers, self._tick) as pool:
             self.pool = pool
+            self._begin_here(shared)
             for jobs in self._phases():
                 for (units, _), results in pool.run(jobs):
                     for unit in units:
                         self._save(unit, [results.pop(0) for _ in unit.group.members])
         self.total = self.done
-        self._tick(0)
+        self._tick(0, {})
         order = [(i, cells.canonical(p)) for i, pair in enumerate(self.plan.pairs) for p in pair.suite.perturbations]
         return [self.records[place] for place in order]
 
+    def _begin_here(self, shared: _Shared) -> None:
+        """Computes the first clean block in this process, which has loaded the encoder, while the workers start."""
+        unit = next((unit for unit in self.plan.units if unit.group == Group()), None)
+        if unit is not None and self.plan.workers > 1:
+            report = Report(self._tick)
+            results = perform(replace(shared, benches={}), ((unit,), None), report)
+            report.flush()
+            self._save(unit, results)
+
     def _phases(self) -> Iterator[list[Job]]:
         """The clean blocks, from which others start; then the most expensive blocks first, to balance the workers."""
-        yield [((unit,), None) for unit in self.plan.units if unit.group == Group()]
+        clean_units = [unit for unit in self.plan.units if unit.group == Group()]
+        yield [((u,), None) for u in clean_units if (u.start, u.stop) in self.left[u.pair, Clean()]]
         attacks = [unit for unit in self.plan.units if unit.group != Group() and not self._failed_clean(unit)]
         clean = {(u.pair, u.start): self._block(u.pair, Clean(), (u.start, u.stop)) for u in attacks}
         for unit in attacks:
+            if not unit.group.corrupted:
+                self.standings.start(unit.pair, unit.group.members, clean[unit.pair, unit.start], unit.start)
             share = 1.0 if unit.group.corrupted else float(clean[unit.pair, unit.start].correct.mean())
             self.expected[unit] = int(unit.passes * share)
             self.total += self.expected[unit] - unit.passes
@@ -161,6 +158,7 @@ class _Run:
                 self.failures.setdefault((unit.pair, member), {})[span] = result.reason
             else:
                 self.plan.store.save(pair.keys[member], *span, result)
+                self.standings.finish((unit.pair, member), result, span)
             missing.discard(span)
         self._record_finished()
 
@@ -172,6 +170,20 @@ class _Run:
                 if place not in self.records and not any(self.left[i, m] for m in members(pair, place[1])):
                     self.records[place] = self._record(i, pair, place[1])
                     self.plan.store.append(self.records[place])
+
+    def _resume(self) -> None:
+        """Takes the standings of the stored blocks of cells that are not finished."""
+        for (i, member), missing in self.left.items():
+            spans = self.plan.pairs[i].spans if missing else []
+            for span in (span for span in spans if span not in missing):
+                self.standings.finish((i, member), self._block(i, member, span), span)
+
+    def _cells(self) -> list[CellProgress]:
+        listed = [(i, pair, p) for i, pair in enumerate(self.plan.pairs) for p in pair.suite.perturbations]
+        return [self._cell(i, pair, p, cells.canonical(p)) for i, pair, p in listed]
+
+    def _cell(self, i: int, pair: Pair, p: Perturbation, own: Perturbation) -> CellProgress:
+        return self.standings.describe(pair, p, [(i, m) for m in members(pair, own)], self.records.get((i, own)))
 
     def _block(self, pair: int, p: Perturbation, span: Span) -> Block:
         key = self.plan.pairs[pair].keys[p]
@@ -190,7 +202,8 @@ class _Run:
         failed = span in self.failures.get((pair, p), {})
         return None if failed else self._block(pair, p, span)
 
-    def _tick(self, passes: int) -> None:
+    def _tick(self, passes: int, news: News) -> None:
+        self.standings.update(news)
         if self.begun is None and passes:
             self.begun = perf_counter() - PERIOD
         self.done = min(self.done + passes, self.total)
@@ -198,7 +211,7 @@ class _Run:
         rate = self.done / seconds if seconds else 0.0
         left = (self.total - self.done) / rate if rate else None
         what = ", ".join(dict.fromkeys(self._describe(units) for units, _ in self.pool.active))
-        self.report(Progress(what, self.done, self.total, rate, seconds, left))
+        self.report(Progress(what, self.done, self.total, rate, seconds, left, self._cells()))
 
     def _describe(self, units: Sequence[Unit]) -> str:
         pair, last = self.plan.pairs[units[0].pair], units[-1].group.members[-1]

@@ -13,7 +13,7 @@ import pickle
 import subprocess
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import import_module
 from multiprocessing.connection import Connection, Pipe, wait
 from time import monotonic
@@ -27,6 +27,7 @@ from rlbench.core.processes import command
 J = TypeVar("J")
 R = TypeVar("R")
 PERIOD = 0.25  # seconds between two calls of `tick`
+Tick = Callable[[int, Mapping[Any, Any]], object]  # passes and news since the last call
 
 # glibc keeps a worker's memory between passes: a thousand page faults per pass cost 5 to 10% of its time.
 _MALLOC = {"MALLOC_TRIM_THRESHOLD_": "1000000000", "MALLOC_MMAP_THRESHOLD_": "1000000000"}
@@ -68,21 +69,21 @@ class _Worker:
 
 
 class WorkerPool(Generic[J, R]):
-    """Processes that call `perform(shared, job, on_pass)`; a single worker runs in this process.
+    """Processes that call `perform(shared, job, report)`; a single worker runs in this process.
 
     Args:
         perform: a function at the top of a module.
         shared: what all jobs need; it is sent once to each worker.
         workers: number of processes, at least 1.
-        tick: called with the passes since the last call, at least every PERIOD seconds.
+        tick: called with what jobs reported since the last call, passes and news, at least every PERIOD seconds.
     """
 
     def __init__(
         self,
-        perform: Callable[[Any, J, Callable[[int], None]], R],
+        perform: Callable[[Any, J, Report], R],
         shared: object,
         workers: int,
-        tick: Callable[[int], None],
+        tick: Tick,
     ) -> None:
         self.perform, self.shared, self.size, self.tick = perform, shared, workers, tick
         self.workers: list[_Worker] = []
@@ -90,11 +91,23 @@ class WorkerPool(Generic[J, R]):
         self.notes: set[str] = set()  # the workers' log messages, each once
 
     def __enter__(self) -> WorkerPool[J, R]:
+        """Starts the workers, without waiting for them."""
+        try:
+            for _ in range(self.size if self.size > 1 else 0):
+                self.workers.append(_Worker())
+                self.workers[-1].send((self.perform.__module__, self.perform.__qualname__, self.shared))
+        except BaseException:
+            self.close()
+            raise
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
+    def close(self) -> None:
+        """Ends the workers."""
         for worker in self.workers:
             worker.close()
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
 
     def run(self, jobs: Sequence[J]) -> Iterator[tuple[J, R]]:
         """Yields (job, result) as the jobs finish; jobs begin in their order.
@@ -106,19 +119,16 @@ class WorkerPool(Generic[J, R]):
         return self._run_in_workers(jobs) if self.size > 1 else self._run_here(jobs)
 
     def _run_here(self, jobs: Sequence[J]) -> Iterator[tuple[J, R]]:
-        meter = _Throttle(self.tick)
+        report = Report(self.tick)
         for job in jobs:
             self.active = [job]
-            result = self.perform(self.shared, job, meter)
-            meter.flush()
+            result = self.perform(self.shared, job, report)
+            report.flush()
             yield job, result
         self.active = []
 
     def _run_in_workers(self, jobs: Sequence[J]) -> Iterator[tuple[J, R]]:
         queue = deque(jobs)
-        while jobs and len(self.workers) < self.size:
-            self.workers.append(_Worker())
-            self.workers[-1].send((self.perform.__module__, self.perform.__qualname__, self.shared))
         while True:
             for worker in self.workers:
                 if worker.job is None and queue:
@@ -131,7 +141,7 @@ class WorkerPool(Generic[J, R]):
 
     def _collect(self) -> Iterator[tuple[J, R]]:
         ready = wait([worker.pipe for worker in self.workers], PERIOD)
-        passes = 0
+        passes, news = 0, dict[Any, Any]()
         for worker in self.workers:
             if worker.pipe not in ready:
                 continue
@@ -139,8 +149,9 @@ class WorkerPool(Generic[J, R]):
                 kind, value = worker.pipe.recv()
             except (EOFError, OSError):
                 raise worker.death() from None
-            if kind == "passes":
-                passes += value
+            if kind == "report":
+                passes += value[0]
+                news |= value[1]
             elif kind == "note":
                 self._note(value)
             elif kind == "error":
@@ -148,7 +159,7 @@ class WorkerPool(Generic[J, R]):
             else:
                 job, worker.job = worker.job, None
                 yield job, value
-        self.tick(passes)
+        self.tick(passes, news)
 
     def _note(self, text: str) -> None:
         if text not in self.notes:
@@ -164,20 +175,26 @@ def _rebuild_error(error: BaseException | None, text: str) -> BaseException:
     return error
 
 
-class _Throttle:
-    """Reports a count of passes at most every PERIOD seconds."""
+class Report:
+    """What a job reports while it runs, sent on at most every PERIOD seconds: passes, and the newest news by key."""
 
-    def __init__(self, tick: Callable[[int], object]) -> None:
-        self.tick, self.passes, self.last = tick, 0, monotonic()
+    def __init__(self, tick: Tick) -> None:
+        self.tick, self.passes, self.latest, self.last = tick, 0, dict[Any, Any](), monotonic()
 
-    def __call__(self, passes: int) -> None:
+    def count(self, passes: int) -> None:
+        """Adds forward passes."""
         self.passes += passes
         if monotonic() - self.last >= PERIOD:
             self.flush()
 
+    def tell(self, news: Mapping[Any, Any]) -> None:
+        """Replaces the news of these keys."""
+        self.latest |= news
+
     def flush(self) -> None:
-        self.tick(self.passes)
-        self.passes, self.last = 0, monotonic()
+        """Sends everything now."""
+        self.tick(self.passes, self.latest)
+        self.passes, self.latest, self.last = 0, {}, monotonic()
 
 
 class _Notes(logging.Handler):
@@ -196,14 +213,14 @@ def serve(handle: int) -> None:
     pipe = Connection(handle)
     LOG.addHandler(_Notes(pipe))
     LOG.propagate = False
-    meter = _Throttle(lambda passes: pipe.send(("passes", passes)))
+    report = Report(lambda passes, news: pipe.send(("report", (passes, news))))
     try:
         module, name, shared = pipe.recv()
         perform = getattr(import_module(module), name)
         while True:
             job = pipe.recv()
-            result = perform(shared, job, meter)
-            meter.flush()
+            result = perform(shared, job, report)
+            report.flush()
             pipe.send(("done", result))
     except EOFError:
         os._exit(1)
