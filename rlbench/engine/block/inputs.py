@@ -28,7 +28,7 @@ from rlbench.core.files import LOG, TEMPORARY, is_stale, place
 from rlbench.core.seeds import ExampleStreams
 from rlbench.engine.cells.keys import plugin_values
 
-LIMIT = 2 << 30  # bytes of the folder; above it, the oldest files are removed
+LIMIT = 2 << 30  # bytes of the folder; above it, files are removed
 _DIGEST = 16
 MEMORY = 4 << 30  # bytes of blocks held in memory, not counting the newest
 _UNUSABLE: set[Path] = set()  # folders that this process failed to write to and does not try again
@@ -261,16 +261,19 @@ def read_block(file: Path, shape: tuple[int, ...], box: Box) -> Tensor | None:
 
 
 def _make_room(folder: Path) -> None:
-    """Removes the oldest files while the folder exceeds its limit; other processes may do so at the same time."""
+    """Removes files while the folder exceeds its limit; other processes may do so at the same time.
+
+    In the order of their names, which are hashes: the clocks of hosts that share the folder may disagree on its oldest.
+    """
     found = []
     for entry in os.scandir(folder):
         with suppress(FileNotFoundError):
             if not entry.name.startswith(TEMPORARY):
-                found.append(((status := entry.stat()).st_mtime, status.st_size, entry.path))
+                found.append((entry.path, entry.stat().st_size))
             elif is_stale(Path(entry)):
                 os.unlink(entry)
-    total = sum(size for _, size, _ in found)
-    for _, size, path in sorted(found):
+    total = sum(size for _, size in found)
+    for path, size in sorted(found):
         if total <= LIMIT:
             break
         with suppress(OSError):
