@@ -77,7 +77,7 @@ def _cells(cells: Sequence[PlannedCell], *, piloted: bool) -> Table:
 
 
 def _totals(plan: Plan, *, by_cell: bool) -> list[str]:
-    processes = f"{plan.workers} process{'es' * (plan.workers > 1)} on {plan.device}"
+    processes = f"{plan.workers} process{'es' * (plan.workers > 1)} on {_devices(plan)}"
     about = f"about {clock(plan.expected)}, at most {clock(plan.seconds)} left" if plan.piloted else ""
     time = (about or f"at most {clock(plan.seconds)} left") if plan.units else "nothing left to compute"
     lines = [
@@ -85,6 +85,12 @@ def _totals(plan: Plan, *, by_cell: bool) -> list[str]:
     ]
     used = {unit.pair for unit in plan.units} if by_cell else set()
     return [_pace(pair) for k, pair in enumerate(plan.pairs) if k in used] + lines
+
+
+def _devices(plan: Plan) -> str:
+    """The devices, and the shard if the run is one."""
+    names = ", ".join(dict.fromkeys(plan.devices))
+    return names if plan.shard is None else f"{names}, shard {plan.shard}"
 
 
 def _pace(pair: Pair) -> str:

@@ -7,23 +7,21 @@ changes them. Records are computed from the blocks in the store alone.
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from time import perf_counter
 
 from rlbench.core import Clean, Mode, Perturbation, Record, Suite
 from rlbench.core.errors import StoreError
-from rlbench.core.machine import reproducible
-from rlbench.encoders.identity import Identity
+from rlbench.core.executor import PERIOD, Lost, Pool, Work
 from rlbench.engine import cells
-from rlbench.engine.block.bench import Bench, prepare
-from rlbench.engine.block.evaluate import Failure, OnPass, Result, evaluate
+from rlbench.engine.block.evaluate import Failure, Result
 from rlbench.engine.cells.groups import Group
 from rlbench.engine.plan.planner import Pair, Plan, PlannedCell, Unit, plan
-from rlbench.engine.run.batching import Bundle, bundle_units
+from rlbench.engine.run.batching import bundle_units
+from rlbench.engine.run.jobs import Job, Shared, perform
 from rlbench.engine.run.record import make_record, members
-from rlbench.engine.run.workers import PERIOD, WorkerPool
 from rlbench.store.blocks import Block
 from rlbench.store.keys import record_key
 
@@ -52,50 +50,6 @@ class Progress:
     left: float | None
 
 
-@dataclass
-class _Shared:
-    """What every job needs, and the benches that this process has prepared.
-
-    Attributes:
-        pairs: the suite, model name and identity of every pair of the plan.
-        device: the torch device.
-        batch_size: the most examples of a forward pass.
-        cache: the folder of the cache of corrupted inputs.
-        benches: the last benches, by index of the pair.
-    """
-
-    pairs: tuple[tuple[Suite, str, Identity], ...]
-    device: str
-    batch_size: int
-    cache: Path
-    benches: dict[int, Bench] = field(default_factory=dict)
-
-
-Job = tuple[Bundle, Block | None]  # units of one pair and span, and the examples' clean block
-
-
-def perform(shared: _Shared, job: Job, on_pass: OnPass) -> list[Result]:
-    """Runs work units together, in this process.
-
-    Args:
-        shared: what every job needs.
-        job: the units, and the clean block of their examples (None for the clean unit).
-        on_pass: called with the number of examples of every forward pass.
-    """
-    units, clean = job
-    unit = units[0]
-    if unit.pair not in shared.benches:
-        suite, model, known = shared.pairs[unit.pair]
-        while len(shared.benches) >= 2:
-            del shared.benches[next(iter(shared.benches))]
-        shared.benches[unit.pair] = prepare(
-            suite, model, device=shared.device, batch_size=shared.batch_size, cache=shared.cache, known=known
-        )
-    with reproducible(shared.device):
-        groups = [unit.group for unit in units]
-        return evaluate(shared.benches[unit.pair], groups, unit.start, unit.stop, clean, on_pass)
-
-
 class _Run:
     """The state of `execute`."""
 
@@ -109,37 +63,44 @@ class _Run:
         self.left: dict[tuple[int, Perturbation], set[Span]] = {
             (i, p): set() for i, pair in enumerate(plan.pairs) for p in pair.keys
         }
-        for unit in plan.units:
+        for unit in (*plan.units, *plan.elsewhere):
             for member in unit.group.members:
                 self.left[unit.pair, member].add((unit.start, unit.stop))
         self.records: dict[tuple[int, Perturbation], Record] = {}
 
     def go(self) -> list[Record]:
         self._record_finished()
-        pairs = tuple((p.suite, p.model, p.identity) for p in self.plan.pairs)
-        shared = _Shared(pairs, self.plan.device, self.plan.batch_size, self.plan.store.inputs)
-        with WorkerPool(perform, shared, self.plan.workers, self._tick) as pool:
-            self.pool = pool
+        plan = self.plan
+        pairs = tuple((p.suite, p.model, p.identity, p.subject["data"]) for p in plan.pairs)
+        shared = Shared(pairs, plan.batch_size, plan.store.inputs)
+        work = Work(perform=perform, shared=shared, devices=plan.devices, tick=self._tick)
+        with plan.executor.open(work) as pool:
+            self.pool: Pool[Job, list[Result]] = pool
             for jobs in self._phases():
                 for (units, _), results in pool.run(jobs):
+                    found = iter(_fail(units, results.reason) if isinstance(results, Lost) else results)
                     for unit in units:
-                        self._save(unit, [results.pop(0) for _ in unit.group.members])
+                        self._save(unit, [next(found) for _ in unit.group.members])
         self.total = self.done
         self._tick(0)
         order = [(i, cells.canonical(p)) for i, pair in enumerate(self.plan.pairs) for p in pair.suite.perturbations]
-        return [self.records[place] for place in order]
+        return [self.records[place] for place in order if place in self.records]
 
-    def _phases(self) -> Iterator[list[Job]]:
+    def _phases(self) -> Iterator[deque[Job]]:
         """The clean blocks, from which others start; then the most expensive blocks first, to balance the workers."""
-        yield [((unit,), None) for unit in self.plan.units if unit.group == Group()]
+        yield deque(((unit,), None) for unit in self.plan.units if unit.group == Group())
         attacks = [unit for unit in self.plan.units if unit.group != Group()]
+        for unit in attacks:
+            if reason := self.failures.get((unit.pair, Clean()), {}).get((unit.start, unit.stop)):
+                self._save(unit, _fail([unit], reason))
+        attacks = [unit for unit in attacks if (unit.start, unit.stop) in self.left[unit.pair, unit.group.members[0]]]
         clean = {(u.pair, u.start): self._block(u.pair, Clean(), (u.start, u.stop)) for u in attacks}
         for unit in attacks:
             share = 1.0 if unit.group.corrupted else float(clean[unit.pair, unit.start].correct.mean())
             self.expected[unit] = int(unit.passes * share)
             self.total += self.expected[unit] - unit.passes
         found = bundle_units(attacks, self.expected, self.plan.workers)
-        yield [(bundle, clean[bundle[0].pair, bundle[0].start]) for bundle in found]
+        yield deque((bundle, clean[bundle[0].pair, bundle[0].start]) for bundle in found)
 
     def _save(self, unit: Unit, results: list[Result]) -> None:
         span, pair = (unit.start, unit.stop), self.plan.pairs[unit.pair]
@@ -195,6 +156,11 @@ class _Run:
         return f"{pair.suite.name} {pair.model} {last if len(units) == 1 else f'{len(units)} attacks'}"
 
 
+def _fail(units: Sequence[Unit], reason: str) -> list[Result]:
+    """The results of units that could not be run."""
+    return [Failure(reason) for unit in units for _ in unit.group.members]
+
+
 def _ignore(progress: Progress) -> None:
     """No report."""
 
@@ -215,7 +181,6 @@ def execute(plan: Plan, report: Callable[[Progress], None] = _ignore) -> list[Re
 
     Raises:
         StoreError: the store cannot be written.
-        RLBenchError: a worker was killed.
     """
     plan.store.prepare(fresh=plan.fresh)
     if plan.fresh:
@@ -236,6 +201,9 @@ def run(
     batch_size: int = 64,
     workers: int | None = None,
     device: str = "auto",
+    executor: str = "local",
+    address: str | None = None,
+    shard: str | None = None,
     fresh: bool = False,
 ) -> list[Record]:
     """Evaluates models on suites; blocks in the store are not computed again.
@@ -251,12 +219,15 @@ def run(
             one).
         out: the store's folder.
         batch_size: the most examples of a forward pass.
-        workers: processes (default: one per processor, one on a GPU); they do not change the numbers.
-        device: "auto", "cpu" or "cuda".
+        workers: processes (default: one per processor, or per GPU); they do not change the numbers.
+        device: "auto", "cpu", "cuda" (every GPU) or a GPU such as "cuda:1".
+        executor: where the workers are: "local", or "ray" for a Ray cluster, or a plugin's.
+        address: of the Ray cluster: "auto" or HOST:PORT; None starts Ray on this machine.
+        shard: "2/3" computes only every third span of examples, from the second; see `engine.run.merge`.
         fresh: start over, for the cells of this run.
 
     Returns:
-        One record per cell.
+        One record per cell; of a shard, only those of complete cells.
 
     Raises: RLBenchError.
     """
@@ -271,6 +242,9 @@ def run(
         batch_size=batch_size,
         workers=workers,
         device=device,
+        executor=executor,
+        address=address,
+        shard=shard,
         fresh=fresh,
     )
     return execute(missing)
