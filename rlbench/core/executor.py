@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from time import monotonic
 from typing import Any, Generic, Protocol, TypeVar
 
 from rlbench.core import registry
@@ -14,6 +15,29 @@ J = TypeVar("J")
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 PERIOD = 0.25  # seconds between two calls of `tick`
+Tick = Callable[[int, Mapping[Any, Any]], object]  # passes and news since the last call
+
+
+class Report:
+    """What a job reports while it runs, sent on at most every PERIOD seconds: passes, and the newest news by key."""
+
+    def __init__(self, tick: Tick) -> None:
+        self.tick, self.passes, self.latest, self.last = tick, 0, dict[Any, Any](), monotonic()
+
+    def count(self, passes: int) -> None:
+        """Adds forward passes."""
+        self.passes += passes
+        if monotonic() - self.last >= PERIOD:
+            self.flush()
+
+    def tell(self, news: Mapping[Any, Any]) -> None:
+        """Replaces the news of these keys."""
+        self.latest |= news
+
+    def flush(self) -> None:
+        """Sends everything now."""
+        self.tick(self.passes, self.latest)
+        self.passes, self.latest, self.last = 0, {}, monotonic()
 
 
 @dataclass(frozen=True)
@@ -28,18 +52,17 @@ class Work(Generic[J, R]):
     """What the workers do.
 
     Attributes:
-        perform: a function at the top of a module, called as `perform(shared, device, job, ahead, on_pass)` with the
-            job that the worker will probably do next (None: unknown), so that its inputs can be loaded meanwhile, and a
-            function to call with the number of examples of every forward pass.
+        perform: a function at the top of a module, called as `perform(shared, device, job, ahead, report)`; `ahead` is
+            the job that the worker will probably do next (None: unknown), so that its inputs can be loaded meanwhile.
         shared: what all jobs need; it is sent once to each worker.
         devices: the torch device of every worker.
-        tick: called with the passes since the last call, at least every PERIOD seconds.
+        tick: called with what jobs reported since the last call, passes and news, at least every PERIOD seconds.
     """
 
-    perform: Callable[[Any, str, J, J | None, Callable[[int], None]], R]
+    perform: Callable[[Any, str, J, J | None, Report], R]
     shared: object
     devices: tuple[str, ...]
-    tick: Callable[[int], None]
+    tick: Tick
 
 
 class Pool(Protocol[J, R_co]):

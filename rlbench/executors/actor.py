@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Mapping
 from importlib import import_module
+from threading import RLock
 from typing import Any
 
 from rlbench.core.errors import RLBenchError
+from rlbench.core.executor import Report
 from rlbench.core.machine import code
-from rlbench.executors.messages import Throttle, forward_log, pack_error
+from rlbench.executors.messages import forward_log, pack_error
 
-Answer = tuple[str, Any, int, list[str]]  # "done" and a result, or "error" and an error; passes and log messages since
+Gathered = tuple[int, dict[Any, Any], list[str]]  # passes, news and log messages since the last time
+Answer = tuple[str, Any, Gathered]  # "done" and a result, or "error" and an error
 
 
 class Server:
     """Does a job at a time in one thread, and answers questions in another."""
 
     def __init__(self) -> None:
+        self.lock = RLock()
         self.passes = 0
+        self.news: dict[Any, Any] = {}
         self.notes: list[str] = []
 
     def begin(self, module: str, name: str, shared: object, device: str, expected: str) -> Answer:
@@ -40,28 +46,31 @@ class Server:
                 raise RLBenchError("it has another version of rlbench than this machine; install the same there")
             self.perform = getattr(import_module(module), name)
         except Exception as error:
-            return "error", pack_error(self._name(error)), *self.drain()
-        return "done", self.node, *self.drain()
+            return "error", pack_error(self._name(error)), self.drain()
+        return "done", self.node, self.drain()
 
     def do(self, job: object, ahead: object) -> Answer:
         """Does a job, see `Work.perform`."""
-        meter = Throttle(self._count)
+        report = Report(self._gather)
         try:
-            result = self.perform(self.shared, self.device, job, ahead, meter)
+            result = self.perform(self.shared, self.device, job, ahead, report)
         except Exception as error:
-            return "error", pack_error(self._name(error)), *self.drain()
-        meter.flush()
-        return "done", result, *self.drain()
+            return "error", pack_error(self._name(error)), self.drain()
+        report.flush()
+        return "done", result, self.drain()
 
-    def drain(self) -> tuple[int, list[str]]:
-        """The passes and the log messages since the last call."""
-        passes, notes = self.passes, list(self.notes)
-        self.passes -= passes
-        del self.notes[: len(notes)]
-        return passes, notes
+    def drain(self) -> Gathered:
+        """What jobs reported and logged since the last call."""
+        with self.lock:
+            gathered = self.passes, self.news, self.notes[:]
+            self.passes, self.news = 0, {}
+            self.notes.clear()
+        return gathered
 
-    def _count(self, passes: int) -> None:
-        self.passes += passes
+    def _gather(self, passes: int, news: Mapping[Any, Any]) -> None:
+        with self.lock:
+            self.passes += passes
+            self.news |= news
 
     def _name(self, error: Exception) -> Exception:
         """The error, with the node's name in front of a user's mistake."""

@@ -18,12 +18,12 @@ from itertools import cycle, islice
 from multiprocessing.connection import Connection, Pipe, wait
 from typing import Any, Generic, TypeVar
 
-from rlbench.core.executor import PERIOD, Lost, Pool, Work
+from rlbench.core.executor import PERIOD, Lost, Pool, Report, Work
 from rlbench.core.machine import devices_of, processors
 from rlbench.core.processes import command
 from rlbench.core.registry import register
 from rlbench.executors.jobs import JobQueue, Ticket
-from rlbench.executors.messages import Notes, Throttle, forward_log, pack_error, unpack_error
+from rlbench.executors.messages import Notes, forward_log, pack_error, unpack_error
 
 J = TypeVar("J")
 R = TypeVar("R")
@@ -66,12 +66,12 @@ class _Here(Generic[J, R]):
         self.active: list[J] = []
 
     def run(self, jobs: deque[J]) -> Iterator[tuple[J, R | Lost]]:
-        meter, work = Throttle(self.work.tick), self.work
+        report, work = Report(self.work.tick), self.work
         while jobs:
             job = jobs.popleft()
             self.active = [job]
-            result = work.perform(work.shared, work.devices[0], job, jobs[0] if jobs else None, meter)
-            meter.flush()
+            result = work.perform(work.shared, work.devices[0], job, jobs[0] if jobs else None, report)
+            report.flush()
             yield job, result
         self.active = []
 
@@ -153,15 +153,16 @@ class _Processes(Generic[J, R]):
 
     def _collect(self, queue: JobQueue[J]) -> Iterator[tuple[J, R | Lost]]:
         ready = wait([worker.pipe for worker in self.workers], PERIOD)
-        passes = 0
+        passes, news = 0, dict[Any, Any]()
         for worker in [worker for worker in self.workers if worker.pipe in ready]:
             try:
                 kind, value = worker.pipe.recv()
             except (EOFError, OSError):
                 yield from self._bury(worker, queue)
                 continue
-            if kind == "passes":
-                passes += value
+            if kind == "report":
+                passes += value[0]
+                news |= value[1]
             elif kind == "note":
                 self.notes.add(value)
             elif kind == "error":
@@ -169,7 +170,7 @@ class _Processes(Generic[J, R]):
             elif worker.ticket is not None:
                 job, worker.ticket = worker.ticket.job, None
                 yield job, value
-        self.work.tick(passes)
+        self.work.tick(passes, news)
 
     def _bury(self, worker: _Worker[J], queue: JobQueue[J]) -> Iterator[tuple[J, Lost]]:
         self.workers.remove(worker)
@@ -183,14 +184,14 @@ def serve(handle: int) -> None:
     """Runs a worker: performs jobs from the pipe `handle` until it closes."""
     pipe = Connection(handle)
     forward_log(lambda text: pipe.send(("note", text)))
-    meter = Throttle(lambda passes: pipe.send(("passes", passes)))
+    report = Report(lambda passes, news: pipe.send(("report", (passes, news))))
     try:
         module, name, shared, device = pipe.recv()
         perform: Any = getattr(import_module(module), name)
         while True:
             job, ahead = pipe.recv()
-            result = perform(shared, device, job, ahead, meter)
-            meter.flush()
+            result = perform(shared, device, job, ahead, report)
+            report.flush()
             pipe.send(("done", result))
     except EOFError:
         os._exit(1)

@@ -1,4 +1,4 @@
-"""What a worker sends besides its results: passes, log messages and errors."""
+"""What a worker sends besides its results and reports: log messages and errors."""
 
 from __future__ import annotations
 
@@ -6,29 +6,11 @@ import logging
 import pickle
 import traceback
 from collections.abc import Callable
-from time import monotonic
 
 from rlbench.core.errors import RLBenchError
-from rlbench.core.executor import PERIOD
 from rlbench.core.files import LOG
 
 SentError = tuple[Exception | None, str]  # the error, if it can be pickled, and its traceback
-
-
-class Throttle:
-    """Reports a count of passes at most every PERIOD seconds."""
-
-    def __init__(self, tick: Callable[[int], object]) -> None:
-        self.tick, self.passes, self.last = tick, 0, monotonic()
-
-    def __call__(self, passes: int) -> None:
-        self.passes += passes
-        if monotonic() - self.last >= PERIOD:
-            self.flush()
-
-    def flush(self) -> None:
-        self.tick(self.passes)
-        self.passes, self.last = 0, monotonic()
 
 
 class Forward(logging.Handler):

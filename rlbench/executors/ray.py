@@ -21,7 +21,7 @@ from rlbench.core.executor import PERIOD, Lost, Pool, Work
 from rlbench.core.files import LOG
 from rlbench.core.machine import code
 from rlbench.core.registry import register
-from rlbench.executors.actor import Server
+from rlbench.executors.actor import Gathered, Server
 from rlbench.executors.jobs import TRIES, JobQueue, Ticket
 from rlbench.executors.messages import Notes, unpack_error
 
@@ -29,7 +29,7 @@ J = TypeVar("J")
 R = TypeVar("R")
 CONNECT = 5.0  # seconds to reach an address
 PLACE = 30.0  # seconds without any worker until a message says so
-POLL = 1.0  # seconds between two questions for an actor's passes
+POLL = 1.0  # seconds between two questions for an actor's reports
 
 
 @register("executor", "ray")
@@ -123,7 +123,7 @@ class _Actor(Generic[J]):
         self.handle, self.place, self.pending = handle, place, pending
         self.node = ""
         self.ticket: Ticket[J] | None = None
-        self.asked: Any = None  # for its passes
+        self.asked: Any = None  # for its reports
         self.asked_at = 0.0
 
 
@@ -153,7 +153,7 @@ class _Actors(Generic[J, R]):
                     actor.ticket = taken[0]
                     actor.pending = actor.handle.do.remote(actor.ticket.job, taken[1])
             yield from self._collect(queue)
-            self.work.tick(self._poll())
+            self._poll()
 
     def _start(self, place: int) -> _Actor[J]:
         perform, device = self.work.perform, self.work.devices[place]
@@ -168,14 +168,14 @@ class _Actors(Generic[J, R]):
         for ref in ready:
             actor, errors = pending[ref], self.ray.exceptions
             try:
-                kind, value, passes, notes = self.ray.get(ref)
+                kind, value, gathered = self.ray.get(ref)
             except errors.RayTaskError as error:
                 raise RLBenchError(f"a Ray worker can't do its job: {first_line(error.cause)}") from error
             except errors.RayError as error:
                 yield from self._bury(actor, queue, first_line(error))
                 continue
             actor.pending = None
-            self._note(passes, notes)
+            self._gather(gathered)
             if kind == "error":
                 raise unpack_error(*value)
             if actor.ticket is None:
@@ -205,24 +205,22 @@ class _Actors(Generic[J, R]):
             LOG.warning("the Ray cluster has no room for a worker yet (see `ray status`); waiting for it")
             self.alone_since = None
 
-    def _note(self, passes: int, notes: list[str]) -> None:
+    def _gather(self, gathered: Gathered) -> None:
+        passes, news, notes = gathered
         for text in notes:
             self.notes.add(text)
-        self.work.tick(passes)
+        self.work.tick(passes, news)
 
-    def _poll(self) -> int:
-        """Asks the actors for their passes, each once in POLL seconds; the passes that they answered."""
+    def _poll(self) -> None:
+        """Asks the actors for what they gathered, each once in POLL seconds, and takes their answers."""
         asked = {actor.asked: actor for actor in self.actors if actor.asked is not None}
         ready, _ = self.ray.wait(list(asked), num_returns=len(asked), timeout=0) if asked else ([], [])
-        passes = 0
         for ref in ready:
             asked[ref].asked = None
             with suppress(self.ray.exceptions.RayError):  # it has died, which `_collect` finds
-                more, notes = self.ray.get(ref)
-                passes += more
-                for text in notes:
-                    self.notes.add(text)
+                self._gather(self.ray.get(ref))
         for actor in self.actors:
             if actor.ticket is not None and actor.asked is None and monotonic() - actor.asked_at >= POLL:
                 actor.asked, actor.asked_at = actor.handle.drain.remote(), monotonic()
-        return passes
+        if not ready:
+            self.work.tick(0, {})

@@ -10,14 +10,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from complaint import complain
 
 from rlbench.core import Box, files
 from rlbench.core.errors import StoreError
 from rlbench.core.files import TEMPORARY, clear, hold_lock, host, is_stale, place, placing
 from rlbench.core.processes import command
 from rlbench.engine.block import inputs
-from rlbench.engine.run.workers import WorkerPool
 from rlbench.store import store as stores
 from rlbench.store.store import Store
 
@@ -147,12 +145,6 @@ def test_the_cache_is_deleted_when_the_disk_is_full(tmp_path: Path, monkeypatch)
     with pytest.raises(StoreError, match=r"can't write .*: No space left on device; free some space") as refused:
         store.prepare()
     assert "\n" not in str(refused.value)
-
-
-def test_a_warning_of_all_workers_is_logged_once(caplog) -> None:
-    with WorkerPool(complain, None, 2, lambda passes: None) as pool:
-        assert sorted(result for _, result in pool.run(range(6))) == list(range(6))
-    assert caplog.messages == ["the disk is full"]
 
 
 def test_a_process_ends_when_its_parent_closes_the_pipe() -> None:

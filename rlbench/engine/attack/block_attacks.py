@@ -12,13 +12,13 @@ from torch import Tensor
 from rlbench.attacks.search.jobs import Search
 from rlbench.attacks.search.pool import SearchPool, clean_logits
 from rlbench.attacks.search.view import ClassifierView
-from rlbench.core import Adversarial, Box, Classifier, Composed, Perturbation, Worst, registry
+from rlbench.core import Adversarial, Box, Classifier, Composed, Perturbation, Threat, Worst, registry
 from rlbench.core.errors import AttackError
 from rlbench.core.seeds import ExampleStreams
 from rlbench.core.threat import ball_of
 from rlbench.engine.attack.judge import Judgement
 from rlbench.engine.attack.meter import Meter
-from rlbench.engine.attack.schedule import Chain, Stage
+from rlbench.engine.attack.schedule import Chain, Stage, Standing
 from rlbench.engine.cells.groups import Group
 from rlbench.engine.soundness.watch import total
 
@@ -42,6 +42,13 @@ class MemberOutcome:
     points: Callable[[], Tensor]
 
 
+OnStanding = Callable[[Mapping[Perturbation, Standing]], None]
+
+
+def ignore(standings: Mapping[Perturbation, Standing]) -> None:
+    """Reports no standings."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Case:
     """Examples to attack: those that are classified correctly without an attack.
@@ -54,6 +61,7 @@ class Case:
         seed: the seed of the attacks' random streams.
         meter: makes a classifier that counts the passes of this many examples.
         wrap: makes the classifier that attacks and the judge use from such a meter.
+        on_standing: called with the standings of the cells each time that examples leave an attack.
     """
 
     x: Tensor
@@ -63,6 +71,7 @@ class Case:
     seed: int
     meter: Callable[[int], Meter]
     wrap: Callable[[Classifier], Classifier] = lambda meter: meter
+    on_standing: OnStanding = ignore
 
     def attack(self, groups: Sequence[Group]) -> Iterator[MemberOutcome | str]:
         """Attacks, and yields the outcome of every member of the groups, in order, or why it failed.
@@ -104,6 +113,13 @@ def _attack(member: Perturbation) -> Adversarial | None:
     return member.adversarial if isinstance(member, Composed) else member if isinstance(member, Adversarial) else None
 
 
+def _threat(member: Perturbation) -> Threat:
+    """The threat model of a member that attacks."""
+    of = member if isinstance(member, Worst) else _attack(member)
+    assert of is not None
+    return of.threat
+
+
 def _needs(member: Perturbation, attack: Adversarial, stage: Stage, chain: Chain) -> bool:
     """Whether the member's result needs this stage: its own, or in a cascade any in its ball."""
     if isinstance(member, Worst):
@@ -132,6 +148,7 @@ class _Matrix:
         self.classifier = case.wrap(self.meter)
         views = iter([ClassifierView(self.classifier, torch.arange(k * n, (k + 1) * n)) for k in range(self.stages)])
         self.chains = [self._chain(group, [next(views) for _ in group.attacks]) for group in groups]
+        self.groups = groups
 
     def _chain(self, group: Group, views: Sequence[ClassifierView]) -> Chain:
         x, y, cached = self.case.x.clone(), self.case.y.clone(), dict[str, Tensor]()
@@ -176,6 +193,7 @@ class _Matrix:
             chain, stage = searches[id(search)]
             stage.end(search, rows)
             chain.send(rows)
+            self._report(chains)
 
         found = [stage.search for _, stage in stages if stage.search is not None]
         pool = SearchPool(classifier=self.classifier, searches=found, onward=onward)
@@ -186,6 +204,7 @@ class _Matrix:
                 chain, stage, rows = waiting[0]
                 stage.run(rows, x, y)
                 chain.send(rows)
+                self._report(chains)
                 _run(pool)
             for _, stage in stages:
                 stage.judge(x, y)
@@ -194,9 +213,19 @@ class _Matrix:
         for chain in chains:
             chain.settle(x, y)
 
+    def _report(self, chains: Sequence[Chain]) -> None:
+        """Reports the standings of the members whose attacks are all in these chains."""
+        self.case.on_standing(
+            {
+                member: chain.standing(_threat(member))
+                for group, chain in zip(self.groups, chains, strict=True)
+                if len(chain.stages) == len(group.attacks)
+                for member in group.members
+            }
+        )
+
     def outcome(self, member: Perturbation, chain: Chain) -> MemberOutcome:
-        attack = _attack(member)
-        threat = member.threat if isinstance(member, Worst) else attack.threat  # type: ignore[union-attr]
+        threat = _threat(member)
         own = [stage.classifier.examples for stage in chain.stages if stage.attack.threat == threat]
         judgement, watch = chain.judgement(threat, self.case.x), self.meter.watch
         return MemberOutcome(

@@ -25,6 +25,21 @@ from rlbench.core.threat import contains, distance, per_row, project
 from rlbench.engine.attack.judge import Judgement, attack_and_judge, judge
 
 
+@dataclass(frozen=True)
+class Standing:
+    """How far a cell is on some examples while its attacks run.
+
+    Attributes:
+        n: number of examples.
+        decided: number of examples whose result is known; the attacks may still change that of the others.
+        wrong: number of the decided examples that are misclassified; it does not fall.
+    """
+
+    n: int
+    decided: int
+    wrong: int
+
+
 @dataclass(eq=False, kw_only=True)
 class Stage:
     """A cell: an attack in a ball, on the examples (R,) that are opened to it.
@@ -142,6 +157,17 @@ class Chain:
                 stage.found[at] = project(points[at], x[at], stage.ball)
                 stage.opened[rows] = stage.ended[rows] = True
                 stage.judge(x, y)
+
+    def standing(self, threat: Threat) -> Standing:
+        """How far the cells of this threat are, according to the attacks' own passes."""
+        own = next(stage for stage in self.stages if stage.attack.threat == threat)
+        inside = self.inside(own.ball)
+        broken = torch.stack([stage.broken for stage in inside]).any(0)
+        decided = broken | torch.stack([stage.ended for stage in inside]).all(0)
+        if self.mode == "descending":
+            larger = [stage for stage in self.stages if stage.ball.radius >= own.ball.radius]
+            decided |= torch.stack([stage.ended & ~stage.broken for stage in larger]).any(0)
+        return Standing(len(broken), int(decided.sum()), int(broken.sum()))
 
     def judgement(self, threat: Threat, x: Tensor) -> Judgement:
         """Per example, of the chain's judged points in the ball of this threat, the one with the smallest margin.

@@ -20,9 +20,10 @@ from rlbench.core import Classifier, Clean, Examples, Perturbation
 from rlbench.core.errors import AttackError
 from rlbench.core.machine import environment
 from rlbench.core.stats.metrics import margin
-from rlbench.engine.attack.block_attacks import Case, MemberOutcome
+from rlbench.engine.attack.block_attacks import Case, MemberOutcome, OnStanding, ignore
 from rlbench.engine.attack.eot import Expectation
 from rlbench.engine.attack.meter import Meter
+from rlbench.engine.attack.schedule import Standing
 from rlbench.engine.block.bench import Bench
 from rlbench.engine.block.gallery import Ranked
 from rlbench.engine.cells.groups import Group, canonical, group_of
@@ -57,7 +58,13 @@ def _split_by_memory(groups: Sequence[Group], x: Tensor) -> list[list[Group]]:
 
 
 def evaluate(
-    bench: Bench, groups: Sequence[Group], start: int, stop: int, clean: Block | None, on_pass: OnPass
+    bench: Bench,
+    groups: Sequence[Group],
+    start: int,
+    stop: int,
+    clean: Block | None,
+    on_pass: OnPass,
+    on_standing: OnStanding = ignore,
 ) -> list[Result]:
     """Evaluates examples start..stop-1 under each member of the groups, in order.
 
@@ -68,8 +75,10 @@ def evaluate(
         stop: index after the last example.
         clean: the clean block of the same examples; None for the clean group itself.
         on_pass: called with the number of examples of every forward pass.
+        on_standing: called with the standings of the members on these examples while attacks run.
     """
     unit, x = _load(bench, start, stop, clean, on_pass)
+    unit = replace(unit, on_standing=on_standing)
     if clean is None:
         return [unit.classify(x)]
     try:
@@ -136,6 +145,7 @@ class _Unit:
     on_pass: OnPass
     y: Tensor
     span: tuple[int, int]
+    on_standing: OnStanding = ignore
 
     def meter(self, n: int, y: Tensor) -> Meter:
         """A watched meter of n examples; their labels are y, repeated."""
@@ -217,6 +227,12 @@ class _Unit:
             **self._features(x),
         )
 
+    def _report(self, before: int, standings: Mapping[Perturbation, Standing]) -> None:
+        """Reports standings on the whole block, of which `before` examples were wrong before the attacks."""
+        self.on_standing(
+            {p: Standing(s.n + before, s.decided + before, s.wrong + before) for p, s in standings.items()}
+        )
+
     def attack(self, groups: Sequence[Group], x: Tensor, base: Block) -> tuple[list[Result], list[MemberOutcome | str]]:
         """Results and outcomes of the groups' members around x, attacking the examples that `base` has right."""
         begun, rows = perf_counter(), torch.from_numpy(base.correct).nonzero()[:, 0]
@@ -229,6 +245,7 @@ class _Unit:
             seed=self.bench.seed,
             meter=lambda n: self.meter(n, self.y[at]),
             wrap=self.wrap,
+            on_standing=partial(self._report, len(base.id) - len(rows)),
         )
         outcomes = [outcome for part in _split_by_memory(groups, x[at]) for outcome in case.attack(part)]
         total = sum(float((o.forwards + 2 * o.backwards).sum()) for o in outcomes if isinstance(o, MemberOutcome))

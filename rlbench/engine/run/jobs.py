@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rlbench.core import Suite
+from rlbench.core import Perturbation, Suite
 from rlbench.core.errors import DataError
+from rlbench.core.executor import Report
 from rlbench.core.machine import reproducible
 from rlbench.encoders.identity import Identity
+from rlbench.engine.attack.schedule import Standing
 from rlbench.engine.block.bench import Bench, prepare
-from rlbench.engine.block.evaluate import OnPass, Result, evaluate
+from rlbench.engine.block.evaluate import Result, evaluate
 from rlbench.engine.block.prefetch import prefetch
 from rlbench.engine.run.batching import Bundle
 from rlbench.store.blocks import Block
@@ -48,7 +51,7 @@ class Shared:
 Job = tuple[Bundle, Block | None]  # units of one pair and span, and the examples' clean block
 
 
-def perform(shared: Shared, device: str, job: Job, ahead: Job | None, on_pass: OnPass) -> list[Result]:
+def perform(shared: Shared, device: str, job: Job, ahead: Job | None, report: Report) -> list[Result]:
     """Runs work units together, in this process, and meanwhile loads the inputs of the job after.
 
     Args:
@@ -56,11 +59,15 @@ def perform(shared: Shared, device: str, job: Job, ahead: Job | None, on_pass: O
         device: the torch device.
         job: the units, and the clean block of their examples (None for the clean unit).
         ahead: the job that probably follows.
-        on_pass: called with the number of examples of every forward pass.
+        report: gets the number of examples of every forward pass, and the standings of the cells.
     """
     units, clean = job
     unit, bench = units[0], shared.bench(units[0].pair, device)
     near = [] if ahead is None else [unit, ahead[0][0]]
     with reproducible(device), prefetch([(shared.benches[u.pair], u) for u in near if u.pair in shared.benches]):
-        groups = [unit.group for unit in units]
-        return evaluate(bench, groups, unit.start, unit.stop, clean, on_pass)
+        groups, span = [unit.group for unit in units], (unit.start, unit.stop)
+
+        def tell(standings: Mapping[Perturbation, Standing]) -> None:
+            report.tell({(unit.pair, member, span): standing for member, standing in standings.items()})
+
+        return evaluate(bench, groups, *span, clean, report.count, tell)

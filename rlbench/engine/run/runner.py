@@ -9,10 +9,9 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from time import perf_counter
 
-from rlbench.core import Clean, Mode, Perturbation, Record, Suite
+from rlbench.core import Clean, Corrupted, Mode, Perturbation, Record, Suite
 from rlbench.core.errors import StoreError
 from rlbench.core.executor import PERIOD, Lost, Pool, Work
 from rlbench.engine import cells
@@ -21,33 +20,12 @@ from rlbench.engine.cells.groups import Group
 from rlbench.engine.plan.planner import Pair, Plan, PlannedCell, Unit, plan
 from rlbench.engine.run.batching import bundle_units
 from rlbench.engine.run.jobs import Job, Shared, perform
+from rlbench.engine.run.progress import CellProgress, News, Place, Progress, Span, Standings
 from rlbench.engine.run.record import make_record, members
 from rlbench.store.blocks import Block
 from rlbench.store.keys import record_key
 
 __all__ = ["Plan", "PlannedCell", "Progress", "execute", "plan", "run"]
-Span = tuple[int, int]
-
-
-@dataclass(frozen=True)
-class Progress:
-    """The progress of a run.
-
-    Attributes:
-        what: the cells that are being computed.
-        done: forward passes of this run.
-        total: upper bound of them, which falls as examples break early.
-        rate: passes per second; 0 when not known yet.
-        seconds: since the first pass.
-        left: upper bound of the remaining seconds at this rate; None when not known yet.
-    """
-
-    what: str
-    done: int
-    total: int
-    rate: float
-    seconds: float
-    left: float | None
 
 
 class _Run:
@@ -59,17 +37,17 @@ class _Run:
         self.done = 0
         self.expected = {unit: unit.passes for unit in plan.units}
         self.total = plan.passes
-        self.failures: dict[tuple[int, Perturbation], dict[Span, str]] = {}
-        self.left: dict[tuple[int, Perturbation], set[Span]] = {
-            (i, p): set() for i, pair in enumerate(plan.pairs) for p in pair.keys
-        }
+        self.failures: dict[Place, dict[Span, str]] = {}
+        self.left: dict[Place, set[Span]] = {(i, p): set() for i, pair in enumerate(plan.pairs) for p in pair.keys}
         for unit in (*plan.units, *plan.elsewhere):
             for member in unit.group.members:
                 self.left[unit.pair, member].add((unit.start, unit.stop))
-        self.records: dict[tuple[int, Perturbation], Record] = {}
+        self.records: dict[Place, Record] = {}
+        self.standings = Standings()
 
     def go(self) -> list[Record]:
         self._record_finished()
+        self._resume()
         plan = self.plan
         pairs = tuple((p.suite, p.model, p.identity, p.subject["data"]) for p in plan.pairs)
         shared = Shared(pairs, plan.batch_size, plan.store.inputs)
@@ -82,7 +60,7 @@ class _Run:
                     for unit in units:
                         self._save(unit, [next(found) for _ in unit.group.members])
         self.total = self.done
-        self._tick(0)
+        self._tick(0, {})
         order = [(i, cells.canonical(p)) for i, pair in enumerate(self.plan.pairs) for p in pair.suite.perturbations]
         return [self.records[place] for place in order if place in self.records]
 
@@ -96,6 +74,10 @@ class _Run:
         attacks = [unit for unit in attacks if (unit.start, unit.stop) in self.left[unit.pair, unit.group.members[0]]]
         clean = {(u.pair, u.start): self._block(u.pair, Clean(), (u.start, u.stop)) for u in attacks}
         for unit in attacks:
+            if not unit.group.corrupted:
+                self.standings.start(
+                    unit.pair, unit.group.members, clean[unit.pair, unit.start], (unit.start, unit.stop)
+                )
             share = 1.0 if unit.group.corrupted else float(clean[unit.pair, unit.start].correct.mean())
             self.expected[unit] = int(unit.passes * share)
             self.total += self.expected[unit] - unit.passes
@@ -112,6 +94,7 @@ class _Run:
                 self.failures.setdefault((unit.pair, member), {})[span] = result.reason
             else:
                 self.plan.store.save(pair.keys[member], *span, result)
+                self.standings.finish((unit.pair, member), result, span)
             missing.discard(span)
         self._record_finished()
 
@@ -123,6 +106,26 @@ class _Run:
                 if place not in self.records and not any(self.left[i, m] for m in members(pair, place[1])):
                     self.records[place] = self._record(i, pair, place[1])
                     self.plan.store.append(self.records[place])
+
+    def _resume(self) -> None:
+        """Takes the standings of the stored blocks of cells that are not finished."""
+        for (i, member), missing in self.left.items():
+            spans = self.plan.pairs[i].spans if missing else []
+            for span in (span for span in spans if span not in missing):
+                self.standings.finish((i, member), self._block(i, member, span), span)
+
+    def _cells(self) -> list[CellProgress]:
+        pairs = enumerate(self.plan.pairs)
+        return [self._cell(i, pair, p) for i, pair in pairs for p in pair.suite.perturbations]
+
+    def _cell(self, i: int, pair: Pair, p: Perturbation) -> CellProgress:
+        place = i, cells.canonical(p)
+        about, searching = (pair.suite.name, pair.model, p, pair.n), not isinstance(p, Clean | Corrupted)
+        if (record := self.records.get(place)) is not None:
+            wrong = pair.n - (record.n_correct or 0)
+            return CellProgress(*about, pair.n, wrong, searching, finished=True, error=record.error)
+        known = self.standings.whole([(i, m) for m in members(pair, place[1])])
+        return CellProgress(*about, known.decided, known.wrong, searching, finished=False)
 
     def _block(self, pair: int, p: Perturbation, span: Span) -> Block:
         key = self.plan.pairs[pair].keys[p]
@@ -141,7 +144,8 @@ class _Run:
         failed = span in self.failures.get((pair, p), {})
         return None if failed else self._block(pair, p, span)
 
-    def _tick(self, passes: int) -> None:
+    def _tick(self, passes: int, news: News) -> None:
+        self.standings.update(news)
         if self.begun is None and passes:
             self.begun = perf_counter() - PERIOD
         self.done = min(self.done + passes, self.total)
@@ -149,7 +153,7 @@ class _Run:
         rate = self.done / seconds if seconds else 0.0
         left = (self.total - self.done) / rate if rate else None
         what = ", ".join(dict.fromkeys(self._describe(units) for units, _ in self.pool.active))
-        self.report(Progress(what, self.done, self.total, rate, seconds, left))
+        self.report(Progress(what, self.done, self.total, rate, seconds, left, self._cells()))
 
     def _describe(self, units: Sequence[Unit]) -> str:
         pair, last = self.plan.pairs[units[0].pair], units[-1].group.members[-1]
