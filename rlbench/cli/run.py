@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from rlbench.cli.places import place_options
+
 if TYPE_CHECKING:
     from rlbench.engine.run.runner import Progress
 
@@ -90,8 +92,8 @@ def show(
 @click.option(
     "--batch-size", type=click.IntRange(1), default=64, show_default=True, metavar="N", help="Examples per pass."
 )
-@click.option("--workers", type=click.IntRange(1), metavar="N", help="Number of processes [default: one per CPU core].")
-@click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda", help="Where to compute.")
+@place_options
+@click.option("--shard", metavar="I/N", help="Do only every N-th block of examples, from the I-th; see rlbench merge.")
 @click.option("--dry-run", is_flag=True, help="Check everything, show the plan and its cost, and stop.")
 @click.option("--strict", is_flag=True, help="Exit 1 unless every cell is sound.")
 @click.option("--quiet", is_flag=True, help="Show only the result.")
