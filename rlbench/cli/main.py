@@ -19,6 +19,7 @@ from rlbench.cli.audit import audit
 from rlbench.cli.board import leaderboard, plot
 from rlbench.cli.catalogue import data, list_
 from rlbench.cli.gate import check, compare, entry, verify
+from rlbench.cli.merge import merge
 from rlbench.cli.run import run, show
 from rlbench.cli.train import campaign, train
 from rlbench.core.documents import expand_user
@@ -112,5 +113,20 @@ def main(ctx: click.Context) -> None:
         click.echo(ctx.get_help())
 
 
-for command in (audit, campaign, check, compare, data, entry, leaderboard, list_, plot, run, show, train, verify):
+for command in (
+    audit,
+    campaign,
+    check,
+    compare,
+    data,
+    entry,
+    leaderboard,
+    list_,
+    merge,
+    plot,
+    run,
+    show,
+    train,
+    verify,
+):
     main.add_command(command)

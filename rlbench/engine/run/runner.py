@@ -21,9 +21,10 @@ from rlbench.engine.plan.planner import Pair, Plan, PlannedCell, Unit, plan
 from rlbench.engine.run.batching import bundle_units
 from rlbench.engine.run.jobs import Job, Shared, perform
 from rlbench.engine.run.progress import CellProgress, News, Place, Progress, Span, Standings
-from rlbench.engine.run.record import make_record, members
+from rlbench.engine.run.record import fill, members, outline
 from rlbench.store.blocks import Block
 from rlbench.store.keys import record_key
+from rlbench.store.shards import ShardFile
 
 __all__ = ["Plan", "PlannedCell", "Progress", "execute", "plan", "run"]
 
@@ -103,9 +104,15 @@ class _Run:
         for i, pair in enumerate(self.plan.pairs):
             for p in pair.suite.perturbations:
                 place = i, cells.canonical(p)
-                if place not in self.records and not any(self.left[i, m] for m in members(pair, place[1])):
+                if place not in self.records and self._is_done(i, members(pair, place[1])):
                     self.records[place] = self._record(i, pair, place[1])
                     self.plan.store.append(self.records[place])
+
+    def _is_done(self, i: int, cells: Sequence[Perturbation]) -> bool:
+        """Whether nothing is left of these cells; in a shard, a failed cell does not need the other shards."""
+        left = set().union(*(self.left[i, cell] for cell in cells))
+        failed = any((i, cell) in self.failures for cell in cells)
+        return not left or (failed and left <= {(u.start, u.stop) for u in self.plan.elsewhere if u.pair == i})
 
     def _resume(self) -> None:
         """Takes the standings of the stored blocks of cells that are not finished."""
@@ -138,10 +145,11 @@ class _Run:
         found = members(pair, p)
         failed = [(m, self.failures[index, m]) for m in found if (index, m) in self.failures]
         error = next((f"{m}: {spans[min(spans)]}" if m != p else spans[min(spans)] for m, spans in failed), None)
-        return make_record(pair, p, [[self._whole(index, m, span) for span in pair.spans] for m in found], error)
+        blocks = [[self._whole(index, m, span) for span in pair.spans] for m in found]
+        return fill(outline(pair, p), blocks, error)
 
     def _whole(self, pair: int, p: Perturbation, span: Span) -> Block | None:
-        failed = span in self.failures.get((pair, p), {})
+        failed = span in self.failures.get((pair, p), {}) or span in self.left[pair, p]
         return None if failed else self._block(pair, p, span)
 
     def _tick(self, passes: int, news: News) -> None:
@@ -190,6 +198,9 @@ def execute(plan: Plan, report: Callable[[Progress], None] = _ignore) -> list[Re
     if plan.fresh:
         keys = [key for pair in plan.pairs for key in pair.keys.values()]
         plan.store.forget(keys, [record_key(k, pair.n) for pair in plan.pairs for k in pair.keys.values()])
+    if plan.shard is not None:
+        outlines = tuple(outline(pair, cells.canonical(p)) for pair in plan.pairs for p in pair.suite.perturbations)
+        plan.store.save_shard(ShardFile(plan.shard.index, plan.shard.count, outlines))
     return _Run(plan, report).go()
 
 
