@@ -11,6 +11,7 @@ from rlbench.core.files import LOG
 
 J = TypeVar("J")
 TRIES = 3  # a job whose workers die this often is given up
+STARTS = 10  # so many workers in a row that die before they can begin, and no other, end a run
 
 
 @dataclass(eq=False)

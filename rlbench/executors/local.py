@@ -18,11 +18,12 @@ from itertools import cycle, islice
 from multiprocessing.connection import Connection, Pipe, wait
 from typing import Any, Generic, TypeVar
 
+from rlbench.core.errors import RLBenchError
 from rlbench.core.executor import PERIOD, Lost, Pool, Report, Work
 from rlbench.core.machine import devices_of, processors
 from rlbench.core.processes import command
 from rlbench.core.registry import register
-from rlbench.executors.jobs import JobQueue, Ticket
+from rlbench.executors.jobs import STARTS, JobQueue, Ticket
 from rlbench.executors.messages import Notes, forward_log, pack_error, unpack_error
 
 J = TypeVar("J")
@@ -45,7 +46,10 @@ class Local:
 
     def open(self, work: Work[J, R]) -> AbstractContextManager[Pool[J, R]]:
         """As `Executor.open`; a single worker is this process."""
-        return _open_processes(work) if len(work.devices) > 1 else nullcontext(_Here(work))
+        if len(work.devices) > 1:
+            return _open_processes(work)
+        here: Pool[J, R] = _Here(work)
+        return nullcontext(here)
 
 
 @contextmanager
@@ -90,6 +94,7 @@ class _Worker(Generic[J]):
                 start_new_session=True,  # only the parent handles Ctrl-C
             )
         self.ticket: Ticket[J] | None = None
+        self.ready = False
 
     def describe_death(self) -> str:
         """Ends the process; how it ended."""
@@ -115,6 +120,7 @@ class _Processes(Generic[J, R]):
         self.work = work
         self.workers: list[_Worker[J]] = []
         self.notes = Notes()
+        self.failed = 0  # workers in a row that died before they could begin
 
     @property
     def active(self) -> list[J]:
@@ -127,7 +133,7 @@ class _Processes(Generic[J, R]):
                 if not queue:
                     break
                 worker = self._worker_at(place)
-                if worker.ticket is None:
+                if worker.ready and worker.ticket is None:
                     self._begin(worker, queue)
             yield from self._collect(queue)
 
@@ -167,6 +173,8 @@ class _Processes(Generic[J, R]):
                 self.notes.add(value)
             elif kind == "error":
                 raise unpack_error(*value)
+            elif kind == "ready":
+                worker.ready, self.failed = True, 0
             elif worker.ticket is not None:
                 job, worker.ticket = worker.ticket.job, None
                 yield job, value
@@ -175,8 +183,13 @@ class _Processes(Generic[J, R]):
     def _bury(self, worker: _Worker[J], queue: JobQueue[J]) -> Iterator[tuple[J, Lost]]:
         self.workers.remove(worker)
         how, ticket = worker.describe_death(), worker.ticket
-        lost = None if ticket is None else queue.lose(worker.place, ticket, how)
-        if ticket is not None and lost is not None:
+        if ticket is None:
+            self.failed += 1
+            if self.failed >= STARTS and not any(other.ready for other in self.workers):
+                raise RLBenchError(f"no worker can start: {how}; if memory ran out, use fewer workers")
+            return
+        lost = queue.lose(worker.place, ticket, how)
+        if lost is not None:
             yield ticket.job, lost
 
 
@@ -188,6 +201,7 @@ def serve(handle: int) -> None:
     try:
         module, name, shared, device = pipe.recv()
         perform: Any = getattr(import_module(module), name)
+        pipe.send(("ready", None))
         while True:
             job, ahead = pipe.recv()
             result = perform(shared, device, job, ahead, report)

@@ -22,7 +22,7 @@ from rlbench.core.files import LOG
 from rlbench.core.machine import code
 from rlbench.core.registry import register
 from rlbench.executors.actor import Gathered, Server
-from rlbench.executors.jobs import TRIES, JobQueue, Ticket
+from rlbench.executors.jobs import STARTS, JobQueue, Ticket
 from rlbench.executors.messages import Notes, unpack_error
 
 J = TypeVar("J")
@@ -193,7 +193,7 @@ class _Actors(Generic[J, R]):
             self.alone_since = monotonic()
         if actor.ticket is None:
             self.failed += 1
-            if self.failed >= TRIES and not any(other.node for other in self.actors):
+            if self.failed >= STARTS and not any(other.node for other in self.actors):
                 raise RLBenchError(f"no worker can start on the Ray cluster: {how}; is rlbench installed on its nodes?")
             return
         lost = queue.lose(actor.place, actor.ticket, f"the Ray worker on {actor.node} has ended: {how}")

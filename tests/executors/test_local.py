@@ -1,5 +1,6 @@
 """The local executor: devices, retry, and what workers send."""
 
+import sys
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from rlbench.core.errors import FieldError, RLBenchError, UnknownName
 from rlbench.core.executor import Lost, Work, make_executor
 from rlbench.core.machine import processors
+from rlbench.executors import local
 from rlbench.executors.jobs import JobQueue
 from rlbench.executors.local import Local
 
@@ -69,6 +71,12 @@ def test_a_dead_workers_job_is_done_again(tmp_path: Path, caplog: pytest.LogCapt
     assert len(caplog.messages) == 1 + 2 + 3 and all("was killed by signal 9; " in line for line in caplog.messages)
     assert sum("begins again, try 2 of 3" in line for line in caplog.messages) == 3
     assert sum("given up" in line for line in caplog.messages) == 1
+
+
+def test_workers_that_never_start_end_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local, "command", lambda code: [sys.executable, "-c", "raise SystemExit(3)"])
+    with pytest.raises(RLBenchError, match=r"no worker can start: worker process \d+ ended with status 3"):
+        do(pool_jobs.complain, None, [1, 2, 3])
 
 
 def test_a_warning_of_all_workers_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:

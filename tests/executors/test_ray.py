@@ -1,8 +1,6 @@
 """The Ray executor on a cluster of two nodes on this machine; left out where Ray is not installed."""
 
 import os
-import random
-import signal
 import socket
 import threading
 import time
@@ -15,9 +13,9 @@ import pool_jobs
 import pytest
 from click.testing import Result
 from commands import fails
-from tiny_suite import same, suite_file
+from kill_suite import actors, killing, wait_for_blocks, write_suite
+from tiny_suite import same
 
-from rlbench.core import Record
 from rlbench.core.errors import FieldError, RLBenchError
 from rlbench.core.executor import Lost, Work
 from rlbench.engine.run.runner import execute, plan, run
@@ -85,41 +83,31 @@ def test_errors_and_messages_are_the_drivers(caplog: pytest.LogCaptureFixture, m
         do(pool_jobs.place, 0, [1])
 
 
-def kill_workers(stop: threading.Event, seed: int) -> None:
-    """Kills ten of the cluster's actors, one at a time, at random moments while they work."""
-    rng, killed = random.Random(seed), 0
-    while killed < 10 and not stop.is_set():
-        time.sleep(rng.uniform(0.1, 1.5))
-        found = [int(path.parent.name) for path in Path("/proc").glob("[0-9]*/cmdline") if is_actor(path)]
-        if found:
-            killed += 1
-            os.kill(rng.choice(found), signal.SIGKILL)
-
-
-def is_actor(path: Path) -> bool:
-    try:
-        return path.read_bytes().startswith(b"ray::Server.do")
-    except OSError:
-        return False
-
-
 def test_workers_are_killed_and_a_node_is_removed(
-    cluster: Any, tmp_path: Path, whole: list[Record], caplog: pytest.LogCaptureFixture
+    cluster: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    made = plan(suite_file(tmp_path, 300), "linear", store=tmp_path / "out", executor="ray", address="auto", workers=2)
-    assert made.workers == 2
-    stop = threading.Event()
-    killer = threading.Thread(target=kill_workers, args=(stop, 0))
-    threading.Timer(6.0, lambda: cluster.remove_node(cluster.second)).start()
-    killer.start()
-    records = execute(made)
-    stop.set()
-    killer.join()
-    retries = [line for line in caplog.messages if "the Ray worker on " in line]
-    assert all("; its job begins again, try " in line or "given up" in line for line in retries)
-    if not any("given up" in line for line in retries):
+    """The last test on the cluster: afterwards it has one node."""
+    suite, out = write_suite(tmp_path), tmp_path / "out"
+    whole = run(suite, "linear", out=tmp_path / "whole", workers=1)
+
+    def remove() -> None:
+        wait_for_blocks(out, 8)
+        cluster.remove_node(cluster.second)
+
+    remover, killed = threading.Thread(target=remove), list[int]()
+    remover.start()
+    for trial in range(5):  # until ten are killed; each run has some seconds of work
+        made = plan(suite, "linear", store=out, executor="ray", address="auto", workers=2, fresh=trial > 0)
+        with killing(actors, 10 - len(killed), trial) as now:
+            records = execute(made)
+        killed += now
         assert same(records) == same(whole)
-    assert same(run(suite_file(tmp_path, 300), "linear", out=tmp_path / "out", workers=1)) == same(whole)
+        if len(killed) >= 10:
+            break
+    remover.join()
+    retries = [line for line in caplog.messages if "the Ray worker on " in line]
+    assert len(killed) == 10 and len(cluster.list_all_nodes()) == 1
+    assert retries and all("; its job begins again, try " in line for line in retries)
 
 
 def test_nothing_listens_at_the_address(call: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
