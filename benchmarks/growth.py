@@ -2,9 +2,10 @@
 
     python benchmarks/growth.py [--examples 20000] [--ray] > benchmarks/growth.md
 
-The linear oracle on blobs under pgd and a worst case, with 1 and 2 workers and, with --ray, on a Ray of 2 CPU cores. The
-driver is the process that plans, hands out jobs and writes the store. With one worker it does the work too. Seconds are
-of CPU time, so another load on the machine changes them little; memory is the driver's peak. Each run is a process.
+The linear oracle on blobs under pgd, apgd-ce and a worst case, with 1 and 2 workers and, with --ray, on a Ray of 2 CPU
+cores. The driver is the process that plans, hands out jobs and writes the store; with one worker it does the work too.
+Seconds are of CPU time, so that another load on the machine changes them little; of Ray's workers they are the blocks'
+wall time. Memory is the driver's peak. Each run is a process.
 """
 
 import json
@@ -14,6 +15,8 @@ import sys
 import tempfile
 from argparse import ArgumentParser
 from pathlib import Path
+
+import click
 
 SUITE = """
 suite: growth
@@ -43,7 +46,7 @@ def measure(suite: str, out: str, examples: str, workers: str, executor: str) ->
     own, children = (after - start for after, start in zip(_cpu(), before, strict=True))
     seconds = sum(float(record.provenance["seconds"]) for record in records)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({"driver": own, "workers": children, "work": seconds, "MB": peak}))
+    click.echo(json.dumps({"driver": own, "workers": children, "work": seconds, "MB": peak}))
 
 
 def _cpu() -> tuple[float, float]:
@@ -58,14 +61,16 @@ def main() -> None:
     parser.add_argument("--examples", type=int, default=20_000)
     parser.add_argument("--ray", action="store_true")
     chosen = parser.parse_args()
-    print("# Growth\n\n`" + " ".join(["python benchmarks/growth.py", *sys.argv[1:]]) + "`\n")
-    print((__doc__ or "").split("\n\n", 2)[2].strip() + "\n")
-    print("| workers | examples | driver, s | workers, s | driver's share | per 1000 examples, s | driver's peak, MB |")
-    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
+    click.echo("# Growth\n\n`" + " ".join(["python benchmarks/growth.py", *sys.argv[1:]]) + "`\n")
+    click.echo((__doc__ or "").split("\n\n", 2)[2].strip() + "\n")
+    click.echo(
+        "| workers | examples | driver, s | workers, s | driver's share | per 1000 examples, s | driver's peak, MB |"
+    )
+    click.echo("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
     kinds = [("local", 1), ("local", 2), *([("ray", 2)] if chosen.ray else [])]
     for executor, workers in kinds:
         for examples in (chosen.examples // 4, chosen.examples // 2, chosen.examples):
-            print(_row(executor, workers, examples), flush=True)
+            click.echo(_row(executor, workers, examples))
 
 
 def _row(executor: str, workers: int, examples: int) -> str:
