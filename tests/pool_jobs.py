@@ -37,3 +37,11 @@ def refuse(shared: object, device: str, job: int, ahead: int | None, report: Rep
 
 def crash(shared: object, device: str, job: int, ahead: int | None, report: Report) -> int:
     raise ZeroDivisionError("planned")
+
+
+def repeat(shared: int, device: str, job: int, ahead: int | None, report: Report) -> int:
+    """Reports `shared` passes one by one, each with its number as news of the job."""
+    for number in range(shared):
+        report.tell({job: number})
+        report.count(1)
+    return job

@@ -32,22 +32,27 @@ class Adaptive:
     ascends the targeted DLR of the untried class with the largest logit at the best point so far. An example ends when
     it is broken, or when its smallest margin m after the first or a later run is more than `hopeless` times the fall of
     the margin, m_clean - m: on a nearly linear loss, a few more steps do not double the fall. An example whose margin
-    has not fallen at all is never given up, since masked gradients look like that. Liu et al., 2022
-    (https://arxiv.org/abs/2203.05154) discard hard examples early, but return to them; the runs are those of Croce &
-    Hein, 2020 (https://arxiv.org/abs/2003.01690). The combination is rlbench's own. It is a fast protocol, not a
-    replacement for apgd-ce and apgd-t; benchmarks/adaptive.md compares their robust accuracy.
+    has not fallen at all is not given up there, since masked gradients look like that. The few examples that survive
+    all targets with m at most `near` times the fall get `again` more targeted runs, as long as the first one. Liu et
+    al., 2022 (https://arxiv.org/abs/2203.05154) discard hard examples early, but return to them; the runs are those of
+    Croce & Hein, 2020 (https://arxiv.org/abs/2003.01690). The combination is rlbench's own. It is a fast protocol, not
+    a replacement for apgd-ce and apgd-t; benchmarks/adaptive.md compares their robust accuracy.
 
     Attributes:
         steps: iterations of the first run.
         targeted: iterations of each targeted run, at most `steps`; most examples that break do so early.
         targets: the largest number of classes tried.
         hopeless: the ratio above; a larger value is more careful and slower.
+        near: the ratio of the examples that get more runs.
+        again: the largest number of these runs.
     """
 
     steps: int = 25
     targeted: int = 12
     targets: int = 9
     hopeless: float = 1.0
+    near: float = 0.1
+    again: int = 9
     min_classes: ClassVar[int] = 4
 
     def __post_init__(self) -> None:
@@ -56,6 +61,9 @@ class Adaptive:
                 raise FieldError(f"adaptive: {name} is {value}; it must be at least 1")
         if not self.hopeless > 0:
             raise FieldError(f"adaptive: hopeless is {self.hopeless}; it must be above 0")
+        for name, least in (("near", self.near), ("again", self.again)):
+            if not least >= 0:
+                raise FieldError(f"adaptive: {name} is {least}; it must be at least 0")
 
     def loss_used(self, n_classes: int) -> str:
         """The names of the losses that are ascended with this number of classes."""
@@ -64,13 +72,15 @@ class Adaptive:
     def passes(self, n_classes: int) -> tuple[int, int]:
         """The most forward and backward passes of an example."""
         runs, short = min(self.targets, n_classes - 1), min(self.targeted, self.steps)
-        backwards = CE + self.steps + runs * short
-        return 1 + backwards + CE + 1 + runs, backwards
+        more = min(self.again, n_classes - 1)
+        backwards = CE + self.steps + runs * short + more * self.steps
+        return 1 + backwards + CE + 1 + runs + more, backwards
 
     def search(self, x: Tensor, y: Tensor, ball: Ball, streams: Streams, logits: Callable[[], Tensor]) -> Search:
         """The attack's jobs, for the pool."""
         clean = logits()
-        jobs = ["step 0", "step 1", *(f"run {run}" for run in range(1 + min(self.targets, clean.shape[1] - 1)))]
+        runs, more = (min(n, clean.shape[1] - 1) for n in (self.targets, self.again))
+        jobs = ["step 0", "step 1", *(f"run {run}" for run in range(1 + runs + more))]
         return _Search(
             x=x,
             y=y,
@@ -84,6 +94,8 @@ class Adaptive:
             clean=clean,
             targeted=self.targeted,
             hopeless=self.hopeless,
+            last=CE + runs,
+            near_ratio=self.near,
         )
 
     def __call__(self, classifier: Classifier, x: Tensor, y: Tensor, ball: Ball, streams: Streams) -> Tensor:
@@ -99,6 +111,8 @@ class _Search(Search):
         clean: (N, C) logits of x.
         targeted: iterations of each targeted run.
         hopeless: the ratio at which an example is given up, see `Adaptive`.
+        last: the turn of the last short run.
+        near_ratio: the ratio at which an example gets more runs after that, see `Adaptive`.
         near: (N, C) logits of the best points.
         tried: (N, C) bool, the true class and the targets so far.
     """
@@ -106,6 +120,8 @@ class _Search(Search):
     clean: Tensor
     targeted: int
     hopeless: float
+    last: int
+    near_ratio: float
     near: Tensor = field(init=False)
     tried: Tensor = field(init=False)
 
@@ -123,6 +139,8 @@ class _Search(Search):
         """Starts jobs; a targeted run takes the nearest class that has not been tried."""
         if turn > CE:
             at = rows.to(self.x.device)
+            if turn == self.last + 1:
+                self.tried[at] = self.y[at, None] == torch.arange(self.near.shape[1], device=at.device)
             target = self.near[at].masked_fill(self.tried[at], float("-inf")).argmax(1)
             self.targets[at, turn] = target
             self.tried[at, target] = True
@@ -135,7 +153,7 @@ class _Search(Search):
     def is_finished(self) -> Tensor:
         """(B,) bool, the running jobs that took their last gradient."""
         jobs = self._jobs()
-        short = (jobs.turn > CE) & (jobs.steps == self.targeted)
+        short = (jobs.turn > CE) & (jobs.turn <= self.last) & (jobs.steps == self.targeted)
         return super().is_finished() | (jobs.turn < CE) | short
 
     def adversary_loss(self, logits: Tensor) -> Tensor:
@@ -153,8 +171,10 @@ class _Search(Search):
     def settle(self, logits: Tensor) -> None:
         """Ends runs, and gives up the examples that are hopeless."""
         assert self.parked is not None
-        examples = self.parked.example[(self.parked.turn >= CE).cpu()]
+        runs = (self.parked.turn >= CE).cpu()
+        examples, turn = self.parked.example[runs], self.parked.turn.cpu()[runs]
         super().settle(logits)
         m = self.best_margin[examples]
         fall = self.clean_margin[examples] - m
-        self.left[examples[(fall > 0) & (m > self.hopeless * fall)]] = 0
+        hopeless = torch.where(turn < self.last, (fall > 0) & (m > self.hopeless * fall), m > self.near_ratio * fall)
+        self.left[examples[hopeless]] = 0

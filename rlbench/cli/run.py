@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from rlbench.cli.places import place_options
-
-if TYPE_CHECKING:
-    from rlbench.engine.run.runner import Progress
 
 
 @click.command(short_help="Draw a picture of a suite's examples.")
@@ -119,7 +116,7 @@ def run(
     for model in models:  # mistakes in names and suites are reported before torch is imported
         resolve(model)
     loaded = [suite for name in suites for suite in load_suites(name)]
-    from rlbench.cli import console, plan_view
+    from rlbench.cli import console, live, plan_view
     from rlbench.engine.plan import planner
     from rlbench.engine.run import runner
 
@@ -132,8 +129,8 @@ def run(
             click.echo(console.cells_json(plan.cells))
         return
     try:
-        with console.progress(quiet=quiet) as advance:
-            records = runner.execute(plan, lambda p: advance(p.what, p.done, p.total, _rate(p)))
+        with live.watch(terminal, quiet=quiet) as report:
+            records = runner.execute(plan, report)
     except KeyboardInterrupt:
         again = "the same command without --fresh" if plan.fresh else "the same command"
         click.echo(f"rlbench: interrupted; {out} has the finished blocks: {again} continues", err=True)
@@ -147,11 +144,3 @@ def run(
     unsound = [record for record in records if record.provenance.get("soundness") != "sound"]
     if any(record.error is not None for record in records) or (strict and unsound):
         raise click.exceptions.Exit(1)
-
-
-def _rate(progress: Progress) -> str:
-    from rlbench.cli.console import clock
-
-    if progress.left is None:
-        return "starting"
-    return f"{progress.rate:,.0f} passes/s, at most {clock(progress.left)} left"

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from time import monotonic
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from rlbench.core import registry
 
@@ -86,7 +86,13 @@ class Pool(Protocol[J, R_co]):
 
 
 class Executor(Protocol):
-    """Runs jobs in worker processes, on this machine or others."""
+    """Runs jobs in worker processes, on this machine or others.
+
+    Attributes:
+        here: whether the workers are on this machine, so that this process may do a job while they start.
+    """
+
+    here: ClassVar[bool]
 
     def devices(self, device: str, workers: int | None) -> tuple[str, ...]:
         """The torch device of every worker.

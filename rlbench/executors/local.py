@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from itertools import cycle, islice
 from multiprocessing.connection import Connection, Pipe, wait
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from rlbench.core.errors import RLBenchError
 from rlbench.core.executor import PERIOD, Lost, Pool, Report, Work
@@ -38,6 +38,8 @@ _MALLOC = {"MALLOC_TRIM_THRESHOLD_": "1000000000", "MALLOC_MMAP_THRESHOLD_": "10
 class Local:
     """Processes on this machine: one per GPU, or one per CPU core."""
 
+    here: ClassVar[bool] = True
+
     def devices(self, device: str, workers: int | None) -> tuple[str, ...]:
         """As `Executor.devices`; workers beyond the number of GPUs share them."""
         found = devices_of(device)
@@ -56,6 +58,8 @@ class Local:
 def _open_processes(work: Work[J, R]) -> Iterator[Pool[J, R]]:
     pool = _Processes(work)
     try:
+        for place in range(len(work.devices)):
+            pool.worker_at(place)
         yield pool
     finally:
         for worker in pool.workers:
@@ -114,7 +118,7 @@ class _Worker(Generic[J]):
 
 
 class _Processes(Generic[J, R]):
-    """A process for every device, started when there is a job for it."""
+    """A process for every device; after one has died, a fresh one when there is a job for it."""
 
     def __init__(self, work: Work[J, R]) -> None:
         self.work = work
@@ -132,12 +136,12 @@ class _Processes(Generic[J, R]):
             for place in range(len(self.work.devices)):
                 if not queue:
                     break
-                worker = self._worker_at(place)
+                worker = self.worker_at(place)
                 if worker.ready and worker.ticket is None:
                     self._begin(worker, queue)
             yield from self._collect(queue)
 
-    def _worker_at(self, place: int) -> _Worker[J]:
+    def worker_at(self, place: int) -> _Worker[J]:
         """The worker for a device, a fresh one if there is none."""
         found = next((worker for worker in self.workers if worker.place == place), None)
         if found is None:

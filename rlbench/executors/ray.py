@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from rlbench.core.errors import FieldError, RLBenchError, first_line, quote
 from rlbench.core.executor import PERIOD, Lost, Pool, Work
@@ -41,6 +41,7 @@ class Ray:
         address: "auto" for the cluster that this machine is part of, or HOST:PORT; "" starts Ray on this machine.
     """
 
+    here: ClassVar[bool] = False
     address: str = ""
 
     def devices(self, device: str, workers: int | None) -> tuple[str, ...]:

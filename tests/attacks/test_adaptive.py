@@ -59,7 +59,7 @@ def test_every_run_has_a_target_of_its_own(net) -> None:
 
 
 def test_hopeless_examples_end_after_a_run_and_masked_ones_do_not() -> None:
-    """A margin of 1 falls by 0.2 (hopeless), by 0.8, or not at all (as with masked gradients)."""
+    """A margin of 1 falls by 0.2 (hopeless), 0.6, 0.94 (near), or not at all (as with masked gradients)."""
     x = torch.full((2, 1, 2, 2), 0.5)
     y = torch.zeros(2, dtype=torch.int64)
 
@@ -70,7 +70,7 @@ def test_hopeless_examples_end_after_a_run_and_masked_ones_do_not() -> None:
 
         return classify
 
-    for scale, runs in ((0.5, 1), (2.0, 5), (0.0, 5)):  # falls of .2 and .8 of a margin of 1 at eps .1, and of none
+    for scale, runs in ((0.5, 1), (1.5, 5), (2.35, 9), (0.0, 5)):  # at eps .1; near ones get every target twice
         found = attack(slope(scale), x, y, "adaptive", eps="0.1", steps=10)
         assert not found.broken.any()
         assert found.backwards.tolist() == [2 + 10 * runs] * 2, scale
@@ -96,7 +96,8 @@ def test_batch_size_does_not_change_the_result(net) -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"steps": 0}, {"targeted": 0}, {"targets": 0}, {"hopeless": 0.0}, {"hopeless": float("nan")}]
+    "wrong",
+    [{"steps": 0}, {"targeted": 0}, {"targets": 0}, {"hopeless": 0.0}, {"hopeless": float("nan")}, {"near": -1.0}],
 )
 def test_fields_are_checked(net, wrong) -> None:
     x, y = points(net, 2)

@@ -29,6 +29,7 @@ SHORT = {
     "steps": 10,
     "restarts": 1,
     "targets": 2,
+    "again": 0,
     "queries": 50,
     "points": 10,
 }  # largest values of attacks' fields in a pilot

@@ -44,7 +44,7 @@ class CellProgress:
     @property
     def is_bound(self) -> bool:
         """Whether `share` is an upper bound of the final accuracy, which falls to it."""
-        return self.searching and not self.finished
+        return self.searching and not self.finished and self.decided < self.n
 
     @property
     def share(self) -> float | None:

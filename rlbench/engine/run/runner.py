@@ -9,11 +9,12 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from time import perf_counter
 
 from rlbench.core import Clean, Corrupted, Mode, Perturbation, Record, Suite
 from rlbench.core.errors import StoreError
-from rlbench.core.executor import PERIOD, Lost, Pool, Work
+from rlbench.core.executor import PERIOD, Lost, Pool, Report, Work
 from rlbench.engine import cells
 from rlbench.engine.block.evaluate import Failure, Result
 from rlbench.engine.cells.groups import Group
@@ -55,6 +56,7 @@ class _Run:
         work = Work(perform=perform, shared=shared, devices=plan.devices, tick=self._tick)
         with plan.executor.open(work) as pool:
             self.pool: Pool[Job, list[Result]] = pool
+            self._begin_here(shared)
             for jobs in self._phases():
                 for (units, _), results in pool.run(jobs):
                     found = iter(_fail(units, results.reason) if isinstance(results, Lost) else results)
@@ -65,9 +67,19 @@ class _Run:
         order = [(i, cells.canonical(p)) for i, pair in enumerate(self.plan.pairs) for p in pair.suite.perturbations]
         return [self.records[place] for place in order if place in self.records]
 
+    def _begin_here(self, shared: Shared) -> None:
+        """Computes the first clean block in this process, which has loaded the encoder, while the workers start."""
+        unit = next((unit for unit in self.plan.units if unit.group == Group()), None)
+        if unit is not None and self.plan.workers > 1 and self.plan.executor.here:
+            report = Report(self._tick)
+            results = perform(replace(shared, benches={}), self.plan.devices[0], ((unit,), None), None, report)
+            report.flush()
+            self._save(unit, results)
+
     def _phases(self) -> Iterator[deque[Job]]:
         """The clean blocks, from which others start; then the most expensive blocks first, to balance the workers."""
-        yield deque(((unit,), None) for unit in self.plan.units if unit.group == Group())
+        clean_units = [unit for unit in self.plan.units if unit.group == Group()]
+        yield deque(((u,), None) for u in clean_units if (u.start, u.stop) in self.left[u.pair, Clean()])
         attacks = [unit for unit in self.plan.units if unit.group != Group()]
         for unit in attacks:
             if reason := self.failures.get((unit.pair, Clean()), {}).get((unit.start, unit.stop)):
