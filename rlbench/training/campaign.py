@@ -235,10 +235,9 @@ def _run(
     done = {task.name for task in tasks if is_finished(task, out)}
     left = [task for task in tasks if task.name not in done]
     failed: list[str] = []
-    ready: deque[CampaignRun] = deque()
+    ready: deque[CampaignRun] = deque()  # their models are trained
 
     def queue() -> None:
-        """Queues the runs whose models are trained."""
         ready.extend(task for task in left if task.after <= done)
         left[:] = [task for task in left if not task.after <= done]
 
@@ -257,7 +256,7 @@ def _run(
 
 
 def train_run(out: str, device: str, task: CampaignRun, ahead: CampaignRun | None, report: Report) -> str | None:
-    """Trains a run in this process, resuming what an earlier try left. Returns: why it failed; None if it did not."""
+    """Trains a run, resuming what an earlier try left. Returns: why it failed; None if it did not."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

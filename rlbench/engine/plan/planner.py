@@ -92,7 +92,7 @@ def _plan_cells(pair: Pair, present: dict[Perturbation, set[Span]]) -> list[Plan
     return rows
 
 
-@dataclass(kw_only=True)
+@dataclass
 class _Draft:
     """An unfinished plan. `pairs` have the most examples; `skipped` has the cells that cannot run, with their place."""
 
@@ -207,6 +207,18 @@ class _Draft:
         )
 
 
+def _check_counts(**counts: int | None) -> None:
+    for name, value in counts.items():
+        if value is not None and value < 1:
+            raise FieldError(f"{name} is {value}; it must be at least 1")
+
+
+def _load(suites: object) -> list[Suite]:
+    """The parts of suites, each once."""
+    found = [s for one in _several(suites) for s in ([one] if isinstance(one, Suite) else load_suites(str(one)))]
+    return list({(s.path, s.name, s.modality): s for s in found}.values())
+
+
 def _check_distinct(draft: _Draft) -> None:
     """Raises StoreError where two models are one encoder, in the run or in the store, and would share results."""
     same = "the same encoder: weights, code and fields are equal"
@@ -258,27 +270,15 @@ def plan(
         RLBenchError: any mistake in the arguments, the suites or the models.
         ModalityError: a single model lacks a suite's modality; one of several is skipped instead.
     """
-    for name, value in (("examples", examples), ("batch_size", batch_size), ("workers", workers)):
-        if value is not None and value < 1:
-            raise FieldError(f"{name} is {value}; it must be at least 1")
+    _check_counts(examples=examples, batch_size=batch_size, workers=workers)
     seconds = None if budget is None else parse_budget(budget)
     store = store if isinstance(store, Store) else Store(store)
     notes = store.check(fresh=fresh)
-    loaded = [s for one in _several(suites) for s in ([one] if isinstance(one, Suite) else load_suites(str(one)))]
-    loaded = list({(s.path, s.name, s.modality): s for s in loaded}.values())
-    loaded = [vary(one, seed=seed, series=series, mode=mode) for one in loaded]
+    loaded = [vary(one, seed=seed, series=series, mode=mode) for one in _load(suites)]
     chosen = list({model.name: model for model in (resolve(str(one)) for one in _several(models))}.values())
-    draft = _Draft(
-        store=store,
-        executor=(found := make_executor(executor, address)),
-        devices=found.devices(device, workers),
-        batch_size=batch_size,
-        examples=examples,
-        fresh=fresh,
-        workers=workers,
-        shard=None if shard is None else parse_shard(shard),
-        notes=notes,
-    )
+    where, part = make_executor(executor, address), None if shard is None else parse_shard(shard)
+    devices = where.devices(device, workers)
+    draft = _Draft(store, where, devices, batch_size, examples, fresh, workers, part, notes)
     for suite in loaded:
         for model in chosen:
             draft.add(suite, model, alone=len(chosen) == 1)

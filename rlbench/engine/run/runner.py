@@ -258,20 +258,6 @@ def run(
 
     Raises: RLBenchError.
     """
-    missing = plan(
-        suite,
-        model,
-        store=out,
-        examples=examples,
-        seed=seed,
-        series=series,
-        mode=mode,
-        batch_size=batch_size,
-        workers=workers,
-        device=device,
-        executor=executor,
-        address=address,
-        shard=shard,
-        fresh=fresh,
-    )
-    return execute(missing)
+    where = {"workers": workers, "device": device, "executor": executor, "address": address, "shard": shard}
+    how = {"examples": examples, "seed": seed, "series": series, "mode": mode, "batch_size": batch_size, "fresh": fresh}
+    return execute(plan(suite, model, store=out, **where, **how))  # type: ignore[arg-type]
