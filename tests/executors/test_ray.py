@@ -31,7 +31,8 @@ def cluster() -> Iterator[Any]:
     """A head node and another node, with one CPU core each; workers find the tests' modules."""
     from ray.cluster_utils import Cluster
 
-    os.environ["PYTHONPATH"] = str(Path(__file__).parents[1])
+    paths = [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
     made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     made.second = made.add_node(num_cpus=1)
     ray.init(address=made.address, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
