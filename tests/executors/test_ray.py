@@ -14,6 +14,7 @@ import pytest
 from click.testing import Result
 from commands import fails
 from kill_suite import actors, killing, wait_for_blocks, write_suite
+from small_campaign import campaign
 from tiny_suite import same
 
 from rlbench.core.errors import FieldError, RLBenchError
@@ -21,6 +22,7 @@ from rlbench.core.executor import Lost, Work
 from rlbench.engine.run.runner import execute, plan, run
 from rlbench.executors import ray as executors
 from rlbench.executors.ray import Ray
+from rlbench.training.campaign import is_finished, run_campaign
 
 ray = pytest.importorskip("ray", reason="the extra [ray] is not installed")
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
@@ -82,6 +84,15 @@ def test_errors_and_messages_are_the_drivers(caplog: pytest.LogCaptureFixture, m
     monkeypatch.setattr(executors, "code", lambda: "another")
     with pytest.raises(RLBenchError, match=rf"node {socket.gethostname()} \(.*\): it has another version of rlbench"):
         do(pool_jobs.place, 0, [1])
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_campaign_is_trained_in_the_order_of_its_runs(tmp_path: Path) -> None:
+    tasks, seen = campaign(tmp_path), []
+    where = {"executor": "ray", "address": "auto", "workers": 2, "device": "cpu"}
+    run_campaign(tasks, tmp_path / "out", report=lambda name, done, of: seen.append((name, done, of)), **where)
+    assert seen[0] == ("1/thermal/languagebind", 1, 3) and len(seen) == 3
+    assert all(is_finished(task, tmp_path / "out") for task in tasks)
 
 
 def test_workers_are_killed_and_a_node_is_removed(
