@@ -81,9 +81,9 @@ def test_missing_and_unfinished_shards_are_named(stores: tuple[str, list[Path], 
 @pytest.mark.parametrize(
     ("change", "difference"),
     [
-        ({"seed": 1}, r"seed of tiny linear:oracle clean is 0 in one and 1 in the other|only one has|seed of"),
-        ({"examples": 700}, "n of tiny linear:oracle clean is 800 in one and 700 in the other"),
-        ({"model": "linear+jpeg"}, "only one has tiny linear"),
+        ({"seed": 1}, r"seed of tiny blobs linear:oracle clean is 0 in one and 1 in the other|only one has|seed of"),
+        ({"examples": 700}, "n of tiny blobs linear:oracle clean is 800 in one and 700 in the other"),
+        ({"model": "linear+jpeg"}, "only one has tiny blobs linear"),
         ({"count": 4}, "one is of 3 shards, the other of 4"),
     ],
     ids=str,

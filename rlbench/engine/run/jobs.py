@@ -10,6 +10,7 @@ from rlbench.core import Perturbation, Suite
 from rlbench.core.errors import DataError
 from rlbench.core.executor import Report
 from rlbench.core.machine import reproducible
+from rlbench.encoders.black_box.classes import Metered
 from rlbench.encoders.identity import Identity
 from rlbench.engine.attack.schedule import Standing
 from rlbench.engine.block.bench import Bench, prepare
@@ -44,6 +45,8 @@ class Shared:
             bench = prepare(suite, model, device=device, batch_size=self.batch_size, cache=self.cache, known=known)
             if bench.data != data:
                 raise DataError(f"the data of {suite.name} differ from those that the run was planned with")
+            if isinstance(bench.encoder, Metered):
+                bench.encoder.keep_account(self.cache.with_name("queries"))
             self.benches[pair] = bench
         return self.benches[pair]
 

@@ -14,7 +14,7 @@ from rlbench.store.shards import Outline, ShardFile
 from rlbench.store.store import Store
 
 Found = Sequence[tuple[Path, ShardFile]]
-_FIELDS = ("suite_version", "task", "backbone", "n")
+_FIELDS = ("suite_version", "backbone", "n")
 
 
 def merge(stores: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str]) -> list[Record]:
@@ -100,8 +100,8 @@ def _difference(one: ShardFile, other: ShardFile) -> str:
     return "the hidden steps of their attacks"
 
 
-def _cell(outline: Outline) -> tuple[str, str, str]:
-    return outline.record.suite, outline.record.model, str(outline.record.perturbation)
+def _cell(outline: Outline) -> tuple[str, str, str, str]:
+    return outline.record.suite, outline.record.task, outline.record.model, str(outline.record.perturbation)
 
 
 def _check_finished(found: Found) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import cast
 
 import numpy as np
 
 from rlbench.core import Field, Perturbation, Record, Worst
 from rlbench.core.errors import one_line
+from rlbench.core.knowledge import Knowledge
 from rlbench.core.stats.metrics import cluster_interval
 from rlbench.encoders.retrieval import hash_prompts
 from rlbench.engine import cells
@@ -84,8 +86,9 @@ def fill(outline: Outline, blocks: Sequence[Sequence[Block | None]], error: str 
         backwards=sum(int(block.backwards.sum()) for block in own),
         flags=None if correct is None else pack(correct),
         provenance={**outline.record.provenance}
-        | _block_provenance(found, sum(block.seconds for block in own))
+        | _block_provenance(found, sum(block.seconds for block in own), _knowledge(outline))
         | _clusters(correct, blocks)
+        | _queries(outline, blocks if correct is not None else [])
         | _recalls(outline, own if correct is not None else []),
     )
 
@@ -99,6 +102,19 @@ def _recalls(outline: Outline, blocks: Sequence[Block]) -> dict[str, Field]:
     return dict(Gallery(*outline.gallery).recalls(np.concatenate(features), labels, whole=outline.whole))
 
 
+def _queries(outline: Outline, blocks: Sequence[Sequence[Block | None]]) -> dict[str, Field]:
+    """Of a black box, the most queries of an example, over all members; otherwise nothing."""
+    if _knowledge(outline) == "white-box" or not blocks:
+        return {}
+    spent = [np.concatenate([block.forwards for block in row if block is not None]) for row in blocks]
+    return {"queries": int(np.sum(spent, axis=0).max())}
+
+
+def _knowledge(outline: Outline) -> Knowledge:
+    """What an attacker knows of the encoder."""
+    return cast(Knowledge, outline.record.provenance.get("knowledge", "white-box"))
+
+
 def _all_correct(rows: Sequence[Block | None]) -> np.ndarray:
     """(B,) bool, the examples that are correct under every member: the worst case is taken per example."""
     correct: np.ndarray = np.logical_and.reduce([block.correct for block in rows if block is not None])
@@ -110,20 +126,22 @@ def _plan_provenance(pair: Pair, p: Perturbation) -> dict[str, Field]:
     found: dict[str, Field] = {name: str(pair.subject[name]) for name in ("checkpoint", "anchors", "data")}
     found |= {"protocol": cells.protocol(pair.suite, p), "seed": pair.suite.seed, "classes": pair.n_classes}
     found |= {"prompts": hash_prompts(pair.suite.task)}
+    knowledge = str(pair.subject.get("knowledge", "white-box"))
+    found |= {"knowledge": knowledge} if knowledge != "white-box" else {}
     series = getattr(pair.suite.task, "series", 0)
     found |= {"series": series} if series else {}
     found |= {"mode": mode} if (mode := cells.mode(p)) != "standalone" else {}
     return found | cells.describe_attack(p, pair.n_classes)
 
 
-def _block_provenance(blocks: Sequence[Block], seconds: float) -> dict[str, Field]:
+def _block_provenance(blocks: Sequence[Block], seconds: float, knowledge: Knowledge) -> dict[str, Field]:
     """The versions and devices of the blocks, the classes that they have, their soundness badge and their seconds."""
     found: dict[str, Field] = {
         name: "+".join(sorted({block.environment[name] for block in blocks}))
         for name in (blocks[0].environment if blocks else ())
     }
     found |= {"seen": len({int(label) for block in blocks for label in block.label})}
-    return found | rules.provenance([block.evidence for block in blocks]) | {"seconds": round(seconds, 3)}
+    return found | rules.provenance([block.evidence for block in blocks], knowledge) | {"seconds": round(seconds, 3)}
 
 
 def _clusters(correct: np.ndarray | None, blocks: Sequence[Sequence[Block | None]]) -> dict[str, Field]:

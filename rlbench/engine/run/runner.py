@@ -80,11 +80,7 @@ class _Run:
         """The clean blocks, from which others start; then the most expensive blocks first, to balance the workers."""
         clean_units = [unit for unit in self.plan.units if unit.group == Group()]
         yield deque(((u,), None) for u in clean_units if (u.start, u.stop) in self.left[u.pair, Clean()])
-        attacks = [unit for unit in self.plan.units if unit.group != Group()]
-        for unit in attacks:
-            if reason := self.failures.get((unit.pair, Clean()), {}).get((unit.start, unit.stop)):
-                self._save(unit, _fail([unit], reason))
-        attacks = [unit for unit in attacks if (unit.start, unit.stop) in self.left[unit.pair, unit.group.members[0]]]
+        attacks = [unit for unit in self.plan.units if unit.group != Group() and not self._failed_clean(unit)]
         clean = {(u.pair, u.start): self._block(u.pair, Clean(), (u.start, u.stop)) for u in attacks}
         for unit in attacks:
             if not unit.group.corrupted:
@@ -96,6 +92,13 @@ class _Run:
             self.total += self.expected[unit] - unit.passes
         found = bundle_units(attacks, self.expected, self.plan.workers)
         yield deque((bundle, clean[bundle[0].pair, bundle[0].start]) for bundle in found)
+
+    def _failed_clean(self, unit: Unit) -> bool:
+        """Whether the unit's clean block failed; then all its cells fail."""
+        reason = self.failures.get((unit.pair, Clean()), {}).get((unit.start, unit.stop))
+        if reason is not None:
+            self._save(unit, _fail([unit], reason))
+        return reason is not None
 
     def _save(self, unit: Unit, results: list[Result]) -> None:
         span, pair = (unit.start, unit.stop), self.plan.pairs[unit.pair]
