@@ -140,9 +140,8 @@ def run(
         console.doubts(records, terminal)
     else:
         console.results(records, terminal)
-        click.echo(f"\nrecords: {out} (rlbench leaderboard --records {out})")
-        if plan.shard is not None:
-            click.echo(f"shard {plan.shard} is done; join all {plan.shard.count}: rlbench merge STORE... --out STORE")
+        join = f"shard {plan.shard}; join all shards: rlbench merge STORE... --out STORE"
+        click.echo(f"\nrecords: {out} ({join if plan.shard else f'rlbench leaderboard --records {out}'})")
     unsound = [record for record in records if record.provenance.get("soundness") != "sound"]
     if any(record.error is not None for record in records) or (strict and unsound):
         raise click.exceptions.Exit(1)
