@@ -24,7 +24,8 @@ def test_the_tested_versions_satisfy_the_bounds() -> None:
     tested = [Requirement(line) for line in lines if not line.startswith("#")]
     versions = {canonicalize_name(one.name): next(iter(one.specifier)) for one in tested}
     assert len(versions) == len(tested) and all(one.operator == "==" for one in versions.values())
-    for text in [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"]]:
+    extras = PROJECT["optional-dependencies"]
+    for text in [*PROJECT["dependencies"], *extras["dev"], *extras["docs"]]:
         needed = Requirement(text)
         if needed.name != "setuptools":  # pip does not list it
             assert versions[canonicalize_name(needed.name)].version in needed.specifier

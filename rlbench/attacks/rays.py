@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import count
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,18 +16,19 @@ from rlbench.core import Ball, Classifier, Norm, Streams
 from rlbench.core.errors import FieldError
 from rlbench.core.knowledge import Knowledge
 from rlbench.core.registry import register
+from rlbench.core.seeds import generator
 
 
 @register("attack", "rays")
 @dataclass(frozen=True, kw_only=True)
 class RayS:
-    """RayS: searches the sign vector along which the boundary is nearest; needs labels only, no randomness.
+    """RayS: searches the sign vector along which the boundary is nearest; needs labels only.
 
     Chen & Gu, 2020, https://arxiv.org/abs/2006.12792, algorithms 1 to 3. It flips blocks of the sign vector, from the
     whole input down to single coordinates. A flip is kept if it brings the boundary nearer: one query tells that it
     does not, and a binary search finds the new radius. A search ends once its radius is at most eps. Different from the
-    paper: the first sign vector is also tried unflipped; after the stage of single coordinates that stage repeats; the
-    binary search ends at a relative precision.
+    paper: where no boundary lies along the first sign vector, others are tried; after the stage of single coordinates,
+    that stage repeats; the binary search ends at a relative precision. All examples share the fixed random starts.
 
     Attributes:
         queries: the most forward passes of an example.
@@ -68,13 +70,15 @@ class RayS:
         return inside(self.nearest(classifier, x, y, ball), ball)
 
     def _search(self, x: Tensor, ball: Ball) -> Search:
-        """Algorithm 3: d is the best sign vector, r its radius; above `ball.high - ball.low` no boundary was found."""
-        largest = ball.high - ball.low
-        d, r = torch.ones_like(x), 2 * largest
+        """Algorithm 3: d is the best sign vector, r its radius."""
+        for d in _starts(x):
+            r = yield from self._radius(x, d, ball.high - ball.low, ball)
+            if r < float("inf"):
+                break
         for block in _blocks(x.numel()):
             d_new = d.clone()
             d_new.view(-1)[block] *= -1
-            r_new = yield from self._radius(x, d_new, min(r, largest), ball)
+            r_new = yield from self._radius(x, d_new, r, ball)
             if r_new < r:
                 d, r = d_new, r_new
 
@@ -96,9 +100,18 @@ class RayS:
         return end
 
 
+def _starts(x: Tensor) -> Iterator[Tensor]:
+    """Sign vectors like x, without end: all +1, all -1, then fixed random ones, also in blocks."""
+    yield from (torch.ones_like(x), -torch.ones_like(x))
+    numbers, size = generator("rays"), x.numel()
+    for k in count():
+        length = 1 if k % 2 == 0 else 1 + int(numbers.integers(size))
+        minus = np.repeat(numbers.random(-(-size // length)) < numbers.random(), length)[:size]
+        yield torch.from_numpy(np.where(minus, -1.0, 1.0)).to(x).view(x.shape)
+
+
 def _blocks(size: int) -> Iterator[slice]:
-    """The blocks to flip, without end: none, all, halves, quarters, ..., single coordinates, again and again."""
-    yield slice(0, 0)
+    """The blocks to flip, without end: all, halves, quarters, ..., single coordinates, again and again."""
     for stage in count():
         length = -(-size // 2**stage)
         yield from (slice(start, min(start + length, size)) for start in range(0, size, length))

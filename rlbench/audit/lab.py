@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from rlbench.core import Adversarial, Ball, Classifier, Encoder, Examples, Field, Threat, registry
-from rlbench.core.errors import AttackError, SuiteError
+from rlbench.core.errors import AttackError, DataError, SuiteError
 from rlbench.core.knowledge import Knowledge
 from rlbench.core.seeds import ExampleStreams
 from rlbench.core.stats.metrics import margin
@@ -190,7 +190,10 @@ class Lab:
 
     @cached_property
     def rows(self) -> Tensor:
-        """(R,) indices of the clean-correct examples, which the attacks start from."""
+        """(R,) indices of the clean-correct examples, which the attacks start from. DataError if none."""
+        if not self.clean.robust.any():
+            where = f"none of the first {self.n} examples of {self.bench.suite.name} is classified correctly"
+            raise DataError(f"{where}; audit more examples, or check the model's input and the suite's classes")
         return self.clean.robust.nonzero()[:, 0]
 
     def attack(

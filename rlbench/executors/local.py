@@ -50,7 +50,7 @@ class Local:
         """As `Executor.open`; a single worker is this process."""
         if len(work.devices) > 1:
             return _open_processes(work)
-        here: Pool[J, R] = _Here(work)
+        here: Pool[J, R] = _Here[J, R](work)
         return nullcontext(here)
 
 

@@ -16,14 +16,14 @@ from rlbench.store.flags import flags_of, pack
 
 
 def pool_rounds(records: Iterable[Record]) -> list[Record]:
-    """Merges the records of a campaign's rounds by suite, model and perturbation; others stay as they are.
+    """Merges the records of a campaign's rounds by suite, task, model and perturbation; others stay as they are.
 
     A merged record's hashes combine those of its rounds, so that only models with the same rounds share a table.
     """
-    others, rounds = [], dict[tuple[str, int, str, Perturbation], list[Record]]()
+    others, rounds = [], dict[tuple[str, int, str, str, Perturbation], list[Record]]()
     for record in records:
         if "round" in record.provenance:
-            place = record.suite, record.suite_version, record.model, record.perturbation
+            place = record.suite, record.suite_version, record.task, record.model, record.perturbation
             rounds.setdefault(place, []).append(record)
         else:
             others.append(record)

@@ -25,6 +25,7 @@ LIGHT: dict[str, dict[str, object]] = {
     "torchattacks:Square": {"n_queries": 20},
 }
 STRONG: dict[str, dict[str, object]] = {  # the libraries' defaults step for pictures and 8/255
+    "rays": {"queries": 1000},  # one of the two classes has 1% of the corners
     "torchattacks:CW": {"c": 100.0, "lr": 0.05, "kappa": 2.0},
     "torchattacks:DeepFool": {"steps": 50, "overshoot": 0.5},  # less may stop short of the boundary by rounding
     "torchattacks:FFGSM": {"alpha": 1.0},

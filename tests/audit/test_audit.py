@@ -14,7 +14,7 @@ from rlbench.audit.report import RUNS, audit
 from rlbench.cli.main import main
 from rlbench.core import Adversarial, Threat
 from rlbench.core.badges import CHECKS
-from rlbench.core.errors import FieldError, SuiteError, UnknownName
+from rlbench.core.errors import DataError, FieldError, SuiteError, UnknownName
 from rlbench.core.suite import load_suite
 from rlbench.core.threat import parse_eps
 from rlbench.encoders.defences.defended import Defence, Defended
@@ -50,6 +50,8 @@ def test_mistakes() -> None:
         audit(load_suite("smoke"), "linear", examples=201)
     with pytest.raises(UnknownName):
         audit(load_suite("smoke"), "linear+no-such-defence")
+    with pytest.raises(DataError, match="none of the first 1 examples of image is classified correctly"):
+        audit(load_suite("image"), "random:mini", examples=1)
 
 
 @pytest.mark.parametrize(("model", "code"), [("linear", 0), ("linear+jpeg", 1)])

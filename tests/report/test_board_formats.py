@@ -127,6 +127,7 @@ def test_flags_of_rounds_are_concatenated() -> None:
     alone = record("own:mini", "clean", 5, suite="other")
     kept, merged = pool_rounds([*rounds[::-1], alone])
     assert kept is alone and (merged.n, merged.n_correct) == (24, 12)
+    assert len(pool_rounds([rounds[0], replace(rounds[1], task="another")])) == 2
     bits = np.unpackbits(np.frombuffer(bytes.fromhex(merged.flags or ""), dtype=np.uint8))[:24]
     assert bits.tolist() == [1] * 3 + [0] * 7 + [1] * 9 + [0] * 5
     assert str(merged.provenance["data"]).endswith("(rounds 1, 2)")
