@@ -15,9 +15,15 @@ def complain(shared: object, device: str, job: int, ahead: int | None, report: R
     return job
 
 
-def place(shared: float, device: str, job: int, ahead: int | None, report: Report) -> tuple[int, str, int | None]:
-    """Takes `shared` seconds; returns where it ran, and which job was to follow."""
-    time.sleep(shared)
+def place(
+    shared: tuple[str, int], device: str, job: int, ahead: int | None, report: Report
+) -> tuple[int, str, int | None]:
+    """Waits in a folder for a number of workers; returns where it ran, and which job was to follow."""
+    folder, count = shared
+    (Path(folder) / str(os.getpid())).touch()
+    deadline = time.monotonic() + 60
+    while len(list(Path(folder).iterdir())) < count and time.monotonic() < deadline:
+        time.sleep(0.02)
     report.count(1)
     return os.getpid(), device, ahead
 

@@ -55,9 +55,9 @@ def do(perform: Callable[..., Any], shared: object, jobs: list[int], workers: in
 
 
 @pytest.mark.usefixtures("cluster")
-def test_jobs_are_spread_over_the_nodes() -> None:
+def test_jobs_are_spread_over_the_nodes(tmp_path: Path) -> None:
     assert Ray("auto").devices("auto", None) == Ray("auto").devices("cpu", 2) == ("cpu", "cpu")
-    found = do(pool_jobs.place, 0.5, list(range(8)))
+    found = do(pool_jobs.place, (str(tmp_path), 2), list(range(8)))
     assert found.pop() == ("ticks", 8)
     assert sorted(job for job, _ in found) == list(range(8)) and len({pid for _, (pid, _, _) in found}) == 2
     with pytest.raises(FieldError, match=r"has no GPU, and 2 CPU cores; use --device cpu"):
@@ -83,7 +83,7 @@ def test_errors_and_messages_are_the_drivers(caplog: pytest.LogCaptureFixture, m
         do(pool_jobs.crash, None, [1])
     monkeypatch.setattr(executors, "code", lambda: "another")
     with pytest.raises(RLBenchError, match=rf"node {socket.gethostname()} \(.*\): it has another version of rlbench"):
-        do(pool_jobs.place, 0, [1])
+        do(pool_jobs.complain, None, [1])
 
 
 @pytest.mark.usefixtures("cluster")
