@@ -116,3 +116,9 @@ def test_unknown_executors_and_addresses_are_refused() -> None:
         make_executor("rey")
     with pytest.raises(FieldError, match="address"):
         make_executor("local", "auto")
+
+
+def test_without_ray_its_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(RLBenchError, match=r"needs Ray .*; pip install 'rlbind-bench\[ray\]'"):
+        make_executor("ray", "auto").devices("auto", None)
