@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from rlbench.cli.places import place_options
 from rlbench.core.errors import StoreError
 
 if TYPE_CHECKING:
@@ -63,8 +64,7 @@ def _progress(quiet: bool) -> Iterator[Callable[[Progress], None]]:
 @click.option("--out", type=click.Path(path_type=Path), metavar="STORE", help="Keep the run in this store.")
 @click.option("--format", "shape", type=FORMATS, default="text", show_default=True, help="The format of the result.")
 @click.option("--update", is_flag=True, help="Make this run the reference and show what changed.")
-@click.option("--workers", type=click.IntRange(1), metavar="N", help="Number of processes [default: one per CPU core].")
-@click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda", help="Where to compute.")
+@place_options
 @click.option("--quiet", is_flag=True, help="Show no progress.")
 def check(
     suites: tuple[str, ...],
@@ -254,7 +254,7 @@ def entry(suite: str, model: str, records: Path, source: str, summary: str, out:
 @click.option("--alpha", default=0.05, show_default=True, help="Accept this chance of refuting a true submission.")
 @click.option("--model", metavar="NAME|FOLDER", help="The model on this machine [default: as the submission names it].")
 @click.option("--format", "shape", type=TABLES, default="text", show_default=True, help="The format of the table.")
-@click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda", help="Where to compute.")
+@place_options
 @click.option("--quiet", is_flag=True, help="Show no progress.")
 def verify(file: Path, seed: int | None, shape: str, quiet: bool, **options: Any) -> None:
     """Run random examples of a submission again and test its claims: exit 0 they hold, 1 refuted, 2 error."""

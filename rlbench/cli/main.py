@@ -20,6 +20,7 @@ from rlbench.cli.board import leaderboard, plot
 from rlbench.cli.catalogue import data, list_
 from rlbench.cli.doctor import doctor
 from rlbench.cli.gate import check, compare, entry, verify
+from rlbench.cli.merge import merge
 from rlbench.cli.new import new
 from rlbench.cli.report import report
 from rlbench.cli.run import run, show
@@ -116,23 +117,22 @@ def main(ctx: click.Context) -> None:
 
 
 for command in (
-    *(
-        audit,
-        campaign,
-        check,
-        compare,
-        data,
-        doctor,
-        entry,
-        leaderboard,
-        list_,
-        new,
-        plot,
-        report,
-        run,
-        show,
-        train,
-        verify,
-    ),
+    audit,
+    campaign,
+    check,
+    compare,
+    data,
+    doctor,
+    entry,
+    leaderboard,
+    list_,
+    merge,
+    new,
+    plot,
+    report,
+    run,
+    show,
+    train,
+    verify,
 ):
     main.add_command(command)

@@ -94,7 +94,7 @@ def _cells(cells: Sequence[PlannedCell], *, piloted: bool) -> Table:
 
 
 def _totals(plan: Plan, *, by_cell: bool) -> list[str]:
-    processes = f"{plan.workers} process{'es' * (plan.workers > 1)} on {plan.device}"
+    processes = f"{plan.workers} process{'es' * (plan.workers > 1)} on {_devices(plan)}"
     about = f"about {clock(plan.expected)}, at most {clock(plan.seconds)} left" if plan.piloted else ""
     time = (about or f"at most {clock(plan.seconds)} left") if plan.units else "nothing left to compute"
     lines = [
@@ -105,6 +105,12 @@ def _totals(plan: Plan, *, by_cell: bool) -> list[str]:
         most = sum(cell.forwards for cell in plan.cells), sum(cell.backwards for cell in plan.cells)
         lines.insert(0, f"at most {most[0]:,} forward and {most[1]:,} backward passes left in all")
     return [_pace(pair) for k, pair in enumerate(plan.pairs) if k in used] + lines
+
+
+def _devices(plan: Plan) -> str:
+    """The devices, and the shard if the run is one."""
+    names = ", ".join(dict.fromkeys(plan.devices))
+    return names if plan.shard is None else f"{names}, shard {plan.shard}"
 
 
 def _pace(pair: Pair) -> str:

@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from rlbench.cli.places import place_options
+
 
 @click.command(short_help="Draw a picture of a suite's examples.")
 @click.argument("suite", metavar="SUITE")
@@ -87,8 +89,8 @@ def show(
 @click.option(
     "--batch-size", type=click.IntRange(1), default=64, show_default=True, metavar="N", help="Examples per pass."
 )
-@click.option("--workers", type=click.IntRange(1), metavar="N", help="Number of processes [default: one per CPU core].")
-@click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda", help="Where to compute.")
+@place_options
+@click.option("--shard", metavar="I/N", help="Do only every N-th block of examples, from the I-th; see rlbench merge.")
 @click.option("--dry-run", is_flag=True, help="Check everything, show the plan and its cost, and stop.")
 @click.option("--strict", is_flag=True, help="Exit 1 unless every cell is sound.")
 @click.option("--quiet", is_flag=True, help="Show only the result.")
@@ -139,7 +141,8 @@ def run(
         console.doubts(records, terminal)
     else:
         console.results(records, terminal)
-        click.echo(f"\nrecords: {out} (rlbench leaderboard --records {out})")
+        join = f"shard {plan.shard}; join all shards: rlbench merge STORE... --out STORE"
+        click.echo(f"\nrecords: {out} ({join if plan.shard else f'rlbench leaderboard --records {out}'})")
     unsound = [record for record in records if record.provenance.get("soundness") != "sound"]
     if any(record.error is not None for record in records) or (strict and unsound):
         raise click.exceptions.Exit(1)

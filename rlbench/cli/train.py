@@ -11,6 +11,8 @@ from typing import Any
 
 import click
 
+from rlbench.cli.places import place_options
+
 DIGITS = 18  # of an integer in --set, as in YAML
 
 
@@ -113,12 +115,12 @@ def _integer(digits: str) -> int | str:
 @click.option(
     "--out", type=click.Path(path_type=Path), required=True, metavar="DIR", help="The folder for the run folders."
 )
-@click.option("--workers", type=click.IntRange(1), metavar="N", help="Number of processes [default: one per CPU core].")
+@place_options
 @click.option(
     "--table", type=click.Path(path_type=Path), metavar="FILE.md", help="Write the runs' validation results to FILE.md."
 )
 @click.option("--dry-run", is_flag=True, help="Show the runs and stop.")
-def campaign(file: Path, out: Path, workers: int | None, table: Path | None, dry_run: bool) -> None:
+def campaign(file: Path, out: Path, table: Path | None, dry_run: bool, **where: Any) -> None:
     """Train all runs of FILE, such as baselines/campaigns/bundle.yaml, in parallel.
 
     The same command again trains only the missing runs.
@@ -133,7 +135,7 @@ def campaign(file: Path, out: Path, workers: int | None, table: Path | None, dry
             click.echo(f"{task.name}: {state}")
         return
     with console.progress(quiet=False) as advance:
-        run_campaign(tasks, out, workers=workers, report=lambda name, done, of: advance("campaign", done, of, name))
+        run_campaign(tasks, out, report=lambda name, done, of: advance("campaign", done, of, name), **where)
     click.echo(f"{len(tasks)} runs are in {out}")
     if table is not None:
         comment = [line[2:] for line in file.read_text(encoding="utf-8").splitlines() if line.startswith("# ")]

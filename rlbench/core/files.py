@@ -1,8 +1,9 @@
 """Files that processes and hosts share: written to a temporary file, then moved into place; and locks.
 
 A temporary file's name contains the host, the process and a random number, so that no two writers share one. A killed
-writer's files are removed at once on its own host, and after a day on others. Locks are filelock's
-(https://py-filelock.readthedocs.io): the system's own, which it releases when the process ends.
+writer's files are removed by its own host only, which knows whether the process still runs: hosts' clocks may disagree.
+Locks are filelock's (https://py-filelock.readthedocs.io): the system's own, which it releases when the process ends, or
+a soft one (a file that exists while the lock is held) on a disk without locks.
 """
 
 from __future__ import annotations
@@ -13,32 +14,34 @@ import os
 import platform
 import re
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from uuid import uuid4
+from uuid import getnode, uuid4
 
 import psutil
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
 LOG = logging.getLogger("rlbench")
 TEMPORARY = ".tmp-"
 LOCK = ".lock"
 FULL = (errno.ENOSPC, errno.EDQUOT)
-DAY = 86400.0  # seconds
 PATIENCE = 5.0  # seconds to wait for a lock before a warning
 
 
 @cache
 def host() -> str:
-    """The machine or container in which process ids are unique, in letters, digits and underscores."""
+    """The machine or container in which process ids are unique, in letters, digits and underscores.
+
+    Its name, its network address, since machines may share a name, and its space of process ids, since a container may
+    have its host's name.
+    """
     try:
-        space = os.readlink("/proc/self/ns/pid")  # a container may have its host's name
+        space = os.readlink("/proc/self/ns/pid")
     except OSError:
         space = ""
-    return re.sub(r"[^A-Za-z0-9]+", "_", f"{platform.node()} {space}")
+    return re.sub(r"[^A-Za-z0-9]+", "_", f"{platform.node()} {getnode():x} {space}")
 
 
 def find_cache_folder() -> Path:
@@ -86,19 +89,14 @@ def place(path: Path, data: bytes, *, folder: Path | None = None, sync: bool = T
 
 
 def is_stale(temporary: Path) -> bool:
-    """Whether a temporary file's writer has ended, or the file is over a day old."""
+    """Whether a temporary file's writer ran on this host and has ended."""
     where, _, rest = temporary.name.removeprefix(TEMPORARY).partition("-")
     process = rest.partition("-")[0]
-    if where == host() and process.isdigit() and not psutil.pid_exists(int(process)):
-        return True
-    try:
-        return time.time() - temporary.stat().st_mtime > DAY
-    except OSError:
-        return False  # already moved or removed
+    return where == host() and process.isdigit() and not psutil.pid_exists(int(process))
 
 
 def clear(folder: Path) -> None:
-    """Removes the temporary files of killed writers from a folder."""
+    """Removes the temporary files of this host's killed writers from a folder."""
     for path in folder.glob(f"{TEMPORARY}*"):
         if is_stale(path):
             with suppress(OSError):
@@ -117,17 +115,26 @@ def hold_lock(path: Path, *, wait: bool = True) -> Iterator[None]:
         OSError: the file can't be created or locked.
         TimeoutError: another process holds the lock, and `wait` is False.
     """
-    lock = FileLock(path)
+    lock: BaseFileLock = FileLock(path)
     try:
-        lock.acquire(timeout=PATIENCE if wait else 0, poll_interval=0.01)
+        lock.acquire(timeout=0)
     except Timeout:
-        if not wait:
-            raise
-        LOG.warning("another process holds %s; waiting for it", path)
-        lock.acquire()
-    except NotImplementedError as error:  # filelock before 3.20, on a disk without locks
-        raise OSError(str(error)) from error
+        _wait_for(lock, path, PATIENCE if wait else 0)
+    except NotImplementedError:  # a disk without locks, for filelock that has no fallback of its own
+        lock = SoftFileLock(path)
+        _wait_for(lock, path, PATIENCE if wait else 0)
     try:
         yield
     finally:
         lock.release()
+
+
+def _wait_for(lock: BaseFileLock, path: Path, seconds: float) -> None:
+    """Acquires a lock, with a warning after some seconds. Raises: TimeoutError if they are 0 and it is not free."""
+    try:
+        lock.acquire(timeout=seconds, poll_interval=0.01)
+    except Timeout:
+        if not seconds:
+            raise
+        LOG.warning("another process holds %s; waiting for it", path)
+        lock.acquire()

@@ -19,15 +19,36 @@ import torch
 from rlbench.core.errors import FieldError
 
 
-def device_of(name: str) -> str:
-    """The torch device for "auto", "cpu" or "cuda". Raises: FieldError if it can't be used."""
+def devices_of(name: str) -> tuple[str, ...]:
+    """The torch devices for "auto", "cpu", "cuda" (every visible GPU) or "cuda:1". Raises: FieldError for others."""
+    gpus = tuple(f"cuda:{k}" for k in range(torch.cuda.device_count())) if torch.cuda.is_available() else ()
     if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        return gpus or ("cpu",)
+    if name.partition(":")[0] == "cuda":
+        if not gpus:
+            raise FieldError(
+                f"device {name!r} can't be used: torch {torch.__version__} sees no GPU here; use cpu or auto"
+            )
+        if name != "cuda" and name not in gpus:
+            raise FieldError(f"there is no device {name!r} here; use {', '.join(gpus)}, or cuda for all of them")
+        return gpus if name == "cuda" else (name,)
+    if not is_usable(name):
+        raise FieldError(f"device {name!r} can't be used here; use auto, cpu or cuda")
+    return (name,)
+
+
+def is_usable(device: str) -> bool:
+    """Whether this machine has a torch device."""
     try:
-        torch.empty(0, device=name)
+        torch.empty(0, device=device)
     except (RuntimeError, AssertionError):
-        raise FieldError(f"device {name!r} can't be used here; use auto, cpu or cuda") from None
-    return name
+        return False
+    return True
+
+
+def device_of(name: str) -> str:
+    """The first of the devices for a name; see `devices_of`."""
+    return devices_of(name)[0]
 
 
 def processors() -> int:

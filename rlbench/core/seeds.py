@@ -11,6 +11,7 @@ import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from threading import RLock
 
 import numpy as np
 import torch
@@ -23,6 +24,9 @@ def generator(*parts: object) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little")))
 
 
+GLOBALS = RLock()  # held while the global generators are seeded: threads share them
+
+
 @contextmanager
 def seed_globals(seed: int, device: torch.device) -> Iterator[None]:
     """Seeds the global generators of torch, numpy and Python for third-party code in the block, then restores them.
@@ -31,8 +35,8 @@ def seed_globals(seed: int, device: torch.device) -> Iterator[None]:
         seed: 0 <= seed < 2^32.
         device: whose generator is seeded as well.
     """
-    python, legacy = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    with GLOBALS, torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        python, legacy = random.getstate(), np.random.get_state()
         torch.manual_seed(seed)
         random.seed(seed)
         np.random.seed(seed)

@@ -6,7 +6,6 @@ import io
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
-from threading import Lock
 from typing import ClassVar
 
 import numpy as np
@@ -16,9 +15,9 @@ from torch import Tensor
 from rlbench.core import Modality, Streams
 from rlbench.core.errors import DataError, FieldError
 from rlbench.core.registry import register
+from rlbench.core.seeds import GLOBALS
 from rlbench.corruptions.batched import BATCHED, apply
 
-_GLOBALS = Lock()  # the package uses numpy's global generator, which threads share
 _OWN_SEED = ("glass_blur", "impulse_noise")  # these take a seed
 _EVERY_FRAME = ("gaussian_noise", "shot_noise", "impulse_noise", "speckle_noise")
 _UNORDERED = ("glass_blur", "frost", "fog", "spatter", "saturate")
@@ -29,7 +28,7 @@ _SMALLEST = 32
 @contextmanager
 def _library_state(seed: int) -> Iterator[None]:
     """Seeds numpy's global generator in the block and restores it; discards what the package prints."""
-    with _GLOBALS:
+    with GLOBALS:
         before = np.random.get_state()
         np.random.seed(seed)
         try:

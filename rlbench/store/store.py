@@ -2,6 +2,7 @@
 
     <store>/blocks/<cell key>/<start>-<stop>.parquet    one row per example: the results
     <store>/records.jsonl                               one line per finished cell, computed from its blocks
+    <store>/shards/                                     the plans that it has a part of, see `shards`
 
 Files are written to a temporary file, synced and moved into place, so that no reader ever sees half of one. A block
 contains a digest of its content; a block that does not match its digest is computed again.
@@ -14,14 +15,17 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from zipfile import BadZipFile
 
 from rlbench.core import Record
 from rlbench.core.documents import reason
-from rlbench.core.errors import StoreError, first_line
+from rlbench.core.errors import RLBenchError, StoreError, first_line
 from rlbench.core.files import FULL, LOCK, clear, hold_lock, place
+from rlbench.store import shards
 from rlbench.store.blocks import DAMAGE, Block, from_bytes, to_bytes
 from rlbench.store.lines import identity, to_line
 from rlbench.store.records import parse
+from rlbench.store.shards import ShardFile
 
 
 class Store:
@@ -147,6 +151,35 @@ class Store:
             shutil.rmtree(self.path / "blocks" / key, ignore_errors=True)
         removed = set(records)
         self._edit(lambda present: [r for r in present if r.key not in removed])
+
+    def has_block(self, key: str, start: int, stop: int) -> bool:
+        """Whether there is a file of examples start..stop-1 of a cell."""
+        return self._block(key, start, stop).is_file()
+
+    def take_blocks(self, other: Store) -> None:
+        """Copies the blocks of another store that this one lacks. Raises: StoreError."""
+        for file in sorted(other.path.glob("blocks/*/*.parquet")):
+            target = self.path / file.relative_to(other.path)
+            if not target.is_file():
+                try:
+                    data = file.read_bytes()
+                except OSError as error:
+                    raise StoreError(f"can't read {file}: {reason(error)}") from None
+                self._place(target, data)
+
+    def save_shard(self, shard: ShardFile) -> None:
+        """Writes which part of a plan the store has. Raises: StoreError."""
+        self._place(self.path / "shards" / shard.name, shards.to_bytes(shard))
+
+    def shards(self) -> list[ShardFile]:
+        """The parts of plans that the store has. Raises: StoreError for a damaged file."""
+        found = []
+        for file in sorted(self.path.glob("shards/*.npz")):
+            try:
+                found.append(shards.from_bytes(file.read_bytes()))
+            except (*DAMAGE, BadZipFile, RLBenchError) as error:
+                raise StoreError(f"{file} is damaged ({first_line(error)}); run its shard again") from None
+        return found
 
     def _block(self, key: str, start: int, stop: int) -> Path:
         return self.path / "blocks" / key / f"{start}-{stop}.parquet"

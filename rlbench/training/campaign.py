@@ -19,30 +19,27 @@ again keeps finished jobs and resumes interrupted ones.
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
-from subprocess import DEVNULL, PIPE
 from typing import Any
 
 import pandas as pd
+import torch
 
 from rlbench.core import Modality, callables
 from rlbench.core.errors import FieldError, RLBenchError, quote
+from rlbench.core.executor import Executor, Lost, Report, Work, make_executor
 from rlbench.core.files import LOCK, hold_lock
-from rlbench.core.machine import processors
-from rlbench.core.processes import command
 from rlbench.core.suite import load_suite
 from rlbench.core.yaml_source import YamlPart, read
 from rlbench.encoders.models import resolve, resolve_plain
 from rlbench.training.recipe import load_recipe
-from rlbench.training.run import open_run_folder
+from rlbench.training.run import open_run_folder, train
 from rlbench.training.state import writing
 
 
@@ -176,20 +173,33 @@ def _task(
 
 
 def run_campaign(
-    tasks: Sequence[CampaignRun], out: Path, *, workers: int | None = None, report: Callable[[str, int, int], None]
+    tasks: Sequence[CampaignRun],
+    out: Path,
+    *,
+    workers: int | None = None,
+    device: str = "auto",
+    executor: str = "local",
+    address: str | None = None,
+    report: Callable[[str, int, int], None],
 ) -> None:
-    """Trains the runs that are not finished yet, each in a process with one thread.
+    """Trains the runs that are not finished yet, each with one thread.
+
+    A run whose worker dies is resumed by another, up to three times.
 
     Args:
         tasks: the runs.
-        out: the campaign's folder.
-        workers: how many runs at a time; None: one per CPU core.
+        out: the campaign's folder; under Ray, on a file system that all nodes share.
+        workers: how many runs at a time; None: one per GPU, or per CPU core.
+        device: "auto", "cpu", "cuda" (every GPU) or one GPU.
+        executor: where the runs are trained, such as "local" or "ray".
+        address: of the Ray cluster.
         report: called after each run with its name, the number of finished runs, and the number of all runs.
 
     Raises:
         RLBenchError: A run failed (runs that do not depend on it are finished first), another campaign uses the folder,
             or the folder can't be written.
     """
+    chosen = make_executor(executor, address)
     with ExitStack() as stack:
         with writing(out):
             out.mkdir(parents=True, exist_ok=True)
@@ -197,7 +207,9 @@ def run_campaign(
                 stack.enter_context(hold_lock(out / LOCK, wait=False))
             except TimeoutError:
                 raise RLBenchError(f"{out} is in use by another campaign; wait for it, or name another --out") from None
-        _run(tasks, out, workers or processors(), report)
+        devices = chosen.devices(device, workers)[: max(1, len(tasks))]
+        work = Work(perform=train_run, shared=str(out.absolute()), devices=devices, tick=lambda passes, news: None)
+        _run(tasks, out, chosen, work, report)
 
 
 def is_finished(task: CampaignRun, out: Path) -> bool:
@@ -213,41 +225,55 @@ def is_finished(task: CampaignRun, out: Path) -> bool:
     return open_run_folder(task.method, {task.modality: recipe}, suite, out / task.name).check() == "finished"
 
 
-def _run(tasks: Sequence[CampaignRun], out: Path, workers: int, report: Callable[[str, int, int], None]) -> None:
+def _run(
+    tasks: Sequence[CampaignRun],
+    out: Path,
+    executor: Executor,
+    work: Work[CampaignRun, str | None],
+    report: Callable[[str, int, int], None],
+) -> None:
     done = {task.name for task in tasks if is_finished(task, out)}
     left = [task for task in tasks if task.name not in done]
-    running: dict[Future[None], CampaignRun] = {}
     failed: list[str] = []
-    with ThreadPoolExecutor(workers) as pool:
-        while left or running:
-            ready = [task for task in left if task.after <= done]
-            for task in ready[: workers - len(running)]:
-                left.remove(task)
-                running[pool.submit(_train, task, out)] = task
-            if not running:
-                break  # all remaining runs depend on a failed one
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                task, error = running.pop(future), future.exception()
-                if error is None:
-                    done.add(task.name)
-                else:
-                    failed.append(f"{task.name}: {error}")
-                report(task.name, len(done), len(tasks))
+    ready: deque[CampaignRun] = deque()  # their models are trained
+
+    def queue() -> None:
+        ready.extend(task for task in left if task.after <= done)
+        left[:] = [task for task in left if not task.after <= done]
+
+    queue()
+    with executor.open(work) as pool:
+        for task, result in pool.run(ready):
+            error = result.reason if isinstance(result, Lost) else result
+            if error is None:
+                done.add(task.name)
+            else:
+                failed.append(f"{task.name}: {error}")
+            queue()
+            report(task.name, len(done), len(tasks))
     if failed:
         raise RLBenchError("; ".join(failed))
 
 
-def _train(task: CampaignRun, out: Path) -> None:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    arguments = [*command("from rlbench.cli import main; main(prog_name='rlbench')"), *task.arguments(out)]
-    process = subprocess.Popen(arguments, env=environment, stdin=PIPE, stdout=DEVNULL, stderr=PIPE, text=True)
-    with process:  # its stdin stays open until this process ends, and then it ends too
-        assert process.stderr is not None
-        lines = process.stderr.read().strip().splitlines()
-    if process.returncode < 0:
-        raise RLBenchError(f"it was killed by signal {-process.returncode}")
-    if process.returncode:
-        raise RLBenchError((lines or ["it failed without a message"])[-1].removeprefix("rlbench: "))
+def train_run(out: str, device: str, task: CampaignRun, ahead: CampaignRun | None, report: Report) -> str | None:
+    """Trains a run, resuming what an earlier try left. Returns: why it failed; None if it did not."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        train(
+            task.method,
+            modalities=[task.modality],
+            stage=task.stage,
+            suite=None if task.suite is None else load_suite(task.suite),
+            out=Path(out) / task.name,
+            overrides=task.settings,
+            device=device,
+        )
+    except RLBenchError as error:
+        return str(error)
+    finally:
+        torch.set_num_threads(threads)
+    return None
 
 
 def tabulate(tasks: Sequence[CampaignRun], out: Path, *, columns: Sequence[str] = ("clean", "robust", "unseen")) -> str:

@@ -1,18 +1,19 @@
 """What a run reports while it computes: bounds that fall to the final accuracies and never pass them."""
 
+from collections import deque
 from pathlib import Path
 
 import pytest
-from reporting import repeat
+from pool_jobs import repeat
 from tiny_suite import counts, suite_file
 
-from rlbench.core import Adversarial, Clean, Threat
+from rlbench.core import Adversarial, Clean, Threat, executor
+from rlbench.core.executor import Work
 from rlbench.core.stats.metrics import wilson
 from rlbench.engine.attack.schedule import Standing
-from rlbench.engine.run import workers
 from rlbench.engine.run.progress import CellProgress, Progress, Standings
 from rlbench.engine.run.runner import execute, plan
-from rlbench.engine.run.workers import WorkerPool
+from rlbench.executors.local import Local
 
 PGD = Adversarial("pgd", Threat("linf", 4))  # type: ignore[arg-type]
 
@@ -56,8 +57,9 @@ def test_a_job_sends_passes_and_the_newest_news_of_every_key(size: int) -> None:
         passes.append(n)
         news.update(new)
 
-    with WorkerPool(repeat, 3, size, tick) as pool:
-        assert sorted(result for _, result in pool.run([10, 20])) == [10, 20]
+    work = Work(perform=repeat, shared=3, devices=("cpu",) * size, tick=tick)
+    with Local().open(work) as pool:
+        assert sorted(result for _, result in pool.run(deque([10, 20]))) == [10, 20]
     assert sum(passes) == 6 and news == {10: 2, 20: 2}
 
 
@@ -65,7 +67,7 @@ def test_a_job_sends_passes_and_the_newest_news_of_every_key(size: int) -> None:
     "options", [{"workers": 1}, {"workers": 2}, {"workers": 1, "mode": "cascade"}, {"workers": 1, "mode": "descending"}]
 )
 def test_bounds_fall_to_the_final_accuracies(options: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workers, "PERIOD", 0.0)
+    monkeypatch.setattr(executor, "PERIOD", 0.0)
     seen: list[Progress] = []
     made = plan(suite_file(tmp_path, 300, "apgd-ce"), "linear", store=tmp_path / "out", batch_size=16, **options)
     records = execute(made, seen.append)

@@ -2,22 +2,26 @@
 
 import os
 import shutil
-import signal
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 import yaml
-from tiny_suite import same, suite_file
+from tiny_suite import suite_file
 
-from rlbench.core import Adversarial, Record, Worst, registry
+from rlbench.core import Adversarial, Worst, registry
 from rlbench.core.errors import DataError, FieldError, ModalityError, RLBenchError, StoreError, UnknownName
+from rlbench.core.executor import Report
 from rlbench.core.suite import load_suite
+from rlbench.encoders.identity import Identity
 from rlbench.encoders.models import resolve
 from rlbench.engine import cells
 from rlbench.engine.block.bench import prepare
 from rlbench.engine.cells import keys as cell_keys
-from rlbench.engine.run.runner import Progress, execute, plan, run
+from rlbench.engine.cells.groups import Group
+from rlbench.engine.plan.types import Unit
+from rlbench.engine.run.jobs import Shared, perform
+from rlbench.engine.run.runner import execute, plan, run
 from rlbench.store.keys import record_key
 from rlbench.store.records import read_records
 
@@ -80,27 +84,6 @@ def test_a_key_changes_with_all_that_numbers_depend_on(tmp_path: Path) -> None:
     assert record_key(keys[0], 5) != record_key(keys[0], 6)
 
 
-def _children() -> list[int]:
-    found = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children")
-    return [int(pid) for pid in found.read_text().split()] if found.exists() else []
-
-
-@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs /proc")
-def test_a_killed_worker_is_a_clear_error_and_blocks_stay(tmp_path: Path, whole: list[Record]) -> None:
-    path, out = suite_file(tmp_path, 300), tmp_path / "out"
-    before = set(_children())
-
-    def kill(progress: Progress) -> None:
-        if list(out.glob("blocks/*/*.parquet")):
-            for pid in set(_children()) - before:
-                os.kill(pid, signal.SIGKILL)
-
-    with pytest.raises(RLBenchError, match=r"signal 9.*running again continues"):
-        execute(plan(path, "linear", store=out, workers=2), kill)
-    assert set(_children()) <= before and list(out.glob("blocks/*/*.parquet"))
-    assert same(run(path, "linear", out=out, workers=1)) == same(whole)
-
-
 def test_an_error_in_a_worker_is_the_callers(tmp_path: Path) -> None:
     path, out = suite_file(tmp_path, 300), tmp_path / "out"
     made = plan(path, "linear", store=out, workers=2)
@@ -108,6 +91,18 @@ def test_an_error_in_a_worker_is_the_callers(tmp_path: Path) -> None:
     wrong = replace(made.pairs[0].suite, task=replace_task(made.pairs[0].suite.task))
     with pytest.raises(Exception, match=r"pickle|Nowhere"):
         execute(replace(made, pairs=(replace(made.pairs[0], suite=wrong),)))
+
+
+def test_a_worker_with_other_data_or_weights_is_refused(tmp_path: Path) -> None:
+    pair = plan(suite_file(tmp_path), "linear", store=tmp_path / "out").pairs[0]
+    job = ((Unit(0, Group(), 0, 8, 8, 1.0, 1.0),), None)
+    about = (pair.suite, pair.model)
+    for known, data, text in (
+        (pair.identity, "other", "the data of tiny differ from those that the run was planned with"),
+        (Identity("other"), pair.subject["data"], "its checkpoint differs"),
+    ):
+        with pytest.raises(RLBenchError, match=text):
+            perform(Shared(((*about, known, data),), 64, tmp_path), "cpu", job, None, Report(lambda *_: None))
 
 
 def replace_task(task: object) -> object:

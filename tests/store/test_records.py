@@ -14,7 +14,7 @@ from stored import FACTS, KEY, block, key, record
 from rlbench.core import Clean
 from rlbench.core.errors import StoreError
 from rlbench.engine.plan.planner import plan
-from rlbench.engine.run.record import make_record
+from rlbench.engine.run.record import fill, outline
 from rlbench.engine.run.runner import execute
 from rlbench.store.blocks import Block
 from rlbench.store.lines import from_line, to_line
@@ -117,7 +117,7 @@ def test_the_error_of_a_missing_file_names_the_command_that_writes_it(tmp_path: 
 
 def test_an_error_of_many_lines_is_stored_as_one_line(tmp_path: Path) -> None:
     planned = plan("smoke", "linear", examples=4, store=tmp_path, workers=1, device="cpu")
-    failed = make_record(planned.pairs[0], Clean(), [[None]], "CUDA error:\n\x1b[31m  at line 1\n" + "x" * 20_000)
+    failed = fill(outline(planned.pairs[0], Clean()), [[None]], "CUDA error:\n\x1b[31m  at line 1\n" + "x" * 20_000)
     assert from_line(to_line(failed)) == failed
     assert str(failed.error).startswith("CUDA error: ") and "\n" not in str(failed.error)
 

@@ -10,33 +10,20 @@ from pathlib import Path
 import pytest
 import yaml
 from click.testing import CliRunner, Result
+from small_campaign import FILE, SMALL, campaign
 
 from rlbench.core.errors import FieldError, RLBenchError
 from rlbench.core.files import LOCK, hold_lock
 from rlbench.encoders.cards import read_card
 from rlbench.encoders.models import resolve
-from rlbench.training.campaign import CampaignRun, read_campaign, run_campaign, tabulate
+from rlbench.training.campaign import run_campaign, tabulate
 
 BUNDLE = Path(__file__).parents[2] / "benchmarks" / "bundle.py"
-SMALL = "examples: 64, batch: 32, validation: 16, epochs: 1, attack_steps: 1"
-FILE = f"""
-modalities: [thermal]
-rounds: {{"1": {{seed: 0}}, "2": {{seed: 1}}}}
-set: {{{SMALL}}}
-jobs:
-  languagebind: {{method: languagebind, rounds: ["1"]}}
-  fare: {{method: fare, set: {{init: "@1/languagebind", original: "@1/languagebind"}}}}
-"""
 
 
 def _bundle(*arguments: object) -> Result:
     """Calls the script in this process."""
     return CliRunner().invoke(runpy.run_path(str(BUNDLE))["main"], [str(argument) for argument in arguments])
-
-
-def campaign(tmp_path: Path, text: str = FILE) -> list[CampaignRun]:
-    (tmp_path / "c.yaml").write_text(text)
-    return read_campaign(tmp_path / "c.yaml", tmp_path / "out")
 
 
 def test_a_file_becomes_runs_that_wait_for_others(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cache
 from pathlib import Path
+from threading import RLock
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -28,11 +29,12 @@ from rlbench.core.files import LOG, TEMPORARY, is_stale, place
 from rlbench.core.seeds import ExampleStreams
 from rlbench.engine.cells.keys import plugin_values
 
-LIMIT = 2 << 30  # bytes of the folder; above it, the oldest files are removed
+LIMIT = 2 << 30  # bytes of the folder; above it, files are removed
 _DIGEST = 16
 MEMORY = 4 << 30  # bytes of blocks held in memory, not counting the newest
 _UNUSABLE: set[Path] = set()  # folders that this process failed to write to and does not try again
 _HELD: dict[tuple[object, ...], Examples] = {}  # the last few blocks of this process
+_MAKING = RLock()  # one thread at a time makes inputs
 
 
 @runtime_checkable
@@ -73,13 +75,22 @@ class Inputs:
     def load(self, start: int, stop: int) -> Examples:
         """Examples start..stop-1. Raises: DataError, also for inputs outside the box."""
         name = (type(self.task).__name__, self.data, self.box, start, stop)
-        if name not in _HELD:
-            examples = self.task.load(self.box, start, stop)
-            _check(examples, self.box, start, stop)
-            while len(_HELD) >= 4 or sum(held.x.nbytes for held in _HELD.values()) > MEMORY:
-                del _HELD[next(iter(_HELD))]
-            _HELD[name] = examples
-        return _HELD[name]
+        if (examples := _HELD.get(name)) is not None:
+            return examples
+        with _MAKING:
+            if name not in _HELD:
+                examples = self.task.load(self.box, start, stop)
+                _check(examples, self.box, start, stop)
+                while len(_HELD) >= 4 or sum(held.x.nbytes for held in _HELD.values()) > MEMORY:
+                    del _HELD[next(iter(_HELD))]
+                _HELD[name] = examples
+            return _HELD[name]
+
+    def prepare(self, corrupted: Corrupted | None, start: int, stop: int) -> None:
+        """Loads examples start..stop-1 into memory and, where there is a cache, their corrupted ones into it."""
+        self.load(start, stop)
+        if corrupted is not None and self.folder is not None and self.folder not in _UNUSABLE:
+            self.load_corrupted(corrupted, start, stop)
 
     def load_corrupted(self, corrupted: Corrupted, start: int, stop: int) -> Tensor:
         """Examples start..stop-1, corrupted: (B, *box.shape) float32 in the box, on the CPU.
@@ -89,10 +100,14 @@ class Inputs:
         if self.folder is None:
             return self._corrupt(corrupted, start, stop)
         file = self.folder / f"{self._key(corrupted, start, stop)}.zst"
-        x = read_block(file, (stop - start, *self.box.shape), self.box)
+        shape = (stop - start, *self.box.shape)
+        x = read_block(file, shape, self.box)
         if x is None:
-            x = self._corrupt(corrupted, start, stop)
-            write_block(file, x, self.box)
+            with _MAKING:
+                x = read_block(file, shape, self.box)
+                if x is None:
+                    x = self._corrupt(corrupted, start, stop)
+                    write_block(file, x, self.box)
         return x
 
     def _key(self, corrupted: Corrupted, start: int, stop: int) -> str:
@@ -230,7 +245,7 @@ def write_block(file: Path, x: Tensor, box: Box) -> None:
             )
         return
     with suppress(OSError):
-        _make_room(file.parent)
+        _make_room(file.parent, file.name)
 
 
 def read_block(file: Path, shape: tuple[int, ...], box: Box) -> Tensor | None:
@@ -260,17 +275,20 @@ def read_block(file: Path, shape: tuple[int, ...], box: Box) -> Tensor | None:
     return None
 
 
-def _make_room(folder: Path) -> None:
-    """Removes the oldest files while the folder exceeds its limit; other processes may do so at the same time."""
+def _make_room(folder: Path, newest: str) -> None:
+    """Removes files, but not the newest, while the folder exceeds its limit; other processes may do so meanwhile.
+
+    In the order of their names, which are hashes: the clocks of hosts that share the folder may disagree on its oldest.
+    """
     found = []
     for entry in os.scandir(folder):
         with suppress(FileNotFoundError):
             if not entry.name.startswith(TEMPORARY):
-                found.append(((status := entry.stat()).st_mtime, status.st_size, entry.path))
+                found.append((entry.path, entry.stat().st_size))
             elif is_stale(Path(entry)):
                 os.unlink(entry)
-    total = sum(size for _, size, _ in found)
-    for _, size, path in sorted(found):
+    total = sum(size for _, size in found)
+    for path, size in sorted(one for one in found if Path(one[0]).name != newest):
         if total <= LIMIT:
             break
         with suppress(OSError):

@@ -6,13 +6,14 @@ A cell is an encoder, a task and a perturbation; a work unit is a block of a gro
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
-from rlbench.core import Mode, Perturbation, Suite, Worst
+from rlbench.core import Mode, Perturbation, Suite
 from rlbench.core.errors import DataError, FieldError, KnowledgeError, ModalityError, StoreError
-from rlbench.core.machine import code, device_of, processors, reproducible
+from rlbench.core.executor import Executor, make_executor
+from rlbench.core.machine import is_usable, reproducible
 from rlbench.core.suite import load_suites
 from rlbench.encoders.cards import Model
 from rlbench.encoders.identity import Identity
@@ -23,8 +24,9 @@ from rlbench.engine.block.gallery import gallery_of
 from rlbench.engine.cells.modes import vary
 from rlbench.engine.plan.cost import STARTING, bounds, largest_fitting, parse_budget
 from rlbench.engine.plan.pilot import rehearse
+from rlbench.engine.plan.present import Span, find_present
 from rlbench.engine.plan.rows import plan_cells
-from rlbench.engine.plan.types import Pair, Plan, PlannedCell, Unit
+from rlbench.engine.plan.types import Pair, Plan, PlannedCell, Shard, Unit, parse_shard
 from rlbench.store.blocks import BLOCK
 from rlbench.store.keys import record_key
 from rlbench.store.perturbations import simplify
@@ -34,20 +36,17 @@ __all__ = ["Pair", "Plan", "PlannedCell", "Unit", "plan"]
 SMALL = 4.0  # seconds: a run whose upper bound is shorter needs no pilot
 PILOT = 0.03  # a pilot may take this share of the run's upper bound, or LEAST
 LEAST = 8.0  # seconds, for all pilots together
-Span = tuple[int, int]
 
 
 def _several(one: object) -> list[object]:
     return list(one) if isinstance(one, Iterable) and not isinstance(one, str | os.PathLike) else [one]
 
 
-def _processes(asked: int | None, device: str, units: Sequence[Unit]) -> int:
-    """One worker per processor; a single one on a GPU, or when the work ends before another has started."""
+def _used(devices: tuple[str, ...], asked: int | None, units: Sequence[Unit]) -> tuple[str, ...]:
+    """The devices that get work; without a number asked for, one alone if it ends before another has started."""
     useful = max(1, len(units))
-    if asked is not None:
-        return min(asked, useful)
     seconds = sum(unit.expected for unit in units)
-    return max(1, min(processors(), useful, int(seconds / STARTING))) if device == "cpu" else 1
+    return devices[: useful if asked is not None else max(1, min(useful, int(seconds / STARTING)))]
 
 
 def _count(suite: Suite, asked: int | None) -> tuple[int, list[str]]:
@@ -58,30 +57,6 @@ def _count(suite: Suite, asked: int | None) -> tuple[int, list[str]]:
     if size is None or n <= size:
         return n, []
     return size, [f"{suite.name}: {n} examples were asked for; its test split has {size}"]
-
-
-CodeOf = Callable[[str, Span], str | None]  # a block's code hash, or None where the store lacks the block
-
-
-def _present(pair: Pair, code_of: CodeOf, notes: list[str]) -> dict[Perturbation, set[Span]]:
-    """The complete blocks of every perturbation in the store."""
-    found: dict[Perturbation, set[Span]] = {p: set() for p in pair.keys}
-    others = 0
-    for p, span in ((p, span) for p in pair.keys for span in pair.spans if not cells.is_aggregate(p)):
-        try:
-            by = code_of(pair.keys[p], span)
-        except StoreError as error:
-            notes.append(str(error))
-            continue
-        if by is not None:
-            found[p].add(span)
-            others += by != code()
-    if others:
-        notes.append(f"{pair.suite.name}, {pair.model}: {others} blocks are from another rlbench; --fresh renews them")
-    for worst in (p for p in pair.keys if isinstance(p, Worst) and cells.is_aggregate(p)):
-        members = cells.worst_members(worst, pair.suite.perturbations)
-        found[worst] = set.intersection(*(found[cells.canonical(m)] for m in members))
-    return found
 
 
 def _units(pair: Pair, index: int, present: dict[Perturbation, set[Span]]) -> list[Unit]:
@@ -96,22 +71,25 @@ def _units(pair: Pair, index: int, present: dict[Perturbation, set[Span]]) -> li
     return units
 
 
-@dataclass(kw_only=True)
+@dataclass
 class _Draft:
     """An unfinished plan. `pairs` have the most examples; `skipped` has the cells that cannot run, with their place."""
 
     store: Store
-    device: str
+    executor: Executor
+    devices: tuple[str, ...]
     batch_size: int
     examples: int | None
     fresh: bool
     workers: int | None
+    shard: Shard | None
     notes: list[str]
     skipped: list[tuple[int, PlannedCell]] = field(default_factory=list)
     pairs: list[Pair] = field(default_factory=list)
     identities: dict[tuple[str, str], Identity] = field(default_factory=dict)  # by model and modality
 
     def __post_init__(self) -> None:
+        self.device = self.devices[0] if is_usable(self.devices[0]) else "cpu"  # of the plan: Ray's may be elsewhere
         self.code_of = lru_cache(maxsize=None)(self._code_of)
 
     def _code_of(self, key: str, span: Span) -> str | None:
@@ -191,22 +169,37 @@ class _Draft:
         notes, rows, units = list(self.notes), list[PlannedCell](), list[Unit]()
         for index, pair in enumerate(pairs):
             rows += [cell for place, cell in self.skipped if place == index]
-            present = _present(pair, self.code_of, notes)
+            present = find_present(pair, self.code_of, notes)
             rows += plan_cells(pair, present)
             rows += pair.lacking
             units += _units(pair, index, present)
         rows += [cell for place, cell in self.skipped if place == len(pairs)]
+        own = [unit for unit in units if self.shard is None or unit.start in self.shard]
         return Plan(
             cells=tuple(rows),
             notes=tuple(dict.fromkeys(notes)),
-            workers=_processes(self.workers, self.device, units),
-            device=self.device,
+            executor=self.executor,
+            devices=_used(self.devices, self.workers, own),
             batch_size=self.batch_size,
             fresh=self.fresh,
             store=self.store,
             pairs=tuple(pairs),
-            units=tuple(units),
+            units=tuple(own),
+            shard=self.shard,
+            elsewhere=tuple(unit for unit in units if unit not in own),
         )
+
+
+def _check_counts(**counts: int | None) -> None:
+    for name, value in counts.items():
+        if value is not None and value < 1:
+            raise FieldError(f"{name} is {value}; it must be at least 1")
+
+
+def _load(suites: object) -> list[Suite]:
+    """The parts of suites, each once."""
+    found = [s for one in _several(suites) for s in ([one] if isinstance(one, Suite) else load_suites(str(one)))]
+    return list({(s.path, s.name, s.modality, s.task_name): s for s in found}.values())
 
 
 def _check_distinct(draft: _Draft) -> None:
@@ -242,6 +235,9 @@ def plan(
     batch_size: int = 64,
     workers: int | None = None,
     device: str = "auto",
+    executor: str = "local",
+    address: str | None = None,
+    shard: str | None = None,
     fresh: bool = False,
 ) -> Plan:
     """Checks everything, loads the encoders, and finds what is recorded; writes nothing.
@@ -257,18 +253,15 @@ def plan(
         RLBenchError: any mistake in the arguments, the suites or the models.
         ModalityError: a single model lacks a suite's modality; one of several is skipped instead.
     """
-    for name, value in (("examples", examples), ("batch_size", batch_size), ("workers", workers)):
-        if value is not None and value < 1:
-            raise FieldError(f"{name} is {value}; it must be at least 1")
+    _check_counts(examples=examples, batch_size=batch_size, workers=workers)
     seconds = None if budget is None else parse_budget(budget)
     store = store if isinstance(store, Store) else Store(store)
     notes = store.check(fresh=fresh)
-    loaded = [s for one in _several(suites) for s in ([one] if isinstance(one, Suite) else load_suites(str(one)))]
-    loaded = list({(s.path, s.name, s.modality, s.task_name): s for s in loaded}.values())
-    loaded = [vary(one, seed=seed, series=series, mode=mode) for one in loaded]
+    loaded = [vary(one, seed=seed, series=series, mode=mode) for one in _load(suites)]
     chosen = list({model.name: model for model in (resolve(str(one)) for one in _several(models))}.values())
-    where = {"store": store, "device": device_of(device), "workers": workers, "notes": notes}
-    draft = _Draft(**where, batch_size=batch_size, examples=examples, fresh=fresh)  # type: ignore[arg-type]
+    where, part = make_executor(executor, address), None if shard is None else parse_shard(shard)
+    devices = where.devices(device, workers)
+    draft = _Draft(store, where, devices, batch_size, examples, fresh, workers, part, notes)
     for suite in loaded:
         for model in chosen:
             draft.add(suite, model, alone=len(chosen) == 1)

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from rlbench.core import Perturbation, Suite
+from rlbench.core.errors import FieldError, quote
+from rlbench.core.executor import Executor
 from rlbench.core.stats.metrics import wilson
 from rlbench.encoders.identity import Identity
 from rlbench.engine.block.gallery import Gallery
@@ -91,6 +93,29 @@ class Pair:
 
 
 @dataclass(frozen=True)
+class Shard:
+    """Every n-th span of a plan: `index` of `count`, from 1."""
+
+    index: int
+    count: int
+
+    def __str__(self) -> str:
+        return f"{self.index}/{self.count}"
+
+    def __contains__(self, start: object) -> bool:
+        """Whether the span that starts at this example is in the shard."""
+        return isinstance(start, int) and (start // BLOCK) % self.count == self.index - 1
+
+
+def parse_shard(text: str) -> Shard:
+    """Parses "2/3". Raises: FieldError."""
+    index, _, count = text.partition("/")
+    if not (index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count) <= 10_000):
+        raise FieldError(f"shard is {quote(text)}; it must be I/N with 1 <= I <= N, such as 2/3")
+    return Shard(int(index), int(count))
+
+
+@dataclass(frozen=True)
 class Unit:
     """A block of a group of a pair.
 
@@ -120,24 +145,33 @@ class Plan:
     Attributes:
         cells: every cell, in the order of the suites and models.
         notes: messages for the user, such as about damaged blocks.
-        workers: number of processes.
-        device: "cpu" or a CUDA device.
+        executor: where the workers are.
+        devices: the torch device of every worker.
         batch_size: the most examples of a forward pass.
         fresh: whether stored results of these cells are discarded.
         store: the store of the results.
         pairs: the suites and models.
         units: the blocks that are missing.
+        shard: the part of the spans that this run computes; None for all.
+        elsewhere: the missing blocks that other shards compute.
     """
 
     cells: tuple[PlannedCell, ...]
     notes: tuple[str, ...]
-    workers: int
-    device: str
+    executor: Executor
+    devices: tuple[str, ...]
     batch_size: int
     fresh: bool
     store: Store
     pairs: tuple[Pair, ...]
     units: tuple[Unit, ...]
+    shard: Shard | None = None
+    elsewhere: tuple[Unit, ...] = ()
+
+    @property
+    def workers(self) -> int:
+        """Number of workers."""
+        return len(self.devices)
 
     @property
     def passes(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import cast
 
 import numpy as np
@@ -13,12 +14,16 @@ from rlbench.core.knowledge import Knowledge
 from rlbench.core.stats.metrics import cluster_interval
 from rlbench.encoders.retrieval import hash_prompts
 from rlbench.engine import cells
+from rlbench.engine.block.gallery import Gallery
 from rlbench.engine.plan.planner import Pair
 from rlbench.engine.soundness import rules
 from rlbench.store.blocks import Block
 from rlbench.store.flags import pack
 from rlbench.store.keys import record_key
 from rlbench.store.perturbations import simplify
+from rlbench.store.shards import Outline
+
+INCOMPLETE = "some of its blocks are missing"
 
 
 def members(pair: Pair, p: Perturbation) -> list[Perturbation]:
@@ -28,19 +33,15 @@ def members(pair: Pair, p: Perturbation) -> list[Perturbation]:
     return [p]
 
 
-def make_record(pair: Pair, p: Perturbation, blocks: Sequence[Sequence[Block | None]], error: str | None) -> Record:
-    """The record of a cell.
+def outline(pair: Pair, p: Perturbation) -> Outline:
+    """What is known of a cell's record before any of its blocks.
 
     Args:
         pair: the suite and the model.
         p: the cell's perturbation.
-        blocks: the blocks of each of its `members`, in order; None for a failed block.
-        error: why the cell failed; None if it did not. A failed cell has no counts.
     """
-    found = [block for row in blocks for block in row if block is not None]
-    own = found if members(pair, p) == [p] else []  # a worst case has no passes of its own
-    correct = None if error else np.concatenate([_all_correct(rows) for rows in zip(*blocks, strict=True)])
-    return Record(
+    size = pair.suite.task.size("test")
+    record = Record(
         key=record_key(pair.keys[p], pair.n),
         suite=pair.suite.name,
         suite_version=pair.suite.version,
@@ -50,39 +51,68 @@ def make_record(pair: Pair, p: Perturbation, blocks: Sequence[Sequence[Block | N
         backbone=pair.backbone,
         perturbation=simplify(p),
         n=pair.n,
+        n_correct=None,
+        error=INCOMPLETE,
+        forwards=0,
+        backwards=0,
+        provenance=_plan_provenance(pair, p),
+    )
+    return Outline(
+        record,
+        keys=tuple(pair.keys[m] for m in members(pair, p)),
+        own=members(pair, p) == [p],  # a worst case has no passes of its own
+        spans=tuple(pair.spans),
+        gallery=None if pair.gallery is None else (pair.gallery.anchors, pair.gallery.owners),
+        whole=size is None or pair.n >= size,
+    )
+
+
+def fill(outline: Outline, blocks: Sequence[Sequence[Block | None]], error: str | None) -> Record:
+    """The record of a cell.
+
+    Args:
+        outline: of the record.
+        blocks: the blocks of each of its `keys`, in order; None for a failed block.
+        error: why the cell failed; None if it did not. A failed cell has no counts.
+    """
+    found = [block for row in blocks for block in row if block is not None]
+    own = found if outline.own else []
+    correct = None if error else np.concatenate([_all_correct(rows) for rows in zip(*blocks, strict=True)])
+    return replace(
+        outline.record,
         n_correct=None if correct is None else int(correct.sum()),
         error=None if error is None else one_line(error),
         forwards=sum(int(block.forwards.sum()) for block in own),
         backwards=sum(int(block.backwards.sum()) for block in own),
         flags=None if correct is None else pack(correct),
-        provenance=_provenance(pair, p, found, sum(block.seconds for block in own))
+        provenance={**outline.record.provenance}
+        | _block_provenance(found, sum(block.seconds for block in own), _knowledge(outline))
         | _clusters(correct, blocks)
-        | _black_box(pair, blocks if correct is not None else [])
-        | _recalls(pair, own if correct is not None else []),
+        | _queries(outline, blocks if correct is not None else [])
+        | _recalls(outline, own if correct is not None else []),
     )
 
 
-def _recalls(pair: Pair, blocks: Sequence[Block]) -> dict[str, Field]:
+def _recalls(outline: Outline, blocks: Sequence[Block]) -> dict[str, Field]:
     """For retrieval, R@K in both directions; otherwise nothing."""
     features = [block.features for block in blocks if block.features is not None]
-    if pair.gallery is None or not features:
+    if outline.gallery is None or not features:
         return {}
     labels = np.concatenate([block.label for block in blocks])
-    size = pair.suite.task.size("test")
-    return dict(pair.gallery.recalls(np.concatenate(features), labels, whole=size is None or pair.n >= size))
+    return dict(Gallery(*outline.gallery).recalls(np.concatenate(features), labels, whole=outline.whole))
 
 
-def _black_box(pair: Pair, blocks: Sequence[Sequence[Block | None]]) -> dict[str, Field]:
-    """Of a black box: its knowledge, and the most queries of an example, over all members."""
-    if (knowledge := _knowledge(pair)) == "white-box":
+def _queries(outline: Outline, blocks: Sequence[Sequence[Block | None]]) -> dict[str, Field]:
+    """Of a black box, the most queries of an example, over all members; otherwise nothing."""
+    if _knowledge(outline) == "white-box" or not blocks:
         return {}
     spent = [np.concatenate([block.forwards for block in row if block is not None]) for row in blocks]
-    return {"knowledge": knowledge} | ({"queries": int(np.sum(spent, axis=0).max())} if spent else {})
+    return {"queries": int(np.sum(spent, axis=0).max())}
 
 
-def _knowledge(pair: Pair) -> Knowledge:
-    """What an attacker knows of the pair's encoder."""
-    return cast(Knowledge, pair.subject.get("knowledge", "white-box"))
+def _knowledge(outline: Outline) -> Knowledge:
+    """What an attacker knows of the encoder."""
+    return cast(Knowledge, outline.record.provenance.get("knowledge", "white-box"))
 
 
 def _all_correct(rows: Sequence[Block | None]) -> np.ndarray:
@@ -91,23 +121,27 @@ def _all_correct(rows: Sequence[Block | None]) -> np.ndarray:
     return correct
 
 
-def _provenance(pair: Pair, p: Perturbation, blocks: Sequence[Block], seconds: float) -> dict[str, Field]:
-    """What the record's numbers depend on, its soundness badge, and the seconds that it took."""
+def _plan_provenance(pair: Pair, p: Perturbation) -> dict[str, Field]:
+    """What the plan knows of that on which the record's numbers depend."""
+    found: dict[str, Field] = {name: str(pair.subject[name]) for name in ("checkpoint", "anchors", "data")}
+    found |= {"protocol": cells.protocol(pair.suite, p), "seed": pair.suite.seed, "classes": pair.n_classes}
+    found |= {"prompts": hash_prompts(pair.suite.task)}
+    knowledge = str(pair.subject.get("knowledge", "white-box"))
+    found |= {"knowledge": knowledge} if knowledge != "white-box" else {}
+    series = getattr(pair.suite.task, "series", 0)
+    found |= {"series": series} if series else {}
+    found |= {"mode": mode} if (mode := cells.mode(p)) != "standalone" else {}
+    return found | cells.describe_attack(p, pair.n_classes)
+
+
+def _block_provenance(blocks: Sequence[Block], seconds: float, knowledge: Knowledge) -> dict[str, Field]:
+    """The versions and devices of the blocks, the classes that they have, their soundness badge and their seconds."""
     found: dict[str, Field] = {
         name: "+".join(sorted({block.environment[name] for block in blocks}))
         for name in (blocks[0].environment if blocks else ())
     }
-    found |= {name: str(pair.subject[name]) for name in ("checkpoint", "anchors", "data")}
-    found |= {"protocol": cells.protocol(pair.suite, p), "seed": pair.suite.seed, "classes": pair.n_classes}
-    found |= {
-        "seen": len({int(label) for block in blocks for label in block.label}),
-        "prompts": hash_prompts(pair.suite.task),
-    }
-    series = getattr(pair.suite.task, "series", 0)
-    found |= {"series": series} if series else {}
-    found |= rules.provenance([block.evidence for block in blocks], _knowledge(pair))
-    found |= {"mode": mode} if (mode := cells.mode(p)) != "standalone" else {}
-    return found | cells.describe_attack(p, pair.n_classes) | {"seconds": round(seconds, 3)}
+    found |= {"seen": len({int(label) for block in blocks for label in block.label})}
+    return found | rules.provenance([block.evidence for block in blocks], knowledge) | {"seconds": round(seconds, 3)}
 
 
 def _clusters(correct: np.ndarray | None, blocks: Sequence[Sequence[Block | None]]) -> dict[str, Field]:

@@ -7,80 +7,27 @@ changes them. Records are computed from the blocks in the store alone.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from time import perf_counter
 
 from rlbench.core import Clean, Mode, Perturbation, Record, Suite
 from rlbench.core.errors import StoreError
-from rlbench.core.machine import reproducible
-from rlbench.encoders.black_box.classes import Metered
-from rlbench.encoders.identity import Identity
+from rlbench.core.executor import PERIOD, Lost, Pool, Report, Work
 from rlbench.engine import cells
-from rlbench.engine.attack.schedule import Standing
-from rlbench.engine.block.bench import Bench, prepare
-from rlbench.engine.block.evaluate import Failure, Result, evaluate
+from rlbench.engine.block.evaluate import Failure, Result
 from rlbench.engine.cells.groups import Group
 from rlbench.engine.plan.planner import Pair, Plan, PlannedCell, Unit, plan
-from rlbench.engine.run.batching import Bundle, bundle_units
+from rlbench.engine.run.batching import bundle_units
+from rlbench.engine.run.jobs import Job, Shared, perform
 from rlbench.engine.run.progress import CellProgress, News, Place, Progress, Span, Standings
-from rlbench.engine.run.record import make_record, members
-from rlbench.engine.run.workers import PERIOD, Report, WorkerPool
+from rlbench.engine.run.record import fill, members, outline
 from rlbench.store.blocks import Block
 from rlbench.store.keys import record_key
+from rlbench.store.shards import ShardFile
 
 __all__ = ["Plan", "PlannedCell", "Progress", "execute", "plan", "run"]
-
-
-@dataclass
-class _Shared:
-    """What every job needs, and the benches that this process has prepared.
-
-    Attributes:
-        pairs: the suite, model name and identity of every pair of the plan.
-        device: the torch device.
-        batch_size: the most examples of a forward pass.
-        cache: the folder of the cache of corrupted inputs.
-        benches: the last benches, by index of the pair.
-    """
-
-    pairs: tuple[tuple[Suite, str, Identity], ...]
-    device: str
-    batch_size: int
-    cache: Path
-    benches: dict[int, Bench] = field(default_factory=dict)
-
-
-Job = tuple[Bundle, Block | None]  # units of one pair and span, and the examples' clean block
-
-
-def perform(shared: _Shared, job: Job, report: Report) -> list[Result]:
-    """Runs work units together, in this process.
-
-    Args:
-        shared: what every job needs.
-        job: the units, and the clean block of their examples (None for the clean unit).
-        report: gets the number of examples of every forward pass, and the standings of the cells.
-    """
-    units, clean = job
-    unit = units[0]
-    if unit.pair not in shared.benches:
-        suite, model, known = shared.pairs[unit.pair]
-        while len(shared.benches) >= 2:
-            del shared.benches[next(iter(shared.benches))]
-        shared.benches[unit.pair] = bench = prepare(
-            suite, model, device=shared.device, batch_size=shared.batch_size, cache=shared.cache, known=known
-        )
-        if isinstance(bench.encoder, Metered):
-            bench.encoder.keep_account(shared.cache.with_name("queries"))
-    with reproducible(shared.device):
-        groups, span = [unit.group for unit in units], (unit.start, unit.stop)
-
-        def tell(standings: Mapping[Perturbation, Standing]) -> None:
-            report.tell({(unit.pair, member, span): standing for member, standing in standings.items()})
-
-        return evaluate(shared.benches[unit.pair], groups, *span, clean, report.count, tell)
 
 
 class _Run:
@@ -94,7 +41,7 @@ class _Run:
         self.total = plan.passes
         self.failures: dict[Place, dict[Span, str]] = {}
         self.left: dict[Place, set[Span]] = {(i, p): set() for i, pair in enumerate(plan.pairs) for p in pair.keys}
-        for unit in plan.units:
+        for unit in (*plan.units, *plan.elsewhere):
             for member in unit.group.members:
                 self.left[unit.pair, member].add((unit.start, unit.stop))
         self.records: dict[Place, Record] = {}
@@ -103,33 +50,36 @@ class _Run:
     def go(self) -> list[Record]:
         self._record_finished()
         self._resume()
-        pairs = tuple((p.suite, p.model, p.identity) for p in self.plan.pairs)
-        shared = _Shared(pairs, self.plan.device, self.plan.batch_size, self.plan.store.inputs)
-        with WorkerPool(perform, shared, self.plan.workers, self._tick) as pool:
-            self.pool = pool
+        plan = self.plan
+        pairs = tuple((p.suite, p.model, p.identity, p.subject["data"]) for p in plan.pairs)
+        shared = Shared(pairs, plan.batch_size, plan.store.inputs)
+        work = Work(perform=perform, shared=shared, devices=plan.devices, tick=self._tick)
+        with plan.executor.open(work) as pool:
+            self.pool: Pool[Job, list[Result]] = pool
             self._begin_here(shared)
             for jobs in self._phases():
                 for (units, _), results in pool.run(jobs):
+                    found = iter(_fail(units, results.reason) if isinstance(results, Lost) else results)
                     for unit in units:
-                        self._save(unit, [results.pop(0) for _ in unit.group.members])
+                        self._save(unit, [next(found) for _ in unit.group.members])
         self.total = self.done
         self._tick(0, {})
         order = [(i, cells.canonical(p)) for i, pair in enumerate(self.plan.pairs) for p in pair.suite.perturbations]
-        return [self.records[place] for place in order]
+        return [self.records[place] for place in order if place in self.records]
 
-    def _begin_here(self, shared: _Shared) -> None:
+    def _begin_here(self, shared: Shared) -> None:
         """Computes the first clean block in this process, which has loaded the encoder, while the workers start."""
         unit = next((unit for unit in self.plan.units if unit.group == Group()), None)
-        if unit is not None and self.plan.workers > 1:
+        if unit is not None and self.plan.workers > 1 and self.plan.executor.here:
             report = Report(self._tick)
-            results = perform(replace(shared, benches={}), ((unit,), None), report)
+            results = perform(replace(shared, benches={}), self.plan.devices[0], ((unit,), None), None, report)
             report.flush()
             self._save(unit, results)
 
-    def _phases(self) -> Iterator[list[Job]]:
+    def _phases(self) -> Iterator[deque[Job]]:
         """The clean blocks, from which others start; then the most expensive blocks first, to balance the workers."""
         clean_units = [unit for unit in self.plan.units if unit.group == Group()]
-        yield [((u,), None) for u in clean_units if (u.start, u.stop) in self.left[u.pair, Clean()]]
+        yield deque(((u,), None) for u in clean_units if (u.start, u.stop) in self.left[u.pair, Clean()])
         attacks = [unit for unit in self.plan.units if unit.group != Group() and not self._failed_clean(unit)]
         clean = {(u.pair, u.start): self._block(u.pair, Clean(), (u.start, u.stop)) for u in attacks}
         for unit in attacks:
@@ -139,13 +89,13 @@ class _Run:
             self.expected[unit] = int(unit.passes * share)
             self.total += self.expected[unit] - unit.passes
         found = bundle_units(attacks, self.expected, self.plan.workers)
-        yield [(bundle, clean[bundle[0].pair, bundle[0].start]) for bundle in found]
+        yield deque((bundle, clean[bundle[0].pair, bundle[0].start]) for bundle in found)
 
     def _failed_clean(self, unit: Unit) -> bool:
-        """Whether the encoder gave no answer for the unit's clean inputs; then all its cells fail."""
+        """Whether the unit's clean block failed; then all its cells fail."""
         reason = self.failures.get((unit.pair, Clean()), {}).get((unit.start, unit.stop))
         if reason is not None:
-            self._save(unit, [Failure(reason)] * len(unit.group.members))
+            self._save(unit, _fail([unit], reason))
         return reason is not None
 
     def _save(self, unit: Unit, results: list[Result]) -> None:
@@ -167,9 +117,15 @@ class _Run:
         for i, pair in enumerate(self.plan.pairs):
             for p in pair.suite.perturbations:
                 place = i, cells.canonical(p)
-                if place not in self.records and not any(self.left[i, m] for m in members(pair, place[1])):
+                if place not in self.records and self._is_done(i, members(pair, place[1])):
                     self.records[place] = self._record(i, pair, place[1])
                     self.plan.store.append(self.records[place])
+
+    def _is_done(self, i: int, cells: Sequence[Perturbation]) -> bool:
+        """Whether nothing is left of these cells; in a shard, a failed cell does not need the other shards."""
+        left = set().union(*(self.left[i, cell] for cell in cells))
+        failed = any((i, cell) in self.failures for cell in cells)
+        return not left or (failed and left <= {(u.start, u.stop) for u in self.plan.elsewhere if u.pair == i})
 
     def _resume(self) -> None:
         """Takes the standings of the stored blocks of cells that are not finished."""
@@ -196,10 +152,11 @@ class _Run:
         found = members(pair, p)
         failed = [(m, self.failures[index, m]) for m in found if (index, m) in self.failures]
         error = next((f"{m}: {spans[min(spans)]}" if m != p else spans[min(spans)] for m, spans in failed), None)
-        return make_record(pair, p, [[self._whole(index, m, span) for span in pair.spans] for m in found], error)
+        blocks = [[self._whole(index, m, span) for span in pair.spans] for m in found]
+        return fill(outline(pair, p), blocks, error)
 
     def _whole(self, pair: int, p: Perturbation, span: Span) -> Block | None:
-        failed = span in self.failures.get((pair, p), {})
+        failed = span in self.failures.get((pair, p), {}) or span in self.left[pair, p]
         return None if failed else self._block(pair, p, span)
 
     def _tick(self, passes: int, news: News) -> None:
@@ -216,6 +173,11 @@ class _Run:
     def _describe(self, units: Sequence[Unit]) -> str:
         pair, last = self.plan.pairs[units[0].pair], units[-1].group.members[-1]
         return f"{pair.suite.name} {pair.model} {last if len(units) == 1 else f'{len(units)} attacks'}"
+
+
+def _fail(units: Sequence[Unit], reason: str) -> list[Result]:
+    """The results of units that could not be run."""
+    return [Failure(reason) for unit in units for _ in unit.group.members]
 
 
 def _ignore(progress: Progress) -> None:
@@ -238,12 +200,14 @@ def execute(plan: Plan, report: Callable[[Progress], None] = _ignore) -> list[Re
 
     Raises:
         StoreError: the store cannot be written.
-        RLBenchError: a worker was killed.
     """
     plan.store.prepare(fresh=plan.fresh)
     if plan.fresh:
         keys = [key for pair in plan.pairs for key in pair.keys.values()]
         plan.store.forget(keys, [record_key(k, pair.n) for pair in plan.pairs for k in pair.keys.values()])
+    if plan.shard is not None:
+        outlines = tuple(outline(pair, cells.canonical(p)) for pair in plan.pairs for p in pair.suite.perturbations)
+        plan.store.save_shard(ShardFile(plan.shard.index, plan.shard.count, outlines))
     return _Run(plan, report).go()
 
 
@@ -259,6 +223,9 @@ def run(
     batch_size: int = 64,
     workers: int | None = None,
     device: str = "auto",
+    executor: str = "local",
+    address: str | None = None,
+    shard: str | None = None,
     fresh: bool = False,
 ) -> list[Record]:
     """Evaluates models on suites; blocks in the store are not computed again.
@@ -274,26 +241,18 @@ def run(
             one).
         out: the store's folder.
         batch_size: the most examples of a forward pass.
-        workers: processes (default: one per processor, one on a GPU); they do not change the numbers.
-        device: "auto", "cpu" or "cuda".
+        workers: processes (default: one per processor, or per GPU); they do not change the numbers.
+        device: "auto", "cpu", "cuda" (every GPU) or a GPU such as "cuda:1".
+        executor: where the workers are: "local", or "ray" for a Ray cluster, or a plugin's.
+        address: of the Ray cluster: "auto" or HOST:PORT; None starts Ray on this machine.
+        shard: "2/3" computes only every third span of examples, from the second; see `engine.run.merge`.
         fresh: start over, for the cells of this run.
 
     Returns:
-        One record per cell.
+        One record per cell; of a shard, only those of complete cells.
 
     Raises: RLBenchError.
     """
-    missing = plan(
-        suite,
-        model,
-        store=out,
-        examples=examples,
-        seed=seed,
-        series=series,
-        mode=mode,
-        batch_size=batch_size,
-        workers=workers,
-        device=device,
-        fresh=fresh,
-    )
-    return execute(missing)
+    where = {"workers": workers, "device": device, "executor": executor, "address": address, "shard": shard}
+    how = {"examples": examples, "seed": seed, "series": series, "mode": mode, "batch_size": batch_size, "fresh": fresh}
+    return execute(plan(suite, model, store=out, **where, **how))  # type: ignore[arg-type]

@@ -1,0 +1,76 @@
+"""The jobs of a run, as workers do them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rlbench.core import Perturbation, Suite
+from rlbench.core.errors import DataError
+from rlbench.core.executor import Report
+from rlbench.core.machine import reproducible
+from rlbench.encoders.black_box.classes import Metered
+from rlbench.encoders.identity import Identity
+from rlbench.engine.attack.schedule import Standing
+from rlbench.engine.block.bench import Bench, prepare
+from rlbench.engine.block.evaluate import Result, evaluate
+from rlbench.engine.block.prefetch import prefetch
+from rlbench.engine.run.batching import Bundle
+from rlbench.store.blocks import Block
+
+
+@dataclass
+class Shared:
+    """What every job needs, and the benches that this process has prepared.
+
+    Attributes:
+        pairs: the suite, model name, identity and data fingerprint of every pair of the plan.
+        batch_size: the most examples of a forward pass.
+        cache: the folder of the cache of corrupted inputs.
+        benches: the last benches, by index of the pair.
+    """
+
+    pairs: tuple[tuple[Suite, str, Identity, object], ...]
+    batch_size: int
+    cache: Path
+    benches: dict[int, Bench] = field(default_factory=dict)
+
+    def bench(self, pair: int, device: str) -> Bench:
+        """The bench of a pair. Raises: RLBenchError, also where weights or data differ from those of the plan."""
+        if pair not in self.benches:
+            suite, model, known, data = self.pairs[pair]
+            while len(self.benches) >= 2:
+                del self.benches[next(iter(self.benches))]
+            bench = prepare(suite, model, device=device, batch_size=self.batch_size, cache=self.cache, known=known)
+            if bench.data != data:
+                raise DataError(f"the data of {suite.name} differ from those that the run was planned with")
+            if isinstance(bench.encoder, Metered):
+                bench.encoder.keep_account(self.cache.with_name("queries"))
+            self.benches[pair] = bench
+        return self.benches[pair]
+
+
+Job = tuple[Bundle, Block | None]  # units of one pair and span, and the examples' clean block
+
+
+def perform(shared: Shared, device: str, job: Job, ahead: Job | None, report: Report) -> list[Result]:
+    """Runs work units together, in this process, and meanwhile loads the inputs of the job after.
+
+    Args:
+        shared: what every job needs.
+        device: the torch device.
+        job: the units, and the clean block of their examples (None for the clean unit).
+        ahead: the job that probably follows.
+        report: gets the number of examples of every forward pass, and the standings of the cells.
+    """
+    units, clean = job
+    unit, bench = units[0], shared.bench(units[0].pair, device)
+    near = [] if ahead is None else [unit, ahead[0][0]]
+    with reproducible(device), prefetch([(shared.benches[u.pair], u) for u in near if u.pair in shared.benches]):
+        groups, span = [unit.group for unit in units], (unit.start, unit.stop)
+
+        def tell(standings: Mapping[Perturbation, Standing]) -> None:
+            report.tell({(unit.pair, member, span): standing for member, standing in standings.items()})
+
+        return evaluate(bench, groups, *span, clean, report.count, tell)
