@@ -16,7 +16,7 @@ from typing import Literal
 from rlbench.core import Record
 from rlbench.core.badges import RANK
 from rlbench.core.errors import FieldError
-from rlbench.core.stats.metrics import holm
+from rlbench.core.stats.metrics import format_p, holm
 from rlbench.core.stats.paired import Pairs, power
 from rlbench.store.flags import flags_of
 
@@ -234,7 +234,8 @@ def _judge(draft: Verdict, pairs: Pairs, p: float, cells: int, policy: Policy) -
     status, reason = draft.status, draft.reason
     if p < policy.alpha and pairs.drop > policy.margin:
         status = "FAIL"
-        drop = f"it dropped by {pairs.drop:.1f} points (p {p:.2g}), over the margin of {policy.margin:g}"
+        chance = format_p(p, equation=True)
+        drop = f"it dropped by {pairs.drop:.1f} points ({chance}), over the margin of {policy.margin:g}"
         reason = "; ".join(filter(None, (reason, drop)))
     elif status == "INCONCLUSIVE" and upper < policy.margin:
         status = "PASS"
