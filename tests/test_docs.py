@@ -97,7 +97,8 @@ def test_links_lead_to_files(page: Path) -> None:
 def test_every_page_is_in_the_navigation() -> None:
     listed = set(re.findall(r": (\S+\.md)$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.MULTILINE))
     assert {page.name for page in PAGES if page.parent == ROOT / "docs"} <= listed
-    assert {f"leaderboards/{page.name}" for page in (ROOT / "leaderboards").glob("*.md")} <= listed
+    beside = [path for folder in ("leaderboards", "benchmarks") for path in (ROOT / folder).glob("*.md")]
+    assert {f"{path.parent.name}/{path.name}" for path in beside} <= listed
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

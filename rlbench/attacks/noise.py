@@ -10,6 +10,7 @@ from torch import Tensor
 from rlbench.attacks.search.incumbents import Incumbents
 from rlbench.core import Ball, Classifier, Streams
 from rlbench.core.errors import FieldError
+from rlbench.core.knowledge import Knowledge
 from rlbench.core.registry import register
 from rlbench.core.threat import per_row, project, rows_norm, sample
 
@@ -30,6 +31,7 @@ class RandomNoise:
     points: int = 100
     where: Literal["ball", "surface"] = "ball"
     min_classes: ClassVar[int] = 2
+    needs: ClassVar[Knowledge] = "label"
 
     def __post_init__(self) -> None:
         if self.points < 1:

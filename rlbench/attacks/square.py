@@ -13,6 +13,7 @@ from rlbench.attacks.search.incumbents import Incumbents
 from rlbench.attacks.search.square_windows import bump, place, sides, tiles, window
 from rlbench.core import Ball, Classifier, Streams
 from rlbench.core.errors import FieldError
+from rlbench.core.knowledge import Knowledge
 from rlbench.core.registry import register
 from rlbench.core.threat import per_row, project, rows_norm
 
@@ -42,6 +43,7 @@ class Square:
     p_init: float = 0.8
     rescale: bool = False
     min_classes: ClassVar[int] = 2
+    needs: ClassVar[Knowledge] = "score"
 
     def __post_init__(self) -> None:
         if self.queries < 1:

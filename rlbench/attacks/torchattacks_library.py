@@ -14,6 +14,7 @@ from torch import Tensor
 from rlbench.attacks.search.library_box import UnitBox, one_by_one
 from rlbench.core import Ball, Classifier, Field, Norm, Streams
 from rlbench.core.errors import AttackError, FieldError
+from rlbench.core.knowledge import Knowledge
 from rlbench.core.registry import register
 from rlbench.core.seeds import ExampleStreams
 from rlbench.core.threat import parse_eps
@@ -93,6 +94,11 @@ class TorchAttack:
     def min_classes(self) -> int:
         """The fewest classes for which the attack is defined."""
         return 4 if self.name in TARGETED_DLR else 2
+
+    @property
+    def needs(self) -> Knowledge:
+        """Square needs scores, the others gradients."""
+        return "score" if self.name == "Square" else "white-box"
 
     @property
     def version(self) -> str:

@@ -31,7 +31,8 @@ def h2(lab: Lab) -> Finding:
 def h3(lab: Lab) -> Finding:
     """Whether the gradient attacks ran and the judge accepted their points."""
     errors = [outcome.error for outcome in lab.gradient_attacks if outcome.error]
-    text = errors[0] if errors else "fgsm, pgd and apgd-ce ran, and all their points lie in the ball"
+    ran = "fgsm, pgd and apgd-ce" if lab.knowledge == "white-box" else lab.attacks_text
+    text = errors[0] if errors else f"{ran} ran, and all their points lie in the ball"
     return Finding(id="H3", status="fail" if errors else "pass", said=text)
 
 
@@ -40,7 +41,7 @@ def h4(lab: Lab) -> Finding:
     if not lab.is_repeatable:
         return Finding(id="H4", status="skip", said="the encoder's outputs are random, see S10")
     x = lab.x.clone()
-    outcome = lab.attack("pgd")
+    outcome = lab.main_attack()
     x[lab.rows] = outcome.x_adv
     once = lab.logits(x)
     again = torch.cat([lab.logits(part) for part in torch.split(x.flip(0), OTHER)]).flip(0)
@@ -54,14 +55,14 @@ def h5(lab: Lab) -> Finding:
     """Compares pgd at eps 0 with the clean pass."""
     if not lab.is_repeatable:
         return Finding(id="H5", status="skip", said="the encoder's outputs are random, see S10")
-    robust, clean = lab.attack("pgd", times=Fraction(0)).robust, lab.clean.robust
+    robust, clean = lab.main_attack(Fraction(0)).robust, lab.clean.robust
     text = f"{int((robust != clean).sum())} of {lab.n} examples differ"
     return Finding(id="H5", status="pass" if torch.equal(robust, clean) else "fail", said=text)
 
 
 def run_cheap_checks(lab: Lab) -> list[Finding]:
     """H7, H8, H9 and S4, as in every run."""
-    found = [one for one in findings(lab.sums) if one.id != "S14"]
+    found = [one for one in findings(lab.sums, lab.knowledge) if one.id != "S14"]
     if any("does not require grad" in outcome.error for outcome in lab.gradient_attacks[:2]):
         found[0] = Finding(id="H7", status="fail", said="the encoder has no gradient at all")
     return found
@@ -93,7 +94,8 @@ def s10(lab: Lab) -> Finding:
 
 def s14(lab: Lab) -> Finding:
     """Declared traits, except randomness (S10); an encoder that has honest() is attacked through it."""
-    traits = sorted(lab.bench.encoder.traits - {"randomised"})
+    answered = {"randomised"} | ({"non_differentiable"} if lab.knowledge != "white-box" else set())
+    traits = sorted(lab.bench.encoder.traits - answered)
     honest = getattr(lab.bench.encoder, "honest", None)
     if not traits or honest is None:
         text = f"the encoder declares {', '.join(traits)} and has no honest()" if traits else "no trait is declared"

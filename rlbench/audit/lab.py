@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cached_property
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from rlbench.core import Adversarial, Ball, Classifier, Encoder, Examples, Field, Threat, registry
 from rlbench.core.errors import AttackError, SuiteError
+from rlbench.core.knowledge import Knowledge
 from rlbench.core.seeds import ExampleStreams
 from rlbench.core.stats.metrics import margin
 from rlbench.encoders.heads import ZeroShot
@@ -21,9 +22,16 @@ from rlbench.engine.attack.judge import attack_and_judge, judge, run_attack
 from rlbench.engine.attack.meter import Meter
 from rlbench.engine.block.bench import Bench
 from rlbench.engine.soundness.consistency import REPEATS
-from rlbench.engine.soundness.watch import Watch, total
+from rlbench.engine.soundness.watch import OUTSIDE, Watch, total
 
 Answer = Callable[[Tensor], Tensor]  # (B, *shape) -> (B, C) logits
+
+
+MAIN: dict[Knowledge, tuple[str, dict[str, Field]]] = {  # the attack that most checks run
+    "white-box": ("pgd", {}),
+    "score": ("square", {"queries": 1000, "rescale": True}),
+    "label": ("rays", {"queries": 1000}),
+}
 
 
 class Trace(Watch):
@@ -51,17 +59,23 @@ class AttackResult:
         x_adv: the points that the attack returned, one per attacked example.
         trace: the margins of its forward passes.
         error: why the attack crashed, or "".
+        leaves_ball: whether its passes may lie outside the ball.
     """
 
     robust: Tensor
     x_adv: Tensor
     trace: Trace
     error: str = ""
+    leaves_ball: bool = False
 
     @property
     def accuracy(self) -> float:
         """The share of robust examples."""
         return float(self.robust.float().mean())
+
+    def sums(self, rows: Tensor) -> Mapping[str, int]:
+        """The watch's sums over the attacked examples (R,)."""
+        return self.trace.sums(self.robust[rows]) | (OUTSIDE if self.leaves_ball else {})
 
 
 @dataclass(frozen=True, eq=False)
@@ -208,7 +222,22 @@ class Lab:
         except AttackError as error:
             robust[rows] = True
             return AttackResult(robust, x, trace, str(error))
-        return AttackResult(robust, found, trace)
+        return AttackResult(robust, found, trace, leaves_ball=getattr(method, "leaves_ball", False))
+
+    def main_attack(self, times: Fraction = Fraction(1)) -> AttackResult:
+        """The result of pgd, or of the attack for what a black box gives, with eps multiplied by `times`."""
+        name, fields = MAIN[self.knowledge]
+        return self.attack(name, times=times, only=None, **fields)
+
+    @property
+    def knowledge(self) -> Knowledge:
+        """What is known of the encoder."""
+        return self.bench.knowledge
+
+    @property
+    def attacks_text(self) -> str:
+        """What `gradient_attacks` ran."""
+        return "the gradient attacks" if self.knowledge == "white-box" else MAIN[self.knowledge][0]
 
     def streams(self, name: str, rows: Tensor) -> ExampleStreams:
         """The random streams of an attack on these examples."""
@@ -216,7 +245,9 @@ class Lab:
 
     @cached_property
     def gradient_attacks(self) -> tuple[AttackResult, ...]:
-        """The gradient attacks: fgsm, pgd of 20 steps, apgd-ce of 100."""
+        """The gradient attacks: fgsm, pgd of 20 steps, apgd-ce of 100; of a black box its main attack."""
+        if self.knowledge != "white-box":
+            return (self.main_attack(),)
         return self.attack("fgsm"), self.attack("pgd"), self.attack("apgd-ce")
 
     @cached_property
@@ -226,10 +257,10 @@ class Lab:
 
     @cached_property
     def sums(self) -> dict[str, int]:
-        """The watch's sums over the clean pass, fgsm and pgd."""
-        runs = (self.clean, self.attack("fgsm"), self.attack("pgd"))
+        """The watch's sums over the clean pass, fgsm and pgd, or the main attack of a black box."""
+        runs = self.gradient_attacks[:2]
         sums = [self.clean.trace.sums(self.clean.robust)]
-        return total(sums + [run.trace.sums(run.robust[self.rows]) for run in runs[1:] if not run.error])
+        return total(sums + [run.sums(self.rows) for run in runs if not run.error])
 
     @cached_property
     def spread(self) -> float:

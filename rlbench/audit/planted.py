@@ -19,8 +19,6 @@ from rlbench.core.badges import Finding
 from rlbench.core.errors import AttackError
 from rlbench.core.seeds import ExampleStreams
 from rlbench.core.threat import project
-from rlbench.encoders.contract import scale_of
-from rlbench.encoders.outputs import embed
 from rlbench.engine.attack.judge import attack_and_judge
 
 EXAMPLES = 24
@@ -51,14 +49,14 @@ class Readouts:
         rows = torch.arange(len(x)) if rows is None else rows
         at = rows.to(self.weights.device)
         scores = (_embed(self.lab, x) * self.weights[at]).sum(1) - self.offsets[at]
-        logits = scale_of(self.lab.bench.encoder) * torch.stack([torch.zeros_like(scores), scores], dim=1)
+        logits = self.lab.bench.classifier.logit_scale * torch.stack([torch.zeros_like(scores), scores], dim=1)
         answer = getattr(self.lab.bench.encoder, "answer", None)
         return answer(logits) if answer else logits
 
 
 def _embed(lab: Lab, x: Tensor) -> Tensor:
     parts = torch.split(x, lab.bench.batch_size)
-    return torch.cat([embed(lab.bench.encoder, part, lab.bench.modality) for part in parts])
+    return torch.cat([lab.bench.classifier.embed(part) for part in parts])
 
 
 def _points(x: Tensor, ball: Ball, streams: ExampleStreams) -> Tensor:

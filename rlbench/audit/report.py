@@ -18,6 +18,7 @@ from rlbench.engine.block.bench import Bench, prepare
 
 UNDEFENDED = "languagebind"  # the baseline from which the others were trained
 MAX_EXAMPLES = 200
+NEED_GRADIENTS = ("H7", "H8", "S1", "S2", "S3", "S7", "S12")
 Check = Callable[[Lab], Finding]
 
 
@@ -104,6 +105,16 @@ def _find_sibling(bench: Bench, model: Model) -> tuple[str, Answer | None]:
     return other, prepare(bench.suite, other, device=bench.device).classifier
 
 
+def _explain_lack(id_: str, lab: Lab) -> Finding | None:
+    """The finding that a check does not apply to a black box; None if it does."""
+    if lab.knowledge == "white-box":
+        return None
+    lacks = dict.fromkeys(NEED_GRADIENTS, "the encoder gives no gradients")
+    lacks |= {"H9": "the encoder gives no scores"} if lab.knowledge == "label" else {}
+    lacks |= dict.fromkeys(("H4", "S10"), "answers are kept, and not asked again") if lab.bench.is_metered else {}
+    return Finding(id=id_, status="not applicable", said=lacks[id_]) if id_ in lacks else None
+
+
 def _mark_random(found: Finding, lab: Lab) -> Finding:
     """Makes a failure "adaptive" where the encoder is random: its expectation has to be attacked first."""
     random = found.id.startswith("S") and found.status == "fail" and not lab.is_repeatable
@@ -123,7 +134,7 @@ def _run_checks(lab: Lab, only: Sequence[str], report: Callable[[str, int, int],
     chosen, findings = [id_ for id_ in RUNS if not only or id_ in only], list[Finding]()
     for done, id_ in enumerate(chosen):
         report(f"{id_}: {CHECKS[id_].asks}", done, len(chosen))
-        findings.append(_mark_random(RUNS[id_](lab), lab))
+        findings.append(_mark_random(_explain_lack(id_, lab) or RUNS[id_](lab), lab))
     report("done", len(chosen), len(chosen))
     return tuple(findings)
 

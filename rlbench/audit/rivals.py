@@ -11,7 +11,7 @@ POINTS = 20
 
 def _compare(lab: Lab, left: int, rival: str) -> str:
     gradient = 100 * float(lab.survivors.float().mean())
-    return f"accuracy is {100 * left / lab.n:.1f}% under {rival}, {gradient:.1f}% under the gradient attacks"
+    return f"accuracy is {100 * left / lab.n:.1f}% under {rival}, {gradient:.1f}% under {lab.attacks_text}"
 
 
 def s7(lab: Lab) -> Finding:

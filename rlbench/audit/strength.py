@@ -5,7 +5,7 @@ from __future__ import annotations
 from fractions import Fraction
 from itertools import pairwise
 
-from rlbench.audit.lab import Lab
+from rlbench.audit.lab import MAIN, Lab
 from rlbench.core.badges import Finding, Status
 
 POINT = 0.01  # one percentage point
@@ -51,14 +51,19 @@ def s3(lab: Lab) -> Finding:
 def s5(lab: Lab) -> Finding:
     """Runs pgd at eps times 1/4, 1/2, 1 and 2."""
     times = (Fraction(1, 4), Fraction(1, 2), Fraction(1), Fraction(2))
-    left = [lab.attack("pgd", times=factor).accuracy for factor in times]
+    left = [lab.main_attack(factor).accuracy for factor in times]
     rises = max(larger - smaller for smaller, larger in pairwise(left))
-    text = f"accuracy under pgd at eps x 1/4, 1/2, 1, 2: {', '.join(_percent(one) for one in left)}"
+    text = (
+        f"accuracy under {MAIN[lab.knowledge][0]} at eps x 1/4, 1/2, 1, 2: {', '.join(_percent(one) for one in left)}"
+    )
     return Finding(id="S5", status="fail" if rises > max(POINT, 1.5 / lab.n) else "pass", said=text)
 
 
 def s6(lab: Lab) -> Finding:
     """Runs pgd with an eps that spans the whole box."""
-    left, chance = lab.attack("pgd", times=1 / lab.threat.eps).accuracy, 1 / lab.bench.n_classes
+    left, chance = lab.main_attack(1 / lab.threat.eps).accuracy, 1 / lab.bench.n_classes
+    attack = MAIN[lab.knowledge][0]
     status: Status = "fail" if left > chance else "pass"
-    return Finding(id="S6", status=status, said=f"accuracy is {_percent(left)} under pgd; chance is {_percent(chance)}")
+    return Finding(
+        id="S6", status=status, said=f"accuracy is {_percent(left)} under {attack}; chance is {_percent(chance)}"
+    )

@@ -13,8 +13,15 @@ if TYPE_CHECKING:
     from rlbench.audit.report import Audit
     from rlbench.cli.console import Advance
 
-STYLES = {"pass": "green", "warn": "yellow", "fail": "bold red", "adaptive": "magenta", "skip": "dim"}
-COLOURS = {"sound": "bold green", "warn": "bold yellow", "needs adaptive": "bold magenta", "unreliable": "bold red"}
+STYLES = {"pass": "green", "warn": "yellow", "fail": "bold red", "adaptive": "magenta"}
+STYLES |= dict.fromkeys(("skip", "not applicable"), "dim")
+COLOURS = {
+    "sound": "bold green",
+    "partial": "bold cyan",
+    "warn": "bold yellow",
+    "needs adaptive": "bold magenta",
+    "unreliable": "bold red",
+}
 
 
 @click.command(short_help="Check whether a robust accuracy can be trusted, and give a badge.")

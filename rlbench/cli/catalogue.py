@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from rlbench.core.errors import UnknownName
+from rlbench.core.errors import DataError, UnknownName
 
 KINDS = ("suites", "models", "attacks", "corruptions", "defences", "objectives", "tasks")
 
@@ -25,35 +25,54 @@ def list_(kind: str, as_json: bool) -> None:
         console.listing([listing.brief(row) for row in rows], console.console())
 
 
-@click.group(short_help="List published data sets; check a local copy.")
+@click.group(short_help="List published data sets; download one; check a local copy.")
 def data() -> None:
-    """List published data sets and where to get them; check a local copy. Nothing is downloaded."""
+    """List published data sets and where to get them; download one; check a local copy.
+
+    Only `rlbench data get` uses the network.
+    """
 
 
 @data.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON array with every field.")
 def list_data_sets(as_json: bool) -> None:
-    """List the published data sets with their web pages and their folders in RLBENCH_DATA."""
-    from rlbench.cli import console
-    from rlbench.tasks.integrity import list_data_sets
+    """List the published data sets: their sizes, web pages and licences; a tilde marks a rounded number."""
+    from rlbench.cli import console, listing
 
-    rows = [
-        {
-            "name": name,
-            "modality": one.kind,
-            "test examples": str(one.source.test or "-"),
-            "folder": one.source.folder,
-            "get it from": one.source.url,
-            "licence": one.source.licence,
-            "layout": one.source.layout,
-        }
-        for name, one in list_data_sets().items()
-    ]
+    rows = listing.list_data_sets()
     if as_json:
         click.echo(console.as_json(rows))
     else:
-        shown = [{key: value for key, value in row.items() if key not in ("layout", "licence")} for row in rows]
+        shown = [{key: value for key, value in row.items() if key not in ("layout", "folder")} for row in rows]
         console.listing(shown, console.console())
+
+
+@data.command()
+@click.argument("name", metavar="wds/NAME")
+@click.option("--revision", metavar="COMMIT", help="Another commit or branch than the catalogue's.")
+def get(name: str, revision: str | None) -> None:
+    """Download the test split of a webdataset into the hub's cache, where its tasks find it.
+
+    An interrupted download resumes. Every file is compared with the checksum that the hub states.
+    """
+    from rlbench.core import registry
+    from rlbench.tasks import hub_sets
+    from rlbench.tasks.wds_sets import PATTERNS, find_set
+
+    if name in registry.names("task"):
+        raise DataError(f"{name} is not a webdataset of the hub; rlbench data list says where to get it")
+    one = find_set(name.removeprefix("wds/"))
+    revision = revision or one.revision
+    remote = hub_sets.describe_snapshot(one.repo, revision, PATTERNS)
+    pinned = "" if remote.commit.startswith(revision) else f" (now {revision}; not pinned)"
+    click.echo(
+        f"wds/{one.name}: {len(remote.files)} files, {remote.size / 1e6:,.1f} MB, from {one.repo} at commit "
+        f"{remote.commit}{pinned}; licence: {one.source.licence}"
+    )
+    folder = hub_sets.fetch_snapshot(remote, revision)
+    click.echo(
+        f"in {folder}; all checksums are those of the hub; rlbench data check wds/{one.name} checks its contents"
+    )
 
 
 @data.command()
@@ -64,10 +83,10 @@ def check(name: str, root: str) -> None:
 
     Exit 1 if something is wrong.
     """
-    from rlbench.tasks.integrity import inspect_copy, list_data_sets
+    from rlbench.tasks.integrity import inspect_copy
 
     copy = inspect_copy(name, root)
-    about = list_data_sets()[name].source
+    about = copy.source
     click.echo(f"{about.title} in {copy.folder}")
     marks = {True: "ok", False: "WRONG", None: "-"}
     for finding in copy.findings:

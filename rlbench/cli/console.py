@@ -27,6 +27,7 @@ from rlbench.core.errors import printable
 if TYPE_CHECKING:
     from rlbench.core import Record
     from rlbench.engine.plan.types import PlannedCell
+    from rlbench.report.boards.by_task import TaskTable
     from rlbench.report.boards.scores import Score, Table
     from rlbench.training.loop import Step
 
@@ -95,6 +96,26 @@ def scores(table: Table, out: Console) -> None:
         out.print(Text(f"note: {line}", style="dim"))
 
 
+def tasks(table: TaskTable, out: Console) -> None:
+    """Prints a table per model: a row per task, and the mean over tasks."""
+    for model, own in table.scores.items():
+        grid = RichTable(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
+        grid.add_column("", no_wrap=True)
+        for column in table.columns:
+            grid.add_column(column, justify="right", no_wrap=True)
+        for k, task in enumerate(table.tasks):
+            grid.add_row(task, *(_cell(own[column][k]) for column in table.columns))
+        means = [_cell(table.means[model].get(column)) for column in table.columns]
+        grid.add_row(f"mean of {len(table.tasks)}", *means, style="bold")
+        out.print()
+        out.print(Text(f"{table.title}, {model}; accuracy in % [95% interval]", style="bold"))
+        out.print(grid)
+    for line in (line for one in table.members for line in one.failures):
+        out.print(Text(f"failed: {line}", style="bold red"))
+    for line in dict.fromkeys(f"{one.facts['task']}: {note}" for one in table.members for note in one.notes):
+        out.print(Text(f"note: {line}", style="dim"))
+
+
 def _cell(score: Score | None, *, folded: bool = False) -> Text:
     if score is None:
         return Text("-", style="dim")
@@ -149,10 +170,16 @@ def cells_json(cells: Iterable[Record | PlannedCell]) -> str:
 def results(records: Sequence[Record], out: Console) -> None:
     """Prints the tables of these records, one per suite and number of examples, with each model's badge."""
     from rlbench.report.boards.badges import lines
+    from rlbench.report.boards.by_task import by_task
     from rlbench.report.boards.tables import frame, tables
 
     found = tables(frame(records)) if records else []
-    for table in found:
+    several = by_task(found)
+    joined = [table for one in several for table in one.members]
+    for one in several:
+        tasks(one, out)
+        badges(list(dict.fromkeys(line for table in one.members for line in lines(table, records))), out)
+    for table in (table for table in found if table not in joined):
         out.print()
         scores(table, out)
         badges(lines(table, records), out)

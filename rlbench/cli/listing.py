@@ -26,6 +26,25 @@ def list_installed(kind: str) -> list[dict[str, object]]:
     return [{"name": e.name, "summary": e.summary, "defined in": f"{e.module}.{e.attribute}"} for e in found]
 
 
+def list_data_sets() -> list[dict[str, object]]:
+    """One row per published data set; a number that is unknown is "-", a rounded one has a tilde."""
+    from rlbench.tasks import integrity
+
+    return [
+        {
+            "name": name,
+            "modality": one.modality,
+            "classes": str(integrity.count_classes(one) or "-"),
+            "test examples": "~" * one.source.rounded + str(one.source.test or "-"),
+            "licence": one.source.licence,
+            "folder": one.source.folder,
+            "get it from": one.source.url,
+            "layout": one.source.layout,
+        }
+        for name, one in integrity.list_data_sets().items()
+    ]
+
+
 def _model(model: Model) -> dict[str, object]:
     return {
         "name": model.name,

@@ -21,8 +21,9 @@ def plan(plan: Plan, out: Console, *, by_cell: bool = False) -> None:
     """Prints a row per suite and model, or per cell: finished blocks, and the passes left, about and at most."""
     parts: dict[tuple[str, str], list[PlannedCell]] = {}
     for cell in plan.cells:
-        parts.setdefault((cell.suite, cell.model), []).append(cell)
-    chosen = {about: cells for about, cells in parts.items() if not cells[0].skipped}
+        parts.setdefault((_name_part(cell, plan), cell.model), []).append(cell)
+    able = {about: [cell for cell in cells if not cell.skipped] for about, cells in parts.items()}
+    chosen = {about: cells for about, cells in able.items() if cells}
     if by_cell:
         for (suite, model), cells in chosen.items():
             out.print(Text(f"{suite}, {model}, {cells[0].n} examples", style="bold"))
@@ -30,12 +31,28 @@ def plan(plan: Plan, out: Console, *, by_cell: bool = False) -> None:
     else:
         out.print(_parts(chosen, piloted=plan.piloted))
     for (suite, model), cells in parts.items():
-        if cells[0].skipped:
-            out.print(Text(f"skipped: {suite} with {model}: {cells[0].skipped}", style="yellow"))
+        for reason, which in _list_skipped(cells).items():
+            what = "" if len(which) == len(cells) else f", {', '.join(which)}"
+            out.print(Text(f"skipped: {suite} with {model}{what}: {reason}", style="yellow"))
     for note in plan.notes:
         out.print(Text(f"note: {note}", style="yellow"))
     for line in _totals(plan, by_cell=by_cell):
         out.print(line)
+
+
+def _name_part(cell: PlannedCell, plan: Plan) -> str:
+    """The suite's name, with the task's where several of one suite and model are planned."""
+    tasks = {other.task for other in plan.cells if (other.suite, other.model) == (cell.suite, cell.model)}
+    return f"{cell.suite}:{cell.task}" if len(tasks) > 1 else cell.suite
+
+
+def _list_skipped(cells: Sequence[PlannedCell]) -> dict[str, list[str]]:
+    """The texts of the skipped cells by reason."""
+    found: dict[str, list[str]] = {}
+    for cell in cells:
+        if cell.skipped:
+            found.setdefault(cell.skipped, []).append(str(cell.perturbation))
+    return found
 
 
 def _grid(names: Sequence[str]) -> Table:
@@ -84,11 +101,15 @@ def _totals(plan: Plan, *, by_cell: bool) -> list[str]:
         f"{time}, {processes}; 95% intervals up to +-{100 * plan.half_width:.1f} points; store: {plan.store.path}",
     ]
     used = {unit.pair for unit in plan.units} if by_cell else set()
+    if len(used) > 1:
+        most = sum(cell.forwards for cell in plan.cells), sum(cell.backwards for cell in plan.cells)
+        lines.insert(0, f"at most {most[0]:,} forward and {most[1]:,} backward passes left in all")
     return [_pace(pair) for k, pair in enumerate(plan.pairs) if k in used] + lines
 
 
 def _pace(pair: Pair) -> str:
     each = 1e3 * pair.rates.pace.seconds(1, 1)
-    pace = f"{pair.suite.name}, {pair.model}: {each:.2f} ms per example for a forward and backward pass"
+    about = f"{pair.suite.name} on {pair.suite.task_name}, {pair.model}"
+    pace = f"{about}: {each:.2f} ms per example for a forward and backward pass"
     corrupting = sum(pair.rates.corrupting.values())
     return pace + (f", {1e3 * corrupting:.0f} ms for all its corruptions" if corrupting else "")

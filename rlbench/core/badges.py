@@ -6,16 +6,17 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-Badge = Literal["sound", "warn", "needs adaptive", "unreliable"]
-Status = Literal["pass", "warn", "fail", "adaptive", "skip"]
+Badge = Literal["sound", "partial", "warn", "needs adaptive", "unreliable"]
+Status = Literal["pass", "warn", "fail", "adaptive", "skip", "not applicable"]
 BADGES: dict[Status, Badge] = {
     "skip": "sound",
     "pass": "sound",
+    "not applicable": "partial",  # of a black box: not everything could be checked
     "warn": "warn",
     "adaptive": "needs adaptive",
     "fail": "unreliable",
 }
-RANK: tuple[Badge, ...] = ("sound", "warn", "needs adaptive", "unreliable")  # best first
+RANK: tuple[Badge, ...] = ("sound", "partial", "warn", "needs adaptive", "unreliable")  # best first
 DOUBTED = ("needs adaptive", "unreliable")
 MARK = "*"  # follows the number of a cell that is not sound
 
@@ -220,6 +221,11 @@ CHECKS: dict[str, Check] = {check.id: check for check in _ALL}
 def badge(found: Iterable[Finding]) -> Badge:
     """The worst badge of any finding; "sound" for none."""
     return max((BADGES[finding.status] for finding in found), key=RANK.index, default="sound")
+
+
+def is_wrong(finding: Finding) -> bool:
+    """Whether the check was made and something is wrong."""
+    return BADGES[finding.status] not in ("sound", "partial")
 
 
 def is_doubtful(badge: object) -> bool:

@@ -7,8 +7,10 @@
     ├── DataError                a data source is missing, unreadable or inconsistent
     ├── CheckpointError          weights are missing, truncated, altered or have another shape
     ├── ModalityError            an encoder does not support the modality that a task needs
+    ├── KnowledgeError           no attack of a suite can run with what a black box gives
     ├── StoreError               the result store can't be read or written
     └── AttackError              an attack broke its contract: the cell is failed, never robust
+        └── AnswerError          a black box gave no usable answer, or its queries are spent: likewise
 
 A bug is none of these and keeps its traceback.
 """
@@ -81,12 +83,20 @@ class ModalityError(RLBenchError):
     """An encoder does not support the requested modality."""
 
 
+class KnowledgeError(RLBenchError):
+    """No attack of a suite can run with what a black box gives."""
+
+
 class StoreError(RLBenchError):
     """The result store can't be read or written."""
 
 
 class AttackError(RLBenchError):
     """An attack broke its contract (shape, dtype, finite, box, ball) or crashed."""
+
+
+class AnswerError(AttackError):
+    """A black box gave no usable answer in time, or the budget of queries is spent."""
 
 
 def first_line(error: BaseException) -> str:

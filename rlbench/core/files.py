@@ -12,6 +12,7 @@ import logging
 import os
 import platform
 import re
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -38,6 +39,19 @@ def host() -> str:
     except OSError:
         space = ""
     return re.sub(r"[^A-Za-z0-9]+", "_", f"{platform.node()} {space}")
+
+
+def find_cache_folder() -> Path:
+    """Finds rlbench's cache folder: RLBENCH_CACHE, or one in the platform's folder for caches."""
+    given = os.environ.get("RLBENCH_CACHE")
+    if given:
+        return Path(given)
+    home = Path(os.path.expanduser("~"))
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local") / "rlbench"
+    if sys.platform == "darwin":
+        return home / "Library" / "Caches" / "rlbench"
+    return Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache") / "rlbench"
 
 
 @contextmanager

@@ -24,6 +24,7 @@ from rlbench.core.yaml_source import YamlPart, check_keys, read
 GROUP = "rlbench.suites"
 HEAD = ("suite", "version", "summary")
 BODY = ("modality", "task", "perturbations")
+SEVERAL = ("modality", "tasks", "perturbations")  # of a part with several tasks
 OPTIONAL = {"examples": 500, "seed": 0}
 DATA_ROOT = "${RLBENCH_DATA}"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -48,11 +49,16 @@ class SuiteInfo:
     path: str
 
 
+def _body(keys: Mapping[str, YamlPart]) -> tuple[str, ...]:
+    """The keys of a part with one task, or with several."""
+    return SEVERAL if "tasks" in keys else BODY
+
+
 def _head(whole: YamlPart) -> tuple[SuiteInfo, dict[str, YamlPart], dict[Modality, dict[str, YamlPart]]]:
     """A file's description, its keys, and the keys of its part, or of each of its `parts`, by modality."""
     keys = whole.items()
     several = "parts" in keys
-    check_keys(keys, whole, (*HEAD, *(("parts",) if several else BODY), *OPTIONAL), tuple(OPTIONAL))
+    check_keys(keys, whole, (*HEAD, *(("parts",) if several else _body(keys)), *OPTIONAL), tuple(OPTIONAL))
     name = keys["suite"].text()
     if not _NAME.fullmatch(name):
         keys["suite"].fail(f"{quote(name)} must be letters, digits, '.', '_' and '-'")
@@ -60,7 +66,7 @@ def _head(whole: YamlPart) -> tuple[SuiteInfo, dict[str, YamlPart], dict[Modalit
     for part in keys["parts"].each() if several else [whole]:
         body = part.items()
         if several:
-            check_keys(body, part, BODY)
+            check_keys(body, part, _body(body))
         modality: Any = body["modality"].one_of("modality", get_args(Modality))
         if modality in bodies:
             body["modality"].fail(f"{modality!r} appears twice; a suite has one part per modality")
@@ -136,10 +142,11 @@ def _task(part: YamlPart, modality: Modality) -> tuple[str, Task]:
 
 
 def load_suites(name: str | os.PathLike[str]) -> list[Suite]:
-    """Loads a suite's parts, one Suite per modality.
+    """Loads a suite's parts, one Suite per modality and task.
 
     Args:
-        name: an installed suite, or a path that ends in .yaml or .yml; `NAME:MODALITY` selects one part.
+        name: an installed suite, or a path that ends in .yaml or .yml; `NAME:MODALITY` selects the tasks of one
+            modality, and `NAME:TASK` one task, such as image-clip13:wds/vtab/pets.
 
     Raises:
         UnknownName: no installed suite has this name, or it has no such part.
@@ -152,31 +159,44 @@ def load_suites(name: str | os.PathLike[str]) -> list[Suite]:
             raise UnknownName("suite (or .yaml file)", path, known)
         path = known[path]
     info, keys, bodies = _head(read(path))
-    if wanted and wanted not in bodies:
-        raise UnknownName(f"part of suite {info.name}", wanted, bodies)
-    return [_suite(info, keys, modality, body) for modality, body in bodies.items() if wanted in ("", modality)]
+    chosen = [modality for modality in bodies if wanted == modality] or list(bodies)
+    found = [suite for modality in chosen for suite in _suites(info, keys, modality, bodies[modality])]
+    if wanted in ("", *bodies):
+        return found
+    if not (named := [suite for suite in found if suite.task_name == wanted]):
+        raise UnknownName(f"part of suite {info.name}", wanted, [*bodies, *(suite.task_name for suite in found)])
+    return named
 
 
 def load_suite(name: str | os.PathLike[str]) -> Suite:
     """Loads a suite of one part; see `load_suites`. Raises: SuiteError also if it has several parts."""
     found = load_suites(name)
     if len(found) > 1:
-        parts = ", ".join(f"{name}:{suite.modality}" for suite in found)
+        several = len({suite.modality for suite in found}) < len(found)
+        parts = ", ".join(f"{name}:{suite.task_name if several else suite.modality}" for suite in found)
         raise SuiteError(f"suite {found[0].name} has several parts; choose one: {parts}")
     return found[0]
 
 
-def _suite(info: SuiteInfo, keys: Mapping[str, YamlPart], modality: Modality, body: Mapping[str, YamlPart]) -> Suite:
-    task_name, task = _task(body["task"], modality)
+def _suites(
+    info: SuiteInfo, keys: Mapping[str, YamlPart], modality: Modality, body: Mapping[str, YamlPart]
+) -> Iterator[Suite]:
+    """One Suite per task of a part."""
     numbers = {key: keys[key].whole(int(key == "examples")) if key in keys else OPTIONAL[key] for key in OPTIONAL}
-    return Suite(
-        name=info.name,
-        version=info.version,
-        summary=info.summary,
-        modality=modality,
-        task_name=task_name,
-        task=task,
-        perturbations=perturbations(body["perturbations"], modality, task),
-        path=info.path,
-        **numbers,
-    )
+    names = set[str]()
+    for part in [body["task"]] if "task" in body else body["tasks"].each():
+        task_name, task = _task(part, modality)
+        if task_name in names:
+            part.fail(f"the task {task_name!r} appears twice")
+        names.add(task_name)
+        yield Suite(
+            name=info.name,
+            version=info.version,
+            summary=info.summary,
+            modality=modality,
+            task_name=task_name,
+            task=task,
+            perturbations=perturbations(body["perturbations"], modality, task),
+            path=info.path,
+            **numbers,
+        )

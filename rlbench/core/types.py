@@ -11,6 +11,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
 from rlbench.core.box import Box as Box
+from rlbench.core.knowledge import Knowledge as Knowledge
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,18 +28,18 @@ Fields = tuple[tuple[str, Field], ...]  # sorted (name, value) pairs that differ
 
 @dataclass(frozen=True)
 class Threat:
-    """A threat model: norm and eps, untargeted and white-box. eps is for a box of range 1; a Ball scales it."""
+    """A threat model: norm and eps, untargeted. eps is for a box of range 1; a Ball scales it."""
 
     norm: Norm
     eps: Fraction
     sensors: tuple[str, ...] = ()  # attacked, of a task with several; not in the text
+    knowledge: Knowledge = "white-box"  # what the encoder gives
 
     def __str__(self) -> str:
-        """The column text: `linf 4/255`, `l2 0.5`."""
-        if (self.eps * 10_000).denominator == 1:
-            return f"{self.norm} {float(self.eps):g}"
-        n = self.eps * 255
-        return f"{self.norm} {f'{n}/255' if n.denominator == 1 else self.eps}"
+        """The column text: `linf 4/255`, `l2 0.5`, `linf 4/255 label` for a black box."""
+        d, known = self.eps.denominator, f" {self.knowledge}" * (self.knowledge != "white-box")
+        eps = f"{float(self.eps):g}" if 10_000 % d == 0 else f"{255 * self.eps}/255" if 255 % d == 0 else self.eps
+        return f"{self.norm} {eps}{known}"
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ class Classifier(Protocol):
 
 
 class Encoder(Protocol):
-    """Maps any of its modalities and text to unit vectors of one space.
+    """Maps any of its modalities and text to unit vectors of one space; a black box has `knowledge` (`core.knowledge`).
 
     Attributes:
         boxes: the box of every modality that it has.
@@ -118,7 +119,7 @@ class Encoder(Protocol):
 class Attack(Protocol):
     """Searches the ball about x; sees the classifier. A plugin is a frozen keyword-only dataclass.
 
-    It may say `norms`, `min_classes` (as published), and by number of classes its `loss_used`, `passes` and `label`.
+    It may say `norms`, `needs`, `leaves_ball`, `min_classes`, and by classes its `loss_used`, `passes` and `label`.
     """
 
     def __call__(self, classifier: Classifier, x: Tensor, y: Tensor, ball: Ball, streams: Streams) -> Tensor:

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from rlbench.core import Box, Encoder, Modality, Trait
 from rlbench.core.errors import RLBenchError, first_line
+from rlbench.core.knowledge import KNOWLEDGE, knowledge_of
 from rlbench.core.seeds import generator
 from rlbench.encoders.outputs import describe, embeddings
 
@@ -58,6 +59,8 @@ def check_fields(encoder: Encoder, model: str) -> None:
             raise RLBenchError(f"{model}: {name} is {describe(getattr(encoder, name))}; it must be a method")
     for name, check in zip(NEEDED, (_check_boxes, _check_traits, _check_scale, _check_sha256), strict=False):
         check(getattr(encoder, name), model)
+    if (knowledge := knowledge_of(encoder)) not in KNOWLEDGE:
+        raise RLBenchError(f"{model}: knowledge is {knowledge!r}; it must be one of {', '.join(KNOWLEDGE)}")
 
 
 def _check_boxes(boxes: object, model: str) -> None:
@@ -126,6 +129,7 @@ def check_embed(encoder: Encoder, model: str, modality: Modality, device: str) -
     if not found.isfinite().all():
         raise RLBenchError(f"{source} returned values that are not finite for random inputs of its box")
     exempt = "non_differentiable" in encoder.traits or hasattr(encoder, "honest")
+    exempt = exempt or knowledge_of(encoder) != "white-box"
     one = x[:1].clone().requires_grad_(not exempt)
     with torch.enable_grad():
         answer = _call(lambda: encoder.embed(one.clone(), modality), source)

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cache
 from math import log
 
 import torch
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from rlbench.core import Box, Encoder, Label, Modality
 from rlbench.encoders.articles import with_article
@@ -40,20 +42,31 @@ class ZeroShot:
         encoder: embeds the inputs.
         modality: the modality of the inputs.
         anchors: (C, D) unit rows, fixed during an attack.
+        scale: of the logits; None: the encoder's.
     """
 
     encoder: Encoder
     modality: Modality
     anchors: Tensor
+    scale: float | None = field(default=None, kw_only=True)
+
+    @property
+    def logit_scale(self) -> float:
+        """The factor of the cosines in the logits."""
+        return scale_of(self.encoder) if self.scale is None else self.scale
 
     @property
     def box(self) -> Box:
         """The box of x."""
         return self.encoder.boxes[self.modality]
 
+    def embed(self, x: Tensor) -> Tensor:
+        """(B, *box.shape) in the box -> (B, D) unit rows, differentiable in x."""
+        return embed(self.encoder, x, self.modality)
+
     def __call__(self, x: Tensor) -> Tensor:
         """(B, *box.shape) in the box -> (B, C) logits, differentiable in x."""
-        logits = scale_of(self.encoder) * (embed(self.encoder, x, self.modality) @ self.anchors.T)
+        logits = self.logit_scale * (self.embed(x) @ self.anchors.T)
         return getattr(self.encoder, "answer", _identity)(logits)
 
     def anchors_hash(self) -> str:
@@ -99,6 +112,35 @@ class Viewed(ZeroShot):
         total = z.logsumexp(2, keepdim=True)
         mean: Tensor = (z - total).logsumexp(1) - log(self.views)
         return mean + total.mean(1)
+
+
+@dataclass(frozen=True)
+class Resized(ZeroShot):
+    """A zero-shot classifier of pictures at their own resolution, which are resized to the encoder's box inside it.
+
+    Bicubic without antialiasing, as in RobustVLM's evaluation on CIFAR and STL-10 (Schlarmann et al., 2024,
+    https://github.com/chs20/RobustVLM, `run` in CLIP_benchmark/clip_benchmark/cli.py). Values are not clipped.
+
+    Attributes:
+        resolution: rows and columns of the box.
+    """
+
+    resolution: int = 32
+
+    @property
+    def box(self) -> Box:
+        box = super().box
+        return replace(box, shape=(box.shape[0], self.resolution, self.resolution), fit=None)
+
+    def embed(self, x: Tensor) -> Tensor:
+        rows, columns = (_bicubic(self.resolution, n).to(x) for n in super().box.shape[-2:])
+        return super().embed(rows @ x @ columns.T)
+
+
+@cache
+def _bicubic(n: int, m: int) -> Tensor:
+    """(m, n) weights of a bicubic resize, as torch's `interpolate` has them; its own gradient on a GPU is random."""
+    return interpolate(torch.eye(n)[None, None], (m, n), mode="bicubic", align_corners=False)[0, 0]
 
 
 def zero_shot(encoder: Encoder, modality: Modality, classes: Sequence[Label], templates: Sequence[str]) -> ZeroShot:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from rlbench.core import Encoder, Modality
 from rlbench.core.errors import RLBenchError
+from rlbench.encoders.black_box.classes import FixedClasses
 from rlbench.encoders.cards import Model
 from rlbench.encoders.contract import check_embed
 from rlbench.encoders.identity import Identity, identify
@@ -44,7 +45,7 @@ class Loaded:
 
     Attributes:
         encoder: the encoder, in evaluation mode and frozen.
-        embedded: (2, D) embeddings of two inputs from the box.
+        embedded: (2, D) embeddings of two inputs from the box; D is 0 for an encoder with fixed classes.
         identity: the encoder's identity.
         files: the card and the state of its files; None if they do not determine the encoder.
     """
@@ -92,7 +93,9 @@ def load(name: str, modality: Modality, device: str = "cpu", known: Identity | N
         return cached
     encoder = make_encoder(model, modality, device)
     check_frozen(encoder, name)
-    embedded = check_embed(encoder, name, modality, device)
+    embedded = torch.empty(2, 0)
+    if not isinstance(encoder, FixedClasses):
+        embedded = check_embed(encoder, name, modality, device)
     identity = identify(encoder, model, modality)
     if known is not None and identity != known:
         raise RLBenchError(

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 GROUP = "rlbench.baselines"
 DEFAULT_BACKBONE = "mini"
 OWN = "MODULE:CALLABLE"  # the family of a user's own encoders
+SERVERS = ("http:URL", "https:URL")  # the families that send inputs elsewhere
 RANDOM = "random:BACKBONE"
 
 
@@ -121,8 +122,8 @@ def _parse_form(name: str, known: Mapping[str, Model]) -> Model | None:
     if scheme not in forms:
         return None
     about = known[forms[scheme]].summary
-    fields = {"source": rest}
-    return Model(name=name, baseline=scheme, backbone=rest, family=forms[scheme], summary=about, fields=fields)
+    fields, of = {"source": rest}, rest.strip("/") if forms[scheme] in SERVERS else rest
+    return Model(name=name, baseline=scheme, backbone=of, family=forms[scheme], summary=about, fields=fields)
 
 
 def _make_random(name: str, backbone: str) -> Model:
@@ -144,18 +145,19 @@ def _make_random(name: str, backbone: str) -> Model:
 
 
 def resolve_plain(name: str, source: object) -> Model:
-    """The model of a name that was read from a file, which must not name code to run.
+    """The model of a name that was read from a file, which must name neither code to run nor a server.
 
     Args:
         name: a name as for `resolve`.
         source: the file, for the error message.
 
-    Raises: as `resolve`; RLBenchError: the name is MODULE:CALLABLE.
+    Raises: as `resolve`; RLBenchError: the name is MODULE:CALLABLE or a URL.
     """
     model = resolve(name)
-    if model.family == OWN:
+    if model.family in (OWN, *SERVERS):
+        does = "run code" if model.family == OWN else "send data to a server"
         raise RLBenchError(
-            f"{source} names the encoder {name}, which would run code; if you trust it, give --model {name}"
+            f"{source} names the encoder {name}, which would {does}; if you trust it, give --model {name}"
         )
     return model
 
@@ -163,6 +165,8 @@ def resolve_plain(name: str, source: object) -> Model:
 def is_path(name: str) -> bool:
     """Whether a model's name is or contains a path, which has no meaning on another machine."""
     scheme, _, rest = name.partition(":")
+    if scheme in ("http", "https", "onnx"):
+        return scheme == "onnx"
     if scheme in ("hf", "open_clip") and "\\" not in name:
         return hub.is_folder(rest) or rest.startswith("local-dir:") or hub.is_folder(rest.removeprefix("hf-hub:"))
     return "/" in name or "\\" in name

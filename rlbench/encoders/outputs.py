@@ -50,6 +50,21 @@ def logits_of(answer: object, n: int) -> Tensor:
     return found.float().clone()
 
 
+def labels_of(answer: object, n: int) -> Tensor | None:
+    """(n,) int64 labels, where a classifier returned labels for n inputs; None for anything else.
+
+    Raises: RLBenchError: a label is negative.
+    """
+    if isinstance(answer, np.ndarray) and answer.dtype.kind in "iu":
+        answer = torch.from_numpy(answer.astype(np.int64))
+    whole = isinstance(answer, Tensor) and not (answer.is_floating_point() or answer.is_complex())
+    if not isinstance(answer, Tensor) or not whole or answer.dtype == torch.bool or answer.shape != (n,):
+        return None
+    if n and int(answer.min()) < 0:
+        raise RLBenchError(f"the classifier returned the label {int(answer.min())}; labels are 0 or larger")
+    return answer.to(torch.int64)
+
+
 def find_tensor(answer: object, n: int, names: Sequence[str]) -> Tensor | None:
     """The obvious tensor: the output itself, its part with one of these names, or its only (n, D) float part."""
     if isinstance(answer, np.ndarray) and answer.dtype.kind == "f":

@@ -27,7 +27,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -35,8 +35,9 @@ from torch import Tensor
 
 from rlbench.core import Encoder, Modality, Task
 from rlbench.core.errors import DataError
-from rlbench.encoders.heads import Viewed, ZeroShot, prompts, zero_shot
-from rlbench.encoders.outputs import embed, embed_text
+from rlbench.encoders.black_box.classes import FixedClasses, head_of_classes
+from rlbench.encoders.heads import Resized, Viewed, ZeroShot, prompts, zero_shot
+from rlbench.encoders.outputs import embed_text
 
 DEPTHS = (1, 5, 10)
 
@@ -74,7 +75,7 @@ class Retriever(ZeroShot):
         """(B, *box.shape) -> (B, D) unit embeddings; these passes are not counted."""
         with torch.no_grad():
             parts = [x[i : i + batch_size] for i in range(0, len(x), batch_size)]
-            return torch.cat([embed(self.encoder, part, self.modality) for part in parts])
+            return torch.cat([self.embed(part) for part in parts])
 
     def find_duplicate_anchors(self) -> tuple[int, int] | None:
         """None: a gallery may have equal captions."""
@@ -97,11 +98,21 @@ def score_classes(scores: Tensor, owners: Tensor) -> Tensor:
 
 
 def head_of(encoder: Encoder, modality: Modality, task: Task) -> ZeroShot:
-    """The classifier of a task: by captions or by the prompts of its classes, of whole clips or of several views."""
+    """The classifier of a task, by its captions or by the prompts of its classes.
+
+    A task may have `views`, of a clip; `resolution`, of pictures that are resized inside the model; and `logit_scale`.
+    """
+    if isinstance(encoder, FixedClasses):
+        return head_of_classes(encoder, modality, task)
+    scale: float | None = getattr(task, "logit_scale", None)
     if isinstance(task, Paired):
-        return retriever(encoder, modality, task.captions, at=getattr(task, "at", 1))
-    head, views = zero_shot(encoder, modality, task.classes, task.templates), getattr(task, "views", 1)
-    return head if views == 1 else Viewed(**vars(head), views=views)
+        return replace(retriever(encoder, modality, task.captions, at=getattr(task, "at", 1)), scale=scale)
+    head = replace(zero_shot(encoder, modality, task.classes, task.templates), scale=scale)
+    if (views := getattr(task, "views", 1)) > 1:
+        return Viewed(**vars(head), views=views)
+    if resolution := getattr(task, "resolution", 0):
+        return Resized(**vars(head), resolution=resolution)
+    return head
 
 
 def hash_prompts(task: Task) -> str:

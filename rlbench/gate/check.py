@@ -14,7 +14,7 @@ from rlbench.core import Record
 from rlbench.core.errors import FieldError, StoreError
 from rlbench.core.suite import load_suites
 from rlbench.encoders.models import resolve_plain
-from rlbench.gate.regression import Policy, Report, cell_id, gate
+from rlbench.gate.regression import CellId, Policy, Report, cell_id, gate
 from rlbench.store.columns import reading_order
 from rlbench.store.lines import to_line
 from rlbench.store.per_example import example_ids
@@ -156,7 +156,7 @@ def _group_by_file(path: Path, records: Iterable[Record]) -> dict[Path, list[Rec
     found: dict[Path, list[Record]] = {}
     for record in records:
         if record.error is not None:
-            raise StoreError(f"{' '.join(cell_id(record))} failed and can't be a reference: {record.error}")
+            raise StoreError(f"{_describe(cell_id(record))} failed and can't be a reference: {record.error}")
         if PurePath(record.model).is_absolute():
             raise StoreError(f"a reference can't name {record.model}, a path of this machine; use a relative path")
         found.setdefault(path if path.suffix == ".jsonl" else path / f"{record.suite}.jsonl", []).append(record)
@@ -170,14 +170,19 @@ def _to_line(record: Record) -> str:
 
 
 def _list_changes(old: Sequence[Record], new: Sequence[Record]) -> list[str]:
-    """One line per cell that differs: `ci thermal own:mini clean: none -> 93.8 of n = 96 (protocol 1234abcd)`."""
+    """One line per cell that differs: `ci thermal own:mini clean on thermal-world: none -> 93.8 of n = 96 (...)`."""
     before, after = ({cell_id(record): record for record in records} for records in (old, new))
     lines = []
     for cell in dict.fromkeys([*after, *before]):
         scores = [_format_score(side[cell]) if cell in side else "none" for side in (before, after)]
         changed = cell not in before or cell not in after or _to_line(before[cell]) != _to_line(after[cell])
-        lines += [f"{' '.join(cell)}: {scores[0]} -> {scores[1]}"] if changed else []
+        lines += [f"{_describe(cell)}: {scores[0]} -> {scores[1]}"] if changed else []
     return lines
+
+
+def _describe(cell: CellId) -> str:
+    """A cell in words: `ci thermal own:mini clean on thermal-world`."""
+    return f"{' '.join(cell[:4])} on {cell[4]}"
 
 
 def _format_score(record: Record) -> str:

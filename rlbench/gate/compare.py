@@ -11,7 +11,7 @@ from rlbench.core.badges import DOUBTED
 from rlbench.core.errors import StoreError
 from rlbench.core.stats.metrics import holm
 from rlbench.core.stats.paired import Pairs
-from rlbench.gate.regression import COMPARABLE, list_differences
+from rlbench.gate.regression import COMPARABLE, cell_id, list_differences, name_part
 from rlbench.store.columns import reading_order
 from rlbench.store.flags import flags_of
 from rlbench.store.perturbations import is_bound
@@ -76,12 +76,18 @@ def compare(a: Iterable[Record], b: Iterable[Record]) -> list[Contrast]:
     across = len(names[0]) == len(names[1]) == 1
 
     def cell(record: Record) -> tuple[str, ...]:
-        return record.suite, record.modality, str(record.perturbation), "" if across else record.model
+        suite, modality, model, perturbation, task = cell_id(record)
+        return suite, modality, task, perturbation, "" if across else model
 
     others: dict[tuple[str, ...], list[Record]] = {}
     for record in b:
         others.setdefault(cell(record), []).append(record)
-    found = [_contrast(record, others[cell(record)]) for record in _select_largest(a) if cell(record) in others]
+    cells = {cell_id(record) for record in (*a, *b)}
+    found = [
+        replace(_contrast(record, others[cell(record)]), suite=name_part(cell_id(record), cells))
+        for record in _select_largest(a)
+        if cell(record) in others
+    ]
     if not found:
         raise StoreError(
             f"nothing to compare: {_describe(a)} and {_describe(b)} share no cell; run the same suite on both"
@@ -106,7 +112,7 @@ def _select_largest(records: Iterable[Record]) -> list[Record]:
     best: dict[object, Record] = {}
     for record in sorted(records, key=lambda record: record.n):
         facts = tuple(record.provenance.get(name) for name in COMPARABLE)
-        best[record.suite, record.modality, record.model, str(record.perturbation), facts] = record
+        best[*cell_id(record), facts] = record
     return sorted(best.values(), key=reading_order)
 
 

@@ -21,7 +21,7 @@ from rlbench.core.stats.paired import Pairs, power
 from rlbench.store.flags import flags_of
 
 Status = Literal["PASS", "FAIL", "INCONCLUSIVE", "MISSING"]
-CellId = tuple[str, str, str, str]  # suite, modality, model, perturbation
+CellId = tuple[str, str, str, str, str]  # suite, modality, model, perturbation, task
 COMPARABLE = ("protocol", "data", "anchors")  # provenance that must be equal on both sides
 MACHINE = ("device", "dtype", "torch", "numpy", "rlbench")  # provenance whose differences are noted
 POWER, FLIPS = 5.0, 15.0  # the drop and the flips, in points, for which the gate's power is reported
@@ -126,8 +126,8 @@ class Report:
 
 
 def cell_id(record: Record) -> CellId:
-    """The cell of a record: suite, modality, model, perturbation."""
-    return record.suite, record.modality, record.model, str(record.perturbation)
+    """The cell of a record: suite, modality, model, perturbation, task."""
+    return record.suite, record.modality, record.model, str(record.perturbation), record.task
 
 
 def list_differences(one: Record, other: Record, facts: Iterable[str] = COMPARABLE) -> list[str]:
@@ -161,7 +161,7 @@ def gate(
     new = {cell_id(record): record for record in sorted(fresh, key=lambda record: record.n)}
     cells = dict.fromkeys([*new, *old])
     drafts = [_draft(old.get(cell, []), new.get(cell), cell, ids or {}) for cell in cells]
-    drafts = [replace(draft, suite=_name_part(cell, cells)) for cell, draft in zip(cells, drafts, strict=True)]
+    drafts = [replace(draft, suite=name_part(cell, cells)) for cell, draft in zip(cells, drafts, strict=True)]
     pairs = [draft.pairs for draft in drafts if draft.pairs is not None]
     adjusted = iter(holm([one.p_drop for one in pairs]))
     verdicts = tuple(
@@ -172,10 +172,11 @@ def gate(
     return Report(verdicts, policy, _list_notes([(one, other) for one, other in matches if one is not None]))
 
 
-def _name_part(cell: CellId, cells: Iterable[CellId]) -> str:
-    """The suite's name, with the modality if several of its parts are compared."""
-    parts = {(suite, modality) for suite, modality, *_ in cells if suite == cell[0]}
-    return cell[0] if len(parts) == 1 else f"{cell[0]}:{cell[1]}"
+def name_part(cell: CellId, cells: Iterable[CellId]) -> str:
+    """The suite's name, with the modality or the task if several of its parts are compared."""
+    parts = {(modality, task) for suite, modality, _, _, task in cells if suite == cell[0]}
+    modalities = {modality for modality, _ in parts}
+    return cell[0] if len(parts) == 1 else f"{cell[0]}:{cell[1] if len(modalities) == len(parts) else cell[4]}"
 
 
 def _find_match(references: Sequence[Record], fresh: Record) -> Record | None:
@@ -188,7 +189,7 @@ def _draft(
     references: Sequence[Record], fresh: Record | None, cell: CellId, ids: Mapping[object, Sequence[str]]
 ) -> Verdict:
     """The verdict before the statistical tests: FAIL and MISSING are final, INCONCLUSIVE is provisional."""
-    suite, _, model, perturbation = cell
+    suite, _, model, perturbation, _ = cell
     draft = Verdict(suite=suite, model=model, perturbation=perturbation, status="MISSING")
     if fresh is None:
         return replace(draft, reason="the reference has this cell, but this run does not: run the whole suite")

@@ -182,20 +182,22 @@ def make_submission(records: Iterable[Record], *, model: str, suite: str, source
     Args:
         records: of which those of other models and suites are ignored.
         model: its name.
-        suite: its name; NAME:MODALITY for one of several parts.
+        suite: its name; NAME:MODALITY or NAME:TASK for one of several parts.
         source: the URL of the weights, or "bundled".
         summary: a description in one line.
 
     Raises:
-        StoreError: there are no such records, or a cell failed.
+        StoreError: there are no such records, or of several tasks, or a cell failed.
         FieldError: a field is wrong, as the source.
     """
-    name, _, modality = suite.partition(":")
+    name, _, part = suite.partition(":")
     own = [
         record
         for record in records
-        if (record.model, record.suite) == (model, name) and modality in ("", record.modality)
+        if (record.model, record.suite) == (model, name) and part in ("", record.modality, record.task)
     ]
+    if len(tasks := sorted({record.task for record in own})) > 1:
+        raise StoreError(f"{suite} has several tasks; an entry claims one, such as {name}:{tasks[0]}")
     if not own:
         raise StoreError(f"there are no records of {model} on {suite}; rlbench run --suite {suite} --model {model}")
     if failed := next((record for record in own if record.error is not None), None):

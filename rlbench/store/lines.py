@@ -12,6 +12,7 @@ from rlbench.core import Mode, Record
 from rlbench.core.badges import RANK
 from rlbench.core.documents import load_json
 from rlbench.core.errors import FieldError, find_hidden, quote
+from rlbench.core.knowledge import KNOWLEDGE
 from rlbench.core.validation import check_fields
 from rlbench.store.flags import unpack
 from rlbench.store.perturbations import from_mapping, to_mapping
@@ -52,6 +53,8 @@ _PROVENANCE: dict[str, Rule] = {
     "seconds": (lambda value: type(value) in (int, float) and 0 <= value < 1e12, "seconds, at least 0"),
     "soundness": (lambda value: value in RANK, f"one of {', '.join(RANK)}"),
     "soundness_failed": (lambda value: _is_text(value, _PATH), "a text of one line"),
+    "knowledge": (lambda value: value in KNOWLEDGE, f"one of {', '.join(KNOWLEDGE)}"),
+    "queries": _COUNT,
     "mode": (lambda value: value in get_args(Mode), f"one of {', '.join(get_args(Mode))}"),
 }
 

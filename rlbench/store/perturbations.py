@@ -23,8 +23,9 @@ from rlbench.core import (
     Worst,
 )
 from rlbench.core.errors import FieldError, find_hidden, quote
+from rlbench.core.knowledge import KNOWLEDGE
 
-_THREAT = ("norm", "eps", "mode", "sensors")
+_THREAT = ("norm", "eps", "mode", "sensors", "knowledge")
 _ATTACK = ("attack", "fields", *_THREAT)
 _CORRUPTION = ("corruption", "severity", "corruption_fields")
 KINDS = {  # the fields that each kind may have
@@ -89,6 +90,7 @@ def _attack_fields(p: Adversarial) -> dict[str, Any]:
 def _threat_fields(threat: Threat, mode: Mode) -> dict[str, Any]:
     found: dict[str, Any] = {"norm": threat.norm, "eps": str(threat.eps)}
     found |= {"mode": mode} if mode != "standalone" else {}
+    found |= {"knowledge": threat.knowledge} if threat.knowledge != "white-box" else {}
     return found | ({"sensors": list(threat.sensors)} if threat.sensors else {})
 
 
@@ -143,7 +145,9 @@ def _read_threat(values: Mapping[str, Any]) -> Threat:
     _require(norm in get_args(Norm), "norm", norm, f"one of {', '.join(get_args(Norm))}")
     whole = isinstance(eps, str) and eps.isascii() and _EPS.fullmatch(eps)
     _require(whole, "eps", eps, "a fraction in quotes, such as 4/255")
-    return Threat(norm, Fraction(str(eps)), _read_sensors(values, "sensors"))  # type: ignore[arg-type]
+    knowledge = values.get("knowledge", "white-box")
+    _require(knowledge in KNOWLEDGE, "knowledge", knowledge, f"one of {', '.join(KNOWLEDGE)}")
+    return Threat(norm, Fraction(str(eps)), _read_sensors(values, "sensors"), knowledge)  # type: ignore[arg-type]
 
 
 def _read_mode(values: Mapping[str, Any], allowed: tuple[str, ...]) -> Mode:
@@ -180,14 +184,18 @@ def _is_value(value: object) -> bool:
 
 
 def to_columns(p: Perturbation) -> dict[str, Field]:
-    """A perturbation as COLUMNS of a data frame: eps as a float, fields as JSON text, None for missing ones."""
+    """A perturbation as COLUMNS of a data frame: eps as a float, fields as JSON text, None for missing ones.
+
+    Attacks on a black box also have the column `knowledge`.
+    """
     found = to_mapping(p)
     mode = "standalone" if "norm" in found else None
     columns = {name: found.get(name, mode if name == "mode" else None) for name in COLUMNS}
     fields = {
         name: json.dumps(found[name], sort_keys=True) for name in ("fields", "corruption_fields") if name in found
     }
-    return columns | fields | ({"eps": float(Fraction(found["eps"]))} if "eps" in found else {})
+    known: dict[str, Field] = {name: found[name] for name in ("knowledge",) if name in found}
+    return columns | fields | known | ({"eps": float(Fraction(found["eps"]))} if "eps" in found else {})
 
 
 def from_columns(row: Mapping[str, Any]) -> Perturbation:
@@ -200,6 +208,8 @@ def from_columns(row: Mapping[str, Any]) -> Perturbation:
         FieldError: a value is wrong.
     """
     found = {name: row[name] for name in COLUMNS if row.get(name) is not None}
+    if "norm" in found and row.get("knowledge") is not None:  # of other kinds, it is provenance
+        found["knowledge"] = row["knowledge"]
     for name in ("fields", "corruption_fields"):
         if name in found:
             found[name] = json.loads(found[name])

@@ -19,6 +19,7 @@ from contextlib import closing
 from pathlib import Path
 
 from rlbench.core.errors import DataError
+from rlbench.core.files import find_cache_folder
 
 Signature = tuple[int, int, int, int]  # size, mtime and ctime in ns, inode
 
@@ -30,19 +31,6 @@ _ROWS = 2_000_000  # on disk, at most
 _THREADS = 8
 _BATCH = 1024  # files between two checks of the clock
 _INT = (1 << 63) - 1  # the largest integer of SQLite
-
-
-def find_cache_folder() -> Path:
-    """Finds rlbench's cache folder: RLBENCH_CACHE, or one in the platform's folder for caches."""
-    given = os.environ.get("RLBENCH_CACHE")
-    if given:
-        return Path(given)
-    home = Path(os.path.expanduser("~"))
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local") / "rlbench"
-    if sys.platform == "darwin":
-        return home / "Library" / "Caches" / "rlbench"
-    return Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache") / "rlbench"
 
 
 def hash_files(paths: Iterable[Path]) -> dict[Path, bytes]:
@@ -63,6 +51,7 @@ def _list_stale(keys: dict[Path, bytes], signatures: dict[Path, Signature]) -> l
 
 
 def read_signature(path: Path) -> Signature:
+    """Reads a file's size, times and inode. Raises: DataError, naming a path that is not a file."""
     try:
         about = os.stat(path)
     except (OSError, ValueError) as error:
@@ -70,6 +59,11 @@ def read_signature(path: Path) -> Signature:
     if not stat.S_ISREG(about.st_mode):
         raise DataError(f"can't read {path}: it is not a file")
     return about.st_size, about.st_mtime_ns, about.st_ctime_ns, about.st_ino & _INT
+
+
+def is_settled(signature: Signature) -> bool:
+    """Whether a file changed long enough ago that a further change would alter its signature."""
+    return max(signature[1:3]) < time.time_ns() - _SETTLED
 
 
 def _hash_new(paths: Sequence[Path], signatures: dict[Path, Signature]) -> Iterator[tuple[Path, bytes]]:
@@ -81,7 +75,7 @@ def _hash_new(paths: Sequence[Path], signatures: dict[Path, Signature]) -> Itera
             for path, digest in zip(batch, pool.map(_hash_file, batch), strict=True):
                 if read_signature(path) != signatures[path]:
                     raise DataError(f"{path} changes while it is read; wait until it is complete")
-                if max(signatures[path][1:3]) < time.time_ns() - _SETTLED:
+                if is_settled(signatures[path]):
                     rows.append((os.fsencode(os.path.abspath(path)), signatures[path], digest))
                 done += signatures[path][0]
                 yield path, digest
@@ -89,10 +83,10 @@ def _hash_new(paths: Sequence[Path], signatures: dict[Path, Signature]) -> Itera
             if time.monotonic() - start > _SLOW:
                 _write_cache(rows)
             text = f"hashing files: {first + len(batch):,} of {len(paths):,}, {done / 1e9:.1f} of {sizes / 1e9:.1f} GB"
-            _show_progress(text if first + _BATCH < len(paths) else "", start)
+            show_progress(text if first + _BATCH < len(paths) else "", start)
 
 
-def _show_progress(text: str, start: float) -> None:
+def show_progress(text: str, start: float) -> None:
     """Overwrites a line on the terminal once hashing has taken long."""
     if time.monotonic() - start > _SHOWN and sys.stderr.isatty():
         sys.stderr.write(f"\r{text}\x1b[K")

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rlbench.core import Box, Modality, registry
 from rlbench.core.errors import DataError, UnknownName
 from rlbench.tasks.captioned import Captioned
-from rlbench.tasks.published import Published
+from rlbench.tasks.published import Published, Source
+from rlbench.tasks.wds import Sharded, wds
+from rlbench.tasks.wds_sets import load_sets
 
 DECODED = 16  # media to decode, at most
 _BOXES: dict[Modality, Box] = {
@@ -42,6 +44,7 @@ class CopyReport:
     """The checks of a copy; `whole` if none failed."""
 
     name: str
+    source: Source
     folder: str
     findings: tuple[CopyCheck, ...]
 
@@ -50,10 +53,21 @@ class CopyReport:
         return all(finding.good is not False for finding in self.findings)
 
 
-def list_data_sets() -> dict[str, type[Published]]:
-    """Lists the published data sets by the names of their tasks."""
+def list_data_sets() -> dict[str, Published]:
+    """Lists the published data sets by the names of their tasks; webdatasets are named wds/NAME."""
     factories = {name: registry.factory("task", name) for name in registry.names("task")}
-    return {name: one for name, one in factories.items() if isinstance(one, type) and issubclass(one, Published)}
+    found = {name: one() for name, one in factories.items() if isinstance(one, type) and issubclass(one, Published)}
+    return found | {f"wds/{name}": wds(dataset=name) for name in sorted(load_sets())}
+
+
+def count_classes(task: Published) -> int:
+    """The number of a data set's classes; 0 if only the data say it and they are not there."""
+    if isinstance(task, Captioned | Sharded):
+        return task.source.classes
+    try:
+        return len(task.classes)
+    except DataError:
+        return 0
 
 
 def inspect_copy(name: str, root: str = "") -> CopyReport:
@@ -64,18 +78,18 @@ def inspect_copy(name: str, root: str = "") -> CopyReport:
     known = list_data_sets()
     if name not in known:
         raise UnknownName("published data set", name, known)
-    task = known[name](root=root)
+    task = replace(known[name], root=root)
     folder = str(task.folder)
     try:
         findings = tuple(_check(task))
     except DataError as error:
         findings = (CopyCheck("layout", str(error), False),)
-    return CopyReport(name, folder, findings)
+    return CopyReport(name, task.source, folder, findings)
 
 
 def _check(task: Published) -> Iterator[CopyCheck]:
     about, items = task.source, task.items()
-    yield _check_count(len(items), about.test, partial=about.partial)
+    yield _check_count(len(items), 0 if about.rounded else about.test, partial=about.partial)
     yield _check_classes(task)
     files = sorted({item.path for item in items})
     missing = [path for path in files if not (task.folder / path).is_file() or not (task.folder / path).stat().st_size]

@@ -41,6 +41,8 @@ class Source:
         folder: its folder below RLBENCH_DATA.
         layout: what that folder contains.
         test: number of examples of the default test split; 0 if unknown.
+        rounded: whether that number is only approximate.
+        classes: number of classes, if only the data name them; 0 if unknown.
         md5: checksums by path; a missing path belongs to another layout.
         partial: whether some media are no longer available, so that the available ones are the test split.
     """
@@ -51,6 +53,8 @@ class Source:
     folder: str
     layout: str
     test: int = 0
+    rounded: bool = False
+    classes: int = 0
     md5: Mapping[str, str] = field(default_factory=dict)
     partial: bool = False
 
@@ -141,10 +145,7 @@ class Published(Recordings, ABC):
         return read(path, self.modality, box, rate=self.rate, seconds=self.seconds, part=item.part)
 
     def items(self, split: Split = "test") -> tuple[Item, ...]:
-        """The examples of a split in a fixed order: classes alternate, each sorted by the hash of the id.
-
-        Raises: DataError.
-        """
+        """The examples of a split in a fixed order (see `arrange`). Raises: DataError."""
         if split not in self._items:
             self.left_out.clear()
             items = self.list_items(split)
@@ -153,8 +154,12 @@ class Published(Recordings, ABC):
             orphan = next((item for item in items if item.label not in known), None)
             if orphan is not None:
                 raise DataError(f"{self.folder}: {orphan.id} has the label {orphan.label!r}, which is not a class")
-            self._items[split] = interleave(items, self.classes, lambda item: item.id)
+            self._items[split] = self.arrange(items)
         return self._items[split]
+
+    def arrange(self, items: Sequence[Item]) -> tuple[Item, ...]:
+        """Sorts examples: classes alternate, each sorted by the hash of the id."""
+        return interleave(items, self.classes, lambda item: item.id)
 
     def _check_ids(self, items: Sequence[Item]) -> None:
         """Raises: DataError if two examples share an id, which identifies them in records and seeds them."""
@@ -172,7 +177,7 @@ class Published(Recordings, ABC):
 
     def notes(self) -> tuple[str, ...]:
         """Notes that are not errors: files left out, an incomplete copy, classes without test examples."""
-        items, whole = self.items(), self.source.test
+        items, whole = self.items(), 0 if self.source.rounded else self.source.test
         notes = [f"{self.folder}: {note}" for note in describe_left_out(self.left_out)]
         if whole and len(items) != whole:
             notes.append(f"{self.folder} has {len(items):,} test examples; {self.source.title} has {whole:,}")

@@ -86,13 +86,29 @@ def pose(
 
     Width over height varies by a factor of exp(U(-stretch, stretch)).
     """
-    x, y = grid(*hw)
     angle, size, wide = g.uniform(-turn, turn), g.uniform(*scale), np.exp(g.uniform(-stretch, stretch) / 2)
-    dx, dy = g.uniform(-shift, shift, 2)
-    mirror = 1 if g.random() < 0.5 else -1
-    cos, sin = np.cos(angle) / size, np.sin(angle) / size
-    x, y = x - dx, y - dy
-    u, v = (cos * x + sin * y) * (mirror / wide), (cos * y - sin * x) * wide
+    x, y = g.uniform(-shift, shift, 2)
+    return place(hw, x=x, y=y, turn=angle, size=size, wide=wide, mirror=1 if g.random() < 0.5 else -1)
+
+
+def place(
+    hw: tuple[int, int], *, x: float, y: float, turn: float = 0, size: float = 1, wide: float = 1, mirror: int = 1
+) -> Frame:
+    """Makes the frame of an object.
+
+    Args:
+        hw: the picture's rows and columns.
+        x: the place of the object's centre.
+        y: the same, upwards.
+        turn: the angle in radians, counter-clockwise.
+        size: the length of the object's unit.
+        wide: the factor by which its width grows and its height shrinks.
+        mirror: -1 to flip it, 1 not to.
+    """
+    right, up = grid(*hw)
+    cos, sin = np.cos(turn) / size, np.sin(turn) / size
+    right, up = right - x, up - y
+    u, v = (cos * right + sin * up) * (mirror / wide), (cos * up - sin * right) * wide
     return Frame(u, v, 2 / min(hw) / size)
 
 

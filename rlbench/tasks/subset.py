@@ -37,6 +37,19 @@ class TaskSubset:
     def templates(self) -> tuple[str, ...]:
         return self.task.templates
 
+    @property
+    def views(self) -> int:
+        """Of a clip, as the whole task has them; so are `resolution` and `logit_scale` (see `retrieval.head_of`)."""
+        return getattr(self.task, "views", 1)
+
+    @property
+    def resolution(self) -> int:
+        return getattr(self.task, "resolution", 0)
+
+    @property
+    def logit_scale(self) -> float | None:
+        return getattr(self.task, "logit_scale", None)
+
     def size(self, split: Split) -> int | None:
         return len(self.rows) if split == "test" else 0
 

@@ -17,7 +17,9 @@ from rlbench.engine.attack.meter import Meter
 
 LIGHT: dict[str, dict[str, object]] = {
     "autoattack": {"steps": 6, "queries": 40, "targets": 2},
+    "hopskipjump": {"queries": 300},
     "noise": {"points": 30},
+    "rays": {"queries": 200},
     "square": {"queries": 60},
     "torchattacks:DeepFool": {"steps": 3},
     "torchattacks:Square": {"n_queries": 20},
@@ -58,7 +60,17 @@ def strong(name: str) -> Attack:
 
 ATTACKS = registry.names("attack")
 CASES = [(name, norm) for name in ATTACKS for norm in NORMS if norm in getattr(make(name), "norms", NORMS)]
-EXACT = ("apgd-ce", "apgd-dlr", "apgd-t", "autoattack", "fab-t", "noise", "square")  # stop early at success alone
+EXACT = (
+    "apgd-ce",
+    "apgd-dlr",
+    "apgd-t",
+    "autoattack",
+    "fab-t",
+    "hopskipjump",
+    "noise",
+    "rays",
+    "square",
+)  # stop early at success alone
 OWN = [(name, norm) for name, norm in CASES if ":" not in name and name not in WHOLE]
 LIBRARY: list[tuple[str, Norm]] = [
     ("torchattacks:PGD", "linf"),

@@ -1,6 +1,7 @@
 """Suites: the bundled ones, the order of their columns, and every mistake with its line."""
 
 import os
+import re
 import subprocess
 import sys
 from fractions import Fraction
@@ -228,3 +229,34 @@ def test_the_default_matrix(name, unseen) -> None:
     assert {column[-1] for column in natural} <= {"1", "3", "5"}
     assert len(suite.task.classes) == (6 if unseen else 10)
     assert Worst(Threat("linf", Fraction(middle, 255))) in suite.perturbations
+
+
+SEVERAL = GOOD.replace("task: {name: blobs}", "tasks:\n  - {name: blobs}\n  - {name: image-world, subset: unseen}")
+
+
+def test_a_suite_of_several_tasks_is_a_suite_for_each(tmp_path) -> None:
+    path = _file(tmp_path, SEVERAL)
+    found = load_suites(path)
+    assert [suite.task_name for suite in found] == ["blobs", "image-world"]
+    assert len({(suite.name, suite.modality, suite.perturbations, suite.examples) for suite in found}) == 1
+    for part, names in (("image", ["blobs", "image-world"]), ("blobs", ["blobs"]), ("image-world", ["image-world"])):
+        assert [suite.task_name for suite in load_suites(f"{path}:{part}")] == names
+    assert load_suite(f"{path}:image-world").task_name == "image-world"
+    with pytest.raises(SuiteError, match=r"has several parts; choose one: .*:blobs, .*:image-world"):
+        load_suite(path)
+    with pytest.raises(UnknownName, match=r"no part of suite .* named 'blob'; did you mean 'blobs'"):
+        load_suites(f"{path}:blob")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (SEVERAL.replace("- {name: image-world, subset: unseen}", "- {name: blobs}"), "the task 'blobs' appears twice"),
+        (SEVERAL.replace("tasks:", "task: {name: blobs}\ntasks:"), "task: no such key; did you mean 'tasks'?"),
+        (SEVERAL.replace("- {name: blobs}\n", "- {name: blub}\n"), "no task named 'blub'; did you mean 'blobs'?"),
+        (GOOD.replace("task: {name: blobs}", "tasks: []"), "the list is empty; give at least one"),
+    ],
+)
+def test_tasks_that_are_wrong(tmp_path, text, said) -> None:
+    with pytest.raises(SuiteError, match=re.escape(said)):
+        load_suites(_file(tmp_path, text))

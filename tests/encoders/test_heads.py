@@ -1,12 +1,17 @@
 """Zero-shot heads: articles, prompt ensembles, anchors."""
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 import pytest
 import torch
 
-from rlbench.core import Label
+from rlbench.core import Box, Label
+from rlbench.core.box import Fit
 from rlbench.encoders.articles import with_article
 from rlbench.encoders.clip.hashed_text import HashedText
-from rlbench.encoders.heads import ZeroShot, prompts, zero_shot
+from rlbench.encoders.heads import Resized, ZeroShot, prompts, zero_shot
+from rlbench.encoders.retrieval import head_of
 
 
 class TextOnly:
@@ -64,3 +69,53 @@ def test_the_hash_is_of_the_anchors() -> None:
 
 def test_classes_with_one_anchor_are_found() -> None:
     assert ZeroShot(TextOnly(), "image", torch.eye(4)[[0, 1, 2, 1]]).find_duplicate_anchors() == (1, 3)
+
+
+class Pixels(TextOnly):
+    """Embeds the first pixels of pictures of 24 x 20."""
+
+    boxes: ClassVar = {"image": Box(shape=(3, 24, 20), fit=Fit(resize="short", size=(24, 24)))}
+
+    def embed(self, x, modality):
+        assert x.shape[1:] == (3, 24, 20)
+        return torch.nn.functional.normalize(x.flatten(1)[:, :64], dim=1)
+
+
+def test_pictures_at_their_own_resolution_are_resized_inside() -> None:
+    anchors = torch.nn.functional.normalize(torch.randn(5, 64, generator=torch.Generator().manual_seed(1)))
+    plain = ZeroShot(Pixels(), "image", anchors)
+    head = Resized(**vars(plain), resolution=16)
+    assert head.box == Box(shape=(3, 16, 16)) and plain.box.shape == (3, 24, 20)
+    x = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(2), requires_grad=True)
+    larger = torch.nn.functional.interpolate(x, (24, 20), mode="bicubic", align_corners=False)
+    assert torch.allclose(head(x), plain(larger), atol=1e-4)
+    (one,), (other,) = (torch.autograd.grad(f.square().sum(), x) for f in (head(x), plain(larger)))
+    assert torch.allclose(one, other, atol=1e-3) and one.abs().max() > 0.1
+    same = Resized(**{**vars(plain), "encoder": Square()}, resolution=24)
+    y = torch.rand(2, 3, 24, 24, generator=torch.Generator().manual_seed(3))
+    assert torch.allclose(same(y), ZeroShot(Square(), "image", anchors)(y), atol=1e-5)
+
+
+class Square(Pixels):
+    boxes: ClassVar = {"image": Box(shape=(3, 24, 24))}
+
+    def embed(self, x, modality):
+        return torch.nn.functional.normalize(x.flatten(1)[:, :64], dim=1)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What a head asks of a task."""
+
+    logit_scale: float | None = None
+    resolution: int = 0
+    classes: tuple[Label, ...] = (Label("d", "dog"), Label("c", "car"))
+    templates: tuple[str, ...] = ("a {}.",)
+
+
+def test_a_task_may_state_its_resolution_and_scale() -> None:
+    x = torch.rand(2, 3, 24, 20, generator=torch.Generator().manual_seed(0))
+    usual, scaled = (head_of(Pixels(), "image", Shown(scale)) for scale in (None, 100.0))
+    assert (usual.logit_scale, scaled.logit_scale) == (10.0, 100.0)
+    assert torch.allclose(10 * usual(x), scaled(x))
+    assert head_of(Pixels(), "image", Shown(resolution=8)).box.shape == (3, 8, 8)

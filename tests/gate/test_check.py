@@ -109,7 +109,7 @@ def test_a_weaker_model_fails(thermal: list[Record]) -> None:
 def test_references_are_written_checked_and_updated(call: Call, tmp_path: Path) -> None:
     suite = blobs(tmp_path)
     made = call("check", "--suite", suite, "--model", "linear", "--update")
-    assert made.exit_code == 0 and "blobs-check image linear:oracle clean: none -> " in made.stdout
+    assert made.exit_code == 0 and "blobs-check image linear:oracle clean on blobs: none -> " in made.stdout
     file = tmp_path / "leaderboards" / "records" / "blobs-check.jsonl"
     text = file.read_text()
     assert len(text.splitlines()) == 2 and "seconds" not in text
@@ -125,7 +125,7 @@ def test_references_are_written_checked_and_updated(call: Call, tmp_path: Path) 
     changed = call("check", "--suite", other, "--workers", 1)
     assert changed.exit_code == 2 and "this run does not" in changed.stdout  # the column's name has its eps
     renewed = call("check", "--suite", other, "--update", "--workers", 1)
-    assert "fgsm linf 4/255: " in renewed.stdout and "-> none" in renewed.stdout
+    assert "fgsm linf 4/255 on blobs: " in renewed.stdout and "-> none" in renewed.stdout
     assert call("check", "--suite", other, "--workers", 1).exit_code == 0
 
 

@@ -80,6 +80,10 @@ def test_a_detectable_overstatement_is_refuted_with_probability_95() -> None:
     assert hypergeom.sf(-1, 450, least, 90) == 1 and least_lost(2, 10, 5, 0.01) == 11 and least_share(2, 0.1, 0.05) == 0
 
 
+def test_a_claim_of_nothing_is_not_refuted() -> None:
+    assert p_lost(0, 0, 0, 0) == 1.0 and least_lost(0, 0, 0, 0.01) == 1
+
+
 # Rows
 
 

@@ -92,6 +92,6 @@ def test_mistakes(monkeypatch, words, message) -> None:
 
 def test_the_list_has_every_data_set() -> None:
     rows = json.loads(_call("list", "--json").output)
-    assert [row["name"] for row in rows] == sorted(list_data_sets()) and len(rows) == 17
+    assert [row["name"] for row in rows] == sorted(list_data_sets()) and len(rows) == 17 + 43
     assert all(row["licence"] and row["layout"] and row["get it from"].startswith("https://") for row in rows)
     assert all(row["name"] in _call("list").output for row in rows)

@@ -11,7 +11,8 @@ from rlbench.core.errors import ModalityError
 from rlbench.core.media.log_mel import logmel
 from rlbench.core.registry import make
 from rlbench.encoders.heads import prompts
-from rlbench.tasks.audio_world import RATE, AudioWorld
+from rlbench.tasks.audio_world import AudioWorld
+from rlbench.tasks.synthesis import RATE
 from rlbench.tasks.video_world import VideoWorld
 from rlbench.tasks.world import World
 

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -59,9 +60,16 @@ def _be_strict() -> Iterator[None]:
         ImageFile.LOAD_TRUNCATED_IMAGES = before
 
 
-def _decode(path: Path, kind: str) -> Image.Image:
-    """The first picture of a file, upright, in its own mode. Raises: DataError."""
-    with guard(f"can't read the {kind} {path}"), _be_strict(), Image.open(path, formats=_formats()) as found:
+@cache
+def list_suffixes() -> frozenset[str]:
+    """Lists the suffixes of the formats that are read, in lower case, such as ".webp"."""
+    return frozenset(suffix for suffix, name in Image.registered_extensions().items() if name in _formats())
+
+
+def _decode(path: Path | str, kind: str, content: bytes | None = None) -> Image.Image:
+    """The first picture of a file, or of its content, upright, in its own mode. Raises: DataError."""
+    file = path if content is None else BytesIO(content)
+    with guard(f"can't read the {kind} {path}"), _be_strict(), Image.open(file, formats=_formats()) as found:
         if found.width * found.height > LARGEST:
             raise DataError(f"{path} has {found.width} x {found.height} pixels; a picture has at most {LARGEST:,}")
         found.load()
@@ -78,13 +86,18 @@ def _orientation(picture: Image.Image) -> int:
     return found if isinstance(found, int) else 1
 
 
-def picture(path: Path, channels: int) -> Image.Image:
+def picture(path: Path | str, channels: int, content: bytes | None = None) -> Image.Image:
     """Reads a whole 8-bit picture, upright: RGB for three channels, grey for one; drops transparency.
+
+    Args:
+        path: the file.
+        channels: 3 or 1.
+        content: the bytes of a picture that is not a file of its own; `path` then only names it.
 
     Raises:
         DataError: the file is missing or damaged, or has more than 8 bits per pixel.
     """
-    found = _decode(path, "image")
+    found = _decode(path, "image", content)
     if found.mode.startswith(_WIDE):
         raise DataError(f"{path} has more than 8 bits a pixel ({found.mode}); convert it to 8 bits")
     with guard(f"can't read the image {path}"), _be_strict():

@@ -20,6 +20,8 @@ def p_lost(lost: int, drawn: int, claimed: int, allowed: int) -> float:
     """
     from scipy.stats import hypergeom
 
+    if claimed == 0:
+        return 1.0  # nothing is claimed that could be wrong
     return float(hypergeom.sf(lost - 1, claimed, allowed, drawn))
 
 
@@ -30,6 +32,8 @@ def least_lost(drawn: int, claimed: int, allowed: int, level: float) -> int:
     """
     from scipy.stats import hypergeom
 
+    if claimed == 0:
+        return 1
     lost = np.arange(drawn + 2)
     enough = int(lost[hypergeom.sf(lost - 1, claimed, allowed, drawn) < level][0])
     wrong = np.arange(claimed + 1)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from rlbench.core import Box, Encoder, Modality, Trait
+from rlbench.core.knowledge import Knowledge, knowledge_of
 from rlbench.encoders.outputs import embed, embed_text
 
 DRAWS = 20  # passes per expectation
@@ -71,6 +72,10 @@ class Defended(nn.Module):
     @property
     def traits(self) -> frozenset[Trait]:
         return self.sibling.traits | self.defence.traits
+
+    @property
+    def knowledge(self) -> Knowledge:
+        return knowledge_of(self.sibling)
 
     @property
     def logit_scale(self) -> float:

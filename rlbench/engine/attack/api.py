@@ -16,12 +16,14 @@ from torch import Tensor
 
 from rlbench.attacks.search.view import ClassifierView
 from rlbench.core import Adversarial, Attack, Ball, Box, Field, Norm, Streams, Threat, registry
-from rlbench.core.badges import BADGES, Badge, Finding, badge
+from rlbench.core.badges import Badge, Finding, badge, is_wrong
 from rlbench.core.errors import AttackError, RLBenchError, SoundnessWarning
+from rlbench.core.knowledge import Knowledge, explain_lack
 from rlbench.core.machine import full_float32
 from rlbench.core.seeds import ExampleStreams
 from rlbench.core.threat import ball_of, check_eps, parse_eps, parse_norm
-from rlbench.encoders.outputs import describe, logits_of
+from rlbench.encoders.black_box.classes import scores_of_labels
+from rlbench.encoders.outputs import describe, labels_of, logits_of
 from rlbench.engine.attack.judge import JudgedAttack, attack_and_judge, judge
 from rlbench.engine.attack.meter import Meter
 from rlbench.engine.soundness.consistency import count_inconsistent
@@ -75,7 +77,7 @@ def attack(
 
     Args:
         classifier: maps (B, *shape) to logits (B, C), differentiable, in evaluation mode; or to a tuple, dict or object
-            that holds one such tensor, or one named `logits`.
+            that holds one such tensor, or `logits`. square needs no gradient; rays, hopskipjump and noise take labels.
         x: (B, *shape) float32 in [low, high]; not changed.
         y: (B,) integer labels.
         name: a registered attack, such as "apgd-ce"; `fields` are its fields.
@@ -103,7 +105,7 @@ def attack(
     check_eps(threat.eps, threat.norm, x[0].numel() if len(x) else None)
     box = Box(shape=tuple(x.shape[1:]), low=low, high=high)
     streams = ExampleStreams(seed, _names(ids, len(x)), str(Adversarial(name, threat, tuple(sorted(fields.items())))))
-    result = _attack(method, _Own(classifier), x, y, threat, box, streams, batch_size)
+    result = _attack(method, _wrap(classifier, name, method, x, y), x, y, threat, box, streams, batch_size)
     _warn(result.findings)
     return result
 
@@ -130,18 +132,34 @@ def _attack(
         view = ClassifierView(meter, rows)
         x_adv[at], judgement = _attack_and_judge(method, view, x[at], y[at], ball, streams.take(rows.tolist()))
         far[rows], broken[rows] = judgement.distance, ~judgement.correct
-    checked = tuple(findings(watch.sums(~broken) | sums))
+    checked = tuple(findings(watch.sums_of(method, ~broken) | sums, own.knowledge))
     return Attacked(x_adv, broken, far, meter.forwards, meter.backwards, checked)
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class _Own:
-    """The caller's classifier: it gets copies, and its output becomes logits."""
+    """The caller's classifier: it gets copies, and its output becomes logits.
+
+    Attributes:
+        classify: the callable.
+        labels: one more than the largest label in use; larger outputs count as one more class.
+        knowledge: what its last output gave.
+    """
 
     classify: Callable[[Tensor], object]
+    labels: int = 1
+    knowledge: Knowledge = "white-box"
 
     def __call__(self, x: Tensor) -> Tensor:
-        return logits_of(self.classify(x.clone()), len(x))
+        answer = self.classify(x.clone())
+        labels = labels_of(answer, len(x))
+        if labels is not None:
+            self.knowledge = "label"
+            return scores_of_labels(labels.clamp_max(self.labels), self.labels + 1).to(x.device)
+        logits = logits_of(answer, len(x))
+        if x.requires_grad:
+            self.knowledge = "white-box" if logits.requires_grad else "score"
+        return logits
 
 
 def _attack_and_judge(
@@ -158,13 +176,25 @@ def _attack_and_judge(
         ) from error
 
 
+def _wrap(classifier: Callable[[Tensor], object], name: str, method: Attack, x: Tensor, y: Tensor) -> _Own:
+    """The caller's classifier, after one example. Raises: RLBenchError: the attack needs more than its labels."""
+    own = _Own(classifier, max(1, int(y.max()) + 1) if len(y) else 1)
+    if not len(x):
+        return own
+    with torch.enable_grad():
+        own(x[:1].clone().requires_grad_())
+    if own.knowledge == "label" and (lack := explain_lack(name, method, own.knowledge)):
+        raise RLBenchError(f"{lack.replace('encoder', 'classifier')}: use rays (linf), hopskipjump (l2) or noise")
+    return own
+
+
 def _ask_twice(own: _Own, x: Tensor, y: Tensor, box: Box, batch_size: int) -> dict[str, int]:
     """Classifies a first example, then all of them in two batch sizes. Raises: RLBenchError."""
     if not len(x):
         return {}
     with torch.no_grad():
         classes = own(x[:1]).shape[1]
-        if int(y.max()) >= classes:
+        if own.knowledge != "label" and int(y.max()) >= classes:
             raise RLBenchError(f"label {int(y.max())} is not among the classifier's {classes} classes, 0 on")
         logits = Meter(own, len(x), batch_size=batch_size)(x)
     found = count_inconsistent(
@@ -177,7 +207,7 @@ def _ask_twice(own: _Own, x: Tensor, y: Tensor, box: Box, batch_size: int) -> di
 
 
 def _warn(checked: Sequence[Finding]) -> None:
-    bad = [f"{one.id}: {one.said}; {one.check.advice}" for one in checked if BADGES[one.status] != "sound"]
+    bad = [f"{one.id}: {one.said}; {one.check.advice}" for one in checked if is_wrong(one)]
     if bad:
         warnings.warn(f"the result is {badge(checked)!r}. {'. '.join(bad)}", SoundnessWarning, stacklevel=4)
 

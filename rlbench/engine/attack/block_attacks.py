@@ -197,12 +197,13 @@ class _Matrix:
     def outcome(self, member: Perturbation, chain: Chain) -> MemberOutcome:
         attack = _attack(member)
         threat = member.threat if isinstance(member, Worst) else attack.threat  # type: ignore[union-attr]
-        own = [stage.classifier.examples for stage in chain.stages if stage.attack.threat == threat]
+        stages = [stage for stage in chain.stages if stage.attack.threat == threat]
+        own = [stage.classifier.examples for stage in stages]
         judgement, watch = chain.judgement(threat, self.case.x), self.meter.watch
         return MemberOutcome(
             judgement,
             torch.stack([self.meter.forwards[rows] for rows in own]).sum(0),
             torch.stack([self.meter.backwards[rows] for rows in own]).sum(0),
-            total(watch.sums(judgement.correct, rows) for rows in own) if watch else {},
+            total(watch.sums_of(s.method, judgement.correct, s.classifier.examples) for s in stages) if watch else {},
             partial(chain.points, threat),
         )

@@ -7,10 +7,12 @@ from math import prod
 from pathlib import Path
 
 from rlbench.core import Ball, Box, Encoder, Modality, Suite, Task, Threat
+from rlbench.core.knowledge import Knowledge, knowledge_of
 from rlbench.core.machine import full_float32
 from rlbench.core.sources import source_hash
 from rlbench.core.threat import ball_of, check_eps, threat_of
-from rlbench.encoders.contract import check_text, scale_of
+from rlbench.encoders.black_box.classes import FixedClasses, Metered
+from rlbench.encoders.contract import check_text
 from rlbench.encoders.heads import ZeroShot
 from rlbench.encoders.identity import Identity
 from rlbench.encoders.loading import Loaded, load
@@ -73,6 +75,16 @@ class Bench:
         return "randomised" in self.encoder.traits
 
     @property
+    def knowledge(self) -> Knowledge:
+        """What an attacker knows of the encoder."""
+        return knowledge_of(self.encoder)
+
+    @property
+    def is_metered(self) -> bool:
+        """Whether the encoder's queries cost something."""
+        return isinstance(self.encoder, Metered)
+
+    @property
     def class_names(self) -> list[str]:
         """The names of the task's classes, by label."""
         return [label.name for label in self.task.classes]
@@ -106,8 +118,12 @@ class Bench:
             "anchors": self.classifier.anchors_hash(),
             "checkpoint": self.identity.checkpoint,
             "encoder": [type(self.encoder).__name__, source_hash(type(self.encoder).__module__)],
-            "logit_scale": f"{scale_of(self.encoder):.6g}",
-        } | ({"identity": facts} if facts else {})
+            "logit_scale": f"{self.classifier.logit_scale:.6g}",
+        } | {name: fact for name, fact in (("identity", facts), ("knowledge", self._black_box())) if fact}
+
+    def _black_box(self) -> str:
+        """What a black box gives; "" for a white box, whose key does not contain it."""
+        return "" if self.knowledge == "white-box" else self.knowledge
 
 
 _HEADS: list[tuple[Task, ZeroShot]] = []  # of the last pairs in this process
@@ -153,7 +169,8 @@ def _make_head(suite: Suite, model: str, loaded: Loaded, device: str) -> ZeroSho
     for task, head in _HEADS:
         if task is suite.task and head.encoder is loaded.encoder and head.modality == suite.modality:
             return head
-    check_text(loaded.encoder, model, first_and_last(suite.task), loaded.embedded)
+    if not isinstance(loaded.encoder, FixedClasses):
+        check_text(loaded.encoder, model, first_and_last(suite.task), loaded.embedded)
     head = head_of(loaded.encoder, suite.modality, suite.task)
     head = replace(head, anchors=head.anchors.to(device))
     _HEADS.append((suite.task, head))

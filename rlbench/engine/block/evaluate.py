@@ -70,9 +70,9 @@ def evaluate(
         on_pass: called with the number of examples of every forward pass.
     """
     unit, x = _load(bench, start, stop, clean, on_pass)
-    if clean is None:
-        return [unit.classify(x)]
     try:
+        if clean is None:
+            return [unit.classify(x)]
         x, base = unit.corrupt(groups[0], x, clean)
     except AttackError as error:
         return [Failure(str(error))] * len(groups[0].members)
@@ -158,16 +158,20 @@ class _Unit:
 
     def _evidence(self, sums: Mapping[str, int]) -> dict[str, int]:
         traits = self.bench.encoder.traits
-        undefended = sums.get("examples", 0) if traits - {"randomised"} else 0
+        undefended = sums.get("examples", 0) if traits - self._allowed_traits() else 0
         # The watch sees single draws, which may be wrong where the expectation is right.
         expected = {"lost": 0} if self.bench.randomised else {}
         again = {} if self.clean is None else {name: self.clean.evidence.get(name, 0) for name in AGAIN}
         return {**sums, "undefended": undefended} | expected | again
 
+    def _allowed_traits(self) -> set[str]:
+        """Traits that need no adaptive attack: EoT handles randomness; attacks on a black box need no gradients."""
+        return {"randomised"} | ({"non_differentiable"} if self.bench.knowledge != "white-box" else set())
+
     def _count_inconsistent(self, x: Tensor, logits: Tensor) -> dict[str, int]:
         """On the task's first block, counts the examples whose logits change when they are classified again."""
-        if self.span[0] != 0 or self.clean is not None:
-            return {}
+        if self.span[0] != 0 or self.clean is not None or self.bench.is_metered:
+            return {}  # the outputs of a metered encoder are cached
         make = self._meter_class(self.y)
         return count_inconsistent(
             lambda size: self.wrap(make(len(x), batch_size=size)),
@@ -175,7 +179,7 @@ class _Unit:
             logits,
             self.bench.box,
             self.bench.batch_size,
-            graph="non_differentiable" not in self.bench.encoder.traits,
+            graph="non_differentiable" not in self.bench.encoder.traits and self.bench.knowledge == "white-box",
             apart=not self.bench.randomised,
         )
 

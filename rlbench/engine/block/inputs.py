@@ -193,7 +193,7 @@ def _check(examples: Examples, box: Box, start: int, stop: int) -> None:
 def _sources() -> str:
     """A hash of rlbench's corruptions and tasks, so that inputs are computed again after an edit."""
     root = Path(__file__).parents[2]
-    files = sorted(path for part in ("corruptions", "tasks") for path in (root / part).glob("*.py"))
+    files = sorted(path for part in ("corruptions", "tasks") for path in (root / part).rglob("*.py"))
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:16]
 
 

@@ -3,10 +3,12 @@
 from rlbench.engine.cells.bounds import bound_passes, describe_attack
 from rlbench.engine.cells.groups import Group, canonical, group_of, groups, is_aggregate, worst_members
 from rlbench.engine.cells.keys import cell_key, plugin_values, protocol
+from rlbench.engine.cells.knowledge import Restricted, restrict
 from rlbench.engine.cells.modes import in_mode, mode
 
 __all__ = [
     "Group",
+    "Restricted",
     "bound_passes",
     "canonical",
     "cell_key",
@@ -18,5 +20,6 @@ __all__ = [
     "mode",
     "plugin_values",
     "protocol",
+    "restrict",
     "worst_members",
 ]

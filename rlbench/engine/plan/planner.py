@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 from rlbench.core import Mode, Perturbation, Suite, Worst
-from rlbench.core.errors import DataError, FieldError, ModalityError, StoreError
+from rlbench.core.errors import DataError, FieldError, KnowledgeError, ModalityError, StoreError
 from rlbench.core.machine import code, device_of, processors, reproducible
 from rlbench.core.suite import load_suites
 from rlbench.encoders.cards import Model
@@ -23,7 +23,8 @@ from rlbench.engine.block.gallery import gallery_of
 from rlbench.engine.cells.modes import vary
 from rlbench.engine.plan.cost import STARTING, bounds, largest_fitting, parse_budget
 from rlbench.engine.plan.pilot import rehearse
-from rlbench.engine.plan.types import Pair, Plan, PlannedCell, Unit, half_width
+from rlbench.engine.plan.rows import plan_cells
+from rlbench.engine.plan.types import Pair, Plan, PlannedCell, Unit
 from rlbench.store.blocks import BLOCK
 from rlbench.store.keys import record_key
 from rlbench.store.perturbations import simplify
@@ -95,28 +96,6 @@ def _units(pair: Pair, index: int, present: dict[Perturbation, set[Span]]) -> li
     return units
 
 
-def _plan_cells(pair: Pair, present: dict[Perturbation, set[Span]]) -> list[PlannedCell]:
-    rows = []
-    for p in pair.suite.perturbations:
-        done, cell = present[cells.canonical(p)], cells.canonical(p)
-        left = sum(stop - start for start, stop in pair.spans if (start, stop) not in done)
-        row = PlannedCell(pair.suite.name, pair.model, simplify(p), pair.n, len(pair.spans), len(done))
-        if not cells.is_aggregate(cell):
-            most, about = pair.bounds.cells[cell], pair.rates.cells[cell]
-            row = replace(
-                row,
-                forwards=round(left * most.forwards),
-                backwards=round(left * most.backwards),
-                expected_forwards=round(left * about.forwards),
-                expected_backwards=round(left * about.backwards),
-            )
-            share = about.correct
-        else:
-            share = None
-        rows.append(replace(row, half_width=half_width(0.5 if share is None else share, pair.n)))
-    return rows
-
-
 @dataclass(kw_only=True)
 class _Draft:
     """An unfinished plan. `pairs` have the most examples; `skipped` has the cells that cannot run, with their place."""
@@ -144,10 +123,10 @@ class _Draft:
         self.notes += short + [f"{suite.name}: {note}" for note in getattr(suite.task, "notes", tuple)()]
         try:
             self.pairs.append(self._pair(suite, model, n))
-        except ModalityError as error:
+        except (ModalityError, KnowledgeError) as error:
             if alone:
                 raise
-            about = [(suite.name, model.name, simplify(p), n) for p in suite.perturbations]
+            about = [(suite.name, suite.task_name, model.name, simplify(p), n) for p in suite.perturbations]
             self.skipped += [(len(self.pairs), PlannedCell(*cell, skipped=str(error))) for cell in about]
 
     def _bench(self, suite: Suite, model: str) -> Bench:
@@ -158,6 +137,10 @@ class _Draft:
 
     def _pair(self, suite: Suite, model: Model, n: int) -> Pair:
         bench = self._bench(suite, model.name)
+        suite, lacking = cells.restrict(suite, bench.knowledge)
+        about = suite.name, suite.task_name, model.name
+        skipped = tuple(PlannedCell(*about, simplify(p), n, skipped=reason) for p, reason in lacking)
+        bench = replace(bench, suite=suite)
         subject, twins = bench.subject(), bench.classifier.find_duplicate_anchors()
         if twins is not None:
             one, other = (suite.task.classes[k].name for k in twins)
@@ -170,15 +153,14 @@ class _Draft:
         with reproducible(self.device):
             rates = bounds(bench)
         if model.family == OWN and not bench.identity.checkpoint and not bench.identity.facts["identity()"]:
-            self.notes.append(
-                f"{model.name}: no weights were found in it; where they change, state sha256 or identity()"
-            )
-        about = suite, model.name, model.backbone, n, bench.n_classes, subject, keys, rates, rates
-        return Pair(*about, gallery_of(bench.classifier), bench.identity)
+            self.notes.append(f"{model.name}: no weights were found; where they change, state sha256 or identity()")
+        facts = suite, model.name, model.backbone, n, bench.n_classes, subject, keys, rates, rates
+        return Pair(*facts, gallery_of(bench.classifier), bench.identity, skipped, bench.is_metered)
 
     def pilot(self) -> None:
         """Replaces bounds by estimates, for the pairs with much to compute."""
-        most = [(k, [unit for unit in self.plan().units if unit.pair == k]) for k in range(len(self.pairs))]
+        free = [k for k, pair in enumerate(self.pairs) if not pair.metered]
+        most = [(k, [unit for unit in self.plan().units if unit.pair == k]) for k in free]
         whole = sum(unit.seconds for _, units in most for unit in units)
         for k, units in most:
             seconds = sum(unit.seconds for unit in units)
@@ -210,7 +192,8 @@ class _Draft:
         for index, pair in enumerate(pairs):
             rows += [cell for place, cell in self.skipped if place == index]
             present = _present(pair, self.code_of, notes)
-            rows += _plan_cells(pair, present)
+            rows += plan_cells(pair, present)
+            rows += pair.lacking
             units += _units(pair, index, present)
         rows += [cell for place, cell in self.skipped if place == len(pairs)]
         return Plan(
@@ -281,7 +264,7 @@ def plan(
     store = store if isinstance(store, Store) else Store(store)
     notes = store.check(fresh=fresh)
     loaded = [s for one in _several(suites) for s in ([one] if isinstance(one, Suite) else load_suites(str(one)))]
-    loaded = list({(s.path, s.name, s.modality): s for s in loaded}.values())
+    loaded = list({(s.path, s.name, s.modality, s.task_name): s for s in loaded}.values())
     loaded = [vary(one, seed=seed, series=series, mode=mode) for one in loaded]
     chosen = list({model.name: model for model in (resolve(str(one)) for one in _several(models))}.values())
     where = {"store": store, "device": device_of(device), "workers": workers, "notes": notes}

@@ -21,6 +21,7 @@ class PlannedCell:
 
     Attributes:
         suite: name of the suite.
+        task: name of the task.
         model: name of the model.
         perturbation: the perturbation, as records have it.
         n: number of examples.
@@ -35,6 +36,7 @@ class PlannedCell:
     """
 
     suite: str
+    task: str
     model: str
     perturbation: Perturbation
     n: int
@@ -64,6 +66,8 @@ class Pair:
         rates: estimates of the cost; the bounds without a pilot.
         gallery: the captions, for retrieval only.
         identity: the encoder's.
+        lacking: the suite's other cells, which can't run with what the encoder gives.
+        metered: whether the encoder's queries cost something, so that nothing is asked before the run.
     """
 
     suite: Suite
@@ -77,6 +81,8 @@ class Pair:
     rates: Rates
     gallery: Gallery | None = None
     identity: Identity = field(default_factory=Identity)
+    lacking: tuple[PlannedCell, ...] = ()
+    metered: bool = False
 
     @property
     def spans(self) -> list[tuple[int, int]]:
@@ -151,7 +157,7 @@ class Plan:
     def _time(self, units: Sequence[float]) -> float:
         """Seconds of these units. Workers share them, but cannot split the longest, and have to start first."""
         used = [self.pairs[k] for k in dict.fromkeys(unit.pair for unit in self.units)]
-        rendering = {pair.suite.name: pair.rates.rendering * pair.n for pair in used}
+        rendering = {(pair.suite.name, pair.suite.task_name): pair.rates.rendering * pair.n for pair in used}
         warming = max((pair.rates.warming for pair in used), default=0.0)
         alone = sum(rendering.values()) + warming
         if self.workers == 1:

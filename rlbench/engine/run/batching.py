@@ -33,4 +33,4 @@ def _parts(units: list[Unit], expected: Mapping[Unit, int], n: int) -> list[Bund
     parts: list[list[Unit]] = [[] for _ in range(n)]
     for unit in sorted(units, key=lambda unit: -expected[unit]):
         min(parts, key=lambda part: sum(expected[other] for other in part)).append(unit)
-    return [tuple(sorted(part, key=units.index)) for part in parts]
+    return [tuple(sorted(part, key=units.index)) for part in parts if part]  # units without passes may share one

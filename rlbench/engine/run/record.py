@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 
 from rlbench.core import Field, Perturbation, Record, Worst
 from rlbench.core.errors import one_line
+from rlbench.core.knowledge import Knowledge
 from rlbench.core.stats.metrics import cluster_interval
 from rlbench.encoders.retrieval import hash_prompts
 from rlbench.engine import cells
@@ -55,6 +57,7 @@ def make_record(pair: Pair, p: Perturbation, blocks: Sequence[Sequence[Block | N
         flags=None if correct is None else pack(correct),
         provenance=_provenance(pair, p, found, sum(block.seconds for block in own))
         | _clusters(correct, blocks)
+        | _black_box(pair, blocks if correct is not None else [])
         | _recalls(pair, own if correct is not None else []),
     )
 
@@ -67,6 +70,19 @@ def _recalls(pair: Pair, blocks: Sequence[Block]) -> dict[str, Field]:
     labels = np.concatenate([block.label for block in blocks])
     size = pair.suite.task.size("test")
     return dict(pair.gallery.recalls(np.concatenate(features), labels, whole=size is None or pair.n >= size))
+
+
+def _black_box(pair: Pair, blocks: Sequence[Sequence[Block | None]]) -> dict[str, Field]:
+    """Of a black box: its knowledge, and the most queries of an example, over all members."""
+    if (knowledge := _knowledge(pair)) == "white-box":
+        return {}
+    spent = [np.concatenate([block.forwards for block in row if block is not None]) for row in blocks]
+    return {"knowledge": knowledge} | ({"queries": int(np.sum(spent, axis=0).max())} if spent else {})
+
+
+def _knowledge(pair: Pair) -> Knowledge:
+    """What an attacker knows of the pair's encoder."""
+    return cast(Knowledge, pair.subject.get("knowledge", "white-box"))
 
 
 def _all_correct(rows: Sequence[Block | None]) -> np.ndarray:
@@ -89,7 +105,7 @@ def _provenance(pair: Pair, p: Perturbation, blocks: Sequence[Block], seconds: f
     }
     series = getattr(pair.suite.task, "series", 0)
     found |= {"series": series} if series else {}
-    found |= rules.provenance([block.evidence for block in blocks])
+    found |= rules.provenance([block.evidence for block in blocks], _knowledge(pair))
     found |= {"mode": mode} if (mode := cells.mode(p)) != "standalone" else {}
     return found | cells.describe_attack(p, pair.n_classes) | {"seconds": round(seconds, 3)}
 

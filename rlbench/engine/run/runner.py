@@ -15,6 +15,7 @@ from time import perf_counter
 from rlbench.core import Clean, Mode, Perturbation, Record, Suite
 from rlbench.core.errors import StoreError
 from rlbench.core.machine import reproducible
+from rlbench.encoders.black_box.classes import Metered
 from rlbench.encoders.identity import Identity
 from rlbench.engine import cells
 from rlbench.engine.block.bench import Bench, prepare
@@ -88,9 +89,11 @@ def perform(shared: _Shared, job: Job, on_pass: OnPass) -> list[Result]:
         suite, model, known = shared.pairs[unit.pair]
         while len(shared.benches) >= 2:
             del shared.benches[next(iter(shared.benches))]
-        shared.benches[unit.pair] = prepare(
+        shared.benches[unit.pair] = bench = prepare(
             suite, model, device=shared.device, batch_size=shared.batch_size, cache=shared.cache, known=known
         )
+        if isinstance(bench.encoder, Metered):
+            bench.encoder.keep_account(shared.cache.with_name("queries"))
     with reproducible(shared.device):
         groups = [unit.group for unit in units]
         return evaluate(shared.benches[unit.pair], groups, unit.start, unit.stop, clean, on_pass)
@@ -132,7 +135,7 @@ class _Run:
     def _phases(self) -> Iterator[list[Job]]:
         """The clean blocks, from which others start; then the most expensive blocks first, to balance the workers."""
         yield [((unit,), None) for unit in self.plan.units if unit.group == Group()]
-        attacks = [unit for unit in self.plan.units if unit.group != Group()]
+        attacks = [unit for unit in self.plan.units if unit.group != Group() and not self._failed_clean(unit)]
         clean = {(u.pair, u.start): self._block(u.pair, Clean(), (u.start, u.stop)) for u in attacks}
         for unit in attacks:
             share = 1.0 if unit.group.corrupted else float(clean[unit.pair, unit.start].correct.mean())
@@ -140,6 +143,13 @@ class _Run:
             self.total += self.expected[unit] - unit.passes
         found = bundle_units(attacks, self.expected, self.plan.workers)
         yield [(bundle, clean[bundle[0].pair, bundle[0].start]) for bundle in found]
+
+    def _failed_clean(self, unit: Unit) -> bool:
+        """Whether the encoder gave no answer for the unit's clean inputs; then all its cells fail."""
+        reason = self.failures.get((unit.pair, Clean()), {}).get((unit.start, unit.stop))
+        if reason is not None:
+            self._save(unit, [Failure(reason)] * len(unit.group.members))
+        return reason is not None
 
     def _save(self, unit: Unit, results: list[Result]) -> None:
         span, pair = (unit.start, unit.stop), self.plan.pairs[unit.pair]

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from rlbench.core import Field
 from rlbench.core.badges import BADGES, Finding, Status, badge
+from rlbench.core.knowledge import Knowledge
 from rlbench.engine.soundness.watch import Sums, total
 
 
@@ -70,11 +71,12 @@ def _check_repeats(sums: Sums) -> Finding:
     return Finding(id="S10", status="adaptive" if sums["random"] else "pass", said=said)
 
 
-def findings(sums: Sums) -> list[Finding]:
+def findings(sums: Sums, knowledge: Knowledge = "white-box") -> list[Finding]:
     """Applies every cheap check.
 
     Args:
         sums: the counts of a watched run by the names of `watch.SUMS`; a missing name counts as 0.
+        knowledge: of the encoder; some checks are not applicable to a black box.
     """
     whole = total([sums])
     checks = (
@@ -86,20 +88,32 @@ def findings(sums: Sums) -> list[Finding]:
         _check_repeats,
         _check_traits,
     )
-    return [check(whole) for check in checks]
+    found = [check(whole) for check in checks]
+    return found if knowledge == "white-box" else [_limit(one, whole, knowledge) for one in found]
 
 
-def provenance(sums: Sequence[Sums]) -> dict[str, Field]:
+def _limit(finding: Finding, sums: Sums, knowledge: Knowledge) -> Finding:
+    """The finding, or "not applicable" if the check needs what a black box does not give."""
+    missing = dict.fromkeys(("H7", "H8"), "the encoder gives no gradients")
+    missing |= {"H9": "the encoder gives no scores"} if knowledge == "label" else {}
+    missing |= dict.fromkeys(("H4", "S10"), "outputs are cached") if not sums["repeated"] else {}
+    if finding.id not in missing:
+        return finding
+    return Finding(id=finding.id, status="not applicable", said=missing[finding.id])
+
+
+def provenance(sums: Sequence[Sums], knowledge: Knowledge = "white-box") -> dict[str, Field]:
     """Makes a record's fields `soundness` (the badge) and `soundness_failed` (the checks that are not sound).
 
     Args:
         sums: the counts of each block.
+        knowledge: of the encoder.
 
     Returns:
         Both fields, the second only if a check is not sound; nothing if no block was watched.
     """
     if not any(sums):
         return {}
-    found = findings(total(sums))
+    found = findings(total(sums), knowledge)
     bad = [f"{finding.id}: {finding.said}" for finding in found if BADGES[finding.status] != "sound"]
     return {"soundness": badge(found)} | ({"soundness_failed": "; ".join(bad)} if bad else {})

@@ -32,6 +32,7 @@ AGAIN = SUMS[SUMS.index("repeated") :]  # counted by `consistency`
 PASS = SUMS[: SUMS.index("not_finite")]
 ROWS = ("not_finite", "probabilities", "constant")
 CLEAR = 1e-4  # a margin below -CLEAR * max|logit| stays negative whatever the batch does to the last bits
+OUTSIDE = {"lost": 0, "constant": 0}  # counts that points far outside the ball would falsify
 GLANCE = 512  # coordinates of a gradient that are checked first: nearly always one of them is not 0
 
 Sums = Mapping[str, int]  # counts by the names of SUMS
@@ -89,6 +90,10 @@ class Watch:
             zero = flat.abs().amax(1) == 0
         at = PASS.index("gradients")
         self.counts[:, at : at + 2].index_add_(0, rows, torch.stack((correct, correct & zero), dim=1).int())
+
+    def sums_of(self, attack: object, correct: Tensor, rows: Tensor | None = None) -> dict[str, int]:
+        """Adds up the counts of an attack's passes; as `sums`, but without OUTSIDE if the attack `leaves_ball`."""
+        return self.sums(correct, rows) | (OUTSIDE if getattr(attack, "leaves_ball", False) else {})
 
     def sums(self, correct: Tensor, rows: Tensor | None = None) -> dict[str, int]:
         """Adds up the counts of some examples.

@@ -109,11 +109,11 @@ def macros(tables: Sequence[Table], *, baseline: str | None = None, sources: Sou
         baseline: that differences are to, a model or a method; None for no differences.
         sources: of the examples, by data hash.
     """
-    members = families(_choose_largest(tables)).items()
+    members = families(choose_largest(tables)).items()
     return [one for family, those in members if (one := _macro(family, those, baseline, sources))]
 
 
-def _choose_largest(tables: Sequence[Table]) -> list[Table]:
+def choose_largest(tables: Sequence[Table]) -> list[Table]:
     """From tables that differ only in data, seed or number of examples, the one with the most examples."""
     largest: dict[tuple[object, ...], Table] = {}
     for table in tables:

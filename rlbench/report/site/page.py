@@ -19,6 +19,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from rlbench.core import Record
 from rlbench.report.boards import corruptions, formats, leaderboard, recall
 from rlbench.report.boards.averages import Macro, macros
+from rlbench.report.boards.by_task import READING, TaskTable, by_task
 from rlbench.report.boards.ranks import baseline_row, check_baseline
 from rlbench.report.boards.scores import Score, describe_distinction, mark_name, worst_badge
 from rlbench.report.boards.tables import COMPARABLE, frame, tables
@@ -87,9 +88,15 @@ def _fill(data: Mapping[str, Any]) -> str:
         mini=leaderboard.MINI
         if any(row["backbone"] == "mini" for table in data["tables"] for row in table["rows"])
         else "",
-        reading=(leaderboard.READING, leaderboard.STANDING, leaderboard.MACRO if data["macros"] else ""),
+        reading=(leaderboard.READING, leaderboard.STANDING, *_readings(data["macros"])),
         version=version("rlbind-bench"),
     )
+
+
+def _readings(means: Sequence[Mapping[str, Any]]) -> list[str]:
+    """How to read the averages that the page has."""
+    texts = {"suites": leaderboard.MACRO, "tasks": READING}
+    return [text for over, text in texts.items() if any(mean["over"] == over for mean in means)]
 
 
 def _data(
@@ -120,6 +127,7 @@ def _data(
     listed = [_record(r, drawn.get(r.key, ())) | {"lo": lows[k], "hi": highs[k]} for k, r in enumerate(records)]
     _hoist(own, listed)
     means = [_macro(one) for one in macros(found, baseline=baseline, sources=shared)]
+    means += [_task_means(one) for one in by_task(found) if any(one.means.values())]
     models = curves.colours(record.model for record in records)
     return {"tables": own, "records": listed, "macros": means, "colours": models, "baseline": baseline or ""}
 
@@ -198,7 +206,19 @@ def _macro(one: Macro) -> dict[str, Any]:
     ]
     minus = {m: {name: formats.format_difference(score) for name, score in by.items()} for m, by in one.minus.items()}
     facts = ("family", "backbone", "suites", "modalities", "partial")
-    return {name: getattr(one, name) for name in facts} | {"rows": rows, "minus": minus}
+    return {name: getattr(one, name) for name in facts} | {"over": "suites", "rows": rows, "minus": minus}
+
+
+def _task_means(one: TaskTable) -> dict[str, Any]:
+    """The means of a suite's tasks, as a macro average; the model with most columns first, which names them."""
+    order = sorted(one.means, key=lambda model: (-len(one.means[model]), model))
+    rows = [
+        [mark_name(model, worst_badge(s.soundness for s in own.values())), {c: _score(s) for c, s in own.items()}]
+        for model in order
+        if (own := one.means[model])
+    ]
+    facts = {"family": one.suite, "backbone": "", "suites": one.tasks, "partial": ()}
+    return facts | {"modalities": [one.members[0].facts["modality"]], "over": "tasks", "rows": rows, "minus": {}}
 
 
 def _record(record: Record, drawn: Sequence[Picture]) -> dict[str, Any]:

@@ -121,12 +121,12 @@ def _find(record: Record, benches: dict[tuple[object, ...], Bench]) -> tuple[Ben
         benches: a cache, which the call updates.
     """
     try:
-        suites = [s for s in load_suites(record.suite) if s.modality == record.modality]
+        suites = [s for s in load_suites(record.suite) if (s.modality, s.task_name) == (record.modality, record.task)]
         columns = {simplify(p): p for suite in suites for p in suite.perturbations}
         if record.perturbation not in columns:
             return None
         suite, one = replace(suites[0], seed=int(record.provenance.get("seed") or 0)), columns[record.perturbation]
-        place = record.suite, record.modality, record.model, suite.seed  # key in the cache
+        place = record.suite, record.modality, record.task, record.model, suite.seed  # key in the cache
         if place not in benches:
             bench = prepare(suite, resolve_plain(record.model, record.suite).name)
             while len(benches) >= MOST_BENCHES:

@@ -5,6 +5,7 @@ const $ = (id) => document.getElementById(id);
 const colourOf = (model) => data.colours[model.split(" [")[0].split(" (")[0]] || "#888888";
 const BADGES = {
   sound: "the soundness checks of the run passed",
+  partial: "a black box: the soundness checks that apply to it passed",
   warn: "a soundness check gave a warning",
   "needs adaptive": "the encoder has a trait that needs an adaptive attack",
   unreliable: "a soundness check failed: do not trust this number",
@@ -194,7 +195,7 @@ function listMeans() {
       ...names.map((name) => el("td", {}, scores[name] ? el("span", { class: "score", style: `--v:${scores[name].v}` }, el("b", {}, boundSign(scores[name]) + percent(scores[name].v)), el("small", {}, interval(scores[name]))) : "–")),
       ...(Object.keys(macro.minus).length ? names.map((name) => el("td", { class: "n" }, macro.minus[model.split(" [")[0]]?.[name] || "–")) : []));
     const head = ["model", ...names, ...(Object.keys(macro.minus).length ? names.map((name) => `${name} minus ${data.baseline}`) : [])];
-    return [el("h2", {}, `Macro average of ${macro.family}, over ${macro.modalities.join(", ")}`), el("p", { class: "facts" }, `${macro.backbone ? `backbone ${macro.backbone}; ` : ""}suites ${macro.suites.join(", ")}`),
+    return [el("h2", {}, `Macro average of ${macro.family}, over ${macro.modalities.join(", ")}`), el("p", { class: "facts" }, `${macro.backbone ? `backbone ${macro.backbone}; ` : ""}${macro.over} ${macro.suites.join(", ")}`),
       el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Macro averages" }, el("table", { class: "means" }, el("thead", {}, el("tr", {}, ...head.map((text) => el("th", { scope: "col" }, text)))), el("tbody", {}, ...macro.rows.map(row))))];
   }));
 }

@@ -1,0 +1,1 @@
+"""One latent scene, and a renderer of it for each sensor."""
