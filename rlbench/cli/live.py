@@ -21,9 +21,10 @@ from rlbench.core.stats.metrics import wilson
 if TYPE_CHECKING:
     from rlbench.engine.run.progress import CellProgress, Progress
 
-Pair = tuple[str, str]  # names of a suite and a model
+Pair = tuple[str, str, str]  # names of a suite, a task and a model
 SINGLE_STEP = ("fgsm", "noise", "pgd")
-SECOND = 4  # updates of the screen per second, at most
+SECOND = 2  # updates of the screen per second, at most
+SETTLED = 3.0  # seconds of passes after which their rate is shown
 ABOUT = "accuracy in % [Wilson 95% interval]; ≤ is an upper bound while attacks run"
 
 
@@ -106,11 +107,14 @@ class Lines:
     def show(self, progress: Progress) -> None:
         """Prints the cells that have finished since the last call, and none at the first one."""
         now = {k for k, cell in enumerate(progress.cells) if cell.finished}
-        for k in sorted(now - (now if self.finished is None else self.finished)):
+        before = now if self.finished is None else self.finished
+        for done, k in enumerate(sorted(now - before), len(before) + 1):
             cell = progress.cells[k]
             row = describe([cell])
-            at = f"{len(now)} of {len(progress.cells)} cells, {time_left(progress)}"
-            self.out.print(f"{cell.suite} {cell.model}  {row.name}  {row.accuracy} {row.interval}  n = {row.n}  ({at})")
+            at = f"{done} of {len(progress.cells)} cells, {time_left(progress)}"
+            self.out.print(
+                f"{cell.suite} {cell.task} {cell.model}  {row.name}  {row.accuracy} {row.interval}  n = {row.n}  ({at})"
+            )
         self.finished = now
 
 
@@ -137,7 +141,8 @@ def table(pair: Pair, cells: Sequence[CellProgress]) -> tuple[Text, Table]:
         row = describe(group)
         style = "" if all(cell.finished for cell in group) else "dim"
         grid.add_row(*(Text(text, style="bold red" if text == "failed" else style) for text in row))
-    return Text(f"{pair[0]}, {pair[1]}: {ABOUT}", style="bold"), grid
+    suite, task, model = pair
+    return Text(f"{suite} on {task}, {model}: {ABOUT}", style="bold"), grid
 
 
 def turn(p: Perturbation) -> tuple[int, int]:
@@ -181,8 +186,8 @@ def _percent(low: float, high: float) -> str:
 
 
 def time_left(progress: Progress) -> str:
-    """`1,250 passes/s, at most 0:40 left`, or `starting`."""
-    if progress.left is None:
+    """`1,250 passes/s, at most 0:40 left`, or `starting` while the first passes are no measure of the rate."""
+    if progress.left is None or progress.seconds < SETTLED:
         return "starting"
     return f"{progress.rate:,.0f} passes/s, at most {clock(progress.left)} left"
 
@@ -190,5 +195,5 @@ def time_left(progress: Progress) -> str:
 def _pairs(cells: Sequence[CellProgress]) -> dict[Pair, list[CellProgress]]:
     found: dict[Pair, list[CellProgress]] = {}
     for cell in cells:
-        found.setdefault((cell.suite, cell.model), []).append(cell)
+        found.setdefault((cell.suite, cell.task, cell.model), []).append(cell)
     return found

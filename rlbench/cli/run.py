@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from rlbench.cli.places import place_options
+
+if TYPE_CHECKING:
+    from rlbench.engine.plan.types import Plan
 
 
 @click.command(short_help="Draw a picture of a suite's examples.")
@@ -133,9 +136,7 @@ def run(
         with live.watch(terminal, quiet=quiet) as report:
             records = runner.execute(plan, report)
     except KeyboardInterrupt:
-        again = "the same command without --fresh" if plan.fresh else "the same command"
-        click.echo(f"rlbench: interrupted; {out} has the finished blocks: {again} continues", err=True)
-        raise click.exceptions.Exit(130) from None
+        _exit_interrupted(out, plan)
     if as_json:
         click.echo(console.records_json(records))
         console.doubts(records, terminal)
@@ -146,3 +147,9 @@ def run(
     unsound = [record for record in records if record.provenance.get("soundness") != "sound"]
     if any(record.error is not None for record in records) or (strict and unsound):
         raise click.exceptions.Exit(1)
+
+
+def _exit_interrupted(out: Path, plan: Plan) -> NoReturn:
+    again = "the same command without --fresh" if plan.fresh else "the same command"
+    click.echo(f"rlbench: interrupted; {out} has the finished blocks: {again} continues", err=True)
+    raise click.exceptions.Exit(130) from None

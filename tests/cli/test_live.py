@@ -26,14 +26,14 @@ COLUMNS: tuple[Perturbation, ...] = (
 )
 
 
-def progress(finished: int = 0, *, model: str = "m", left: float | None = 61.0) -> Progress:
+def progress(finished: int = 0, *, model: str = "m", left: float | None = 61.0, seconds: float = 9.0) -> Progress:
     """A run of 100 examples: 20 decided, 10 wrong in each cell, and the last cells finished."""
     cells = []
     for k, column in enumerate(COLUMNS):
         done = k >= len(COLUMNS) - finished
         searching = not isinstance(column, Clean | Corrupted)
-        cells.append(CellProgress("s", model, column, 100, 100 if done else 20, 10, searching, done))
-    return Progress("what", 5, 10, 1250.0, 1.0, left, tuple(cells))
+        cells.append(CellProgress("s", "t", model, column, 100, 100 if done else 20, 10, searching, done))
+    return Progress("what", 5, 10, 1250.0, seconds, left, tuple(cells))
 
 
 def test_rows_are_clean_corruptions_pgd_apgd_targeted_worst() -> None:
@@ -49,6 +49,7 @@ def test_rows_are_clean_corruptions_pgd_apgd_targeted_worst() -> None:
     assert rows[1].endswith("90.0   [82.6, 94.5]   1 of 2 cells")
     assert "≤ 90.0" in rows[2] and rows[2].endswith("20 of 100")
     assert lines[-1] == "1,250 passes/s, at most 1:01 left"
+    assert live.time_left(progress(seconds=1.0)) == "starting"
 
 
 def test_the_screen_follows_the_pair_that_moves() -> None:
@@ -58,11 +59,11 @@ def test_the_screen_follows_the_pair_that_moves() -> None:
 
     screen = live.Screen()
     screen.show(both(1, 1))
-    assert screen.pair == ("s", "a")
+    assert screen.pair == ("s", "t", "a")
     screen.show(both(1, 2))
-    assert screen.pair == ("s", "b")
+    assert screen.pair == ("s", "t", "b")
     screen.show(both(2, 3))  # both move
-    assert screen.pair == ("s", "b")
+    assert screen.pair == ("s", "t", "b")
 
 
 def test_a_line_for_every_cell_that_finishes() -> None:
@@ -73,14 +74,14 @@ def test_a_line_for_every_cell_that_finishes() -> None:
     lines.show(progress(2))
     lines.show(progress(2))
     assert out.getvalue() == (
-        "s m  snow 1  90.0 [82.6, 94.5]  n = 100  (2 of 7 cells, 1,250 passes/s, at most 1:01 left)\n"
+        "s t m  snow 1  90.0 [82.6, 94.5]  n = 100  (2 of 7 cells, 1,250 passes/s, at most 1:01 left)\n"
     )
 
 
 def test_piped_output_has_no_control_characters_and_quiet_none_at_all(call: Call, mine: Path) -> None:
     result = call(*RUN, "--suite", mine)
     assert result.exit_code == 0
-    finished = [line for line in result.stderr.splitlines() if line.startswith("mine linear")]
+    finished = [line for line in result.stderr.splitlines() if line.startswith("mine blobs linear")]
     assert "\x1b" not in result.output and len(finished) == 13
     assert all("[" in line and "n = 16" in line for line in finished)
     assert call(*RUN, "--suite", mine, "--quiet", "--fresh").stderr == ""
@@ -97,7 +98,7 @@ def test_ctrl_c_prints_the_table_so_far(tmp_path: Path) -> None:
         first = process.stderr.readline()
         process.send_signal(signal.SIGINT)
         out, errors = process.communicate(timeout=120)
-    assert first.startswith("thermal rlbind:mini  clean  9") and "n = 64" in first
+    assert first.startswith("thermal thermal-world rlbind:mini  clean  9") and "n = 64" in first
     assert process.returncode == 130
     assert "clean" in out and "≤" in out and "apgd-ce linf 4/255" in out
     assert errors.strip().splitlines()[-1].endswith("has the finished blocks: the same command continues")

@@ -19,7 +19,7 @@ PGD = Adversarial("pgd", Threat("linf", 4))  # type: ignore[arg-type]
 
 
 def cell(decided: int, wrong: int, *, searching: bool = True, finished: bool = False) -> CellProgress:
-    return CellProgress("s", "m", PGD if searching else Clean(), 100, decided, wrong, searching, finished)
+    return CellProgress("s", "t", "m", PGD if searching else Clean(), 100, decided, wrong, searching, finished)
 
 
 def test_a_cell_under_attack_has_a_bound_over_all_examples() -> None:

@@ -11,7 +11,7 @@ Bundle = tuple[Unit, ...]
 
 
 def bundle_units(units: Sequence[Unit], expected: Mapping[Unit, int], workers: int) -> list[Bundle]:
-    """Bundles the attacks of a pair's block, in enough parts for two per worker; a corruption is a bundle by itself.
+    """Bundles the attacks of a pair's block, in enough parts for four per worker; a corruption is a bundle by itself.
 
     Args:
         units: the work units of a run, without those of the clean group.
@@ -23,7 +23,7 @@ def bundle_units(units: Sequence[Unit], expected: Mapping[Unit, int], workers: i
     for unit in (unit for unit in units if not unit.group.corrupted):
         places.setdefault((unit.pair, unit.start), []).append(unit)
     for together in places.values():
-        parts = 1 if workers == 1 else math.ceil(2 * workers / len(places))
+        parts = 1 if workers == 1 else math.ceil(4 * workers / len(places))
         found += _parts(together, expected, min(parts, len(together)))
     cost = {bundle: sum(expected[unit] for unit in bundle) for bundle in found}
     return sorted(found, key=lambda bundle: -cost[bundle]) if workers > 1 else found

@@ -22,6 +22,7 @@ class CellProgress:
 
     Attributes:
         suite: name of the suite.
+        task: name of the task.
         model: name of the model.
         perturbation: the perturbation, as the suite has it.
         n: number of examples.
@@ -33,6 +34,7 @@ class CellProgress:
     """
 
     suite: str
+    task: str
     model: str
     perturbation: Perturbation
     n: int
@@ -112,7 +114,7 @@ class Standings:
     def describe(self, pair: Pair, p: Perturbation, places: Sequence[Place], record: Record | None) -> CellProgress:
         """How far a cell of these places is, which has a record once it is finished."""
         searching, known = not isinstance(p, Clean | Corrupted), self.whole(places)
-        about = pair.suite.name, pair.model, p, pair.n
+        about = pair.suite.name, pair.suite.task_name, pair.model, p, pair.n
         if record is None:
             return CellProgress(*about, known.decided, known.wrong, searching, finished=False)
         return CellProgress(*about, pair.n, pair.n - (record.n_correct or 0), searching, True, record.error)
