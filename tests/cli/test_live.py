@@ -87,8 +87,15 @@ def test_piped_output_has_no_control_characters_and_quiet_none_at_all(call: Call
     assert call(*RUN, "--suite", mine, "--quiet", "--fresh").stderr == ""
 
 
+# A process that a shell starts in the background ignores SIGINT, and so do the processes that it starts.
+INTERRUPTIBLE = (
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from rlbench.cli import main; "
+)
+
+
 def command(*arguments: object) -> list[str]:
-    return [sys.executable, "-m", "rlbench", "run", "--suite", "thermal", "--model", "rlbind", *map(str, arguments)]
+    run = ["run", "--suite", "thermal", "--model", "rlbind", *map(str, arguments)]
+    return [sys.executable, "-c", INTERRUPTIBLE + "main(prog_name='rlbench')", *run]
 
 
 def test_ctrl_c_prints_the_table_so_far(tmp_path: Path) -> None:
