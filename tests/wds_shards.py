@@ -8,8 +8,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
+from rlbench.tasks import tar_index
 from rlbench.tasks.wds_sets import find_set
 
 LOSSLESS = {"webp": ("WEBP", {"lossless": True}), "png": ("PNG", {}), "bmp": ("BMP", {}), "tiff": ("TIFF", {})}
@@ -89,3 +91,12 @@ def write_published(root: Path, name: str, n: int, *, size: int = 32, names: int
     count = int(one.classes) if one.classes.isdigit() else names
     labels = [k % count for k in range(n)]
     return write_set(root / one.folder, samples(labels, size=size), classes=[f"thing {k}" for k in range(count)])
+
+
+def isolate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gives a test empty caches of its own, and no published data."""
+    monkeypatch.setenv("RLBENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub" / "hub"))
+    monkeypatch.setattr(tar_index, "_MEMORY", {})
+    monkeypatch.delenv("RLBENCH_DATA", raising=False)

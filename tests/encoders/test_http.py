@@ -16,11 +16,9 @@ import torch
 from black_boxes import Served, describe, linear_scores, serve
 from torch import Tensor
 
-from rlbench.core.errors import AnswerError, DataError, FieldError, RLBenchError, StoreError
-from rlbench.core.suite import load_suite
+from rlbench.core.errors import AnswerError, FieldError, RLBenchError, StoreError
 from rlbench.encoders.black_box import transport
 from rlbench.encoders.black_box.account import Account
-from rlbench.encoders.black_box.classes import head_of_classes
 from rlbench.encoders.http import Http
 from rlbench.encoders.models import is_path, load_encoder, resolve, resolve_plain
 
@@ -291,22 +289,3 @@ def test_a_redirect_is_not_followed(served: Served) -> None:
         threading.Thread(target=server.handle_request, daemon=True).start()
         with pytest.raises(AnswerError, match="answered with status 302"):
             load_encoder(f"http://127.0.0.1:{server.server_port}")
-
-
-def test_classes_are_found_by_name_and_missing_ones_are_named() -> None:
-    suite = load_suite("smoke")
-    names = [one.name for one in suite.task.classes]
-    with serve(describe(classes=[name.upper().replace(" ", "_") for name in reversed(names)])) as served:
-        head = head_of_classes(_load(served), "image", suite.task)
-        x = _inputs(5)
-        assert torch.equal(head(x), head.encoder.classify(x, "image").flip(1))  # type: ignore[attr-defined]
-    with (
-        serve(describe(classes=["cat", *names[1:]])) as served,
-        pytest.raises(DataError, match=f"the task also has '{names[0]}'"),
-    ):
-        head_of_classes(_load(served), "image", suite.task)
-    with (
-        serve(describe("labels", classes=["cat", *names])) as served,
-        pytest.raises(DataError, match="also answers the label 'cat'"),
-    ):
-        head_of_classes(_load(served), "image", suite.task)

@@ -1,9 +1,6 @@
 """The multi-sensor world: one scene, four sensors."""
 
-import os
 import re
-import subprocess
-import sys
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
@@ -159,26 +156,6 @@ def test_names_read_well_in_prompts() -> None:
     for name in names:
         for text in prompts(name, world.templates):
             assert name in text and not re.search(r"[{}_]|\ba [aeiou]", text)
-
-
-SPEED = """
-import time
-from rlbench.encoders.mini import BOXES
-from rlbench.tasks.scenes import Scenes
-worlds = {sensor: Scenes(modality=sensor, subset="all") for sensor in ("image", "thermal", "audio", "video")}
-for k in (2, 66):
-    before = time.process_time()
-    for sensor, world in worlds.items():
-        world.load(BOXES[sensor], 2 * k // 66, k)
-print(time.process_time() - before)
-"""
-
-
-def test_a_thousand_scenes_in_four_sensors_take_ten_seconds_of_one_core() -> None:
-    """Measured for 64, with a factor of three for slow machines."""
-    one_core = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    seconds = float(subprocess.check_output([sys.executable, "-c", SPEED], env=one_core))
-    assert seconds < 3 * 10 * 64 / 1000
 
 
 # What each sensor can and can't tell
