@@ -57,12 +57,17 @@ def make_server(about: dict[str, Any], classify: Classify, port: int = 8000) -> 
             self.reply(200, {about["answers"]: classify(inputs).tolist()})
 
         def reply(self, status: int, values: object) -> None:
-            data = json.dumps(values).encode()
+            self.send(status, json.dumps(values).encode())
+
+        def send(self, status: int, data: bytes) -> None:
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
+            try:
+                self.end_headers()
+                self.wfile.write(data)
+            except (BrokenPipeError, ConnectionResetError):
+                pass  # the client did not wait for the answer
 
         def log_message(self, format: str, *arguments: object) -> None:
             """Logs nothing."""

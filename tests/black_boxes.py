@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -104,12 +105,12 @@ def serve(about: dict[str, Any] | None = None, port: int = 0) -> Iterator[Served
         if served.spoil is None:
             whole(handler, status, values)
             return
-        handler.send_response(500 if data is None else 200)
-        handler.end_headers()
-        handler.wfile.write((data or "").encode())
+        handler.send(500 if data is None else 200, (data or "").encode())
 
     server.RequestHandlerClass.reply = reply
-    server.daemon_threads = True
+    server.daemon_threads = False  # `server_close` waits for the answers that nobody reads any more
+    errors: list[BaseException | None] = []
+    server.handle_error = lambda *request: errors.append(sys.exc_info()[1])
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
     served.url = f"http://127.0.0.1:{server.server_port}"
@@ -118,6 +119,7 @@ def serve(about: dict[str, Any] | None = None, port: int = 0) -> Iterator[Served
     finally:
         server.shutdown()
         server.server_close()
+    assert not errors, errors
 
 
 def export(
