@@ -63,6 +63,7 @@ def outline(pair: Pair, p: Perturbation) -> Outline:
         own=members(pair, p) == [p],  # a worst case has no passes of its own
         spans=tuple(pair.spans),
         gallery=None if pair.gallery is None else (pair.gallery.anchors, pair.gallery.owners),
+        medium="text" if pair.gallery is None else pair.gallery.medium,
         whole=size is None or pair.n >= size,
     )
 
@@ -99,7 +100,8 @@ def _recalls(outline: Outline, blocks: Sequence[Block]) -> dict[str, Field]:
     if outline.gallery is None or not features:
         return {}
     labels = np.concatenate([block.label for block in blocks])
-    return dict(Gallery(*outline.gallery).recalls(np.concatenate(features), labels, whole=outline.whole))
+    gallery = Gallery(*outline.gallery, outline.medium)
+    return dict(gallery.recalls(np.concatenate(features), labels, whole=outline.whole))
 
 
 def _queries(outline: Outline, blocks: Sequence[Sequence[Block | None]]) -> dict[str, Field]:
