@@ -49,7 +49,7 @@ class JointBox(Box):
         found = {}
         for sensor, box in self.parts:
             start, stop = self.spans[sensor]
-            unit = x[:, start:stop].unflatten(1, box.shape)
+            unit = x[:, start:stop].reshape(-1, *box.shape)
             found[sensor] = (box.low + (box.high - box.low) * unit).clamp(box.low, box.high)
         return found
 

@@ -160,10 +160,12 @@ def _locate_data(part: YamlPart, data: str) -> str:
 def _task(part: YamlPart, modality: Modality, *, among: bool = False) -> tuple[str, Task]:
     """A task and its name in records and tables, which includes its folder's name and its form.
 
+    A task's field `modality` gets the suite's, if the file does not give it.
+
     Args:
         part: the task in the file.
         modality: of the suite.
-        among: whether it is one of several sensors; then a field `modality` gets this one.
+        among: whether it is one of several sensors, whose names are in the fused task's.
     """
     parts = part.items()
     if "name" not in parts:
@@ -173,7 +175,7 @@ def _task(part: YamlPart, modality: Modality, *, among: bool = False) -> tuple[s
     for key in ("data", "root"):
         if isinstance(values.get(key), str):
             values[key] = _locate_data(parts[key], values[key])
-    if among and "modality" in inspect.signature(registry.factory("task", name.text())).parameters:
+    if "modality" in inspect.signature(registry.factory("task", name.text())).parameters:
         values.setdefault("modality", modality)
     task = make_plugin("task", name, parts, values)
     if task.modality != modality:
@@ -277,7 +279,8 @@ def _suites(info: SuiteInfo, keys: Mapping[str, YamlPart], body: _Part) -> Itera
             task=task,
             perturbations=perturbations(body.keys["perturbations"], body.modality, task),
             path=info.path,
-            **numbers,
+            examples=numbers["examples"],
+            seed=numbers["seed"],
         )
         yield from _fuse(suite, body) if several else [suite]
 

@@ -174,6 +174,7 @@ def prepare(
         FieldError: an eps is larger than the box.
         RLBenchError: the encoder is not frozen, differs from the known one, or breaks the contract of `core.Encoder`.
     """
+    head: ZeroShot
     if suite.sensors:
         head, identity = load_fused(suite, model, device, known)
     else:

@@ -283,7 +283,7 @@ def read_block(file: Path, shape: tuple[int, ...], box: Box) -> Tensor | None:
 def _make_room(folder: Path, newest: str) -> None:
     """Removes files, but not the newest, while the folder exceeds its limit; other processes may do so meanwhile.
 
-    In the order of their names, which are hashes: the clocks of hosts that share the folder may disagree on its oldest.
+    In the order of their names, which are hashes: the clocks of hosts that share it may disagree on the oldest.
     """
     found = []
     for entry in os.scandir(folder):
