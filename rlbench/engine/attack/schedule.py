@@ -176,7 +176,7 @@ class Chain:
         """
         stages, best = self._nearest(threat)
         rows = torch.arange(len(best))
-        far = torch.stack([distance(stage.found, x, threat.norm).cpu() for stage in stages])
+        far = torch.stack([distance(stage.found, x, threat.norm, stage.ball.spans).cpu() for stage in stages])
         return Judgement(
             torch.stack([stage.correct for stage in stages])[best, rows],
             torch.stack([stage.prediction for stage in stages])[best, rows],

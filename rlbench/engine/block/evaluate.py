@@ -77,7 +77,7 @@ def evaluate(
         on_pass: called with the number of examples of every forward pass.
         on_standing: called with the standings of the members on these examples while attacks run.
     """
-    unit, x = _load(bench, start, stop, clean, on_pass)
+    unit, x = _load(bench.under(groups[0]), start, stop, clean, on_pass)
     unit = replace(unit, on_standing=on_standing)
     try:
         if clean is None:
@@ -114,8 +114,8 @@ def perturb(bench: Bench, perturbation: Perturbation, start: int, stop: int) -> 
     clean = unit.classify(x)
     if perturbation == Clean():
         return PerturbedBlock(x, x, clean, clean)
-    unit = replace(unit, clean=clean)
     group = group_of(perturbation)
+    unit = replace(unit, clean=clean, bench=bench.under(group))
     x_base, base = unit.corrupt(group, x, clean)
     if not group.attacks:
         return PerturbedBlock(x, x_base, clean, base)

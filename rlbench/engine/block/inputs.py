@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cache
@@ -23,7 +24,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from rlbench.core import Box, Corrupted, Examples, Split, Streams, Task, registry
+from rlbench.core import Box, Corrupted, Examples, Missing, Split, Streams, Task, registry
 from rlbench.core.errors import AttackError, DataError
 from rlbench.core.files import LOG, TEMPORARY, is_stale, place
 from rlbench.core.seeds import ExampleStreams
@@ -74,33 +75,37 @@ class Inputs:
 
     def load(self, start: int, stop: int) -> Examples:
         """Examples start..stop-1. Raises: DataError, also for inputs outside the box."""
+        return self.hold(start, stop, lambda: self.task.load(self.box, start, stop))
+
+    def hold(self, start: int, stop: int, make: Callable[[], Examples]) -> Examples:
+        """Examples start..stop-1, made only if memory does not hold them; they must lie in the box."""
         name = (type(self.task).__name__, self.data, self.box, start, stop)
         if (examples := _HELD.get(name)) is not None:
             return examples
         with _MAKING:
             if name not in _HELD:
-                examples = self.task.load(self.box, start, stop)
+                examples = make()
                 _check(examples, self.box, start, stop)
-                while len(_HELD) >= 4 or sum(held.x.nbytes for held in _HELD.values()) > MEMORY:
+                while len(_HELD) >= 8 or sum(held.x.nbytes for held in _HELD.values()) > MEMORY:
                     del _HELD[next(iter(_HELD))]
                 _HELD[name] = examples
             return _HELD[name]
 
-    def prepare(self, corrupted: Corrupted | None, start: int, stop: int) -> None:
+    def prepare(self, corrupted: Corrupted | Missing | None, start: int, stop: int) -> None:
         """Loads examples start..stop-1 into memory and, where there is a cache, their corrupted ones into it."""
         self.load(start, stop)
         if corrupted is not None and self.folder is not None and self.folder not in _UNUSABLE:
             self.load_corrupted(corrupted, start, stop)
 
-    def load_corrupted(self, corrupted: Corrupted, start: int, stop: int) -> Tensor:
+    def load_corrupted(self, corrupted: Corrupted | Missing, start: int, stop: int) -> Tensor:
         """Examples start..stop-1, corrupted: (B, *box.shape) float32 in the box, on the CPU.
 
         Raises: AttackError when the corruption crashes or breaks its contract, so that its cell is failed.
         """
+        assert isinstance(corrupted, Corrupted)
         if self.folder is None:
             return self._corrupt(corrupted, start, stop)
-        file = self.folder / f"{self._key(corrupted, start, stop)}.zst"
-        shape = (stop - start, *self.box.shape)
+        file, shape = self.folder / f"{self._key(corrupted, start, stop)}.zst", (stop - start, *self.box.shape)
         x = read_block(file, shape, self.box)
         if x is None:
             with _MAKING:
@@ -278,7 +283,7 @@ def read_block(file: Path, shape: tuple[int, ...], box: Box) -> Tensor | None:
 def _make_room(folder: Path, newest: str) -> None:
     """Removes files, but not the newest, while the folder exceeds its limit; other processes may do so meanwhile.
 
-    In the order of their names, which are hashes: the clocks of hosts that share the folder may disagree on its oldest.
+    In the order of their names, which are hashes: the clocks of hosts that share it may disagree on the oldest.
     """
     found = []
     for entry in os.scandir(folder):

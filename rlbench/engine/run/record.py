@@ -8,7 +8,7 @@ from typing import cast
 
 import numpy as np
 
-from rlbench.core import Field, Perturbation, Record, Worst
+from rlbench.core import Field, Perturbation, Record
 from rlbench.core.errors import one_line
 from rlbench.core.knowledge import Knowledge
 from rlbench.core.stats.metrics import cluster_interval
@@ -28,9 +28,7 @@ INCOMPLETE = "some of its blocks are missing"
 
 def members(pair: Pair, p: Perturbation) -> list[Perturbation]:
     """The cells whose blocks make up a cell's record: the cell itself, or those that a worst case is taken over."""
-    if isinstance(p, Worst) and cells.is_aggregate(p):
-        return [cells.canonical(m) for m in cells.worst_members(p, pair.suite.perturbations)]
-    return [p]
+    return cells.members_of(p, pair.suite.perturbations) if cells.is_aggregate(p) else [p]
 
 
 def outline(pair: Pair, p: Perturbation) -> Outline:
