@@ -207,9 +207,17 @@ def cross_modal(
         raise FieldError(f"gallery is {gallery}, the sensor of the queries; choose another sensor", "gallery")
     if match == "class" and at > 1:
         raise FieldError(f"at is {at}; it is for match: scene", "at")
-    sounds = hasattr(registry.make("task", of, {**fields, "modality": modality}), "waves")
-    kind = CrossModalSound if sounds else CrossModal
-    task = kind(of=of, modality=modality, medium=gallery, count=size, match=match, at=at, fields=fields)
+    values: dict[str, Any] = {
+        "of": of,
+        "modality": modality,
+        "medium": gallery,
+        "count": size,
+        "match": match,
+        "at": at,
+    }
+    task = CrossModal(**values, fields=fields)
+    if modality == "audio" and hasattr(task.query, "waves"):
+        task = CrossModalSound(**values, fields=fields)
     if match == "scene" and task.pairing != "paired":
         raise FieldError(f"match is scene; {of} pairs sensors by class, not by scene: choose class", "match")
     if hasattr(task.gallery, "series"):
