@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
@@ -149,7 +149,4 @@ def survivors(eps: Mapping[str, float], norm: str = "linf", *, missing: Sequence
 
 
 def with_fault(fault: str) -> str:
-    return HEAD.replace("{name: dots}", "{name: dots, fault: %s}" % fault)
-
-
-__all__ = ["Dots", "LinearSensors", "flags", "replace", "suite_file", "survivors", "with_fault"]
+    return HEAD.replace("{name: dots}", f"{{name: dots, fault: {fault}}}")

@@ -77,8 +77,8 @@ def test_a_part_may_have_several_fusions_and_a_task_per_sensor(tmp_path) -> None
 @pytest.mark.parametrize(
     ("entry", "said"),
     [
-        (ATTACK % "radar", "sensors: no sensor named 'radar'; allowed: image, thermal, depth, all, any 1, each"),
-        (ATTACK % "[image, audio]", "sensors: no sensor named 'audio'; allowed: image, thermal, depth"),
+        (ATTACK % "radar", "sensors: no sensor named 'radar'; known: all, any 1, depth, each, image, thermal"),
+        (ATTACK % "[image, audio]", "sensors: no sensor named 'audio'; known: depth, image, thermal"),
         (ATTACK % "[image, image]", "sensors: 'image' appears twice"),
         (ATTACK % "[]", "sensors: the list is empty"),
         (
@@ -89,14 +89,14 @@ def test_a_part_may_have_several_fusions_and_a_task_per_sensor(tmp_path) -> None
             "{attack: pgd, norm: linf, eps: {image: 0.1}, sensors: all}",
             "eps: it has no eps for thermal; give one for each",
         ),
-        ("{attack: pgd, norm: linf, eps: {image: 9}, sensors: image}", "image: 9; for a box of range 1"),
+        ("{attack: pgd, norm: linf, eps: {image: 9}, sensors: image}", "image: eps is 9; for a box of range 1"),
         ("{attack: square, norm: linf, eps: 0.1, sensors: all}", "attack: attack 'square' moves one sensor at a time"),
         ("{missing: [image, thermal, depth]}", "missing: all sensors are missing; leave at least one"),
         ("{missing: radar}", "missing: no sensor named 'radar'"),
         ("{missing: image, severity: 3}", "severity: no such key; allowed: missing, then"),
         ("{missing: [image], then: %s}" % (ATTACK % "[image]"), "sensors: image is missing here, and gives no input"),
         ("{corruption: netd, severity: 1, sensors: [image, thermal]}", "corruption: corruption 'netd' is for thermal"),
-        ("{corruption: netd, severity: 1, sensors: any 1}", "sensors: no sensor named 'any 1'; did you mean"),
+        ("{corruption: netd, severity: 1, sensors: any 1}", "sensors: no sensor named 'any 1'; known: all, depth"),
         ("{corruption: netd, severity: 1}", "perturbations: the key 'sensors' is missing: all, each, image"),
         ("{}", "perturbations: an entry is clean, worst, {attack"),
     ],
