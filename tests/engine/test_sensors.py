@@ -80,9 +80,8 @@ def test_a_corruption_of_one_sensor_is_that_of_a_suite_of_this_sensor() -> None:
     box, netd = joint_box(boxes), Corrupted("netd", 3)
     joint = SensorInputs(task, task.fingerprint(), box, 0).load_corrupted(replace(netd, sensors=("thermal",)), 0, 9)
     alone = Inputs(task.tasks["thermal"], "dots", boxes["thermal"], 0).load_corrupted(netd, 0, 9)
-    parts = box.split(joint)
-    assert torch.allclose(parts["thermal"], alone, atol=1e-6)
-    assert torch.allclose(parts["image"], task.tasks["image"].load(boxes["image"], 0, 9).x, atol=1e-6)
+    assert torch.allclose(box.split(joint, "thermal"), alone, atol=1e-6)
+    assert torch.allclose(box.split(joint, "image"), task.tasks["image"].load(boxes["image"], 0, 9).x, atol=1e-6)
 
 
 @pytest.mark.parametrize("fusion", ["sum", "mean", "median", "majority", "trimmed", "max", "entropy"])
@@ -101,6 +100,18 @@ def test_identities_hold_for_every_fusion(tmp_path, fusion) -> None:
         assert _every(everywhere, *single) == everywhere
     smaller, larger = (found[f"pgd(steps=4) linf {eps} on all"] for eps in ("0.01", "0.03"))
     assert _every(smaller, larger) == larger
+
+
+def test_attacks_outside_the_pool_get_the_input_of_one_sensor(tmp_path) -> None:
+    found = _flags(
+        tmp_path,
+        "{attack: square, norm: linf, eps: 0.05, queries: 60, sensors: each}",
+        "{attack: rays, norm: linf, eps: 0.05, queries: 100, sensors: any 1}",
+    )
+    for sensor in SENSORS:
+        square = found[f"square(queries=60) linf 0.05 on {sensor}"]
+        assert _every(square, oracle.survivors({sensor: 0.05})) == oracle.survivors({sensor: 0.05})
+        assert sum(square) < sum(oracle.survivors({}))
 
 
 def test_eps_0_on_all_but_one_is_the_attack_on_that_one(tmp_path) -> None:

@@ -20,10 +20,11 @@ from rlbench.report.boards.scores import Score, Table
 from rlbench.store.columns import Column, Mean
 
 READING = (
-    "Accuracy in % [95% interval]. `alone`: a sensor by itself, clean. `without`: the fusion of the others. Attacked: "
-    "one sensor, `any 1` (right only if right under the attack on each sensor alone), or `all` at once, each in its own "
-    "ball. `leak`: right without the sensor, and wrong when it is attacked. `gain`: `any 1` minus the best sensor alone, "
-    "in points (examples that only the fused model gets right : only that sensor, p of McNemar's test)."
+    "Accuracy in % [95% interval]. `alone`: a sensor by itself. `without`: the fusion of the others. Under an attack "
+    "on one sensor, on `any 1` (right only if right under the attack on each sensor alone), or on `all` at once, each in "
+    "its own ball. `leak`: right without the sensor, and wrong when it is attacked. `gain`: `any 1` minus the best "
+    "sensor alone and clean, in points (examples that only the fused model gets right : only that sensor, p of "
+    "McNemar's test)."
 )
 
 
@@ -199,7 +200,7 @@ def verdicts(found: Sequence[SensorTable]) -> list[str]:
                 cost = 100 * (clean[most] - clean[safest])
                 costs = f"{cost:.1f} points less clean than {most}" if cost > 0 else "at no cost clean"
                 said.append(
-                    f"{model}, {name}: the safest fusion is {safest}, {100 * under[safest][0]:.1f}% under any 1, {costs}."
+                    f"{model}, {name}: the safest fusion is {safest}, {100 * under[safest][0]:.1f}% on any 1, {costs}."
                 )
     return said
 
