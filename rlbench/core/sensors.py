@@ -31,7 +31,7 @@ class JointBox(Box):
 
     parts: tuple[tuple[Modality, Box], ...]
 
-    @property
+    @cached_property
     def spans(self) -> dict[Modality, tuple[int, int]]:
         """The coordinates (start, stop) of each sensor."""
         found, start = {}, 0
@@ -44,14 +44,11 @@ class JointBox(Box):
         """The fields that rendered examples depend on, as JSON."""
         return [[sensor, box.facts()] for sensor, box in self.parts]
 
-    def split(self, x: Tensor) -> dict[Modality, Tensor]:
-        """(B, D) in the joint box -> by sensor (B, *box.shape) in its box, differentiable in x."""
-        found = {}
-        for sensor, box in self.parts:
-            start, stop = self.spans[sensor]
-            unit = x[:, start:stop].reshape(-1, *box.shape)
-            found[sensor] = (box.low + (box.high - box.low) * unit).clamp(box.low, box.high)
-        return found
+    def split(self, x: Tensor, sensor: Modality) -> Tensor:
+        """(B, D) in the joint box -> (B, *box.shape) in a sensor's box, differentiable in x."""
+        box, (start, stop) = dict(self.parts)[sensor], self.spans[sensor]
+        unit = x[:, start:stop].reshape(-1, *box.shape)
+        return (box.low + (box.high - box.low) * unit).clamp(box.low, box.high)
 
     def join(self, inputs: Mapping[Modality, Tensor]) -> Tensor:
         """The inverse of `split`; float32."""

@@ -175,7 +175,8 @@ def _task(part: YamlPart, modality: Modality, *, among: bool = False) -> tuple[s
     for key in ("data", "root"):
         if isinstance(values.get(key), str):
             values[key] = _locate_data(parts[key], values[key])
-    if "modality" in inspect.signature(registry.factory("task", name.text())).parameters:
+    known = name.text() in registry.names("task")
+    if known and "modality" in inspect.signature(registry.factory("task", name.text())).parameters:
         values.setdefault("modality", modality)
     task = make_plugin("task", name, parts, values)
     if task.modality != modality:

@@ -82,9 +82,20 @@ class Fused(ZeroShot):
 
     def __call__(self, x: Tensor) -> Tensor:
         """(B, D) in the joint box -> (B, C) logits, differentiable in x."""
-        inputs = self.box.split(x)
-        present = [sensor for sensor in self.heads if sensor not in self.missing]
-        return self.fusion.fuse(torch.stack([self.heads[sensor](inputs[sensor]) for sensor in present]))
+        return self.fuse([self.classify(x, sensor) for sensor in self.present])
+
+    @property
+    def present(self) -> list[Modality]:
+        """The sensors that are not missing."""
+        return [sensor for sensor in self.heads if sensor not in self.missing]
+
+    def classify(self, x: Tensor, sensor: Modality) -> Tensor:
+        """(B, D) in the joint box -> (B, C) logits of one sensor."""
+        return self.heads[sensor](self.box.split(x, sensor))
+
+    def fuse(self, logits: Sequence[Tensor]) -> Tensor:
+        """(B, C) logits of each present sensor -> (B, C)."""
+        return self.fusion.fuse(torch.stack([one.float() for one in logits]))
 
     def without(self, missing: Sequence[str]) -> Fused:
         """The classifier where these sensors are missing."""

@@ -56,9 +56,7 @@ class Loaded:
     files: object
 
 
-_CACHE: dict[
-    tuple[str, Modality, str], Loaded
-] = {}  # by name, modality and device
+_CACHE: dict[tuple[str, Modality, str], Loaded] = {}  # by name, modality and device
 
 
 def _read_state(model: Model) -> object:

@@ -20,12 +20,15 @@ from rlbench.core import Classifier, Clean, Examples, Perturbation
 from rlbench.core.errors import AttackError
 from rlbench.core.machine import environment
 from rlbench.core.stats.metrics import margin
+from rlbench.encoders.fused import Fused
+from rlbench.encoders.retrieval import Retriever
 from rlbench.engine.attack.block_attacks import Case, MemberOutcome, OnStanding, ignore
 from rlbench.engine.attack.eot import Expectation
 from rlbench.engine.attack.meter import Meter
 from rlbench.engine.attack.schedule import Standing
 from rlbench.engine.block.bench import Bench
 from rlbench.engine.block.gallery import Ranked
+from rlbench.engine.block.sensors import FusedMeter
 from rlbench.engine.cells.groups import Group, canonical, group_of
 from rlbench.engine.soundness.consistency import count_inconsistent
 from rlbench.engine.soundness.watch import AGAIN, Watch
@@ -154,8 +157,10 @@ class _Unit:
         return make(n, batch_size=self.bench.batch_size, on_pass=self.on_pass, watch=Watch(labels))
 
     def _meter_class(self, labels: Tensor) -> Callable[..., Meter]:
-        head = self.bench.retriever
-        return partial(Meter, self.bench.classifier) if head is None else partial(Ranked, head, labels)
+        head = self.bench.classifier
+        if isinstance(head, Fused):
+            return partial(FusedMeter, head)
+        return partial(Ranked, head, labels) if isinstance(head, Retriever) else partial(Meter, head)
 
     def wrap(self, meter: Classifier) -> Classifier:
         """The classifier that attacks and the judge use: for a randomised encoder, its expectation."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, replace
-from typing import cast
+from functools import partial
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from rlbench.core import Corrupted, Examples, Missing, Modality, Suite, registry
+from rlbench.core import Ball, Corrupted, Examples, Missing, Modality, Suite, registry
 from rlbench.core.errors import RLBenchError
 from rlbench.core.sensors import JointBox, SensorTask
 from rlbench.core.sources import source_hash
@@ -19,6 +20,7 @@ from rlbench.encoders.fused import Fused, fuse_heads
 from rlbench.encoders.identity import Identity
 from rlbench.encoders.loading import load
 from rlbench.encoders.retrieval import first_and_last
+from rlbench.engine.attack.meter import Meter
 from rlbench.engine.block.inputs import Inputs
 from rlbench.engine.cells.keys import plugin_values
 
@@ -61,6 +63,56 @@ class SensorInputs(Inputs):
 
     def load_sounds(self, corrupted: Corrupted, start: int, stop: int) -> None:
         """None: the joint box is not a sound."""
+
+
+class FusedMeter(Meter):
+    """A meter of several sensors that runs the encoder of a sensor only where its input may change.
+
+    The clean logits of a sensor that is not attacked are computed once. The judge may use them, too: it checks that
+    the input of such a sensor is unchanged, bit for bit. A pass still counts once, however many encoders run.
+
+    Args:
+        head: the classifier.
+        n: number of examples.
+        **options: the options of `Meter`.
+    """
+
+    def __init__(self, head: Fused, n: int, **options: Any) -> None:
+        super().__init__(head, n, **options)
+        self.head, self.place = head, torch.zeros(n, dtype=torch.int64)
+        self.fixed = {sensor: torch.zeros(n, dtype=torch.bool) for sensor in head.present}
+        self.clean: dict[Modality, Tensor] = {}
+
+    def fix(self, rows: Tensor, x: Tensor, ball: Ball) -> None:
+        """Learns which sensors of these examples keep their input; all calls must have the same x."""
+        self.place[rows] = torch.arange(len(rows))
+        still = {span.sensor for span in ball.spans if span.radius == 0} if len(x) else set()
+        for sensor in (sensor for sensor in self.fixed if sensor in still):
+            self.fixed[sensor][rows] = True
+            if sensor not in self.clean:
+                self.clean[sensor] = self._classify(sensor, x)
+
+    def _classify(self, sensor: Modality, x: Tensor) -> Tensor:
+        """(R, C) clean logits of one sensor."""
+        with torch.no_grad():
+            return torch.cat([self.head.classify(part, sensor).float() for part in x.split(self.batch_size)])
+
+    def _call(self, x: Tensor, rows: Tensor) -> Tensor:
+        self.classify = partial(self._fuse, rows)
+        return super()._call(x, rows)
+
+    def _fuse(self, rows: Tensor, x: Tensor) -> Tensor:
+        return self.head.fuse([self._logits(sensor, rows, x) for sensor in self.head.present])
+
+    def _logits(self, sensor: Modality, rows: Tensor, x: Tensor) -> Tensor:
+        """(B, C) logits of one sensor, known or computed."""
+        moving = (~self.fixed[sensor][rows]).nonzero()[:, 0].to(x.device)
+        if len(moving) == len(x):
+            return self.head.classify(x, sensor)
+        known = self.clean[sensor][self.place[rows].to(x.device)]
+        if not len(moving):
+            return known
+        return known.index_copy(0, moving, self.head.classify(x[moving], sensor).float())
 
 
 def load_fused(suite: Suite, model: str, device: str, known: Identity | None) -> tuple[Fused, Identity]:
