@@ -80,8 +80,8 @@ class Retriever(ZeroShot):
     def features(self, x: Tensor, batch_size: int) -> Tensor:
         """(B, *box.shape) -> (B, D) unit embeddings; these passes are not counted."""
         with torch.no_grad():
-            parts = [x[i : i + batch_size] for i in range(0, len(x), batch_size)]
-            return torch.cat([self.embed(part) for part in parts])
+            parts = [self.embed(x[i : i + batch_size]) for i in range(0, len(x), batch_size)]
+            return torch.cat([self.anchors.new_empty(0, self.anchors.shape[1]), *parts])
 
     def anchors_hash(self) -> str:
         """A hash of the captions' embeddings, or of what a sensor's gallery is embedded with."""
