@@ -130,6 +130,8 @@ def _plan_provenance(pair: Pair, p: Perturbation) -> dict[str, Field]:
     found |= {"knowledge": knowledge} if knowledge != "white-box" else {}
     series = getattr(pair.suite.task, "series", 0)
     found |= {"series": series} if series else {}
+    several = pair.suite.sensors or hasattr(pair.suite.task, "load_gallery")
+    found |= {"pairing": str(getattr(pair.suite.task, "pairing", "paired"))} if several else {}
     found |= {"mode": mode} if (mode := cells.mode(p)) != "standalone" else {}
     return found | cells.describe_attack(p, pair.n_classes)
 
