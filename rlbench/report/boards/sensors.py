@@ -9,20 +9,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from rlbench.core import Adversarial, Clean, Corrupted, Missing, Threat
 from rlbench.core.stats.metrics import format_p
 from rlbench.core.stats.paired import Pairs
-from rlbench.core.threat import eps_by_sensor, threat_of
+from rlbench.core.threat import eps_by_sensor, single_sensors, threat_of
 from rlbench.report.boards import formats
 from rlbench.report.boards.scores import Score, Table
 from rlbench.store.columns import Column, Mean
 
 READING = (
     "Accuracy in % [95% interval]. `alone`: a sensor by itself. `without`: the fusion of the others. Under an attack "
-    "on one sensor, on `any 1` (right only if right under the attack on each sensor alone), or on `all` at once, each in "
-    "its own ball. `leak`: right without the sensor, and wrong when it is attacked. `gain`: `any 1` minus the best "
+    "on one sensor, on `any 1` (right only if right under the attack on each sensor alone), or on `all` at once, each "
+    "in its own ball. `leak`: right without the sensor, and wrong when it is attacked. `gain`: `any 1` minus the best "
     "sensor alone and clean, in points (examples that only the fused model gets right : only that sensor, p of "
     "McNemar's test)."
 )
@@ -37,7 +37,7 @@ class SensorTable:
         model: its name.
         fusion: name of the fusion.
         sensors: in order.
-        alone: the clean score of each sensor by itself, where the records have it.
+        alone: by "clean" or the name of an attack's row, the score of each sensor by itself, where the records have it.
         clean: the fused clean score.
         rows: by what happens, the score by the sensors that it happens to: a sensor, "any 1", "all" or several.
         leaks: by attack and sensor, the leak in [0, 1].
@@ -48,7 +48,7 @@ class SensorTable:
     model: str
     fusion: str
     sensors: tuple[str, ...]
-    alone: Mapping[str, Score]
+    alone: Mapping[str, Mapping[str, Score]]
     clean: Score | None
     rows: Mapping[str, Mapping[str, Score]]
     leaks: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
@@ -63,7 +63,11 @@ class SensorTable:
         """The cells as text: a column for what is fused, for each sensor, for any 1 and for all."""
         names = [*self.sensors, *dict.fromkeys(name for row in self.rows.values() for name in row)]
         head = dict.fromkeys(("fused", *names), "-")
-        found = [{"": "alone, clean"} | head | {name: str(score) for name, score in self.alone.items()}]
+        found = [
+            {"": f"alone, {name}"} | head | {place: str(score) for place, score in row.items()}
+            for name, row in self.alone.items()
+            if row
+        ]
         found.append({"": "fused, clean"} | head | {"fused": "-" if self.clean is None else str(self.clean)})
         for name, row in self.rows.items():
             found.append({"": name} | head | {place: str(score) for place, score in row.items()})
@@ -83,18 +87,22 @@ def _of_table(table: Table, found: Sequence[Table]) -> Iterator[SensorTable]:
     fusion = str(facts["task"]).rpartition(":")[2]
     alike = [t for t in found if all(t.facts[k] == facts[k] for k in ("suite", "suite_version", "seed", "n"))]
     for row in table.rows:
-        alone = {
-            sensor: other.scores[column]
-            for sensor in sensors
-            for t in alike
-            for other in t.rows
-            for column in other.scores
-            if t.facts["modality"] == sensor and other.model == row.model and column == "clean"
-        }
+        single = {str(t.facts["modality"]): other.scores for t in alike for other in t.rows if other.model == row.model}
         rows, clean = _rows(row.scores), row.scores.get(Column(Clean()))
+        alone = {"clean": {s: single[s]["clean"] for s in sensors if "clean" in single.get(s, {})}}  # type: ignore[index]
+        for attack in (column.of for column in row.scores if isinstance(column.of, Adversarial)):
+            if len(attack.threat.sensors) > 1:
+                alone[_name(attack)] = _alone(attack, single)
         title = f"{facts['suite']} v{facts['suite_version']}: {', '.join(sensors)}; {row.marked_name}, fusion {fusion}"
         one = SensorTable(title, row.model, fusion, sensors, alone, clean, rows)
         yield SensorTable(**{**vars(one), "leaks": _leaks(one), "gains": _gains(one)})
+
+
+def _alone(attack: Adversarial, single: Mapping[str, Mapping[Column, Score]]) -> dict[str, Score]:
+    """The score of each sensor by itself under its part of an attack on several."""
+    parts = {threat.sensors[0]: replace(threat, sensors=()) for threat in single_sensors(attack.threat)}
+    wanted = {sensor: str(replace(attack, threat=threat)) for sensor, threat in parts.items()}
+    return {s: score for s, name in wanted.items() for column, score in single.get(s, {}).items() if column == name}
 
 
 def _rows(scores: Mapping[Column, Score]) -> dict[str, dict[str, Score]]:
@@ -154,7 +162,7 @@ def _leaks(table: SensorTable) -> dict[str, dict[str, float]]:
 
 
 def _gains(table: SensorTable) -> dict[str, str]:
-    exact = [score for score in table.alone.values() if score.hits is not None]
+    exact = [score for score in table.alone["clean"].values() if score.hits is not None]
     if len(exact) < len(table.sensors):
         return {}
     best = max(exact, key=lambda score: score.share)
@@ -171,7 +179,7 @@ def summary(found: Sequence[SensorTable]) -> list[dict[str, str]]:
     """A row per model, fusion and attack: the columns by which fusions are compared."""
     rows = []
     for table in found:
-        best = max(table.alone.values(), key=lambda score: score.share, default=None)
+        best = max(table.alone["clean"].values(), key=lambda score: score.share, default=None)
         without = min(table.rows.get("without", {}).values(), key=lambda score: score.share, default=None)
         for name in table.attacks or [""]:
             row = table.rows.get(name, {})
