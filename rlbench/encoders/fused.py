@@ -9,14 +9,13 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from rlbench.core import Box, Encoder, Modality, Trait
+from rlbench.core import Box, Encoder, Fusion, Modality, Trait
 from rlbench.core.errors import RLBenchError
 from rlbench.core.knowledge import KNOWLEDGE, Knowledge, knowledge_of
 from rlbench.core.sensors import JointBox, SensorTask, joint_box
 from rlbench.encoders.heads import ZeroShot
 from rlbench.encoders.outputs import embed_text
 from rlbench.encoders.retrieval import Paired, head_of
-from rlbench.fusions.rule import Fusion
 
 
 class SensorEncoder:
