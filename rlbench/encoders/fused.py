@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -50,6 +50,20 @@ class SensorEncoder:
     def sha256(self) -> Mapping[Modality, str]:
         return {sensor: encoder.sha256.get(sensor, "") for sensor, encoder in self.encoders.items()}
 
+    @property
+    def sibling(self) -> SensorEncoder | None:
+        """The encoders inside their defences; None if no sensor's has one."""
+        inner = {s: getattr(encoder, "sibling", encoder) for s, encoder in self.encoders.items()}
+        return SensorEncoder(inner) if inner != self.encoders else None
+
+    @property
+    def honest(self) -> Callable[[], SensorEncoder] | None:
+        """Makes the encoders to attack through; None if one that declares traits has no such form."""
+        makers = {s: getattr(encoder, "honest", None) for s, encoder in self.encoders.items() if encoder.traits}
+        if None in makers.values():
+            return None
+        return lambda: SensorEncoder(self.encoders | {s: make() for s, make in makers.items() if make is not None})
+
     def embed(self, x: Tensor, modality: Modality) -> Tensor:
         """(B, *box.shape) in the sensor's box -> (B, D), unit norm."""
         return self.encoders[modality].embed(x, modality)
@@ -78,6 +92,11 @@ class Fused(ZeroShot):
         """The joint box of all sensors, missing ones included."""
         return joint_box({sensor: head.box for sensor, head in self.heads.items()})
 
+    def embed(self, x: Tensor) -> Tensor:
+        """(B, D) in the joint box -> (B, M * D) unit rows: the embeddings of the M present sensors side by side."""
+        found = [self.heads[sensor].embed(self.box.split(x, sensor)) for sensor in self.present]
+        return torch.cat(found, dim=1) / len(found) ** 0.5
+
     def __call__(self, x: Tensor) -> Tensor:
         """(B, D) in the joint box -> (B, C) logits, differentiable in x."""
         return self.fuse([self.classify(x, sensor) for sensor in self.present])
@@ -94,6 +113,12 @@ class Fused(ZeroShot):
     def fuse(self, logits: Sequence[Tensor]) -> Tensor:
         """(B, C) logits of each present sensor -> (B, C)."""
         return self.fusion.fuse(torch.stack([one.float() for one in logits]))
+
+    def on(self, encoder: Encoder) -> Fused:
+        """The classifier with the encoders of another SensorEncoder, and the same anchors."""
+        assert isinstance(encoder, SensorEncoder)
+        heads = {sensor: head.on(encoder.encoders[sensor]) for sensor, head in self.heads.items()}
+        return replace(self, encoder=encoder, heads=heads)
 
     def without(self, missing: Sequence[str]) -> Fused:
         """The classifier where these sensors are missing."""

@@ -10,7 +10,12 @@ from rlbench.core import Corrupted
 from rlbench.core.sensors import SensorTask, joint_box
 from rlbench.engine.block.inputs import Inputs
 from rlbench.engine.block.sensors import SensorInputs
+from rlbench.engine.cells.groups import canonical
+from rlbench.engine.plan.planner import plan
 from rlbench.engine.run.runner import run
+from rlbench.report.boards.leaderboard import boards
+from rlbench.store.keys import record_key
+from rlbench.store.records import read_records
 
 MODEL = "sensor_oracle:linear_sensors"
 EPS = {"image": 0.03, "thermal": 0.05, "depth": 0.02}
@@ -112,6 +117,14 @@ def test_attacks_outside_the_pool_get_the_input_of_one_sensor(tmp_path) -> None:
         square = found[f"square(queries=60) linf 0.05 on {sensor}"]
         assert _every(square, oracle.survivors({sensor: 0.05})) == oracle.survivors({sensor: 0.05})
         assert sum(square) < sum(oracle.survivors({}))
+
+
+def test_cells_of_suites_with_one_modality_keep_their_keys(tmp_path) -> None:
+    """The keys of frozen records, which were made before there were several sensors."""
+    frozen = read_records([next(board.records for board in boards() if board.name == "ci")])
+    (model,) = {record.model for record in frozen}
+    (pair,) = plan("ci", model, store=tmp_path / "out").pairs
+    assert {record_key(pair.keys[canonical(p)], pair.n) for p in pair.suite.perturbations} == {r.key for r in frozen}
 
 
 def test_eps_0_on_all_but_one_is_the_attack_on_that_one(tmp_path) -> None:

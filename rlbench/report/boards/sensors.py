@@ -76,9 +76,14 @@ class SensorTable:
         return found
 
 
+def has_sensors(table: Table) -> bool:
+    """Whether the table is of a task with several sensors."""
+    return "+" in str(table.facts["modality"])
+
+
 def sensor_tables(found: Sequence[Table]) -> list[SensorTable]:
     """The results of tasks with several sensors; the sensors alone are other parts of the same suite."""
-    return [one for table in found if "+" in str(table.facts["modality"]) for one in _of_table(table, found)]
+    return [one for table in found if has_sensors(table) for one in _of_table(table, found)]
 
 
 def _of_table(table: Table, found: Sequence[Table]) -> Iterator[SensorTable]:
@@ -171,7 +176,7 @@ def _gains(table: SensorTable) -> dict[str, str]:
         any_1 = table.rows[name].get("any 1")
         if any_1 is not None and any_1.hits is not None and best.hits is not None:
             pairs = Pairs.of(best.hits > 0, any_1.hits > 0)
-            found[name] = f"{-pairs.drop:+.1f} ({pairs.gained}:{pairs.lost}, p {format_p(pairs.p)})"
+            found[name] = f"{0.0 - pairs.drop:+.1f} ({pairs.gained}:{pairs.lost}, p {format_p(pairs.p)})"
     return found
 
 

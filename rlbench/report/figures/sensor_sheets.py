@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from io import BytesIO
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,22 +17,24 @@ from rlbench.report.figures.draw import Sheet
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+TITLE = 50  # characters of a line of the title
+
 
 def split_sheet(sheet: Sheet) -> list[Sheet]:
-    """A sheet per sensor; the sheet itself, if it has one."""
+    """A sheet per sensor, the first one with the whole title; the sheet itself, if it has one sensor."""
     box = sheet.box
     if not isinstance(box, JointBox):
         return [sheet]
     return [
         replace(
             sheet,
-            title=f"{sheet.title} · {sensor}",
+            title=f"{fill(sheet.title, TITLE)}\n{sensor}" if k == 0 else sensor,
             modality=sensor,
             box=own,
             x=box.split(sheet.x, sensor),
             x_adv=box.split(sheet.x_adv, sensor),
         )
-        for sensor, own in box.parts
+        for k, (sensor, own) in enumerate(box.parts)
     ]
 
 
