@@ -13,6 +13,7 @@ from rlbench.core import Box, Encoder, Fusion, Modality, Trait
 from rlbench.core.errors import RLBenchError
 from rlbench.core.knowledge import KNOWLEDGE, Knowledge, knowledge_of
 from rlbench.core.sensors import JointBox, SensorTask, joint_box
+from rlbench.encoders.cross_modal import CrossModalTask
 from rlbench.encoders.heads import ZeroShot
 from rlbench.encoders.outputs import embed_text
 from rlbench.encoders.retrieval import Paired, head_of
@@ -145,7 +146,7 @@ def fuse_heads(encoders: Mapping[Modality, Encoder], task: SensorTask, fusion: F
 
     Raises: RLBenchError: the task is about retrieval, whose galleries are of one sensor.
     """
-    if any(isinstance(one, Paired) for one in task.tasks.values()):
+    if any(isinstance(one, Paired | CrossModalTask) for one in task.tasks.values()):
         raise RLBenchError(f"{task.modality}: retrieval has one sensor per query; choose a classification task")
     heads = {sensor: head_of(encoders[sensor], sensor, one) for sensor, one in task.tasks.items()}
     first = next(iter(heads))

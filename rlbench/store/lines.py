@@ -155,7 +155,7 @@ def _check_provenance(provenance: Mapping[str, object], n: int) -> None:
         raise FieldError(f"provenance needs the field {missing[0]!r}", "provenance")
     for name, value in provenance.items():
         rule = _PROVENANCE.get(name)
-        if rule is None and re.fullmatch(r"(x-to-text|text-to-x) R@\d+", name):
+        if rule is None and re.fullmatch(r"(x-to-[a-z]+|[a-z]+-to-x) R@\d+", name):
             rule = _SHARE
         if rule is not None and not rule[0](value):
             raise FieldError(f"provenance: {name} is {quote(value)}; it must be {rule[1]}", name)

@@ -14,6 +14,7 @@ from rlbench.core.sources import source_hash
 from rlbench.core.threat import ball_of, check_threat, threat_of
 from rlbench.encoders.black_box.classes import FixedClasses, Metered
 from rlbench.encoders.contract import check_text
+from rlbench.encoders.cross_modal import CrossModalTask, sensor_retriever
 from rlbench.encoders.fused import Fused
 from rlbench.encoders.heads import ZeroShot
 from rlbench.encoders.identity import Identity
@@ -191,9 +192,19 @@ def _make_head(suite: Suite, model: str, loaded: Loaded, device: str) -> ZeroSho
             return head
     if not isinstance(loaded.encoder, FixedClasses):
         check_text(loaded.encoder, model, first_and_last(suite.task), loaded.embedded)
-    head = head_of(loaded.encoder, cast(Modality, suite.modality), suite.task)
+    head = _head_of(suite, model, loaded, device)
     head = replace(head, anchors=head.anchors.to(device))
     _HEADS.append((suite.task, head))
     recent = list(dict.fromkeys(id(head.encoder) for _, head in reversed(_HEADS)))[:_ENCODERS]
     _HEADS[:] = [pair for pair in _HEADS if id(pair[1].encoder) in recent][-_TASKS:]
     return head
+
+
+def _head_of(suite: Suite, model: str, loaded: Loaded, device: str) -> ZeroShot:
+    """The classifier of the task; for retrieval across sensors, by the gallery of the same model's other sensor."""
+    modality = cast(Modality, suite.modality)
+    if not isinstance(suite.task, CrossModalTask) or isinstance(loaded.encoder, FixedClasses):
+        return head_of(loaded.encoder, modality, suite.task)
+    gallery = load(model, suite.task.medium, device)
+    source = f"{suite.task.medium} {gallery.identity.checkpoint} {sorted(gallery.identity.facts.items())}"
+    return sensor_retriever(loaded.encoder, modality, suite.task, gallery.encoder, source=source, device=device)

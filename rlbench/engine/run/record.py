@@ -61,6 +61,7 @@ def outline(pair: Pair, p: Perturbation) -> Outline:
         own=members(pair, p) == [p],  # a worst case has no passes of its own
         spans=tuple(pair.spans),
         gallery=None if pair.gallery is None else (pair.gallery.anchors, pair.gallery.owners),
+        medium="text" if pair.gallery is None else pair.gallery.medium,
         whole=size is None or pair.n >= size,
     )
 
@@ -97,7 +98,8 @@ def _recalls(outline: Outline, blocks: Sequence[Block]) -> dict[str, Field]:
     if outline.gallery is None or not features:
         return {}
     labels = np.concatenate([block.label for block in blocks])
-    return dict(Gallery(*outline.gallery).recalls(np.concatenate(features), labels, whole=outline.whole))
+    gallery = Gallery(*outline.gallery, outline.medium)
+    return dict(gallery.recalls(np.concatenate(features), labels, whole=outline.whole))
 
 
 def _queries(outline: Outline, blocks: Sequence[Sequence[Block | None]]) -> dict[str, Field]:
@@ -128,6 +130,8 @@ def _plan_provenance(pair: Pair, p: Perturbation) -> dict[str, Field]:
     found |= {"knowledge": knowledge} if knowledge != "white-box" else {}
     series = getattr(pair.suite.task, "series", 0)
     found |= {"series": series} if series else {}
+    several = pair.suite.sensors or hasattr(pair.suite.task, "load_gallery")
+    found |= {"pairing": str(getattr(pair.suite.task, "pairing", "paired"))} if several else {}
     found |= {"mode": mode} if (mode := cells.mode(p)) != "standalone" else {}
     return found | cells.describe_attack(p, pair.n_classes)
 
