@@ -15,7 +15,8 @@ from rlbench.core.errors import AttackError, SuiteError, UnknownName
 from rlbench.core.seeds import ExampleStreams
 from rlbench.core.suite import load_suite, load_suites
 from rlbench.encoders.mini import BOXES
-from rlbench.engine.block import input_files, inputs
+from rlbench.engine.block import input_files
+from rlbench.engine.block import inputs as module
 from rlbench.engine.block.inputs import Inputs
 from rlbench.engine.plan.planner import plan
 from rlbench.engine.run.runner import run
@@ -64,7 +65,7 @@ def test_corrupted_inputs_are_kept_bit_for_bit(name, box, corruption, tmp_path, 
     assert torch.equal(first, inputs(name, box).load_corrupted(one, 0, 3))
     [file] = tmp_path.iterdir()
     before = file.read_bytes()
-    monkeypatch.setattr(inputs, "_unit", lambda *of: pytest.fail("computed again"))
+    monkeypatch.setattr(module, "_unit", lambda *of: pytest.fail("computed again"))
     assert torch.equal(of.load_corrupted(one, 0, 3), first)
     monkeypatch.undo()
     for damaged in (before[:-9], b"", before[:40] + bytes([before[40] ^ 1]) + before[41:]):
