@@ -119,6 +119,18 @@ def test_attacks_outside_the_pool_get_the_input_of_one_sensor(tmp_path) -> None:
         assert sum(square) < sum(oracle.survivors({}))
 
 
+def test_the_encoders_of_sensors_at_rest_run_once(tmp_path, monkeypatch) -> None:
+    rows, embed = dict.fromkeys(SENSORS, 0), oracle.LinearSensors.embed
+
+    def count(self, x, modality):
+        rows[modality] += len(x)
+        return embed(self, x, modality)
+
+    monkeypatch.setattr(oracle.LinearSensors, "embed", count)
+    _flags(tmp_path, "{attack: apgd-ce, norm: l2, eps: 0.05, steps: 30, sensors: image}")
+    assert rows["thermal"] == rows["depth"] < rows["image"] / 3
+
+
 def test_cells_of_suites_with_one_modality_keep_their_keys(tmp_path) -> None:
     """The keys of frozen records, which were made before there were several sensors."""
     frozen = read_records([next(board.records for board in boards() if board.name == "ci")])
