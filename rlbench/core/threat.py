@@ -43,6 +43,11 @@ def eps_by_sensor(threat: Threat) -> dict[str, Fraction]:
     return dict(zip(threat.sensors, threat.by_sensor or [threat.eps] * len(threat.sensors), strict=True))
 
 
+def scale_threat(threat: Threat, times: Fraction) -> Threat:
+    """The threat model with every eps multiplied by `times`."""
+    return replace(threat, eps=threat.eps * times, by_sensor=tuple(eps * times for eps in threat.by_sensor))
+
+
 def single_sensors(threat: Threat) -> list[Threat]:
     """The threat models of an attack on one of the sensors alone; none for a task with one sensor."""
     return [

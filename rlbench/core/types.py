@@ -122,6 +122,19 @@ class Encoder(Protocol):
         """(P,) -> (P, D), unit norm."""
 
 
+class Fusion(Protocol):
+    """Makes one answer of the sensors' answers. A plugin is a frozen keyword-only dataclass.
+
+    Attributes:
+        least: the least number of sensors that the rule is defined for.
+    """
+
+    least: ClassVar[int]
+
+    def fuse(self, logits: Tensor) -> Tensor:
+        """(M, N, C), one answer per sensor at the encoder's scale -> (N, C), which a constant per row may shift."""
+
+
 class Attack(Protocol):
     """Searches the ball about x; sees the classifier. A plugin is a frozen keyword-only dataclass.
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from rlbench.core import Box, Encoder, Modality, Trait
+from rlbench.core import Box, Encoder, Fusion, Modality, Trait
 from rlbench.core.errors import RLBenchError
 from rlbench.core.knowledge import KNOWLEDGE, Knowledge, knowledge_of
 from rlbench.core.sensors import JointBox, SensorTask, joint_box
@@ -17,7 +17,6 @@ from rlbench.encoders.cross_modal import CrossModalTask
 from rlbench.encoders.heads import ZeroShot
 from rlbench.encoders.outputs import embed_text
 from rlbench.encoders.retrieval import Paired, head_of
-from rlbench.fusions.rule import Fusion
 
 
 class SensorEncoder:
@@ -52,6 +51,20 @@ class SensorEncoder:
     def sha256(self) -> Mapping[Modality, str]:
         return {sensor: encoder.sha256.get(sensor, "") for sensor, encoder in self.encoders.items()}
 
+    @property
+    def sibling(self) -> SensorEncoder | None:
+        """The encoders inside their defences; None if no sensor's has one."""
+        inner = {s: getattr(encoder, "sibling", encoder) for s, encoder in self.encoders.items()}
+        return SensorEncoder(inner) if inner != self.encoders else None
+
+    @property
+    def honest(self) -> Callable[[], SensorEncoder] | None:
+        """Makes the encoders to attack through; None if one that declares traits has no such form."""
+        makers = {s: getattr(encoder, "honest", None) for s, encoder in self.encoders.items() if encoder.traits}
+        if None in makers.values():
+            return None
+        return lambda: SensorEncoder(self.encoders | {s: make() for s, make in makers.items() if make is not None})
+
     def embed(self, x: Tensor, modality: Modality) -> Tensor:
         """(B, *box.shape) in the sensor's box -> (B, D), unit norm."""
         return self.encoders[modality].embed(x, modality)
@@ -80,6 +93,11 @@ class Fused(ZeroShot):
         """The joint box of all sensors, missing ones included."""
         return joint_box({sensor: head.box for sensor, head in self.heads.items()})
 
+    def embed(self, x: Tensor) -> Tensor:
+        """(B, D) in the joint box -> (B, M * D) unit rows: the embeddings of the M present sensors side by side."""
+        found = [self.heads[sensor].embed(self.box.split(x, sensor)) for sensor in self.present]
+        return torch.cat(found, dim=1) / len(found) ** 0.5
+
     def __call__(self, x: Tensor) -> Tensor:
         """(B, D) in the joint box -> (B, C) logits, differentiable in x."""
         return self.fuse([self.classify(x, sensor) for sensor in self.present])
@@ -96,6 +114,12 @@ class Fused(ZeroShot):
     def fuse(self, logits: Sequence[Tensor]) -> Tensor:
         """(B, C) logits of each present sensor -> (B, C)."""
         return self.fusion.fuse(torch.stack([one.float() for one in logits]))
+
+    def on(self, encoder: Encoder) -> Fused:
+        """The classifier with the encoders of another SensorEncoder, and the same anchors."""
+        assert isinstance(encoder, SensorEncoder)
+        heads = {sensor: head.on(encoder.encoders[sensor]) for sensor, head in self.heads.items()}
+        return replace(self, encoder=encoder, heads=heads)
 
     def without(self, missing: Sequence[str]) -> Fused:
         """The classifier where these sensors are missing."""

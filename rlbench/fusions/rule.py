@@ -9,26 +9,14 @@ a direction to search in.
 
 from __future__ import annotations
 
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
+from rlbench.core import Fusion
 from rlbench.core.errors import FieldError
 
 ROUNDING = 1e-5  # certificates leave this much of the terms of a comparison to float32
-
-
-class Fusion(Protocol):
-    """Makes one answer of the sensors' answers. A plugin is a frozen keyword-only dataclass.
-
-    Attributes:
-        least: the least number of sensors that the rule is defined for.
-    """
-
-    least: ClassVar[int]
-
-    def fuse(self, logits: Tensor) -> Tensor:
-        """(M, N, C), one answer per sensor at the encoder's scale -> (N, C), which a constant per row may shift."""
 
 
 @runtime_checkable

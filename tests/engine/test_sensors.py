@@ -8,9 +8,15 @@ import torch
 
 from rlbench.core import Corrupted
 from rlbench.core.sensors import SensorTask, joint_box
+from rlbench.encoders.fused import Fused
 from rlbench.engine.block.inputs import Inputs
 from rlbench.engine.block.sensors import SensorInputs
+from rlbench.engine.cells.groups import canonical
+from rlbench.engine.plan.planner import plan
 from rlbench.engine.run.runner import run
+from rlbench.report.boards.leaderboard import boards
+from rlbench.store.keys import record_key
+from rlbench.store.records import read_records
 
 MODEL = "sensor_oracle:linear_sensors"
 EPS = {"image": 0.03, "thermal": 0.05, "depth": 0.02}
@@ -112,6 +118,26 @@ def test_attacks_outside_the_pool_get_the_input_of_one_sensor(tmp_path) -> None:
         square = found[f"square(queries=60) linf 0.05 on {sensor}"]
         assert _every(square, oracle.survivors({sensor: 0.05})) == oracle.survivors({sensor: 0.05})
         assert sum(square) < sum(oracle.survivors({}))
+
+
+def test_the_encoders_of_sensors_at_rest_run_once(tmp_path, monkeypatch) -> None:
+    rows, classify = dict.fromkeys(SENSORS, 0), Fused.classify
+
+    def count(self, x, sensor):
+        rows[sensor] += len(x)
+        return classify(self, x, sensor)
+
+    monkeypatch.setattr(Fused, "classify", count)
+    _flags(tmp_path, "{attack: apgd-ce, norm: l2, eps: 0.05, steps: 30, sensors: image}")
+    assert rows["thermal"] == rows["depth"] < rows["image"] / 3
+
+
+def test_cells_of_suites_with_one_modality_keep_their_keys(tmp_path) -> None:
+    """The keys of frozen records, which were made before there were several sensors."""
+    frozen = read_records([next(board.records for board in boards() if board.name == "ci")])
+    (model,) = {record.model for record in frozen}
+    (pair,) = plan("ci", model, store=tmp_path / "out").pairs
+    assert {record_key(pair.keys[canonical(p)], pair.n) for p in pair.suite.perturbations} == {r.key for r in frozen}
 
 
 def test_eps_0_on_all_but_one_is_the_attack_on_that_one(tmp_path) -> None:

@@ -95,7 +95,8 @@ class FusedMeter(Meter):
     def _classify(self, sensor: Modality, x: Tensor) -> Tensor:
         """(R, C) clean logits of one sensor."""
         with torch.no_grad():
-            return torch.cat([self.head.classify(part, sensor).float() for part in x.split(self.batch_size)])
+            parts = [x[i : i + self.batch_size] for i in range(0, len(x), self.batch_size)]
+            return torch.cat([self.head.classify(part, sensor).float() for part in parts])
 
     def _call(self, x: Tensor, rows: Tensor) -> Tensor:
         self.classify = partial(self._fuse, rows)

@@ -251,8 +251,7 @@ def plan(
 
     Raises:
         RLBenchError: any mistake in the arguments, the suites or the models.
-        ModalityError: a single model lacks a suite's modality; one of several is skipped instead, and so is a part of
-            a run that has tasks with several sensors.
+        ModalityError: a single model lacks a suite's modality; one of several, or beside sensors, is skipped instead.
     """
     _check_counts(examples=examples, batch_size=batch_size, workers=workers)
     seconds = None if budget is None else parse_budget(budget)

@@ -9,20 +9,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from rlbench.core import Adversarial, Clean, Corrupted, Missing, Threat
 from rlbench.core.stats.metrics import format_p
 from rlbench.core.stats.paired import Pairs
-from rlbench.core.threat import eps_by_sensor, threat_of
+from rlbench.core.threat import eps_by_sensor, single_sensors, threat_of
 from rlbench.report.boards import formats
 from rlbench.report.boards.scores import Score, Table
 from rlbench.store.columns import Column, Mean
 
 READING = (
     "Accuracy in % [95% interval]. `alone`: a sensor by itself. `without`: the fusion of the others. Under an attack "
-    "on one sensor, on `any 1` (right only if right under the attack on each sensor alone), or on `all` at once, each in "
-    "its own ball. `leak`: right without the sensor, and wrong when it is attacked. `gain`: `any 1` minus the best "
+    "on one sensor, on `any 1` (right only if right under the attack on each sensor alone), or on `all` at once, each "
+    "in its own ball. `leak`: right without the sensor, and wrong when it is attacked. `gain`: `any 1` minus the best "
     "sensor alone and clean, in points (examples that only the fused model gets right : only that sensor, p of "
     "McNemar's test)."
 )
@@ -37,7 +37,7 @@ class SensorTable:
         model: its name.
         fusion: name of the fusion.
         sensors: in order.
-        alone: the clean score of each sensor by itself, where the records have it.
+        alone: by "clean" or the name of an attack's row, the score of each sensor by itself, where the records have it.
         clean: the fused clean score.
         rows: by what happens, the score by the sensors that it happens to: a sensor, "any 1", "all" or several.
         leaks: by attack and sensor, the leak in [0, 1].
@@ -48,7 +48,7 @@ class SensorTable:
     model: str
     fusion: str
     sensors: tuple[str, ...]
-    alone: Mapping[str, Score]
+    alone: Mapping[str, Mapping[str, Score]]
     clean: Score | None
     rows: Mapping[str, Mapping[str, Score]]
     leaks: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
@@ -63,7 +63,11 @@ class SensorTable:
         """The cells as text: a column for what is fused, for each sensor, for any 1 and for all."""
         names = [*self.sensors, *dict.fromkeys(name for row in self.rows.values() for name in row)]
         head = dict.fromkeys(("fused", *names), "-")
-        found = [{"": "alone, clean"} | head | {name: str(score) for name, score in self.alone.items()}]
+        found = [
+            {"": f"alone, {name}"} | head | {place: str(score) for place, score in row.items()}
+            for name, row in self.alone.items()
+            if row
+        ]
         found.append({"": "fused, clean"} | head | {"fused": "-" if self.clean is None else str(self.clean)})
         for name, row in self.rows.items():
             found.append({"": name} | head | {place: str(score) for place, score in row.items()})
@@ -72,9 +76,14 @@ class SensorTable:
         return found
 
 
+def has_sensors(table: Table) -> bool:
+    """Whether the table is of a task with several sensors."""
+    return "+" in str(table.facts["modality"])
+
+
 def sensor_tables(found: Sequence[Table]) -> list[SensorTable]:
     """The results of tasks with several sensors; the sensors alone are other parts of the same suite."""
-    return [one for table in found if "+" in str(table.facts["modality"]) for one in _of_table(table, found)]
+    return [one for table in found if has_sensors(table) for one in _of_table(table, found)]
 
 
 def _of_table(table: Table, found: Sequence[Table]) -> Iterator[SensorTable]:
@@ -83,18 +92,22 @@ def _of_table(table: Table, found: Sequence[Table]) -> Iterator[SensorTable]:
     fusion = str(facts["task"]).rpartition(":")[2]
     alike = [t for t in found if all(t.facts[k] == facts[k] for k in ("suite", "suite_version", "seed", "n"))]
     for row in table.rows:
-        alone = {
-            sensor: other.scores[column]
-            for sensor in sensors
-            for t in alike
-            for other in t.rows
-            for column in other.scores
-            if t.facts["modality"] == sensor and other.model == row.model and column == "clean"
-        }
+        single = {str(t.facts["modality"]): other.scores for t in alike for other in t.rows if other.model == row.model}
         rows, clean = _rows(row.scores), row.scores.get(Column(Clean()))
+        alone = {"clean": {s: single[s]["clean"] for s in sensors if "clean" in single.get(s, {})}}  # type: ignore[index]
+        for attack in (column.of for column in row.scores if isinstance(column.of, Adversarial)):
+            if len(attack.threat.sensors) > 1:
+                alone[_name(attack)] = _alone(attack, single)
         title = f"{facts['suite']} v{facts['suite_version']}: {', '.join(sensors)}; {row.marked_name}, fusion {fusion}"
         one = SensorTable(title, row.model, fusion, sensors, alone, clean, rows)
         yield SensorTable(**{**vars(one), "leaks": _leaks(one), "gains": _gains(one)})
+
+
+def _alone(attack: Adversarial, single: Mapping[str, Mapping[Column, Score]]) -> dict[str, Score]:
+    """The score of each sensor by itself under its part of an attack on several."""
+    parts = {threat.sensors[0]: replace(threat, sensors=()) for threat in single_sensors(attack.threat)}
+    wanted = {sensor: str(replace(attack, threat=threat)) for sensor, threat in parts.items()}
+    return {s: score for s, name in wanted.items() for column, score in single.get(s, {}).items() if column == name}
 
 
 def _rows(scores: Mapping[Column, Score]) -> dict[str, dict[str, Score]]:
@@ -154,7 +167,7 @@ def _leaks(table: SensorTable) -> dict[str, dict[str, float]]:
 
 
 def _gains(table: SensorTable) -> dict[str, str]:
-    exact = [score for score in table.alone.values() if score.hits is not None]
+    exact = [score for score in table.alone["clean"].values() if score.hits is not None]
     if len(exact) < len(table.sensors):
         return {}
     best = max(exact, key=lambda score: score.share)
@@ -163,7 +176,7 @@ def _gains(table: SensorTable) -> dict[str, str]:
         any_1 = table.rows[name].get("any 1")
         if any_1 is not None and any_1.hits is not None and best.hits is not None:
             pairs = Pairs.of(best.hits > 0, any_1.hits > 0)
-            found[name] = f"{-pairs.drop:+.1f} ({pairs.gained}:{pairs.lost}, p {format_p(pairs.p)})"
+            found[name] = f"{0.0 - pairs.drop:+.1f} ({pairs.gained}:{pairs.lost}, p {format_p(pairs.p)})"
     return found
 
 
@@ -171,7 +184,7 @@ def summary(found: Sequence[SensorTable]) -> list[dict[str, str]]:
     """A row per model, fusion and attack: the columns by which fusions are compared."""
     rows = []
     for table in found:
-        best = max(table.alone.values(), key=lambda score: score.share, default=None)
+        best = max(table.alone["clean"].values(), key=lambda score: score.share, default=None)
         without = min(table.rows.get("without", {}).values(), key=lambda score: score.share, default=None)
         for name in table.attacks or [""]:
             row = table.rows.get(name, {})
@@ -190,19 +203,24 @@ def verdicts(found: Sequence[SensorTable]) -> list[str]:
     """By model and attack with several fusions, which one is the safest and what it costs clean."""
     said = []
     for model in dict.fromkeys(table.model for table in found):
-        own = [table for table in found if table.model == model and table.clean is not None]
+        own = [table for table in found if table.model == model]
         for name in dict.fromkeys(name for table in own for name in table.attacks):
-            under = {t.fusion: (t.rows[name]["any 1"].share, t.clean) for t in own if "any 1" in t.rows.get(name, {})}
-            if len(under) > 1:
-                safest = max(under, key=lambda fusion: under[fusion][0])
-                clean = {fusion: score.share for fusion, (_, score) in under.items() if score is not None}
-                most = max(clean, key=lambda fusion: clean[fusion])
-                cost = 100 * (clean[most] - clean[safest])
-                costs = f"{cost:.1f} points less clean than {most}" if cost > 0 else "at no cost clean"
-                said.append(
-                    f"{model}, {name}: the safest fusion is {safest}, {100 * under[safest][0]:.1f}% on any 1, {costs}."
-                )
+            shares = {
+                table.fusion: (table.rows[name]["any 1"].share, table.clean.share)
+                for table in own
+                if table.clean is not None and "any 1" in table.rows.get(name, {})
+            }
+            if len(shares) > 1:
+                said.append(f"{model}, {name}: {_compare(shares)}.")
     return said
+
+
+def _compare(shares: Mapping[str, tuple[float, float]]) -> str:
+    """The safest fusion of several, by their accuracies under any 1 and clean."""
+    safest, best = max(shares, key=lambda one: shares[one]), max(shares, key=lambda one: shares[one][1])
+    cost = 100 * (shares[best][1] - shares[safest][1])
+    costs = f"{cost:.1f} points less clean than {best}" if cost > 0 else "at no cost clean"
+    return f"the safest fusion is {safest}, {100 * shares[safest][0]:.1f}% on any 1, {costs}"
 
 
 def sections(found: Sequence[Table]) -> list[str]:
