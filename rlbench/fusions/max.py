@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from rlbench.core.registry import register
-from rlbench.fusions.rule import replace_gradient
+from rlbench.fusions.rule import add_mean_gradient
 
 
 def measure_confidence(logits: Tensor) -> Tensor:
@@ -31,8 +31,8 @@ def measure_confidence(logits: Tensor) -> Tensor:
 class MostConfident:
     """The logits of the sensor whose largest probability is the largest; equally confident sensors are averaged.
 
-    Its gradient is that of the mean of the logits (see `rule`), so that a sensor that is not chosen can be attacked
-    until it is.
+    Its gradient has a share of that of the mean of all logits (see `rule`), so that a sensor that is not chosen can be
+    attacked until it is.
     """
 
     least: ClassVar[int] = 1
@@ -42,4 +42,4 @@ class MostConfident:
         confidence = measure_confidence(logits.detach())
         chosen = (confidence == confidence.amax(0)).to(logits)
         weights = chosen / chosen.sum(0)
-        return replace_gradient((weights[..., None] * logits).sum(0), logits)
+        return add_mean_gradient((weights[..., None] * logits).sum(0), logits)

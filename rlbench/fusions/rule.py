@@ -1,10 +1,9 @@
 """What fusion rules share: their protocol, the count of sensors, and gradients of rules that select.
 
-A rule that selects, votes or weighs is flat in a sensor over whole regions, or leads away from what an attacked sensor
-can do, so that its own gradient would make attacks weak. Such a rule keeps its exact values and takes the gradient of
-the mean of the logits, `sum`'s, in which each sensor always counts: BPDA (Athalye et al., 2018,
-https://arxiv.org/abs/1802.00420), as a defence's `honest()` has it. So an attack sees what the rule answers, and still
-a direction to search in.
+A rule that selects, votes or weighs ignores a sensor over whole regions, where its own gradient tells an attack
+nothing. Such a rule keeps its exact values and adds to its gradient a small share of that of the mean of the logits, in
+which each sensor always counts, as in BPDA (Athalye et al., 2018, https://arxiv.org/abs/1802.00420). So an attack sees
+what the rule answers, follows the rule's gradient where it has one, and still has a direction where it has none.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ from torch import Tensor
 from rlbench.core import Fusion
 from rlbench.core.errors import FieldError
 
+SHARE = 0.01  # of the mean's gradient: small, so that the rule's own decides where it is not zero
 ROUNDING = 1e-5  # certificates leave this much of the terms of a comparison to float32
 
 
@@ -46,15 +46,15 @@ def check_sensors(fusion: Fusion, name: str, count: int) -> None:
         )
 
 
-def replace_gradient(value: Tensor, logits: Tensor) -> Tensor:
-    """The value of a rule, exactly, with the gradient of the mean of the logits.
+def add_mean_gradient(value: Tensor, logits: Tensor) -> Tensor:
+    """The value of a rule, exactly; its gradient is the rule's own plus a share of that of the mean of the logits.
 
     Args:
-        value: (N, C).
+        value: (N, C), with its own gradient.
         logits: (M, N, C).
     """
-    mean = logits.mean(0)
-    return value.detach() + (mean - mean.detach())
+    mean = SHARE * logits.mean(0)
+    return value + (mean - mean.detach())
 
 
 def find_reach(anchors: Tensor, scale: float) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from rlbench.core.registry import register
-from rlbench.fusions.rule import ROUNDING, replace_gradient
+from rlbench.fusions.rule import ROUNDING, add_mean_gradient
 
 
 def weigh_agreement(logits: Tensor) -> Tensor:
@@ -36,8 +36,9 @@ def weigh_agreement(logits: Tensor) -> Tensor:
 class Trimmed:
     """The mean of the logits without the sensor whose probabilities agree least with the others'.
 
-    Its gradient is that of the mean of all logits (see `rule`), so that a sensor that is dropped can be attacked back
-    in. Odd one out after Yang et al., 2021, https://arxiv.org/abs/2206.12714, without their trained detector.
+    Its gradient has a share of that of the mean of all logits (see `rule`), so that a sensor that is dropped can be
+    attacked back in. Odd one out after Yang et al., 2021, https://arxiv.org/abs/2206.12714, without their trained
+    detector.
     """
 
     least: ClassVar[int] = 3
@@ -45,4 +46,4 @@ class Trimmed:
     def fuse(self, logits: Tensor) -> Tensor:
         """(M, N, C) -> (N, C)."""
         weights = weigh_agreement(logits)[..., None]
-        return replace_gradient((weights * logits).sum(0) / (len(logits) - 1), logits)
+        return add_mean_gradient((weights * logits).sum(0) / (len(logits) - 1), logits)
