@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from rlbench.core.registry import register
-from rlbench.fusions.rule import ROUNDING, add_mean_gradient, beat_rivals, leave_one_out
+from rlbench.fusions.rule import ROUNDING, beat_rivals, leave_one_out, pass_gradient
 
 
 def count_votes(logits: Tensor) -> Tensor:
@@ -31,7 +31,8 @@ class Majority:
 
     def fuse(self, logits: Tensor) -> Tensor:
         """(M, N, C) -> (N, C) scores in [0, M + 1]."""
-        return add_mean_gradient(count_votes(logits).sum(0) + logits.softmax(2).mean(0), logits)
+        p = logits.softmax(2).mean(0)
+        return pass_gradient(count_votes(logits).sum(0) + p, p, logits)
 
     def certify(self, logits: Tensor, y: Tensor, reach: Tensor) -> Tensor:
         """Of the other sensors' votes, y leads by more than 1, or by 1 and in probability (see `rule.Certified`).

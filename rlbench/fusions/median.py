@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from rlbench.core.registry import register
-from rlbench.fusions.rule import add_mean_gradient, beat_rivals
+from rlbench.fusions.rule import beat_rivals, pass_gradient
 
 
 def find_median(logits: Tensor) -> Tensor:
@@ -30,7 +30,8 @@ class Median:
 
     def fuse(self, logits: Tensor) -> Tensor:
         """(M, N, C) -> (N, C)."""
-        return add_mean_gradient(find_median(logits), logits)
+        median = find_median(logits)
+        return pass_gradient(median, median, logits)
 
     def certify(self, logits: Tensor, y: Tensor, reach: Tensor) -> Tensor:
         """The lowest median of y exceeds the highest of every rival, whatever a sensor says (see `rule.Certified`).

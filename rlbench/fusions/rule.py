@@ -1,9 +1,9 @@
 """What fusion rules share: their protocol, the count of sensors, and gradients of rules that select.
 
-A rule that selects, votes or weighs ignores a sensor over whole regions, where its own gradient tells an attack
-nothing. Such a rule keeps its exact values and adds to its gradient a small share of that of the mean of the logits, in
-which each sensor always counts, as in BPDA (Athalye et al., 2018, https://arxiv.org/abs/1802.00420). So an attack sees
-what the rule answers, follows the rule's gradient where it has one, and still has a direction where it has none.
+A rule that selects or votes ignores a sensor over whole regions, where its gradient tells an attack nothing. Such a
+rule keeps its exact values and has the gradient of a soft version of it, plus a small share of that of the mean of the
+logits, in which each sensor always counts, as in BPDA (Athalye et al., 2018, https://arxiv.org/abs/1802.00420). So an
+attack sees what the rule answers and always has a direction.
 """
 
 from __future__ import annotations
@@ -46,15 +46,16 @@ def check_sensors(fusion: Fusion, name: str, count: int) -> None:
         )
 
 
-def add_mean_gradient(value: Tensor, logits: Tensor) -> Tensor:
-    """The value of a rule, exactly; its gradient is the rule's own plus a share of that of the mean of the logits.
+def pass_gradient(value: Tensor, soft: Tensor, logits: Tensor) -> Tensor:
+    """The value of a rule, exactly, with the gradient of a soft version, plus a share of that of the mean.
 
     Args:
-        value: (N, C), with its own gradient.
+        value: (N, C).
+        soft: (N, C), of which only the gradient is used; `value` itself if that has one.
         logits: (M, N, C).
     """
-    mean = SHARE * logits.mean(0)
-    return value + (mean - mean.detach())
+    through = soft + SHARE * logits.mean(0)
+    return value.detach() + (through - through.detach())
 
 
 def find_reach(anchors: Tensor, scale: float) -> Tensor:
