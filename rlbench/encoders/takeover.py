@@ -6,13 +6,48 @@ embedding by any unit vector.
 
 from __future__ import annotations
 
+from typing import Protocol, runtime_checkable
+
 import torch
 from torch import Tensor
 
 from rlbench.core.errors import FieldError
 from rlbench.encoders.fused import Fused
 from rlbench.encoders.heads import ZeroShot
-from rlbench.fusions.rule import Certified, find_reach
+
+
+@runtime_checkable
+class Certified(Protocol):
+    """What a fusion adds if it can prove that no change of one sensor alters an answer."""
+
+    def certify(self, logits: Tensor, y: Tensor, reach: Tensor) -> Tensor:
+        """Which examples stay correct whatever any one sensor says.
+
+        Args:
+            logits: (M, N, C) clean answers.
+            y: (N,) int64 labels.
+            reach: (C, C), see `find_reach`.
+
+        Returns:
+            (N,) bool; False also within rounding.
+        """
+
+
+def find_reach(anchors: Tensor, scale: float) -> Tensor:
+    """By how much the logit of class t can exceed that of class y, at most: scale * |A_y - A_t|.
+
+    An embedding is a unit vector u, so scale * u . (A_t - A_y) is at most this, for u along A_t - A_y.
+
+    Args:
+        anchors: (C, D) unit rows.
+        scale: of the logits.
+
+    Returns:
+        (C, C) float64, symmetric.
+    """
+    rows = anchors.double()
+    reach: Tensor = scale * (rows[:, None] - rows).norm(dim=2)
+    return reach
 
 
 def certify_takeover(classifier: Fused, x: Tensor, y: Tensor) -> Tensor:

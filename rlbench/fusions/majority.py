@@ -35,7 +35,7 @@ class Majority:
         return pass_gradient(count_votes(logits).sum(0) + p, p, logits)
 
     def certify(self, logits: Tensor, y: Tensor, reach: Tensor) -> Tensor:
-        """Of the other sensors' votes, y leads by more than 1, or by 1 and in probability (see `rule.Certified`).
+        """Of the other sensors' votes, y leads by more than 1, or by 1 and in probability (see `encoders.takeover`).
 
         Of three sensors, exactly the examples where all three are right, unless `reach` is small.
         """

@@ -34,7 +34,7 @@ class Median:
         return pass_gradient(median, median, logits)
 
     def certify(self, logits: Tensor, y: Tensor, reach: Tensor) -> Tensor:
-        """The lowest median of y exceeds the highest of every rival, whatever a sensor says (see `rule.Certified`).
+        """The lowest median of y exceeds the highest of every rival, whatever a sensor says (see `encoders.takeover`).
 
         If one value of M may be anything, the median is at least what it is with that value at -infinity, and at most
         that at infinity. Exact if a sensor may give any logits; `reach` is not used, so for unit vectors it is a bound.
