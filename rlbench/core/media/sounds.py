@@ -137,21 +137,27 @@ def load_wave(path: Path, box: Box, *, rate: int, seconds: float) -> tuple[np.nd
     Returns:
         (samples,) float32 in [-1, 1], and samples per second.
     """
-    wave, first, own_rate = _load_track(path) if path.suffix.lower() in FILMS else _load_sound(path)
+    sound = _load_track(path) if path.suffix.lower() in FILMS else _load_sound(path)
+    return fit_sound(sound, f"the recording {path}", box, rate=rate, seconds=seconds)
+
+
+def fit_sound(sound: Sound, name: str, box: Box, *, rate: int, seconds: float) -> tuple[np.ndarray, int]:
+    """Cuts the part of a sound in memory that a box takes, as `load_wave` does. Raises: DataError, naming `name`."""
+    wave, first, own_rate = sound
     if not wave.size or not (np.isfinite(wave).all() and np.isfinite(first).all()):
-        raise DataError(f"the recording {path} has no samples, or some that are not finite")
+        raise DataError(f"{name} has no samples, or some that are not finite")
     loudest = max(float(np.abs(wave).max()), float(np.abs(first).max()))
     if loudest > _LOUDEST:
-        raise DataError(f"the recording {path} has samples up to {loudest:.6g}; they must be in [-1, 1]")
+        raise DataError(f"{name} has samples up to {loudest:.6g}; they must be in [-1, 1]")
     if box.unit == "fbank":
         if len(wave) < 0.025 * own_rate:
-            raise DataError(f"the recording {path} is shorter than 25 ms")
+            raise DataError(f"{name} is shorter than 25 ms")
         if len(wave) * max(1.0, filterbank.RATE / own_rate) > _WHOLE:
-            raise DataError(f"the recording {path} has {len(wave):,} samples; for this encoder at most {_WHOLE:,}")
+            raise DataError(f"{name} has {len(wave):,} samples; for this encoder at most {_WHOLE:,}")
         return first, own_rate
     rate = box.rate or rate
     if len(wave) * rate / own_rate > LARGEST:
-        raise DataError(f"the recording {path} is longer than {LARGEST / rate / 60:.0f} minutes, the most at {rate} Hz")
+        raise DataError(f"{name} is longer than {LARGEST / rate / 60:.0f} minutes, the most at {rate} Hz")
     wave = _resample(wave, own_rate, rate)
     return window(wave, box.shape[-1] if box.unit == "waveform" else round(seconds * rate), box.fit), rate
 
