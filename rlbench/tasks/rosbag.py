@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from fractions import Fraction
@@ -113,6 +114,7 @@ class Bags(Published):
     def list_items(self, split: Split) -> list[Item]:
         if split != "test":
             return []
+        self._unused.clear()
         return [item for bag, intervals in sorted(self._intervals.items()) for item in self._list_bag(bag, intervals)]
 
     def _list_bag(self, bag: str, intervals: Sequence[Interval]) -> Iterator[Item]:
@@ -140,13 +142,13 @@ class Bags(Published):
         for k, (stamp, _) in enumerate(messages):
             interval = find_interval(intervals, stamp - zero)
             if interval is None:
-                self.left_out["messages outside of all intervals"] += 1
+                self._unused["messages outside of all intervals"] += 1
             elif not sound:
                 yield stamp, interval
             elif stamp - zero + self._window > interval.end:
-                self.left_out["messages of sound too near to an interval's end"] += 1
+                self._unused["messages of sound too near to an interval's end"] += 1
             elif sums[bisect_left(messages, (stamp + self._window, 0))] - sums[k] < _WHOLE * self._window_bytes:
-                self.left_out["messages of sound before a gap"] += 1
+                self._unused["messages of sound before a gap"] += 1
             else:
                 yield stamp, interval
 
@@ -155,6 +157,11 @@ class Bags(Published):
 
     def _count_bytes(self, reader: Any, connection: Any, raw: bytes) -> int:
         return len(bags.get_sound(bags.parse_message(reader, connection, raw, f"a message of {self.topic}")).data)
+
+    @cached_property
+    def _unused(self) -> Counter[str]:
+        """How many messages are left out, by reason."""
+        return Counter()
 
     @property
     def _window(self) -> int:
@@ -238,7 +245,7 @@ class Bags(Published):
     def notes(self) -> tuple[str, ...]:
         """Notes that are not errors: messages left out, classes without examples."""
         items = self.items()
-        left = [f"{count:,} {what} are left out" for what, count in sorted(self.left_out.items())]
+        left = [f"{count:,} {what} are left out" for what, count in sorted(self._unused.items())]
         return (*left, *describe_untested(self.classes, items))
 
 
