@@ -28,7 +28,7 @@ def make_store(*, ros1: bool = False) -> Any:
 
 def _header(store: Any) -> Any:
     kind = store.types["std_msgs/msg/Header"]
-    stamp = store.types["builtin_interfaces/msg/Time"](sec=0, nanosec=0)
+    stamp = store.types["builtin_interfaces/msg/Time"](sec=7, nanosec=5)
     return kind(stamp=stamp, frame_id="", **({"seq": 0} if "seq" in kind.__dataclass_fields__ else {}))
 
 

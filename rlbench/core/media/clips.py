@@ -35,7 +35,7 @@ def open_film(path: Path) -> Any:
     return av.open(str(path), options=_OPTIONS)
 
 
-def _frames(path: Path) -> Iterator[Any]:
+def decode_frames(path: Path) -> Iterator[Any]:
     """Decodes the frames of a clip. Raises: what PyAV raises; DataError if the file is truncated."""
     with open_film(path) as container:
         stream = container.streams.best("video") or container.streams.video[0]
@@ -53,7 +53,7 @@ def _frames(path: Path) -> Iterator[Any]:
             raise DataError(f"the clip {path} is cut: it ends at {end:.2f} s of the {whole:.2f} s that its header says")
 
 
-def _turn_upright(still: np.ndarray, frame: Any, path: Path) -> np.ndarray:
+def turn_upright(still: np.ndarray, frame: Any, path: Path) -> np.ndarray:
     """(C, H, W) rotated and mirrored by the frame's display matrix, as a player shows it. Raises: DataError."""
     data = frame.side_data.get("DISPLAYMATRIX")
     if data is None:
@@ -72,9 +72,9 @@ def _turn_upright(still: np.ndarray, frame: Any, path: Path) -> np.ndarray:
 def _stills(path: Path, channels: int, wanted: Set[int]) -> Iterator[tuple[int, np.ndarray]]:
     """Some of a clip's frames, by number: (C, H, W) uint8, upright. Raises: DataError."""
     with guard(f"can't read the clip {path}"):
-        for i, frame in enumerate(_frames(path)):
+        for i, frame in enumerate(decode_frames(path)):
             if i in wanted:
-                yield i, _turn_upright(planes(frame.to_image().convert(MODES[channels])), frame, path)
+                yield i, turn_upright(planes(frame.to_image().convert(MODES[channels])), frame, path)
 
 
 def _pick_frames(path: Path, box: Box, choose: Callable[[int], list[int]], prepare: Prepare) -> Tensor:
@@ -97,7 +97,7 @@ def _pick_frames(path: Path, box: Box, choose: Callable[[int], list[int]], prepa
         raise DataError(f"clips are for square boxes; the encoder's box is {box.shape}")
     # Decode twice: the count in a header is often wrong, and a long clip does not fit in memory.
     with guard(f"can't read the clip {path}"):
-        count = sum(1 for _ in _frames(path))
+        count = sum(1 for _ in decode_frames(path))
     if not count:
         raise DataError(f"the clip {path} has no frames")
     wanted = choose(count)
