@@ -99,7 +99,7 @@ def test_a_sound(call, folder, tmp_path) -> None:
 
 
 def _film(path, count=12, sound=True):
-    """A film of a moving square at 10 frames a second, with a tone."""
+    """A film of a moving square at 10 frames a second, with a longer tone."""
     frames = []
     for k in range(count):
         frame = np.full((48, 64, 3), 60, np.uint8)
@@ -111,7 +111,7 @@ def _film(path, count=12, sound=True):
     with av.open(str(path), "w") as container:
         video, audio = container.add_stream("libx264", rate=10), container.add_stream("aac", rate=8000, layout="mono")
         video.height, video.width, video.pix_fmt = 48, 64, "yuv420p"
-        tone = av.AudioFrame.from_ndarray(np.sin(np.arange(9600) / 4)[None].astype(np.float32), "fltp", "mono")
+        tone = av.AudioFrame.from_ndarray(np.sin(np.arange(32_000) / 4)[None].astype(np.float32), "fltp", "mono")
         tone.rate = 8000
         for k, frame in enumerate(frames):
             picture = av.VideoFrame.from_ndarray(frame, format="rgb24")

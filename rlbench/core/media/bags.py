@@ -22,6 +22,7 @@ IMAGE, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
 PICTURES = (IMAGE, COMPRESSED)
 SOUND, STAMPED = "audio_common_msgs/msg/AudioData", "audio_common_msgs/msg/AudioDataStamped"
 SOUNDS = (SOUND, STAMPED)
+_SOUND_TYPES = {SOUND: "uint8[] data", STAMPED: f"std_msgs/Header header\n{SOUND} audio"}  # not in rosbags' stores
 
 
 class Layout(NamedTuple):
@@ -65,7 +66,7 @@ def open_bag(path: Path) -> Iterator[Any]:
     """
     try:
         from rosbags.highlevel import AnyReader
-        from rosbags.typesys import Stores, get_typestore
+        from rosbags.typesys import Stores, get_types_from_msg, get_typestore
     except ImportError:
         raise DataError("bags need the package rosbags: pip install 'rlbind-bench[ros]'") from None
     if not is_bag(path):
@@ -73,7 +74,9 @@ def open_bag(path: Path) -> Iterator[Any]:
         raise DataError(f"{path} {what}; a bag is a file {', '.join(FILES)}, or a folder with metadata.yaml")
     with ExitStack() as stack:
         with guard(f"can't read the bag {path}"):
-            store = get_typestore(Stores.ROS2_HUMBLE)
+            store = get_typestore(Stores.ROS2_HUMBLE)  # for old bags, which do not have their types
+            for kind, text in _SOUND_TYPES.items():
+                store.register(get_types_from_msg(text, kind))
             reader = stack.enter_context(AnyReader([path], default_typestore=store))
             count = reader.message_count
         if not count:
