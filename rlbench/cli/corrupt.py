@@ -34,8 +34,8 @@ def corrupt(
 ) -> None:
     """Write a copy of IN to OUT with a corruption applied, to test a whole stack on it.
 
-    Every run gives the same copy. OUT must not exist. What the corruption does not fit is copied unchanged and counted:
-    exit 2, and no copy, if that is all.
+    Every run gives the same pixels and samples. OUT must not exist. What the corruption does not fit is copied
+    unchanged and counted: exit 2, and no copy, if that is all.
     """
     from rlbench.cli import console
     from rlbench.corruptions.copies.copy import copy_corrupted

@@ -10,6 +10,7 @@ from commands import fails
 pytest.importorskip("rosbags")
 from bags import START, make_compressed, make_image, make_sound, make_store, make_text, write_bag
 
+from rlbench.core import Box, registry
 from rlbench.core.media import bags
 from rlbench.corruptions import corrupt
 
@@ -129,6 +130,23 @@ def test_a_bare_file_stays_one(call, tmp_path) -> None:
         assert call("corrupt", bare, target, *FOG).exit_code == 0
         assert target.is_file() and len(_read(target)[0]) == 14
         assert min(stamp for _, stamp, _, _ in _read(target)[0]) == START
+
+
+def test_a_folder_of_bags_stays_a_task(call, tmp_path) -> None:
+    root = tmp_path / "in"
+    for name in ("a.mcap", "b.bag"):
+        store = make_store(ros1=name.endswith(".bag"))
+        write_bag(root / name, list(_messages(store)), store)
+    (root / "labels.csv").write_text("bag,start,end,label\na.mcap,0,1,x\nb.bag,0,1,y\n")
+    result = call("corrupt", root, "out", *FOG, "--only", "/grey")
+    assert "corrupted: 4 messages of /grey" in result.stdout and "wrote out: a folder" in result.stdout, result.output
+    fields, box = {"topic": "/grey", "modality": "image", "per_second": 10.0}, Box(shape=(1, 40, 48))
+    clean, foggy = (
+        registry.make("task", "rosbag", {"data": str(p), **fields}).load(box, 0, 9) for p in (root, tmp_path / "out")
+    )
+    assert clean.ids == foggy.ids and len(clean.ids) == 4
+    expected = torch.from_numpy(_corrupt(GREY, "fog", "/grey")[..., 0]) / 255
+    assert torch.allclose(foggy.x, expected.expand(4, 1, 40, 48), atol=1e-6)
 
 
 def test_damaged_bags_leave_nothing(call, tmp_path) -> None:

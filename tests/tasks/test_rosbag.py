@@ -1,5 +1,8 @@
 """The task `rosbag`, on bags written by rosbags: labels at edges of intervals, gaps, encodings, and every mistake."""
 
+import sqlite3
+from contextlib import closing
+
 import numpy as np
 import pytest
 import torch
@@ -83,6 +86,13 @@ def test_every_kind_of_bag(tmp_path, name) -> None:
         next((tmp_path / name).glob("*.mcap")).rename(bare / name)
         (bare / "labels.csv").write_text((tmp_path / "labels.csv").read_text())
         assert _levels(_task(bare)) == [(0, "a"), (1, "a"), (2, "b"), (3, "b")]
+
+
+def test_an_old_bag_that_does_not_hold_its_types(tmp_path) -> None:
+    folder = _write(tmp_path, _sound_messages(), "bag,start,end,label\nrun,0,1,a\nrun,1,3,b\n")
+    with closing(sqlite3.connect(next((folder / "run").glob("*.db3")))) as base, base:
+        base.execute("DELETE FROM message_definitions")
+    assert _task(folder, "audio", topic="/audio", rate=8000, seconds=0.1).size("test") == 30
 
 
 def test_yaml_labels_and_several_bags(tmp_path) -> None:

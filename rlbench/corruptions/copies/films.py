@@ -17,7 +17,7 @@ from rlbench.core.media.clips import decode_frames, open_film, turn_upright
 from rlbench.core.media.stills import planes
 from rlbench.corruptions.copies.corruptor import CLIP, Corruptor
 
-WRITTEN = (".mp4", ".mkv", ".mov", ".m4v", ".avi")  # containers of H.264
+WRITTEN = (".mp4", ".mkv", ".mov", ".m4v")  # containers of H.264 that store times of frames; AVI does not
 CODEC, PIXELS = "h264", "yuv420p"
 # One thread, no assembly, no B-frames: the same frames give the same bytes, and frames keep their times.
 _OPTIONS = {"crf": "10", "preset": "veryfast", "g": "2", "bf": "0", "threads": "1", "x264-params": "asm=0"}

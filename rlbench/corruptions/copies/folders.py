@@ -1,4 +1,4 @@
-"""Corrupted copies of folders: trees of pictures, sounds and films, and LeRobot data sets."""
+"""Corrupted copies of folders: trees of pictures, sounds, films and bags, and LeRobot data sets."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ from typing import Any
 from rlbench.core.errors import DataError
 from rlbench.core.guard import guard
 from rlbench.core.media import lerobot
+from rlbench.core.media.bags import is_bag
 from rlbench.core.media.clips import FILMS
 from rlbench.core.media.samples import WRITTEN as FORMATS
 from rlbench.core.media.samples import decode_samples, encode_samples
 from rlbench.core.media.sounds import SOUNDS
 from rlbench.core.media.stills import PICTURES
 from rlbench.corruptions.copies import files, films
+from rlbench.corruptions.copies.bags import copy_bag
 from rlbench.corruptions.copies.corruptor import Corruptor, Unfit
 from rlbench.corruptions.copies.tally import Tally
 
@@ -84,10 +86,11 @@ def _copy_film(source: Path, target: Path, corruptor: Corruptor, name: str, tall
 
 
 def _list_tree(root: Path) -> list[Path]:
-    """Every file below a folder, sorted; links are followed. Raises: DataError."""
+    """Every file and every bag's folder below a folder, sorted; links are followed. Raises: DataError."""
     found = []
     for folder, names, entries in os.walk(root, onerror=_fail, followlinks=True):
-        names.sort()
+        found += [Path(folder, name) for name in names if is_bag(Path(folder, name))]
+        names[:] = [name for name in names if not is_bag(Path(folder, name))]
         found += [Path(folder, name) for name in sorted(entries)]
         if len(Path(folder).parts) - len(root.parts) > 64:
             raise DataError(f"{folder} is nested too deeply; is a link its own parent?")
@@ -110,7 +113,7 @@ def _copy_tree(root: Path, target: Path, tally: Tally) -> Iterator[tuple[Path, P
 
 
 def copy_folder(source: Path, target: Path, corruptor: Corruptor, tally: Tally) -> None:
-    """Copies a folder with its pictures, sounds and films corrupted; other files, such as labels, as they are.
+    """Copies a folder with its pictures, sounds, films and bags corrupted; other files, such as labels, as they are.
 
     Args:
         source: the folder.
@@ -122,7 +125,10 @@ def copy_folder(source: Path, target: Path, corruptor: Corruptor, tally: Tally) 
         DataError: a file is damaged, or can't be written.
     """
     for path, copy, name in _copy_tree(source, target, tally):
-        copy_file(path, copy, corruptor, tally, name)
+        if is_bag(path):
+            copy_bag(path, copy, corruptor, tally)
+        else:
+            copy_file(path, copy, corruptor, tally, name)
 
 
 def copy_lerobot(source: Path, target: Path, corruptor: Corruptor, tally: Tally) -> None:
