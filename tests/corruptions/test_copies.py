@@ -18,6 +18,7 @@ from rlbench.corruptions import corrupt
 
 FOG = ("--corruption", "fog", "--severity", 3)
 NOISE = ("--corruption", "gaussian_noise", "--severity", 3)
+HISS = ("--corruption", "white_noise", "--severity", 5)
 RAMP = np.add.outer(np.arange(40), np.arange(48)).astype(np.uint8) * 2
 
 
@@ -89,7 +90,7 @@ def test_sixteen_bits_with_a_range_and_only_some_files(call, folder, tmp_path) -
 
 
 def test_a_sound(call, folder, tmp_path) -> None:
-    result = call("corrupt", folder / "s.wav", "out.wav", "--corruption", "white_noise", "--severity", 5)
+    result = call("corrupt", folder / "s.wav", "out.wav", *HISS)
     assert result.exit_code == 0 and "corrupted: 1 sounds" in result.stdout
     (clean, rate), (noisy, other) = soundfile.read(folder / "s.wav"), soundfile.read(tmp_path / "out.wav")
     assert rate == other == 8000 and soundfile.info(tmp_path / "out.wav").subtype == "PCM_16"
@@ -196,6 +197,7 @@ def test_a_lerobot_set_keeps_its_numbers_and_times(call, tmp_path, stored) -> No
         (("in", "out", *FOG, "--range", 5, 1), ["range is [5.0, 1.0]; the smaller"]),
         (("broken", "out", *FOG), ["can't read the image broken/a.png"]),
         (("broken.mp4", "out.mp4", *FOG), ["can't read the clip broken.mp4"]),
+        (("cut.wav", "out.wav", *HISS), ["the recording cut.wav is cut: it ends before the length that its header"]),
     ],
 )
 def test_mistakes_leave_nothing(call, folder, tmp_path, arguments, words) -> None:
@@ -205,6 +207,7 @@ def test_mistakes_leave_nothing(call, folder, tmp_path, arguments, words) -> Non
     _film(tmp_path / "whole.mp4", sound=False)
     content = (tmp_path / "whole.mp4").read_bytes()
     (tmp_path / "broken.mp4").write_bytes(content[: len(content) // 2])
+    (tmp_path / "cut.wav").write_bytes((folder / "s.wav").read_bytes()[:9000])
     before = _tree(tmp_path)
     fails(call("corrupt", *arguments), *words)
     assert _tree(tmp_path) == before

@@ -55,7 +55,7 @@ def _load_sound(path: Path) -> Sound:
             _check_size(path, file.samplerate, count)
             blocks.append(np.stack([block.mean(1), block[:, 0]]))
         rate, promised = int(file.samplerate), int(file.frames) if file.format == "FLAC" else 0
-    if count < promised or _is_cut(path):
+    if count < promised or is_cut(path):
         raise DataError(f"the recording {path} is cut: it ends before the length that its header says")
     mean, first = np.concatenate(blocks, axis=1) if blocks else np.zeros((2, 0), np.float32)
     return mean, first, rate
@@ -68,8 +68,8 @@ def _check_size(path: Path, rate: int, count: int) -> None:
         raise DataError(f"the recording {path} is longer than {LARGEST / rate / 60:.0f} minutes, the most at its rate")
 
 
-def _is_cut(path: Path) -> bool:
-    """Whether a WAV or AIFF file is shorter than its header says, or an Ogg file lacks its last page."""
+def is_cut(path: Path) -> bool:
+    """Checks whether a WAV or AIFF file is shorter than its header says, or an Ogg file lacks its last page."""
     with guard(f"can't read the recording {path}"), path.open("rb") as file:
         head, size = file.read(12), path.stat().st_size
         if head[:4] == b"OggS":

@@ -16,7 +16,7 @@ from rlbench.core.errors import DataError, FieldError
 from rlbench.core.media.samples import Limits, scale_back, scale_to_unit
 from rlbench.core.seeds import ExampleStreams
 
-CLIP = 64  # frames that a corruption of clips gets at a time
+CLIP, VALUES = 64, 1 << 27  # the most frames, and values, that a corruption of clips gets at a time
 
 
 class Unfit(Exception):

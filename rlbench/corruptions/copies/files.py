@@ -7,6 +7,7 @@ from pathlib import Path
 from rlbench.core.errors import DataError
 from rlbench.core.guard import guard
 from rlbench.core.media.samples import WRITTEN, decode_samples, encode_samples
+from rlbench.core.media.sounds import LARGEST, is_cut
 from rlbench.corruptions.copies.corruptor import Corruptor, Unfit
 
 SOUNDS = (".wav", ".flac", ".aiff")  # written with the same bytes every time
@@ -36,10 +37,12 @@ def copy_sound(source: Path, target: Path, corruptor: Corruptor, stream: str) ->
     import soundfile
 
     with guard(f"can't read the recording {source}"), soundfile.SoundFile(source) as file:
+        if file.frames * file.channels > LARGEST:
+            raise DataError(f"the recording {source} has more than {LARGEST:,} samples; split it")
         wave = file.read(dtype="float64", always_2d=True)
         rate, form, kind, endian = file.samplerate, file.format, file.subtype, file.endian
         promised = file.frames
-    if len(wave) < promised:
+    if len(wave) < promised or is_cut(source):
         raise DataError(f"the recording {source} is cut: it ends before the length that its header says")
     changed = corruptor.change_sound(wave, rate, stream)
     with guard(f"can't write the recording {target}"):

@@ -15,7 +15,7 @@ from rlbench.core.errors import DataError
 from rlbench.core.guard import guard
 from rlbench.core.media.clips import decode_frames, open_film, turn_upright
 from rlbench.core.media.stills import planes
-from rlbench.corruptions.copies.corruptor import CLIP, Corruptor
+from rlbench.corruptions.copies.corruptor import CLIP, VALUES, Corruptor
 
 WRITTEN = (".mp4", ".mkv", ".mov", ".m4v")  # containers of H.264 that store times of frames; AVI does not
 CODEC, PIXELS = "h264", "yuv420p"
@@ -65,18 +65,20 @@ def _decode(path: Path) -> Iterator[Frame]:
 
 
 def _corrupt(frames: Iterator[Frame], corruptor: Corruptor, stream: str) -> Iterator[Frame]:
-    """Yields frames corrupted, one at a time or, for a corruption of clips, CLIP at a time. Raises: Unfit."""
+    """Yields frames corrupted, one at a time or, for a corruption of clips, many at a time. Raises: Unfit."""
     if not corruptor.clips:
         for at, pixels in frames:
             yield at, corruptor.change_picture(pixels, stream, at)
         return
+    some = list(islice(frames, 1))
+    size = min(CLIP, max(2, VALUES // some[0][1].size)) if some else 0
     for part in count_up():
-        some = list(islice(frames, CLIP))
+        some += islice(frames, size - len(some))
         if not some:
             return
-        yield from zip(
-            (at for at, _ in some), corruptor.change_clip([one for _, one in some], stream, part), strict=True
-        )
+        changed = corruptor.change_clip([pixels for _, pixels in some], stream, part)
+        yield from zip((at for at, _ in some), changed, strict=True)
+        some = []
 
 
 class _Writer:
