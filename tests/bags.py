@@ -22,7 +22,9 @@ Message = tuple[float, str, Any]  # seconds since START, topic, message
 def make_store(*, ros1: bool = False) -> Any:
     """A store of types with those of sound, which are not standard."""
     store = get_typestore(Stores.ROS1_NOETIC if ros1 else Stores.ROS2_HUMBLE)
-    store.register(get_types_from_msg("uint8[] data\n", "audio_common_msgs/msg/AudioData"))
+    sound = "audio_common_msgs/msg/AudioData"
+    store.register(get_types_from_msg("uint8[] data\n", sound))
+    store.register(get_types_from_msg(f"std_msgs/Header header\n{sound} audio\n", f"{sound}Stamped"))
     return store
 
 
@@ -56,9 +58,11 @@ def make_compressed(store: Any, pixels: np.ndarray, form: str) -> Any:
     return store.types["sensor_msgs/msg/CompressedImage"](header=_header(store), format=form, data=data)
 
 
-def make_sound(store: Any, wave: np.ndarray) -> Any:
-    """An AudioData of 16-bit samples."""
-    return store.types["audio_common_msgs/msg/AudioData"](data=wave.astype("<i2").reshape(-1).view(np.uint8))
+def make_sound(store: Any, wave: np.ndarray, *, stamped: bool = False) -> Any:
+    """An AudioData or AudioDataStamped of 16-bit samples."""
+    data = store.types["audio_common_msgs/msg/AudioData"](data=wave.astype("<i2").reshape(-1).view(np.uint8))
+    kind = store.types["audio_common_msgs/msg/AudioDataStamped"]
+    return kind(header=_header(store), audio=data) if stamped else data
 
 
 def make_text(store: Any, text: str) -> Any:

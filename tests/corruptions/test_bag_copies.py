@@ -17,6 +17,7 @@ from rlbench.corruptions import corrupt
 FOG = ("--corruption", "fog", "--severity", 3)
 COLOUR = np.random.default_rng(0).integers(0, 256, (40, 48, 3), np.uint8)
 GREY = COLOUR[..., 0]
+STORE = make_store()
 SOUND = (8000 * np.sin(np.arange(1600) / 5)).astype(np.int16)
 
 
@@ -108,13 +109,18 @@ def test_noise_is_new_in_every_message_and_the_same_in_every_run(call, bag, tmp_
     assert np.abs(first.astype(int) - second).mean() > 10
 
 
-def test_sound_is_corrupted_as_a_whole(call, bag, tmp_path) -> None:
+@pytest.mark.parametrize("stamped", [False, True])
+def test_sound_is_corrupted_as_a_whole(call, tmp_path, stamped) -> None:
+    sounds = [make_sound(STORE, SOUND[800 * k : 800 * k + 800], stamped=stamped) for k in (0, 1)]
+    rows = [*((k / 10, "/mic", sound) for k, sound in enumerate(sounds)), (1.0, "/note", make_text(STORE, "x"))]
+    bag = write_bag(tmp_path / "run.mcap", rows, STORE)
     options = ("--corruption", "white_noise", "--severity", 5)
     target = tmp_path / f"out{bag.suffix}"
-    fails(call("corrupt", bag, target, *options), "12 messages of other types", "2 messages of /mic", "give --rate")
+    fails(call("corrupt", bag, target, *options), "1 messages of other types", "2 messages of /mic", "give --rate")
     assert "corrupted: 2 messages of /mic" in call("corrupt", bag, target, *options, "--rate", 8000).stdout
-    parts = [message.data for topic, _, message, _ in _read(target)[0] if topic == "/mic"]
+    parts = [bags.get_sound(message).data for topic, _, message, _ in _read(target)[0] if topic == "/mic"]
     assert [len(part) for part in parts] == [1600, 1600]
+    fails(call("corrupt", bag, "low.mcap", *options, "--rate", 500), "can't corrupt /mic: ", "1000 Hz or more")
     noisy = np.concatenate(parts).view("<i2") / 32768
     clean = torch.from_numpy(SOUND / 32768)[None, None]
     expected = corrupt(clean, "white_noise", 5, ids=["/mic"], low=-1.0, rate=8000)[0, 0].numpy()

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from rlbench.core.errors import DataError
 from rlbench.core.guard import guard
 from rlbench.core.media import bags
 from rlbench.core.media.samples import WRITTEN
@@ -63,7 +64,7 @@ def _change(
             sound = replace(bags.get_sound(message), data=sounds[topic].pop(0))
             changed = replace(message, audio=sound) if kind == bags.STAMPED else sound
         else:
-            raise Unfit("sound of unknown rate; give --rate")
+            raise Unfit("no samples, or of unknown rate; give --rate")
     except Unfit as error:
         tally.copied[f"messages of {topic} ({error})"] += 1
         return raw
@@ -97,10 +98,12 @@ def _corrupt_sounds(reader: Any, source: Path, corruptor: Corruptor, tally: Tall
     sounds: Sounds = {}
     for topic, parts in whole.items():
         wave = bags.decode_sound(b"".join(parts), corruptor.channels)
+        if not len(wave):
+            continue
         try:
             data = bags.encode_sound(corruptor.change_sound(wave, corruptor.rate, topic))
-        except Unfit:
-            continue
+        except Unfit as error:
+            raise DataError(f"can't corrupt {topic}: {error}") from None
         ends = np.cumsum([len(part) for part in parts])
         sounds[topic] = np.split(np.pad(data, (0, int(ends[-1]) - len(data))), ends[:-1])
     return sounds
