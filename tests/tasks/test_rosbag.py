@@ -1,6 +1,7 @@
 """The task `rosbag`, on bags written by rosbags: labels at edges of intervals, gaps, encodings, and every mistake."""
 
 import sqlite3
+import sys
 from contextlib import closing
 
 import numpy as np
@@ -240,6 +241,13 @@ def test_unknown_encodings_cut_images_and_bags(tmp_path) -> None:
     _cut(_write(tmp_path / "d", _film(), labels))
     with pytest.raises(DataError, match=r"can't read the bag .*run: "):
         _task(tmp_path / "d").load(GREY, 0, 1)
+
+
+def test_without_the_package(tmp_path, monkeypatch) -> None:
+    task = _task(_write(tmp_path, _film(1)))
+    monkeypatch.setitem(sys.modules, "rosbags.highlevel", None)
+    with pytest.raises(DataError, match=r"^bags need the package rosbags: pip install 'rlbind-bench\[ros\]'$"):
+        task.load(GREY, 0, 1)
 
 
 @pytest.mark.parametrize("suffix", [".bag", ".mcap"])
