@@ -126,7 +126,8 @@ def campaign(file: Path, out: Path, table: Path | None, dry_run: bool, **where: 
     The same command again trains only the missing runs.
     """
     from rlbench.cli import console, files
-    from rlbench.training.campaign import is_finished, read_campaign, run_campaign, tabulate
+    from rlbench.training.campaign import is_finished, run_campaign, tabulate
+    from rlbench.training.campaign_file import read_campaign
 
     tasks = read_campaign(file, out)
     if dry_run:

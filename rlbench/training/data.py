@@ -35,12 +35,14 @@ class MicroBatch:
         y: (B,) int64 labels.
         noise: (B, *shape) in [-1, 1], the start of the adversary.
         template: (B,) in [0, 1), which chooses the template of the caption.
+        rows: (B,) indices of the examples.
     """
 
     x: Tensor
     y: Tensor
     noise: Tensor
     template: Tensor
+    rows: Tensor
 
 
 @dataclass(frozen=True)
@@ -134,25 +136,40 @@ class Batches(Dataset[list[MicroBatch]]):
         down, across = draws.shift[0].tolist()
         x = x.roll((0 if self.modality == "audio" else down, across), (-2, -1))
         x = torch.where(draws.mirrored.view(-1, *[1] * (x.dim() - 1)), x.flip(-1), x)
-        return MicroBatch(x, y, draws.noise, draws.template)
+        return MicroBatch(x, y, draws.noise, draws.template, draws.rows)
 
 
 def choose_task(recipe: Recipe, modality: Modality, suite: Suite | None) -> Task:
-    """Returns the suite's task, or the modality's world in the recipe's domain."""
-    if suite is not None:
-        return suite.task
-    return cast(Task, registry.make("task", f"{modality}-world", {"domain": recipe.domain, "subset": recipe.subset}))
+    """Returns the suite's task, or the recipe's world in its domain."""
+    return suite.task if suite is not None else make_world(recipe, modality, domain=recipe.domain, subset=recipe.subset)
 
 
-def make_replay_task(modality: Modality) -> Task:
-    """Makes the task of replayed, unlabelled examples: the clean domain of the modality's world, all its classes."""
-    return cast(Task, registry.make("task", f"{modality}-world", {"domain": "web", "subset": "all"}))
+def make_world(recipe: Recipe, modality: Modality, **fields: str) -> Task:
+    """Makes the recipe's procedural world, as one modality sees it.
+
+    Args:
+        recipe: gives the world; None: the world of the modality alone.
+        modality: what the examples are.
+        fields: the domain and the subset.
+
+    Raises:
+        UnknownName: There is no such world.
+        FieldError: The task is not a world, or does not have the modality.
+    """
+    if recipe.world is None:
+        return cast(Task, registry.make("task", f"{modality}-world", fields))
+    return cast(Task, registry.make("task", recipe.world, {"modality": modality, **fields}))
 
 
-def make_validation_task(modality: Modality, suite: Suite | None, subset: str = "seen") -> Task | None:
+def make_replay_task(recipe: Recipe, modality: Modality) -> Task:
+    """Makes the task of replayed, unlabelled examples: the clean domain of the world, all its classes."""
+    return make_world(recipe, modality, domain="web", subset="all")
+
+
+def make_validation_task(recipe: Recipe, modality: Modality, suite: Suite | None, subset: str = "seen") -> Task | None:
     """Makes the task of validation: the sensor domain, or the suite's own validation split if it has one."""
     if suite is None:
-        return cast(Task, registry.make("task", f"{modality}-world", {"subset": subset}))
+        return make_world(recipe, modality, subset=subset)
     return suite.task if subset == "seen" and suite.task.size("val") else None
 
 
