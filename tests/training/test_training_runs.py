@@ -96,6 +96,29 @@ def test_modalities_trained_together_alternate_step_by_step(tmp_path, metrics, n
     assert resolve(str(out)).sha256 == resolve(str(again)).sha256
 
 
+def test_an_interrupted_run_of_paired_sensors_resumes_to_the_same_weights(tmp_path, no_curves) -> None:
+    """The features of the other sensors and the class means are part of the state; both reach the loss."""
+    given = {**TINY, "init": "fare:mini", "original": "languagebind:mini", "epochs": 2, "batch": 16, "examples": 32}
+    paired = {"modalities": ["image", "thermal"], "backbone": "mini-scenes", "together": True}
+    terms = {"objective.fused": 1.0, "objective.means": 1.0}
+    whole = train("rlbind", out=tmp_path / "a", overrides={**given, **terms}, **paired)
+    steps: list[Step] = []
+
+    def stop(step: Step) -> None:
+        steps.append(step)
+        if (step.what, step.modality, step.step) == ("step", "image", 3):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train("rlbind", out=tmp_path / "b", overrides={**given, **terms}, report=stop, **paired)
+    train("rlbind", out=tmp_path / "b", overrides={**given, **terms}, **paired)
+    sums = [resolve(str(tmp_path / name)).sha256 for name in "ab"]
+    assert sums[0] == sums[1]
+    for term in terms:
+        without = train("rlbind", out=tmp_path / term, overrides={**given, **terms, term: 0.0}, **paired)
+        assert resolve(str(without)).sha256 != resolve(str(whole)).sha256
+
+
 def test_an_interrupted_run_resumes_to_the_same_weights(tmp_path, metrics, no_curves) -> None:
     """Stopped after a step that was logged but not saved: the step runs again, and its line appears once."""
     given = {**TINY, "epochs": 3, "validate": 3, "ema": 0.9, "replay": 0.25, "original": "languagebind:mini"}
@@ -149,6 +172,9 @@ def test_an_unfinished_run_of_another_recipe_is_refused(tmp_path) -> None:
         ("languagebind", "image", {"init": "linear"}, CheckpointError, "no towers that can be trained"),
         ("languagebind", "depth", {}, ModalityError, "no depth"),
         ("fare", "audio", {"crop": 0.5}, FieldError, "audio is not cropped"),
+        ("rlbind", "thermal", {"objective.fused": 1}, FieldError, "fused needs a world whose examples are paired"),
+        ("fare", "thermal", {"world": "thermal-world"}, FieldError, "no field 'modality'"),
+        ("fare", "thermal", {"world": "nowhere"}, UnknownName, "no task named 'nowhere'"),
         ("fare", "thermal", {"checkpointing": True}, FieldError, "mini does not support checkpointing"),
         ("fare", "thermal", {"accumulate": 2, "replay": 0.1}, FieldError, "can't be shared equally"),
     ],
