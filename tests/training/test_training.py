@@ -56,6 +56,17 @@ def test_the_last_stage_is_the_default_and_all_methods_have_equal_length() -> No
         assert (one.epochs + two.epochs, two.examples) == (other.epochs, other.examples)
 
 
+def test_the_recipes_of_scenes_differ_from_those_of_mini_only_where_they_must() -> None:
+    """The same lengths, one radius per sensor for all methods, and starts of the same world."""
+    for method, stages in list_methods().items():
+        for stage, m in [(stage, m) for stage in stages or (None,) for m in MODALITIES]:
+            own, mini = (load_recipe(method, stage, modality=m, backbone=b) for b in ("mini-scenes", "mini"))
+            assert own.world == "scenes" and own.objective_name == mini.objective_name
+            if method != "languagebind":
+                assert own.init == mini.init + "-scenes" and (own.epochs, own.batch) == (mini.epochs, mini.batch)
+                assert own.eps == ("2/255" if m in ("thermal", "audio") else "1/255") and own.examples == 3000
+
+
 def test_overrides_reach_the_recipe_and_its_objective() -> None:
     recipe = load_recipe("rlbind", 2, modality="audio", overrides={"lr": 1, "objective.tau": 3, "objective.clean": 0})
     assert recipe.lr == 1 and (recipe.objective_plugin.tau, recipe.objective_plugin.clean) == (3, 0)

@@ -96,6 +96,7 @@ def test_modalities_trained_together_alternate_step_by_step(tmp_path, metrics, n
     assert resolve(str(out)).sha256 == resolve(str(again)).sha256
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_of_paired_sensors_resumes_to_the_same_weights(tmp_path, no_curves) -> None:
     """The features of the other sensors and the class means are part of the state; both reach the loss."""
     given = {**TINY, "init": "fare:mini", "original": "languagebind:mini", "epochs": 2, "batch": 16, "examples": 32}
