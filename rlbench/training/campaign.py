@@ -20,9 +20,9 @@ from rlbench.core import Modality
 from rlbench.core.errors import RLBenchError
 from rlbench.core.executor import Executor, Lost, Report, Work, make_executor
 from rlbench.core.files import LOCK, hold_lock
-from rlbench.core.suite import load_suite
 from rlbench.encoders.models import resolve
 from rlbench.training.campaign_file import CampaignRun
+from rlbench.training.data import load_train_suite
 from rlbench.training.run import open_run_folder, train
 from rlbench.training.state import writing
 
@@ -75,7 +75,7 @@ def is_finished(task: CampaignRun, out: Path) -> bool:
     """
     if not (out / task.name / "card.yaml").is_file():
         return False
-    suite = None if task.suite is None else load_suite(task.suite)
+    suite = None if task.suite is None else load_train_suite(task.suite)
     return open_run_folder(task.method, task.load_recipes(), suite, out / task.name).check() == "finished"
 
 
@@ -120,7 +120,7 @@ def train_run(out: str, device: str, task: CampaignRun, ahead: CampaignRun | Non
             stage=task.stage,
             backbone=task.backbone,
             together=task.together,
-            suite=None if task.suite is None else load_suite(task.suite),
+            suite=None if task.suite is None else load_train_suite(task.suite),
             out=Path(out) / task.name,
             overrides=task.settings,
             device=device,

@@ -6,6 +6,7 @@ processes takes its own rows of them.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import cast
 
@@ -15,6 +16,7 @@ from torch.utils.data import Dataset
 
 from rlbench.core import Encoder, Label, Modality, Suite, Task, registry
 from rlbench.core.seeds import generator
+from rlbench.core.suite import load_suite, load_suites
 from rlbench.encoders.heads import prompts, zero_shot
 from rlbench.encoders.outputs import embed_text
 from rlbench.training.examples import TrainSet
@@ -141,7 +143,25 @@ class Batches(Dataset[list[MicroBatch]]):
 
 def choose_task(recipe: Recipe, modality: Modality, suite: Suite | None) -> Task:
     """Returns the suite's task, or the recipe's world in its domain."""
-    return suite.task if suite is not None else make_world(recipe, modality, domain=recipe.domain, subset=recipe.subset)
+    if suite is None:
+        return make_world(recipe, modality, domain=recipe.domain, subset=recipe.subset)
+    return list_tasks(suite)[modality]
+
+
+def list_tasks(suite: Suite) -> Mapping[Modality, Task]:
+    """Lists the suite's task by modality; a task of several sensors has one for each."""
+    alone = {cast(Modality, suite.modality): suite.task}
+    return cast("Mapping[Modality, Task]", getattr(suite.task, "tasks", alone))
+
+
+def load_train_suite(name: str) -> Suite:
+    """Loads a suite to train on: of a file with several parts, the first one with several sensors.
+
+    Raises:
+        UnknownName, SuiteError: See `load_suite`, for a suite without several sensors.
+    """
+    joint = [suite for suite in load_suites(name) if len(list_tasks(suite)) > 1]
+    return joint[0] if joint else load_suite(name)
 
 
 def make_world(recipe: Recipe, modality: Modality, **fields: str) -> Task:
@@ -170,7 +190,8 @@ def make_validation_task(recipe: Recipe, modality: Modality, suite: Suite | None
     """Makes the task of validation: the sensor domain, or the suite's own validation split if it has one."""
     if suite is None:
         return make_world(recipe, modality, subset=subset)
-    return suite.task if subset == "seen" and suite.task.size("val") else None
+    task = list_tasks(suite)[modality]
+    return task if subset == "seen" and task.size("val") != 0 else None
 
 
 def list_classes(recipe: Recipe, task: Task) -> tuple[Label, ...]:

@@ -89,8 +89,9 @@ def check_start(recipe: Recipe, modality: Modality, suite: Suite | None) -> None
         raise FieldError("recipe: crop is for pictures and clips, audio is not cropped; leave crop out")
     if recipe.replay and not 0 < round(recipe.replay * recipe.batch) < recipe.batch:
         raise FieldError(f"recipe: a replay of {recipe.replay} of {recipe.batch} examples leaves a part of them empty")
-    if "peers" in recipe.objective_plugin.needs and (recipe.world is None or suite is not None):
-        raise FieldError("recipe: fused needs a world whose examples are paired, as in `world: scenes`; leave it out")
+    paired = recipe.world is not None if suite is None else getattr(suite.task, "pairing", "") == "paired"
+    if "peers" in recipe.objective_plugin.needs and not paired:
+        raise FieldError("recipe: fused needs paired examples, as in `world: scenes`; leave it out")
     if recipe.replay and suite is not None:
         raise FieldError("recipe: replay needs a procedural world; a suite's data has no unlabelled part")
 

@@ -18,6 +18,7 @@ from rlbench.core import Modality, Suite
 from rlbench.core.errors import ModalityError, RLBenchError
 from rlbench.core.machine import peak_memory
 from rlbench.encoders.mini import BOXES
+from rlbench.training.data import list_tasks
 from rlbench.training.folder import RunFolder, describe_training
 from rlbench.training.loop import Run, Step, Trainer
 from rlbench.training.means import ClassMeans
@@ -139,8 +140,9 @@ def open_run_folder(method: str, recipes: Mapping[Modality, Recipe], suite: Suit
 
 
 def _choose_modalities(modalities: Sequence[Modality] | None, suite: Suite | None) -> tuple[Modality, ...]:
-    chosen = tuple(modalities or ([suite.modality] if suite else BOXES))
-    if suite and set(chosen) != {suite.modality}:
+    own = tuple(list_tasks(suite)) if suite else tuple(BOXES)
+    chosen = tuple(modalities or own)
+    if suite and not set(chosen) <= set(own):
         raise ModalityError(f"suite {suite.name} is {suite.modality}; it can't train {', '.join(chosen)}")
     return chosen
 

@@ -93,7 +93,8 @@ set: {{{SMALL}}}
 jobs:
   languagebind: {{method: languagebind}}
   rlbind:
-    {{method: rlbind, set: {{init: "@languagebind", original: "@languagebind", objective.fused: 1, objective.means: 1}}}}
+    method: rlbind
+    set: {{init: "@languagebind", original: "@languagebind", objective.fused: 1, objective.means: 1}}
 """
 
 

@@ -219,7 +219,11 @@ NEEDS = {"f0": "original", "means": "means", "peers": "fused"}
 @pytest.mark.parametrize("distance", ["ce", "cosine", "l2"])
 @pytest.mark.parametrize(
     "weights",
-    [NONE, *({**NONE, name: 1.7} for name in NONE), {"clean": 0.5, "text": 0.7, "means": 1.1, "original": 1.3, "fused": 0.9}],
+    [
+        NONE,
+        *({**NONE, name: 1.7} for name in NONE),
+        {"clean": 0.5, "text": 0.7, "means": 1.1, "original": 1.3, "fused": 0.9},
+    ],
     ids=["none", *NONE, "all"],
 )
 def test_rlbind(distance: str, weights: dict[str, float]) -> None:

@@ -1,5 +1,7 @@
 """Run folders: models, reproducible, resumable, and the errors of what can't be trained."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import pytest
@@ -11,6 +13,7 @@ from safetensors.torch import load_file
 from rlbench.core import Suite, registry
 from rlbench.core.errors import CheckpointError, DataError, FieldError, ModalityError, RLBenchError, UnknownName
 from rlbench.encoders.models import load_encoder, resolve
+from rlbench.tasks.scenes import Scenes
 from rlbench.training import run as training
 from rlbench.training.loop import Step
 from rlbench.training.rehearsal import rehearse
@@ -173,7 +176,7 @@ def test_an_unfinished_run_of_another_recipe_is_refused(tmp_path) -> None:
         ("languagebind", "image", {"init": "linear"}, CheckpointError, "no towers that can be trained"),
         ("languagebind", "depth", {}, ModalityError, "no depth"),
         ("fare", "audio", {"crop": 0.5}, FieldError, "audio is not cropped"),
-        ("rlbind", "thermal", {"objective.fused": 1}, FieldError, "fused needs a world whose examples are paired"),
+        ("rlbind", "thermal", {"objective.fused": 1}, FieldError, "fused needs paired examples"),
         ("fare", "thermal", {"world": "thermal-world"}, FieldError, "no field 'modality'"),
         ("fare", "thermal", {"world": "nowhere"}, UnknownName, "no task named 'nowhere'"),
         ("fare", "thermal", {"checkpointing": True}, FieldError, "mini does not support checkpointing"),
@@ -207,6 +210,30 @@ def test_a_suites_own_data(tmp_path, no_curves) -> None:
         train("languagebind", suite=_suite(_Small()), modalities=["audio"], out=tmp_path / "b", overrides=TINY)
     with pytest.raises(FieldError, match="replay needs a procedural world"):
         train("fare", suite=_suite(_Small()), out=tmp_path / "b", overrides={**TINY, "replay": 0.5})
+
+
+@dataclass(frozen=True)
+class _Sensors:
+    """A task of several sensors."""
+
+    tasks: Mapping[str, Scenes]
+    pairing: str = "paired"
+
+
+def test_a_suite_of_several_sensors_trains_each_on_its_own(tmp_path, no_curves) -> None:
+    task = _Sensors({sensor: Scenes(modality=sensor, subset="unseen") for sensor in ("image", "thermal")})
+    given = {**TINY, "examples": 32, "original": "languagebind:mini", "init": "fare:mini", "objective.fused": 1.0}
+    suite, steps = _suite(task, "image+thermal"), []
+    together = {"suite": suite, "overrides": given, "together": True}
+    out = train("rlbind", out=tmp_path / "a", report=steps.append, **together)
+    data = {m: weights.trained["data"] for m, weights in resolve(str(out)).weights.items()}
+    assert data == {sensor: own.fingerprint() for sensor, own in task.tasks.items()}
+    assert set(steps[-1].val) == {"clean", "robust"}
+    with pytest.raises(ModalityError, match=r"image\+thermal; it can't train audio"):
+        train("rlbind", out=tmp_path / "b", modalities=["audio"], **together)
+    independent = _suite(replace(task, pairing="class-paired"), "image+thermal")
+    with pytest.raises(FieldError, match="fused needs paired examples"):
+        train("rlbind", out=tmp_path / "b", **{**together, "suite": independent})
 
 
 def test_no_data_is_an_error(tmp_path, monkeypatch) -> None:
