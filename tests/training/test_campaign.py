@@ -110,7 +110,7 @@ def test_sensors_trained_together_are_one_run_and_one_model(tmp_path: Path) -> N
     assert len(table) == 2 + 4 and "0/together/rlbind thermal" in table[-1] and "objective.fused=1" in table[-1]
 
     (tmp_path / "baselines" / "rlbind").mkdir(parents=True)
-    card = {"baseline": "rlbind", "summary": "x", "backbones": {"mini-scenes": {"family": "mini", "modalities": {}}}}
+    card = {"baseline": "rlbind", "summary": "x", "backbones": {}}
     (tmp_path / "baselines/rlbind/card.yaml").write_text(yaml.safe_dump(card))
     assert _bundle(out / "0", tmp_path / "baselines").output == "together rlbind\n"
     (bundled,) = read_card(tmp_path / "baselines/rlbind/card.yaml")
