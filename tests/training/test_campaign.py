@@ -85,20 +85,20 @@ def test_runs_are_trained_once_and_then_tabulated_and_bundled(tmp_path: Path) ->
     assert refused.exit_code == 1 and "has no finished runs of a baseline" in refused.output
 
 
-TOGETHER = f"""
+TOGETHER = """
 modalities: [image, thermal]
 backbone: mini-scenes
 together: true
-set: {{{SMALL}}}
+set: {examples: 16, batch: 16, validation: 4, epochs: 1}
 jobs:
-  languagebind: {{method: languagebind}}
+  languagebind: {method: languagebind}
   rlbind:
     method: rlbind
-    set: {{init: "@languagebind", original: "@languagebind", objective.fused: 1, objective.means: 1}}
+    set: {init: "@languagebind", original: "@languagebind", objective.fused: 1, objective.means: 1}
 """
 
 
-def test_sensors_trained_together_are_one_run_and_one_model(tmp_path: Path) -> None:
+def test_sensors_trained_together_are_one_run_and_one_model(tmp_path: Path, no_curves: None) -> None:
     tasks, out = campaign(tmp_path, TOGETHER), tmp_path / "out"
     assert [task.name for task in tasks] == ["0/together/languagebind", "0/together/rlbind"]
     words = tasks[1].arguments(out)
