@@ -53,7 +53,7 @@ def train(
     The run folder works as a model name. The same command with --out resumes an interrupted run. On several GPUs:
     accelerate launch --multi_gpu -m rlbench train METHOD ...
     """
-    from rlbench.core.suite import load_suite
+    from rlbench.training.data import load_train_suite
     from rlbench.training.rehearsal import rehearse
 
     name, _, backbone = method.partition(":")
@@ -61,7 +61,7 @@ def train(
         "modalities": modalities or None,
         "stage": stage,
         "backbone": backbone or "mini",
-        "suite": load_suite(suite) if suite else None,
+        "suite": load_train_suite(suite) if suite else None,
         "overrides": dict(_setting(text) for text in settings),
         "announce": lambda line: None if quiet else click.echo(line, err=True),
         **options,
@@ -126,7 +126,8 @@ def campaign(file: Path, out: Path, table: Path | None, dry_run: bool, **where: 
     The same command again trains only the missing runs.
     """
     from rlbench.cli import console, files
-    from rlbench.training.campaign import is_finished, read_campaign, run_campaign, tabulate
+    from rlbench.training.campaign import is_finished, run_campaign, tabulate
+    from rlbench.training.campaign_file import read_campaign
 
     tasks = read_campaign(file, out)
     if dry_run:

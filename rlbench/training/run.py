@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -18,9 +18,11 @@ from rlbench.core import Modality, Suite
 from rlbench.core.errors import ModalityError, RLBenchError
 from rlbench.core.machine import peak_memory
 from rlbench.encoders.mini import BOXES
+from rlbench.training.data import list_tasks
 from rlbench.training.folder import RunFolder, describe_training
 from rlbench.training.loop import Run, Step, Trainer
 from rlbench.training.means import ClassMeans
+from rlbench.training.peers import Peers
 from rlbench.training.prepare import check_shares, compute_checksums, prepare
 from rlbench.training.recipe import Recipe, describe, load_recipe
 from rlbench.training.state import read_state, write_state
@@ -138,8 +140,9 @@ def open_run_folder(method: str, recipes: Mapping[Modality, Recipe], suite: Suit
 
 
 def _choose_modalities(modalities: Sequence[Modality] | None, suite: Suite | None) -> tuple[Modality, ...]:
-    chosen = tuple(modalities or ([cast(Modality, suite.modality)] if suite else BOXES))
-    if suite and set(chosen) != {suite.modality}:
+    own = tuple(list_tasks(suite)) if suite else tuple(BOXES)
+    chosen = tuple(modalities or own)
+    if suite and not set(chosen) <= set(own):
         raise ModalityError(f"suite {suite.name} is {suite.modality}; it can't train {', '.join(chosen)}")
     return chosen
 
@@ -184,8 +187,8 @@ def _train(
     for modality, recipe in recipes.items():
         announce(f"{folder.method}, {modality}: {describe(recipe)}")
         runs.append(prepare(recipe, modality, suite, _reader(modality, report)))
-    means = ClassMeans()
-    trainings = {run.modality: _Training(run, Trainer(run, accelerator, means), folder, report) for run in runs}
+    means, peers = ClassMeans(), Peers()
+    trainings = {run.modality: _Training(run, Trainer(run, accelerator, means, peers), folder, report) for run in runs}
     if accelerator.is_main_process:
         folder.create()
     accelerator.wait_for_everyone()

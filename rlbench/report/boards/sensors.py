@@ -76,14 +76,9 @@ class SensorTable:
         return found
 
 
-def has_sensors(table: Table) -> bool:
-    """Whether the table is of a task with several sensors."""
-    return "+" in str(table.facts["modality"])
-
-
 def sensor_tables(found: Sequence[Table]) -> list[SensorTable]:
     """The results of tasks with several sensors; the sensors alone are other parts of the same suite."""
-    return [one for table in found if has_sensors(table) for one in _of_table(table, found)]
+    return [one for table in found if table.has_sensors for one in _of_table(table, found)]
 
 
 def _of_table(table: Table, found: Sequence[Table]) -> Iterator[SensorTable]:
