@@ -89,16 +89,7 @@ def _hub(repo: str) -> Iterator[None]:
                 f"make one at https://huggingface.co/settings/tokens, {folder}"
             ) from error
         raise RLBenchError(f"the hub refused the files for {repo}: {first_line(error)}; {folder}") from error
-    except (OSError, *_network_errors()) as error:
+    except (OSError, *HfHubHTTPError.__bases__) as error:  # the latter are those of the client's network library
         raise RLBenchError(
             f"the hub can't be reached ({first_line(error.__cause__ or error)}); try again, {folder}"
         ) from error
-
-
-def _network_errors() -> tuple[type[Exception], ...]:
-    """The errors of the client's network library that are no OSError: those of httpx, since huggingface_hub 1."""
-    try:
-        from httpx import TransportError
-    except ImportError:
-        return ()
-    return (TransportError,)
