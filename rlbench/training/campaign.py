@@ -28,7 +28,6 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import torch
 
 from rlbench.core import Modality, callables
@@ -37,10 +36,11 @@ from rlbench.core.executor import Executor, Lost, Report, Work, make_executor
 from rlbench.core.files import LOCK, hold_lock
 from rlbench.core.suite import load_suite
 from rlbench.core.yaml_source import YamlPart, read
-from rlbench.encoders.models import resolve, resolve_plain
+from rlbench.encoders.models import resolve_plain
 from rlbench.training.recipe import load_recipe
 from rlbench.training.run import open_run_folder, train
 from rlbench.training.state import writing
+from rlbench.training.trackers import UNTRACKED, Tracking, check_trackers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +75,7 @@ class CampaignRun:
     Attributes:
         name: ROUND/MODALITY/JOB.
         after: the names of the runs it waits for.
+        tracking: the trackers, and the campaign's and the run's names there.
     """
 
     name: str
@@ -84,6 +85,7 @@ class CampaignRun:
     suite: str | None
     settings: Mapping[str, object]
     after: frozenset[str]
+    tracking: Tracking = UNTRACKED
 
     def arguments(self, out: Path) -> list[str]:
         """Returns the arguments of the command `rlbench` for this run."""
@@ -94,16 +96,26 @@ class CampaignRun:
             words += ["--suite", self.suite]
         for key, value in self.settings.items():
             words += ["--set", f"{key}={value if isinstance(value, str) else json.dumps(value)}"]
+        if self.tracking.names:
+            words += [word for name in self.tracking.names for word in ("--log-with", name)]
+            words += ["--group", self.tracking.group, "--run-name", self.tracking.run]
         return words
 
 
-def read_campaign(path: Path, out: Path) -> list[CampaignRun]:
+def read_campaign(path: Path, out: Path, *, log_with: Sequence[str] = ()) -> list[CampaignRun]:
     """Reads a campaign's file into its runs, in the file's order, round by round.
 
+    Args:
+        path: the file.
+        out: the campaign's folder, whose name groups the runs in trackers.
+        log_with: the trackers of all runs (see `trackers.TRACKERS`).
+
     Raises:
+        RLBenchError: A tracker is not installed.
         FieldError: The file can't be read, or a key, a value or a name of a job is wrong.
         UnknownName: There is no such method or modality.
     """
+    check_trackers(log_with)
     whole = read(path, "campaign", FieldError)
     file, parts = whole.make(_Campaign), whole.items()
     jobs = {_name(part): part.make(_Job) for part in parts["jobs"].items().values()}
@@ -120,7 +132,8 @@ def read_campaign(path: Path, out: Path) -> list[CampaignRun]:
                     job = replace(job, suite=job.suite or own.suite)
                     tasks.append(_task(name, job, turn, modality, settings, out))
     _check_order(tasks, parts["jobs"])
-    return tasks
+    group = out.absolute().name
+    return [replace(task, tracking=Tracking(tuple(log_with), group, task.name)) for task in tasks]
 
 
 def _name(part: YamlPart) -> str:
@@ -268,33 +281,10 @@ def train_run(out: str, device: str, task: CampaignRun, ahead: CampaignRun | Non
             out=Path(out) / task.name,
             overrides=task.settings,
             device=device,
+            tracking=task.tracking,
         )
     except RLBenchError as error:
         return str(error)
     finally:
         torch.set_num_threads(threads)
     return None
-
-
-def tabulate(tasks: Sequence[CampaignRun], out: Path, *, columns: Sequence[str] = ("clean", "robust", "unseen")) -> str:
-    """Renders the finished runs as a markdown table.
-
-    The columns are the settings, the validation accuracies in %, the forward (f) and backward (b) passes since the
-    backbone in thousands, and what the training saw of unseen classes.
-    """
-    rows = []
-    for task in tasks:
-        if not (out / task.name / "card.yaml").is_file():
-            continue
-        trained = resolve(str(out / task.name)).weights[task.modality].trained
-        shares = {name: trained["validation"].get(name) for name in columns}
-        passes = trained.get("since") or trained.get("passes") or {"forwards": 0, "backwards": 0}
-        settings = [f"{key}={value}" for key, value in task.settings.items() if key not in _COMMON]
-        row: dict[str, object] = {"run": task.name, "method": task.method, "settings": ", ".join(settings) or "-"}
-        row |= {name: "-" if share is None else f"{100 * share:.1f}" for name, share in shares.items()}
-        row["passes"] = f"{passes['forwards'] / 1000:.0f}k f, {passes['backwards'] / 1000:.0f}k b"
-        rows.append({**row, "sees": ", ".join(trained.get("sees", [])) or "-"})
-    return str(pd.DataFrame(rows).to_markdown(index=False, disable_numparse=True))
-
-
-_COMMON = ("init", "original", "validation", "validate")  # the same in all trials of a method
