@@ -6,6 +6,7 @@ https://arxiv.org/abs/2303.15343. CLAP: Wu et al., 2022, https://arxiv.org/abs/2
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from math import isfinite, prod
 from pathlib import Path
@@ -20,6 +21,7 @@ from rlbench.core import Box, Modality, Trait
 from rlbench.core.errors import CheckpointError, FieldError, ModalityError, first_line
 from rlbench.core.registry import register
 from rlbench.encoders import hub
+from rlbench.encoders.clip.adapter import Adapter, is_adapter, read_adapter
 from rlbench.encoders.clip.clap_front import ClapWaveform
 from rlbench.encoders.clip.fronts import Front
 from rlbench.encoders.clip.hf_processor import audio_front, image_front
@@ -120,12 +122,21 @@ def _check(encoder: HuggingFace, folder: Path) -> None:
         )
 
 
+def _checksum(folder: Path, adapter: Adapter | None) -> str:
+    """The checksum of the weights, and of an adapter on them."""
+    found = sha256_of(hub.weights_file(folder))
+    if adapter is None:
+        return found
+    return hashlib.sha256(f"{found} {sha256_of(adapter.path)} {adapter.scale!r}".encode()).hexdigest()
+
+
 @register("encoder", "hf:ID")
 def hugging_face(*, source: str, seconds: float | None = None) -> HuggingFace | LanguageBind:
     """Any CLIP, SigLIP, CLAP or LanguageBind of the hub, such as hf:openai/clip-vit-base-patch32, or hf:./FOLDER.
 
     Args:
-        source: a repository, with `@REVISION` to pin it, or a folder that begins with `/`, `.` or `~`.
+        source: a repository, with `@REVISION` to pin it, or a folder that begins with `/`, `.` or `~`. A repository
+            with a LoRA adapter names the repository and revision of its base model, which is fetched, too.
         seconds: length of CLAP's waveforms (default: the longest that it takes).
 
     Raises:
@@ -134,16 +145,20 @@ def hugging_face(*, source: str, seconds: float | None = None) -> HuggingFace | 
     """
     if "imagebind" in source.lower() and not hub.is_folder(source):
         raise CheckpointError(f"{source}: {_IMAGEBIND}")
-    folder = hub.folder_of(source)
+    folder = hub.folder_of(source, hub.TRANSFORMERS, hub.ADAPTER)
+    adapter = read_adapter(folder) if is_adapter(folder) else None
+    if adapter is not None:
+        at = f"@{adapter.revision}" if adapter.revision else ""
+        folder = hub.folder_of(f"{adapter.base}{at}")
     raw_config = read_config(folder)
     modality, kind = read_modality(raw_config), str(raw_config.get("model_type"))
-    if modality is not None:
+    if modality is not None and adapter is None:
         return languagebind(files={modality: folder}, seconds=seconds)
     if kind not in MODELS:
         raise CheckpointError(f"{source} is a model of type {kind!r}; hf: takes {', '.join(MODELS)} and LanguageBind")
     if seconds is not None and kind != "clap":
         raise FieldError(f"{source} is a {kind}; only clap takes seconds")
-    model = load_model(folder, kind, raw_config)
+    model = load_model(folder, kind, raw_config, adapter)
     config: Any = model.config
     tokens = Tokens(folder, kind, config.text_config)
     front: Front
@@ -151,6 +166,6 @@ def hugging_face(*, source: str, seconds: float | None = None) -> HuggingFace | 
         front = audio_front(folder, config.audio_config, seconds)
     else:
         front = image_front(folder, kind, config.vision_config)
-    encoder = HuggingFace(model, front, tokens, sha256_of(hub.weights_file(folder))).eval().requires_grad_(False)
+    encoder = HuggingFace(model, front, tokens, _checksum(folder, adapter)).eval().requires_grad_(False)
     _check(encoder, folder)
     return encoder
