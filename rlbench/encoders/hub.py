@@ -44,6 +44,7 @@ TRANSFORMERS = Layout(
     ("model.safetensors", "pytorch_model.bin", f"model.safetensors{INDEX}", f"pytorch_model.bin{INDEX}"),
 )
 ADAPTER = Layout("adapter_config.json", ("adapter_model.safetensors", "adapter_model.bin"))  # of PEFT
+PREPARATION = Layout("preprocessor_config.json", ("tokenizer.json", "vocab.json"))  # without weights
 OPEN_CLIP = Layout(
     "open_clip_config.json",
     ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin"),

@@ -6,18 +6,23 @@ import json
 import shutil
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
+from typing import ClassVar
 
 import fake_hub
 import pytest
 import torch
-from hub_models import checkpoint
+from hub_models import checkpoint, siglip2, write_processor, write_tokenizer
 from huggingface_hub import constants
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import CLIPModel
+from transformers.models.siglip2.image_processing_pil_siglip2 import Siglip2ImageProcessorPil
 
 from rlbench.core.errors import CheckpointError
 from rlbench.encoders import hub as hub_files
+from rlbench.encoders import hugging_face
+from rlbench.encoders.clip.hf_tokens import Tokens
 from rlbench.encoders.models import load_encoder
 
 PROMPTS = ["a photo of a dog.", "a cat"]
@@ -191,3 +196,66 @@ def test_a_layout_prefers_one_file(tmp_path) -> None:
     shard(tmp_path / "a")
     shutil.copy(tmp_path / "kept", one)
     assert hub_files.weights_file(tmp_path / "a") == one
+
+
+def test_siglip2_takes_patches_as_its_own_processor_makes_them(tmp_path) -> None:
+    model = siglip2(tmp_path)
+    write_tokenizer(tmp_path)
+    write_processor(tmp_path, image_processor_type="Siglip2ImageProcessor", patch_size=7, max_num_patches=20)
+    encoder = load_encoder(f"hf:{tmp_path}", "image")
+    assert encoder.boxes["image"].shape == (3, 28, 28)  # 4 x 4 patches
+    images = (255 * X).round().byte().permute(0, 2, 3, 1).numpy()
+    given = Siglip2ImageProcessorPil(patch_size=7, max_num_patches=16)(images=list(images), return_tensors="pt")
+    x = (X * 255).round() / 255
+    x.requires_grad_()
+    found = encoder.embed(x, "image")
+    with torch.no_grad():
+        expected = model.get_image_features(**given).pooler_output
+    assert torch.allclose(found, torch.nn.functional.normalize(expected, dim=-1), atol=1e-5)
+    (gradient,) = torch.autograd.grad(found[:, 0].sum(), x)
+    assert (gradient != 0).flatten(1).any(1).all()
+    write_processor(tmp_path, image_processor_type="Siglip2ImageProcessor", patch_size=8)
+    with pytest.raises(CheckpointError, match="256 patches of 8 pixels do not fit a tower for patches of 7"):
+        load_encoder(f"hf:{tmp_path}", "image")
+
+
+def test_a_gemma_tokenizer_gets_lower_case(tmp_path) -> None:
+    class GemmaLike:
+        model_max_length, pad_token_id, name_or_path = 64, 0, "x"
+        seen: ClassVar[list[str]] = []
+
+        def get_vocab(self) -> dict[str, int]:
+            return {"a": 0}
+
+        def __call__(self, texts: list[str], **options: object) -> dict[str, torch.Tensor]:
+            self.seen.extend(texts)
+            return {"input_ids": torch.zeros(len(texts), 4, dtype=torch.long)}
+
+    checkpoint(tmp_path, "siglip")
+    tokens = Tokens(tmp_path, "siglip", SimpleNamespace(vocab_size=50, max_position_embeddings=64))
+    for lower in (True, False):
+        tokens._tokenizer, tokens._lower = GemmaLike(), lower
+        tokens(["A Dog"])
+    assert GemmaLike.seen == ["a dog", "A Dog"]
+
+
+def test_leaf_has_the_tokenizer_and_processor_of_openai(tmp_path, hub, monkeypatch) -> None:
+    checkpoint(tmp_path / "own")
+    plain = load_encoder(f"hf:{tmp_path}/own", "image")
+    for name, kept in {"leaf": ("config.json", "model.safetensors"), "openai": ("tok", "pre", "special")}.items():
+        (tmp_path / name).mkdir()
+        for path in (tmp_path / "own").iterdir():
+            if path.name.startswith(kept):
+                shutil.copy(path, tmp_path / name)
+    hub.repos["LEAF-CLIP/mine"] = (tmp_path / "leaf", ["a" * 40])
+    repo, revision = hugging_face._PREPARED_AS["LEAF-CLIP"]
+    hub.repos[repo] = (tmp_path / "openai", [revision])
+    found = load_encoder("hf:LEAF-CLIP/mine", "image")
+    assert torch.equal(found.embed(X, "image"), plain.embed(X, "image"))
+    assert torch.equal(found.embed_text(PROMPTS), plain.embed_text(PROMPTS))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert load_encoder("hf:LEAF-CLIP/mine", "image").sha256 == found.sha256
+    hub.repos["other/mine"] = hub.repos["LEAF-CLIP/mine"]
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    with pytest.raises(CheckpointError, match="has no tokenizer"):
+        load_encoder("hf:other/mine", "image")

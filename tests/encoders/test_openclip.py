@@ -229,3 +229,15 @@ def test_without_the_library_the_error_is_one_line(monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "open_clip", None)
     with pytest.raises(RLBenchError, match=r"pip install 'rlbind-bench\[open-clip\]'"):
         load_encoder("open_clip:ViT-B-32/openai", "image")
+
+
+def test_the_layout_of_fare(tmp_path, library) -> None:
+    """A pickle of the whole model, and quick_gelu as a text, which open_clip takes for true."""
+    folder = write_checkpoint(tmp_path / "a", library, quick_gelu="TRUE")
+    torch.save(load_file(folder / "open_clip_model.safetensors"), folder / "open_clip_pytorch_model.bin")
+    (folder / "open_clip_model.safetensors").unlink()
+    write_checkpoint(tmp_path / "b", library, quick_gelu=True)
+    write_checkpoint(tmp_path / "c", library)
+    x = torch.rand(2, 3, 28, 28, generator=torch.Generator().manual_seed(0))
+    found = [load_encoder(f"open_clip:local-dir:{tmp_path / name}", "image").embed(x, "image") for name in "abc"]
+    assert torch.equal(found[0], found[1]) and (found[0] - found[2]).abs().max() > 1e-4

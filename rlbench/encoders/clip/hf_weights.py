@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from torch import Tensor, nn
 from transformers import ClapModel, CLIPModel, SiglipModel
 
@@ -17,6 +18,8 @@ from rlbench.encoders.clip.hf_quiet import quiet
 from rlbench.encoders.clip.weights import check_no_code, read_tensors
 
 MODELS = {"clip": CLIPModel, "siglip": SiglipModel, "clap": ClapModel}
+if hasattr(transformers, "Siglip2Model"):  # since transformers 4.49
+    MODELS["siglip2"] = transformers.Siglip2Model
 _BUFFERS = ("position_ids", "relative_position_index", "num_batches_tracked")  # which are not learned
 _SPECTROGRAM = 4096  # pixels per side for CLAP, whose weights do not show it
 
