@@ -33,8 +33,8 @@ from rlbench.encoders.clip.weights import read_config, sha256_of
 from rlbench.encoders.languagebind import LanguageBind, languagebind
 
 _IMAGEBIND = (
-    "transformers has no ImageBind; write an encoder with the package of https://github.com/facebookresearch/ImageBind "
-    "and give it as MODULE:CALLABLE, or use --model languagebind:vit-l-14"
+    "transformers has no ImageBind; download https://dl.fbaipublicfiles.com/imagebind/imagebind_huge.pth "
+    "and give --model imagebind:./imagebind_huge.pth"
 )
 # LEAF (Abad Rocamora et al., 2025, https://arxiv.org/abs/2506.03355) publishes weights and a config. Its README takes
 # tokenizer and processor of the CLIP that each was fine-tuned from; all have one vocabulary and one normalisation.

@@ -164,8 +164,8 @@ def resolve_plain(name: str, source: object) -> Model:
 def is_path(name: str) -> bool:
     """Whether a model's name is or contains a path, which has no meaning on another machine."""
     scheme, _, rest = name.partition(":")
-    if scheme in ("http", "https", "onnx"):
-        return scheme == "onnx"
+    if scheme in ("http", "https", "onnx", "imagebind"):
+        return scheme in ("onnx", "imagebind")
     if scheme in ("hf", "open_clip") and "\\" not in name:
         return hub.is_folder(rest) or rest.startswith("local-dir:") or hub.is_folder(rest.removeprefix("hf-hub:"))
     return "/" in name or "\\" in name

@@ -91,12 +91,13 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     }
 
 
-def read_tensors(path: Path, *, wrapped: bool = False) -> dict[str, Tensor]:
+def read_tensors(path: Path, *, wrapped: bool = False, ignored: tuple[str, ...] = ()) -> dict[str, Tensor]:
     """All tensors of a file: finite floating-point numbers of 16 bits or more, or indices.
 
     Args:
-        path: a .safetensors file, a pickle (.bin), or the index of shards of these.
+        path: a .safetensors file, a pickle (.bin, .pth), or the index of shards of these.
         wrapped: whether the tensors may be under "state_dict", next to the state of a training run.
+        ignored: ends of the names of tensors that are left out, such as masks of -inf.
 
     Raises:
         CheckpointError: truncated, code in a pickle, anything but plain tensors, quantised weights, values that are
@@ -107,12 +108,12 @@ def read_tensors(path: Path, *, wrapped: bool = False) -> dict[str, Tensor]:
     with path.open("rb") as stream:
         if stream.read(len(_POINTER)) == _POINTER:
             raise CheckpointError(f"{path} is a pointer of Git LFS, not weights; run `git lfs pull` to fetch them")
-    found = _unpickle(path) if path.suffix == ".bin" else _load(path)
+    found = _unpickle(path) if path.suffix in (".bin", ".pth") else _load(path)
     if wrapped and isinstance(found, Mapping) and "state_dict" in found:
         found = found["state_dict"]
     if not isinstance(found, Mapping) or not all(isinstance(value, Tensor) for value in found.values()):
         raise CheckpointError(f"{path} must hold tensors by name and nothing else")
-    weights = {str(name): value for name, value in found.items()}
+    weights = {str(name): value for name, value in found.items() if not str(name).endswith(ignored)}
     for name, value in weights.items():
         if value.layout != torch.strided or value.device.type != "cpu" or value.is_quantized:
             raise CheckpointError(f"{path} holds {name}, which is not a plain tensor")
