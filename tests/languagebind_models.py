@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from rlbench.core import Modality
 from rlbench.encoders.clip.towers import TextSizes, VisionSizes, random_weights
 from rlbench.encoders.languagebind import languagebind
+from rlbench.encoders.mini import mini
 
 VISION = VisionSizes(hidden=64, mlp=96, layers=2, heads=4, patch=7, height=28, width=28, projection=24)
 WORDS = ["a", "photo", "of", "dog", "cat"]
@@ -48,11 +49,11 @@ def write_checkpoint(
     return folder
 
 
-def write_run(folder: Path, modality: Modality, checkpoint: Path) -> Path:
-    """Writes the folder of a finished training run of a checkpoint's tower."""
+def write_run(folder: Path, modality: Modality, checkpoint: Path | None) -> Path:
+    """Writes the folder of a finished training run of a checkpoint's tower, or of a random mini tower."""
     folder.mkdir(parents=True)
     file = folder / f"vit-{modality}.safetensors"
-    encoder = languagebind(files={modality: checkpoint})
+    encoder = languagebind(files={modality: checkpoint}) if checkpoint else mini(fresh=(modality,))
     encoder.save(modality, file)
     data = file.read_bytes()
     weights = {
@@ -61,7 +62,8 @@ def write_run(folder: Path, modality: Modality, checkpoint: Path) -> Path:
         "bytes": len(data),
         "trained": {"seed": 3},
     }
-    backbone = {"family": "languagebind", "data": "a few pictures", "modalities": {modality: weights}}
+    family = "languagebind" if checkpoint else "mini"
+    backbone = {"family": family, "data": "a few pictures", "modalities": {modality: weights}}
     card = {"baseline": "fare", "summary": "Trained by rlbench train fare.", "backbones": {"vit": backbone}}
     (folder / "card.yaml").write_text(yaml.safe_dump(card))
     return folder

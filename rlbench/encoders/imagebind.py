@@ -79,7 +79,7 @@ class ImageBind(nn.Module):
     def _mean(self, tower: str, parts: Tensor) -> Tensor:
         """The embedding of the parts (B, K, ...) of each input, the mean of theirs: (B, D), unit norm."""
         features = normalize(self.towers[tower](parts.flatten(0, 1)), dim=-1)
-        return normalize(features.unflatten(0, parts.shape[:2]).mean(1), dim=-1)
+        return normalize(features.view(*parts.shape[:2], -1).mean(1), dim=-1)
 
     def _log_mel(self, wave: Tensor) -> Tensor:
         """(B, samples) -> (B, 1, mels, frames); a shorter piece is padded with zeros, as upstream, before the mean."""

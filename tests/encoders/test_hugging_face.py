@@ -175,7 +175,7 @@ class Code:
         (_weights(lambda w: w.update(extra=torch.ones(1))), "has no place for extra"),
         (_weights(lambda w: w.update({"logit_scale": torch.ones(2)})), "has with another shape logit_scale"),
         (_weights(lambda w: w["text_projection.weight"].fill_(float("nan"))), "not finite: text_projection"),
-        (_config(model_type="bert"), "is a model of type 'bert'; hf: takes clip, siglip, clap and"),
+        (_config(model_type="bert"), "is a model of type 'bert'; hf: takes clip, siglip, clap, siglip2 and"),
         (_pickle_code, r"pytorch_model\.bin is refused: it holds code \(print\)"),
         (lambda folder: (folder / "tokenizer.json").unlink(), "has no tokenizer: it needs one of vocab.json"),
         (lambda folder: (folder / "config.json").unlink(), r"config\.json can't be read"),

@@ -122,6 +122,8 @@ def test_what_can_not_be_expressed_says_why(tmp_path, call: Call) -> None:
     video = run_of(tmp_path / "v", "video", replace(VISION, frames=4))
     target = ("--repo", "me/tower", "--dry-run", "--out", tmp_path / "out")
     fails(call("push", "model", video, *target), "attention over the frames of a video", "run folder itself")
+    small = write_run(tmp_path / "m", "thermal", None)
+    fails(call("push", "model", small, *target), "convolutional stem and hashed text", "hf upload OWNER/NAME FOLDER")
     wide = run_of(tmp_path / "a", "audio", replace(VISION, width=70, height=28))
     fails(call("push", "model", wide, *target), "inputs of 28 x 70, which are not square")
     fails(call("push", "model", tmp_path / "a", *target), "is not the folder of a training run", "card.yaml")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -65,7 +65,8 @@ class Block(nn.Module):
         if own.bias_k is not None and own.bias_v is not None:
             k = torch.cat([k, own.bias_k.expand(len(h), -1, -1)], 1)
             v = torch.cat([v, own.bias_v.expand(len(h), -1, -1)], 1)
-        q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (q, k, v))
+        b, _, d = h.shape
+        q, k, v = (part.reshape(b, -1, self.heads, d // self.heads).transpose(1, 2) for part in (q, k, v))
         found = scaled_dot_product_attention(q, k, v, is_causal=causal)
         return cast(Tensor, own.out_proj(found.transpose(1, 2).flatten(2)))
 
@@ -73,6 +74,13 @@ class Block(nn.Module):
         """(B, N, D) -> (B, N, D)."""
         h = h + self.attend(self.norm_1(h), causal=causal)
         return h + cast(Tensor, self.mlp["fc2"](gelu(self.mlp["fc1"](self.norm_2(h)))))
+
+
+def _stem(weight: Tensor, stride: int) -> nn.Conv2d | nn.Conv3d:
+    """The convolution with a weight of that shape; with a stride of 0, its patches do not overlap."""
+    width, channels, *kernel = weight.shape
+    conv: Any = nn.Conv3d if len(kernel) == 3 else nn.Conv2d
+    return cast("nn.Conv2d | nn.Conv3d", conv(channels, width, tuple(kernel), stride or tuple(kernel), bias=False))
 
 
 class ImageBindTower(nn.Module):
@@ -90,6 +98,7 @@ class ImageBindTower(nn.Module):
     class_token: Tensor
     positions: Tensor
     tokens: Tensor
+    stem: nn.Conv2d | nn.Conv3d
 
     def __init__(self, weights: Mapping[str, Tensor], heads: int, *, stride: int = 0, source: str) -> None:
         super().__init__()
@@ -104,12 +113,7 @@ class ImageBindTower(nn.Module):
                 self.tokens = nn.Parameter(torch.empty_like(weights["tokens"]))
             else:
                 self.class_token = nn.Parameter(torch.empty(1, 1, width))
-                kernel = weights.get("stem.weight", first).shape[2:]
-                conv = nn.Conv3d if len(kernel) == 3 else nn.Conv2d
-                channels = weights.get("stem.weight", first).shape[1]
-                self.stem = conv(
-                    channels, width, cast("tuple[int, int]", tuple(kernel)), stride or tuple(kernel), bias=False
-                )
+                self.stem = _stem(weights.get("stem.weight", first), stride)
             self.stem_norm = nn.LayerNorm(width) if "stem_norm.weight" in weights else None
             self.pre_norm = nn.LayerNorm(width, EPS) if "pre_norm.weight" in weights else None
             extra = "blocks.0.attn.bias_k" in weights

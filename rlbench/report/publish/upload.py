@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 from rlbench.core.errors import RLBenchError, StoreError, first_line
 from rlbench.core.files import place
@@ -73,6 +73,7 @@ def _hub(repo: str) -> Iterator[None]:
     """Turns the errors of the hub and of its network into one line."""
     from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 
+    network = cast("tuple[type[Exception], ...]", (OSError, *HfHubHTTPError.__bases__))  # the client's library's, too
     folder = "or add --dry-run to write the files into a folder"
     try:
         yield
@@ -89,7 +90,7 @@ def _hub(repo: str) -> Iterator[None]:
                 f"make one at https://huggingface.co/settings/tokens, {folder}"
             ) from error
         raise RLBenchError(f"the hub refused the files for {repo}: {first_line(error)}; {folder}") from error
-    except (OSError, *HfHubHTTPError.__bases__) as error:  # the latter are those of the client's network library
+    except network as error:
         raise RLBenchError(
             f"the hub can't be reached ({first_line(error.__cause__ or error)}); try again, {folder}"
         ) from error
