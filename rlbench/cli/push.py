@@ -137,6 +137,7 @@ def model(run_folder: Path, modality: Any, licence: str | None, repo: str, dry_r
     """
     from rlbench.report.publish.checkpoint import export_run
     from rlbench.report.publish.eval_results import parse_repository
+    from rlbench.report.publish.upload import read_readme
 
     parse_repository(repo)
     dry = _is_dry(dry_run, out)
@@ -149,7 +150,9 @@ def model(run_folder: Path, modality: Any, licence: str | None, repo: str, dry_r
                 if off is None
                 else f"{library}: loads it, embeddings equal within {off:.1e}"
             )
-        _deliver(repo, made.files, f"Add a {made.modality} tower trained with rlbench", folder if dry else None)
+        kept = () if dry or not read_readme(repo) else ("README.md",)  # a card of its own stays
+        files = {name: path for name, path in made.files.items() if name not in kept}
+        _deliver(repo, files, f"Add a {made.modality} tower trained with rlbench", folder if dry else None)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
+import fake_hub
 import pytest
 import torch
 from commands import Call, fails
@@ -144,3 +145,20 @@ def test_the_command_says_what_it_checked(tmp_path, call: Call) -> None:
     assert re.search(r"transformers: loads it, embeddings equal within \d\.\de[-+]0\d", result.stdout)
     assert "open_clip: " in result.stdout and "license: mit" in (tmp_path / "out" / "README.md").read_text()
     assert (tmp_path / "out" / "open_clip_config.json").is_file()
+
+
+def test_a_pull_request_has_both_file_sets_and_keeps_a_card(tmp_path, call: Call, monkeypatch) -> None:
+    run = run_of(tmp_path, "image")
+    monkeypatch.setenv("HF_TOKEN", "hf_mine")
+    (tmp_path / "remote").mkdir()
+    with fake_hub.serve(tmp_path / "cache", monkeypatch) as hub:
+        hub.repos["me/tower"] = (tmp_path / "remote", ["c" * 40])
+        assert call("push", "model", run, "--repo", "me/tower").exit_code == 0
+        (tmp_path / "remote" / "README.md").write_text("# Mine\n")
+        assert call("push", "model", run, "--repo", "me/tower").exit_code == 0
+    first, second = hub.commits
+    assert {"config.json", "model.safetensors", "preprocessor_config.json", "tokenizer.json"} <= set(first)
+    assert {"open_clip_config.json", "open_clip_model.safetensors"} <= set(first)
+    assert set(first) - set(second) == {"README.md"}
+    config = json.loads(first["open_clip_config.json"])
+    assert config["model_cfg"]["text_cfg"]["hf_tokenizer_name"] == "me/tower"

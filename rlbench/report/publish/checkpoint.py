@@ -62,7 +62,7 @@ class Exported:
 def export_run(
     folder: Path, out: Path, repo: str, *, modality: Modality | None = None, licence: str | None = None
 ) -> Exported:
-    """Writes the files of a run's tower and its text tower, and loads them back.
+    """Writes the files of a run's tower and its text tower, and loads them back; a README.md that is there stays.
 
     Args:
         folder: the folder of a training run.
@@ -87,7 +87,8 @@ def export_run(
     try:
         out.mkdir(parents=True, exist_ok=True)
         _write(out, encoder, chosen, repo)
-        (out / "README.md").write_text(card, encoding="utf-8")
+        if not (out / "README.md").exists():
+            (out / "README.md").write_text(card, encoding="utf-8")
     except OSError as error:
         raise StoreError(f"can't write {out}: {error.strerror or error}; choose another --out") from None
     files = {path.name: path for path in sorted(out.iterdir()) if path.is_file()}
