@@ -20,7 +20,7 @@ from rlbench.core.errors import CheckpointError
 from rlbench.encoders.clip import export
 from rlbench.encoders.clip.fronts import Pixels
 from rlbench.encoders.clip.towers import TextSizes, VisionSizes
-from rlbench.encoders.languagebind import LanguageBind
+from rlbench.encoders.languagebind import LanguageBind, languagebind
 from rlbench.encoders.models import load_encoder
 from rlbench.report.publish import checkpoint
 from rlbench.report.publish.checkpoint import compare_libraries, export_run
@@ -100,6 +100,19 @@ def test_the_names_and_shapes_are_those_of_open_clip_s_own_vit_b_32() -> None:
     assert len(found) == 2 * 12 * 12 + 14 and sum(value.numel() for value in found.values()) == 151_277_313
     assert found["visual.transformer.resblocks.11.attn.in_proj_weight"].shape == (2304, 768)
     assert found["visual.proj"].shape == (768, 512) and found["text_projection"].shape == (512, 512)
+
+
+def test_an_attention_of_open_clip_is_torch_s_own(tmp_path) -> None:
+    """open_clip's blocks hold torch's MultiheadAttention, whose matrix has queries, keys and values in this order."""
+    encoder = languagebind(files={"image": write_checkpoint(tmp_path, "image")})
+    vision = encoder.tower("image").vision
+    found = export.open_clip_weights(export.transformers_weights(vision, encoder.text.tower, 100.0))
+    block = "visual.transformer.resblocks.1.attn."
+    attention = torch.nn.MultiheadAttention(VISION.hidden, VISION.heads, batch_first=True)
+    attention.load_state_dict({k.removeprefix(block): v for k, v in found.items() if k.startswith(block)})
+    h = torch.randn(2, 5, VISION.hidden, generator=torch.Generator().manual_seed(0))
+    own = vision.vision_model.encoder.layers[1].self_attn(h)[0]
+    assert torch.allclose(attention(h, h, h, need_weights=False)[0], own, atol=1e-6) and own.abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("hidden", [24, 60, 768, 1280])
