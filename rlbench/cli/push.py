@@ -106,12 +106,11 @@ def results(
     from rlbench.store.records import read_records
 
     parse_repository(repo)
-    dry = _is_dry(dry_run, out)
+    folder = _folder(repo, out) if _is_dry(dry_run, out) else None
     found = read_records(records or (Path("rlbench-results"),))
-    section = report(found, model, PICTURE)
     entries = make_entries(found, model, parse_repository(benchmark), source)
-    folder = _folder(repo, out) if dry else None
     readme = read_readme(repo) if folder is None else _read(folder / "README.md")
+    section = report(found, model, PICTURE)
     files: dict[str, bytes | Path] = {name: text.encode() for name, text in entries.files.items()}
     files["README.md"] = insert_section(readme, section.text).encode()
     if section.picture is not None:

@@ -75,6 +75,7 @@ def test_a_run_is_started_logged_and_finished(tmp_path, recorded, metrics, no_cu
     assert {name: steps[-1][f"thermal/val/{name}"] for name in lines[-1]["val"]} == lines[-1]["val"]
 
 
+@pytest.mark.slow
 def test_together_is_one_run_and_one_after_the_other_are_two(tmp_path, recorded, no_curves) -> None:
     for together, runs in ((True, 1), (False, 2)):
         out = tmp_path / f"{together}"
