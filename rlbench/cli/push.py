@@ -100,12 +100,12 @@ def results(
     Each norm and eps is a task of its own, such as thermal_linf_4_255.
     """
     from rlbench.report.figures.model_report import report
-    from rlbench.report.publish.eval_results import make_entries, parse_repository
+    from rlbench.report.publish.eval_results import check_repository, make_entries, parse_repository
     from rlbench.report.publish.model_card import PICTURE, insert_section
     from rlbench.report.publish.upload import read_readme
     from rlbench.store.records import read_records
 
-    parse_repository(repo)
+    check_repository(repo)
     folder = _folder(repo, out) if _is_dry(dry_run, out) else None
     found = read_records(records or (Path("rlbench-results"),))
     entries = make_entries(found, model, parse_repository(benchmark), source)
@@ -135,10 +135,10 @@ def model(run_folder: Path, modality: Any, licence: str | None, repo: str, dry_r
     The files are loaded back by each library that is installed; the embeddings must equal the run's within 1e-5.
     """
     from rlbench.report.publish.checkpoint import export_run
-    from rlbench.report.publish.eval_results import parse_repository
+    from rlbench.report.publish.eval_results import check_repository
     from rlbench.report.publish.upload import read_readme
 
-    parse_repository(repo)
+    check_repository(repo)
     dry = _is_dry(dry_run, out)
     with _workspace(_folder(repo, out) if dry else None) as folder:
         made = export_run(run_folder, folder, repo, modality=modality, licence=licence)
@@ -174,9 +174,9 @@ def benchmark(suites: tuple[str, ...], name: str, repo: str, dry_run: bool, out:
     The hub ranks results only of frameworks that it lists, in huggingface.js, packages/tasks/src/eval.ts.
     """
     from rlbench.core.suite import load_suite
-    from rlbench.report.publish.eval_results import make_benchmark, parse_repository
+    from rlbench.report.publish.eval_results import check_repository, make_benchmark
 
-    parse_repository(repo)
+    check_repository(repo)
     dry = _is_dry(dry_run, out)
     loaded = [load_suite(suite) for suite in suites]
     about = "Zero-shot accuracy under attacks, measured with rlbench: " + ", ".join(s.name for s in loaded)

@@ -13,7 +13,7 @@ from huggingface_hub import EvalResultEntry, constants, eval_result_entries_to_y
 from made import made
 
 from rlbench.core import Record
-from rlbench.core.errors import FieldError, StoreError
+from rlbench.core.errors import FieldError, StoreError, UnknownName
 from rlbench.core.suite import load_suite
 from rlbench.report.boards.leaderboard import freeze
 from rlbench.report.publish.eval_results import Benchmark, list_task_ids, make_entries, parse_repository
@@ -79,8 +79,8 @@ def test_what_is_not_sound_or_failed_is_left_out() -> None:
     assert "8_255" not in "".join(found.files.values())
     with pytest.raises(StoreError, match=r"no result of a:mini can be published: .*a soundness check failed"):
         make_entries([bad], "a:mini", SET)
-    with pytest.raises(StoreError, match="there is no record"):
-        make_entries(records(), "c:mini", SET)
+    with pytest.raises(UnknownName, match="did you mean 'a:mini'"):
+        make_entries(records(), "a:mimi", SET)
 
 
 def test_two_results_of_a_task_are_an_error() -> None:
@@ -173,5 +173,6 @@ def test_a_dry_run_writes_the_files_into_a_folder(call: Call, tmp_path: Path, mo
     assert result.exit_code == 0 and "no token of the hub" in result.stderr
     assert (tmp_path / "rlbench-push" / "me-model" / "rlbench-robustness.png").is_file()
     fails(call(*given, "--out", "clone"), "add --dry-run")
+    fails(call("push", "benchmark", "smoke", "--repo", "me/set@abc"), "a pull request goes to OWNER/NAME")
     (tmp_path / "file").write_text("")
     fails(call(*given, "--dry-run", "--out", "file/x"), "can't write", "choose another --out")

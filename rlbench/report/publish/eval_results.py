@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from rlbench.core import Adversarial, Clean, Perturbation, Record, Suite, Worst
-from rlbench.core.errors import FieldError, StoreError, quote
+from rlbench.core.errors import FieldError, StoreError, UnknownName, quote
 from rlbench.core.threat import threat_of
 from rlbench.encoders.models import default_name
 from rlbench.report.boards.scores import Score, Table
@@ -61,6 +61,12 @@ def parse_repository(text: str) -> Benchmark:
     return Benchmark(name, revision)
 
 
+def check_repository(text: str) -> None:
+    """Raises: FieldError: it is not OWNER/NAME."""
+    if parse_repository(text).revision:
+        raise FieldError(f"{quote(text)} names a commit; a pull request goes to OWNER/NAME")
+
+
 def task_id(suite: str, of: Perturbation | Mean) -> str | None:
     """The id of a column's task; None for a column that has none, such as a single corruption.
 
@@ -93,9 +99,13 @@ def make_entries(records: Sequence[Record], model: str, benchmark: Benchmark, so
         source: a URL of the records or of a page about them; "" for none.
 
     Raises:
+        UnknownName: there is no record of the model.
         StoreError: two results have one task, or none has any.
     """
-    own = [record for record in pool_rounds(records) if record.model in (model, default_name(model))]
+    listed = pool_rounds(records)
+    own = [record for record in listed if record.model in (model, default_name(model))]
+    if not own:
+        raise UnknownName("model in these records", model, {record.model for record in listed})
     found: dict[str, dict[str, Any]] = {}
     suites: dict[str, list[dict[str, Any]]] = {}
     left_out: list[str] = []
@@ -117,7 +127,7 @@ def make_entries(records: Sequence[Record], model: str, benchmark: Benchmark, so
             }
             suites.setdefault(suite, []).append(found[name])
     if not found:
-        raise StoreError(f"no result of {model} can be published: {'; '.join(left_out[:3]) or 'there is no record'}")
+        raise StoreError(f"no result of {model} can be published: {'; '.join(left_out[:3]) or 'they have no task'}")
     files = {f"{FOLDER}/rlbench-{suite}.yaml": _dump(entries) for suite, entries in suites.items()}
     return Entries(files, left_out)
 
