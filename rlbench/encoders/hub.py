@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rlbench.core.documents import expand_user, load_json, read_text
-from rlbench.core.errors import CheckpointError, first_line, quote
+from rlbench.core.errors import CheckpointError, first_line, quote, shorten
 
 _TOKENS = ("vocab.json", "vocab.txt", "merges.txt", "tokenizer.json", "tokenizer_config.json", "spiece.model")
 _MORE = ("special_tokens_map.json", "added_tokens.json", "preprocessor_config.json", "processor_config.json")
@@ -86,7 +86,12 @@ def fetch(repo: str, revision: str | None = None, layouts: Sequence[Layout] = (T
         CheckpointError: it is not in the cache, and the hub can't be reached or does not have it.
     """
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
 
     try:
         folder = Path(snapshot_download(repo, revision=revision, local_files_only=True))
@@ -112,7 +117,9 @@ def fetch(repo: str, revision: str | None = None, layouts: Sequence[Layout] = (T
             f"the hub has no {repo}, or it is private: check the name, or log in: hf auth login"
         ) from error
     except OSError as error:
-        at, why = f" --revision {revision}" if revision else "", first_line(error.__cause__ or error)
+        offline = isinstance(error, OfflineModeIsEnabled) or isinstance(error.__cause__, OfflineModeIsEnabled)
+        why = "HF_HUB_OFFLINE is set" if offline else shorten(first_line(error.__cause__ or error), 120)
+        at = f" --revision {revision}" if revision else ""
         raise CheckpointError(
             f"{repo} is not in the hub's cache and can't be downloaded ({why}); on a machine with network access, run: "
             f"hf download {repo}{at}; then copy its cache (HF_HOME, by default ~/.cache/huggingface) to this machine"
