@@ -113,16 +113,15 @@ def fetch(repo: str, revision: str | None = None, layouts: Sequence[Layout] = (T
             "then log in: hf auth login"
         ) from error
     except RepositoryNotFoundError as error:
-        raise CheckpointError(
-            f"the hub has no {repo}, or it is private: check the name, or log in: hf auth login"
-        ) from error
+        message = f"the hub has no {repo}, or it is private: check the name, or log in: hf auth login"
+        raise CheckpointError(message) from error
     except OSError as error:
-        offline = isinstance(error, OfflineModeIsEnabled) or isinstance(error.__cause__, OfflineModeIsEnabled)
-        why = "HF_HUB_OFFLINE is set" if offline else shorten(first_line(error.__cause__ or error), 120)
-        at = f" --revision {revision}" if revision else ""
+        cause = error.__cause__ or error
+        why = "HF_HUB_OFFLINE is set" if isinstance(cause, OfflineModeIsEnabled) else shorten(first_line(cause), 120)
         raise CheckpointError(
             f"{repo} is not in the hub's cache and can't be downloaded ({why}); on a machine with network access, run: "
-            f"hf download {repo}{at}; then copy its cache (HF_HOME, by default ~/.cache/huggingface) to this machine"
+            f"hf download {' --revision '.join(filter(None, (repo, revision)))}; then copy its cache (HF_HOME, by default "
+            "~/.cache/huggingface) to this machine"
         ) from error
 
 
