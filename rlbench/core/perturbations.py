@@ -23,7 +23,7 @@ from rlbench.core import (
     registry,
 )
 from rlbench.core.errors import RLBenchError
-from rlbench.core.threat import check_eps, parse_eps, parse_norm
+from rlbench.core.threat import check_eps, norms_of, parse_eps, parse_norm
 from rlbench.core.yaml_source import YamlPart
 
 _NEEDED = {"attack": ("norm", "eps"), "corruption": ("severity",)}
@@ -61,8 +61,8 @@ def _attacks(parts: dict[str, YamlPart]) -> Iterator[tuple[YamlPart, Adversarial
     kind = _parse(norm, parse_norm, norm.value())
     for name in names.each():
         plugin, fields = _plugin("attack", name, parts)
-        if kind not in getattr(plugin, "norms", (kind,)):
-            norm.fail(f"attack {name.text()!r} is for {', '.join(sorted(plugin.norms))}; choose another")
+        if kind not in norms_of(plugin):
+            norm.fail(f"attack {name.text()!r} is for {', '.join(sorted(norms_of(plugin)))}; choose another")
         for each in eps.each():
             threat = Threat(kind, _parse(each, parse_eps, each.value()))
             _parse(each, check_eps, threat.eps, kind)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Modality = Literal["image", "video", "audio", "thermal", "depth"]
-Norm = Literal["linf", "l2"]
+Norm = Literal["linf", "l2", "l0"]
 Split = Literal["train", "val", "test"]
 Mode = Literal["standalone", "cascade", "descending"]
 Trait = Literal["randomised", "dynamic", "non_differentiable", "purifies_input"]
@@ -28,7 +28,7 @@ Fields = tuple[tuple[str, Field], ...]  # sorted (name, value) pairs that differ
 
 @dataclass(frozen=True)
 class Threat:
-    """A threat model: norm and eps, untargeted. eps is for a box of range 1; a Ball scales it."""
+    """A threat model: norm and eps, untargeted. eps is for a box of range 1; a Ball scales it. In l0, it is a count."""
 
     norm: Norm
     eps: Fraction
@@ -44,7 +44,7 @@ class Threat:
 
 @dataclass(frozen=True)
 class Ball:
-    """The perturbation set: the ball of `radius` (box units) about x, intersected with [low, high]."""
+    """The perturbation set: the ball of `radius` (box units; l0: positions) about x, intersected with [low, high]."""
 
     norm: Norm
     radius: float

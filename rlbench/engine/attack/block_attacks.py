@@ -178,7 +178,12 @@ class _Matrix:
                 search=search,
             )
 
-        return Chain(tuple(map(stage, group.attacks, views)), group.mode)
+        stages = tuple(map(stage, group.attacks, views))
+        for i, one in enumerate(stages):
+            for other in stages[:i]:
+                if one.search and other.search and one.extends(other):
+                    one.search.follow(other.search)
+        return Chain(stages, group.mode)
 
     def run(self, chains: Sequence[Chain]) -> None:
         """Runs until every example has passed through every chain.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from math import prod
 from pathlib import Path
 
 from rlbench.core import Ball, Box, Encoder, Modality, Suite, Task, Threat
@@ -160,7 +159,7 @@ def prepare(
     """
     loaded = load(model, suite.modality, device, known)
     for threat in filter(None, map(threat_of, suite.perturbations)):
-        check_eps(threat.eps, threat.norm, prod(loaded.encoder.boxes[suite.modality].shape), f"{suite.path}: eps")
+        check_eps(threat.eps, threat.norm, loaded.encoder.boxes[suite.modality].shape, f"{suite.path}: eps")
     head = _make_head(suite, model, loaded, device)
     return Bench(suite, head, head.box, suite.task.fingerprint(), device, batch_size, cache, loaded.identity)
 
