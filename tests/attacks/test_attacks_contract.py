@@ -62,13 +62,16 @@ def strong(name: str) -> Attack:
 ATTACKS = registry.names("attack")
 CASES = [(name, norm) for name in ATTACKS for norm in NORMS if norm in norms_of(make(name))]
 EXACT = (
+    "acg",
     "apgd-ce",
     "apgd-dlr",
+    "apgd-pm",
     "apgd-t",
     "autoattack",
     "fab-t",
     "fmn",
     "hopskipjump",
+    "malt",
     "noise",
     "rays",
     "sigma-zero",
@@ -93,8 +96,8 @@ def _inputs(n: int, shape: tuple[int, ...], low: float = 0.0, high: float = 1.0)
 
 
 def _ball(norm: Norm, eps: float, low: float = 0.0, high: float = 1.0) -> Ball:
-    """The ball of this eps for a box of range 1; in L0, of one position, or of four for an eps above 1."""
-    return Ball(norm, 1.0 + 3 * (eps > 1) if norm == "l0" else eps * (high - low), low, high)
+    """The ball of this eps for a box of range 1; in L0, of one position, or of 16 for an eps above 1."""
+    return Ball(norm, 1.0 + 15 * (eps > 1) if norm == "l0" else eps * (high - low), low, high)
 
 
 def _streams(n: int) -> ExampleStreams:
