@@ -102,7 +102,13 @@ def test_the_choice_of_names_is_that_of_brute_force(monkeypatch: pytest.MonkeyPa
         z = scores[:, lists]
         robust &= (margin(z.flatten(0, 1), y.repeat_interleave(len(lists))).view(len(f), -1) > 0).all(1)
     assert torch.equal(right, robust)
-    assert 0 < robust.sum() < (scores[:, [o[0] for o in own]].argmax(1) == y).sum()
+    first = [int(o[0]) for o in own]
+    assert 0 < robust.sum() < (scores[:, first].argmax(1) == y).sum()
+    alone = margin(NameChoice(owners, only_own=True)(scores, y), y) > 0
+    for i in range(len(f)):
+        others = [c for c in range(4) if c != y[i]]
+        assert alone[i] == (scores[i, own[y[i]]].min() > scores[i, [first[c] for c in others]].max())
+    assert robust.sum() < alone.sum()
 
 
 def test_the_first_names_are_the_zero_shot_classifier() -> None:

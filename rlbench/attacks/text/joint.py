@@ -23,10 +23,12 @@ class NameChoice:
     these extremes. The formula is rlbench's own, and compared with all lists by brute force.
 
     Attributes:
-        owners: (K,) int64, the class of each text.
+        owners: (K,) int64, the class of each text; the first of each class is its own name.
+        only_own: whether the names of the other classes stay as they are: the attacker edits the true class alone.
     """
 
     owners: Tensor
+    only_own: bool = False
 
     def __call__(self, scores: Tensor, y: Tensor) -> Tensor:
         """(B, K) scores, (B,) int64 labels -> (B, C) logits, differentiable in the scores."""
@@ -34,7 +36,11 @@ class NameChoice:
         index = self.owners.to(scores.device).expand(len(scores), -1)
         empty = scores.new_zeros(len(scores), classes)
         lowest = empty.scatter_reduce(1, index, scores, "amin", include_self=False)
-        largest = empty.scatter_reduce(1, index, scores, "amax", include_self=False)
+        if self.only_own:
+            first = (self.owners[:, None] == torch.arange(classes)).int().argmax(0)
+            largest = scores[:, first.to(scores.device)]
+        else:
+            largest = empty.scatter_reduce(1, index, scores, "amax", include_self=False)
         own = torch.nn.functional.one_hot(y, classes).bool()
         return torch.where(own, lowest, largest)
 
