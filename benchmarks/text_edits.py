@@ -1,8 +1,9 @@
 """What edits of class names cost, alone and with the input: `python benchmarks/text_edits.py --out text_edits.md`.
 
 Accuracy in % on n test examples. `template`: the worst template for each input. `shared`: one list of names with at
-most one edit, chosen greedily on as many validation examples. `any`: a list for each input, exact for one edit, drawn
-names for two. `input`: the attack adaptive, Linf 2/255. `joint`: names with one edit and the input together. The mini
+most one edit, chosen greedily on as many validation examples. `own`: for each input one edit of its own class's name.
+`any`: a list for each input, exact for one edit, drawn names for two. `input`: the attack adaptive, Linf 2/255.
+`joint`: the input together with `own` or `any`, one edit. `names`: the number of names with at most one edit. The mini
 encoders hash their text: an edit changes the hash of a whole word, and a class loses its hypernym. So these numbers
 are about hashing, not about a language model; they show the threat model and its bounds.
 """
@@ -31,7 +32,8 @@ from rlbench.engine.block.bench import Bench, prepare
 
 WORLDS, MODELS = ("thermal", "image"), ("languagebind", "tecoa", "rlbind")
 THREAT = Threat("linf", Fraction(2, 255))
-HEAD = ["world", "model", "clean", "template", "shared, 1", "any, 1", "any, 2", "input", "joint, 1", "names, 1"]
+HEAD = ["world", "model", "clean", "template", "shared", "own", "any", "any, 2", "input", "joint, own", "joint, any"]
+HEAD += ["names"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,30 +81,29 @@ def measure(world: str, model: str, examples: int) -> list[object]:
     bench = prepare(load_suite(world), model, batch_size=128)
     test, validation = (load(bench, examples, split) for split in ("test", "val"))
     task, encoder, own = bench.task, bench.encoder, bench.classifier.anchors
-    plain: Choice = lambda scores, y: scores  # noqa: E731
+
+    def plain(scores: Tensor, y: Tensor) -> Tensor:
+        return scores
 
     def count(scores: Tensor, choose: Choice) -> Tensor:
         return margin(choose(scores, test.y), test.y) > 0
 
     names = [edit_names(bench.class_names, k, limit=100) for k in (1, 2)]
     (one, owners), (two, owners_of_two) = (embed_names(encoder, task.classes, n, task.templates) for n in names)
-    here = test.f @ one.T
     templates = embed_templates(encoder, task.classes, task.templates)
     shared = one[choose_shared(validation.f @ one.T, validation.y, owners)]
     clean = count(test.f @ own.T, plain)
-    own_only = (
-        clean & count(torch.where(owners[:, None] == 0, 0, 0), plain)
-        if False
-        else clean & count(here, own_name(own, owners, test))
-    )
-    text = clean & count(here, NameChoice(owners))
     points, left = attack(test, own, plain, clean)
-    _, joint = attack(test, one, NameChoice(owners), text)
-    joint &= still_correct(test, one, NameChoice(owners), points)
-    assert not (joint & ~(text & left)).any()
+    alone, together = [], []
+    for choose in (NameChoice(owners, only_own=True), NameChoice(owners)):
+        text = clean & count(test.f @ one.T, choose)
+        joint = attack(test, one, choose, text)[1] & still_correct(test, one, choose, points)
+        assert not (joint & ~(text & left)).any()
+        alone.append(text)
+        together.append(joint)
     found = [clean, clean & count(test.f @ templates.T, TemplateChoice(len(task.templates)))]
-    found += [count(test.f @ shared.T, plain), text]
-    found += [text & count(test.f @ two.T, NameChoice(owners_of_two)), left, joint]
+    found += [clean & count(test.f @ shared.T, plain), *alone]
+    found += [alone[1] & count(test.f @ two.T, NameChoice(owners_of_two)), left, *together]
     return [world, model, *(f"{100 * flags.float().mean():.1f}" for flags in found), len(owners)]
 
 
