@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from itertools import product
 from pathlib import Path
 from time import process_time
 
@@ -26,7 +27,7 @@ from rlbench.engine.attack.judge import attack_and_judge
 from rlbench.engine.attack.meter import Meter
 from rlbench.engine.block.bench import Bench, prepare
 
-PAIRS = (("thermal", "languagebind"), ("thermal", "rlbind"), ("image", "languagebind"), ("image", "rlbind"))
+WORLDS, MODELS = ("thermal", "image"), ("languagebind", "rlbind")
 RIVALS = ("apgd-ce", "apgd-dlr", "apgd-pm", "acg", "fmn")
 ORDERS: tuple[tuple[str, int], ...] = (("apgd-t", 3), ("malt", 3))
 CURVE = (1, 2, 4, 6, 8)  # in 255ths
@@ -125,13 +126,15 @@ TABLES = (
 
 
 @click.command()
+@click.option("--world", "worlds", multiple=True, default=WORLDS, show_default=True)
+@click.option("--model", "models", multiple=True, default=MODELS, show_default=True)
 @click.option("--examples", type=click.IntRange(1), default=200, show_default=True)
 @click.option("--store", type=click.Path(path_type=Path), default="frontier-store", show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), help="A markdown file for the tables.")
-def main(examples: int, store: Path, out: Path | None) -> None:
+def main(worlds: tuple[str, ...], models: tuple[str, ...], examples: int, store: Path, out: Path | None) -> None:
     """Compare rival attacks with apgd-ce, then apgd-t, on bundled encoders."""
     rows: list[list[list[object]]] = [[], [], [], []]
-    for place in PAIRS:
+    for place in product(worlds, models):
         more = rivals(load(*place, examples), place)
         eps, counts = [Fraction(k, 255) for k in CURVE], [Fraction(k) for k in COUNTS]
         curves = [ladder(place, name, "linf", eps, examples, store) for name in ("apgd-ce", "fmn")]

@@ -108,13 +108,15 @@ def measure(world: str, model: str, examples: int) -> list[object]:
 
 
 @click.command()
+@click.option("--world", "worlds", multiple=True, default=WORLDS, show_default=True)
+@click.option("--model", "models", multiple=True, default=MODELS, show_default=True)
 @click.option("--examples", type=click.IntRange(1), default=200, show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), help="A markdown file for the table.")
-def main(examples: int, out: Path | None) -> None:
+def main(worlds: tuple[str, ...], models: tuple[str, ...], examples: int, out: Path | None) -> None:
     """Measure text-side attacks on bundled encoders."""
     rows = []
-    for world in WORLDS:
-        for model in MODELS:
+    for world in worlds:
+        for model in models:
             rows.append(measure(world, model, examples))
             click.echo(" ".join(map(str, rows[-1])), err=True)
     text = tabulate(rows, headers=HEAD, tablefmt="github", disable_numparse=True)

@@ -48,11 +48,13 @@ class FMN:
         steps: iterations.
         alpha: length of the first step in L2, for a box of range 1; the last one is a hundredth of it.
         gamma: share by which the radius grows or shrinks at first; 0.001 at last.
+        targets: further runs, each towards the boundary of one of the wrong classes with the largest clean logits.
     """
 
     steps: int = 100
     alpha: float = 1.0
     gamma: float = 0.05
+    targets: int = 3
     norms: ClassVar[frozenset[Norm]] = USUAL
     min_classes: ClassVar[int] = 2
     leaves_ball: ClassVar[bool] = True
@@ -60,6 +62,8 @@ class FMN:
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise FieldError(f"fmn: steps is {self.steps}; it must be at least 1")
+        if self.targets < 0:
+            raise FieldError(f"fmn: targets is {self.targets}; it must be at least 0")
         if not self.alpha > 0:
             raise FieldError(f"fmn: alpha is {self.alpha}; it must be above 0")
         if not 0 < self.gamma < 1:
@@ -70,8 +74,9 @@ class FMN:
         return "margin"
 
     def passes(self, n_classes: int) -> tuple[int, int]:
-        """The most forward and backward passes of an example; its last point has no gradient."""
-        return self.steps + 1, self.steps
+        """The most forward and backward passes of an example; a run's last point has no gradient."""
+        runs = 1 + min(self.targets, n_classes - 1)
+        return (self.targets > 0) + runs * (self.steps + 1), runs * self.steps
 
     def begin(self, x: Tensor, x_adv: Tensor, ball: Ball) -> Memory:
         """The memory of new jobs."""
@@ -95,7 +100,7 @@ class FMN:
 
     def search(self, x: Tensor, y: Tensor, ball: Ball, streams: Streams, logits: Callable[[], Tensor]) -> MinimalSearch:
         """The attack's jobs, for the pool."""
-        return search_nearest(self, x, y, ball, streams, logits)
+        return search_nearest(self, x, y, ball, streams, logits, targets=self.targets)
 
     def __call__(self, classifier: Classifier, x: Tensor, y: Tensor, ball: Ball, streams: Streams) -> Tensor:
         """x (B, *shape) in the box, y (B,) int64 -> x_adv like x."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from rlbench.attacks.search.jobs import BROKEN, Search
+from rlbench.attacks.search.losses import LOSSES
 from rlbench.attacks.search.rules import Rule
 from rlbench.attacks.search.state import JobPoints
 from rlbench.core import Ball, Streams
@@ -19,7 +20,9 @@ from rlbench.core.threat import distance, per_row, project
 
 @dataclass(kw_only=True, eq=False)
 class MinimalSearch(Search):
-    """One job per example, whose points may leave the ball; an example is broken once its nearest point lies inside.
+    """Jobs whose points may leave the ball, one at a time; an example is broken once its nearest point lies inside.
+
+    The first job descends the margin, each later one that of its target class.
 
     Attributes:
         nearest: (N, *shape) the nearest misclassified points so far; x until one is found.
@@ -52,7 +55,14 @@ class MinimalSearch(Search):
 
     def adversary_loss(self, logits: Tensor) -> Tensor:
         """(B,) the loss, lowered so that it is above 0 only where the judge sees the error, too (see `jobs.BROKEN`)."""
-        return super().adversary_loss(logits) - 2 * BROKEN * logits.detach().abs().amax(1)
+        jobs = self._jobs()
+        targeted = LOSSES["margin-targeted"](logits, jobs.y, jobs.target)
+        loss = torch.where(jobs.turn == 0, LOSSES["margin"](logits, jobs.y, jobs.y), targeted)
+        return loss - 2 * BROKEN * logits.detach().abs().amax(1)
+
+    def admit(self, room: int, *, alongside: bool) -> int:
+        """Begins jobs, never two of an example at a time."""
+        return 0 if alongside else super().admit(room, alongside=False)
 
     def record(self, points: JobPoints, logits: Tensor) -> Tensor:
         """Keeps the misclassified points that are nearer than the earlier ones; returns which they are, (K,) int64."""
@@ -83,9 +93,20 @@ class MinimalSearch(Search):
 
 
 def search_nearest(
-    rule: Rule[Any], x: Tensor, y: Tensor, ball: Ball, streams: Streams, logits: Callable[[], Tensor]
+    rule: Rule[Any],
+    x: Tensor,
+    y: Tensor,
+    ball: Ball,
+    streams: Streams,
+    logits: Callable[[], Tensor],
+    *,
+    targets: int = 0,
 ) -> MinimalSearch:
-    """The search of a minimal-norm attack, which starts at x and descends the margin; `logits` are not needed."""
+    """The search of a minimal-norm attack from x; `targets` is the number of jobs towards the largest clean logits."""
+    classes = y[:, None]
+    if targets and ball.radius > 0:
+        others = logits().scatter(1, y[:, None], float("-inf"))
+        classes = torch.cat([classes, others.topk(min(targets, others.shape[1] - 1), dim=1).indices], dim=1)
     return MinimalSearch(
         x=x,
         y=y,
@@ -94,6 +115,6 @@ def search_nearest(
         rule=rule,
         loss="margin",
         start=lambda x, ball, streams: x,
-        jobs=["run"],
-        targets=y[:, None],
+        jobs=["run", *(f"target {t}" for t in range(classes.shape[1] - 1))],
+        targets=classes,
     )
