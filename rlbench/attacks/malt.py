@@ -60,7 +60,7 @@ class MALT:
         near = others.topk(min(self.candidates, others.shape[1] - 1), dim=1).indices
         if near.shape[1] <= self.targets or not len(x):
             return near
-        parts = torch.arange(len(x), device=x.device).split(classifier.batch_size)
+        parts = torch.split(torch.arange(len(x), device=x.device), classifier.batch_size)
         reach = torch.cat([_estimate(classifier, x[part], y[part], near[part], part, ball) for part in parts])
         return near.gather(1, reach.argsort(dim=1, stable=True)[:, : self.targets])
 

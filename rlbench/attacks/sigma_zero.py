@@ -15,8 +15,9 @@ from rlbench.attacks.search.pool import clean_logits, run_alone
 from rlbench.attacks.search.state import Jobs, Rowwise
 from rlbench.core import Ball, Classifier, Norm, Streams
 from rlbench.core.errors import FieldError
+from rlbench.core.positions import change, spread
 from rlbench.core.registry import register
-from rlbench.core.threat import change, per_row, rows_norm, spread
+from rlbench.core.threat import per_row, rows_norm
 
 BETA = (0.9, 0.999)  # of Adam
 

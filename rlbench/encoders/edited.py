@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from rlbench.core import Encoder, Label
 from rlbench.encoders.articles import with_article
@@ -36,14 +37,14 @@ def embed_names(
     ]
     rows = _embed(encoder, [text for own in texts for text in own]).view(len(texts), len(templates), -1).mean(1)
     owners = torch.tensor([c for c, own in enumerate(names) for _ in own])
-    return rows / rows.norm(dim=1, keepdim=True), owners
+    return normalize(rows, dim=1), owners
 
 
 def embed_templates(encoder: Encoder, classes: Sequence[Label], templates: Sequence[str]) -> Tensor:
     """(T C, D) unit anchors of every class in every template by itself, the first template's classes first."""
     texts = [prompts(label.name, [t], label.phrase)[0] for t in templates for label in classes]
     rows = _embed(encoder, texts)
-    return rows / rows.norm(dim=1, keepdim=True)
+    return normalize(rows, dim=1)
 
 
 def _phrase(label: Label, name: str) -> str:

@@ -16,8 +16,8 @@ from rlbench.attacks.search.pool import SearchPool
 from rlbench.attacks.sigma_zero import SigmaZero
 from rlbench.core import Adversarial, Ball, Norm, Threat, Worst
 from rlbench.core.errors import FieldError, RLBenchError, SuiteError
+from rlbench.core.positions import count_positions
 from rlbench.core.seeds import ExampleStreams
-from rlbench.core.threat import count_positions
 from rlbench.encoders.linear import weights
 from rlbench.engine.attack.meter import Meter
 

@@ -8,8 +8,9 @@ from torch import Tensor, nn
 
 from rlbench.attacks.patch import Patch, put_patch, sides
 from rlbench.core import Ball
+from rlbench.core.positions import change
 from rlbench.core.seeds import ExampleStreams
-from rlbench.core.threat import change, distance
+from rlbench.core.threat import distance
 from rlbench.engine.attack.meter import Meter
 
 N = 40

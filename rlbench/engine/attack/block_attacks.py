@@ -164,8 +164,9 @@ class _Matrix:
             name = str(Composed(group.corrupted, plain) if group.corrupted else plain)
             streams = ExampleStreams(self.case.seed, self.case.ids, name)
             method, ball = registry.make("attack", attack.attack, attack.fields), ball_of(attack.threat, self.case.box)
+            self.meter.fix(view.examples, x, ball)
             search: Search | None = None
-            if hasattr(method, "search"):
+            if hasattr(method, "search") and not (ball.spans and getattr(method, "leaves_ball", False)):
                 search = method.search(x, y, ball, streams, logits)
                 search.attach(view.examples)
             return Stage(
