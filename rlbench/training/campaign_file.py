@@ -84,8 +84,10 @@ class CampaignRun:
 
     def load_recipes(self) -> dict[Modality, Recipe]:
         """Loads the recipes by modality. Raises: see `load_recipe`."""
-        given = {"backbone": self.backbone, "overrides": self.settings}
-        return {m: load_recipe(self.method, self.stage, modality=m, **given) for m in self.modalities}
+        return {
+            m: load_recipe(self.method, self.stage, modality=m, backbone=self.backbone, overrides=self.settings)
+            for m in self.modalities
+        }
 
     def arguments(self, out: Path) -> list[str]:
         """Returns the arguments of the command `rlbench` for this run."""
