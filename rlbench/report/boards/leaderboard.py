@@ -172,7 +172,8 @@ def name_by_job(record: Record, runs: Path) -> Record:
         _, modality, job = Path(record.model).resolve().relative_to(runs.resolve()).parts
     except ValueError:
         return record
-    trained = resolve(record.model).weights[cast(Modality, modality)].trained
+    weights = resolve(record.model).weights
+    trained = (weights.get(cast(Modality, modality)) or next(iter(weights.values()))).trained  # trained together: alike
     facts: dict[str, Field] = {"training_seed": trained.get("seed")}
     if "series" in record.provenance:
         facts["round"] = str(record.provenance["series"])
