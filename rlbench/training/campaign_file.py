@@ -29,6 +29,7 @@ from rlbench.core.errors import FieldError, quote
 from rlbench.core.yaml_source import YamlPart, read
 from rlbench.encoders.models import DEFAULT_BACKBONE, resolve_plain
 from rlbench.training.recipe import Recipe, load_recipe
+from rlbench.training.trackers import UNTRACKED, Tracking, check_trackers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +68,7 @@ class CampaignRun:
         modalities: what is trained; several of them together.
         settings: the fields that replace the recipe's.
         after: the names of the runs it waits for.
+        tracking: the trackers, and the campaign's and the run's names there.
     """
 
     name: str
@@ -77,6 +79,7 @@ class CampaignRun:
     suite: str | None
     settings: Mapping[str, object]
     after: frozenset[str]
+    tracking: Tracking = UNTRACKED
 
     @property
     def together(self) -> bool:
@@ -84,10 +87,12 @@ class CampaignRun:
 
     def load_recipes(self) -> dict[Modality, Recipe]:
         """Loads the recipes by modality. Raises: see `load_recipe`."""
-        return {
-            m: load_recipe(self.method, self.stage, modality=m, backbone=self.backbone, overrides=self.settings)
-            for m in self.modalities
-        }
+        found: dict[Modality, Recipe] = {}
+        for one in self.modalities:
+            found[one] = load_recipe(
+                self.method, self.stage, modality=one, backbone=self.backbone, overrides=self.settings
+            )
+        return found
 
     def arguments(self, out: Path) -> list[str]:
         """Returns the arguments of the command `rlbench` for this run."""
@@ -100,16 +105,26 @@ class CampaignRun:
             words += ["--suite", self.suite]
         for key, value in self.settings.items():
             words += ["--set", f"{key}={value if isinstance(value, str) else json.dumps(value)}"]
+        if self.tracking.names:
+            words += [word for name in self.tracking.names for word in ("--log-with", name)]
+            words += ["--group", self.tracking.group, "--run-name", self.tracking.run]
         return words
 
 
-def read_campaign(path: Path, out: Path) -> list[CampaignRun]:
+def read_campaign(path: Path, out: Path, *, log_with: Sequence[str] = ()) -> list[CampaignRun]:
     """Reads a campaign's file into its runs, in the file's order, round by round.
 
+    Args:
+        path: the file.
+        out: the campaign's folder, whose name groups the runs in trackers.
+        log_with: the trackers of all runs (see `trackers.TRACKERS`).
+
     Raises:
+        RLBenchError: A tracker is not installed.
         FieldError: The file can't be read, or a key, a value or a name of a job is wrong.
         UnknownName: There is no such method or modality.
     """
+    check_trackers(log_with)
     whole = read(path, "campaign", FieldError)
     file, parts = whole.make(_Campaign), whole.items()
     jobs = {_name(part): part.make(_Job) for part in parts["jobs"].items().values()}
@@ -127,7 +142,8 @@ def read_campaign(path: Path, out: Path) -> list[CampaignRun]:
                     job = replace(job, suite=job.suite or own.suite)
                     tasks.append(_task(name, job, turn, chosen, settings, out, file))
     _check_order(tasks, parts["jobs"])
-    return tasks
+    campaign = out.absolute().name
+    return [replace(task, tracking=Tracking(tuple(log_with), campaign, task.name)) for task in tasks]
 
 
 def _name(part: YamlPart) -> str:

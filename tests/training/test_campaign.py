@@ -16,7 +16,8 @@ from rlbench.core.errors import FieldError, RLBenchError
 from rlbench.core.files import LOCK, hold_lock
 from rlbench.encoders.cards import read_card
 from rlbench.encoders.models import resolve
-from rlbench.training.campaign import run_campaign, tabulate
+from rlbench.training.campaign import run_campaign
+from rlbench.training.campaign_table import tabulate
 
 BUNDLE = Path(__file__).parents[2] / "benchmarks" / "bundle.py"
 
