@@ -189,7 +189,7 @@ def results(records: Sequence[Record], out: Console) -> None:
     for columns in dict.fromkeys(map(tuple, recalls)):
         out.print()
         listing([row for row in recalls if tuple(row) == columns], out)
-    if any(record.backbone == "mini" for record in records):
+    if any(record.backbone.startswith("mini") for record in records):
         out.print("mini is a small model organism: its numbers are not LanguageBind's.", style="dim")
 
 

@@ -150,8 +150,7 @@ def choose_task(recipe: Recipe, modality: Modality, suite: Suite | None) -> Task
 
 def list_tasks(suite: Suite) -> Mapping[Modality, Task]:
     """Lists the suite's task by modality; a task of several sensors has one for each."""
-    alone = {cast(Modality, suite.modality): suite.task}
-    return cast("Mapping[Modality, Task]", getattr(suite.task, "tasks", alone))
+    return cast("Mapping[Modality, Task]", getattr(suite.task, "tasks", {suite.modality: suite.task}))
 
 
 def load_train_suite(name: str) -> Suite:

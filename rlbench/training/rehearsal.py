@@ -75,7 +75,7 @@ def _format_steps(left: int, steps: int) -> str:
 
 def _time_example(recipe: Recipe, modality: Modality, suite: Suite | None, accelerator: Accelerator) -> float:
     """Measures the seconds that an example takes in a step."""
-    whole = recipe.backbone == "mini"
+    whole = recipe.backbone.startswith("mini")
     batch = recipe.batch if whole else min(recipe.batch, 2 * recipe.accumulate * accelerator.num_processes)
     small = replace(recipe, batch=batch, examples=batch, replay=0.0, epochs=3, steps=0)
     trainer = Trainer(prepare(small, modality, suite), accelerator, ClassMeans(), Peers())

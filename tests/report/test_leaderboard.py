@@ -188,9 +188,10 @@ def test_no_records_is_an_empty_board() -> None:
     assert "No records" in leaderboard.render(frame([]), "t")
 
 
-def test_a_campaigns_runs_are_named_by_their_jobs(tmp_path: Path) -> None:
+@pytest.mark.parametrize("folder", ["thermal", "together"])
+def test_a_campaigns_runs_are_named_by_their_jobs(folder: str, tmp_path: Path) -> None:
     """The cost of training and what it saw come from the card; a run on a series of test examples is a round."""
-    run = tmp_path / "1" / "thermal" / "fare"
+    run = tmp_path / "1" / folder / "fare"
     run.mkdir(parents=True)
     trained = {"seed": 7, "sees": ["names of unseen classes"], "since": {"forwards": 30, "backwards": 20}}
     entry = {"file": "x", "sha256": "", "bytes": 1, "trained": trained}

@@ -68,7 +68,7 @@ def report(records: Sequence[Record], model: str, picture: str) -> ModelReport:
         *(part for table in found for part in _section(table, own)),
         *([f"![Accuracy against the size of the attack, with 95% bands]({picture})"] if drawn else []),
         *recall.sections(frame(own)),
-        *([leaderboard.MINI] if any(record.backbone == "mini" for record in own) else []),
+        *([leaderboard.MINI] if any(record.backbone.startswith("mini") for record in own) else []),
         "### Provenance",
         grid([_provenance(table, own) for table in found]),
         *_commands(found, own[0].model),
