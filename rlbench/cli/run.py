@@ -81,6 +81,11 @@ def show(
     help="cascade: only the exact worst case, at less cost; descending: what survives an eps passes at smaller ones.",
 )
 @click.option(
+    "--precision",
+    type=click.Choice(["fp32", "tf32", "bf16"]),
+    help="Let attacks search in this precision [default: the suite's]; the judge and a last short search use float32.",
+)
+@click.option(
     "--out",
     type=click.Path(path_type=Path),
     default="rlbench-results",

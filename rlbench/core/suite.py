@@ -19,6 +19,8 @@ from rlbench.core import Modality, Suite, Task
 from rlbench.core.documents import expand_user
 from rlbench.core.errors import RLBenchError, SuiteError, UnknownName, quote
 from rlbench.core.perturbations import make_plugin, perturbations
+from rlbench.core.precision import PRECISION
+from rlbench.core.threat import search_in
 from rlbench.core.yaml_source import YamlPart, check_keys, read
 
 GROUP = "rlbench.suites"
@@ -26,6 +28,7 @@ HEAD = ("suite", "version", "summary")
 BODY = ("modality", "task", "perturbations")
 SEVERAL = ("modality", "tasks", "perturbations")  # of a part with several tasks
 OPTIONAL = {"examples": 500, "seed": 0}
+KEYS = (*OPTIONAL, "precision")  # the optional ones
 DATA_ROOT = "${RLBENCH_DATA}"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -58,7 +61,7 @@ def _head(whole: YamlPart) -> tuple[SuiteInfo, dict[str, YamlPart], dict[Modalit
     """A file's description, its keys, and the keys of its part, or of each of its `parts`, by modality."""
     keys = whole.items()
     several = "parts" in keys
-    check_keys(keys, whole, (*HEAD, *(("parts",) if several else _body(keys)), *OPTIONAL), tuple(OPTIONAL))
+    check_keys(keys, whole, (*HEAD, *(("parts",) if several else _body(keys)), *KEYS), KEYS)
     name = keys["suite"].text()
     if not _NAME.fullmatch(name):
         keys["suite"].fail(f"{quote(name)} must be letters, digits, '.', '_' and '-'")
@@ -183,6 +186,7 @@ def _suites(
 ) -> Iterator[Suite]:
     """One Suite per task of a part."""
     numbers = {key: keys[key].whole(int(key == "examples")) if key in keys else OPTIONAL[key] for key in OPTIONAL}
+    precision: Any = keys["precision"].one_of("precision", PRECISION) if "precision" in keys else "fp32"
     names = set[str]()
     for part in [body["task"]] if "task" in body else body["tasks"].each():
         task_name, task = _task(part, modality)
@@ -196,7 +200,7 @@ def _suites(
             modality=modality,
             task_name=task_name,
             task=task,
-            perturbations=perturbations(body["perturbations"], modality, task),
+            perturbations=tuple(search_in(p, precision) for p in perturbations(body["perturbations"], modality, task)),
             path=info.path,
             **numbers,
         )

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
 from rlbench.core.box import Box as Box
 from rlbench.core.knowledge import Knowledge as Knowledge
+from rlbench.core.precision import Precision as Precision
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,12 +35,13 @@ class Threat:
     eps: Fraction
     sensors: tuple[str, ...] = ()  # attacked, of a task with several; not in the text
     knowledge: Knowledge = "white-box"  # what the encoder gives
+    precision: Precision = "fp32"  # of the search; the judge's is float32
 
     def __str__(self) -> str:
-        """The column text: `linf 4/255`, `l2 0.5`, `linf 4/255 label` for a black box."""
-        d, known = self.eps.denominator, f" {self.knowledge}" * (self.knowledge != "white-box")
+        """The column text: `linf 4/255`, `l2 0.5`, `linf 4/255 label`, `linf 4/255 bf16`."""
+        d, more = self.eps.denominator, (self.knowledge, self.precision)
         eps = f"{float(self.eps):g}" if 10_000 % d == 0 else f"{255 * self.eps}/255" if 255 % d == 0 else self.eps
-        return f"{self.norm} {eps}{known}"
+        return f"{self.norm} {eps}" + "".join(f" {word}" for word in more if word not in ("white-box", "fp32"))
 
 
 @dataclass(frozen=True)
@@ -150,15 +152,12 @@ class Label:
 
 @dataclass(frozen=True)
 class Examples:
-    """A batch of a task: x (B, *box.shape) float32 in the box, y (B,) int64, and per example an id and a source.
-
-    `source`: the recording, speaker or date that examples share, the unit of clustered intervals.
-    """
+    """A batch of a task: x (B, *box.shape) float32 in the box, y (B,) int64, and per example an id and a source."""
 
     x: Tensor
     y: Tensor
     ids: tuple[str, ...]
-    sources: tuple[str, ...]
+    sources: tuple[str, ...]  # the recording, speaker or date that examples share, the unit of clustered intervals
 
 
 class Task(Protocol):

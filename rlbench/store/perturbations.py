@@ -24,8 +24,9 @@ from rlbench.core import (
 )
 from rlbench.core.errors import FieldError, find_hidden, quote
 from rlbench.core.knowledge import KNOWLEDGE
+from rlbench.core.precision import PRECISION
 
-_THREAT = ("norm", "eps", "mode", "sensors", "knowledge")
+_THREAT = ("norm", "eps", "mode", "sensors", "knowledge", "precision")
 _ATTACK = ("attack", "fields", *_THREAT)
 _CORRUPTION = ("corruption", "severity", "corruption_fields")
 KINDS = {  # the fields that each kind may have
@@ -91,6 +92,7 @@ def _threat_fields(threat: Threat, mode: Mode) -> dict[str, Any]:
     found: dict[str, Any] = {"norm": threat.norm, "eps": str(threat.eps)}
     found |= {"mode": mode} if mode != "standalone" else {}
     found |= {"knowledge": threat.knowledge} if threat.knowledge != "white-box" else {}
+    found |= {"precision": threat.precision} if threat.precision != "fp32" else {}
     return found | ({"sensors": list(threat.sensors)} if threat.sensors else {})
 
 
@@ -147,7 +149,9 @@ def _read_threat(values: Mapping[str, Any]) -> Threat:
     _require(whole, "eps", eps, "a fraction in quotes, such as 4/255")
     knowledge = values.get("knowledge", "white-box")
     _require(knowledge in KNOWLEDGE, "knowledge", knowledge, f"one of {', '.join(KNOWLEDGE)}")
-    return Threat(norm, Fraction(str(eps)), _read_sensors(values, "sensors"), knowledge)  # type: ignore[arg-type]
+    precision, sensors = values.get("precision", "fp32"), _read_sensors(values, "sensors")
+    _require(precision in PRECISION, "precision", precision, f"one of {', '.join(PRECISION)}")
+    return Threat(norm, Fraction(str(eps)), sensors, knowledge, precision)  # type: ignore[arg-type]
 
 
 def _read_mode(values: Mapping[str, Any], allowed: tuple[str, ...]) -> Mode:
@@ -186,7 +190,7 @@ def _is_value(value: object) -> bool:
 def to_columns(p: Perturbation) -> dict[str, Field]:
     """A perturbation as COLUMNS of a data frame: eps as a float, fields as JSON text, None for missing ones.
 
-    Attacks on a black box also have the column `knowledge`.
+    Attacks on a black box also have the column `knowledge`, and those that do not search in float32 `precision`.
     """
     found = to_mapping(p)
     mode = "standalone" if "norm" in found else None
@@ -194,7 +198,7 @@ def to_columns(p: Perturbation) -> dict[str, Field]:
     fields = {
         name: json.dumps(found[name], sort_keys=True) for name in ("fields", "corruption_fields") if name in found
     }
-    known: dict[str, Field] = {name: found[name] for name in ("knowledge",) if name in found}
+    known: dict[str, Field] = {name: found[name] for name in ("knowledge", "precision") if name in found}
     return columns | fields | known | ({"eps": float(Fraction(found["eps"]))} if "eps" in found else {})
 
 
@@ -208,8 +212,9 @@ def from_columns(row: Mapping[str, Any]) -> Perturbation:
         FieldError: a value is wrong.
     """
     found = {name: row[name] for name in COLUMNS if row.get(name) is not None}
-    if "norm" in found and row.get("knowledge") is not None:  # of other kinds, it is provenance
-        found["knowledge"] = row["knowledge"]
+    for name in ("knowledge", "precision"):
+        if "norm" in found and row.get(name) is not None:  # of other kinds, it is provenance
+            found[name] = row[name]
     for name in ("fields", "corruption_fields"):
         if name in found:
             found[name] = json.loads(found[name])

@@ -7,6 +7,7 @@ from math import prod
 from pathlib import Path
 
 from rlbench.core import Ball, Box, Encoder, Modality, Suite, Task, Threat
+from rlbench.core.batch import BatchSize
 from rlbench.core.knowledge import Knowledge, knowledge_of
 from rlbench.core.machine import full_float32
 from rlbench.core.sources import source_hash
@@ -30,7 +31,7 @@ class Bench:
         box: the encoder's box.
         data: the task's fingerprint.
         device: the encoder's device.
-        batch_size: the most examples of a forward pass, at least 1.
+        batch: the most examples of a forward pass.
         cache: the folder of the cache of corrupted inputs (see `inputs`); None for no cache.
         identity: the encoder's identity, part of the cell key.
     """
@@ -40,7 +41,7 @@ class Bench:
     box: Box
     data: str
     device: str
-    batch_size: int
+    batch: BatchSize
     cache: Path | None = None
     identity: Identity = field(default_factory=Identity)
 
@@ -48,6 +49,11 @@ class Bench:
     def inputs(self) -> Inputs:
         """The task's examples, clean and corrupted."""
         return Inputs(self.task, self.data, self.box, self.seed, self.cache)
+
+    @property
+    def batch_size(self) -> int:
+        """The most examples of a forward pass, at least 1."""
+        return self.batch.size
 
     @property
     def task(self) -> Task:
@@ -136,7 +142,7 @@ def prepare(
     model: str,
     *,
     device: str = "cpu",
-    batch_size: int = 64,
+    batch_size: int | BatchSize = 64,
     cache: Path | None = None,
     known: Identity | None = None,
 ) -> Bench:
@@ -146,7 +152,7 @@ def prepare(
         suite: the suite whose task and modality are used.
         model: the encoder's name.
         device: a torch device such as "cpu" or "cuda".
-        batch_size: the most examples of a forward pass, at least 1.
+        batch_size: the most examples of a forward pass, at least 1, or what holds it.
         cache: the folder of the cache of corrupted inputs; None for no cache.
         known: the identity that the encoder had earlier in this run, in this process or in another one.
 
@@ -162,7 +168,8 @@ def prepare(
     for threat in filter(None, map(threat_of, suite.perturbations)):
         check_eps(threat.eps, threat.norm, prod(loaded.encoder.boxes[suite.modality].shape), f"{suite.path}: eps")
     head = _make_head(suite, model, loaded, device)
-    return Bench(suite, head, head.box, suite.task.fingerprint(), device, batch_size, cache, loaded.identity)
+    batch = batch_size if isinstance(batch_size, BatchSize) else BatchSize(batch_size, device)
+    return Bench(suite, head, head.box, suite.task.fingerprint(), device, batch, cache, loaded.identity)
 
 
 def _make_head(suite: Suite, model: str, loaded: Loaded, device: str) -> ZeroShot:

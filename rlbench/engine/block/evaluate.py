@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import groupby
 from time import perf_counter
 
 import numpy as np
@@ -22,6 +23,7 @@ from rlbench.core.machine import environment
 from rlbench.core.stats.metrics import margin
 from rlbench.engine.attack.block_attacks import Case, MemberOutcome, OnStanding, ignore
 from rlbench.engine.attack.eot import Expectation
+from rlbench.engine.attack.exact import lower
 from rlbench.engine.attack.meter import Meter
 from rlbench.engine.attack.schedule import Standing
 from rlbench.engine.block.bench import Bench
@@ -55,6 +57,11 @@ def _split_by_memory(groups: Sequence[Group], x: Tensor) -> list[list[Group]]:
             parts.append([])
         parts[-1].append(group)
     return parts
+
+
+def _split_by_precision(groups: Sequence[Group]) -> list[list[Group]]:
+    """Splits the groups, without changing their order, into parts that search in one precision."""
+    return [list(part) for _, part in groupby(groups, lambda group: group.attacks[0].threat.precision)]
 
 
 def evaluate(
@@ -151,7 +158,7 @@ class _Unit:
         """A watched meter of n examples; their labels are y, repeated."""
         labels = y.repeat(n // max(len(y), 1))
         make = self._meter_class(labels)
-        return make(n, batch_size=self.bench.batch_size, on_pass=self.on_pass, watch=Watch(labels))
+        return make(n, batch_size=self.bench.batch, on_pass=self.on_pass, watch=Watch(labels))
 
     def _meter_class(self, labels: Tensor) -> Callable[..., Meter]:
         head = self.bench.retriever
@@ -217,7 +224,7 @@ class _Unit:
         """Classifies x (B, *shape) without an attack."""
         begun, meter = perf_counter(), self.meter(len(x), self.y)
         with torch.no_grad():
-            logits = self.wrap(meter)(x)
+            logits = meter.attempt(lambda: self.wrap(meter)(x))
         m = margin(logits, self.y)
         return self._make_block(
             perf_counter() - begun,
@@ -249,9 +256,11 @@ class _Unit:
             seed=self.bench.seed,
             meter=lambda n: self.meter(n, self.y[at]),
             wrap=self.wrap,
+            lower=lambda meter, precision: meter.twin(lower(self.bench.classifier, precision)),
             on_standing=partial(self._report, len(base.id) - len(rows)),
         )
-        outcomes = [outcome for part in _split_by_memory(groups, x[at]) for outcome in case.attack(part)]
+        parts = [part for same in _split_by_precision(groups) for part in _split_by_memory(same, x[at])]
+        outcomes = [outcome for part in parts for outcome in case.attack(part)]
         total = sum(float((o.forwards + 2 * o.backwards).sum()) for o in outcomes if isinstance(o, MemberOutcome))
         results: list[Result] = []
         for outcome, group in zip(outcomes, [one for one in groups for _ in one.members], strict=True):

@@ -14,7 +14,9 @@ from rlbench.core import Mode, Perturbation, Suite
 from rlbench.core.errors import DataError, FieldError, KnowledgeError, ModalityError, StoreError
 from rlbench.core.executor import Executor, make_executor
 from rlbench.core.machine import is_usable, reproducible
+from rlbench.core.precision import Precision, check_precision
 from rlbench.core.suite import load_suites
+from rlbench.core.threat import threat_of
 from rlbench.encoders.cards import Model
 from rlbench.encoders.identity import Identity
 from rlbench.encoders.models import OWN, resolve
@@ -232,6 +234,7 @@ def plan(
     seed: int | None = None,
     series: int | None = None,
     mode: Mode = "standalone",
+    precision: Precision | None = None,
     batch_size: int = 64,
     workers: int | None = None,
     device: str = "auto",
@@ -257,10 +260,12 @@ def plan(
     seconds = None if budget is None else parse_budget(budget)
     store = store if isinstance(store, Store) else Store(store)
     notes = store.check(fresh=fresh)
-    loaded = [vary(one, seed=seed, series=series, mode=mode) for one in _load(suites)]
+    loaded = [vary(one, seed=seed, series=series, mode=mode, precision=precision) for one in _load(suites)]
     chosen = list({model.name: model for model in (resolve(str(one)) for one in _several(models))}.values())
     where, part = make_executor(executor, address), None if shard is None else parse_shard(shard)
     devices = where.devices(device, workers)
+    for threat in (threat for suite in loaded for threat in map(threat_of, suite.perturbations) if threat):
+        check_precision(threat.precision, devices[0])
     draft = _Draft(store, where, devices, batch_size, examples, fresh, workers, part, notes)
     for suite in loaded:
         for model in chosen:

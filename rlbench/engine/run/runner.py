@@ -15,6 +15,7 @@ from time import perf_counter
 from rlbench.core import Clean, Mode, Perturbation, Record, Suite
 from rlbench.core.errors import StoreError
 from rlbench.core.executor import PERIOD, Lost, Pool, Report, Work
+from rlbench.core.precision import Precision
 from rlbench.engine import cells
 from rlbench.engine.block.evaluate import Failure, Result
 from rlbench.engine.cells.groups import Group
@@ -219,6 +220,7 @@ def run(
     seed: int | None = None,
     series: int | None = None,
     mode: Mode = "standalone",
+    precision: Precision | None = None,
     out: str | os.PathLike[str] = "rlbench-results",
     batch_size: int = 64,
     workers: int | None = None,
@@ -239,6 +241,8 @@ def run(
         mode: "standalone" (each column is one attack alone), "cascade" (only the exact worst case of all attacks of a
             threat model, at the lowest cost) or "descending" (what survives a larger eps is not attacked at a smaller
             one).
+        precision: of the attacks' search: "fp32", "tf32" (on GPUs) or "bf16"; None: the suite's. The judge computes in
+            float32, as does a last short search of what survives.
         out: the store's folder.
         batch_size: the most examples of a forward pass.
         workers: processes (default: one per processor, or per GPU); they do not change the numbers.
@@ -254,5 +258,5 @@ def run(
     Raises: RLBenchError.
     """
     where = {"workers": workers, "device": device, "executor": executor, "address": address, "shard": shard}
-    how = {"examples": examples, "seed": seed, "series": series, "mode": mode, "batch_size": batch_size, "fresh": fresh}
-    return execute(plan(suite, model, store=out, **where, **how))  # type: ignore[arg-type]
+    how = {"examples": examples, "seed": seed, "series": series, "mode": mode, "precision": precision}
+    return execute(plan(suite, model, store=out, batch_size=batch_size, fresh=fresh, **where, **how))  # type: ignore[arg-type]
