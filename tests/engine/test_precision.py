@@ -130,7 +130,11 @@ def test_what_low_precision_never_sees_is_found_by_the_last_search_in_float32() 
 def test_flags_equal_those_of_float32_where_low_precision_changes_nothing(mode: str) -> None:
     """An affine encoder of multiples of 1/8 is exact in bf16 but for x; few examples lie that near the boundary."""
     made = bench()
-    cells = [adversarial("pgd", "0.05"), adversarial("pgd", "0.1", ladder=("0.05",)), adversarial("apgd-t", "0.1")]
+    cells = [
+        adversarial("pgd", "0.05"),
+        adversarial("pgd", "0.1", ladder=("0.05",)),
+        adversarial("apgd-t", "0.1", steps=10),
+    ]
     if mode == "cascade":
         cells = [Worst(Threat("linf", Fraction("0.1")), tuple(replace(c, ladder=()) for c in cells), "cascade")]
     if mode == "descending":

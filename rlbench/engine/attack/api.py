@@ -94,12 +94,11 @@ def attack(
         batch_size: the most examples of a forward pass, at least 1.
         precision: of the search, "fp32", "tf32" or "bf16"; `exact` says how float32 confirms it and searches again.
 
-    Warns: SoundnessWarning where a soundness check fails, so `broken` may miss examples.
-
     Raises:
         UnknownName, FieldError: the attack or one of its fields; eps, norm, precision.
         RLBenchError: x or y does not fit, or the classifier trains, or its outputs are no logits or depend on a batch.
         AttackError: the attack broke its contract or crashed.
+        SoundnessWarning: as a warning, where a soundness check fails, so `broken` may miss examples.
     """
     method: Attack = registry.make("attack", name, fields)
     threat = Threat(parse_norm(norm), parse_eps(eps), precision=_check_precision(precision, x))

@@ -228,14 +228,15 @@ class _Unit:
         m = margin(logits, self.y)
         return self._make_block(
             perf_counter() - begun,
-            (meter.watch.sums(m > 0) if meter.watch else {}) | self._count_inconsistent(x, logits),
+            (meter.watch.sums(m > 0) if meter.watch else {})
+            | meter.attempt(lambda: self._count_inconsistent(x, logits)),
             prediction=logits.argmax(1),
             correct=m > 0,
             margin=m,
             distance=torch.full((len(x),), distance, dtype=torch.float64),
             forwards=meter.forwards,
             backwards=meter.backwards,
-            **self._features(x),
+            **meter.attempt(lambda: self._features(x)),
         )
 
     def _report(self, before: int, standings: Mapping[Perturbation, Standing]) -> None:

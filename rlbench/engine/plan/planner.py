@@ -9,8 +9,10 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from typing import Literal
 
 from rlbench.core import Mode, Perturbation, Suite
+from rlbench.core.batch import BatchSize
 from rlbench.core.errors import DataError, FieldError, KnowledgeError, ModalityError, StoreError
 from rlbench.core.executor import Executor, make_executor
 from rlbench.core.machine import is_usable, reproducible
@@ -25,6 +27,7 @@ from rlbench.engine.block.bench import Bench, prepare
 from rlbench.engine.block.gallery import gallery_of
 from rlbench.engine.cells.modes import vary
 from rlbench.engine.plan.cost import STARTING, bounds, largest_fitting, parse_budget
+from rlbench.engine.plan.fit import DEFAULT, choose_batch_size, parse_batch_size
 from rlbench.engine.plan.pilot import rehearse
 from rlbench.engine.plan.present import Span, find_present
 from rlbench.engine.plan.rows import plan_cells
@@ -80,7 +83,7 @@ class _Draft:
     store: Store
     executor: Executor
     devices: tuple[str, ...]
-    batch_size: int
+    batch_size: int | None
     examples: int | None
     fresh: bool
     workers: int | None
@@ -111,7 +114,7 @@ class _Draft:
 
     def _bench(self, suite: Suite, model: str) -> Bench:
         known = self.identities.get((model, suite.modality))
-        bench = prepare(suite, model, device=self.device, batch_size=self.batch_size, known=known)
+        bench = prepare(suite, model, device=self.device, batch_size=self.batch_size or DEFAULT, known=known)
         self.identities[model, suite.modality] = bench.identity
         return bench
 
@@ -131,11 +134,12 @@ class _Draft:
         listed = [cells.canonical(p) for p in suite.perturbations]
         keys = {p: cells.cell_key(subject, suite, p) for p in dict.fromkeys([*members, *listed])}
         with reproducible(self.device):
+            batch_size = self.batch_size or choose_batch_size(bench)
             rates = bounds(bench)
         if model.family == OWN and not bench.identity.checkpoint and not bench.identity.facts["identity()"]:
             self.notes.append(f"{model.name}: no weights were found; where they change, state sha256 or identity()")
         facts = suite, model.name, model.backbone, n, bench.n_classes, subject, keys, rates, rates
-        return Pair(*facts, gallery_of(bench.classifier), bench.identity, skipped, bench.is_metered)
+        return Pair(*facts, gallery_of(bench.classifier), bench.identity, skipped, bench.is_metered, batch_size)
 
     def pilot(self) -> None:
         """Replaces bounds by estimates, for the pairs with much to compute."""
@@ -148,7 +152,7 @@ class _Draft:
                 pair, groups = self.pairs[k], list(dict.fromkeys(unit.group for unit in units))
                 allowed = max(PILOT * seconds, LEAST * seconds / whole)
                 with reproducible(self.device):
-                    bench = self._bench(pair.suite, pair.model)
+                    bench = replace(self._bench(pair.suite, pair.model), batch=BatchSize(pair.batch_size, self.device))
                     rates = rehearse(bench, groups, pair.bounds, n=pair.n, seconds=allowed)
                 slowest = replace(rates, cells=pair.bounds.cells)
                 self.pairs[k] = replace(pair, rates=rates, bounds=slowest)
@@ -182,7 +186,6 @@ class _Draft:
             notes=tuple(dict.fromkeys(notes)),
             executor=self.executor,
             devices=_used(self.devices, self.workers, own),
-            batch_size=self.batch_size,
             fresh=self.fresh,
             store=self.store,
             pairs=tuple(pairs),
@@ -235,7 +238,7 @@ def plan(
     series: int | None = None,
     mode: Mode = "standalone",
     precision: Precision | None = None,
-    batch_size: int = 64,
+    batch_size: int | Literal["auto"] = "auto",
     workers: int | None = None,
     device: str = "auto",
     executor: str = "local",
@@ -256,7 +259,8 @@ def plan(
         RLBenchError: any mistake in the arguments, the suites or the models.
         ModalityError: a single model lacks a suite's modality; one of several is skipped instead.
     """
-    _check_counts(examples=examples, batch_size=batch_size, workers=workers)
+    _check_counts(examples=examples, workers=workers)
+    size = parse_batch_size(batch_size)
     seconds = None if budget is None else parse_budget(budget)
     store = store if isinstance(store, Store) else Store(store)
     notes = store.check(fresh=fresh)
@@ -266,7 +270,7 @@ def plan(
     devices = where.devices(device, workers)
     for threat in (threat for suite in loaded for threat in map(threat_of, suite.perturbations) if threat):
         check_precision(threat.precision, devices[0])
-    draft = _Draft(store, where, devices, batch_size, examples, fresh, workers, part, notes)
+    draft = _Draft(store, where, devices, size, examples, fresh, workers, part, notes)
     for suite in loaded:
         for model in chosen:
             draft.add(suite, model, alone=len(chosen) == 1)
