@@ -28,6 +28,7 @@ from rlbench.training.examples import TrainSet
 from rlbench.training.gather import all_gather
 from rlbench.training.lora import merge
 from rlbench.training.means import ClassMeans
+from rlbench.training.parts import Streams, count_rows, double_pieces, split_batches
 from rlbench.training.recipe import Recipe
 from rlbench.training.types import Batch, Objective, Trainable
 
@@ -140,6 +141,7 @@ class Trainer:
             mean = get_ema_multi_avg_fn(run.recipe.ema)  # type: ignore[no-untyped-call]
             self.average = AveragedModel(self.tower, multi_avg_fn=mean)
         self.loaders: list[Iterator[list[MicroBatch]]] = []
+        self.pieces = 1  # of each micro-batch; more after memory ran out
 
     def start(self, step: int) -> None:
         """Starts the loaders at a step, which is the next one."""
@@ -154,19 +156,12 @@ class Trainer:
         """Does one step of the optimiser; returns the loss of the whole batch.
 
         Raises:
-            RLBenchError: The loss is not finite.
+            RLBenchError: The loss is not finite, or not even parts of few rows fit in memory.
         """
         recipe = self.run.recipe
         for group in self.optimiser.param_groups:
             group["lr"] = recipe.lr * compute_lr_factor(k, self.run.steps, recipe.warmup)
-        batches, total = [next(loader) for loader in self.loaders], torch.zeros((), device=self.accelerator.device)
-        for j in range(recipe.accumulate):
-            last = j == recipe.accumulate - 1
-            with nullcontext() if last else self.accelerator.no_sync(self.model):
-                loss = self.loss([parts[j] for parts in batches]) / recipe.accumulate
-                self.accelerator.backward(loss)
-            total += loss.detach()
-        value = float(self.accelerator.reduce(total, reduction="mean"))
+        value = float(self.accelerator.reduce(self.accumulate([next(loader) for loader in self.loaders]), "mean"))
         if not math.isfinite(value):
             raise RLBenchError(f"the loss is {value} at step {k + 1} of {self.run.steps}; try a smaller lr")
         self.optimiser.step()
@@ -175,11 +170,31 @@ class Trainer:
             self.average.update_parameters(self.tower)
         return value
 
+    def accumulate(self, batches: Streams) -> Tensor:
+        """Adds up the gradients of a step and returns its loss; where memory runs out, again in parts half as large."""
+        while True:
+            before = {name: dict(known) for name, known in self.means.rows.items()}
+            try:
+                return self.add_up(split_batches(batches, self.pieces))
+            except torch.OutOfMemoryError:
+                self.optimiser.zero_grad()
+                self.means.rows = before
+            self.pieces = double_pieces(batches, self.pieces, self.accelerator.num_processes)
+
+    def add_up(self, batches: list[list[MicroBatch]]) -> Tensor:
+        """Adds up the gradients of parts, each with rows of every stream; returns the mean loss over all rows."""
+        rows, total = sum(map(count_rows, batches)), torch.zeros((), device=self.accelerator.device)
+        for j, parts in enumerate(batches):
+            with nullcontext() if j == len(batches) - 1 else self.accelerator.no_sync(self.model):
+                loss = self.loss(parts) / (rows / count_rows(parts))
+                self.accelerator.backward(loss)
+            total += loss.detach()
+        return total
+
     def loss(self, parts: list[MicroBatch]) -> Tensor:
         """Returns the mean loss over labelled and replayed rows, a micro-batch of each stream."""
-        rows = sum(len(part.y) for part in parts)
         losses = [s.weight * self.losses(s, part).sum() for s, part in zip(self.run.streams, parts, strict=True)]
-        return torch.stack(losses).sum() / rows
+        return torch.stack(losses).sum() / count_rows(parts)
 
     def losses(self, stream: Stream, part: MicroBatch) -> Tensor:
         """Returns the loss (B,) of a stream's rows, at adversarial examples that raise that loss."""

@@ -207,8 +207,19 @@ def _load(suites: object) -> list[Suite]:
     return list({(s.path, s.name, s.modality, s.task_name): s for s in found}.values())
 
 
+def _check_precisions(suites: Sequence[Suite], device: str) -> None:
+    """Raises FieldError if the device lacks the precision of a suite's attacks."""
+    for threat in (threat for suite in suites for threat in map(threat_of, suite.perturbations) if threat):
+        check_precision(threat.precision, device)
+
+
 def _check_distinct(draft: _Draft) -> None:
-    """Raises StoreError where two models are one encoder, in the run or in the store, and would share results."""
+    """Raises StoreError where two models are one encoder, in the run or in the store, and would share results.
+
+    Raises ModalityError where nothing can run.
+    """
+    if not draft.pairs:
+        raise ModalityError(str(draft.skipped[0][1].skipped))
     same = "the same encoder: weights, code and fields are equal"
     owners: dict[str, str] = {}
     for pair in draft.pairs:
@@ -260,7 +271,6 @@ def plan(
         ModalityError: a single model lacks a suite's modality; one of several is skipped instead.
     """
     _check_counts(examples=examples, workers=workers)
-    size = parse_batch_size(batch_size)
     seconds = None if budget is None else parse_budget(budget)
     store = store if isinstance(store, Store) else Store(store)
     notes = store.check(fresh=fresh)
@@ -268,15 +278,12 @@ def plan(
     chosen = list({model.name: model for model in (resolve(str(one)) for one in _several(models))}.values())
     where, part = make_executor(executor, address), None if shard is None else parse_shard(shard)
     devices = where.devices(device, workers)
-    for threat in (threat for suite in loaded for threat in map(threat_of, suite.perturbations) if threat):
-        check_precision(threat.precision, devices[0])
-    draft = _Draft(store, where, devices, size, examples, fresh, workers, part, notes)
+    _check_precisions(loaded, devices[0])
+    draft = _Draft(store, where, devices, parse_batch_size(batch_size), examples, fresh, workers, part, notes)
     for suite in loaded:
         for model in chosen:
             draft.add(suite, model, alone=len(chosen) == 1)
     _check_distinct(draft)
-    if not draft.pairs:
-        raise ModalityError(str(draft.skipped[0][1].skipped))
     if pilot or seconds is not None:
         draft.pilot()
     return draft.plan(None if seconds is None else draft.fit(seconds))
