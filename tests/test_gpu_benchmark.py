@@ -9,6 +9,7 @@ from types import ModuleType
 import pytest
 from click.testing import CliRunner
 
+pytestmark = pytest.mark.slow
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 
 
@@ -18,7 +19,6 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return importlib.import_module("gpu")
 
 
-@pytest.mark.slow
 def test_all_parts_run_at_a_tiny_size(gpu: ModuleType, tmp_path: Path) -> None:
     out = tmp_path / "gpu.md"
     result = CliRunner().invoke(gpu.main, ["--tiny", "--out", str(out)], catch_exceptions=False)
