@@ -18,6 +18,7 @@ import click
 from rlbench.cli.audit import audit
 from rlbench.cli.board import leaderboard, plot
 from rlbench.cli.catalogue import data, list_
+from rlbench.cli.corrupt import corrupt
 from rlbench.cli.doctor import doctor
 from rlbench.cli.gate import check, compare, entry, verify
 from rlbench.cli.merge import merge
@@ -121,6 +122,7 @@ for command in (
     campaign,
     check,
     compare,
+    corrupt,
     data,
     doctor,
     entry,

@@ -11,7 +11,7 @@ A search in TF32 or bfloat16 sees logits that are off by about 0.1 or 1 percent.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -66,7 +66,7 @@ def lower(classify: Callable[[Tensor], Tensor], precision: Precision) -> Callabl
     For TF32, the search itself has to run in `search_float32`, since its backward passes do, too.
     """
     if isinstance(classify, ZeroShot):
-        return replace(classify, precision=precision)
+        return classify.in_precision(precision)
 
     def classify_low(x: Tensor) -> Tensor:
         with torch.autocast(x.device.type, torch.bfloat16, enabled=precision == "bf16"):

@@ -9,6 +9,7 @@ from typing import Self, TypeVar
 import torch
 from torch import Tensor
 
+from rlbench.core import Ball
 from rlbench.core.batch import BatchSize
 from rlbench.core.errors import RLBenchError
 from rlbench.engine.soundness.watch import Watch
@@ -46,6 +47,9 @@ class Meter:
         self.batch = batch_size if isinstance(batch_size, BatchSize) else BatchSize(batch_size)
         self.forwards = torch.zeros(n, dtype=torch.int64)
         self.backwards = torch.zeros(n, dtype=torch.int64)
+
+    def fix(self, rows: Tensor, x: Tensor, ball: Ball) -> None:
+        """Learns that examples `rows` (R,) are x (R, *shape), which stay in the ball; a plain meter needs no such."""
 
     @property
     def batch_size(self) -> int:

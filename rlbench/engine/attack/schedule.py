@@ -26,6 +26,7 @@ from rlbench.core.machine import search_float32
 from rlbench.core.threat import contains, distance, per_row, project
 from rlbench.engine.attack.exact import begin_again, is_searched_again
 from rlbench.engine.attack.judge import Judgement, judge, run_attack
+from rlbench.engine.attack.one_sensor import OneSensor
 
 
 @dataclass(frozen=True)
@@ -97,8 +98,9 @@ class Stage:
         """Runs and judges an attack that the pool cannot run. Raises: AttackError."""
         at = rows.to(x.device)
         view, streams = ClassifierView(self.searched, rows), self.streams.take(rows.tolist())
+        method = OneSensor(self.method) if self.ball.spans else self.method
         with search_float32(self.attack.threat.precision):
-            x_adv = run_attack(self.method, view, x[at], y[at], self.ball, streams)
+            x_adv = run_attack(method, view, x[at], y[at], self.ball, streams)
         judgement = judge(ClassifierView(self.classifier, rows), x_adv, x[at], y[at], self.ball)
         self.found[at], self.ended[rows] = x_adv, True
         self._record(rows, judgement)
@@ -209,7 +211,7 @@ class Chain:
         """
         stages, best = self._nearest(threat)
         rows = torch.arange(len(best))
-        far = torch.stack([distance(stage.found, x, threat.norm).cpu() for stage in stages])
+        far = torch.stack([distance(stage.found, x, threat.norm, stage.ball.spans).cpu() for stage in stages])
         return Judgement(
             torch.stack([stage.correct for stage in stages])[best, rows],
             torch.stack([stage.prediction for stage in stages])[best, rows],

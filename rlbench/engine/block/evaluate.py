@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import groupby
 from time import perf_counter
 
 import numpy as np
@@ -20,7 +19,10 @@ from torch import Tensor
 from rlbench.core import Classifier, Clean, Examples, Perturbation
 from rlbench.core.errors import AttackError
 from rlbench.core.machine import environment
+from rlbench.core.precision import Precision
 from rlbench.core.stats.metrics import margin
+from rlbench.encoders.fused import Fused
+from rlbench.encoders.retrieval import Retriever
 from rlbench.engine.attack.block_attacks import Case, MemberOutcome, OnStanding, ignore
 from rlbench.engine.attack.eot import Expectation
 from rlbench.engine.attack.exact import lower
@@ -28,6 +30,7 @@ from rlbench.engine.attack.meter import Meter
 from rlbench.engine.attack.schedule import Standing
 from rlbench.engine.block.bench import Bench
 from rlbench.engine.block.gallery import Ranked
+from rlbench.engine.block.sensors import FusedMeter
 from rlbench.engine.cells.groups import Group, canonical, group_of
 from rlbench.engine.soundness.consistency import count_inconsistent
 from rlbench.engine.soundness.watch import AGAIN, Watch
@@ -47,21 +50,20 @@ Result = Block | Failure
 MEMORY = 2**30  # bytes of adversarial points that one pool holds at a time
 
 
-def _split_by_memory(groups: Sequence[Group], x: Tensor) -> list[list[Group]]:
-    """Splits the groups into parts whose points fit in memory together."""
+def _split(groups: Sequence[Group], x: Tensor) -> list[list[Group]]:
+    """Splits the groups into parts that search in one precision and whose points fit in memory together."""
     room = MEMORY // max(1, x.numel() * x.element_size())
     parts: list[list[Group]] = []
     for group in groups:
         held = sum(len(other.attacks) for other in parts[-1]) if parts else room
-        if held + len(group.attacks) > room:
+        if held + len(group.attacks) > room or _precision(parts[-1][-1]) != _precision(group):
             parts.append([])
         parts[-1].append(group)
     return parts
 
 
-def _split_by_precision(groups: Sequence[Group]) -> list[list[Group]]:
-    """Splits the groups, without changing their order, into parts that search in one precision."""
-    return [list(part) for _, part in groupby(groups, lambda group: group.attacks[0].threat.precision)]
+def _precision(group: Group) -> Precision:
+    return group.attacks[0].threat.precision
 
 
 def evaluate(
@@ -84,7 +86,7 @@ def evaluate(
         on_pass: called with the number of examples of every forward pass.
         on_standing: called with the standings of the members on these examples while attacks run.
     """
-    unit, x = _load(bench, start, stop, clean, on_pass)
+    unit, x = _load(bench.under(groups[0]), start, stop, clean, on_pass)
     unit = replace(unit, on_standing=on_standing)
     try:
         if clean is None:
@@ -121,8 +123,8 @@ def perturb(bench: Bench, perturbation: Perturbation, start: int, stop: int) -> 
     clean = unit.classify(x)
     if perturbation == Clean():
         return PerturbedBlock(x, x, clean, clean)
-    unit = replace(unit, clean=clean)
     group = group_of(perturbation)
+    unit = replace(unit, clean=clean, bench=bench.under(group))
     x_base, base = unit.corrupt(group, x, clean)
     if not group.attacks:
         return PerturbedBlock(x, x_base, clean, base)
@@ -161,8 +163,10 @@ class _Unit:
         return make(n, batch_size=self.bench.batch, on_pass=self.on_pass, watch=Watch(labels))
 
     def _meter_class(self, labels: Tensor) -> Callable[..., Meter]:
-        head = self.bench.retriever
-        return partial(Meter, self.bench.classifier) if head is None else partial(Ranked, head, labels)
+        head = self.bench.classifier
+        if isinstance(head, Fused):
+            return partial(FusedMeter, head)
+        return partial(Ranked, head, labels) if isinstance(head, Retriever) else partial(Meter, head)
 
     def wrap(self, meter: Classifier) -> Classifier:
         """The classifier that attacks and the judge use: for a randomised encoder, its expectation."""
@@ -260,8 +264,7 @@ class _Unit:
             lower=lambda meter, precision: meter.twin(lower(self.bench.classifier, precision)),
             on_standing=partial(self._report, len(base.id) - len(rows)),
         )
-        parts = [part for same in _split_by_precision(groups) for part in _split_by_memory(same, x[at])]
-        outcomes = [outcome for part in parts for outcome in case.attack(part)]
+        outcomes = [outcome for part in _split(groups, x[at]) for outcome in case.attack(part)]
         total = sum(float((o.forwards + 2 * o.backwards).sum()) for o in outcomes if isinstance(o, MemberOutcome))
         results: list[Result] = []
         for outcome, group in zip(outcomes, [one for one in groups for _ in one.members], strict=True):

@@ -268,7 +268,7 @@ def plan(
 
     Raises:
         RLBenchError: any mistake in the arguments, the suites or the models.
-        ModalityError: a single model lacks a suite's modality; one of several is skipped instead.
+        ModalityError: a single model lacks a suite's modality; one of several, or beside sensors, is skipped instead.
     """
     _check_counts(examples=examples, workers=workers)
     seconds = None if budget is None else parse_budget(budget)
@@ -282,7 +282,7 @@ def plan(
     draft = _Draft(store, where, devices, parse_batch_size(batch_size), examples, fresh, workers, part, notes)
     for suite in loaded:
         for model in chosen:
-            draft.add(suite, model, alone=len(chosen) == 1)
+            draft.add(suite, model, alone=len(chosen) == 1 and not any(one.sensors for one in loaded))
     _check_distinct(draft)
     if pilot or seconds is not None:
         draft.pilot()
