@@ -23,6 +23,7 @@ from rlbench.cli.doctor import doctor
 from rlbench.cli.gate import check, compare, entry, verify
 from rlbench.cli.merge import merge
 from rlbench.cli.new import new
+from rlbench.cli.push import push
 from rlbench.cli.report import report
 from rlbench.cli.run import run, show
 from rlbench.cli.train import campaign, train
@@ -131,6 +132,7 @@ for command in (
     merge,
     new,
     plot,
+    push,
     report,
     run,
     show,

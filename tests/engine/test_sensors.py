@@ -8,6 +8,7 @@ import torch
 
 from rlbench.core import Corrupted
 from rlbench.core.sensors import SensorTask, joint_box
+from rlbench.encoders.fused import Fused
 from rlbench.engine.block.inputs import Inputs
 from rlbench.engine.block.sensors import SensorInputs
 from rlbench.engine.cells.groups import canonical
@@ -27,9 +28,9 @@ def _tasks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RLBENCH_PLUGINS", "sensor_oracle")
 
 
-def _flags(folder, *entries: str, batch_size: int = 64) -> dict[str, list[bool]]:
-    file = oracle.suite_file(folder, *entries)
-    return oracle.flags(run(str(file), MODEL, out=folder / f"out{batch_size}", workers=1, batch_size=batch_size))
+def _flags(folder, *entries: str, batch_size: int = 64, precision: str | None = None) -> dict[str, list[bool]]:
+    file, options = oracle.suite_file(folder, *entries), {"batch_size": batch_size, "precision": precision}
+    return oracle.flags(run(str(file), MODEL, out=folder / f"out{batch_size}", workers=1, **options))
 
 
 def _every(*flags: list[bool]) -> list[bool]:
@@ -119,6 +120,18 @@ def test_attacks_outside_the_pool_get_the_input_of_one_sensor(tmp_path) -> None:
         assert sum(square) < sum(oracle.survivors({}))
 
 
+def test_the_encoders_of_sensors_at_rest_run_once(tmp_path, monkeypatch) -> None:
+    rows, classify = dict.fromkeys(SENSORS, 0), Fused.classify
+
+    def count(self, x, sensor):
+        rows[sensor] += len(x)
+        return classify(self, x, sensor)
+
+    monkeypatch.setattr(Fused, "classify", count)
+    _flags(tmp_path, "{attack: apgd-ce, norm: l2, eps: 0.05, steps: 30, sensors: image}")
+    assert rows["thermal"] == rows["depth"] < rows["image"] / 3
+
+
 def test_cells_of_suites_with_one_modality_keep_their_keys(tmp_path) -> None:
     """The keys of frozen records, which were made before there were several sensors."""
     frozen = read_records([next(board.records for board in boards() if board.name == "ci")])
@@ -137,3 +150,12 @@ def test_eps_0_on_all_but_one_is_the_attack_on_that_one(tmp_path) -> None:
 def test_flags_do_not_depend_on_the_batch_size(tmp_path) -> None:
     entries = [f"{{attack: apgd-ce, steps: 8, norm: l2, eps: 0.1, sensors: {which}}}" for which in ("any 1", "all")]
     assert _flags(tmp_path, *entries, batch_size=64) == _flags(tmp_path, *entries, batch_size=13)
+
+
+def test_a_search_in_low_precision_breaks_no_fewer(tmp_path) -> None:
+    attacks = [f"{{attack: pgd, steps: 5, norm: linf, eps: 4/255, sensors: {which}}}" for which in ("[image]", "all")]
+    exact = list(_flags(tmp_path, *attacks).items())
+    low = list(_flags(tmp_path, *attacks, precision="bf16").items())
+    assert [name for name, _ in low] == [name.replace("4/255", "4/255 bf16") for name, _ in exact]
+    for (_, whole), (_, other) in zip(exact, low, strict=True):
+        assert sum(other) <= sum(whole)
