@@ -121,15 +121,16 @@ def make(data: str, model: str, examples: int, steps: int, device: str) -> tuple
     return prepare(suite, model, device=device), attack
 
 
-def page(rows: Sequence[Row], precision: str, steps: int, device: str) -> str:
-    """The markdown page."""
+def page(rows: Sequence[Row], missing: Sequence[str], precision: str, steps: int, device: str) -> str:
+    """The markdown page, with the names of the rows that are still missing."""
     about = " ".join((__doc__ or "").split("\n\n")[1].split())
     table = tabulate([row.cells() for row in rows], headers=HEAD, tablefmt="github", disable_numparse=True)
     where = torch.cuda.get_device_name() if device.startswith("cuda") else "CPU autocast, one thread"
     worst = max((100 * (row.after - row.exact) / row.n for row in rows), default=0.0)
     first = max((100 * (row.before - row.exact) / row.n for row in rows), default=0.0)
     most = f"Most above float32: {first:+.1f} points before the last search, {worst:+.1f} after it."
-    setting = f"{steps} steps; {where}; torch {torch.__version__}. {most}"
+    left = f" Not computed yet: {', '.join(missing)}." if missing else ""
+    setting = f"{steps} steps; {where}; torch {torch.__version__}. {most}{left}"
     return f"# {precision} search beside float32\n\n{about}\n\n{setting}\n\n{table}\n"
 
 
@@ -143,6 +144,7 @@ def page(rows: Sequence[Row], precision: str, steps: int, device: str) -> str:
 @click.option("--precision", type=click.Choice(["bf16", "tf32"]), default="bf16", show_default=True)
 @click.option("--device", default="cpu", show_default=True)
 @click.option("--store", type=click.Path(path_type=Path), default="precision-store", show_default=True)
+@click.option("--table-only", is_flag=True, help="Compute nothing: write the table of the rows in the store.")
 @click.option("--out", type=click.Path(path_type=Path), help="A markdown file, written after every row.")
 def main(
     worlds: tuple[str, ...],
@@ -154,22 +156,26 @@ def main(
     precision: Precision,
     device: str,
     store: Path,
+    table_only: bool,
     out: Path | None,
 ) -> None:
     """Compare the survivors of a search in low precision with those of one in float32."""
     pairs = [(world, model, examples, steps) for model in models for world in worlds]
-    rows = []
     store.mkdir(exist_ok=True)
-    for data, model, n, length in [*([(size, "random", vit, min(steps, 50))] if vit else []), *pairs]:
-        file = store / f"{data}-{model}-{n}-{length}-{precision}-{device.partition(':')[0]}.json"
-        if not file.exists():
-            bench, attack = make(data, model, n, length, device)
-            file.write_text(json.dumps(asdict(compare(bench, attack, precision, model))))
-        rows.append(Row(**json.loads(file.read_text())))
-        click.echo(" ".join(map(str, rows[-1].cells())), err=True)
+    end = f"{precision}-{device.partition(':')[0]}.json"
+    every = [*([(size, "random", vit, min(steps, 50))] if vit else []), *pairs]
+    files = {store / f"{'-'.join(map(str, row))}-{end}": row for row in every}
+    for file, row in files.items():
+        if not file.exists() and not table_only:
+            bench, attack = make(*row, device)
+            file.write_text(json.dumps(asdict(compare(bench, attack, precision, row[1]))))
+        rows = [Row(**json.loads(one.read_text())) for one in files if one.exists()]
+        missing = [f"{other[0]} {other[1]}" for one, other in files.items() if not one.exists()]
+        if not table_only:
+            click.echo(" ".join(map(str, rows[-1].cells())), err=True)
         if out:
-            out.write_text(page(rows, precision, steps, device), encoding="utf-8")
-    click.echo(page(rows, precision, steps, device))
+            out.write_text(page(rows, missing, precision, steps, device), encoding="utf-8")
+    click.echo(page(rows, missing, precision, steps, device))
 
 
 if __name__ == "__main__":

@@ -57,10 +57,17 @@ def spend(work: Callable[[], object]) -> float:
     return time.process_time() - begun
 
 
+def page(model: str, rows: list[list[str]]) -> str:
+    """The markdown page."""
+    about = (__doc__ or "").split("\n\n")[1].strip()
+    table = tabulate(rows, headers=HEAD, tablefmt="github", disable_numparse=True)
+    return f"# Towers of real size on a CPU\n\n{model}. {about}\n\n{table}\n"
+
+
 @click.command()
 @click.option("--model", default="random:vit-l-14", show_default=True)
 @click.option("--modality", "modalities", multiple=True, default=MODALITIES, show_default=True)
-@click.option("--out", type=click.Path(path_type=Path), help="A markdown file for the table.")
+@click.option("--out", type=click.Path(path_type=Path), help="A markdown file, written after every row.")
 def main(model: str, modalities: tuple[str, ...], out: Path | None) -> None:
     """Measure the memory and time of every tower."""
     rows = []
@@ -71,11 +78,9 @@ def main(model: str, modalities: tuple[str, ...], out: Path | None) -> None:
             raise click.ClickException(f"{modality}: {found.stderr.strip().splitlines()[-1]}")
         rows.append(json.loads(found.stdout.splitlines()[-1]))
         click.echo(" ".join(rows[-1]), err=True)
-    about = (__doc__ or "").split("\n\n")[1].strip()
-    table = tabulate(rows, headers=HEAD, tablefmt="github", disable_numparse=True)
-    click.echo(table)
-    if out:
-        out.write_text(f"# Towers of real size on a CPU\n\n{model}. {about}\n\n{table}\n", encoding="utf-8")
+        if out:
+            out.write_text(page(model, rows), encoding="utf-8")
+    click.echo(page(model, rows))
 
 
 if __name__ == "__main__":
