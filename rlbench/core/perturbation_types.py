@@ -9,7 +9,7 @@ from typing import Literal
 from rlbench.core.knowledge import Knowledge
 from rlbench.core.precision import Precision
 
-Norm = Literal["linf", "l2"]
+Norm = Literal["linf", "l2", "l0"]
 Mode = Literal["standalone", "cascade", "descending"]
 Reach = Literal["", "all", "any 1"]
 Field = str | int | float | bool | None
@@ -24,7 +24,7 @@ def _text(eps: Fraction) -> str:
 
 @dataclass(frozen=True)
 class Threat:
-    """A threat model: norm and eps, untargeted. eps is for a box of range 1; a Ball scales it.
+    """A threat model: norm and eps, untargeted. eps is for a box of range 1; a Ball scales it; l0 counts.
 
     Attributes:
         norm: of the ball.

@@ -23,7 +23,7 @@ from rlbench.core.knowledge import Knowledge, explain_lack
 from rlbench.core.machine import full_float32, search_float32
 from rlbench.core.precision import Precision, check_precision
 from rlbench.core.seeds import ExampleStreams
-from rlbench.core.threat import ball_of, check_eps, parse_eps, parse_norm, violation
+from rlbench.core.threat import ball_of, check_eps, norms_of, parse_eps, parse_norm, violation
 from rlbench.encoders.black_box.classes import scores_of_labels
 from rlbench.encoders.outputs import describe, labels_of, logits_of
 from rlbench.engine.attack.exact import Confirmed, begin_again, is_searched_again, lower
@@ -85,8 +85,8 @@ def attack(
         x: (B, *shape) float32 in [low, high]; not changed.
         y: (B,) integer labels.
         name: a registered attack, such as "apgd-ce"; `fields` are its fields.
-        norm: "linf" or "l2".
-        eps: a number or a fraction such as "4/255", for a box of range 1; it is multiplied by high - low.
+        norm: "linf", "l2" or "l0", of those that the attack is for.
+        eps: a number or a fraction such as "4/255", times high - low; in "l0" the number of pixels or bins that change.
         low: the smallest value of the classifier's input.
         high: the largest value of the classifier's input.
         seed: the seed of the attack's random numbers.
@@ -101,10 +101,10 @@ def attack(
         SoundnessWarning: as a warning, where a soundness check fails, so `broken` may miss examples.
     """
     method: Attack = registry.make("attack", name, fields)
-    threat = Threat(parse_norm(norm), parse_eps(eps), precision=_check_precision(precision, x))
+    threat = replace(_threat(name, method, norm, eps), precision=_check_precision(precision, x))
     _check_mode(classifier)
     x, y = _inputs(x, low, high), _labels(y, x)
-    check_eps(threat.eps, threat.norm, x[0].numel() if len(x) else None)
+    check_eps(threat.eps, threat.norm, x.shape[1:])
     box = Box(shape=tuple(x.shape[1:]), low=low, high=high)
     exact = Adversarial(name, replace(threat, precision="fp32"), tuple(sorted(fields.items())))
     streams = ExampleStreams(seed, _names(ids, len(x)), str(exact))
@@ -120,6 +120,14 @@ def _check_mode(classifier: object) -> None:
 
 def _check_precision(precision: object, x: object) -> Precision:
     return check_precision(precision, str(x.device) if isinstance(x, Tensor) else None)
+
+
+def _threat(name: str, method: Attack, norm: object, eps: object) -> Threat:
+    """The threat model. Raises: FieldError: norm or eps; RLBenchError: the attack is not for this norm."""
+    threat, able = Threat(parse_norm(norm), parse_eps(eps)), sorted(norms_of(method))
+    if threat.norm not in able:
+        raise RLBenchError(f"norm is {threat.norm!r}; attack {name!r} is for {', '.join(able)}: choose one of them")
+    return threat
 
 
 def _attack(
@@ -187,7 +195,7 @@ def _search(
     labels = torch.zeros(len(meter.forwards), dtype=torch.int64, device=y.device).index_copy(0, rows.to(y.device), y)
     with search_float32(precision):
         found = _run(method, ClassifierView(Confirmed(low, meter, labels), rows), x, y, ball, streams)
-    if violation(found, x, ball) is not None or not is_searched_again(method) or ball.radius == 0:
+    if violation(found, x, ball) is not None or not is_searched_again(method, ball.norm) or ball.radius == 0:
         return found  # the judge says what is wrong
     left = judge(exact, found, x, y, ball).correct.nonzero()[:, 0]
     at = left.to(x.device)

@@ -18,11 +18,12 @@ from torch import Tensor
 
 from rlbench.attacks.adaptive import LAST, AdaptiveSearch
 from rlbench.attacks.search.pool import clean_logits
-from rlbench.core import Ball, Classifier, Streams
+from rlbench.core import Ball, Classifier, Norm, Streams
 from rlbench.core.knowledge import needs_of
 from rlbench.core.machine import full_float32
 from rlbench.core.precision import Precision
 from rlbench.core.stats.metrics import margin
+from rlbench.core.threat import norms_of
 from rlbench.encoders.heads import ZeroShot
 
 AGAIN, BROKE = "searched_again", "broke_again"  # evidence: examples of the last search, and those that it broke
@@ -75,9 +76,9 @@ def lower(classify: Callable[[Tensor], Tensor], precision: Precision) -> Callabl
     return classify_low
 
 
-def is_searched_again(attack: object) -> bool:
+def is_searched_again(attack: object, norm: Norm) -> bool:
     """Whether survivors of an attack get the last search, which needs gradients: not those of one that needs none."""
-    return needs_of(attack) == "white-box"
+    return needs_of(attack) == "white-box" and norm in norms_of(LAST)
 
 
 def begin_again(

@@ -80,6 +80,11 @@ class Stage:
         self.correct, self.prediction = torch.zeros(n, dtype=torch.bool), torch.zeros(n, dtype=torch.int64)
         self.margin = torch.full((n,), float("inf"))
 
+    def extends(self, other: Stage) -> bool:
+        """Whether this is the same attack as another one, in a larger ball of its norm."""
+        same = (self.attack.attack, self.attack.fields) == (other.attack.attack, other.attack.fields)
+        return same and self.ball.norm == other.ball.norm and self.ball.radius > other.ball.radius
+
     def open(self, rows: Tensor) -> None:
         """Opens the cell to these examples (K,)."""
         self.opened[rows] = True
@@ -177,7 +182,7 @@ class Chain:
         last = [other for other in self.stages if other.attack.threat == stage.attack.threat][-1]
         if stage is not last or stage.ball.radius == 0 or stage.attack.threat.precision == "fp32":
             return torch.empty(0)
-        if not any(is_searched_again(other.method) for other in self.inside(stage.ball)):
+        if not any(is_searched_again(other.method, stage.ball.norm) for other in self.inside(stage.ball)):
             return torch.empty(0)
         decided = torch.stack([other.judged & ~other.correct for other in self.inside(stage.ball)]).any(0)
         return (stage.judged & ~stage.again & ~decided).nonzero()[:, 0]
