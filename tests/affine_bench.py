@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from rlbench.core import Adversarial, Box, Clean, Examples, Label, Suite, Threat, registry
+from rlbench.core.batch import BatchSize
 from rlbench.core.seeds import ExampleStreams, generator
 from rlbench.encoders.heads import ZeroShot
 from rlbench.engine.block.bench import Bench
@@ -119,7 +120,7 @@ def bench(batch_size: int = 64, box: Box | None = None) -> Bench:
         path="",
     )
     head = ZeroShot(encoder, "image", torch.eye(4))
-    return Bench(suite, head, encoder.boxes["image"], suite.task.fingerprint(), "cpu", batch_size)
+    return Bench(suite, head, encoder.boxes["image"], suite.task.fingerprint(), "cpu", BatchSize(batch_size))
 
 
 def adversarial(attack: str, eps: str, *, norm: str = "linf", ladder: tuple[str, ...] = (), **fields) -> Adversarial:

@@ -76,12 +76,14 @@ class Adaptive:
         backwards = CE + self.steps + runs * short + more * self.steps
         return 1 + backwards + CE + 1 + runs + more, backwards
 
-    def search(self, x: Tensor, y: Tensor, ball: Ball, streams: Streams, logits: Callable[[], Tensor]) -> Search:
+    def search(
+        self, x: Tensor, y: Tensor, ball: Ball, streams: Streams, logits: Callable[[], Tensor]
+    ) -> AdaptiveSearch:
         """The attack's jobs, for the pool."""
         clean = logits()
         runs, more = (min(n, clean.shape[1] - 1) for n in (self.targets, self.again))
         jobs = ["step 0", "step 1", *(f"run {run}" for run in range(1 + runs + more))]
-        return _Search(
+        return AdaptiveSearch(
             x=x,
             y=y,
             ball=ball,
@@ -104,7 +106,7 @@ class Adaptive:
 
 
 @dataclass(kw_only=True, eq=False)
-class _Search(Search):
+class AdaptiveSearch(Search):
     """Plain steps, then one run after another; each starts from what the earlier ones found.
 
     Attributes:
@@ -130,6 +132,11 @@ class _Search(Search):
         self.near = self.clean.clone()
         self.tried = torch.zeros_like(self.clean, dtype=torch.bool).scatter(1, self.y[:, None], True)
         self.clean_margin = margin(self.clean, self.y).float().cpu()
+
+    def resume(self, points: Tensor, logits: Tensor) -> None:
+        """Begins at points (N, *shape) that another search found, with their logits (N, C), in place of x."""
+        self.best, self.near = points.clone(), logits.clone()
+        self.best_margin = margin(logits, self.y).float().cpu()
 
     def admit(self, room: int, *, alongside: bool) -> int:
         """Begins jobs, never two of an example at a time."""
@@ -178,3 +185,6 @@ class _Search(Search):
         fall = self.clean_margin[examples] - m
         hopeless = torch.where(turn < self.last, (fall > 0) & (m > self.hopeless * fall), m > self.near_ratio * fall)
         self.left[examples[hopeless]] = 0
+
+
+LAST = Adaptive()  # the short search in float32 of what survives one in lower precision

@@ -100,6 +100,9 @@ def _totals(plan: Plan, *, by_cell: bool) -> list[str]:
     lines = [
         f"{time}, {processes}; 95% intervals up to +-{100 * plan.half_width:.1f} points; store: {plan.store.path}",
     ]
+    sizes = sorted({plan.pairs[unit.pair].batch_size for unit in plan.units})
+    if sizes:
+        lines[0] += f"; batches of up to {' or '.join(map(str, sizes))} examples"
     used = {unit.pair for unit in plan.units} if by_cell else set()
     if len(used) > 1:
         most = sum(cell.forwards for cell in plan.cells), sum(cell.backwards for cell in plan.cells)

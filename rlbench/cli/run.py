@@ -14,6 +14,13 @@ if TYPE_CHECKING:
     from rlbench.engine.plan.types import Plan
 
 
+def _read_batch_size(context: click.Context, option: click.Parameter, value: str) -> int | str:
+    """The value of --batch-size."""
+    if value != "auto" and not (value.isdecimal() and int(value) > 0):
+        raise click.BadParameter(f"{value!r} must be auto or a number, at least 1")
+    return value if value == "auto" else int(value)
+
+
 @click.command(short_help="Draw a picture of a suite's examples.")
 @click.argument("suite", metavar="SUITE")
 @click.option("--model", default="rlbind", show_default=True, help="The model to attack and whose predictions to show.")
@@ -81,6 +88,11 @@ def show(
     help="cascade: only the exact worst case, at less cost; descending: what survives an eps passes at smaller ones.",
 )
 @click.option(
+    "--precision",
+    type=click.Choice(["fp32", "tf32", "bf16"]),
+    help="Let attacks search in this precision [default: the suite's]; the judge and a last short search use float32.",
+)
+@click.option(
     "--out",
     type=click.Path(path_type=Path),
     default="rlbench-results",
@@ -90,7 +102,12 @@ def show(
 )
 @click.option("--fresh", is_flag=True, help="Discard the stored results of these cells and start over.")
 @click.option(
-    "--batch-size", type=click.IntRange(1), default=64, show_default=True, metavar="N", help="Examples per pass."
+    "--batch-size",
+    callback=_read_batch_size,
+    default="auto",
+    show_default=True,
+    metavar="auto|N",
+    help="Examples per pass; auto is what fits a GPU, or 64 on a CPU. It is halved where memory runs out.",
 )
 @place_options
 @click.option("--shard", metavar="I/N", help="Do only every N-th block of examples, from the I-th; see rlbench merge.")

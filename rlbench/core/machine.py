@@ -7,7 +7,7 @@ import os
 import platform
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from rlbench.core.errors import FieldError
+from rlbench.core.precision import Precision
 
 
 def devices_of(name: str) -> tuple[str, ...]:
@@ -81,15 +82,29 @@ def reproducible(device: str) -> Iterator[None]:
 @contextmanager
 def full_float32() -> Iterator[None]:
     """Runs the block without TF32 or bfloat16 in float32 products and convolutions, even if they were allowed."""
+    with _float32(tf32=False):
+        yield
+
+
+@contextmanager
+def search_float32(precision: Precision) -> Iterator[None]:
+    """Runs the block, a search, with TF32 in CUDA's products and convolutions if its precision is tf32."""
+    with _float32(tf32=True) if precision == "tf32" else nullcontext():
+        yield
+
+
+@contextmanager
+def _float32(*, tf32: bool) -> Iterator[None]:
     parts = [(part, kind) for part in ("cuda", "cudnn", "mkldnn") for kind in ("matmul", "conv")]
     kinds: list[Any] = [getattr(getattr(torch.backends, part), kind, None) for part, kind in parts]
     newer = [kind for kind in kinds if hasattr(kind, "fp32_precision")]  # torch 2.9
     before, older = [kind.fp32_precision for kind in newer], _older_precision()
     if older is not None:
-        torch.set_float32_matmul_precision("highest")
-        torch.backends.cudnn.allow_tf32 = False
-    for kind in newer:
-        kind.fp32_precision = "ieee"
+        torch.set_float32_matmul_precision("high" if tf32 else "highest")
+        torch.backends.cudnn.allow_tf32 = tf32
+    for kind, (part, _) in zip(kinds, parts, strict=True):
+        if kind in newer:
+            kind.fp32_precision = "tf32" if tf32 and part != "mkldnn" else "ieee"
     try:
         yield
     finally:

@@ -7,6 +7,7 @@ from fractions import Fraction
 from typing import Literal
 
 from rlbench.core.knowledge import Knowledge
+from rlbench.core.precision import Precision
 
 Norm = Literal["linf", "l2", "l0"]
 Mode = Literal["standalone", "cascade", "descending"]
@@ -33,6 +34,7 @@ class Threat:
         reach: "all": `sensors` are all that the task has; "any 1": the worst case, per example, over attacks on one
             of them; otherwise all of `sensors` are attacked together.
         by_sensor: the eps of each of `sensors`, if they differ.
+        precision: of the search; the judge's is float32.
     """
 
     norm: Norm
@@ -41,6 +43,7 @@ class Threat:
     knowledge: Knowledge = "white-box"
     reach: Reach = ""
     by_sensor: tuple[Fraction, ...] = ()
+    precision: Precision = "fp32"
 
     @property
     def place(self) -> str:
@@ -48,10 +51,10 @@ class Threat:
         return f" on {self.reach or '+'.join(self.sensors)}" if self.sensors else ""
 
     def __str__(self) -> str:
-        """The column text: `linf 4/255`, `l2 0.5`, `linf 4/255 label` for a black box, `linf 4/255 on thermal`."""
+        """The column text: `linf 4/255`, `l2 0.5`, `linf 4/255 label` for a black box, `linf 4/255 bf16 on thermal`."""
         each = ", ".join(f"{s} {_text(eps)}" for s, eps in zip(self.sensors, self.by_sensor, strict=False))
-        known = f" {self.knowledge}" * (self.knowledge != "white-box")
-        return f"{self.norm} {each or _text(self.eps)}{known}{self.place}"
+        more = "".join(f" {word}" for word in (self.knowledge, self.precision) if word not in ("white-box", "fp32"))
+        return f"{self.norm} {each or _text(self.eps)}{more}{self.place}"
 
 
 @dataclass(frozen=True)

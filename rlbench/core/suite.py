@@ -20,7 +20,9 @@ from rlbench.core import Composed, Missing, Modality, Suite, Task, registry
 from rlbench.core.documents import expand_user
 from rlbench.core.errors import RLBenchError, SuiteError, UnknownName, quote
 from rlbench.core.perturbations import make_plugin, perturbations
+from rlbench.core.precision import PRECISION
 from rlbench.core.sensors import SensorTask
+from rlbench.core.threat import search_in
 from rlbench.core.yaml_source import YamlPart, check_keys, read
 
 GROUP = "rlbench.suites"
@@ -28,6 +30,7 @@ HEAD = ("suite", "version", "summary")
 BODY = ("modality", "task", "perturbations")
 SEVERAL = ("modality", "tasks", "perturbations")  # of a part with several tasks
 OPTIONAL = {"examples": 500, "seed": 0}
+KEYS = (*OPTIONAL, "precision")  # the optional ones
 FUSION = "sum"
 DATA_ROOT = "${RLBENCH_DATA}"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -95,8 +98,7 @@ def _head(whole: YamlPart) -> tuple[SuiteInfo, dict[str, YamlPart], list[_Part]]
     """A file's description, its keys, and its part, or each of its `parts`."""
     keys = whole.items()
     several = "parts" in keys
-    optional = (*OPTIONAL, "fusion")
-    check_keys(keys, whole, (*HEAD, *(("parts",) if several else _body(keys)), *OPTIONAL), optional)
+    check_keys(keys, whole, (*HEAD, *(("parts",) if several else _body(keys)), *KEYS), (*KEYS, "fusion"))
     name = keys["suite"].text()
     if not _NAME.fullmatch(name):
         keys["suite"].fail(f"{quote(name)} must be letters, digits, '.', '_' and '-'")
@@ -104,7 +106,7 @@ def _head(whole: YamlPart) -> tuple[SuiteInfo, dict[str, YamlPart], list[_Part]]
     for part in keys["parts"].each() if several else [whole]:
         body = part.items()
         if several:
-            check_keys(body, part, _body(body), optional)
+            check_keys(body, part, _body(body), (*KEYS, "fusion"))
         parts.append(_read_part(body, parts))
     modalities = ", ".join(dict.fromkeys(part.modality for part in parts))
     about = SuiteInfo(name, keys["version"].whole(1), modalities, keys["summary"].text(), whole.path)
@@ -264,6 +266,7 @@ def load_suite(name: str | os.PathLike[str]) -> Suite:
 def _suites(info: SuiteInfo, keys: Mapping[str, YamlPart], body: _Part) -> Iterator[Suite]:
     """One Suite per task of a part, and per fusion."""
     numbers = {key: keys[key].whole(int(key == "examples")) if key in keys else OPTIONAL[key] for key in OPTIONAL}
+    precision: Any = keys["precision"].one_of("precision", PRECISION) if "precision" in keys else "fp32"
     names = set[str]()
     several = "sensors" in body.keys
     for part in [body.keys["task"]] if "task" in body.keys else body.keys["tasks"].each():
@@ -271,6 +274,7 @@ def _suites(info: SuiteInfo, keys: Mapping[str, YamlPart], body: _Part) -> Itera
         if task_name in names:
             part.fail(f"the task {task_name!r} appears twice")
         names.add(task_name)
+        columns = perturbations(body.keys["perturbations"], body.modality, task)
         suite = Suite(
             name=info.name,
             version=info.version,
@@ -278,7 +282,7 @@ def _suites(info: SuiteInfo, keys: Mapping[str, YamlPart], body: _Part) -> Itera
             modality=body.modality,
             task_name=task_name,
             task=task,
-            perturbations=perturbations(body.keys["perturbations"], body.modality, task),
+            perturbations=tuple(search_in(p, precision) for p in columns),
             path=info.path,
             examples=numbers["examples"],
             seed=numbers["seed"],

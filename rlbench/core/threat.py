@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, get_args
 from rlbench.core import Adversarial, Ball, Box, Composed, Norm, Perturbation, Span, Streams, Threat, Worst
 from rlbench.core.errors import FieldError, quote
 from rlbench.core.positions import change, count_positions, largest, spread
+from rlbench.core.precision import Precision
 from rlbench.core.sensors import JointBox
 
 if TYPE_CHECKING:
@@ -70,6 +71,19 @@ def threat_of(perturbation: Perturbation) -> Threat | None:
     if isinstance(perturbation, Composed):
         return perturbation.adversarial.threat
     return perturbation.threat if isinstance(perturbation, Adversarial | Worst) else None
+
+
+def search_in(perturbation: Perturbation, precision: Precision) -> Perturbation:
+    """The perturbation, with attacks that search in this precision."""
+    if isinstance(perturbation, Composed):
+        attack = search_in(perturbation.adversarial, precision)
+        return replace(perturbation, adversarial=attack)  # type: ignore[arg-type]
+    if not isinstance(perturbation, Adversarial | Worst):
+        return perturbation
+    found = replace(perturbation, threat=replace(perturbation.threat, precision=precision))
+    if isinstance(found, Worst):
+        return replace(found, attacks=tuple(search_in(one, precision) for one in found.attacks))  # type: ignore[misc]
+    return found
 
 
 def rows_norm(delta: Tensor, norm: Norm) -> Tensor:

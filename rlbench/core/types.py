@@ -23,6 +23,7 @@ from rlbench.core.perturbation_types import Norm as Norm
 from rlbench.core.perturbation_types import Perturbation as Perturbation
 from rlbench.core.perturbation_types import Threat as Threat
 from rlbench.core.perturbation_types import Worst as Worst
+from rlbench.core.precision import Precision as Precision
 
 if TYPE_CHECKING:
     import numpy as np
@@ -169,15 +170,12 @@ class Label:
 
 @dataclass(frozen=True)
 class Examples:
-    """A batch of a task: x (B, *box.shape) float32 in the box, y (B,) int64, and per example an id and a source.
-
-    `source`: the recording, speaker or date that examples share, the unit of clustered intervals.
-    """
+    """A batch of a task: x (B, *box.shape) float32 in the box, y (B,) int64, and per example an id and a source."""
 
     x: Tensor
     y: Tensor
     ids: tuple[str, ...]
-    sources: tuple[str, ...]
+    sources: tuple[str, ...]  # the recording, speaker or date that examples share, the unit of clustered intervals
 
 
 class Task(Protocol):

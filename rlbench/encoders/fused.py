@@ -12,6 +12,7 @@ from torch import Tensor
 from rlbench.core import Box, Encoder, Fusion, Modality, Trait
 from rlbench.core.errors import RLBenchError
 from rlbench.core.knowledge import KNOWLEDGE, Knowledge, knowledge_of
+from rlbench.core.precision import Precision
 from rlbench.core.sensors import JointBox, SensorTask, joint_box
 from rlbench.encoders.cross_modal import CrossModalTask
 from rlbench.encoders.heads import ZeroShot
@@ -121,6 +122,10 @@ class Fused(ZeroShot):
         assert isinstance(encoder, SensorEncoder)
         heads = {sensor: head.on(encoder.encoders[sensor]) for sensor, head in self.heads.items()}
         return replace(self, encoder=encoder, heads=heads)
+
+    def in_precision(self, precision: Precision) -> Fused:
+        """The classifier with the encoders of all sensors in this precision."""
+        return replace(self, heads={sensor: head.in_precision(precision) for sensor, head in self.heads.items()})
 
     def without(self, missing: Sequence[str]) -> Fused:
         """The classifier where these sensors are missing."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cache
 from math import log
@@ -17,6 +18,8 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from rlbench.core import Box, Encoder, Label, Modality
+from rlbench.core.machine import full_float32
+from rlbench.core.precision import Precision
 from rlbench.encoders.articles import with_article
 from rlbench.encoders.contract import scale_of
 from rlbench.encoders.outputs import embed, embed_text
@@ -43,12 +46,14 @@ class ZeroShot:
         modality: the modality of the inputs.
         anchors: (C, D) unit rows, fixed during an attack.
         scale: of the logits; None: the encoder's.
+        precision: of the encoder; the logits are computed in float32.
     """
 
     encoder: Encoder
     modality: Modality
     anchors: Tensor
     scale: float | None = field(default=None, kw_only=True)
+    precision: Precision = field(default="fp32", kw_only=True)
 
     @property
     def logit_scale(self) -> float:
@@ -62,16 +67,23 @@ class ZeroShot:
 
     def embed(self, x: Tensor) -> Tensor:
         """(B, *box.shape) in the box -> (B, D) unit rows, differentiable in x."""
-        return embed(self.encoder, x, self.modality)
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            return embed(self.encoder, x, self.modality)
 
     def __call__(self, x: Tensor) -> Tensor:
         """(B, *box.shape) in the box -> (B, C) logits, differentiable in x."""
-        logits = self.logit_scale * (self.embed(x) @ self.anchors.T)
+        features = self.embed(x)
+        with full_float32() if self.precision == "tf32" else nullcontext():
+            logits = self.logit_scale * (features @ self.anchors.T)
         return getattr(self.encoder, "answer", _identity)(logits)
 
     def on(self, encoder: Encoder) -> ZeroShot:
         """The classifier with another encoder and the same anchors."""
         return replace(self, encoder=encoder)
+
+    def in_precision(self, precision: Precision) -> ZeroShot:
+        """The classifier with its encoder in this precision."""
+        return replace(self, precision=precision)
 
     def anchors_hash(self) -> str:
         """A hash of the anchors, rounded to 1e-5 so that it is the same on every machine."""

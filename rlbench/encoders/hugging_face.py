@@ -98,7 +98,7 @@ class HuggingFace(nn.Module):
 
 def _unit(features: Any) -> Tensor:
     """Unit rows of what `get_..._features` returns: a tensor, or, since transformers 5, an object with one."""
-    return normalize(getattr(features, "pooler_output", features), dim=-1)
+    return normalize(getattr(features, "pooler_output", features).float(), dim=-1)
 
 
 def _check(encoder: HuggingFace, folder: Path) -> None:

@@ -132,7 +132,7 @@ class Mini(nn.Module):
 
     def embed(self, x: Tensor, modality: Modality) -> Tensor:
         """(B, *box.shape) in the box -> (B, D), unit norm."""
-        return normalize(self.features(x, modality), dim=-1)
+        return normalize(self.features(x, modality).float(), dim=-1)
 
     def embed_text(self, prompts: Sequence[str]) -> Tensor:
         """(P,) -> (P, D), unit norm."""

@@ -67,7 +67,7 @@ class OpenClip(nn.Module):
         """(B, 3, H, W) in [0, 1] -> (B, D), unit norm."""
         if modality != "image":
             raise ModalityError(f"this encoder has no {modality}; it has image")
-        return normalize(self.model.encode_image(self.front(x)), dim=-1)  # type: ignore[operator]
+        return normalize(self.model.encode_image(self.front(x)).float(), dim=-1)  # type: ignore[operator]
 
     def embed_text(self, prompts: Sequence[str]) -> Tensor:
         """(P,) -> (P, D), unit norm."""

@@ -54,7 +54,7 @@ _PROVENANCE: dict[str, Rule] = {
     "soundness": (lambda value: value in RANK, f"one of {', '.join(RANK)}"),
     "soundness_failed": (lambda value: _is_text(value, _PATH), "a text of one line"),
     "knowledge": (lambda value: value in KNOWLEDGE, f"one of {', '.join(KNOWLEDGE)}"),
-    "queries": _COUNT,
+    **dict.fromkeys(("queries", "searched_again", "broke_again"), _COUNT),
     "mode": (lambda value: value in get_args(Mode), f"one of {', '.join(get_args(Mode))}"),
 }
 

@@ -26,8 +26,9 @@ from rlbench.core import (
 from rlbench.core.errors import FieldError, find_hidden, quote
 from rlbench.core.knowledge import KNOWLEDGE
 from rlbench.core.perturbation_types import Reach
+from rlbench.core.precision import PRECISION
 
-_THREAT = ("norm", "eps", "mode", "sensors", "reach", "eps_by_sensor", "knowledge")
+_THREAT = ("norm", "eps", "mode", "sensors", "reach", "eps_by_sensor", "knowledge", "precision")
 _ATTACK = ("attack", "fields", *_THREAT)
 _CORRUPTION = ("corruption", "severity", "corruption_fields")
 KINDS = {  # the fields that each kind may have
@@ -101,6 +102,7 @@ def _threat_fields(threat: Threat, mode: Mode) -> dict[str, Any]:
     found: dict[str, Any] = {"norm": threat.norm, "eps": str(threat.eps)}
     found |= {"mode": mode} if mode != "standalone" else {}
     found |= {"knowledge": threat.knowledge} if threat.knowledge != "white-box" else {}
+    found |= {"precision": threat.precision} if threat.precision != "fp32" else {}
     found |= {"sensors": list(threat.sensors)} if threat.sensors else {}
     found |= {"reach": threat.reach} if threat.reach else {}
     return found | ({"eps_by_sensor": list(map(str, threat.by_sensor))} if threat.by_sensor else {})
@@ -174,7 +176,9 @@ def _read_threat(values: Mapping[str, Any]) -> Threat:
     _require(reach in get_args(Reach) and (sensors or not reach), "reach", reach, "all or any 1, of sensors")
     knowledge = values.get("knowledge", "white-box")
     _require(knowledge in KNOWLEDGE, "knowledge", knowledge, f"one of {', '.join(KNOWLEDGE)}")
-    return Threat(norm, eps, sensors, knowledge, reach, by_sensor)  # type: ignore[arg-type]
+    precision = values.get("precision", "fp32")
+    _require(precision in PRECISION, "precision", precision, f"one of {', '.join(PRECISION)}")
+    return Threat(norm, eps, sensors, knowledge, reach, by_sensor, precision)  # type: ignore[arg-type]
 
 
 def _read_eps(eps: object, name: str) -> Fraction:
@@ -219,7 +223,8 @@ def _is_value(value: object) -> bool:
 def to_columns(p: Perturbation) -> dict[str, Field]:
     """A perturbation as COLUMNS of a data frame: eps as a float, fields as JSON text, None for missing ones.
 
-    Attacks on a black box also have the column `knowledge`, and perturbations of several sensors some of JOINT.
+    Attacks on a black box also have the column `knowledge`, those that do not search in float32 `precision`, and
+    perturbations of several sensors some of JOINT.
     """
     found = to_mapping(p)
     mode = "standalone" if "norm" in found else None
@@ -227,7 +232,7 @@ def to_columns(p: Perturbation) -> dict[str, Field]:
     fields = {
         name: json.dumps(found[name], sort_keys=True) for name in ("fields", "corruption_fields") if name in found
     }
-    known: dict[str, Field] = {name: found[name] for name in ("knowledge",) if name in found}
+    known: dict[str, Field] = {name: found[name] for name in ("knowledge", "precision") if name in found}
     known |= {name: json.dumps(found[name]) for name in JOINT if name in found}
     return columns | fields | known | ({"eps": float(Fraction(found["eps"]))} if "eps" in found else {})
 
@@ -242,8 +247,9 @@ def from_columns(row: Mapping[str, Any]) -> Perturbation:
         FieldError: a value is wrong.
     """
     found = {name: row[name] for name in COLUMNS if row.get(name) is not None}
-    if "norm" in found and row.get("knowledge") is not None:  # of other kinds, it is provenance
-        found["knowledge"] = row["knowledge"]
+    for name in ("knowledge", "precision"):
+        if "norm" in found and row.get(name) is not None:  # of other kinds, it is provenance
+            found[name] = row[name]
     found |= {name: json.loads(row[name]) for name in JOINT if row.get(name) is not None}
     for name in ("fields", "corruption_fields"):
         if name in found:

@@ -28,12 +28,14 @@ from rlbench.training.examples import TrainSet
 from rlbench.training.gather import all_gather
 from rlbench.training.lora import merge
 from rlbench.training.means import ClassMeans
+from rlbench.training.optimiser import compute_lr_factor, make_optimiser
+from rlbench.training.parts import Streams, count_rows, double_pieces, split_batches
 from rlbench.training.peers import Peers
 from rlbench.training.recipe import Recipe
 from rlbench.training.types import Batch, Objective, Trainable
 
 if TYPE_CHECKING:
-    from torch.optim import Optimizer
+    pass
 
 
 @dataclass(frozen=True)
@@ -106,20 +108,6 @@ class Run:
         return self.recipe.steps or self.recipe.epochs * self.steps_per_epoch
 
 
-def compute_lr_factor(step: int, steps: int, warmup: float) -> float:
-    """Computes the factor of the learning rate: a linear warm-up, then half a cosine to 0.
-
-    Args:
-        step: the step, from 0.
-        steps: the number of steps.
-        warmup: the share of the steps that warm up, in [0, 1].
-    """
-    rise = max(1, round(warmup * steps))
-    if step < rise:
-        return (step + 1) / rise
-    return (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise))) / 2
-
-
 class Trainer:
     """Trains a run's tower; `step(k)` is the k-th step.
 
@@ -136,12 +124,13 @@ class Trainer:
         if run.original is not None:
             run.original.tower(run.modality).to(accelerator.device)
         parameters = [p for p in self.tower.parameters() if p.requires_grad]
-        self.model, self.optimiser = accelerator.prepare(self.tower, _optimiser(run.recipe, parameters))
+        self.model, self.optimiser = accelerator.prepare(self.tower, make_optimiser(run.recipe, parameters))
         self.average: AveragedModel | None = None
         if run.recipe.ema:
             mean = get_ema_multi_avg_fn(run.recipe.ema)  # type: ignore[no-untyped-call]
             self.average = AveragedModel(self.tower, multi_avg_fn=mean)
         self.loaders: list[Iterator[list[MicroBatch]]] = []
+        self.pieces = 1  # of each micro-batch; more after memory ran out
 
     def start(self, step: int) -> None:
         """Starts the loaders at a step, which is the next one."""
@@ -156,19 +145,12 @@ class Trainer:
         """Does one step of the optimiser; returns the loss of the whole batch.
 
         Raises:
-            RLBenchError: The loss is not finite.
+            RLBenchError: The loss is not finite, or not even parts of few rows fit in memory.
         """
         recipe = self.run.recipe
         for group in self.optimiser.param_groups:
             group["lr"] = recipe.lr * compute_lr_factor(k, self.run.steps, recipe.warmup)
-        batches, total = [next(loader) for loader in self.loaders], torch.zeros((), device=self.accelerator.device)
-        for j in range(recipe.accumulate):
-            last = j == recipe.accumulate - 1
-            with nullcontext() if last else self.accelerator.no_sync(self.model):
-                loss = self.loss([parts[j] for parts in batches]) / recipe.accumulate
-                self.accelerator.backward(loss)
-            total += loss.detach()
-        value = float(self.accelerator.reduce(total, reduction="mean"))
+        value = float(self.accelerator.reduce(self.accumulate([next(loader) for loader in self.loaders]), "mean"))
         if not math.isfinite(value):
             raise RLBenchError(f"the loss is {value} at step {k + 1} of {self.run.steps}; try a smaller lr")
         self.optimiser.step()
@@ -177,11 +159,31 @@ class Trainer:
             self.average.update_parameters(self.tower)
         return value
 
+    def accumulate(self, batches: Streams) -> Tensor:
+        """Adds up the gradients of a step and returns its loss; where memory runs out, again in parts half as large."""
+        while True:
+            before = {name: dict(known) for name, known in self.means.rows.items()}
+            try:
+                return self.add_up(split_batches(batches, self.pieces))
+            except torch.OutOfMemoryError:
+                self.optimiser.zero_grad()
+                self.means.rows = before
+            self.pieces = double_pieces(batches, self.pieces, self.accelerator.num_processes)
+
+    def add_up(self, batches: list[list[MicroBatch]]) -> Tensor:
+        """Adds up the gradients of parts, each with rows of every stream; returns the mean loss over all rows."""
+        rows, total = sum(map(count_rows, batches)), torch.zeros((), device=self.accelerator.device)
+        for j, parts in enumerate(batches):
+            with nullcontext() if j == len(batches) - 1 else self.accelerator.no_sync(self.model):
+                loss = self.loss(parts) / (rows / count_rows(parts))
+                self.accelerator.backward(loss)
+            total += loss.detach()
+        return total
+
     def loss(self, parts: list[MicroBatch]) -> Tensor:
         """Returns the mean loss over labelled and replayed rows, a micro-batch of each stream."""
-        rows = sum(len(part.y) for part in parts)
         losses = [s.weight * self.losses(s, part).sum() for s, part in zip(self.run.streams, parts, strict=True)]
-        return torch.stack(losses).sum() / rows
+        return torch.stack(losses).sum() / count_rows(parts)
 
     def losses(self, stream: Stream, part: MicroBatch) -> Tensor:
         """Returns the loss (B,) of a stream's rows, at adversarial examples that raise that loss."""
@@ -282,12 +284,6 @@ class Trainer:
         of = {name: {m: mean.to(device) for m, mean in means.items()} for name, means in state["means"].items()}
         self.means.rows = of
         self.peers.rows = {name: rows.to(device) for name, rows in state["peers"].items()}
-
-
-def _optimiser(recipe: Recipe, parameters: list[nn.Parameter]) -> Optimizer:
-    if recipe.optimiser == "sgd":
-        return torch.optim.SGD(parameters, lr=recipe.lr, momentum=0.9, weight_decay=recipe.weight_decay)
-    return torch.optim.AdamW(parameters, lr=recipe.lr, weight_decay=recipe.weight_decay)
 
 
 def _with(batch: Batch, **fields: Tensor) -> Batch:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from rlbench.cli.main import main
 from rlbench.core import Adversarial, Box, Clean, Corrupted, Examples, Label, Suite, Threat
+from rlbench.core.batch import BatchSize
 from rlbench.core.errors import FieldError
 from rlbench.engine import cells
 from rlbench.engine.block.bench import Bench
@@ -97,7 +98,7 @@ def bench(fragile: bool, attacks: tuple[str, ...] = ATTACKS, eps: tuple[int, ...
         seed=0,
         path="",
     )
-    return Bench(suite, Counting(fragile), BOX, "coded", "cpu", 16)  # type: ignore[arg-type]
+    return Bench(suite, Counting(fragile), BOX, "coded", "cpu", BatchSize(16))  # type: ignore[arg-type]
 
 
 def computed(bench: Bench, n: int) -> dict[str, Block]:

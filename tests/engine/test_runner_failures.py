@@ -102,7 +102,7 @@ def test_a_worker_with_other_data_or_weights_is_refused(tmp_path: Path) -> None:
         (Identity("other"), pair.subject["data"], "its checkpoint differs"),
     ):
         with pytest.raises(RLBenchError, match=text):
-            perform(Shared(((*about, known, data),), 64, tmp_path), "cpu", job, None, Report(lambda *_: None))
+            perform(Shared(((*about, known, data),), (64,), tmp_path), "cpu", job, None, Report(lambda *_: None))
 
 
 def replace_task(task: object) -> object:

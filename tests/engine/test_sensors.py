@@ -28,9 +28,9 @@ def _tasks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RLBENCH_PLUGINS", "sensor_oracle")
 
 
-def _flags(folder, *entries: str, batch_size: int = 64) -> dict[str, list[bool]]:
-    file = oracle.suite_file(folder, *entries)
-    return oracle.flags(run(str(file), MODEL, out=folder / f"out{batch_size}", workers=1, batch_size=batch_size))
+def _flags(folder, *entries: str, batch_size: int = 64, precision: str | None = None) -> dict[str, list[bool]]:
+    file, options = oracle.suite_file(folder, *entries), {"batch_size": batch_size, "precision": precision}
+    return oracle.flags(run(str(file), MODEL, out=folder / f"out{batch_size}", workers=1, **options))
 
 
 def _every(*flags: list[bool]) -> list[bool]:
@@ -152,3 +152,12 @@ def test_eps_0_on_all_but_one_is_the_attack_on_that_one(tmp_path) -> None:
 def test_flags_do_not_depend_on_the_batch_size(tmp_path) -> None:
     entries = [f"{{attack: apgd-ce, steps: 8, norm: l2, eps: 0.1, sensors: {which}}}" for which in ("any 1", "all")]
     assert _flags(tmp_path, *entries, batch_size=64) == _flags(tmp_path, *entries, batch_size=13)
+
+
+def test_a_search_in_low_precision_breaks_no_fewer(tmp_path) -> None:
+    attacks = [f"{{attack: pgd, steps: 5, norm: linf, eps: 4/255, sensors: {which}}}" for which in ("[image]", "all")]
+    exact = list(_flags(tmp_path, *attacks).items())
+    low = list(_flags(tmp_path, *attacks, precision="bf16").items())
+    assert [name for name, _ in low] == [name.replace("4/255", "4/255 bf16") for name, _ in exact]
+    for (_, whole), (_, other) in zip(exact, low, strict=True):
+        assert sum(other) <= sum(whole)

@@ -1,6 +1,7 @@
 """Recipes, the loop and its adversary, on mini towers."""
 
 from dataclasses import replace
+from itertools import count
 
 import pytest
 import torch
@@ -9,13 +10,14 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from rlbench.core import Ball, Label
-from rlbench.core.errors import FieldError, UnknownName
+from rlbench.core.errors import FieldError, RLBenchError, UnknownName
 from rlbench.core.threat import violation
 from rlbench.encoders.models import load_encoder
 from rlbench.training import loop
 from rlbench.training.adversary import attack_batch
-from rlbench.training.loop import Trainer, compute_lr_factor
+from rlbench.training.loop import Trainer
 from rlbench.training.means import ClassMeans
+from rlbench.training.optimiser import compute_lr_factor
 from rlbench.training.peers import Peers
 from rlbench.training.prepare import prepare
 from rlbench.training.recipe import describe, list_methods, load_recipe
@@ -195,6 +197,41 @@ def test_accumulated_parts_give_the_weights_of_the_whole(method: str) -> None:
     moved = max(float((found[0][1][name] - before[name]).abs().max()) for name in before)
     apart = max(float((found[0][1][name] - found[1][1][name]).abs().max()) for name in before)
     assert apart < 1e-3 * moved
+
+
+@pytest.mark.parametrize("method", ["fare", "tecoa"])
+def test_a_step_that_runs_out_of_memory_takes_smaller_parts_of_the_same_batch(method: str, monkeypatch, caplog) -> None:
+    found, before = [], load_encoder("fare:mini", "thermal").tower("thermal").state_dict()
+    for most in (100, 9):
+        trainer = _trainer(method, optimiser="sgd", lr=0.01)
+        own = trainer.features
+        calls = count(1)
+
+        def features(model, x, own=own, most=most, calls=calls):
+            if len(x) > most and next(calls) % 3 == 0:  # in the middle of a step
+                raise torch.OutOfMemoryError("planned")
+            return own(model, x)
+
+        monkeypatch.setattr(trainer, "features", features)
+        losses = [trainer.step(k) for k in range(2)]
+        found.append((losses, _weights(trainer), trainer.pieces))
+    assert (found[0][2], found[1][2]) == (1, 4)
+    assert "each micro-batch is taken in 4 parts from now on" in caplog.text
+    assert found[0][0] == pytest.approx(found[1][0], rel=1e-5)
+    moved = max(float((found[0][1][name] - before[name]).abs().max()) for name in before)
+    apart = max(float((found[0][1][name] - found[1][1][name]).abs().max()) for name in before)
+    assert apart < 1e-3 * moved
+
+
+def test_a_row_that_does_not_fit_says_what_to_do(monkeypatch) -> None:
+    trainer = _trainer("fare")
+
+    def features(model, x):
+        raise torch.OutOfMemoryError("planned")
+
+    monkeypatch.setattr(trainer, "features", features)
+    with pytest.raises(RLBenchError, match="memory ran out with 1 rows at a time; give a larger accumulate"):
+        trainer.step(0)
 
 
 def test_replayed_examples_have_no_labels_and_their_own_weight() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -22,6 +23,11 @@ def _ignore(search: Search, ended: Tensor) -> None:
     """Sends ended examples nowhere."""
 
 
+def _do(work: Callable[[], None]) -> None:
+    """Does some work once."""
+    work()
+
+
 @dataclass(kw_only=True)
 class SearchPool:
     """Searches that share one batch.
@@ -30,17 +36,19 @@ class SearchPool:
         classifier: the classifier of all examples; its `batch_size` is the number of slots.
         searches: the searches by priority; jobs of a later one fill the slots that earlier ones leave free.
         onward: called with a search and the examples (K,) that ended in it; it may open them in other searches.
+        attempt: does a round, and may do it again from its start after `classifier.batch_size` fell.
     """
 
     classifier: Classifier
     searches: Sequence[Search]
     onward: Callable[[Search, Tensor], None] = _ignore
+    attempt: Callable[[Callable[[], None]], None] = _do
 
     def run(self) -> None:
         """Runs until no search has a job left. Raises: AttackError."""
         self._send_onward()
         while self._fill():
-            self._step()
+            self.attempt(self._step)
             self._send_onward()
 
     def _send_onward(self) -> None:
@@ -62,7 +70,7 @@ class SearchPool:
             active, full = self._active(), self.classifier.batch_size
             if active and parked < (full if active >= full else min(ALONGSIDE, full)):
                 break
-            self._judge_parked()
+            self.attempt(self._judge_parked)
             self._send_onward()
             self._admit()
         return self._active() > 0
@@ -83,15 +91,19 @@ class SearchPool:
         active = [search for search in self.searches if search.n_running]
         sizes = [search.n_running for search in active]
         queries = [search.query() for search in active]
-        x = torch.cat([query.x for query in queries]).requires_grad_()
-        with torch.enable_grad():
-            logits = self.classifier(x, rows=torch.cat([query.rows for query in queries]))
-            losses = [s.adversary_loss(part) for s, part in zip(active, torch.split(logits, sizes), strict=True)]
-        parts = torch.split(logits.detach(), sizes)
-        if any([search.observe(part) for search, part in zip(active, parts, strict=True)]):
-            gradient = torch.autograd.grad(torch.cat(losses).sum(), x)[0]
-            for search, loss, part in zip(active, losses, torch.split(gradient, sizes), strict=True):
-                search.advance(loss.detach(), part)
+        x, rows = torch.cat([query.x for query in queries]), torch.cat([query.rows for query in queries])
+        parts = torch.split(
+            torch.arange(len(x)), self.classifier.batch_size
+        )  # several only after a fall of the batch size
+        passes = [_Pass(self.classifier, x, rows, part, active, differentiate=len(parts) > 1) for part in parts]
+        logits = torch.cat([one.logits for one in passes])
+        if any([s.observe(part) for s, part in zip(active, torch.split(logits, sizes), strict=True)]):
+            gradient = torch.cat([one.differentiate() for one in passes])
+            losses = torch.cat([one.losses for one in passes])
+            for search, loss, part in zip(
+                active, torch.split(losses, sizes), torch.split(gradient, sizes), strict=True
+            ):
+                search.advance(loss, part)
         for search in active:
             search.leave()
 
@@ -104,6 +116,47 @@ class SearchPool:
             logits = self.classifier(x, rows=rows)
         for (search, _), part in zip(parked, torch.split(logits, [len(query.x) for _, query in parked]), strict=True):
             search.settle(part)
+
+
+class _Pass:
+    """A forward pass of some running jobs, and its gradient.
+
+    Args:
+        classifier: the classifier of all examples.
+        x: (B, *shape) the points of all running jobs.
+        rows: (B,) int64 their examples.
+        part: (K,) int64 the jobs of this pass.
+        searches: the searches of the jobs, in order.
+        differentiate: whether to compute the gradient at once, which frees the memory of the pass.
+    """
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        x: Tensor,
+        rows: Tensor,
+        part: Tensor,
+        searches: Sequence[Search],
+        *,
+        differentiate: bool,
+    ) -> None:
+        at, alone = part.to(x.device), len(part) == len(x)
+        self.x, self.gradient = (x if alone else x[at]).requires_grad_(), cast("Tensor | None", None)
+        with torch.enable_grad():
+            logits = classifier(self.x, rows=rows[part])
+            whole = logits if alone else logits.new_zeros(len(x), logits.shape[1]).index_copy(0, at, logits)
+            each = torch.split(whole, [search.n_running for search in searches])
+            losses = torch.cat([s.adversary_loss(one) for s, one in zip(searches, each, strict=True)])
+        self.logits, self.losses = logits.detach(), losses if alone else losses[at]
+        if differentiate:
+            self.differentiate()
+
+    def differentiate(self) -> Tensor:
+        """(K, *shape) the gradient of the losses."""
+        if self.gradient is None:
+            self.gradient = torch.autograd.grad(self.losses.sum(), self.x)[0]
+            self.losses = self.losses.detach()
+        return self.gradient
 
 
 def run_alone(classifier: Classifier, search: Search) -> Tensor:

@@ -8,23 +8,26 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from rlbench.attacks.search.pool import run_alone
 from rlbench.attacks.search.view import ClassifierView
 from rlbench.core import Adversarial, Attack, Ball, Box, Field, Norm, Streams, Threat, registry
 from rlbench.core.badges import Badge, Finding, badge, is_wrong
 from rlbench.core.errors import AttackError, RLBenchError, SoundnessWarning
 from rlbench.core.knowledge import Knowledge, explain_lack
-from rlbench.core.machine import full_float32
+from rlbench.core.machine import full_float32, search_float32
+from rlbench.core.precision import Precision, check_precision
 from rlbench.core.seeds import ExampleStreams
-from rlbench.core.threat import ball_of, check_eps, norms_of, parse_eps, parse_norm
+from rlbench.core.threat import ball_of, check_eps, norms_of, parse_eps, parse_norm, violation
 from rlbench.encoders.black_box.classes import scores_of_labels
 from rlbench.encoders.outputs import describe, labels_of, logits_of
-from rlbench.engine.attack.judge import JudgedAttack, attack_and_judge, judge
+from rlbench.engine.attack.exact import Confirmed, begin_again, is_searched_again, lower
+from rlbench.engine.attack.judge import judge, run_attack
 from rlbench.engine.attack.meter import Meter
 from rlbench.engine.soundness.consistency import count_inconsistent
 from rlbench.engine.soundness.rules import findings
@@ -71,6 +74,7 @@ def attack(
     seed: int = 0,
     ids: Sequence[str] | None = None,
     batch_size: int = 64,
+    precision: Precision = "fp32",
     **fields: Field,
 ) -> Attacked:
     """Runs a named attack on any classifier and judges it. Clean errors count as broken and are not attacked.
@@ -88,26 +92,34 @@ def attack(
         seed: the seed of the attack's random numbers.
         ids: the ids of the B examples (default: their indices). Random numbers depend on seed and id, not on the batch.
         batch_size: the most examples of a forward pass, at least 1.
-
-    Warns: SoundnessWarning where a soundness check fails, so `broken` may miss examples.
+        precision: of the search, "fp32", "tf32" or "bf16"; `exact` says how float32 confirms it and searches again.
 
     Raises:
-        UnknownName, FieldError: the attack or one of its fields; eps, norm.
-        RLBenchError: x is outside the box, labels do not fit, or the classifier is in training mode or returns outputs
-            that are not logits or that depend on the batch.
+        UnknownName, FieldError: the attack or one of its fields; eps, norm, precision.
+        RLBenchError: x or y does not fit, or the classifier trains, or its outputs are no logits or depend on a batch.
         AttackError: the attack broke its contract or crashed.
+        SoundnessWarning: as a warning, where a soundness check fails, so `broken` may miss examples.
     """
     method: Attack = registry.make("attack", name, fields)
-    threat = _threat(name, method, norm, eps)
-    if getattr(classifier, "training", False):
-        raise RLBenchError("the classifier is in training mode, where its outputs may be random; call its eval() first")
+    threat = replace(_threat(name, method, norm, eps), precision=_check_precision(precision, x))
+    _check_mode(classifier)
     x, y = _inputs(x, low, high), _labels(y, x)
     check_eps(threat.eps, threat.norm, x.shape[1:])
     box = Box(shape=tuple(x.shape[1:]), low=low, high=high)
-    streams = ExampleStreams(seed, _names(ids, len(x)), str(Adversarial(name, threat, tuple(sorted(fields.items())))))
+    exact = Adversarial(name, replace(threat, precision="fp32"), tuple(sorted(fields.items())))
+    streams = ExampleStreams(seed, _names(ids, len(x)), str(exact))
     result = _attack(method, _wrap(classifier, name, method, x, y), x, y, threat, box, streams, batch_size)
     _warn(result.findings)
     return result
+
+
+def _check_mode(classifier: object) -> None:
+    if getattr(classifier, "training", False):
+        raise RLBenchError("the classifier is in training mode, where its outputs may be random; call its eval() first")
+
+
+def _check_precision(precision: object, x: object) -> Precision:
+    return check_precision(precision, str(x.device) if isinstance(x, Tensor) else None)
 
 
 def _threat(name: str, method: Attack, norm: object, eps: object) -> Threat:
@@ -137,8 +149,10 @@ def _attack(
     at = rows.to(x.device)
     x_adv, far, broken = x.clone(), torch.zeros(len(x), dtype=torch.float64), ~clean
     if len(rows):
-        view = ClassifierView(meter, rows)
-        x_adv[at], judgement = _attack_and_judge(method, view, x[at], y[at], ball, streams.take(rows.tolist()))
+        own_streams = streams.take(rows.tolist())
+        around = rows, x[at], y[at], ball, own_streams, threat.precision
+        x_adv[at] = meter.attempt(lambda: _search(method, meter, *around))
+        judgement = judge(ClassifierView(meter, rows), x_adv[at], x[at], y[at], ball)
         far[rows], broken[rows] = judgement.distance, ~judgement.correct
     checked = tuple(findings(watch.sums_of(method, ~broken) | sums, own.knowledge))
     return Attacked(x_adv, broken, far, meter.forwards, meter.backwards, checked)
@@ -170,11 +184,29 @@ class _Own:
         return logits
 
 
-def _attack_and_judge(
-    method: Attack, view: ClassifierView, x: Tensor, y: Tensor, ball: Ball, streams: Streams
-) -> JudgedAttack:
+def _search(
+    method: Attack, meter: Meter, rows: Tensor, x: Tensor, y: Tensor, ball: Ball, streams: Streams, precision: Precision
+) -> Tensor:
+    """(R, *shape) the points that the attack found around x, of the examples `rows` of the meter."""
+    exact = ClassifierView(meter, rows)
+    if precision == "fp32":
+        return _run(method, exact, x, y, ball, streams)
+    low = meter.twin(lower(meter.classify, precision))
+    labels = torch.zeros(len(meter.forwards), dtype=torch.int64, device=y.device).index_copy(0, rows.to(y.device), y)
+    with search_float32(precision):
+        found = _run(method, ClassifierView(Confirmed(low, meter, labels), rows), x, y, ball, streams)
+    if violation(found, x, ball) is not None or not is_searched_again(method, ball.norm) or ball.radius == 0:
+        return found  # the judge says what is wrong
+    left = judge(exact, found, x, y, ball).correct.nonzero()[:, 0]
+    at = left.to(x.device)
+    view, names = ClassifierView(exact, left), streams.take(left.tolist())
+    found[at] = run_alone(view, begin_again(view, found[at], x[at], y[at], ball, names))
+    return found
+
+
+def _run(method: Attack, view: ClassifierView, x: Tensor, y: Tensor, ball: Ball, streams: Streams) -> Tensor:
     try:
-        return attack_and_judge(method, view, x, y, ball, streams)
+        return run_attack(method, view, x, y, ball, streams)
     except AttackError as error:
         if "does not require grad" not in str(error):
             raise

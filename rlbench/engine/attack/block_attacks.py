@@ -14,8 +14,11 @@ from rlbench.attacks.search.pool import SearchPool, clean_logits
 from rlbench.attacks.search.view import ClassifierView
 from rlbench.core import Adversarial, Box, Classifier, Composed, Perturbation, Threat, Worst, registry
 from rlbench.core.errors import AttackError
+from rlbench.core.machine import search_float32
+from rlbench.core.precision import Precision
 from rlbench.core.seeds import ExampleStreams
 from rlbench.core.threat import ball_of
+from rlbench.engine.attack.exact import AGAIN, BROKE, Confirmed
 from rlbench.engine.attack.judge import Judgement
 from rlbench.engine.attack.meter import Meter
 from rlbench.engine.attack.schedule import Chain, Stage, Standing
@@ -61,6 +64,7 @@ class Case:
         seed: the seed of the attacks' random streams.
         meter: makes a classifier that counts the passes of this many examples.
         wrap: makes the classifier that attacks and the judge use from such a meter.
+        lower: makes a meter in lower precision from such a meter, which counts together with it.
         on_standing: called with the standings of the cells each time that examples leave an attack.
     """
 
@@ -71,10 +75,13 @@ class Case:
     seed: int
     meter: Callable[[int], Meter]
     wrap: Callable[[Classifier], Classifier] = lambda meter: meter
+    lower: Callable[[Meter, Precision], Meter] = lambda meter, precision: meter
     on_standing: OnStanding = ignore
 
     def attack(self, groups: Sequence[Group]) -> Iterator[MemberOutcome | str]:
         """Attacks, and yields the outcome of every member of the groups, in order, or why it failed.
+
+        The attacks of all groups search in the same precision.
 
         All groups run together. If that fails, each group runs again by itself, one stage at a time, so that a failure
         affects only its own cell and those after it.
@@ -128,10 +135,11 @@ def _needs(member: Perturbation, attack: Adversarial, stage: Stage, chain: Chain
     return attack == _attack(member)
 
 
-def _run(pool: SearchPool) -> None:
+def _run(pool: SearchPool, precision: Precision = "fp32") -> None:
     """Raises: AttackError, whatever a search or the classifier raised."""
     try:
-        pool.run()
+        with search_float32(precision):
+            pool.run()
     except AttackError:
         raise
     except Exception as error:
@@ -145,22 +153,28 @@ class _Matrix:
         self.case, n, self.inputs = case, len(case.x), list[Tensor]()
         self.stages = sum(len(group.attacks) for group in groups)
         self.meter = case.meter(n * self.stages)
-        self.classifier = case.wrap(self.meter)
-        views = iter([ClassifierView(self.classifier, torch.arange(k * n, (k + 1) * n)) for k in range(self.stages)])
-        self.chains = [self._chain(group, [next(views) for _ in group.attacks]) for group in groups]
+        self.precision: Precision = next((a.threat.precision for group in groups for a in group.attacks), "fp32")
+        self.classifier = self.searched = case.wrap(self.meter)
+        if self.precision != "fp32":
+            low = case.wrap(case.lower(self.meter, self.precision))
+            self.searched = Confirmed(low, self.classifier, case.y.repeat(self.stages))
+        rows = iter([torch.arange(k * n, (k + 1) * n) for k in range(self.stages)])
+        self.chains = [self._chain(group, [next(rows) for _ in group.attacks]) for group in groups]
         self.groups = groups
 
-    def _chain(self, group: Group, views: Sequence[ClassifierView]) -> Chain:
+    def _chain(self, group: Group, examples: Sequence[Tensor]) -> Chain:
         x, y, cached = self.case.x.clone(), self.case.y.clone(), dict[str, Tensor]()
         self.inputs += [x, y]
 
-        def stage(attack: Adversarial, view: ClassifierView) -> Stage:
+        def stage(attack: Adversarial, rows: Tensor) -> Stage:
+            view = ClassifierView(self.classifier, rows)
+
             def logits() -> Tensor:
                 if "clean" not in cached:
                     cached["clean"] = clean_logits(view, x)
                 return cached["clean"]
 
-            plain = replace(attack, descending=False)
+            plain = replace(attack, descending=False, threat=replace(attack.threat, precision="fp32"))
             name = str(Composed(group.corrupted, plain) if group.corrupted else plain)
             streams = ExampleStreams(self.case.seed, self.case.ids, name)
             method, ball = registry.make("attack", attack.attack, attack.fields), ball_of(attack.threat, self.case.box)
@@ -175,11 +189,12 @@ class _Matrix:
                 ball=ball,
                 streams=streams,
                 classifier=view,
+                searched=ClassifierView(self.searched, rows),
                 found=x.clone() if search is None else search.best,
                 search=search,
             )
 
-        stages = tuple(map(stage, group.attacks, views))
+        stages = tuple(map(stage, group.attacks, examples))
         for i, one in enumerate(stages):
             for other in stages[:i]:
                 if one.search and other.search and one.extends(other):
@@ -202,22 +217,38 @@ class _Matrix:
             self._report(chains)
 
         found = [stage.search for _, stage in stages if stage.search is not None]
-        pool = SearchPool(classifier=self.classifier, searches=found, onward=onward)
+        attempt = self.meter.attempt
+        pool = SearchPool(classifier=self.searched, searches=found, onward=onward, attempt=attempt)
         everyone = torch.arange(len(x))
         while any([chain.send(everyone) for chain in chains]):
-            _run(pool)
+            _run(pool, self.precision)
             while waiting := [(chain, stage, rows) for chain, stage in stages if len(rows := stage.find_waiting())]:
                 chain, stage, rows = waiting[0]
-                stage.run(rows, x, y)
+                attempt(partial(stage.run, rows, x, y))
                 chain.send(rows)
                 self._report(chains)
-                _run(pool)
+                _run(pool, self.precision)
             for _, stage in stages:
-                stage.judge(x, y)
+                attempt(partial(stage.judge, x, y))
+            self._search_again(chains)
         if any(one._version for one in self.inputs):
             raise AttackError("an attack wrote into its inputs; it must clone what it changes")
         for chain in chains:
-            chain.settle(x, y)
+            attempt(partial(chain.settle, x, y))
+
+    def _search_again(self, chains: Sequence[Chain]) -> None:
+        """Searches in float32 what survived a search in low precision, in the order of the chains."""
+        if self.precision == "fp32":
+            return
+        x, y = self.case.x, self.case.y
+        for k in range(max(len(chain.stages) for chain in chains)):
+            stages = [(chain, chain.stages[k]) for chain in chains if k < len(chain.stages)]
+            found = [(stage, rows) for chain, stage in stages if len(rows := chain.find_again(stage))]
+            searches = [self.meter.attempt(partial(stage.search_again, rows, x, y)) for stage, rows in found]
+            _run(SearchPool(classifier=self.classifier, searches=searches, attempt=self.meter.attempt))
+            for (stage, rows), search in zip(found, searches, strict=True):
+                self.meter.attempt(partial(stage.take, rows, search, x, y))
+        self._report(chains)
 
     def _report(self, chains: Sequence[Chain]) -> None:
         """Reports the standings of the members whose attacks are all in these chains."""
@@ -235,10 +266,19 @@ class _Matrix:
         stages = [stage for stage in chain.stages if stage.attack.threat == threat]
         own = [stage.classifier.examples for stage in stages]
         judgement, watch = chain.judgement(threat, self.case.x), self.meter.watch
+        each = [watch.sums_of(s.method, judgement.correct, s.classifier.examples) for s in stages] if watch else []
+        sums = total(each) if watch else {}
         return MemberOutcome(
             judgement,
             torch.stack([self.meter.forwards[rows] for rows in own]).sum(0),
             torch.stack([self.meter.backwards[rows] for rows in own]).sum(0),
-            total(watch.sums_of(s.method, judgement.correct, s.classifier.examples) for s in stages) if watch else {},
+            sums | self._count_again(stages),
             partial(chain.points, threat),
         )
+
+    def _count_again(self, stages: Sequence[Stage]) -> dict[str, int]:
+        """The examples of the last searches, and those that these broke; nothing after a search in float32."""
+        if self.precision == "fp32":
+            return {}
+        again = sum(int(stage.again.sum()) for stage in stages)
+        return {AGAIN: again, BROKE: sum(int((stage.again & ~stage.correct).sum()) for stage in stages)}

@@ -80,7 +80,7 @@ def run_attack(attack: Attack, classifier: Classifier, x: Tensor, y: Tensor, bal
     """
     try:
         x_adv = attack(classifier, x.clone(), y.clone(), ball, streams)
-    except AttackError:
+    except (AttackError, torch.OutOfMemoryError):
         raise
     except Exception as error:
         raise AttackError(f"{type(attack).__name__} crashed: {type(error).__name__}: {error}") from error

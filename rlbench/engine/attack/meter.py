@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
+from typing import Self, TypeVar
 
 import torch
 from torch import Tensor
 
 from rlbench.core import Ball
-from rlbench.core.errors import FieldError, RLBenchError
+from rlbench.core.batch import BatchSize
+from rlbench.core.errors import RLBenchError
 from rlbench.engine.soundness.watch import Watch
+
+R = TypeVar("R")
 
 
 class Meter:
@@ -20,7 +25,7 @@ class Meter:
     Args:
         classify: the callable.
         n: number of examples.
-        batch_size: the most examples of a forward pass, at least 1.
+        batch_size: the most examples of a forward pass, at least 1, or what holds it.
         on_pass: called with the number of examples of every forward pass.
         watch: counts suspicious logits and gradients; None for no watch.
 
@@ -34,19 +39,53 @@ class Meter:
         classify: Callable[[Tensor], Tensor],
         n: int,
         *,
-        batch_size: int = 64,
+        batch_size: int | BatchSize = 64,
         on_pass: Callable[[int], None] | None = None,
         watch: Watch | None = None,
     ) -> None:
-        if batch_size < 1:
-            raise FieldError(f"batch_size is {batch_size}; it must be at least 1")
         self.classify, self.on_pass, self.watch = classify, on_pass, watch
-        self.batch_size = batch_size
+        self.batch = batch_size if isinstance(batch_size, BatchSize) else BatchSize(batch_size)
         self.forwards = torch.zeros(n, dtype=torch.int64)
         self.backwards = torch.zeros(n, dtype=torch.int64)
 
     def fix(self, rows: Tensor, x: Tensor, ball: Ball) -> None:
         """Learns that examples `rows` (R,) are x (R, *shape), which stay in the ball; a plain meter needs no such."""
+
+    @property
+    def batch_size(self) -> int:
+        """The most examples of a forward pass."""
+        return self.batch.size
+
+    def twin(self, classify: Callable[[Tensor], Tensor]) -> Self:
+        """A meter of an inexact version of the classifier, whose passes count together with this one's.
+
+        What it answers is no evidence that an example was broken.
+        """
+        other = copy(self)
+        other.classify, other.watch = classify, self.watch.without_broken() if self.watch else None
+        return other
+
+    def attempt(self, work: Callable[[], R]) -> R:
+        """Does some work; where memory runs out, again with batches half as large.
+
+        Args:
+            work: passes of this meter; it may be done again from its start. A failed try is not counted.
+
+        Returns:
+            What the work returned.
+
+        Raises:
+            AttackError: not even one example fits in memory.
+        """
+        counts = [self.forwards, self.backwards, *([self.watch.counts] if self.watch else [])]
+        while True:
+            before = [count.clone() for count in counts]
+            try:
+                return work()
+            except torch.OutOfMemoryError:  # the traceback holds tensors, so memory is freed after this block
+                for count, old in zip(counts, before, strict=True):
+                    count.copy_(old)
+            self.batch.halve()
 
     def __call__(self, x: Tensor, rows: Tensor | None = None) -> Tensor:
         """x (B, *shape) -> (B, C) float32 logits; rows (B,): their examples, by default 0..B-1."""

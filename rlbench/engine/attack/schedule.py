@@ -17,12 +17,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from rlbench.attacks.adaptive import AdaptiveSearch
 from rlbench.attacks.search.jobs import Search
 from rlbench.attacks.search.view import ClassifierView
 from rlbench.core import Adversarial, Attack, Ball, Mode, Streams, Threat
 from rlbench.core.errors import AttackError
+from rlbench.core.machine import search_float32
 from rlbench.core.threat import contains, distance, per_row, project
-from rlbench.engine.attack.judge import Judgement, attack_and_judge, judge
+from rlbench.engine.attack.exact import begin_again, is_searched_again
+from rlbench.engine.attack.judge import Judgement, judge, run_attack
 from rlbench.engine.attack.one_sensor import OneSensor
 
 
@@ -50,13 +53,15 @@ class Stage:
         method: the attack itself.
         ball: the ball around each example.
         streams: the random streams of the examples.
-        classifier: the classifier of the examples.
+        classifier: the classifier of the examples, which judges.
+        searched: what the attack sees: the classifier, or it in low precision.
         found: (R, *shape) the points that the attack found.
         search: the attack as a search of the pool; None if the pool cannot run it.
         opened: (R,) bool, the examples to attack.
         ended: (R,) bool, the examples whose attack has ended.
         broken: (R,) bool, the broken examples: at first according to the attack's own passes, then to the judge.
         judged: (R,) bool, the examples whose `correct`, `prediction` and `margin` (R,) come from the judge.
+        again: (R,) bool, the examples of the last search, after one in low precision.
     """
 
     attack: Adversarial
@@ -64,12 +69,14 @@ class Stage:
     ball: Ball
     streams: Streams
     classifier: ClassifierView
+    searched: ClassifierView
     found: Tensor
     search: Search | None
 
     def __post_init__(self) -> None:
         n = len(self.found)
-        self.opened, self.ended, self.broken, self.judged = (torch.zeros(n, dtype=torch.bool) for _ in range(4))
+        none = torch.zeros(n, dtype=torch.bool)
+        self.opened, self.ended, self.broken, self.judged, self.again = (none.clone() for _ in range(5))
         self.correct, self.prediction = torch.zeros(n, dtype=torch.bool), torch.zeros(n, dtype=torch.int64)
         self.margin = torch.full((n,), float("inf"))
 
@@ -95,11 +102,27 @@ class Stage:
     def run(self, rows: Tensor, x: Tensor, y: Tensor) -> None:
         """Runs and judges an attack that the pool cannot run. Raises: AttackError."""
         at = rows.to(x.device)
-        view, streams = ClassifierView(self.classifier, rows), self.streams.take(rows.tolist())
+        view, streams = ClassifierView(self.searched, rows), self.streams.take(rows.tolist())
         method = OneSensor(self.method) if self.ball.spans else self.method
-        self.found[at], judgement = attack_and_judge(method, view, x[at], y[at], self.ball, streams)
-        self.ended[rows] = True
+        with search_float32(self.attack.threat.precision):
+            x_adv = run_attack(method, view, x[at], y[at], self.ball, streams)
+        judgement = judge(ClassifierView(self.classifier, rows), x_adv, x[at], y[at], self.ball)
+        self.found[at], self.ended[rows] = x_adv, True
         self._record(rows, judgement)
+
+    def search_again(self, rows: Tensor, x: Tensor, y: Tensor) -> AdaptiveSearch:
+        """The last search of examples (K,) that a search in low precision has not broken."""
+        at, view = rows.to(x.device), ClassifierView(self.classifier, rows)
+        search = begin_again(view, self.found[at], x[at], y[at], self.ball, self.streams.take(rows.tolist()))
+        search.attach(self.classifier.examples[rows])
+        search.reopen(torch.arange(len(rows)))
+        return search
+
+    def take(self, rows: Tensor, search: AdaptiveSearch, x: Tensor, y: Tensor) -> None:
+        """Judges what the last search of examples (K,) found."""
+        self.found[rows.to(x.device)] = search.best
+        self.again[rows], self.judged[rows] = True, False
+        self.judge(x, y)
 
     def judge(self, x: Tensor, y: Tensor) -> None:
         """Judges the examples that ended since the last call. Raises: AttackError where a point breaks the contract."""
@@ -154,6 +177,16 @@ class Chain:
                 survived, points = survived | new, points.where(~per_row(new, points).to(points.device), other.found)
         return survived, points
 
+    def find_again(self, stage: Stage) -> Tensor:
+        """(K,) the survivors of a stage in low precision that still need its last search."""
+        last = [other for other in self.stages if other.attack.threat == stage.attack.threat][-1]
+        if stage is not last or stage.ball.radius == 0 or stage.attack.threat.precision == "fp32":
+            return torch.empty(0)
+        if not any(is_searched_again(other.method, stage.ball.norm) for other in self.inside(stage.ball)):
+            return torch.empty(0)
+        decided = torch.stack([other.judged & ~other.correct for other in self.inside(stage.ball)]).any(0)
+        return (stage.judged & ~stage.again & ~decided).nonzero()[:, 0]
+
     def settle(self, x: Tensor, y: Tensor) -> None:
         """In mode descending, projects the points of a larger ball for examples that were not attacked; judges them."""
         for stage in self.stages if self.mode == "descending" else ():
@@ -163,7 +196,7 @@ class Chain:
                 at = rows.to(x.device)
                 stage.found[at] = project(points[at], x[at], stage.ball)
                 stage.opened[rows] = stage.ended[rows] = True
-                stage.judge(x, y)
+            stage.judge(x, y)
 
     def standing(self, threat: Threat) -> Standing:
         """How far the cells of this threat are, according to the attacks' own passes."""

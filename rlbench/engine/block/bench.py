@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import cast
 
 from rlbench.core import Ball, Box, Encoder, Missing, Modality, Suite, Task, Threat
+from rlbench.core.batch import BatchSize
 from rlbench.core.knowledge import Knowledge, knowledge_of
 from rlbench.core.machine import full_float32
 from rlbench.core.sensors import SensorTask
@@ -35,7 +36,7 @@ class Bench:
         box: the encoder's box.
         data: the task's fingerprint.
         device: the encoder's device.
-        batch_size: the most examples of a forward pass, at least 1.
+        batch: the most examples of a forward pass.
         cache: the folder of the cache of corrupted inputs (see `inputs`); None for no cache.
         identity: the encoder's identity, part of the cell key.
     """
@@ -45,7 +46,7 @@ class Bench:
     box: Box
     data: str
     device: str
-    batch_size: int
+    batch: BatchSize
     cache: Path | None = None
     identity: Identity = field(default_factory=Identity)
 
@@ -54,6 +55,11 @@ class Bench:
         """The task's examples, clean and corrupted."""
         kind = SensorInputs if isinstance(self.task, SensorTask) else Inputs
         return kind(self.task, self.data, self.box, self.seed, self.cache)
+
+    @property
+    def batch_size(self) -> int:
+        """The most examples of a forward pass, at least 1."""
+        return self.batch.size
 
     @property
     def task(self) -> Task:
@@ -153,7 +159,7 @@ def prepare(
     model: str,
     *,
     device: str = "cpu",
-    batch_size: int = 64,
+    batch_size: int | BatchSize = 64,
     cache: Path | None = None,
     known: Identity | None = None,
 ) -> Bench:
@@ -163,7 +169,7 @@ def prepare(
         suite: the suite whose task and modality are used.
         model: the encoder's name.
         device: a torch device such as "cpu" or "cuda".
-        batch_size: the most examples of a forward pass, at least 1.
+        batch_size: the most examples of a forward pass, at least 1, or what holds it.
         cache: the folder of the cache of corrupted inputs; None for no cache.
         known: the identity that the encoder had earlier in this run, in this process or in another one.
 
@@ -183,7 +189,8 @@ def prepare(
         head, identity = _make_head(suite, model, loaded, device), loaded.identity
     for threat in filter(None, map(threat_of, suite.perturbations)):
         check_threat(threat, head.box, f"{suite.path}: eps")
-    return Bench(suite, head, head.box, suite.task.fingerprint(), device, batch_size, cache, identity)
+    batch = batch_size if isinstance(batch_size, BatchSize) else BatchSize(batch_size, device)
+    return Bench(suite, head, head.box, suite.task.fingerprint(), device, batch, cache, identity)
 
 
 def _make_head(suite: Suite, model: str, loaded: Loaded, device: str) -> ZeroShot:

@@ -19,11 +19,13 @@ from torch import Tensor
 from rlbench.core import Classifier, Clean, Examples, Perturbation
 from rlbench.core.errors import AttackError
 from rlbench.core.machine import environment
+from rlbench.core.precision import Precision
 from rlbench.core.stats.metrics import margin
 from rlbench.encoders.fused import Fused
 from rlbench.encoders.retrieval import Retriever
 from rlbench.engine.attack.block_attacks import Case, MemberOutcome, OnStanding, ignore
 from rlbench.engine.attack.eot import Expectation
+from rlbench.engine.attack.exact import lower
 from rlbench.engine.attack.meter import Meter
 from rlbench.engine.attack.schedule import Standing
 from rlbench.engine.block.bench import Bench
@@ -48,16 +50,20 @@ Result = Block | Failure
 MEMORY = 2**30  # bytes of adversarial points that one pool holds at a time
 
 
-def _split_by_memory(groups: Sequence[Group], x: Tensor) -> list[list[Group]]:
-    """Splits the groups into parts whose points fit in memory together."""
+def _split(groups: Sequence[Group], x: Tensor) -> list[list[Group]]:
+    """Splits the groups into parts that search in one precision and whose points fit in memory together."""
     room = MEMORY // max(1, x.numel() * x.element_size())
     parts: list[list[Group]] = []
     for group in groups:
         held = sum(len(other.attacks) for other in parts[-1]) if parts else room
-        if held + len(group.attacks) > room:
+        if held + len(group.attacks) > room or _precision(parts[-1][-1]) != _precision(group):
             parts.append([])
         parts[-1].append(group)
     return parts
+
+
+def _precision(group: Group) -> Precision:
+    return group.attacks[0].threat.precision
 
 
 def evaluate(
@@ -154,7 +160,7 @@ class _Unit:
         """A watched meter of n examples; their labels are y, repeated."""
         labels = y.repeat(n // max(len(y), 1))
         make = self._meter_class(labels)
-        return make(n, batch_size=self.bench.batch_size, on_pass=self.on_pass, watch=Watch(labels))
+        return make(n, batch_size=self.bench.batch, on_pass=self.on_pass, watch=Watch(labels))
 
     def _meter_class(self, labels: Tensor) -> Callable[..., Meter]:
         head = self.bench.classifier
@@ -222,18 +228,19 @@ class _Unit:
         """Classifies x (B, *shape) without an attack."""
         begun, meter = perf_counter(), self.meter(len(x), self.y)
         with torch.no_grad():
-            logits = self.wrap(meter)(x)
+            logits = meter.attempt(lambda: self.wrap(meter)(x))
         m = margin(logits, self.y)
         return self._make_block(
             perf_counter() - begun,
-            (meter.watch.sums(m > 0) if meter.watch else {}) | self._count_inconsistent(x, logits),
+            (meter.watch.sums(m > 0) if meter.watch else {})
+            | meter.attempt(lambda: self._count_inconsistent(x, logits)),
             prediction=logits.argmax(1),
             correct=m > 0,
             margin=m,
             distance=torch.full((len(x),), distance, dtype=torch.float64),
             forwards=meter.forwards,
             backwards=meter.backwards,
-            **self._features(x),
+            **meter.attempt(lambda: self._features(x)),
         )
 
     def _report(self, before: int, standings: Mapping[Perturbation, Standing]) -> None:
@@ -254,9 +261,10 @@ class _Unit:
             seed=self.bench.seed,
             meter=lambda n: self.meter(n, self.y[at]),
             wrap=self.wrap,
+            lower=lambda meter, precision: meter.twin(lower(self.bench.classifier, precision)),
             on_standing=partial(self._report, len(base.id) - len(rows)),
         )
-        outcomes = [outcome for part in _split_by_memory(groups, x[at]) for outcome in case.attack(part)]
+        outcomes = [outcome for part in _split(groups, x[at]) for outcome in case.attack(part)]
         total = sum(float((o.forwards + 2 * o.backwards).sum()) for o in outcomes if isinstance(o, MemberOutcome))
         results: list[Result] = []
         for outcome, group in zip(outcomes, [one for one in groups for _ in one.members], strict=True):

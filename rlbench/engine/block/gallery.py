@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self, cast
 
 import numpy as np
 import torch
@@ -48,6 +48,11 @@ class Ranked(Meter):
     def __init__(self, head: Retriever, labels: Tensor, n: int, **options: Any) -> None:
         super().__init__(head, n, **options)
         self.head, self.labels = head, labels
+
+    def twin(self, classify: Callable[[Tensor], Tensor]) -> Self:
+        other = super().twin(classify)
+        other.head = cast(Retriever, classify)
+        return other
 
     def _call(self, x: Tensor, rows: Tensor) -> Tensor:
         y = self.labels[rows.to(self.labels.device)]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor
@@ -83,6 +83,11 @@ class FusedMeter(Meter):
         self.head, self.place = head, torch.zeros(n, dtype=torch.int64)
         self.fixed = {sensor: torch.zeros(n, dtype=torch.bool) for sensor in head.present}
         self.clean: dict[Modality, Tensor] = {}
+
+    def twin(self, classify: Callable[[Tensor], Tensor]) -> Self:
+        other = super().twin(classify)
+        other.head = cast(Fused, classify)
+        return other
 
     def fix(self, rows: Tensor, x: Tensor, ball: Ball) -> None:
         """Learns which sensors of these examples keep their input; all calls must have the same x."""

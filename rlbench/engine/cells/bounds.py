@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rlbench.attacks.adaptive import LAST
 from rlbench.core import Perturbation, Worst, registry
 from rlbench.engine.cells.groups import Group, group_of
 
@@ -39,4 +40,7 @@ def bound_passes(perturbation: Perturbation, n_classes: int) -> tuple[int, int]:
         jobs = getattr(attack, "restarts", 1) * (min(getattr(attack, "targets", 9), n_classes - 1) if targeted else 1)
         backwards = jobs * getattr(attack, "steps", 1)
         forwards = backwards + jobs + targeted
+    if group.attacks[-1].threat.precision != "fp32":
+        last = LAST.passes(n_classes)  # and at worst, every pass in low precision is confirmed in float32
+        forwards, backwards = 2 * forwards + last[0] + 2, backwards + last[1]
     return int(forwards) + 1 + (group.corrupted is not None), int(backwards)

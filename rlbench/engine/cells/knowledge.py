@@ -63,14 +63,17 @@ def _explain(p: Perturbation, able: Sequence[Adversarial], knowledge: Knowledge)
 
 
 def _state(p: Perturbation, knowledge: Knowledge) -> Perturbation:
-    """The perturbation with the knowledge in its threat model and the queries in its attack."""
+    """The perturbation with the knowledge in its threat model and the queries in its attack.
+
+    A black box answers as it is, so that no search changes its precision.
+    """
     if isinstance(p, Composed):
         return replace(p, adversarial=_state_attack(p.adversarial, knowledge))
     if isinstance(p, Adversarial):
         return _state_attack(p, knowledge)
     if isinstance(p, Worst):
         attacks = tuple(_state_attack(attack, knowledge) for attack in p.attacks if not _lack(attack, knowledge))
-        return replace(p, threat=replace(p.threat, knowledge=knowledge), attacks=attacks)
+        return replace(p, threat=replace(p.threat, knowledge=knowledge, precision="fp32"), attacks=attacks)
     return p
 
 
@@ -78,5 +81,5 @@ def _state_attack(attack: Adversarial, knowledge: Knowledge) -> Adversarial:
     method, fields = registry.make("attack", attack.attack, attack.fields), dict(attack.fields)
     if hasattr(method, "queries"):
         fields["queries"] = method.queries
-    threat = replace(attack.threat, knowledge=knowledge)
+    threat = replace(attack.threat, knowledge=knowledge, precision="fp32")
     return replace(attack, threat=threat, fields=tuple(sorted(fields.items())))

@@ -9,12 +9,21 @@ from typing import Any, cast, get_args
 
 from rlbench.core import Adversarial, Mode, Perturbation, Suite, Worst
 from rlbench.core.errors import FieldError
+from rlbench.core.precision import Precision, check_precision
 from rlbench.core.sensors import SensorTask
+from rlbench.core.threat import search_in
 from rlbench.engine.cells.bounds import bound_passes
 from rlbench.engine.cells.groups import group_of, is_aggregate
 
 
-def vary(suite: Suite, *, seed: int | None = None, series: int | None = None, mode: Mode = "standalone") -> Suite:
+def vary(
+    suite: Suite,
+    *,
+    seed: int | None = None,
+    series: int | None = None,
+    mode: Mode = "standalone",
+    precision: Precision | None = None,
+) -> Suite:
     """The suite with these changes; None leaves it as it is.
 
     Raises: FieldError where there are no other examples, or for an unknown mode.
@@ -31,6 +40,8 @@ def vary(suite: Suite, *, seed: int | None = None, series: int | None = None, mo
     if suite.sensors and mode != "standalone":
         raise FieldError(f"mode is {mode!r}; {suite.name} has several sensors, whose attacks run standalone")
     columns = in_mode(suite.perturbations, mode, len(suite.task.classes))
+    if precision is not None:
+        columns = tuple(search_in(p, check_precision(precision)) for p in columns)
     return replace(suite, task=task, seed=suite.seed if seed is None else seed, perturbations=columns)
 
 

@@ -91,25 +91,34 @@ def bounds(bench: Bench) -> Rates:
 
 def probe(bench: Bench) -> Pace:
     """Times the encoder alone on growing batches, for up to a tenth of a second."""
-    middle = (bench.box.low + bench.box.high) / 2
     pace = Pace(0.0, 0.0)
     if bench.is_metered:
         return Pace(ANSWERING, 0.0)
     for size in (1, 1, 4, 16, 64):  # the first call includes lazy initialisation
         if size > max(1, bench.batch_size):
             break
-        x = torch.full((size, *bench.box.shape), middle, device=bench.device, requires_grad=True)
         begun = perf_counter()
-        with torch.no_grad():
-            float(bench.classifier(x).sum())  # float() waits for a GPU to finish
-        between = perf_counter()
-        if bench.knowledge == "white-box":
-            float(torch.autograd.grad(bench.classifier(x).sum(), x)[0].sum())
-        forward, both = (between - begun) / size, (perf_counter() - between) / size
-        pace = Pace(forward, max(0.0, both - forward))
+        try:
+            pace = _time_pass(bench, size)
+        except torch.OutOfMemoryError:  # in a run, the batch is halved
+            break
         if perf_counter() - begun > 0.1 and size > 1:
             break
     return pace
+
+
+def _time_pass(bench: Bench, size: int) -> Pace:
+    """Times a batch of `size` grey inputs."""
+    middle = (bench.box.low + bench.box.high) / 2
+    x = torch.full((size, *bench.box.shape), middle, device=bench.device, requires_grad=True)
+    begun = perf_counter()
+    with torch.no_grad():
+        float(bench.classifier(x).sum())  # float() waits for a GPU to finish
+    between = perf_counter()
+    if bench.knowledge == "white-box":
+        float(torch.autograd.grad(bench.classifier(x).sum(), x)[0].sum())
+    forward, both = (between - begun) / size, (perf_counter() - between) / size
+    return Pace(forward, max(0.0, both - forward))
 
 
 def parse_budget(text: str) -> float:

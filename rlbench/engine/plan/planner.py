@@ -9,12 +9,16 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from typing import Literal
 
 from rlbench.core import Mode, Perturbation, Suite
+from rlbench.core.batch import BatchSize
 from rlbench.core.errors import DataError, FieldError, KnowledgeError, ModalityError, StoreError
 from rlbench.core.executor import Executor, make_executor
 from rlbench.core.machine import is_usable, reproducible
+from rlbench.core.precision import Precision, check_precision
 from rlbench.core.suite import load_suites
+from rlbench.core.threat import threat_of
 from rlbench.encoders.cards import Model
 from rlbench.encoders.identity import Identity
 from rlbench.encoders.models import OWN, resolve
@@ -23,6 +27,7 @@ from rlbench.engine.block.bench import Bench, prepare
 from rlbench.engine.block.gallery import gallery_of
 from rlbench.engine.cells.modes import vary
 from rlbench.engine.plan.cost import STARTING, bounds, largest_fitting, parse_budget
+from rlbench.engine.plan.fit import DEFAULT, choose_batch_size, parse_batch_size
 from rlbench.engine.plan.pilot import rehearse
 from rlbench.engine.plan.present import Span, find_present
 from rlbench.engine.plan.rows import plan_cells
@@ -78,7 +83,7 @@ class _Draft:
     store: Store
     executor: Executor
     devices: tuple[str, ...]
-    batch_size: int
+    batch_size: int | None
     examples: int | None
     fresh: bool
     workers: int | None
@@ -109,7 +114,7 @@ class _Draft:
 
     def _bench(self, suite: Suite, model: str) -> Bench:
         known = self.identities.get((model, suite.modality))
-        bench = prepare(suite, model, device=self.device, batch_size=self.batch_size, known=known)
+        bench = prepare(suite, model, device=self.device, batch_size=self.batch_size or DEFAULT, known=known)
         self.identities[model, suite.modality] = bench.identity
         return bench
 
@@ -129,11 +134,12 @@ class _Draft:
         listed = [cells.canonical(p) for p in suite.perturbations]
         keys = {p: cells.cell_key(subject, suite, p) for p in dict.fromkeys([*members, *listed])}
         with reproducible(self.device):
+            batch_size = self.batch_size or choose_batch_size(bench)
             rates = bounds(bench)
         if model.family == OWN and not bench.identity.checkpoint and not bench.identity.facts["identity()"]:
             self.notes.append(f"{model.name}: no weights were found; where they change, state sha256 or identity()")
         facts = suite, model.name, model.backbone, n, bench.n_classes, subject, keys, rates, rates
-        return Pair(*facts, gallery_of(bench.classifier), bench.identity, skipped, bench.is_metered)
+        return Pair(*facts, gallery_of(bench.classifier), bench.identity, skipped, bench.is_metered, batch_size)
 
     def pilot(self) -> None:
         """Replaces bounds by estimates, for the pairs with much to compute."""
@@ -146,7 +152,7 @@ class _Draft:
                 pair, groups = self.pairs[k], list(dict.fromkeys(unit.group for unit in units))
                 allowed = max(PILOT * seconds, LEAST * seconds / whole)
                 with reproducible(self.device):
-                    bench = self._bench(pair.suite, pair.model)
+                    bench = replace(self._bench(pair.suite, pair.model), batch=BatchSize(pair.batch_size, self.device))
                     rates = rehearse(bench, groups, pair.bounds, n=pair.n, seconds=allowed)
                 slowest = replace(rates, cells=pair.bounds.cells)
                 self.pairs[k] = replace(pair, rates=rates, bounds=slowest)
@@ -180,7 +186,6 @@ class _Draft:
             notes=tuple(dict.fromkeys(notes)),
             executor=self.executor,
             devices=_used(self.devices, self.workers, own),
-            batch_size=self.batch_size,
             fresh=self.fresh,
             store=self.store,
             pairs=tuple(pairs),
@@ -202,8 +207,19 @@ def _load(suites: object) -> list[Suite]:
     return list({(s.path, s.name, s.modality, s.task_name): s for s in found}.values())
 
 
+def _check_precisions(suites: Sequence[Suite], device: str) -> None:
+    """Raises FieldError if the device lacks the precision of a suite's attacks."""
+    for threat in (threat for suite in suites for threat in map(threat_of, suite.perturbations) if threat):
+        check_precision(threat.precision, device)
+
+
 def _check_distinct(draft: _Draft) -> None:
-    """Raises StoreError where two models are one encoder, in the run or in the store, and would share results."""
+    """Raises StoreError where two models are one encoder, in the run or in the store, and would share results.
+
+    Raises ModalityError where nothing can run.
+    """
+    if not draft.pairs:
+        raise ModalityError(str(draft.skipped[0][1].skipped))
     same = "the same encoder: weights, code and fields are equal"
     owners: dict[str, str] = {}
     for pair in draft.pairs:
@@ -232,7 +248,8 @@ def plan(
     seed: int | None = None,
     series: int | None = None,
     mode: Mode = "standalone",
-    batch_size: int = 64,
+    precision: Precision | None = None,
+    batch_size: int | Literal["auto"] = "auto",
     workers: int | None = None,
     device: str = "auto",
     executor: str = "local",
@@ -253,21 +270,20 @@ def plan(
         RLBenchError: any mistake in the arguments, the suites or the models.
         ModalityError: a single model lacks a suite's modality; one of several, or beside sensors, is skipped instead.
     """
-    _check_counts(examples=examples, batch_size=batch_size, workers=workers)
+    _check_counts(examples=examples, workers=workers)
     seconds = None if budget is None else parse_budget(budget)
     store = store if isinstance(store, Store) else Store(store)
     notes = store.check(fresh=fresh)
-    loaded = [vary(one, seed=seed, series=series, mode=mode) for one in _load(suites)]
+    loaded = [vary(one, seed=seed, series=series, mode=mode, precision=precision) for one in _load(suites)]
     chosen = list({model.name: model for model in (resolve(str(one)) for one in _several(models))}.values())
     where, part = make_executor(executor, address), None if shard is None else parse_shard(shard)
     devices = where.devices(device, workers)
-    draft = _Draft(store, where, devices, batch_size, examples, fresh, workers, part, notes)
+    _check_precisions(loaded, devices[0])
+    draft = _Draft(store, where, devices, parse_batch_size(batch_size), examples, fresh, workers, part, notes)
     for suite in loaded:
         for model in chosen:
             draft.add(suite, model, alone=len(chosen) == 1 and not any(one.sensors for one in loaded))
     _check_distinct(draft)
-    if not draft.pairs:
-        raise ModalityError(str(draft.skipped[0][1].skipped))
     if pilot or seconds is not None:
         draft.pilot()
     return draft.plan(None if seconds is None else draft.fit(seconds))

@@ -70,6 +70,7 @@ class Pair:
         identity: the encoder's.
         lacking: the suite's other cells, which can't run with what the encoder gives.
         metered: whether the encoder's queries cost something, so that nothing is asked before the run.
+        batch_size: the most examples of a forward pass; workers halve it where memory runs out.
     """
 
     suite: Suite
@@ -85,6 +86,7 @@ class Pair:
     identity: Identity = field(default_factory=Identity)
     lacking: tuple[PlannedCell, ...] = ()
     metered: bool = False
+    batch_size: int = 64
 
     @property
     def spans(self) -> list[tuple[int, int]]:
@@ -147,7 +149,6 @@ class Plan:
         notes: messages for the user, such as about damaged blocks.
         executor: where the workers are.
         devices: the torch device of every worker.
-        batch_size: the most examples of a forward pass.
         fresh: whether stored results of these cells are discarded.
         store: the store of the results.
         pairs: the suites and models.
@@ -160,7 +161,6 @@ class Plan:
     notes: tuple[str, ...]
     executor: Executor
     devices: tuple[str, ...]
-    batch_size: int
     fresh: bool
     store: Store
     pairs: tuple[Pair, ...]

@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
+
+import torch
 
 from rlbench.core import Perturbation, Suite
+from rlbench.core.batch import BatchSize
 from rlbench.core.errors import DataError
 from rlbench.core.executor import Report
 from rlbench.core.machine import reproducible
@@ -26,15 +30,17 @@ class Shared:
 
     Attributes:
         pairs: the suite, model name, identity and data fingerprint of every pair of the plan.
-        batch_size: the most examples of a forward pass.
+        batch_sizes: of every pair, the most examples of a forward pass.
         cache: the folder of the cache of corrupted inputs.
         benches: the last benches, by index of the pair.
+        batches: what holds the batch sizes in this process, by index of the pair; they fall where memory runs out.
     """
 
     pairs: tuple[tuple[Suite, str, Identity, object], ...]
-    batch_size: int
+    batch_sizes: tuple[int, ...]
     cache: Path
     benches: dict[int, Bench] = field(default_factory=dict)
+    batches: dict[int, BatchSize] = field(default_factory=dict)
 
     def bench(self, pair: int, device: str) -> Bench:
         """The bench of a pair. Raises: RLBenchError, also where weights or data differ from those of the plan."""
@@ -42,7 +48,8 @@ class Shared:
             suite, model, known, data = self.pairs[pair]
             while len(self.benches) >= 2:
                 del self.benches[next(iter(self.benches))]
-            bench = prepare(suite, model, device=device, batch_size=self.batch_size, cache=self.cache, known=known)
+            batch = self.batches.setdefault(pair, BatchSize(self.batch_sizes[pair], device))
+            bench = prepare(suite, model, device=device, batch_size=batch, cache=self.cache, known=known)
             if bench.data != data:
                 raise DataError(f"the data of {suite.name} differ from those that the run was planned with")
             if isinstance(bench.encoder, Metered):
@@ -51,10 +58,17 @@ class Shared:
         return self.benches[pair]
 
 
+class Done(NamedTuple):
+    """The results of a job, and the batch size that its worker has come to."""
+
+    results: list[Result]
+    batch_size: int
+
+
 Job = tuple[Bundle, Block | None]  # units of one pair and span, and the examples' clean block
 
 
-def perform(shared: Shared, device: str, job: Job, ahead: Job | None, report: Report) -> list[Result]:
+def perform(shared: Shared, device: str, job: Job, ahead: Job | None, report: Report) -> Done:
     """Runs work units together, in this process, and meanwhile loads the inputs of the job after.
 
     Args:
@@ -73,4 +87,9 @@ def perform(shared: Shared, device: str, job: Job, ahead: Job | None, report: Re
         def tell(standings: Mapping[Perturbation, Standing]) -> None:
             report.tell({(unit.pair, member, span): standing for member, standing in standings.items()})
 
-        return evaluate(bench, groups, *span, clean, report.count, tell)
+        while True:
+            try:
+                return Done(evaluate(bench, groups, *span, clean, report.count, tell), bench.batch.size)
+            except torch.OutOfMemoryError:  # where no smaller part of the job could be done again
+                pass
+            bench.batch.halve()

@@ -13,8 +13,10 @@ from rlbench.core.errors import one_line
 from rlbench.core.knowledge import Knowledge
 from rlbench.core.sensors import SensorTask
 from rlbench.core.stats.metrics import cluster_interval
+from rlbench.core.threat import threat_of
 from rlbench.encoders.retrieval import hash_prompts
 from rlbench.engine import cells
+from rlbench.engine.attack.exact import AGAIN, BROKE
 from rlbench.engine.block.gallery import Gallery
 from rlbench.engine.plan.planner import Pair
 from rlbench.engine.soundness import rules
@@ -87,6 +89,7 @@ def fill(outline: Outline, blocks: Sequence[Sequence[Block | None]], error: str 
         flags=None if correct is None else pack(correct),
         provenance={**outline.record.provenance}
         | _block_provenance(found, sum(block.seconds for block in own), _knowledge(outline))
+        | (_count_last(outline, own) if correct is not None and outline.own else {})
         | _clusters(correct, blocks)
         | _queries(outline, blocks if correct is not None else [])
         | _recalls(outline, own if correct is not None else []),
@@ -109,6 +112,14 @@ def _queries(outline: Outline, blocks: Sequence[Sequence[Block | None]]) -> dict
         return {}
     spent = [np.concatenate([block.forwards for block in row if block is not None]) for row in blocks]
     return {"queries": int(np.sum(spent, axis=0).max())}
+
+
+def _count_last(outline: Outline, blocks: Sequence[Block]) -> dict[str, Field]:
+    """After a search in low precision, the examples of the last search in float32, and those that it broke."""
+    threat = threat_of(outline.record.perturbation)
+    if threat is None or threat.precision == "fp32":
+        return {}
+    return {name: sum(block.evidence.get(name, 0) for block in blocks) for name in (AGAIN, BROKE)}
 
 
 def _knowledge(outline: Outline) -> Knowledge:

@@ -11,16 +11,19 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from time import perf_counter
+from typing import Literal
 
 from rlbench.core import Clean, Mode, Perturbation, Record, Suite
 from rlbench.core.errors import StoreError
 from rlbench.core.executor import PERIOD, Lost, Pool, Report, Work
+from rlbench.core.files import LOG
+from rlbench.core.precision import Precision
 from rlbench.engine import cells
 from rlbench.engine.block.evaluate import Failure, Result
 from rlbench.engine.cells.groups import Group
 from rlbench.engine.plan.planner import Pair, Plan, PlannedCell, Unit, plan
 from rlbench.engine.run.batching import bundle_units
-from rlbench.engine.run.jobs import Job, Shared, perform
+from rlbench.engine.run.jobs import Done, Job, Shared, perform
 from rlbench.engine.run.progress import CellProgress, News, Place, Progress, Span, Standings
 from rlbench.engine.run.record import fill, members, outline
 from rlbench.store.blocks import Block
@@ -46,24 +49,26 @@ class _Run:
                 self.left[unit.pair, member].add((unit.start, unit.stop))
         self.records: dict[Place, Record] = {}
         self.standings = Standings()
+        self.smallest: dict[int, int] = {}  # batch size that a worker came to, by index of the pair
 
     def go(self) -> list[Record]:
         self._record_finished()
         self._resume()
         plan = self.plan
         pairs = tuple((p.suite, p.model, p.identity, p.subject["data"]) for p in plan.pairs)
-        shared = Shared(pairs, plan.batch_size, plan.store.inputs)
+        shared = Shared(pairs, tuple(pair.batch_size for pair in plan.pairs), plan.store.inputs)
         work = Work(perform=perform, shared=shared, devices=plan.devices, tick=self._tick)
         with plan.executor.open(work) as pool:
-            self.pool: Pool[Job, list[Result]] = pool
+            self.pool: Pool[Job, Done] = pool
             self._begin_here(shared)
             for jobs in self._phases():
-                for (units, _), results in pool.run(jobs):
-                    found = iter(_fail(units, results.reason) if isinstance(results, Lost) else results)
+                for (units, _), done in pool.run(jobs):
+                    found = iter(_fail(units, done.reason) if isinstance(done, Lost) else self._take(units, done))
                     for unit in units:
                         self._save(unit, [next(found) for _ in unit.group.members])
         self.total = self.done
         self._tick(0, {})
+        self._say_smaller_batches()
         order = [(i, cells.canonical(p)) for i, pair in enumerate(self.plan.pairs) for p in pair.suite.perturbations]
         return [self.records[place] for place in order if place in self.records]
 
@@ -74,7 +79,21 @@ class _Run:
             report = Report(self._tick)
             results = perform(replace(shared, benches={}), self.plan.devices[0], ((unit,), None), None, report)
             report.flush()
-            self._save(unit, results)
+            self._save(unit, self._take([unit], results))
+
+    def _take(self, units: Sequence[Unit], done: Done) -> list[Result]:
+        """The results of a job; keeps the smallest batch size of each pair."""
+        pair = units[0].pair
+        self.smallest[pair] = min(self.smallest.get(pair, done.batch_size), done.batch_size)
+        return done.results
+
+    def _say_smaller_batches(self) -> None:
+        for k, size in self.smallest.items():
+            if size < (before := self.plan.pairs[k].batch_size):
+                about = f"{self.plan.pairs[k].suite.name}, {self.plan.pairs[k].model}"
+                LOG.warning(
+                    "%s: memory ran out, so batches fell from %d to %d; accuracies are the same", about, before, size
+                )
 
     def _phases(self) -> Iterator[deque[Job]]:
         """The clean blocks, from which others start; then the most expensive blocks first, to balance the workers."""
@@ -219,8 +238,9 @@ def run(
     seed: int | None = None,
     series: int | None = None,
     mode: Mode = "standalone",
+    precision: Precision | None = None,
     out: str | os.PathLike[str] = "rlbench-results",
-    batch_size: int = 64,
+    batch_size: int | Literal["auto"] = "auto",
     workers: int | None = None,
     device: str = "auto",
     executor: str = "local",
@@ -239,8 +259,11 @@ def run(
         mode: "standalone" (each column is one attack alone), "cascade" (only the exact worst case of all attacks of a
             threat model, at the lowest cost) or "descending" (what survives a larger eps is not attacked at a smaller
             one).
+        precision: of the attacks' search: "fp32", "tf32" (on GPUs) or "bf16"; None: the suite's. The judge computes in
+            float32, as does a last short search of what survives.
         out: the store's folder.
-        batch_size: the most examples of a forward pass.
+        batch_size: the most examples of a forward pass; "auto": what fits a GPU's memory, or 64 on a CPU. It is halved
+            where memory runs out, and does not change accuracies.
         workers: processes (default: one per processor, or per GPU); they do not change the numbers.
         device: "auto", "cpu", "cuda" (every GPU) or a GPU such as "cuda:1".
         executor: where the workers are: "local", or "ray" for a Ray cluster, or a plugin's.
@@ -254,5 +277,5 @@ def run(
     Raises: RLBenchError.
     """
     where = {"workers": workers, "device": device, "executor": executor, "address": address, "shard": shard}
-    how = {"examples": examples, "seed": seed, "series": series, "mode": mode, "batch_size": batch_size, "fresh": fresh}
-    return execute(plan(suite, model, store=out, **where, **how))  # type: ignore[arg-type]
+    how = {"examples": examples, "seed": seed, "series": series, "mode": mode, "precision": precision}
+    return execute(plan(suite, model, store=out, batch_size=batch_size, fresh=fresh, **where, **how))  # type: ignore[arg-type]

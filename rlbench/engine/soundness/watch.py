@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from copy import copy
 from functools import partial
 
 import torch
@@ -60,6 +61,12 @@ class Watch:
         self.y = y
         self.counts = torch.zeros(len(y), len(PASS) + len(ROWS), dtype=torch.int32, device=y.device)
         self.broken = torch.zeros(len(y), dtype=torch.bool, device=y.device)
+
+    def without_broken(self) -> Watch:
+        """A watch that adds to the same counts, but not to `broken`, for a classifier that is not exact."""
+        other = copy(self)
+        other.broken = torch.zeros_like(self.broken)
+        return other
 
     def see(self, x: Tensor, logits: Tensor, rows: Tensor) -> None:
         """Counts a forward pass, and its gradient if one is computed later.

@@ -145,7 +145,7 @@ def _table(facts: dict[str, object], apart: tuple[str, ...], part: Sequence[Cell
                 scores[Column(Mean(len(members), severity))] = _mean(present, len(members), n)
         rows.append(ModelRow(model, n, scores, **{name: own[name] for name in ROW[2:]}))
     columns = sorted({c for row in rows for c in row.scores}, key=lambda column: column.order)
-    notes = (*_note_gaps(part), *_note_duplicates(part))
+    notes = (*_note_gaps(part), *_note_duplicates(part), *_note_last_search(part))
     table = Table(facts, tuple(columns), tuple(_warn_of_prompts(rows)), _describe_setup(part), apart, notes)
     return replace(table, rows=tuple(sorted(table.rows, key=lambda row: _order(row, table))))
 
@@ -190,6 +190,16 @@ def _note_gaps(part: Sequence[Cell]) -> Iterator[str]:
         if sources < SOURCES:
             few = "one source" if sources == 1 else f"{sources} sources"
             yield f"the {n} examples are of {few} (recordings, speakers): too few for sure intervals and tests"
+
+
+def _note_last_search(part: Sequence[Cell]) -> Iterator[str]:
+    """A note for each model whose attacks searched in low precision: what the last search in float32 broke."""
+    for model in sorted({str(cell["model"]) for cell in part}):
+        own = [cell for cell in part if cell["model"] == model and cell.get("searched_again") is not None]
+        again, broke = (sum(int(cell[name]) for cell in own) for name in ("searched_again", "broke_again"))
+        if own:
+            low = ", ".join(sorted({str(cell["precision"]) for cell in own}))
+            yield f"{model}: attacks search in {low}; a last search in float32 broke {broke} of their {again} survivors"
 
 
 def _note_duplicates(part: Sequence[Cell]) -> list[str]:
