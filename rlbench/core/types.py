@@ -21,7 +21,7 @@ Modality = Literal["image", "video", "audio", "thermal", "depth"]
 Norm = Literal["linf", "l2"]
 Split = Literal["train", "val", "test"]
 Mode = Literal["standalone", "cascade", "descending"]
-Trait = Literal["randomised", "dynamic", "non_differentiable", "purifies_input"]
+Trait = Literal["randomised", "dynamic", "non_differentiable", "purifies_input", "stateful"]
 Field = str | int | float | bool | None
 Fields = tuple[tuple[str, Field], ...]  # sorted (name, value) pairs that differ from a plugin's defaults
 
@@ -92,7 +92,7 @@ class Encoder(Protocol):
 
     Attributes:
         boxes: the box of every modality that it has.
-        traits: what an attacker has to know: randomised, dynamic, non_differentiable, purifies_input.
+        traits: what an attacker has to know: randomised, dynamic, non_differentiable, purifies_input, stateful.
         logit_scale: the temperature of its zero-shot logits, `logit_scale * cos`.
         sha256: of the weights in use, by modality. A method `identity()`, if any, adds a text or mapping to cell keys.
     """
