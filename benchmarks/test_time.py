@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from time import process_time
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -61,7 +61,7 @@ def count_passes(lab: Lab) -> tuple[int, int]:
     encoder = lab.bench.encoder
     assert isinstance(encoder, Fronted)
     counted = Counted(encoder.sibling)
-    head = replace(lab.bench.classifier, encoder=Fronted(counted, encoder.procedure))  # type: ignore[arg-type]
+    head = replace(lab.bench.classifier, encoder=Fronted(cast(Encoder, counted), encoder.procedure))
     with torch.no_grad():
         head(lab.x[:1])
     return counted.forwards, counted.backwards
@@ -86,7 +86,7 @@ def limit_views(defence: ClassifierDefence, views: int) -> ClassifierDefence:
         return defence
     names = {field.name for field in fields(defence)} & {"lowest", "nearest"}
     fewer = {name: max(2, round(getattr(defence, name) * views / full)) for name in names}
-    return replace(defence, views=views, **fewer)  # type: ignore[arg-type]
+    return cast(ClassifierDefence, replace(cast(Any, defence), views=views, **fewer))
 
 
 def measure(lab: Lab, static: StaticAttack, effort: Effort) -> Line:
@@ -197,19 +197,19 @@ def render(lines: Sequence[Line]) -> str:
 
 
 ABOUT = """\
-What a test-time defence is worth when the attack knows it. All numbers are accuracies in %, of the bundled mini encoders
-on the first {n} test examples.
+What a test-time defence is worth when the attack knows it. All numbers are accuracies in %, of the bundled mini
+encoders on the first {n} test examples.
 
-- *oblivious*: under apgd-ce and apgd-t (50 steps, {targets} targets) on the encoder without the defence, judged with the
-  defence. This is what most papers report, and it is not robustness: the attack does not see the defence.
+- *oblivious*: under apgd-ce and apgd-t (50 steps, {targets} targets) on the encoder without the defence, judged with
+  the defence. This is what most papers report, and it is not robustness: the attack does not see the defence.
 - *adaptive*: per example the worst of those points and of attacks that know the defence: past the first error of the
   static encoder, through the pipeline (its own steps constant; fresh draws at every step), through its double backward
-  where it is smooth, and through each branch of a gate; {steps} steps untargeted, then {duel_steps} against each of the
-  {duels} likeliest classes. Judged by the mean over 5 draws.
-- *static*: the encoder without the defence, under the first attack. *adaptive minus static*: points (examples right only
-  with the defence : only without it, p of McNemar's exact test). An adaptive number is an upper bound, like every number
-  of an attack; a small gain over the static number may be the attack's weakness, which has fewer steps than the one on
-  the static encoder.
+  where it is smooth, and through each branch of a gate; {steps} steps untargeted, then {duel_steps} against each of
+  the {duels} likeliest classes. Judged by the mean over 5 draws.
+- *static*: the encoder without the defence, under the first attack. *adaptive minus static*: points (examples right
+  only with the defence : only without it, p of McNemar's exact test). An adaptive number is an upper bound, like every
+  number of an attack; a small gain over the static number may be the attack's weakness, which has fewer steps than the
+  one on the static encoder.
 - *forward, backward*: passes of the encoder for one answer. Without a defence: 1, 0.
 
 Defences with views have fewer of them here than in their papers, {views} at most (up to 64 there). What each defence

@@ -107,7 +107,7 @@ class _Through:
 
     def __call__(self, x: Tensor, rows: Tensor | None = None) -> Tensor:
         y = self.y if rows is None else self.y[rows.to(self.y.device)]
-        parts = [self.way.run(self.plain, part) for part in x.split(self.size)]
+        parts = [self.way.run(self.plain, part) for part in torch.split(x, self.size)]
         found = Held(*(torch.cat(column) for column in zip(*parts, strict=True)))
         logits = found.logits.double()
         return logits + (RAISE + HINGE * found.slack[:, None]) * one_hot(y, logits.shape[1])

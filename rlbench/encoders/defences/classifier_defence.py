@@ -124,7 +124,7 @@ class Fronted(Defended):
         if "stateful" not in self.procedure.traits:
             return self.procedure.predict(plain, x)
         rows = []
-        for one in x.split(1):
+        for one in torch.split(x, 1):
             self.procedure.reset()
             rows.append(self.procedure.predict(plain, one))
         return torch.cat(rows) if rows else self.procedure.predict(plain, x)

@@ -119,7 +119,7 @@ class Defended(nn.Module):
     def embed(self, x: Tensor, modality: Modality) -> Tensor:
         """(B, *box.shape) in the box -> (B, D), unit norm."""
         if "stateful" in self.defence.traits and len(x) > 1:
-            return torch.cat([self.embed(one, modality) for one in x.split(1)])
+            return torch.cat([self.embed(one, modality) for one in torch.split(x, 1)])
         self.defence.reset()
         box, drawn = self.boxes[modality], []
         for _ in range(self.draws):

@@ -23,9 +23,9 @@ class EnergyDescent(ClassifierDefence):
     """Moves an input by L2 steps down the energy E = -logsumexp of its logits, that is up its confidence.
 
     ET3, https://arxiv.org/abs/2603.26984, known from a summary only: two steps in a ball of radius 5 (TeCoA) or 4
-    (FARE) at 224 pixels; the paper's labels are 21,000 names. Here they are the task's classes, the radius shrinks with the
-    square root of the number of coordinates, and a step is half the radius (assumed). It is deterministic and smooth,
-    so it is attacked through the double backward too.
+    (FARE) at 224 pixels; the paper's labels are 21,000 names. Here they are the task's classes, the radius shrinks with
+    the square root of the number of coordinates, and a step is half the radius (assumed). It is deterministic and
+    smooth, so it is attacked through the double backward too.
 
     Attributes:
         radius: of the L2 ball at 3 x 224 x 224, in units of the box.

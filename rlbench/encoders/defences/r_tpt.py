@@ -24,9 +24,9 @@ class ReliableViews(ClassifierDefence):
     """Averages the logits of random views, weighted by their mean cosine to the views nearest to them.
 
     Sheng et al., 2025, https://arxiv.org/abs/2504.11195; weights as in the authors' code (R-TPT, rtpt.py): softmax of
-    the mean of the 20 largest cosines over 0.01. Left out is their step on four tokens of the prompt, which needs a text
-    tower with tokens; the views are random crops instead of AugMix. It is random and differentiable: it is attacked by
-    its expectation, with fewer views a draw.
+    the mean of the 20 largest cosines over 0.01. Left out is their step on four tokens of the prompt, which needs a
+    text tower with tokens; the views are random crops instead of AugMix. It is random and differentiable: it is
+    attacked by its expectation, with fewer views a draw.
 
     Attributes:
         views: the input and its random views, at least 2.
