@@ -24,7 +24,7 @@ from torch import Tensor
 
 from rlbench.audit.adaptive import Effort, StaticAttack, attack_adaptively, attack_static, undefended
 from rlbench.audit.lab import Lab, main_threat
-from rlbench.core import Adversarial, Encoder, Modality
+from rlbench.core import Adversarial, Encoder, Modality, registry
 from rlbench.core.stats.metrics import holm
 from rlbench.core.stats.paired import Pairs
 from rlbench.core.suite import load_suite
@@ -121,7 +121,7 @@ def run(args: argparse.Namespace) -> None:
     for suite in args.suites.split(","):
         for model in args.models.split(","):
             kept = out.with_name(f"{out.stem}-{suite}-{model}.pt")
-            static = StaticAttack(*torch.load(kept, weights_only=True)) if kept.is_file() else None
+            static = read_static(kept, args.examples)
             for name in args.defences.split(","):
                 if (suite, model, name) in done:
                     continue
@@ -135,6 +135,12 @@ def run(args: argparse.Namespace) -> None:
                 print(suite, model, name, line["left"], line["cpu_seconds"], flush=True)  # noqa: T201
 
 
+def read_static(path: Path, n: int) -> StaticAttack | None:
+    """The attack on the undefended encoder from an earlier run, on the first n examples; None if it had fewer."""
+    robust, x_adv = torch.load(path, weights_only=True) if path.is_file() else (torch.empty(0), torch.empty(0))
+    return StaticAttack(robust[:n], x_adv[:n]) if len(robust) >= n else None
+
+
 def read(path: Path) -> list[Line]:
     """The finished lines."""
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
@@ -143,6 +149,7 @@ def read(path: Path) -> list[Line]:
 HEAD = (
     "encoder",
     "defence",
+    "n",
     "clean",
     "oblivious",
     "adaptive",
@@ -158,6 +165,25 @@ def unpack(flags: str) -> np.ndarray:
     return np.array([flag == "1" for flag in flags])
 
 
+def describe_defence(line: Line) -> str:
+    """Its name, and how many views it has."""
+    views = getattr(registry.make("defence", line["defence"]), "views", 0)
+    return f"{line['defence']}, {min(views, line['views'])} views" if views else str(line["defence"])
+
+
+def sort(lines: Sequence[Line]) -> list[Line]:
+    """By suite and encoder as they came, then by defence as in DEFENCES."""
+    suites, encoders = ([*dict.fromkeys(line[name] for line in lines)] for name in ("suite", "model"))
+    return sorted(
+        lines,
+        key=lambda line: (
+            suites.index(line["suite"]),
+            encoders.index(line["model"]),
+            DEFENCES.index(line["defence"]),
+        ),
+    )
+
+
 def describe_row(line: Line) -> list[str]:
     """The cells of a row of the board."""
     flags = {name: unpack(line[name]) for name in ("clean", "oblivious", "adaptive", "static")}
@@ -165,7 +191,15 @@ def describe_row(line: Line) -> list[str]:
     shares = [f"{100 * flags[name].mean():.1f}" for name in flags]
     change = f"{-pairs.drop:+.1f} ({pairs.gained}:{pairs.lost}, p {pairs.p:.3f})"
     passes = f"{line['forwards']}, {line['backwards']}"
-    return [line["model"], line["defence"], *shares, change, passes, ", ".join(line["traits"]) or "-"]
+    return [
+        line["model"],
+        describe_defence(line),
+        str(line["n"]),
+        *shares,
+        change,
+        passes,
+        ", ".join(line["traits"]) or "-",
+    ]
 
 
 def find_gains(lines: Sequence[Line]) -> str:
@@ -186,6 +220,7 @@ def find_gains(lines: Sequence[Line]) -> str:
 
 def render(lines: Sequence[Line]) -> str:
     """The board."""
+    lines = sort(lines)
     first = lines[0]
     protocol = ABOUT.format(**first)
     parts = ["# Test-time defences under adaptive attack", protocol, find_gains(lines)]
@@ -198,7 +233,7 @@ def render(lines: Sequence[Line]) -> str:
 
 ABOUT = """\
 What a test-time defence is worth when the attack knows it. All numbers are accuracies in %, of the bundled mini
-encoders on the first {n} test examples.
+encoders on the first n test examples.
 
 - *oblivious*: under apgd-ce and apgd-t (50 steps, {targets} targets) on the encoder without the defence, judged with
   the defence. This is what most papers report, and it is not robustness: the attack does not see the defence.
@@ -212,8 +247,8 @@ encoders on the first {n} test examples.
   one on the static encoder.
 - *forward, backward*: passes of the encoder for one answer. Without a defence: 1, 0.
 
-Defences with views have fewer of them here than in their papers, {views} at most (up to 64 there). What each defence
-is, what is assumed about it and how it is attacked: the docstrings in `rlbench/encoders/defences/`. Made by
+Defences with views have fewer of them here than by default and in their papers (up to 64). What each defence is, what
+is assumed about it and how it is attacked: the docstrings in `rlbench/encoders/defences/`. Made by
 `python benchmarks/test_time.py`."""
 
 
