@@ -14,6 +14,7 @@ from rlbench.core import Box, registry
 from rlbench.core.errors import DataError, RLBenchError
 from rlbench.core.seeds import seed_globals
 from rlbench.core.suite import load_suite
+from rlbench.encoders.contract import check_fields
 from rlbench.encoders.defences.classifier_defence import ClassifierDefence, Fronted
 from rlbench.encoders.defences.clipure_cos import Clipure
 from rlbench.encoders.defences.et3 import EnergyDescent
@@ -247,6 +248,32 @@ def test_a_stateful_defence_is_refused_unless_it_can_be_reset() -> None:
         Memory(seen=([],)).around(Linear(), "linear+memory")  # type: ignore[arg-type]
     fronted, x = Forgetful(seen=([],)).around(Linear(), "linear+forgetful"), pictures()  # type: ignore[arg-type]
     assert torch.allclose(fronted.predict(replace(PLAIN, encoder=fronted), x), PLAIN(x / 9), atol=1e-4)
+
+
+class Counting(Oracle):
+    """An encoder that adds up its inputs."""
+
+    traits: ClassVar = frozenset({"stateful"})  # type: ignore[assignment]
+    total: float | torch.Tensor = 0.0
+
+    def embed(self, x, modality):
+        self.total = self.total + x.sum(0, keepdim=True) / 9
+        return super().embed(self.total.expand_as(x), modality)
+
+
+class Resetting(Counting):
+    """A counting encoder that can be reset."""
+
+    def reset(self):
+        self.total = 0.0
+
+
+def test_a_stateful_encoder_is_refused_unless_it_can_be_reset() -> None:
+    with pytest.raises(RLBenchError, match=r"own keeps state between inputs.*needs reset\(\)"):
+        check_fields(Counting(), "own")  # type: ignore[arg-type]
+    check_fields(Resetting(), "own")  # type: ignore[arg-type]
+    head, x = replace(PLAIN, encoder=Resetting()), pictures()
+    assert torch.allclose(head(x), PLAIN(x / 9), atol=1e-4)
 
 
 def test_a_defence_of_classes_does_no_retrieval() -> None:

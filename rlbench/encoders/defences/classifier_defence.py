@@ -121,11 +121,11 @@ class Fronted(Defended):
     def predict(self, head: ZeroShot, x: Tensor) -> Tensor:
         """(B, *box.shape) in the box -> (B, C) logits; `head` is the classifier with this encoder."""
         plain = replace(head, encoder=self.sibling)
-        if "stateful" not in self.procedure.traits:
+        if "stateful" not in self.traits:
             return self.procedure.predict(plain, x)
         rows = []
         for one in torch.split(x, 1):
-            self.procedure.reset()
+            self.reset()
             rows.append(self.procedure.predict(plain, one))
         return torch.cat(rows) if rows else self.procedure.predict(plain, x)
 

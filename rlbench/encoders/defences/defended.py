@@ -111,6 +111,12 @@ class Defended(nn.Module):
         facts = {m: f"{sha} {self.defence!r}" for m, sha in self.sibling.sha256.items()}
         return {m: hashlib.sha256(text.encode()).hexdigest() for m, text in facts.items()}
 
+    def reset(self) -> None:
+        """Forgets earlier inputs, here and in the encoder."""
+        self.defence.reset()
+        if isinstance(self.sibling, Defended) or "stateful" in self.sibling.traits:
+            self.sibling.reset()  # type: ignore[union-attr]
+
     def honest(self) -> Defended:
         """The encoder to attack through."""
         through = self.defence.honest()
@@ -118,9 +124,6 @@ class Defended(nn.Module):
 
     def embed(self, x: Tensor, modality: Modality) -> Tensor:
         """(B, *box.shape) in the box -> (B, D), unit norm."""
-        if "stateful" in self.defence.traits and len(x) > 1:
-            return torch.cat([self.embed(one, modality) for one in torch.split(x, 1)])
-        self.defence.reset()
         box, drawn = self.boxes[modality], []
         for _ in range(self.draws):
             unit = self.defence.front((x - box.low) / (box.high - box.low))
