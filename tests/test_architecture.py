@@ -15,7 +15,7 @@ import rlbench
 ROOT = Path(rlbench.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 FLOORS = 6
-ENTRIES = 16
+ENTRIES = 17
 LINES, FUNCTION = 300, 50
 Graph = dict[str, set[str]]
 

@@ -30,7 +30,13 @@ def _run(environment, cwd, *arguments: str) -> str:
 
 @pytest.mark.parametrize(
     ("kind", "name"),
-    [("attacks", "corner"), ("corruptions", "dim"), ("suites", "corner-smoke"), ("models", "quarters")],
+    [
+        ("attacks", "corner"),
+        ("corruptions", "dim"),
+        ("fusions", "power"),
+        ("suites", "corner-smoke"),
+        ("models", "quarters"),
+    ],
 )
 def test_plugins_are_listed(environment, tmp_path, kind, name) -> None:
     assert name in _run(environment, tmp_path, "list", kind)

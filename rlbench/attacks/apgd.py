@@ -18,7 +18,7 @@ from rlbench.attacks.search.state import Jobs, Rowwise
 from rlbench.core import Ball, Classifier, Streams
 from rlbench.core.errors import FieldError
 from rlbench.core.registry import register
-from rlbench.core.threat import per_row, project, rows_norm
+from rlbench.core.threat import by_factor, per_row, project, rows_norm
 
 MOMENTUM = 0.75
 LOSS: dict[str, LossName] = {"apgd-ce": "ce", "apgd-dlr": "dlr", "apgd-t": "dlr-targeted"}
@@ -44,8 +44,13 @@ def checkpoints(steps: int) -> Tensor:
 def surface(x: Tensor, ball: Ball, streams: Streams) -> Tensor:
     """A random start of norm eps: uniform (Linf) or normal (L2) noise, scaled, then clamped to the box."""
     noise = (streams.uniform if ball.norm == "linf" else streams.normal)(tuple(x.shape[1:])).to(x)
-    reach = ball.radius / rows_norm(noise, ball.norm).clamp_min(1e-20)
-    return project(x + noise * per_row(reach, x), x, ball)
+    scaled = by_factor(_scale, ball, noise) if ball.spans else _scale(ball, noise)
+    return project(x + scaled, x, ball)
+
+
+def _scale(ball: Ball, noise: Tensor) -> Tensor:
+    """Noise (B, ...) scaled to the radius."""
+    return noise * per_row(ball.radius / rows_norm(noise, ball.norm).clamp_min(1e-20), noise)
 
 
 @dataclass(eq=False)

@@ -13,7 +13,7 @@ So the accuracy under all of them is per example the worst case, and never above
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -162,7 +162,7 @@ def undefended(lab: Lab) -> ZeroShot:
     encoder = lab.bench.encoder
     if not isinstance(encoder, Fronted):
         raise RLBenchError(f"{type(encoder).__name__} has no test-time defence; name one, such as rlbind+view-mean")
-    return replace(lab.bench.classifier, encoder=encoder.sibling)
+    return lab.bench.classifier.on(encoder.sibling)
 
 
 def attack_static(plain: ZeroShot, lab: Lab, effort: Effort) -> StaticAttack:

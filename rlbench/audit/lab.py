@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
 
@@ -16,6 +16,7 @@ from rlbench.core.errors import AttackError, DataError, SuiteError
 from rlbench.core.knowledge import Knowledge
 from rlbench.core.seeds import ExampleStreams
 from rlbench.core.stats.metrics import margin
+from rlbench.core.threat import scale_threat
 from rlbench.encoders.heads import ZeroShot
 from rlbench.engine.attack.judge import attack_and_judge, judge, run_attack
 from rlbench.engine.attack.meter import Meter
@@ -209,7 +210,7 @@ class Lab:
         key = f"{Adversarial(name, self.threat, tuple(sorted(fields.items())))} x {times}"
         key += "" if only is None else f" on {only.tolist()}"
         if key not in self.outcomes:
-            self.outcomes[key] = self._attack(name, replace(self.threat, eps=self.threat.eps * times), only, fields)
+            self.outcomes[key] = self._attack(name, scale_threat(self.threat, times), only, fields)
         return self.outcomes[key]
 
     def _attack(self, name: str, threat: Threat, only: Tensor | None, fields: dict[str, Field]) -> AttackResult:
@@ -275,7 +276,7 @@ class Lab:
 
     def with_encoder(self, encoder: Encoder) -> Answer:
         """The classifier with another encoder and the same anchors."""
-        return replace(self.classifier, encoder=encoder)
+        return self.classifier.on(encoder)
 
     def attack_through(self, classify: Answer) -> Tensor:
         """(n,) bool, the examples that withstand transfer: pgd of 40 steps attacks another classifier."""
@@ -289,8 +290,9 @@ class Lab:
 
 
 def main_threat(attacks: list[Adversarial], suite: str) -> Threat:
-    """The Linf threat model with the most attacks; the largest of equals. Raises: SuiteError: there is none."""
-    counts = Counter(attack.threat for attack in attacks if attack.threat.norm == "linf" and attack.threat.eps > 0)
+    """The Linf threat model with the most attacks; of equals, the largest on the most sensors. Raises: SuiteError."""
+    fitting = [one.threat for one in attacks if one.threat.norm == "linf" and one.threat.reach != "any 1"]
+    counts = Counter(threat for threat in fitting if threat.eps > 0)
     if not counts:
         raise SuiteError(f"suite {suite} has no linf attack to audit; choose a suite that has one")
-    return max(counts, key=lambda threat: (counts[threat], threat.eps))
+    return max(counts, key=lambda threat: (counts[threat], threat.eps, len(threat.sensors)))

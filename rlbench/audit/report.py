@@ -98,7 +98,7 @@ def _find_sibling(bench: Bench, model: Model) -> tuple[str, Answer | None]:
     """The encoder inside a defence, or the undefended baseline with the same backbone: its name and classifier."""
     inner = getattr(bench.encoder, "sibling", None)
     if inner is not None:
-        return model.name.rpartition("+")[0], replace(bench.classifier, encoder=inner)
+        return model.name.rpartition("+")[0], bench.classifier.on(inner)
     other = f"{UNDEFENDED}:{model.backbone}"
     if model.baseline == UNDEFENDED or other not in {one.name for one in models()}:
         return "", None

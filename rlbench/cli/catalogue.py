@@ -6,14 +6,14 @@ import click
 
 from rlbench.core.errors import DataError, UnknownName
 
-KINDS = ("suites", "models", "attacks", "corruptions", "defences", "executors", "objectives", "tasks")
+KINDS = ("suites", "models", "attacks", "corruptions", "defences", "executors", "fusions", "objectives", "tasks")
 
 
 @click.command("list", short_help="List what is installed: suites, models, attacks, ...")
 @click.argument("kind", metavar="|".join(KINDS))
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON array with every field.")
 def list_(kind: str, as_json: bool) -> None:
-    """List the installed suites, models, attacks, corruptions, defences, executors, objectives or tasks."""
+    """List the installed suites, models, attacks, corruptions, defences, executors, fusions, objectives or tasks."""
     from rlbench.cli import console, listing
 
     if kind not in KINDS:

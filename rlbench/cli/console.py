@@ -171,9 +171,11 @@ def results(records: Sequence[Record], out: Console) -> None:
     """Prints the tables of these records, one per suite and number of examples, with each model's badge."""
     from rlbench.report.boards.badges import lines
     from rlbench.report.boards.by_task import by_task
+    from rlbench.report.boards.sensors import has_sensors
     from rlbench.report.boards.tables import frame, tables
 
-    found = tables(frame(records)) if records else []
+    whole = tables(frame(records)) if records else []
+    found = [table for table in whole if not has_sensors(table)]
     several = by_task(found)
     joined = [table for one in several for table in one.members]
     for one in several:
@@ -183,12 +185,35 @@ def results(records: Sequence[Record], out: Console) -> None:
         out.print()
         scores(table, out)
         badges(lines(table, records), out)
+    together(whole, records, out)
     recalls = [row for record in records if (row := describe_recalls(record))]
     for columns in dict.fromkeys(map(tuple, recalls)):
         out.print()
         listing([row for row in recalls if tuple(row) == columns], out)
     if any(record.backbone == "mini" for record in records):
         out.print("mini is a small model organism: its numbers are not LanguageBind's.", style="dim")
+
+
+def together(found: Sequence[Table], records: Sequence[Record], out: Console) -> None:
+    """Prints the tables of tasks with several sensors, their summary, and the badges."""
+    from rlbench.report.boards import sensors
+    from rlbench.report.boards.badges import lines
+
+    own = sensors.sensor_tables(found)
+    for table in own:
+        out.print()
+        out.print(Text(f"{table.title}; accuracy in % [95% interval]", style="bold"))
+        listing(table.grid(), out)
+    if own:
+        out.print()
+        out.print(Text("sensors together", style="bold"))
+        listing(sensors.summary(own), out)
+    for line in sensors.verdicts(own):
+        out.print(line)
+    fused = [table for table in found if sensors.has_sensors(table)]
+    for line in (f"failed: {line}" for table in fused for line in table.failures):
+        out.print(Text(line, style="bold red"))
+    badges(list(dict.fromkeys(line for table in fused for line in lines(table, records))), out)
 
 
 def doubts(records: Sequence[Record], out: Console) -> None:

@@ -17,7 +17,7 @@ import click
 
 from rlbench.core.errors import FieldError, RLBenchError, StoreError, UnknownName
 
-KINDS = ("encoder", "suite", "attack", "corruption", "task", "objective")
+KINDS = ("encoder", "suite", "attack", "corruption", "fusion", "task", "objective")
 _SUITE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _PERTURBATIONS = {
     "attack": "  - {{attack: [{name}, pgd], norm: linf, eps: 4/255}}",
@@ -175,6 +175,8 @@ def _plugin(kind: str, name: str, place: Place) -> tuple[dict[Path, str], list[s
         task = "{name: image-world, domain: sensor, subset: seen}" if kind != "task" else f"{{name: {name}}}"
         own = _PERTURBATIONS[kind].format(name=name)
         texts[Path(f"{name}.yaml")] = _fill("trial.yaml", name=name, task=task, perturbations=own)
+    if kind == "fusion":
+        texts[Path(f"{name}.yaml")] = _fill("fusion.yaml", name=name)
     run = f"rlbench run --suite {name}.yaml --model rlbind"
     if kind == "encoder":
         run = f"rlbench run --suite image --model {model} --examples 20"

@@ -39,7 +39,7 @@ def show(
     chosen = load_suite(suite)
     out = out or Path(f"{chosen.name}.png")
     files.check_writable(out)
-    from rlbench.report.figures import draw, sheets
+    from rlbench.report.figures import draw, sensor_sheets, sheets
 
     if corruptions or (perturbation is None and sheets.has_only_corruptions(chosen)):
         drawn = sheets.matrix(chosen, model, device=device)
@@ -50,7 +50,7 @@ def show(
         return
     column = sheets.choose(chosen, perturbation)
     sheet = sheets.collect(chosen, model, column, examples, device=device)
-    files.write(out, draw.draw(sheet))
+    files.write(out, sensor_sheets.draw_sheet(sheet))
     right = sum(guess.correct for guess in sheet.clean)
     robust = sum(guess.correct for guess in sheet.perturbed)
     click.echo(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from typing import Any
@@ -15,16 +15,17 @@ from rlbench.core import (
     Composed,
     Corrupted,
     Fields,
-    Modality,
+    Missing,
     Perturbation,
     Task,
-    Threat,
     Worst,
     registry,
 )
+from rlbench.core.attacked_sensors import Attacked, Scope, parse_part, parse_threat, scope_of
 from rlbench.core.errors import RLBenchError
-from rlbench.core.threat import check_eps, parse_eps, parse_norm
-from rlbench.core.yaml_source import YamlPart
+from rlbench.core.sensors import SensorTask
+from rlbench.core.threat import parse_norm
+from rlbench.core.yaml_source import YamlPart, check_keys
 
 _NEEDED = {"attack": ("norm", "eps"), "corruption": ("severity",)}
 
@@ -55,48 +56,82 @@ def _plugin(kind: registry.Kind, name: YamlPart, fields: Mapping[str, YamlPart])
     return plugin, tuple(sorted(own.items()))
 
 
-def _attacks(parts: dict[str, YamlPart]) -> Iterator[tuple[YamlPart, Adversarial]]:
-    """The attacks of an entry: one per name and eps."""
+def _attacks(parts: dict[str, YamlPart], scope: Scope, whole: YamlPart) -> Iterator[tuple[YamlPart, Adversarial]]:
+    """The attacks of an entry: one per name, choice of sensors and eps."""
+    places = scope.take(parts, whole)
     names, norm, eps = (parts.pop(key) for key in ("attack", "norm", "eps"))
-    kind = _parse(norm, parse_norm, norm.value())
+    kind = parse_part(norm, parse_norm, norm.value())
     for name in names.each():
         plugin, fields = _plugin("attack", name, parts)
         if kind not in getattr(plugin, "norms", (kind,)):
             norm.fail(f"attack {name.text()!r} is for {', '.join(sorted(plugin.norms))}; choose another")
-        for each in eps.each():
-            threat = Threat(kind, _parse(each, parse_eps, each.value()))
-            _parse(each, check_eps, threat.eps, kind)
-            yield each, Adversarial(name.text(), threat, fields)
+        for place in places:
+            _check_reach(name, plugin, place)
+            for each in eps.each():
+                yield each, Adversarial(name.text(), parse_threat(each, kind, place), fields)
 
 
-def _parse(part: YamlPart, parse: Callable[..., Any], *values: object) -> Any:
-    """Calls `parse` with values; an error names the line of the part that they come from."""
-    try:
-        return parse(*values)
-    except RLBenchError as error:
-        part.fail(str(error).removeprefix(f"{part.key} is "))
+def _check_reach(name: YamlPart, plugin: object, place: Attacked) -> None:
+    """An attack that moves several sensors at once must be a gradient attack of the pool."""
+    if len(place.sensors) > 1 and place.reach != "any 1" and not hasattr(plugin, "search"):
+        name.fail(
+            f"attack {name.text()!r} moves one sensor at a time; give one sensor, each or any 1, or choose apgd-ce, "
+            "apgd-t, adaptive or pgd"
+        )
 
 
 def _corruptions(
-    parts: dict[str, YamlPart], modality: Modality, task: Task
+    parts: dict[str, YamlPart], scope: Scope, whole: YamlPart
 ) -> Iterator[tuple[YamlPart, Corrupted | Composed]]:
     """The corruptions of an entry, each alone, or each with the attacks of its `then`."""
+    places = scope.take(parts, whole, words=("all", "each"))
     names, severity, then = parts.pop("corruption"), parts.pop("severity"), parts.pop("then", None)
     for name in names.each():
         corruption, fields = _plugin("corruption", name, parts)
-        if modality not in corruption.modalities:
-            able = ", ".join(sorted(corruption.modalities))
-            name.fail(f"corruption {name.text()!r} is for {able}; the suite's modality is {modality}")
-        if getattr(corruption, "acts_on", "") == "waveform" and not hasattr(task, "waves"):
-            name.fail(f"corruption {name.text()!r} acts on waveforms, which the task does not have; choose another")
-        if (views := getattr(task, "views", 1)) > 1:
-            name.fail(f"corruption {name.text()!r} is for whole clips, not {views} views; set views: 1")
-        for each in severity.each():
-            one = Corrupted(name.text(), each.whole(1, 5), fields)
-            if then is None:
-                yield each, one
-            else:
-                yield from ((part, Composed(one, attack)) for part, attack in _attacks(_key_parts(then, "attack")))
+        for place in places:
+            for modality, task in _seen(scope, place):
+                _check_corruption(name, corruption, modality, task)
+            for each in severity.each():
+                one = Corrupted(name.text(), each.whole(1, 5), fields, place.sensors)
+                yield from [(each, one)] if then is None else _then(then, one, scope)
+
+
+def _seen(scope: Scope, place: Attacked) -> list[tuple[str, Task]]:
+    """The modalities and tasks that a corruption of these sensors acts on."""
+    if isinstance(scope.task, SensorTask):
+        return [(sensor, task) for sensor, task in scope.task.tasks.items() if sensor in place.sensors]
+    return [(scope.modality, scope.task)]
+
+
+def _check_corruption(name: YamlPart, corruption: Any, modality: str, task: Task) -> None:
+    if modality not in corruption.modalities:
+        able = ", ".join(sorted(corruption.modalities))
+        name.fail(f"corruption {name.text()!r} is for {able}; the suite's modality is {modality}")
+    if getattr(corruption, "acts_on", "") == "waveform" and not hasattr(task, "waves"):
+        name.fail(f"corruption {name.text()!r} acts on waveforms, which the task does not have; choose another")
+    if (views := getattr(task, "views", 1)) > 1:
+        name.fail(f"corruption {name.text()!r} is for whole clips, not {views} views; set views: 1")
+
+
+def _then(then: YamlPart, before: Corrupted | Missing, scope: Scope) -> Iterator[tuple[YamlPart, Composed]]:
+    """The attacks on a corrupted input."""
+    for part, attack in _attacks(_key_parts(then, "attack"), scope, then):
+        yield part, Composed(before, attack)
+
+
+def _missing(
+    parts: dict[str, YamlPart], scope: Scope, whole: YamlPart
+) -> Iterator[tuple[YamlPart, Missing | Composed]]:
+    """An entry with missing sensors, alone or with the attacks of its `then`."""
+    part, then = parts["missing"], parts.get("then")
+    check_keys(parts, whole, ("missing", "then"), ("then",))
+    if not scope.sensors:
+        part.fail(f"the suite has one sensor, {scope.modality}; none of it can be missing")
+    for sensors, _ in scope.read(part, ("each",)):
+        if sensors == scope.sensors:
+            part.fail("all sensors are missing; leave at least one")
+        one = Missing(sensors)
+        yield from [(part, one)] if then is None else _then(then, one, scope.without(sensors))
 
 
 def _key_parts(part: YamlPart, kind: str) -> dict[str, YamlPart]:
@@ -104,46 +139,49 @@ def _key_parts(part: YamlPart, kind: str) -> dict[str, YamlPart]:
     parts = part.items()
     if kind not in parts:
         part.fail(f"the key {kind!r} is missing")
-    for key in _NEEDED[kind]:
+    for key in _NEEDED.get(kind, ()):
         if key not in parts:
             part.fail(f"{kind} {parts[kind].value()!r} needs the key {key!r}")
     return parts
 
 
-def _entry(part: YamlPart, modality: Modality, task: Task) -> Iterator[tuple[YamlPart, Perturbation | None]]:
+def _entry(part: YamlPart, scope: Scope) -> Iterator[tuple[YamlPart, Perturbation | None]]:
     """The perturbations of one entry of the list; None stands for `worst`, which needs all the others."""
     if part.is_scalar:
         word = part.one_of("perturbation", ("clean", "worst"))
         yield part, (Clean() if word == "clean" else None)
         return
-    what = [key for key in _NEEDED if key in part.items()]
+    kinds = {"attack": _attacks, "corruption": _corruptions, "missing": _missing}
+    what = [key for key in kinds if key in part.items()]
     if len(what) != 1:
+        missing = ", {missing: ...}" if scope.sensors else ""
         part.fail(
-            "an entry is clean, worst, {attack: ..., norm: ..., eps: ...} or {corruption: ..., severity: ...}, "
-            "which may have then: {attack: ...}"
+            "an entry is clean, worst, {attack: ..., norm: ..., eps: ...} or {corruption: ..., severity: ...}"
+            f"{missing}, which may have then: {{attack: ...}}"
         )
-    parts = _key_parts(part, what[0])
-    yield from _attacks(parts) if what == ["attack"] else _corruptions(parts, modality, task)
+    yield from kinds[what[0]](_key_parts(part, what[0]), scope, part)
 
 
 def _worst(attacks: Sequence[Adversarial]) -> list[Worst]:
     """The worst case of each threat model, Linf first, by eps."""
     threats = {attack.threat for attack in attacks}
-    return [Worst(threat) for threat in sorted(threats, key=lambda t: (t.norm != "linf", t.norm, t.eps))]
+    return [Worst(threat) for threat in sorted(threats, key=lambda t: (t.norm != "linf", t.norm, t.place, t.eps))]
 
 
 def _with_ladder(attack: Adversarial, attacks: Sequence[Adversarial]) -> Adversarial:
-    """The attack with its ladder: the smaller eps at which the suite runs the same attack."""
+    """The attack with its ladder: the smaller eps at which the suite runs the same attack, on any sensors."""
+    if attack.threat.by_sensor:
+        return attack
     same = {
         a.threat.eps
         for a in attacks
-        if replace(a, threat=attack.threat) == attack and a.threat.norm == attack.threat.norm
+        if replace(a, threat=attack.threat) == attack and a.threat.norm == attack.threat.norm and not a.threat.by_sensor
     }
     smaller: list[Fraction] = sorted(eps for eps in same if eps < attack.threat.eps)
     return replace(attack, ladder=tuple(smaller))
 
 
-def perturbations(whole: YamlPart, modality: Modality, task: Task) -> tuple[Perturbation, ...]:
+def perturbations(whole: YamlPart, modality: str, task: Task) -> tuple[Perturbation, ...]:
     """Parses the list of perturbations; clean comes first, listed or not, and `worst` becomes one per threat model.
 
     Args:
@@ -151,9 +189,10 @@ def perturbations(whole: YamlPart, modality: Modality, task: Task) -> tuple[Pert
         modality: of the suite.
         task: of the suite.
     """
+    scope = scope_of(modality, task)
     found: dict[str, tuple[YamlPart, Perturbation | None]] = {}
     for entry in whole.each():
-        for part, one in _entry(entry, modality, task):
+        for part, one in _entry(entry, scope):
             if str(one or "worst") in found:
                 part.fail(f"{str(one or 'worst')!r} appears twice")
             found[str(one or "worst")] = part, one

@@ -22,7 +22,7 @@ from typing import Any, Literal, TypeVar
 from rlbench.core.errors import RLBenchError, UnknownName
 from rlbench.core.validation import check_fields
 
-Kind = Literal["attack", "corruption", "defence", "encoder", "executor", "objective", "task"]
+Kind = Literal["attack", "corruption", "defence", "encoder", "executor", "fusion", "objective", "task"]
 F = TypeVar("F", bound=Callable[..., object])
 GROUP = "rlbench.plugins"
 VARIABLE = "RLBENCH_PLUGINS"

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, get_args
 
-from rlbench.core import Adversarial, Ball, Box, Composed, Norm, Perturbation, Streams, Threat, Worst
+from rlbench.core import Adversarial, Ball, Box, Composed, Norm, Perturbation, Span, Streams, Threat, Worst
 from rlbench.core.errors import FieldError, quote
+from rlbench.core.sensors import JointBox
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,8 +25,35 @@ TOLERANCE = 1e-6  # relative: the norm may exceed eps by this much before it is 
 
 
 def ball_of(threat: Threat, box: Box) -> Ball:
-    """The threat model's ball in a box; eps, quoted for [0, 1], is scaled by high - low."""
+    """The threat model's ball in a box; eps, quoted for [0, 1], is scaled by high - low.
+
+    In a joint box it is a product of balls, of radius 0 for sensors that are not attacked.
+    """
+    if isinstance(box, JointBox):
+        eps = eps_by_sensor(threat)
+        spans = tuple(
+            Span(sensor, *box.spans[sensor], float(eps.get(sensor, 0)), own.shape) for sensor, own in box.parts
+        )
+        return Ball(threat.norm, max(span.radius for span in spans), box.low, box.high, spans)
     return Ball(threat.norm, float(threat.eps) * (box.high - box.low), box.low, box.high)
+
+
+def eps_by_sensor(threat: Threat) -> dict[str, Fraction]:
+    """The eps of every attacked sensor."""
+    return dict(zip(threat.sensors, threat.by_sensor or [threat.eps] * len(threat.sensors), strict=True))
+
+
+def scale_threat(threat: Threat, times: Fraction) -> Threat:
+    """The threat model with every eps multiplied by `times`."""
+    return replace(threat, eps=threat.eps * times, by_sensor=tuple(eps * times for eps in threat.by_sensor))
+
+
+def single_sensors(threat: Threat) -> list[Threat]:
+    """The threat models of an attack on one of the sensors alone; none for a task with one sensor."""
+    return [
+        replace(threat, sensors=(sensor,), eps=eps, by_sensor=(), reach="")
+        for sensor, eps in eps_by_sensor(threat).items()
+    ]
 
 
 def threat_of(perturbation: Perturbation) -> Threat | None:
@@ -39,9 +69,27 @@ def rows_norm(delta: Tensor, norm: Norm) -> Tensor:
     return flat.abs().amax(1) if norm == "linf" else flat.norm(dim=1)
 
 
-def distance(x_adv: Tensor, x: Tensor, norm: Norm) -> Tensor:
-    """(B,) float64 norm of x_adv - x, in box units."""
-    return rows_norm(x_adv.double() - x.double(), norm)
+def distance(x_adv: Tensor, x: Tensor, norm: Norm, spans: Sequence[Span] = ()) -> Tensor:
+    """(B,) float64 norm of x_adv - x, in box units; of a product of balls, the largest norm of its `spans`."""
+    delta = x_adv.double() - x.double()
+    if not spans:
+        return rows_norm(delta, norm)
+    from torch import stack
+
+    return stack([rows_norm(delta[:, span.start : span.stop], norm) for span in spans]).amax(0)
+
+
+def _factors(ball: Ball) -> Iterator[tuple[Span, Ball]]:
+    """The balls of a product."""
+    for span in ball.spans:
+        yield span, replace(ball, radius=span.radius, spans=())
+
+
+def by_factor(apply: Callable[..., Tensor], ball: Ball, *points: Tensor) -> Tensor:
+    """(B, D) of a product of balls, computed for each ball by itself: apply(ball, *points in its coordinates)."""
+    from torch import cat
+
+    return cat([apply(own, *[x[:, at.start : at.stop] for x in points]) for at, own in _factors(ball)], dim=1)
 
 
 def per_row(values: Tensor, like: Tensor) -> Tensor:
@@ -57,6 +105,8 @@ def project(x_adv: Tensor, x: Tensor, ball: Ball) -> Tensor:
     """
     import torch  # here, since `rlbench list` reads suites without it
 
+    if ball.spans:
+        return by_factor(lambda own, x_adv, x: project(x_adv, x, own), ball, x_adv, x)
     ulp = torch.finfo(x.dtype).eps * max(abs(ball.low), abs(ball.high), 1e-30)
     radius = max(ball.radius - ulp, 0.0)
     delta = x_adv - x
@@ -70,12 +120,20 @@ def project(x_adv: Tensor, x: Tensor, ball: Ball) -> Tensor:
 
 def contains(outer: Ball, inner: Ball, size: int) -> bool:
     """Whether the inner ball lies in the outer one around the same point, for `size` coordinates."""
+    if outer.spans:
+        pairs = zip(_factors(outer), _factors(inner), strict=True)
+        return all(contains(one, other, at.stop - at.start) for (at, one), (_, other) in pairs)
     reach = inner.radius * math.sqrt(size) if (inner.norm, outer.norm) == ("linf", "l2") else inner.radius
     return reach <= outer.radius
 
 
 def sample(x: Tensor, ball: Ball, streams: Streams) -> Tensor:
     """A random point of the ball around x, uniform in volume but for the clamp to the box."""
+    if ball.spans:
+        from torch import cat
+
+        parts = [(x[:, at.start : at.stop], own, at.sensor) for at, own in _factors(ball)]
+        return cat([sample(part, own, streams.child(name)) if own.radius else part for part, own, name in parts], 1)
     if ball.norm == "linf":
         return project(x + ball.radius * streams.uniform(x.shape[1:]).to(x), x, ball)
     direction = streams.normal(x.shape[1:]).to(x)
@@ -94,10 +152,22 @@ def violation(x_adv: Tensor, x: Tensor, ball: Ball) -> str | None:
         return "x_adv is not finite"
     if x_adv.numel() and (x_adv.min() < ball.low or x_adv.max() > ball.high):
         return f"x_adv leaves the box [{ball.low}, {ball.high}]: {x_adv.min():.6g} to {x_adv.max():.6g}"
-    far = distance(x_adv, x, ball.norm)
-    if far.numel() and far.max() > ball.radius * (1 + TOLERANCE):
-        return f"the {ball.norm} norm is {far.max():.8g}; eps is {ball.radius:.8g}"
+    for at in ball.spans or (Span("", 0, 0, ball.radius, ()),):
+        far = distance(x_adv, x, ball.norm, [at] if ball.spans else ())
+        if far.numel() and far.max() > at.radius * (1 + TOLERANCE):
+            where = f" on {at.sensor}" if at.sensor else ""
+            return f"the {ball.norm} norm{where} is {far.max():.8g}; eps is {at.radius:.8g}"
     return None
+
+
+def check_threat(threat: Threat, box: Box, what: str) -> None:
+    """Checks that a threat model's eps is at most the diameter of its box. Raises: FieldError."""
+    if isinstance(box, JointBox):
+        for sensor, eps in eps_by_sensor(threat).items():
+            start, stop = box.spans[sensor]  # type: ignore[index]
+            check_eps(eps, threat.norm, stop - start, f"{what} on {sensor}")
+    else:
+        check_eps(threat.eps, threat.norm, math.prod(box.shape), what)
 
 
 _FRACTION = re.compile(r"([+-]?[0-9]{1,9}) */ *([0-9]{1,9})")

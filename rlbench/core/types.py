@@ -7,49 +7,55 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from fractions import Fraction
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
 from rlbench.core.box import Box as Box
 from rlbench.core.knowledge import Knowledge as Knowledge
+from rlbench.core.perturbation_types import Adversarial as Adversarial
+from rlbench.core.perturbation_types import Clean as Clean
+from rlbench.core.perturbation_types import Composed as Composed
+from rlbench.core.perturbation_types import Corrupted as Corrupted
+from rlbench.core.perturbation_types import Field as Field
+from rlbench.core.perturbation_types import Fields as Fields
+from rlbench.core.perturbation_types import Missing as Missing
+from rlbench.core.perturbation_types import Mode as Mode
+from rlbench.core.perturbation_types import Norm as Norm
+from rlbench.core.perturbation_types import Perturbation as Perturbation
+from rlbench.core.perturbation_types import Threat as Threat
+from rlbench.core.perturbation_types import Worst as Worst
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
 Modality = Literal["image", "video", "audio", "thermal", "depth"]
-Norm = Literal["linf", "l2"]
 Split = Literal["train", "val", "test"]
-Mode = Literal["standalone", "cascade", "descending"]
 Trait = Literal["randomised", "dynamic", "non_differentiable", "purifies_input", "stateful"]
-Field = str | int | float | bool | None
-Fields = tuple[tuple[str, Field], ...]  # sorted (name, value) pairs that differ from a plugin's defaults
 
 
 @dataclass(frozen=True)
-class Threat:
-    """A threat model: norm and eps, untargeted. eps is for a box of range 1; a Ball scales it."""
+class Span:
+    """The coordinates start..stop-1 of a sensor in a vector of several, its shape, and the radius of its own ball."""
 
-    norm: Norm
-    eps: Fraction
-    sensors: tuple[str, ...] = ()  # attacked, of a task with several; not in the text
-    knowledge: Knowledge = "white-box"  # what the encoder gives
-
-    def __str__(self) -> str:
-        """The column text: `linf 4/255`, `l2 0.5`, `linf 4/255 label` for a black box."""
-        d, known = self.eps.denominator, f" {self.knowledge}" * (self.knowledge != "white-box")
-        eps = f"{float(self.eps):g}" if 10_000 % d == 0 else f"{255 * self.eps}/255" if 255 % d == 0 else self.eps
-        return f"{self.norm} {eps}{known}"
+    sensor: str
+    start: int
+    stop: int
+    radius: float
+    shape: tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class Ball:
-    """The perturbation set: the ball of `radius` (box units) about x, intersected with [low, high]."""
+    """The perturbation set: the ball of `radius` (box units) about x, intersected with [low, high].
+
+    With `spans`, x is a vector (B, D), and the set is the product of the balls of its sensors; `radius` is the largest.
+    """
 
     norm: Norm
     radius: float
     low: float
     high: float
+    spans: tuple[Span, ...] = ()
 
 
 class Streams(Protocol):
@@ -114,6 +120,19 @@ class Encoder(Protocol):
 
     def embed_text(self, prompts: Sequence[str]) -> Tensor:
         """(P,) -> (P, D), unit norm."""
+
+
+class Fusion(Protocol):
+    """Makes one answer of the sensors' answers. A plugin is a frozen keyword-only dataclass.
+
+    Attributes:
+        least: the least number of sensors that the rule is defined for.
+    """
+
+    least: ClassVar[int]
+
+    def fuse(self, logits: Tensor) -> Tensor:
+        """(M, N, C), one answer per sensor at the encoder's scale -> (N, C), which a constant per row may shift."""
 
 
 class Attack(Protocol):
@@ -183,95 +202,25 @@ class Task(Protocol):
         """A hash of what the examples are made of: generator version and fields, or the files' bytes."""
 
 
-@dataclass(frozen=True)
-class Clean:
-    """No perturbation."""
-
-    def __str__(self) -> str:
-        return "clean"
-
-
-def _call(name: str, fields: Fields) -> str:
-    return name + (f"({', '.join(f'{k}={v}' for k, v in fields)})" if fields else "")
-
-
-@dataclass(frozen=True)
-class Adversarial:
-    """An attack in a threat model. `ladder`: eps at which it runs before: smaller ones, or, descending, larger."""
-
-    attack: str
-    threat: Threat
-    fields: Fields = ()
-    ladder: tuple[Fraction, ...] = ()
-    descending: bool = False
-
-    @property
-    def call(self) -> str:
-        """The attack with its fields: `pgd(steps=3)`."""
-        return _call(self.attack, self.fields)
-
-    def __str__(self) -> str:
-        return f"{self.call} {self.threat}{' descending' * self.descending}"
-
-
-@dataclass(frozen=True)
-class Corrupted:
-    """A corruption at a severity, 1..5. `sensors`: those corrupted, of a task with several."""
-
-    corruption: str
-    severity: int
-    fields: Fields = ()
-    sensors: tuple[str, ...] = ()
-
-    @property
-    def call(self) -> str:
-        """The corruption with its fields: `fog(kind=thick)`."""
-        return _call(self.corruption, self.fields)
-
-    def __str__(self) -> str:
-        return f"{self.call} {self.severity}"
-
-
-@dataclass(frozen=True)
-class Composed:
-    """A corruption, then an attack on the corrupted input."""
-
-    corrupted: Corrupted
-    adversarial: Adversarial
-
-    def __str__(self) -> str:
-        return f"{self.corrupted} + {self.adversarial}"
-
-
-@dataclass(frozen=True)
-class Worst:
-    """The worst case per example over a suite's attacks of this norm and eps or smaller, or a cascade of `attacks`."""
-
-    threat: Threat
-    attacks: tuple[Adversarial, ...] = ()
-    mode: Mode = "standalone"
-
-    def __str__(self) -> str:
-        return f"worst {self.threat}{' descending' * (self.mode == 'descending')}"
-
-
-Perturbation = Clean | Adversarial | Corrupted | Composed | Worst
-
-
 @dataclass(frozen=True, kw_only=True)
 class Suite:
-    """A versioned YAML file: one task of one modality and the perturbations to run."""
+    """A versioned YAML file: one task and the perturbations to run.
+
+    `modality`: of the task, or such as "image+audio" of one with several sensors, which has `sensors` and a `fusion`.
+    """
 
     name: str
     version: int
     summary: str
-    modality: Modality
+    modality: str
     task_name: str
     task: Task
     perturbations: tuple[Perturbation, ...]
     examples: int
     seed: int
     path: str
+    sensors: tuple[Modality, ...] = ()
+    fusion: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -287,7 +236,7 @@ class Record:
     suite: str
     suite_version: int
     task: str
-    modality: Modality
+    modality: str
     model: str
     backbone: str
     perturbation: Perturbation

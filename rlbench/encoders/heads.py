@@ -78,6 +78,10 @@ class ZeroShot:
         logits = self.logit_scale * (self.embed(x) @ self.anchors.T)
         return getattr(self.encoder, "answer", _identity)(logits)
 
+    def on(self, encoder: Encoder) -> ZeroShot:
+        """The classifier with another encoder and the same anchors."""
+        return replace(self, encoder=encoder)
+
     def anchors_hash(self) -> str:
         """A hash of the anchors, rounded to 1e-5 so that it is the same on every machine."""
         rounded = (self.anchors.double().cpu() * 1e5).round().to(torch.int64).contiguous()

@@ -56,7 +56,7 @@ class Loaded:
     files: object
 
 
-_CACHE: dict[tuple[str, Modality, str], Loaded] = {}  # by name, modality and device; at most two
+_CACHE: dict[tuple[str, Modality, str], Loaded] = {}  # by name, modality and device
 
 
 def _read_state(model: Model) -> object:
@@ -70,8 +70,8 @@ def _read_state(model: Model) -> object:
     return model, [(state.st_size, state.st_mtime_ns, state.st_ino) for state in states]
 
 
-def load(name: str, modality: Modality, device: str = "cpu", known: Identity | None = None) -> Loaded:
-    """The checked encoder of a model's name; the cache holds the last two.
+def load(name: str, modality: Modality, device: str = "cpu", known: Identity | None = None, *, held: int = 2) -> Loaded:
+    """The checked encoder of a model's name; the cache holds the last two, or `held`.
 
     A cached encoder is returned if its card and files have not changed, or if its identity is `known`. A user's own
     encoder may differ each time that it is made.
@@ -81,6 +81,7 @@ def load(name: str, modality: Modality, device: str = "cpu", known: Identity | N
         modality: loads only this tower.
         device: a torch device.
         known: the identity that the encoder must have, if any.
+        held: the most encoders in the cache.
 
     Raises:
         UnknownName, CheckpointError, ModalityError: as `models.load_encoder`.
@@ -103,7 +104,7 @@ def load(name: str, modality: Modality, device: str = "cpu", known: Identity | N
             "seed its random numbers, and do not change its files while it is in use"
         )
     _CACHE.pop(key, None)
-    while len(_CACHE) >= 2:
+    while len(_CACHE) >= held:
         del _CACHE[next(iter(_CACHE))]
     _CACHE[key] = Loaded(encoder, embedded, identity, files)
     return _CACHE[key]

@@ -27,7 +27,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -62,10 +62,16 @@ class Retriever(ZeroShot):
         anchors: (M, D) unit embeddings of all captions.
         owners: (M,) int64, the class of each.
         at: a rank up to this one counts as correct.
+        medium: what the gallery holds: "text", or a sensor.
+        source: the identity of the encoder of a sensor's gallery; "" for captions, whose embeddings identify them.
+        paired: whether item k of a sensor's gallery is of the same scene as medium k.
     """
 
     owners: Tensor
     at: int = 1
+    medium: str = field(default="text", kw_only=True)
+    source: str = field(default="", kw_only=True)
+    paired: bool = field(default=False, kw_only=True)
 
     def __call__(self, x: Tensor) -> Tensor:
         """(B, *box.shape) in the box -> (B, C) logits, differentiable in x."""
@@ -74,8 +80,12 @@ class Retriever(ZeroShot):
     def features(self, x: Tensor, batch_size: int) -> Tensor:
         """(B, *box.shape) -> (B, D) unit embeddings; these passes are not counted."""
         with torch.no_grad():
-            parts = [x[i : i + batch_size] for i in range(0, len(x), batch_size)]
-            return torch.cat([self.embed(part) for part in parts])
+            parts = [self.embed(x[i : i + batch_size]) for i in range(0, len(x), batch_size)]
+            return torch.cat([self.anchors.new_empty(0, self.anchors.shape[1]), *parts])
+
+    def anchors_hash(self) -> str:
+        """A hash of the captions' embeddings, or of what a sensor's gallery is embedded with."""
+        return hashlib.sha256(self.source.encode()).hexdigest()[:16] if self.source else super().anchors_hash()
 
     def find_duplicate_anchors(self) -> tuple[int, int] | None:
         """None: a gallery may have equal captions."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from rlbench.core import Adversarial, Clean, Composed, Corrupted, Perturbation, Record, Worst
+from rlbench.core import Adversarial, Clean, Composed, Corrupted, Missing, Perturbation, Record, Worst
 from rlbench.core.threat import threat_of
 from rlbench.store.perturbations import is_bound
 
@@ -57,7 +57,7 @@ class Column(str):
 
     @property
     def order(self) -> tuple[Any, ...]:
-        """The sort key: clean, attacks (by norm, name, eps), worst cases, corruptions, compositions."""
+        """The sort key: clean, missing sensors, attacks (norm, name, eps), worst cases, corruptions, compositions."""
         return _order(self.of, self.protocol[:8])
 
 
@@ -76,6 +76,8 @@ def reading_order(record: Record) -> tuple[Any, ...]:
 def _order(of: Perturbation | Mean, protocol: str) -> tuple[Any, ...]:
     if isinstance(of, Clean):
         return 0, protocol
+    if isinstance(of, Missing):
+        return 0.5, str(of), protocol
     if isinstance(of, Corrupted | Mean):
         return 3, of.severity, str(of), protocol
     threat = threat_of(of)
@@ -85,7 +87,9 @@ def _order(of: Perturbation | Mean, protocol: str) -> tuple[Any, ...]:
 
 
 def describe_attack(p: Perturbation) -> str:
-    """The attack without norm and eps: `pgd(steps=3)`, `fog 3 + pgd`, `worst`."""
+    """The attack without norm and eps: `pgd(steps=3)`, `fog 3 + pgd`, `worst`, `pgd on thermal`."""
     if isinstance(p, Composed):
-        return f"{p.corrupted} + {p.adversarial.call}"
-    return p.call if isinstance(p, Adversarial) else "worst"
+        return f"{p.corrupted} + {p.adversarial.call}{p.adversarial.threat.place}"
+    if isinstance(p, Adversarial):
+        return f"{p.call}{p.threat.place}"
+    return f"worst{p.threat.place}" if isinstance(p, Worst) else "worst"

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import fields
 from typing import Any, get_args
 
-from rlbench.core import Mode, Record
+from rlbench.core import Modality, Mode, Record
 from rlbench.core.badges import RANK
 from rlbench.core.documents import load_json
 from rlbench.core.errors import FieldError, find_hidden, quote
@@ -121,6 +121,9 @@ def _check_format(values: Mapping[str, Any]) -> None:
 def check(record: Record) -> None:
     """Raises FieldError if a value is impossible, alone or together with the others."""
     _require(_KEY.fullmatch(record.key), record, "key", "16 hexadecimal digits")
+    sensors = record.modality.split("+")
+    fits = sensors and len(set(sensors)) == len(sensors) and set(sensors) <= set(get_args(Modality))
+    _require(fits, record, "modality", f"one of {', '.join(get_args(Modality))}, or several joined by +")
     for name in ("suite", "task", "model", "backbone"):
         text = getattr(record, name)
         _require(text.strip() and _is_text(text, _PATH), record, name, "a name of one line")
@@ -152,7 +155,7 @@ def _check_provenance(provenance: Mapping[str, object], n: int) -> None:
         raise FieldError(f"provenance needs the field {missing[0]!r}", "provenance")
     for name, value in provenance.items():
         rule = _PROVENANCE.get(name)
-        if rule is None and re.fullmatch(r"(x-to-text|text-to-x) R@\d+", name):
+        if rule is None and re.fullmatch(r"(x-to-[a-z]+|[a-z]+-to-x) R@\d+", name):
             rule = _SHARE
         if rule is not None and not rule[0](value):
             raise FieldError(f"provenance: {name} is {quote(value)}; it must be {rule[1]}", name)

@@ -16,6 +16,7 @@ from rlbench.core import (
     Corrupted,
     Field,
     Fields,
+    Missing,
     Mode,
     Norm,
     Perturbation,
@@ -24,18 +25,21 @@ from rlbench.core import (
 )
 from rlbench.core.errors import FieldError, find_hidden, quote
 from rlbench.core.knowledge import KNOWLEDGE
+from rlbench.core.perturbation_types import Reach
 
-_THREAT = ("norm", "eps", "mode", "sensors", "knowledge")
+_THREAT = ("norm", "eps", "mode", "sensors", "reach", "eps_by_sensor", "knowledge")
 _ATTACK = ("attack", "fields", *_THREAT)
 _CORRUPTION = ("corruption", "severity", "corruption_fields")
 KINDS = {  # the fields that each kind may have
     "clean": (),
     "adversarial": _ATTACK,
     "corrupted": (*_CORRUPTION, "sensors"),
-    "composed": (*_CORRUPTION, "corruption_sensors", *_ATTACK),
+    "missing": ("missing",),
+    "composed": (*_CORRUPTION, "corruption_sensors", "missing", *_ATTACK),
     "worst": _THREAT,
 }
 COLUMNS = ("kind", "attack", "fields", "norm", "eps", "corruption", "severity", "corruption_fields", "mode")
+JOINT = ("sensors", "reach", "eps_by_sensor", "corruption_sensors", "missing")  # further columns, of several sensors
 _NAME = re.compile(r"[^\s()]{1,200}")
 _EPS = re.compile(r"[0-9]{1,60}(?:/0*[1-9][0-9]{0,59})?")
 
@@ -64,8 +68,14 @@ def to_mapping(p: Perturbation) -> dict[str, Any]:
         p: as `simplify` returns it; ladders and a cascade's attacks are not stored.
     """
     kind = type(p).__name__.lower()
+    if isinstance(p, Missing):
+        return {"kind": kind, "missing": list(p.sensors)}
     if isinstance(p, Composed):
-        corruption = _corruption_fields(p.corrupted)
+        corruption = (
+            {"missing": list(p.corrupted.sensors)}
+            if isinstance(p.corrupted, Missing)
+            else _corruption_fields(p.corrupted)
+        )
         if "sensors" in corruption:
             corruption["corruption_sensors"] = corruption.pop("sensors")
         return {"kind": kind, **corruption, **_attack_fields(p.adversarial)}
@@ -91,7 +101,9 @@ def _threat_fields(threat: Threat, mode: Mode) -> dict[str, Any]:
     found: dict[str, Any] = {"norm": threat.norm, "eps": str(threat.eps)}
     found |= {"mode": mode} if mode != "standalone" else {}
     found |= {"knowledge": threat.knowledge} if threat.knowledge != "white-box" else {}
-    return found | ({"sensors": list(threat.sensors)} if threat.sensors else {})
+    found |= {"sensors": list(threat.sensors)} if threat.sensors else {}
+    found |= {"reach": threat.reach} if threat.reach else {}
+    return found | ({"eps_by_sensor": list(map(str, threat.by_sensor))} if threat.by_sensor else {})
 
 
 def from_mapping(values: object) -> Perturbation:
@@ -116,6 +128,8 @@ def from_mapping(values: object) -> Perturbation:
             raise FieldError(f"perturbation: {kind} has no field {quote(name)}; allowed: {allowed}", "perturbation")
     if kind == "clean":
         return Clean()
+    if kind == "missing":
+        return _read_missing(values)
     if kind == "corrupted":
         return _read_corruption(values, "sensors")
     if kind == "worst":
@@ -125,12 +139,20 @@ def from_mapping(values: object) -> Perturbation:
     adversarial = Adversarial(name, _read_threat(values), fields, descending=mode == "descending")
     if kind == "adversarial":
         return adversarial
+    if "missing" in values:
+        return Composed(_read_missing(values), adversarial)
     return Composed(_read_corruption(values, "corruption_sensors"), adversarial)
 
 
 def _require(fits: object, name: str, value: object, allowed: str) -> None:
     if not fits:
         raise FieldError(f"perturbation: {name} is {quote(value)}; it must be {allowed}", "perturbation")
+
+
+def _read_missing(values: Mapping[str, Any]) -> Missing:
+    sensors = _read_sensors(values, "missing")
+    _require(sensors, "missing", values.get("missing"), "a list of sensors, at least one")
+    return Missing(sensors)
 
 
 def _read_corruption(values: Mapping[str, Any], sensors: str) -> Corrupted:
@@ -141,13 +163,24 @@ def _read_corruption(values: Mapping[str, Any], sensors: str) -> Corrupted:
 
 
 def _read_threat(values: Mapping[str, Any]) -> Threat:
-    norm, eps = values.get("norm"), values.get("eps")
+    norm, sensors = values.get("norm"), _read_sensors(values, "sensors")
     _require(norm in get_args(Norm), "norm", norm, f"one of {', '.join(get_args(Norm))}")
-    whole = isinstance(eps, str) and eps.isascii() and _EPS.fullmatch(eps)
-    _require(whole, "eps", eps, "a fraction in quotes, such as 4/255")
+    eps, each = _read_eps(values.get("eps"), "eps"), values.get("eps_by_sensor", [])
+    counts = isinstance(each, list) and len(each) in (0, len(sensors))
+    _require(counts, "eps_by_sensor", each, "a list of one fraction per sensor")
+    by_sensor = tuple(_read_eps(one, "eps_by_sensor") for one in each)
+    _require(not by_sensor or max(by_sensor) == eps, "eps", str(eps), "the largest of eps_by_sensor")
+    reach = values.get("reach", "")
+    _require(reach in get_args(Reach) and (sensors or not reach), "reach", reach, "all or any 1, of sensors")
     knowledge = values.get("knowledge", "white-box")
     _require(knowledge in KNOWLEDGE, "knowledge", knowledge, f"one of {', '.join(KNOWLEDGE)}")
-    return Threat(norm, Fraction(str(eps)), _read_sensors(values, "sensors"), knowledge)  # type: ignore[arg-type]
+    return Threat(norm, eps, sensors, knowledge, reach, by_sensor)  # type: ignore[arg-type]
+
+
+def _read_eps(eps: object, name: str) -> Fraction:
+    whole = isinstance(eps, str) and eps.isascii() and _EPS.fullmatch(eps)
+    _require(whole, name, eps, "a fraction in quotes, such as 4/255")
+    return Fraction(str(eps))
 
 
 def _read_mode(values: Mapping[str, Any], allowed: tuple[str, ...]) -> Mode:
@@ -186,7 +219,7 @@ def _is_value(value: object) -> bool:
 def to_columns(p: Perturbation) -> dict[str, Field]:
     """A perturbation as COLUMNS of a data frame: eps as a float, fields as JSON text, None for missing ones.
 
-    Attacks on a black box also have the column `knowledge`.
+    Attacks on a black box also have the column `knowledge`, and perturbations of several sensors some of JOINT.
     """
     found = to_mapping(p)
     mode = "standalone" if "norm" in found else None
@@ -195,6 +228,7 @@ def to_columns(p: Perturbation) -> dict[str, Field]:
         name: json.dumps(found[name], sort_keys=True) for name in ("fields", "corruption_fields") if name in found
     }
     known: dict[str, Field] = {name: found[name] for name in ("knowledge",) if name in found}
+    known |= {name: json.dumps(found[name]) for name in JOINT if name in found}
     return columns | fields | known | ({"eps": float(Fraction(found["eps"]))} if "eps" in found else {})
 
 
@@ -210,6 +244,7 @@ def from_columns(row: Mapping[str, Any]) -> Perturbation:
     found = {name: row[name] for name in COLUMNS if row.get(name) is not None}
     if "norm" in found and row.get("knowledge") is not None:  # of other kinds, it is provenance
         found["knowledge"] = row["knowledge"]
+    found |= {name: json.loads(row[name]) for name in JOINT if row.get(name) is not None}
     for name in ("fields", "corruption_fields"):
         if name in found:
             found[name] = json.loads(found[name])

@@ -32,6 +32,7 @@ class Outline:
         spans: the (start, stop) of the blocks.
         gallery: for retrieval, the captions' embeddings (M, D) float32 and their classes (M,) int64.
         whole: whether all media of the gallery are evaluated.
+        medium: what the gallery holds: "text", or a sensor.
     """
 
     record: Record
@@ -40,10 +41,11 @@ class Outline:
     spans: tuple[Span, ...]
     gallery: tuple[np.ndarray, np.ndarray] | None = None
     whole: bool = True
+    medium: str = "text"
 
     def values(self) -> list[Any]:
         """Everything but the gallery, as JSON."""
-        return [to_line(self.record), self.keys, self.own, self.spans, self.whole]
+        return [to_line(self.record), self.keys, self.own, self.spans, self.whole, self.medium]
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,8 +94,7 @@ def from_bytes(data: bytes) -> ShardFile:
 
 
 def _outline(cell: Sequence[Any], arrays: Any) -> Outline:
-    line, keys, own, spans, whole, at = cell
+    line, keys, own, spans, whole, medium, at = cell
     gallery = None if at is None else (arrays[f"anchors{at}"], arrays[f"owners{at}"])
-    return Outline(
-        from_line(line), tuple(map(str, keys)), bool(own), tuple((int(a), int(b)) for a, b in spans), gallery, whole
-    )
+    places = tuple((int(a), int(b)) for a, b in spans)
+    return Outline(from_line(line), tuple(map(str, keys)), bool(own), places, gallery, whole, str(medium))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, zip_longest
@@ -125,17 +126,36 @@ def describe_untested(classes: Sequence[Label], tested: Sequence[LabelledFile]) 
     return [f"{len(without):,} of {len(classes):,} classes have no test example: {named}"] if without else []
 
 
-def _make_splits(root: Path, rows: Sequence[Row], classes: Sequence[Label]) -> dict[str, tuple[Row, ...]]:
+def _make_splits(
+    root: Path, rows: Sequence[Row], classes: Sequence[Label], per_class: int = 0
+) -> dict[str, tuple[Row, ...]]:
     """Sorts the rows by split, and checks that every label is a class and that the test split is not empty."""
     known, path = {one.label for one in classes}, root / "labels.csv"
     rows = [row if row.label in known else replace(row, label=drop_fraction(row.label)) for row in rows]
+    if per_class:
+        rows = [row for row in rows if row.label in known]
     orphan = next((row for row in rows if row.label not in known), None)
     if orphan is not None:
         raise DataError(f"classes has no {orphan.label!r}, the label of {orphan.path} in {path}; add it to classes")
     splits = {split: interleave([row for row in rows if row.split == split], classes) for split in get_args(Split)}
     if not splits["test"]:
         raise DataError(f"data has nothing to test: no line of {path} has the split 'test'")
-    return splits
+    return {**splits, "test": _take_per_class(splits["test"], classes, per_class, path)} if per_class else splits
+
+
+def _take_per_class(rows: Sequence[Row], classes: Sequence[Label], count: int, path: Path) -> tuple[Row, ...]:
+    """The first `count` rows of each class; since classes alternate, row k has class k mod C. Raises: DataError."""
+    found = Counter(row.label for row in rows)
+    for label in (one.label for one in classes):
+        if found[label] < count:
+            raise DataError(f"per_class is {count}; {path} has {found[label]} test examples of {label!r}: lower it")
+    taken = Counter[str]()
+    chosen = []
+    for row in rows:
+        taken[row.label] += 1
+        if taken[row.label] <= count:
+            chosen.append(row)
+    return tuple(chosen)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,6 +171,7 @@ class Folder(Recordings):
         rate: samples a second of audio.
         seconds: the length of audio for a log-mel box.
         left_out: suffixes of files that are left out, and how many have each.
+        pairing: "class-paired" if test example k has the same class in every folder with these classes.
     """
 
     root: Path
@@ -161,6 +182,7 @@ class Folder(Recordings):
     rate: int
     seconds: float
     left_out: tuple[tuple[str, int], ...] = ()
+    pairing: Literal["paired", "class-paired"] = "paired"
 
     def size(self, split: Split) -> int | None:
         return len(self.rows[split])
@@ -222,6 +244,7 @@ def folder(
     where: Mapping[str, str] | None = None,
     rate: int = 8000,
     seconds: float = 1.0,
+    per_class: int = 0,
 ) -> Folder:
     """A folder of images, thermal images, recordings or clips with labels.csv.
 
@@ -238,12 +261,14 @@ def folder(
             classes.
         rate: the sample rate of audio in Hz; recordings are resampled to it.
         seconds: the length of audio for a log-mel box: the loudest window, or a shorter recording centred in silence.
+        per_class: tests so many examples of each class and leaves out files of other classes, so that the sensors of a
+            task can be folders that share only their classes: example k has the same class in each. 0: all examples.
 
     Raises:
         DataError: a list or file is missing or wrong, a label has no class, or the test split is empty.
-        FieldError: rate or seconds are not positive.
+        FieldError: rate, seconds or per_class are not positive.
     """
-    for name, value in (("rate", rate), ("seconds", seconds)):
+    for name, value in (("rate", rate), ("seconds", seconds), ("per_class", per_class or 1)):
         if not 0 < value < float("inf"):
             raise FieldError(f"folder: {name} is {value}; it must be positive")
     root = Path(data)
@@ -257,7 +282,8 @@ def folder(
         modality=modality,
         classes=known,
         templates=read_templates(root, templates),
-        rows=_make_splits(root, rows, known),
+        rows=_make_splits(root, rows, known, per_class),
         rate=rate,
         seconds=seconds,
+        pairing="class-paired" if per_class else "paired",
     )

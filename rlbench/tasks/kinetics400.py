@@ -1,18 +1,19 @@
-"""Kinetics-400: actions in clips of ten seconds."""
+"""Kinetics-400: actions in clips of ten seconds, and their sound."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Literal
 
 import numpy as np
 
 from rlbench.core import Box, Label, Modality, Split
+from rlbench.core.errors import FieldError
 from rlbench.core.media.clips import FILMS, views
 from rlbench.core.registry import register
 from rlbench.tasks.lists import read_table
-from rlbench.tasks.published import Item, Published, Source
+from rlbench.tasks.published import PAIRS, Item, Published, Source
 from rlbench.tasks.trees import fold_name, load_names, load_templates
 
 _LISTS = ("annotations/val.csv", "val.csv", "annotations/kinetics_400_val.csv", "kinetics_400_val.csv")
@@ -33,9 +34,13 @@ class Kinetics400(Published):
 
     Attributes:
         views: views per clip, 1 or 15.
+        modality: video, or audio, the clips' sound.
+        audiovisual: takes only clips that have a sound track, so that both sensors have the same clips.
     """
 
     views: Literal[1, 15] = 1
+    modality: Literal["video", "audio"] = field(default="video", metadata=PAIRS)
+    audiovisual: bool = field(default=False, metadata=PAIRS)
 
     kind: ClassVar[Modality] = "video"
     source: ClassVar[Source] = Source(
@@ -47,13 +52,19 @@ class Kinetics400(Published):
         partial=True,
     )
 
+    def __post_init__(self) -> None:
+        if self.modality == "audio" and self.views > 1:
+            raise FieldError(f"views is {self.views}; it is for video", "views")
+        if self.modality == "audio":
+            object.__setattr__(self, "seconds", 10.0)  # the length of a clip
+
     @property
     def classes(self) -> tuple[Label, ...]:
         return load_names("kinetics400")
 
     @property
     def templates(self) -> tuple[str, ...]:
-        return load_templates("openai80", "video")
+        return load_templates("openai80", "video") if self.modality == "video" else ("a sound of {}.",)
 
     @property
     def form(self) -> str:
@@ -66,8 +77,10 @@ class Kinetics400(Published):
         if split != "test":
             return []
         lists = [self.folder / name for name in _LISTS if (self.folder / name).is_file()]
-        if lists:
-            return self._read_list(lists[0])
+        items = self._read_list(lists[0]) if lists else self._list_folders()
+        return self.keep_sounding(items) if self.audiovisual or self.modality == "audio" else items
+
+    def _list_folders(self) -> list[Item]:
         tree = self.list_tree(self.find_folder("val", "val_256"), FILMS)
         return [Item(Path(one.path).stem, one.path, one.label, Path(one.path).stem) for one in tree]
 

@@ -1,19 +1,20 @@
-"""LLVIP: pedestrians at night in infrared pictures, cropped to their bounding boxes."""
+"""LLVIP: pedestrians at night in infrared or visible pictures, cropped to their bounding boxes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 from xml.etree import ElementTree
 
 from rlbench.core import Label, Modality, Split
+from rlbench.core.errors import DataError
 from rlbench.core.guard import guard
 from rlbench.core.media.stills import PICTURES
 from rlbench.core.registry import register
 from rlbench.core.seeds import generator
-from rlbench.tasks.published import Item, Published, Source
+from rlbench.tasks.published import PAIRS, Item, Published, Source
 from rlbench.tasks.trees import list_files, load_templates, make_classes
 
 Rectangle = tuple[int, int, int, int]  # left, top, right, bottom in pixels
@@ -23,14 +24,20 @@ _TRIES = 50  # random places for a background window; a picture without a free o
 @register("task", "llvip")
 @dataclass(frozen=True, kw_only=True)
 class Llvip(Published):
-    """LLVIP infrared test pictures: crops of people and of background.
+    """LLVIP test pictures, infrared or visible: crops of people and of background.
 
     Jia et al., 2021, https://arxiv.org/abs/2108.10831; as crops by Girdhar et al., 2023,
     https://arxiv.org/abs/2305.05665, and Zhu et al., 2023, https://arxiv.org/abs/2310.01852, whose published crops,
     val/person and val/background, are used unchanged. In the data set itself, every annotated person is cropped, and
     for each person one background window of the same size. Its place is random, seeded by the picture's name, and
-    touches no person; it is left out if no such place is found.
+    touches no person; it is left out if no such place is found. The visible pictures have the same names and boxes as
+    the infrared ones, so that their crops are pairs.
+
+    Attributes:
+        modality: thermal, the infrared pictures, or image, the visible ones, which the published crops lack.
     """
+
+    modality: Literal["thermal", "image"] = field(default="thermal", metadata=PAIRS)
 
     kind: ClassVar[Modality] = "thermal"
     source: ClassVar[Source] = Source(
@@ -38,7 +45,8 @@ class Llvip(Published):
         url="https://bupt-ai-cz.github.io/LLVIP/",
         licence="non-commercial research, under the terms on that page",
         folder="LLVIP",
-        layout="infrared/test/*.jpg and Annotations/*.xml; or LanguageBind's crops, val/person and val/background",
+        layout="infrared/test/*.jpg, visible/test/*.jpg for images, and Annotations/*.xml; or LanguageBind's crops, "
+        "val/person and val/background",
     )
 
     @property
@@ -53,14 +61,25 @@ class Llvip(Published):
         root = self.folder
         if split == "val":
             return []
-        if (root / "val").is_dir():
+        if (root / "val").is_dir() and self.modality == "thermal":
             return self.list_tree(root / ("val" if split == "test" else split), PICTURES)  # their val is LLVIP's test
-        pictures = root / "infrared" / split
         if not (root / "infrared" / "test").is_dir() or not (root / "Annotations").is_dir():
             raise self.layout_error("folder infrared/test with Annotations, nor val/person")
-        return [
-            item for path in list_files(root, pictures, PICTURES, self.left_out) for item in _list_crops(root, path)
-        ]
+        paths = list(list_files(root, root / "infrared" / split, PICTURES, self.left_out))
+        if self.modality == "image":
+            paths = self._find_partners(paths, split)
+        return [item for path in paths for item in _list_crops(root, path)]
+
+    def _find_partners(self, infrared: Sequence[str], split: Split) -> list[str]:
+        """The visible pictures of the infrared ones. Raises: DataError: one of either has no partner."""
+        folder = self.find_folder(f"visible/{split}")
+        visible = {Path(path).stem: path for path in list_files(self.folder, folder, PICTURES)}
+        names = {Path(path).stem: path for path in infrared}
+        if alone := [path for name, path in {**visible, **names}.items() if (name in visible) != (name in names)]:
+            raise DataError(
+                f"{self.folder}: {alone[0]} has no partner of the same name in infrared and visible/{split}"
+            )
+        return [visible[name] for name in names]
 
 
 def _list_crops(root: Path, path: str) -> Iterator[Item]:

@@ -21,13 +21,15 @@ from rlbench.core import Box, Examples, Label, Modality, Split
 from rlbench.core.documents import expand_user
 from rlbench.core.errors import DataError
 from rlbench.core.media.readers import VERSIONS, read
+from rlbench.core.media.sounds import has_sound
 from rlbench.tasks.batch import collate
 from rlbench.tasks.folder import describe_untested, interleave
 from rlbench.tasks.hashes import hash_files
 from rlbench.tasks.recordings import Recordings
 from rlbench.tasks.trees import Item, describe_left_out, index_by_stem, list_class_tree
 
-__all__ = ["Item", "Published", "Source"]
+__all__ = ["PAIRS", "Item", "Published", "Source"]
+PAIRS = {"pairs": True}  # marks a field that a task of several sensors needs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,6 +141,13 @@ class Published(Recordings, ABC):
         """Maps the stems of a folder's files, at any depth, to paths relative to the copy. Raises: DataError."""
         return index_by_stem(self.folder, folder, suffixes, self.left_out)
 
+    def keep_sounding(self, items: Sequence[Item]) -> list[Item]:
+        """The films that have a sound track; the others count as left out. Raises: DataError: one can't be read."""
+        sounding = [item for item in items if has_sound(self.folder / item.path)]
+        if silent := len(items) - len(sounding):
+            self.left_out["without sound"] += silent
+        return sounding
+
     def read(self, item: Item, box: Box) -> np.ndarray:
         """Reads an example at the box, float32 in [0, 1]. Raises: DataError."""
         path = self.folder / item.path
@@ -207,11 +216,16 @@ class Published(Recordings, ABC):
         return [self.folder / item.path for item in self.items(split)[start:stop]]
 
     def fingerprint(self) -> str:
-        """A hash of the fields, of the test examples' ids, labels and parts, and of their files' bytes."""
-        values = [getattr(self, one.name) for one in fields(self) if one.name != "root"]
+        """A hash of the fields, of the test examples' ids, labels and parts, and of their files' bytes.
+
+        Fields with the metadata PAIRS count only where they differ from their defaults.
+        """
+        own = [one for one in fields(self) if one.name != "root"]
+        values = [getattr(self, one.name) for one in own if not one.metadata]
+        pairs = {one.name: value for one in own if one.metadata and (value := getattr(self, one.name)) != one.default}
         labels = [one.label for one in self.classes]
         version, items = VERSIONS.get(self.modality, 1), self.items()
-        digest = hashlib.sha256(f"{type(self).__name__} {version} {values} {labels}\n".encode())
+        digest = hashlib.sha256(f"{type(self).__name__} {version} {values} {labels}{pairs or ''}\n".encode())
         hashes = hash_files({self.folder / item.path for item in items})
         for item in items:
             content = hashes[self.folder / item.path].hex()

@@ -56,6 +56,11 @@ class Scenes(World, Synthesised):
         "{a} in the background.",
     )
 
+    @property
+    def form(self) -> str:
+        """The sensor as part of the task's name: `scenes:audio`."""
+        return f":{self.modality}"
+
     def draw_scenes(self, start: int, stop: int, split: Split = "test") -> list[Scene]:
         """Draws the latent scenes start..stop-1, which do not depend on `modality`."""
         return [draw_scene(g, label, self.domain) for g, label in self.draw_examples(start, stop, split)]

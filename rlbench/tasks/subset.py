@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from rlbench.core import Box, Examples, Label, Modality, Split, Task
 from rlbench.core.errors import DataError
+from rlbench.core.sensors import SensorTask
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,11 @@ class TaskSubset:
     def logit_scale(self) -> float | None:
         return getattr(self.task, "logit_scale", None)
 
+    @property
+    def pairing(self) -> str:
+        """As the whole task has it (see `core.sensors`)."""
+        return getattr(self.task, "pairing", "paired")
+
     def size(self, split: Split) -> int | None:
         return len(self.rows) if split == "test" else 0
 
@@ -85,11 +92,13 @@ class RecordedSubset(TaskSubset):
         return x
 
 
-def select_examples(task: Task, rows: Sequence[int]) -> TaskSubset:
+def select_examples(task: Task, rows: Sequence[int]) -> Task:
     """Makes a task of some test examples of another.
 
     Args:
         task: the whole task.
         rows: indices into its test split, in the order of the new task.
     """
+    if isinstance(task, SensorTask):
+        return cast(Task, SensorTask({s: select_examples(one, rows) for s, one in task.tasks.items()}))
     return (RecordedSubset if hasattr(task, "waves") else TaskSubset)(task, tuple(rows))

@@ -1,17 +1,17 @@
-"""VGGSound: sounds of videos."""
+"""VGGSound: sounds of videos, and the videos."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from rlbench.core import Label, Modality, Split
 from rlbench.core.media.clips import FILMS
 from rlbench.core.media.sounds import SOUNDS
 from rlbench.core.registry import register
 from rlbench.tasks.lists import read_table
-from rlbench.tasks.published import Item, Published, Source
+from rlbench.tasks.published import PAIRS, Item, Published, Source
 from rlbench.tasks.trees import make_classes
 
 _HEAD = ("id", "start", "class", "split")  # the file has no header
@@ -24,7 +24,14 @@ class VggSound(Published):
 
     Chen et al., 2020, https://arxiv.org/abs/2004.14368. The classes are those of vggsound.csv, sorted. Some videos are
     no longer online: the clips that the copy has are the test split, and different copies have different fingerprints.
+
+    Attributes:
+        modality: audio, or video, the pictures of the films.
+        audiovisual: takes only films that have a sound track, so that both sensors have the same clips.
     """
+
+    modality: Literal["audio", "video"] = field(default="audio", metadata=PAIRS)
+    audiovisual: bool = field(default=False, metadata=PAIRS)
 
     kind: ClassVar[Modality] = "audio"
     seconds: float = field(default=10.0, init=False)
@@ -50,9 +57,11 @@ class VggSound(Published):
 
     @property
     def templates(self) -> tuple[str, ...]:
-        return ("a sound of {}.",)
+        return ("a sound of {}.",) if self.modality == "audio" else ("a video of {}.",)
 
     def list_items(self, split: Split) -> list[Item]:
-        files = self.index_files(self.folder, (*SOUNDS, *FILMS))
+        films_only = self.audiovisual or self.modality == "video"
+        files = self.index_files(self.folder, FILMS if films_only else (*SOUNDS, *FILMS))
         rows = [(f"{name}_{start:06d}", name, label) for name, start, label, part in self._rows if part == split]
-        return [Item(stem, files[stem], label, name) for stem, name, label in rows if stem in files]
+        items = [Item(stem, files[stem], label, name) for stem, name, label in rows if stem in files]
+        return self.keep_sounding(items) if self.audiovisual else items

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from accelerate import Accelerator
@@ -138,7 +138,7 @@ def open_run_folder(method: str, recipes: Mapping[Modality, Recipe], suite: Suit
 
 
 def _choose_modalities(modalities: Sequence[Modality] | None, suite: Suite | None) -> tuple[Modality, ...]:
-    chosen = tuple(modalities or ([suite.modality] if suite else BOXES))
+    chosen = tuple(modalities or ([cast(Modality, suite.modality)] if suite else BOXES))
     if suite and set(chosen) != {suite.modality}:
         raise ModalityError(f"suite {suite.name} is {suite.modality}; it can't train {', '.join(chosen)}")
     return chosen

@@ -25,7 +25,7 @@ def rlbench(folder: Path, *arguments: str, plugins: str = "") -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["attack", "corruption", "task"])
+@pytest.mark.parametrize("kind", ["attack", "corruption", "fusion", "task"])
 def test_a_new_plugin_runs_in_its_own_suite(call: Call, tmp_path: Path, kind: str) -> None:
     call("new", kind, "fresh")
     assert "fresh" in rlbench(tmp_path, "list", f"{kind}s", plugins="fresh")

@@ -15,7 +15,7 @@ from rlbench.core import Box, files
 from rlbench.core.errors import StoreError
 from rlbench.core.files import TEMPORARY, clear, hold_lock, host, is_stale, place, placing
 from rlbench.core.processes import command
-from rlbench.engine.block import inputs
+from rlbench.engine.block import input_files
 from rlbench.store import store as stores
 from rlbench.store.store import Store
 
@@ -91,14 +91,14 @@ def test_a_disk_without_locks_gets_a_soft_lock(tmp_path: Path, monkeypatch) -> N
 
 def test_many_writers_share_the_folder_of_corrupted_inputs(tmp_path: Path, monkeypatch) -> None:
     """Each writer also deletes old files, so files vanish while others read them."""
-    monkeypatch.setattr(inputs, "LIMIT", 3000)
+    monkeypatch.setattr(input_files, "LIMIT", 3000)
     failed: list[BaseException] = []
 
     def write(k: int) -> None:
         g = torch.Generator().manual_seed(k)
         try:
             for i in range(100):
-                inputs.write_block(tmp_path / f"{i % 7}.zst", torch.rand(4, 1, 8, 8, generator=g), BOX)
+                input_files.write_block(tmp_path / f"{i % 7}.zst", torch.rand(4, 1, 8, 8, generator=g), BOX)
         except BaseException as error:
             failed.append(error)
 
@@ -107,9 +107,9 @@ def test_many_writers_share_the_folder_of_corrupted_inputs(tmp_path: Path, monke
         thread.start()
     for thread in threads:
         thread.join()
-    assert not failed and tmp_path not in inputs._UNUSABLE
+    assert not failed and tmp_path not in input_files.UNUSABLE
     assert all(path.suffix == ".zst" for path in tmp_path.iterdir())
-    found = [inputs.read_block(path, (4, 1, 8, 8), BOX) for path in tmp_path.iterdir()]
+    found = [input_files.read_block(path, (4, 1, 8, 8), BOX) for path in tmp_path.iterdir()]
     assert found and all(x is not None for x in found)
 
 
@@ -120,9 +120,9 @@ def test_a_cache_that_can_not_be_written_is_reported_once(number: int, tmp_path:
         raise OSError(number, os.strerror(number))
 
     tried: list[object] = []
-    monkeypatch.setattr(inputs, "place", refuse)
+    monkeypatch.setattr(input_files, "place", refuse)
     for name in "abc":
-        inputs.write_block(tmp_path / f"{name}.zst", torch.zeros(1, 1, 8, 8), BOX)
+        input_files.write_block(tmp_path / f"{name}.zst", torch.zeros(1, 1, 8, 8), BOX)
     assert len(tried) == 1
     assert caplog.messages == [
         f"corrupted inputs are not cached for the next model: cannot write to {tmp_path}: {os.strerror(number)}"
@@ -131,8 +131,10 @@ def test_a_cache_that_can_not_be_written_is_reported_once(number: int, tmp_path:
 
 def test_a_cache_that_is_not_a_folder_is_reported(tmp_path: Path, caplog) -> None:
     (tmp_path / "inputs").write_text("")
-    inputs.write_block(tmp_path / "inputs" / "a.zst", torch.zeros(1, 1, 8, 8), BOX)
-    assert len(caplog.messages) == 1 and inputs.read_block(tmp_path / "inputs" / "a.zst", (1, 1, 8, 8), BOX) is None
+    input_files.write_block(tmp_path / "inputs" / "a.zst", torch.zeros(1, 1, 8, 8), BOX)
+    assert (
+        len(caplog.messages) == 1 and input_files.read_block(tmp_path / "inputs" / "a.zst", (1, 1, 8, 8), BOX) is None
+    )
 
 
 def test_the_cache_is_deleted_when_the_disk_is_full(tmp_path: Path, monkeypatch) -> None:

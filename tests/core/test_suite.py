@@ -207,7 +207,14 @@ def test_every_installed_suite_loads(info, monkeypatch) -> None:
         if not data.is_dir():
             pytest.skip("no data packs: set RLBENCH_DATA")
         monkeypatch.setenv("RLBENCH_DATA", str(data))
-    for suite in load_suites(info.name):
+    try:
+        loaded = load_suites(info.name)
+    except SuiteError as error:  # pairs of published data, which are compared when they are loaded
+        assert "needs a copy of the data" in info.summary and re.search(
+            "no data: set root|there is no folder", str(error)
+        )
+        return
+    for suite in loaded:
         assert (suite.name, suite.version) == (info.name, info.version) and suite.modality in info.modality
         columns = [str(one) for one in suite.perturbations]
         assert columns[0] == "clean" and len(set(columns)) == len(columns)

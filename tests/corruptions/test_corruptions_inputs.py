@@ -15,6 +15,7 @@ from rlbench.core.errors import AttackError, SuiteError, UnknownName
 from rlbench.core.seeds import ExampleStreams
 from rlbench.core.suite import load_suite, load_suites
 from rlbench.encoders.mini import BOXES
+from rlbench.engine.block import input_files
 from rlbench.engine.block import inputs as module
 from rlbench.engine.block.inputs import Inputs
 from rlbench.engine.plan.planner import plan
@@ -79,7 +80,7 @@ def test_the_oldest_go_when_there_is_no_room(tmp_path, monkeypatch) -> None:
     of = inputs(folder=tmp_path)
     of.load_corrupted(Corrupted("netd", 1), 0, 2)
     [first] = tmp_path.iterdir()
-    monkeypatch.setattr(module, "LIMIT", 3 * first.stat().st_size // 2)
+    monkeypatch.setattr(input_files, "LIMIT", 3 * first.stat().st_size // 2)
     of.load_corrupted(Corrupted("netd", 2), 0, 2)
     assert [path != first for path in tmp_path.iterdir()] == [True]
 

@@ -102,3 +102,17 @@ def test_all_recalls_of_a_descending_attack_are_bounds() -> None:
 def test_a_run_prints_bounds_as_bounds() -> None:
     shown = describe_recalls(record("pgd linf 2/255", 5))
     assert shown["x-to-text R@1"] == "10.0" and shown["text-to-x R@1"] == "≤ 30.0"
+
+
+@pytest.mark.parametrize(("form", "sign"), [("", "≤ "), ("(R@1)", "")])
+def test_recalls_of_the_scene_are_exact_only_where_it_is_attacked(form: str, sign: str) -> None:
+    found = {"x-to-image R@1": 0.1, "x-to-image R@5": 0.2, "image-to-x R@1 of 50": 0.3, "image-to-x median rank": 4.0}
+    one = record("pgd linf 2/255", 5, f"cross-modal(scenes:image){form}")
+    cell = {"n": 50, "task": one.task, **found}
+    assert recall.recalls(cell, one.perturbation) == {
+        "x-to-image R@1": f"{sign}10.0",
+        "x-to-image R@5": "≤ 20.0",
+        "image-to-x R@1 of 50": "≤ 30.0",
+        "image-to-x median rank": "≥ 4",
+    }
+    assert recall.recalls(cell, column("clean"))["x-to-image R@1"] == "10.0"

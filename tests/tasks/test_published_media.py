@@ -3,11 +3,11 @@
 import json
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 import soundfile
 import torch
+from films import write_talkie
 from PIL import Image
 
 from rlbench.core import Box, registry
@@ -182,30 +182,12 @@ def test_urbansound_and_its_folders(tmp_path) -> None:
     assert task.classes[int(examples.y)].name == "dog bark" and examples.sources == ("freesound-100032",)
 
 
-def _film(path: Path, hertz: float = 1000.0, rate: int = 16_000) -> None:
-    """A grey clip of half a second with a tone."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with av.open(str(path), "w") as container:
-        video = container.add_stream("mpeg4", rate=8)
-        video.width, video.height, video.pix_fmt = 48, 32, "yuv420p"
-        sound = container.add_stream("aac", rate=rate)
-        for t in range(4):
-            frame = av.VideoFrame.from_ndarray(np.full((32, 48, 3), 40 * t, dtype=np.uint8), format="rgb24")
-            container.mux(video.encode(frame))
-        container.mux(video.encode())
-        wave = (0.5 * np.sin(2 * np.pi * hertz * np.arange(rate) / rate)).astype(np.float32)
-        samples = av.AudioFrame.from_ndarray(wave[None], format="fltp", layout="mono")
-        samples.sample_rate = rate
-        container.mux(sound.encode(samples))
-        container.mux(sound.encode())
-
-
 def test_vggsound_is_what_is_left_of_it(tmp_path) -> None:
     (tmp_path / "vggsound.csv").write_text(
         '---g-f_I2yQ,1,"people marching",test\n--0PQM4-hqg,30,waterfall burbling,test\n'
         "gone,2,waterfall burbling,test\n-0,3,zebra braying,train\n"
     )
-    _film(tmp_path / "films" / "---g-f_I2yQ_000001.mp4")
+    write_talkie(tmp_path / "films" / "---g-f_I2yQ_000001.mp4")
     _tone(tmp_path / "test" / "waterfall" / "--0PQM4-hqg_000030.flac", 1000.0)
     task = _task("vggsound", tmp_path)
     assert [one.name for one in task.classes] == ["people marching", "waterfall burbling", "zebra braying"]
@@ -217,7 +199,7 @@ def test_vggsound_is_what_is_left_of_it(tmp_path) -> None:
 
 def test_ucf_and_its_splits(tmp_path) -> None:
     for label, clip in (("YoYo", "v_YoYo_g01_c01"), ("YoYo", "v_YoYo_g01_c02"), ("Archery", "v_Archery_g02_c01")):
-        _film(tmp_path / "UCF-101" / label / f"{clip}.avi")
+        write_talkie(tmp_path / "UCF-101" / label / f"{clip}.avi")
     lists = tmp_path / "ucfTrainTestlist"
     lists.mkdir()
     (lists / "testlist01.txt").write_text("YoYo/v_YoYo_g01_c01.avi\nArchery/v_Archery_g02_c01.avi\n")
@@ -232,8 +214,8 @@ def test_ucf_and_its_splits(tmp_path) -> None:
 
 
 def test_kinetics_by_folders_or_by_its_list(tmp_path) -> None:
-    _film(tmp_path / "a" / "val" / "air_drumming" / "_dbcJuKJQNs_000040_000050.mp4")
-    _film(tmp_path / "b" / "val" / "_dbcJuKJQNs_000040_000050.mp4")
+    write_talkie(tmp_path / "a" / "val" / "air_drumming" / "_dbcJuKJQNs_000040_000050.mp4")
+    write_talkie(tmp_path / "b" / "val" / "_dbcJuKJQNs_000040_000050.mp4")
     (tmp_path / "b" / "annotations").mkdir()
     (tmp_path / "b" / "annotations" / "val.csv").write_text(
         'label,youtube_id,time_start,time_end,split\n"air drumming",_dbcJuKJQNs,40,50,val\nabseiling,gone,1,11,val\n'

@@ -32,6 +32,7 @@ def _environment() -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
+@pytest.mark.slow
 def test_a_killed_run_ends_with_the_weights_of_an_undisturbed_one(tmp_path, metrics, no_curves) -> None:
     """SIGKILL after steps that no saved state has; meanwhile, a second training in the folder is refused."""
     given = {"init": "fare:mini", "epochs": 12, "validate": 7, "ema": 0.9}

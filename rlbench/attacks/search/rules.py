@@ -10,7 +10,7 @@ from torch import Tensor
 
 from rlbench.attacks.search.state import Jobs, M
 from rlbench.core import Ball, Streams
-from rlbench.core.threat import per_row, project, rows_norm
+from rlbench.core.threat import by_factor, per_row, project, rows_norm
 
 Start = Callable[[Tensor, Ball, Streams], Tensor]  # examples (K, *shape), ball, streams -> first points (K, *shape)
 
@@ -36,7 +36,12 @@ class Rule(Protocol[M]):
 
 
 def direction(gradient: Tensor, ball: Ball) -> Tensor:
-    """The steepest step of unit length: the gradient's sign (Linf), or the gradient over its L2 norm."""
+    """The steepest step of unit length: the gradient's sign (Linf), or the gradient over its L2 norm.
+
+    In a product of balls, the steps on different sensors are in proportion to the radii.
+    """
+    if ball.spans:
+        return by_factor(lambda own, g: own.radius / ball.radius * direction(g, own), ball, gradient)
     if ball.norm == "linf":
         return gradient.sign()
     return gradient / per_row(rows_norm(gradient, "l2"), gradient).clamp_min(1e-20)

@@ -102,6 +102,12 @@ def _load_track(path: Path) -> Sound:
     return mean, first, rate
 
 
+def has_sound(path: Path) -> bool:
+    """Whether a film has a sound track. Raises: DataError: it can't be read."""
+    with guard(f"can't read the film {path}"), open_film(path) as container:
+        return bool(container.streams.audio)
+
+
 def _decode(path: Path) -> Iterator[tuple[np.ndarray, int]]:
     """Yields (2, samples), the mean of the channels and the first one, and the rate. Raises: what PyAV raises."""
     import av

@@ -87,7 +87,7 @@ def head_of_classes(encoder: FixedClasses, modality: Modality, task: Task) -> Fi
     Raises: DataError: a class is missing, or the task is about retrieval; or the encoder answers labels of more classes
         than the task has, which would hide its errors.
     """
-    if hasattr(task, "captions"):
+    if hasattr(task, "captions") or hasattr(task, "load_gallery"):
         raise DataError(
             "the encoder answers for fixed classes, so it can't do retrieval; choose a classification suite"
         )

@@ -20,9 +20,10 @@ from rlbench.encoders.heads import ZeroShot
 class AntiAdversary(ClassifierDefence):
     """Moves an input by sign steps down the loss of its own predicted class, which hardly ever changes a prediction.
 
-    Alfarra et al., 2022, https://arxiv.org/abs/2103.14347; two steps of 0.15, which the authors evaluated by a
-    label-only attack (from memory). The result is clamped to the box (assumed). Since its own prediction decides the
-    move, it is attacked through the undefended classifier, and with the move as a constant.
+    Alfarra et al., 2022, https://arxiv.org/abs/2103.14347; two steps of 0.15, as in the evaluation of Croce et al.,
+    2022, https://arxiv.org/abs/2202.13711, by the label-only attack RayS. The sign steps are from memory; the result
+    is clamped to the box (assumed). Since its own prediction decides the move, it is attacked through the undefended
+    classifier, and with the move as a constant.
 
     Attributes:
         step: length of a step, as a share of the box.

@@ -11,7 +11,7 @@ output for an example does not depend on its batch, and its expectation takes on
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -120,7 +120,7 @@ class Fronted(Defended):
 
     def predict(self, head: ZeroShot, x: Tensor) -> Tensor:
         """(B, *box.shape) in the box -> (B, C) logits; `head` is the classifier with this encoder."""
-        plain = replace(head, encoder=self.sibling)
+        plain = head.on(self.sibling)
         if "stateful" not in self.traits:
             return self.procedure.predict(plain, x)
         rows = []

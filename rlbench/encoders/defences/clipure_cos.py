@@ -24,8 +24,8 @@ class Clipure(ClassifierDefence):
     """Purifies the embedding u: n(u + step g / |g|), ten times, with g the gradient of cos(u, t) and t an empty prompt.
 
     Zhang et al., 2025, https://arxiv.org/abs/2502.18176; the loop as in the authors' code (CLIP_eval/CLIPure_Cos.py),
-    for a batch of one: there |g| is that of a batch, by default of two. The code's templates were not read; TEMPLATES
-    stand for them.
+    for a batch of one: there |g| is that of a batch, by default of two. The code's templates are CLIP's 80 of ImageNet
+    with an empty name; TEMPLATES stand for them.
 
     As released it masks gradients. A step of 30 rotates u by atan 30 = 88.09 degrees towards t, past t, and the next
     step rotates it back: an even number of steps is the identity. But g is detached, so the backward pass shrinks the

@@ -164,6 +164,7 @@ class _Matrix:
             name = str(Composed(group.corrupted, plain) if group.corrupted else plain)
             streams = ExampleStreams(self.case.seed, self.case.ids, name)
             method, ball = registry.make("attack", attack.attack, attack.fields), ball_of(attack.threat, self.case.box)
+            self.meter.fix(view.examples, x, ball)
             search: Search | None = None
             if hasattr(method, "search"):
                 search = method.search(x, y, ball, streams, logits)

@@ -57,7 +57,8 @@ def judge(classifier: Classifier, x_adv: Tensor, x: Tensor, y: Tensor, ball: Bal
     if len(y) and int(y.max()) >= logits.shape[1]:
         raise RLBenchError(f"label {int(y.max())} is not among the classifier's {logits.shape[1]} classes, 0 on")
     m = margin(logits, y)
-    return Judgement((m > 0).cpu(), logits.argmax(1).cpu(), m.float().cpu(), distance(x_adv, x, ball.norm).cpu())
+    far = distance(x_adv, x, ball.norm, ball.spans)
+    return Judgement((m > 0).cpu(), logits.argmax(1).cpu(), m.float().cpu(), far.cpu())
 
 
 def run_attack(attack: Attack, classifier: Classifier, x: Tensor, y: Tensor, ball: Ball, streams: Streams) -> Tensor:

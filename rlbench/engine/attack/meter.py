@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from rlbench.core import Ball
 from rlbench.core.errors import FieldError, RLBenchError
 from rlbench.engine.soundness.watch import Watch
 
@@ -43,6 +44,9 @@ class Meter:
         self.batch_size = batch_size
         self.forwards = torch.zeros(n, dtype=torch.int64)
         self.backwards = torch.zeros(n, dtype=torch.int64)
+
+    def fix(self, rows: Tensor, x: Tensor, ball: Ball) -> None:
+        """Learns that examples `rows` (R,) are x (R, *shape), which stay in the ball; a plain meter needs no such."""
 
     def __call__(self, x: Tensor, rows: Tensor | None = None) -> Tensor:
         """x (B, *shape) -> (B, C) float32 logits; rows (B,): their examples, by default 0..B-1."""

@@ -23,6 +23,7 @@ from rlbench.core import Adversarial, Attack, Ball, Mode, Streams, Threat
 from rlbench.core.errors import AttackError
 from rlbench.core.threat import contains, distance, per_row, project
 from rlbench.engine.attack.judge import Judgement, attack_and_judge, judge
+from rlbench.engine.attack.one_sensor import OneSensor
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,8 @@ class Stage:
         """Runs and judges an attack that the pool cannot run. Raises: AttackError."""
         at = rows.to(x.device)
         view, streams = ClassifierView(self.classifier, rows), self.streams.take(rows.tolist())
-        self.found[at], judgement = attack_and_judge(self.method, view, x[at], y[at], self.ball, streams)
+        method = OneSensor(self.method) if self.ball.spans else self.method
+        self.found[at], judgement = attack_and_judge(method, view, x[at], y[at], self.ball, streams)
         self.ended[rows] = True
         self._record(rows, judgement)
 
@@ -176,7 +178,7 @@ class Chain:
         """
         stages, best = self._nearest(threat)
         rows = torch.arange(len(best))
-        far = torch.stack([distance(stage.found, x, threat.norm).cpu() for stage in stages])
+        far = torch.stack([distance(stage.found, x, threat.norm, stage.ball.spans).cpu() for stage in stages])
         return Judgement(
             torch.stack([stage.correct for stage in stages])[best, rows],
             torch.stack([stage.prediction for stage in stages])[best, rows],

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from math import prod
 from pathlib import Path
+from typing import cast
 
-from rlbench.core import Ball, Box, Classifier, Encoder, Modality, Suite, Task, Threat
+from rlbench.core import Ball, Box, Classifier, Encoder, Missing, Modality, Suite, Task, Threat
 from rlbench.core.knowledge import Knowledge, knowledge_of
 from rlbench.core.machine import full_float32
+from rlbench.core.sensors import SensorTask
 from rlbench.core.sources import source_hash
-from rlbench.core.threat import ball_of, check_eps, threat_of
+from rlbench.core.threat import ball_of, check_threat, threat_of
 from rlbench.encoders.black_box.classes import FixedClasses, Metered
 from rlbench.encoders.contract import check_text
+from rlbench.encoders.cross_modal import CrossModalTask, sensor_retriever
+from rlbench.encoders.fused import Fused
 from rlbench.encoders.heads import ZeroShot
 from rlbench.encoders.identity import Identity
 from rlbench.encoders.loading import Loaded, load
 from rlbench.encoders.retrieval import Retriever, first_and_last, head_of
 from rlbench.engine.attack.eot import DRAWS, Expectation
 from rlbench.engine.block.inputs import Inputs
+from rlbench.engine.block.sensors import SensorInputs, identify_fused, load_fused
+from rlbench.engine.cells.groups import Group
 
 
 @dataclass(frozen=True)
@@ -48,7 +53,8 @@ class Bench:
     @property
     def inputs(self) -> Inputs:
         """The task's examples, clean and corrupted."""
-        return Inputs(self.task, self.data, self.box, self.seed, self.cache)
+        kind = SensorInputs if isinstance(self.task, SensorTask) else Inputs
+        return kind(self.task, self.data, self.box, self.seed, self.cache)
 
     @property
     def task(self) -> Task:
@@ -61,8 +67,8 @@ class Bench:
         return self.suite.seed
 
     @property
-    def modality(self) -> Modality:
-        """The suite's modality."""
+    def modality(self) -> str:
+        """The suite's modality, or its sensors."""
         return self.suite.modality
 
     @property
@@ -116,6 +122,12 @@ class Bench:
         """The ball of a threat model in the encoder's box."""
         return ball_of(threat, self.box)
 
+    def under(self, group: Group) -> Bench:
+        """The bench with the classifier of a group's cells, which may lack sensors."""
+        if not isinstance(group.corrupted, Missing):
+            return self
+        return replace(self, classifier=cast(Fused, self.classifier).without(group.corrupted.sensors))
+
     def on(self, task: Task) -> Bench:
         """The bench on another task with the same classes."""
         return replace(self, suite=replace(self.suite, task=task), data=task.fingerprint())
@@ -132,7 +144,12 @@ class Bench:
             "checkpoint": self.identity.checkpoint,
             "encoder": [type(self.encoder).__name__, source_hash(type(self.encoder).__module__)],
             "logit_scale": f"{self.classifier.logit_scale:.6g}",
-        } | {name: fact for name, fact in (("identity", facts), ("knowledge", self._black_box())) if fact}
+        } | {name: fact for name, fact in self._more_facts(facts) if fact}
+
+    def _more_facts(self, facts: dict[str, str]) -> list[tuple[str, object]]:
+        """Facts that only some cell keys contain."""
+        fused = identify_fused(self.suite, self.classifier) if isinstance(self.classifier, Fused) else None
+        return [("identity", facts), ("knowledge", self._black_box()), ("fused", fused)]
 
     def _black_box(self) -> str:
         """What a black box gives; "" for a white box, whose key does not contain it."""
@@ -171,11 +188,15 @@ def prepare(
         FieldError: an eps is larger than the box.
         RLBenchError: the encoder is not frozen, differs from the known one, or breaks the contract of `core.Encoder`.
     """
-    loaded = load(model, suite.modality, device, known)
+    head: ZeroShot
+    if suite.sensors:
+        head, identity = load_fused(suite, model, device, known)
+    else:
+        loaded = load(model, cast(Modality, suite.modality), device, known)
+        head, identity = _make_head(suite, model, loaded, device), loaded.identity
     for threat in filter(None, map(threat_of, suite.perturbations)):
-        check_eps(threat.eps, threat.norm, prod(loaded.encoder.boxes[suite.modality].shape), f"{suite.path}: eps")
-    head = _make_head(suite, model, loaded, device)
-    return Bench(suite, head, head.box, suite.task.fingerprint(), device, batch_size, cache, loaded.identity)
+        check_threat(threat, head.box, f"{suite.path}: eps")
+    return Bench(suite, head, head.box, suite.task.fingerprint(), device, batch_size, cache, identity)
 
 
 def _make_head(suite: Suite, model: str, loaded: Loaded, device: str) -> ZeroShot:
@@ -184,9 +205,19 @@ def _make_head(suite: Suite, model: str, loaded: Loaded, device: str) -> ZeroSho
             return head
     if not isinstance(loaded.encoder, FixedClasses):
         check_text(loaded.encoder, model, first_and_last(suite.task), loaded.embedded)
-    head = head_of(loaded.encoder, suite.modality, suite.task)
+    head = _head_of(suite, model, loaded, device)
     head = replace(head, anchors=head.anchors.to(device))
     _HEADS.append((suite.task, head))
     recent = list(dict.fromkeys(id(head.encoder) for _, head in reversed(_HEADS)))[:_ENCODERS]
     _HEADS[:] = [pair for pair in _HEADS if id(pair[1].encoder) in recent][-_TASKS:]
     return head
+
+
+def _head_of(suite: Suite, model: str, loaded: Loaded, device: str) -> ZeroShot:
+    """The classifier of the task; for retrieval across sensors, by the gallery of the same model's other sensor."""
+    modality = cast(Modality, suite.modality)
+    if not isinstance(suite.task, CrossModalTask) or isinstance(loaded.encoder, FixedClasses):
+        return head_of(loaded.encoder, modality, suite.task)
+    gallery = load(model, suite.task.medium, device)
+    source = f"{suite.task.medium} {gallery.identity.checkpoint} {sorted(gallery.identity.facts.items())}"
+    return sensor_retriever(loaded.encoder, modality, suite.task, gallery.encoder, source=source, device=device)

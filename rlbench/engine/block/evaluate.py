@@ -20,11 +20,14 @@ from rlbench.core import Classifier, Clean, Examples, Perturbation
 from rlbench.core.errors import AttackError
 from rlbench.core.machine import environment
 from rlbench.core.stats.metrics import margin
+from rlbench.encoders.fused import Fused
+from rlbench.encoders.retrieval import Retriever
 from rlbench.engine.attack.block_attacks import Case, MemberOutcome, OnStanding, ignore
 from rlbench.engine.attack.meter import Meter
 from rlbench.engine.attack.schedule import Standing
 from rlbench.engine.block.bench import Bench
 from rlbench.engine.block.gallery import Ranked
+from rlbench.engine.block.sensors import FusedMeter
 from rlbench.engine.cells.groups import Group, canonical, group_of
 from rlbench.engine.soundness.consistency import count_inconsistent
 from rlbench.engine.soundness.watch import AGAIN, Watch
@@ -76,7 +79,7 @@ def evaluate(
         on_pass: called with the number of examples of every forward pass.
         on_standing: called with the standings of the members on these examples while attacks run.
     """
-    unit, x = _load(bench, start, stop, clean, on_pass)
+    unit, x = _load(bench.under(groups[0]), start, stop, clean, on_pass)
     unit = replace(unit, on_standing=on_standing)
     try:
         if clean is None:
@@ -113,8 +116,8 @@ def perturb(bench: Bench, perturbation: Perturbation, start: int, stop: int) -> 
     clean = unit.classify(x)
     if perturbation == Clean():
         return PerturbedBlock(x, x, clean, clean)
-    unit = replace(unit, clean=clean)
     group = group_of(perturbation)
+    unit = replace(unit, clean=clean, bench=bench.under(group))
     x_base, base = unit.corrupt(group, x, clean)
     if not group.attacks:
         return PerturbedBlock(x, x_base, clean, base)
@@ -153,8 +156,10 @@ class _Unit:
         return make(n, batch_size=self.bench.batch_size, on_pass=self.on_pass, watch=Watch(labels))
 
     def _meter_class(self, labels: Tensor) -> Callable[..., Meter]:
-        head = self.bench.retriever
-        return partial(Meter, self.bench.classifier) if head is None else partial(Ranked, head, labels)
+        head = self.bench.classifier
+        if isinstance(head, Fused):
+            return partial(FusedMeter, head)
+        return partial(Ranked, head, labels) if isinstance(head, Retriever) else partial(Meter, head)
 
     def wrap(self, meter: Classifier) -> Classifier:
         """The classifier that attacks and the judge use: for a randomised encoder, its expectation."""

@@ -57,49 +57,56 @@ class Ranked(Meter):
 
 @dataclass(frozen=True)
 class Gallery:
-    """The M captions of a gallery.
+    """The M captions, or items of another sensor, of a gallery.
 
     Attributes:
-        anchors: (M, D) float32 unit embeddings of the captions.
-        owners: (M,) int64, the medium that each caption describes, as its class.
+        anchors: (M, D) float32 unit embeddings of the captions or items.
+        owners: (M,) int64, the medium that each caption describes, as its class, or the scene of each item.
+        medium: "text", or the sensor of the items. Of a sensor, medium k of a run is of scene k.
     """
 
     anchors: np.ndarray
     owners: np.ndarray
+    medium: str = "text"
 
     def recalls(self, features: np.ndarray, labels: np.ndarray, *, whole: bool = True) -> dict[str, float]:
         """Computes R@1, R@5, R@10 and the median rank in both directions.
 
         Args:
             features: (N, D) unit embeddings of the media that were evaluated.
-            labels: (N,) their classes.
+            labels: (N,) their classes; of a sensor's gallery, the scenes 0 to N - 1 take their place.
             whole: whether these are all media of the gallery.
 
         Returns:
-            Recalls in [0, 1] and median ranks from 1, by names such as "x-to-text R@1" and "text-to-x median rank".
-            The queries of text-to-x are the captions of these media, which are ranked among these media only. If they
-            are a part of the gallery, these names end in " of N", since such values are no recalls of the gallery.
+            Recalls in [0, 1] and median ranks from 1, by names such as "x-to-text R@1" and "text-to-x median rank",
+            where "text" is the gallery's medium. The queries of text-to-x are the captions of these media, which are
+            ranked among these media only. If they are a part of the gallery, these names end in " of N", since such
+            values are no recalls of the gallery.
         """
+        labels = labels if self.medium == "text" else np.arange(len(features))
         scores = features.astype(np.float64) @ self.anchors.astype(np.float64).T
         asked = np.isin(self.owners, labels)
         own, sets = labels[:, None] == self.owners[None], np.arange(self.owners.max() + 1)
         by_set = score_classes(torch.from_numpy(scores), torch.from_numpy(self.owners)).numpy()
         found = {
-            "x-to-text": ranks(by_set, labels[:, None] == sets[None]),
-            "text-to-x": ranks(scores.T[asked], own.T[asked]),
+            f"x-to-{self.medium}": ranks(by_set, labels[:, None] == sets[None]),
+            f"{self.medium}-to-x": ranks(scores.T[asked], own.T[asked]),
         }
         return dict(_name_recalls(found, "" if whole else f" of {len(labels)}"))
 
 
 def _name_recalls(found: Mapping[str, np.ndarray], part: str) -> Iterator[tuple[str, float]]:
     for direction, places in found.items():
-        end = part if direction == "text-to-x" else ""
+        end = part if direction.endswith("-to-x") else ""
         yield from ((f"{direction} R@{k}{end}", round(recall_at(places, k), 6)) for k in DEPTHS)
         yield f"{direction} median rank{end}", float(np.median(places))
 
 
 def gallery_of(head: ZeroShot) -> Gallery | None:
-    """The gallery of a retriever; None for any other classifier."""
-    if not isinstance(head, Retriever):
+    """The gallery of a retriever; None for any other classifier, and for sensors that share only their classes."""
+    if not isinstance(head, Retriever) or (head.medium != "text" and not head.paired):
         return None
-    return Gallery(head.anchors.cpu().numpy(), head.owners.cpu().numpy())
+    anchors = head.anchors.cpu().numpy()
+    if head.medium != "text":
+        return Gallery(anchors, np.arange(len(anchors)), head.medium)
+    return Gallery(anchors, head.owners.cpu().numpy())

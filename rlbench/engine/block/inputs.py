@@ -1,38 +1,31 @@
 """Inputs before any attack: a task's examples, clean or corrupted, with a cache of the corrupted ones.
 
 Corrupted inputs do not depend on the model, and some cost more time than the model itself. So they are cached in a
-folder, one file per block: 8 bits per value where that is exact, otherwise float32, compressed, with a digest. Several
-processes and hosts may share the folder. It holds plain files because SQLite is unreliable on network file systems, and
-a lost file only has to be computed again.
+folder, one file per block (see `input_files`). It holds plain files because SQLite is unreliable on network file
+systems, and a lost file only has to be computed again.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
-from contextlib import suppress
+from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cache
 from pathlib import Path
 from threading import RLock
 from typing import Any, Protocol, runtime_checkable
 
-import numpy as np
-import pyarrow as pa
 import torch
 from torch import Tensor
 
-from rlbench.core import Box, Corrupted, Examples, Split, Streams, Task, registry
+from rlbench.core import Box, Corrupted, Examples, Missing, Split, Streams, Task, registry
 from rlbench.core.errors import AttackError, DataError
-from rlbench.core.files import LOG, TEMPORARY, is_stale, place
 from rlbench.core.seeds import ExampleStreams
+from rlbench.engine.block.input_files import is_usable, read_block, write_block
 from rlbench.engine.cells.keys import plugin_values
 
-LIMIT = 2 << 30  # bytes of the folder; above it, files are removed
-_DIGEST = 16
 MEMORY = 4 << 30  # bytes of blocks held in memory, not counting the newest
-_UNUSABLE: set[Path] = set()  # folders that this process failed to write to and does not try again
 _HELD: dict[tuple[object, ...], Examples] = {}  # the last few blocks of this process
 _MAKING = RLock()  # one thread at a time makes inputs
 
@@ -74,33 +67,37 @@ class Inputs:
 
     def load(self, start: int, stop: int) -> Examples:
         """Examples start..stop-1. Raises: DataError, also for inputs outside the box."""
+        return self.hold(start, stop, lambda: self.task.load(self.box, start, stop))
+
+    def hold(self, start: int, stop: int, make: Callable[[], Examples]) -> Examples:
+        """Examples start..stop-1, made only if memory does not hold them; they must lie in the box."""
         name = (type(self.task).__name__, self.data, self.box, start, stop)
         if (examples := _HELD.get(name)) is not None:
             return examples
         with _MAKING:
             if name not in _HELD:
-                examples = self.task.load(self.box, start, stop)
+                examples = make()
                 _check(examples, self.box, start, stop)
-                while len(_HELD) >= 4 or sum(held.x.nbytes for held in _HELD.values()) > MEMORY:
+                while len(_HELD) >= 8 or sum(held.x.nbytes for held in _HELD.values()) > MEMORY:
                     del _HELD[next(iter(_HELD))]
                 _HELD[name] = examples
             return _HELD[name]
 
-    def prepare(self, corrupted: Corrupted | None, start: int, stop: int) -> None:
+    def prepare(self, corrupted: Corrupted | Missing | None, start: int, stop: int) -> None:
         """Loads examples start..stop-1 into memory and, where there is a cache, their corrupted ones into it."""
         self.load(start, stop)
-        if corrupted is not None and self.folder is not None and self.folder not in _UNUSABLE:
+        if corrupted is not None and self.folder is not None and is_usable(self.folder):
             self.load_corrupted(corrupted, start, stop)
 
-    def load_corrupted(self, corrupted: Corrupted, start: int, stop: int) -> Tensor:
+    def load_corrupted(self, corrupted: Corrupted | Missing, start: int, stop: int) -> Tensor:
         """Examples start..stop-1, corrupted: (B, *box.shape) float32 in the box, on the CPU.
 
         Raises: AttackError when the corruption crashes or breaks its contract, so that its cell is failed.
         """
+        assert isinstance(corrupted, Corrupted)
         if self.folder is None:
             return self._corrupt(corrupted, start, stop)
-        file = self.folder / f"{self._key(corrupted, start, stop)}.zst"
-        shape = (stop - start, *self.box.shape)
+        file, shape = self.folder / f"{self._key(corrupted, start, stop)}.zst", (stop - start, *self.box.shape)
         x = read_block(file, shape, self.box)
         if x is None:
             with _MAKING:
@@ -210,87 +207,3 @@ def _sources() -> str:
     root = Path(__file__).parents[2]
     files = sorted(path for part in ("corruptions", "tasks") for path in (root / part).rglob("*.py"))
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:16]
-
-
-def _from_bytes(levels: np.ndarray, box: Box) -> Tensor:
-    """(B, ...) uint8 -> float32 in the box, as 8-bit corruptions compute it."""
-    unit = torch.from_numpy(levels).float() / 255
-    return (box.low + (box.high - box.low) * unit).clamp(box.low, box.high)
-
-
-def write_block(file: Path, x: Tensor, box: Box) -> None:
-    """Caches a block if possible: an unwritable folder costs time, but fails no cell.
-
-    Args:
-        file: the block's file.
-        x: (B, *box.shape) float32 in the box.
-        box: the encoder's box.
-    """
-    if file.parent in _UNUSABLE:
-        return
-    levels = ((x - box.low) / (box.high - box.low) * 255).round().byte().numpy()
-    exact = torch.equal(_from_bytes(levels, box), x)
-    data = (levels if exact else x.numpy()).tobytes()
-    packed = hashlib.blake2b(data, digest_size=_DIGEST).digest() + pa.compress(data, codec="zstd", asbytes=True)
-    try:
-        place(file, packed, sync=False)
-    except FileNotFoundError:
-        return  # another process removed the folder, as it may at any time
-    except OSError as error:
-        if not file.is_file():  # on Windows, a file that is being read cannot be replaced
-            _UNUSABLE.add(file.parent)
-            reason = error.strerror or error
-            LOG.warning(
-                "corrupted inputs are not cached for the next model: cannot write to %s: %s", file.parent, reason
-            )
-        return
-    with suppress(OSError):
-        _make_room(file.parent, file.name)
-
-
-def read_block(file: Path, shape: tuple[int, ...], box: Box) -> Tensor | None:
-    """Reads a cached block.
-
-    Args:
-        file: the block's file.
-        shape: (B, *box.shape), the shape of the block.
-        box: the encoder's box.
-
-    Returns:
-        (B, *box.shape) float32; None if the file is missing or damaged.
-    """
-    try:
-        packed = file.read_bytes()
-    except OSError:
-        return None
-    size = int(np.prod(shape))
-    for width in (1, 4):
-        try:
-            data = pa.decompress(packed[_DIGEST:], decompressed_size=width * size, codec="zstd", asbytes=True)
-        except (OSError, pa.ArrowException):
-            continue
-        if hashlib.blake2b(data, digest_size=_DIGEST).digest() == packed[:_DIGEST]:
-            values = np.frombuffer(data, np.uint8 if width == 1 else np.float32).reshape(shape).copy()
-            return _from_bytes(values, box) if width == 1 else torch.from_numpy(values)
-    return None
-
-
-def _make_room(folder: Path, newest: str) -> None:
-    """Removes files, but not the newest, while the folder exceeds its limit; other processes may do so meanwhile.
-
-    In the order of their names, which are hashes: the clocks of hosts that share the folder may disagree on its oldest.
-    """
-    found = []
-    for entry in os.scandir(folder):
-        with suppress(FileNotFoundError):
-            if not entry.name.startswith(TEMPORARY):
-                found.append((entry.path, entry.stat().st_size))
-            elif is_stale(Path(entry)):
-                os.unlink(entry)
-    total = sum(size for _, size in found)
-    for path, size in sorted(one for one in found if Path(one[0]).name != newest):
-        if total <= LIMIT:
-            break
-        with suppress(OSError):
-            os.unlink(path)
-            total -= size

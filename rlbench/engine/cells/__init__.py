@@ -1,7 +1,7 @@
 """Cells: groups that are computed together, modes of a suite, content hashes, bounds of passes."""
 
 from rlbench.engine.cells.bounds import bound_passes, describe_attack
-from rlbench.engine.cells.groups import Group, canonical, group_of, groups, is_aggregate, worst_members
+from rlbench.engine.cells.groups import Group, canonical, group_of, groups, is_aggregate, members_of, worst_members
 from rlbench.engine.cells.keys import cell_key, plugin_values, protocol
 from rlbench.engine.cells.knowledge import Restricted, restrict
 from rlbench.engine.cells.modes import in_mode, mode
@@ -17,6 +17,7 @@ __all__ = [
     "groups",
     "in_mode",
     "is_aggregate",
+    "members_of",
     "mode",
     "plugin_values",
     "protocol",

@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from rlbench.core import Adversarial, Clean, Composed, Corrupted, Mode, Perturbation, Worst
+from rlbench.core import Adversarial, Clean, Composed, Corrupted, Missing, Mode, Perturbation, Threat, Worst
 from rlbench.core.errors import SuiteError
+from rlbench.core.threat import eps_by_sensor, single_sensors, threat_of
 
 
 @dataclass(frozen=True)
 class Group:
-    """Perturbations that are computed together: at most one corruption, then a chain of any number of attacks."""
+    """Perturbations that are computed together: at most one corruption, then a chain of any number of attacks.
 
-    corrupted: Corrupted | None = None
+    The chain of an attack on several sensors begins with those on each of them alone, which its ball contains.
+    """
+
+    corrupted: Corrupted | Missing | None = None
     attacks: tuple[Adversarial, ...] = ()
     mode: Mode = "standalone"
 
@@ -34,10 +38,13 @@ def group_of(perturbation: Perturbation) -> Group:
     if isinstance(perturbation, Worst):
         return Group(None, perturbation.attacks, "cascade")
     if isinstance(perturbation, Adversarial):
-        return Group(None, _rungs(perturbation), "descending" if perturbation.descending else "standalone")
+        alone = [replace(perturbation, threat=one) for one in single_sensors(perturbation.threat)]
+        attacks = dict.fromkeys([*alone, perturbation])  # one on a single sensor is alone by itself
+        chain = [rung for attack in attacks for rung in _rungs(attack)]
+        return Group(None, tuple(chain), "descending" if perturbation.descending else "standalone")
     if isinstance(perturbation, Composed):
         return replace(group_of(perturbation.adversarial), corrupted=perturbation.corrupted)
-    return Group(perturbation if isinstance(perturbation, Corrupted) else None)
+    return Group(perturbation if isinstance(perturbation, Corrupted | Missing) else None)
 
 
 def _rungs(last: Adversarial) -> tuple[Adversarial, ...]:
@@ -48,24 +55,57 @@ def _rungs(last: Adversarial) -> tuple[Adversarial, ...]:
 
 def is_aggregate(perturbation: Perturbation) -> bool:
     """Whether the perturbation is a worst case over other cells, not a cell that is computed."""
-    return isinstance(perturbation, Worst) and not perturbation.attacks
+    threat = threat_of(perturbation)
+    chosen = threat is not None and threat.reach == "any 1"
+    return chosen or (isinstance(perturbation, Worst) and not perturbation.attacks)
 
 
 def groups(perturbations: Iterable[Perturbation]) -> list[Group]:
     """The groups, clean first. A rung that is also a cell of its own is computed once, in the longest ladder."""
-    found = [group_of(p) for p in perturbations if not is_aggregate(p)]
-    found = list(dict.fromkeys([Group(), *found]))
+    columns = list(perturbations)
+    single = [one for p in columns for one in ([p] if not is_aggregate(p) else one_by_one(p))]
+    found = list(dict.fromkeys([Group(), *map(group_of, single)]))
 
     def shorter(one: Group, other: Group) -> bool:
         n = len(one.attacks)
-        return one.corrupted == other.corrupted and 0 < n < len(other.attacks) and other.attacks[:n] == one.attacks
+        return one.corrupted == other.corrupted and 0 < n < len(other.attacks) and set(one.attacks) < set(other.attacks)
 
     return [one for one in found if not any(shorter(one, other) for other in found)]
 
 
 def canonical(perturbation: Perturbation) -> Perturbation:
     """The perturbation as a member of its group, with its ladder in order."""
-    return perturbation if isinstance(perturbation, Worst) else group_of(perturbation).members[-1]
+    aggregate = isinstance(perturbation, Worst) or is_aggregate(perturbation)
+    return perturbation if aggregate else group_of(perturbation).members[-1]
+
+
+def one_by_one(perturbation: Perturbation) -> list[Perturbation]:
+    """The attacks on one sensor alone that an attack on any one of several is the worst case over; none for others."""
+    if isinstance(perturbation, Composed):
+        return [
+            Composed(perturbation.corrupted, one)
+            for one in one_by_one(perturbation.adversarial)
+            if isinstance(one, Adversarial)
+        ]
+    if not isinstance(perturbation, Adversarial) or perturbation.threat.reach != "any 1":
+        return []
+    return [replace(perturbation, threat=threat) for threat in single_sensors(perturbation.threat)]
+
+
+def members_of(perturbation: Perturbation, perturbations: Sequence[Perturbation]) -> list[Perturbation]:
+    """The cells, as members of their groups, that a cell is the worst case over; itself if it is computed.
+
+    Args:
+        perturbation: of the cell.
+        perturbations: of the suite.
+
+    Raises: SuiteError where there are none.
+    """
+    if not is_aggregate(perturbation):
+        return [canonical(perturbation)]
+    over = worst_members(perturbation, perturbations) if isinstance(perturbation, Worst) else [perturbation]
+    found = [one for p in over for one in (one_by_one(p) or [p])]
+    return list(dict.fromkeys(map(canonical, found)))
 
 
 def worst_members(worst: Worst, perturbations: Sequence[Perturbation]) -> list[Adversarial]:
@@ -73,8 +113,17 @@ def worst_members(worst: Worst, perturbations: Sequence[Perturbation]) -> list[A
 
     Raises: SuiteError where there are none.
     """
-    attacks = [p for p in perturbations if isinstance(p, Adversarial) and p.threat.norm == worst.threat.norm]
-    members = [a for a in attacks if a.threat.eps <= worst.threat.eps]
+    members = [p for p in perturbations if isinstance(p, Adversarial) and is_within(p.threat, worst.threat)]
     if not members:
         raise SuiteError(f"{str(worst)!r} needs an attack of that norm, with that eps or a smaller one, in the suite")
     return members
+
+
+def is_within(one: Threat, other: Threat) -> bool:
+    """Whether a threat model has the norm and the sensors of the other, and an eps that is not larger."""
+    if (one.norm, one.sensors, one.reach) != (other.norm, other.sensors, other.reach):
+        return False
+    if not one.sensors:
+        return one.eps <= other.eps
+    eps, most = eps_by_sensor(one), eps_by_sensor(other)
+    return all(eps[sensor] <= most[sensor] for sensor in eps)

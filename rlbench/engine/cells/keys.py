@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 
-from rlbench.core import Clean, Field, Perturbation, Suite, Worst, registry
+from rlbench.core import Clean, Corrupted, Field, Missing, Perturbation, Suite, Worst, registry
 from rlbench.core.sources import source_hash
-from rlbench.engine.cells.groups import canonical, group_of, worst_members
+from rlbench.engine.cells.groups import canonical, group_of, is_aggregate, members_of
 from rlbench.store.keys import content_hash
 
 PROTOCOL = 1  # raise it when rlbench computes other numbers from the same inputs, so that stored blocks are not reused
@@ -28,14 +28,18 @@ def protocol(suite: Suite, perturbation: Perturbation) -> str:
 
 def _protocol(suite: Suite, perturbation: Perturbation) -> dict[str, object]:
     facts: dict[str, object] = {"perturbation": str(perturbation)}
-    if isinstance(perturbation, Worst):
-        members = perturbation.attacks or worst_members(perturbation, suite.perturbations)
-        facts["members"] = [_protocol(suite, canonical(m)) for m in members]
-        return facts | ({"mode": "cascade"} if perturbation.attacks else {})
+    if isinstance(perturbation, Worst) and perturbation.attacks:
+        facts["members"] = [_protocol(suite, canonical(m)) for m in perturbation.attacks]
+        return facts | {"mode": "cascade"}
+    if is_aggregate(perturbation):
+        facts["members"] = [_protocol(suite, m) for m in members_of(perturbation, suite.perturbations)]
+        return facts
     group = group_of(perturbation)
     if perturbation != Clean():
         facts["seed"] = suite.seed
-    if group.corrupted:
+    if isinstance(group.corrupted, Missing):
+        facts["missing"] = list(group.corrupted.sensors)
+    elif isinstance(group.corrupted, Corrupted):
         facts["corruption"] = plugin_values("corruption", group.corrupted.corruption, group.corrupted.fields)
     if group.attacks:
         top = group.attacks[-1]

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from rlbench.core import Adversarial, Clean, Composed, Perturbation, Suite, Worst, registry
 from rlbench.core.errors import KnowledgeError
 from rlbench.core.knowledge import Knowledge, explain_lack
-from rlbench.engine.cells.groups import is_aggregate
+from rlbench.engine.cells.groups import is_aggregate, is_within
 
 
 class Restricted(NamedTuple):
@@ -58,7 +58,7 @@ def _explain(p: Perturbation, able: Sequence[Adversarial], knowledge: Knowledge)
     if not is_aggregate(p):
         lacks = [_lack(attack, knowledge) for attack in p.attacks if attack.threat == p.threat]
         return lacks[0] if lacks and all(lacks) else ""
-    inside = [a for a in able if a.threat.norm == p.threat.norm and a.threat.eps <= p.threat.eps]
+    inside = any(is_within(attack.threat, p.threat) for attack in able)
     return "" if inside else f"none of its attacks can run with {knowledge} knowledge"
 
 

@@ -9,6 +9,7 @@ from typing import Any, cast, get_args
 
 from rlbench.core import Adversarial, Mode, Perturbation, Suite, Worst
 from rlbench.core.errors import FieldError
+from rlbench.core.sensors import SensorTask
 from rlbench.engine.cells.bounds import bound_passes
 from rlbench.engine.cells.groups import group_of, is_aggregate
 
@@ -19,12 +20,16 @@ def vary(suite: Suite, *, seed: int | None = None, series: int | None = None, mo
     Raises: FieldError where there are no other examples, or for an unknown mode.
     """
     task = cast(Any, suite.task)
-    if series is not None:
+    if series is not None and isinstance(task, SensorTask):
+        task = task.with_series(series)
+    elif series is not None:
         if not is_dataclass(task) or "series" not in {f.name for f in fields(task)}:
             raise FieldError(f"{suite.name} has one set of test examples; series is for procedural worlds")
         task = replace(cast(Any, task), series=series)
     if mode not in get_args(Mode):
         raise FieldError(f"mode is {mode!r}; it must be one of {', '.join(get_args(Mode))}")
+    if suite.sensors and mode != "standalone":
+        raise FieldError(f"mode is {mode!r}; {suite.name} has several sensors, whose attacks run standalone")
     columns = in_mode(suite.perturbations, mode, len(suite.task.classes))
     return replace(suite, task=task, seed=suite.seed if seed is None else seed, perturbations=columns)
 

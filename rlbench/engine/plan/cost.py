@@ -12,7 +12,7 @@ from time import perf_counter
 
 import torch
 
-from rlbench.core import Corrupted, Perturbation
+from rlbench.core import Corrupted, Missing, Perturbation
 from rlbench.core.errors import FieldError
 from rlbench.engine import cells
 from rlbench.engine.block.bench import Bench
@@ -65,7 +65,7 @@ class Rates:
 
     pace: Pace
     cells: Mapping[Perturbation, Cost]
-    corrupting: Mapping[Corrupted, float] = field(default_factory=dict)
+    corrupting: Mapping[Corrupted | Missing, float] = field(default_factory=dict)
     warming: float = 0.0
     rendering: float = 0.0
     piloted: bool = False

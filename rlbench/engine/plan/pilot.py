@@ -15,7 +15,7 @@ from time import perf_counter
 
 import numpy as np
 
-from rlbench.core import Adversarial, Clean, Composed, Corrupted, Perturbation, Threat, registry
+from rlbench.core import Adversarial, Clean, Composed, Corrupted, Missing, Perturbation, Threat, registry
 from rlbench.core.errors import AttackError
 from rlbench.core.threat import threat_of
 from rlbench.engine import cells
@@ -79,12 +79,12 @@ def rehearse(bench: Bench, groups: Sequence[Group], bounds: Rates, *, n: int, se
 
 def _time_corruptions(
     bench: Bench, groups: Sequence[Group], n: int, until: float
-) -> tuple[dict[Corrupted, float], float]:
+) -> tuple[dict[Corrupted | Missing, float], float]:
     """Seconds per example of each corruption that the run needs, and the extra seconds of first calls."""
-    seconds: dict[Corrupted, float] = {}
+    seconds: dict[Corrupted | Missing, float] = {}
     first: list[float] = []
 
-    def measure(one: Corrupted, n: int) -> float:
+    def measure(one: Corrupted | Missing, n: int) -> float:
         bench.inputs.load(0, n)
         begun = perf_counter()
         bench.inputs.load_corrupted(one, 0, n)
@@ -189,7 +189,9 @@ class _Pilot:
 
 
 def _within(one: Threat | None, other: Threat | None) -> bool:
-    return one is not None and other is not None and one.norm == other.norm and one.eps <= other.eps
+    if one is None or other is None or one.norm != other.norm:
+        return False
+    return one.eps <= other.eps and set(one.sensors) <= set(other.sensors)
 
 
 def _name(member: Perturbation) -> str:

@@ -251,7 +251,7 @@ def plan(
 
     Raises:
         RLBenchError: any mistake in the arguments, the suites or the models.
-        ModalityError: a single model lacks a suite's modality; one of several is skipped instead.
+        ModalityError: a single model lacks a suite's modality; one of several, or beside sensors, is skipped instead.
     """
     _check_counts(examples=examples, batch_size=batch_size, workers=workers)
     seconds = None if budget is None else parse_budget(budget)
@@ -264,7 +264,7 @@ def plan(
     draft = _Draft(store, where, devices, batch_size, examples, fresh, workers, part, notes)
     for suite in loaded:
         for model in chosen:
-            draft.add(suite, model, alone=len(chosen) == 1)
+            draft.add(suite, model, alone=len(chosen) == 1 and not any(one.sensors for one in loaded))
     _check_distinct(draft)
     if not draft.pairs:
         raise ModalityError(str(draft.skipped[0][1].skipped))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from rlbench.core import Perturbation, Worst
+from rlbench.core import Perturbation
 from rlbench.core.errors import StoreError
 from rlbench.core.machine import code
 from rlbench.engine import cells
@@ -29,7 +29,7 @@ def find_present(pair: Pair, code_of: CodeOf, notes: list[str]) -> dict[Perturba
             others += by != code()
     if others:
         notes.append(f"{pair.suite.name}, {pair.model}: {others} blocks are from another rlbench; --fresh renews them")
-    for worst in (p for p in pair.keys if isinstance(p, Worst) and cells.is_aggregate(p)):
-        members = cells.worst_members(worst, pair.suite.perturbations)
-        found[worst] = set.intersection(*(found[cells.canonical(m)] for m in members))
+    for worst in (p for p in pair.keys if cells.is_aggregate(p)):
+        members = cells.members_of(worst, pair.suite.perturbations)
+        found[worst] = set.intersection(*(found[m] for m in members))
     return found

@@ -8,7 +8,7 @@ from typing import cast
 
 import numpy as np
 
-from rlbench.core import Field, Perturbation, Record, Worst
+from rlbench.core import Field, Perturbation, Record
 from rlbench.core.errors import one_line
 from rlbench.core.knowledge import Knowledge
 from rlbench.core.stats.metrics import cluster_interval
@@ -28,9 +28,7 @@ INCOMPLETE = "some of its blocks are missing"
 
 def members(pair: Pair, p: Perturbation) -> list[Perturbation]:
     """The cells whose blocks make up a cell's record: the cell itself, or those that a worst case is taken over."""
-    if isinstance(p, Worst) and cells.is_aggregate(p):
-        return [cells.canonical(m) for m in cells.worst_members(p, pair.suite.perturbations)]
-    return [p]
+    return cells.members_of(p, pair.suite.perturbations) if cells.is_aggregate(p) else [p]
 
 
 def outline(pair: Pair, p: Perturbation) -> Outline:
@@ -63,6 +61,7 @@ def outline(pair: Pair, p: Perturbation) -> Outline:
         own=members(pair, p) == [p],  # a worst case has no passes of its own
         spans=tuple(pair.spans),
         gallery=None if pair.gallery is None else (pair.gallery.anchors, pair.gallery.owners),
+        medium="text" if pair.gallery is None else pair.gallery.medium,
         whole=size is None or pair.n >= size,
     )
 
@@ -99,7 +98,8 @@ def _recalls(outline: Outline, blocks: Sequence[Block]) -> dict[str, Field]:
     if outline.gallery is None or not features:
         return {}
     labels = np.concatenate([block.label for block in blocks])
-    return dict(Gallery(*outline.gallery).recalls(np.concatenate(features), labels, whole=outline.whole))
+    gallery = Gallery(*outline.gallery, outline.medium)
+    return dict(gallery.recalls(np.concatenate(features), labels, whole=outline.whole))
 
 
 def _queries(outline: Outline, blocks: Sequence[Sequence[Block | None]]) -> dict[str, Field]:
@@ -130,6 +130,8 @@ def _plan_provenance(pair: Pair, p: Perturbation) -> dict[str, Field]:
     found |= {"knowledge": knowledge} if knowledge != "white-box" else {}
     series = getattr(pair.suite.task, "series", 0)
     found |= {"series": series} if series else {}
+    several = pair.suite.sensors or hasattr(pair.suite.task, "load_gallery")
+    found |= {"pairing": str(getattr(pair.suite.task, "pairing", "paired"))} if several else {}
     found |= {"mode": mode} if (mode := cells.mode(p)) != "standalone" else {}
     return found | cells.describe_attack(p, pair.n_classes)
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from rlbench.core import Adversarial, Clean, Composed, Corrupted, Threat
+from rlbench.core import Adversarial, Clean, Composed, Corrupted, Missing, Threat
 from rlbench.core.badges import CHECKS
 from rlbench.store.columns import Column, Mean
 
@@ -63,6 +63,9 @@ def _describe(column: Column) -> Head:
         name = of.call.replace("_", " ")
         about = f"accuracy under {name} at severity {of.severity} of 5, in %"
         return Head(name, f"severity {of.severity}{more}", about)
+    if isinstance(of, Missing):
+        about = f"accuracy where {' and '.join(of.sensors)} give{'s' * (len(of.sensors) == 1)} nothing, in %"
+        return Head(f"without {' '.join(of.sensors)}", more.strip(), about)
     if isinstance(of, Adversarial):
         about = f"accuracy under the attack {of.call}, {_explain(of.threat)}, in %"
         return Head(of.call, f"{_ball(of.threat)}{more}", about)

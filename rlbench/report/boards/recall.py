@@ -18,11 +18,15 @@ from rlbench.report.boards.scores import describe_distinction, mark_name
 from rlbench.report.boards.tables import Cell, models, parts
 from rlbench.store.perturbations import is_bound
 
-RECALL = re.compile(r"^(?P<way>x-to-text|text-to-x) (?P<what>R@\d+|median rank)(?P<part> of \d+)?$")
+RECALL = re.compile(r"^(?P<way>x-to-[a-z]+|[a-z]+-to-x) (?P<what>R@\d+|median rank)(?P<part> of \d+)?$")
 READING = (
     "Recalls in %, of media to captions (x-to-text) and of captions to media (text-to-x). Clean and corrupted ones are "
     "exact. Under attack the robust recall is exact, x-to-text R@1 unless the task says another; `≤` is a bound from "
     "above, since the attack does not try to lower that recall further. Intervals of the robust recall stand above."
+)
+ACROSS = (
+    "Where the gallery is another sensor's, such as x-to-image, recalls are of the very scene. A task that asks for "
+    "the first hit's class attacks that, so that its recalls of the scene are bounds."
 )
 PARTIAL = (
     "`of k`: captions ranked among the k media that were evaluated, which are not all of the gallery. That is easier "
@@ -44,7 +48,8 @@ def grids(cells: pd.DataFrame) -> dict[str, list[str]]:
         if rows:
             heading = f"## {facts['suite']} v{facts['suite_version']}: recalls{describe_distinction(facts, apart)}"
             partial = [PARTIAL] if any(" of " in name for row in rows for name in row) else []
-            found.setdefault(str(facts["suite"]), []).extend([heading, *partial, formats.grid(rows)])
+            across = [] if all("x-to-text" in name for row in rows for name in row if "x-to-" in name) else [ACROSS]
+            found.setdefault(str(facts["suite"]), []).extend([heading, *across, *partial, formats.grid(rows)])
     return found
 
 
@@ -69,14 +74,15 @@ def recalls(cell: Mapping[Any, Any], perturbation: Perturbation) -> dict[str, st
         perturbation: of the record.
     """
     attacked = threat_of(perturbation) is not None
-    exact = "" if is_bound(perturbation) else f"x-to-text R@{_find_depth(cell['task'])}"
+    exact = "" if is_bound(perturbation) else _find_exact(str(cell["task"]))
     few = cell["n"] < (cell.get("classes") or 0)
     found = {}
     for name, value in cell.items():
         if (hit := RECALL.match(str(name))) and not pd.isna(value):
             rank = hit["what"] == "median rank"
-            sign = ("≥ " if rank else "≤ ") if attacked and name != exact else ""
-            part = f" of {cell['n']}" if few and hit["way"] == "text-to-x" and not hit["part"] else ""
+            bound = attacked and not (exact and str(name).startswith("x-to-") and str(name).endswith(exact))
+            sign = ("≥ " if rank else "≤ ") if bound else ""
+            part = f" of {cell['n']}" if few and hit["way"].endswith("-to-x") and not hit["part"] else ""
             found[f"{name}{part}"] = sign + (f"{value:g}" if rank else f"{100 * value:.1f}")
     return {name: found[name] for name in sorted(found, key=_order)}
 
@@ -86,10 +92,15 @@ def _order(name: str) -> tuple[object, ...]:
     hit = RECALL.match(name)
     assert hit
     depth = hit["what"].removeprefix("R@")
-    return hit["way"] != "x-to-text", int(depth) if depth.isdigit() else 99, name
+    return hit["way"].endswith("-to-x"), int(depth) if depth.isdigit() else 99, name
 
 
-def _find_depth(task: str) -> int:
-    """The k of the recall R@k that the task attacks and counts as correct, from its name such as msrvtt(R@5)."""
+def _find_exact(task: str) -> str:
+    """The recall that the task attacks and counts as correct, such as " R@5", from its name such as msrvtt(R@5).
+
+    Retrieval across sensors by class, such as cross-modal(scenes:image), attacks no recall of a scene: "".
+    """
     depth = re.search(r"\(R@(\d+)\)", task)
-    return int(depth[1]) if depth else 1
+    if depth is None and task.startswith("cross-modal"):
+        return ""
+    return f" R@{depth[1] if depth else 1}"

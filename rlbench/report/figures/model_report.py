@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from rlbench.core import Record
 from rlbench.core.badges import is_doubtful
 from rlbench.core.errors import UnknownName
+from rlbench.core.suite import suites
 from rlbench.encoders.models import default_name
 from rlbench.report.boards import leaderboard, recall
 from rlbench.report.boards.badges import lines
@@ -104,10 +105,13 @@ def _provenance(table: Table, records: Sequence[Record]) -> dict[str, str]:
 
 
 def _commands(found: Sequence[Table], model: str) -> list[str]:
-    """How to measure again; tables of pooled rounds are left out, since each round has other examples and weights."""
-    lines_ = [
-        f"rlbench run --suite {table.facts['suite']} --model {model} --examples {table.facts['n']}"
-        for table in found
-        if "(round" not in str(table.facts["data"])
-    ]
+    """How to measure again; tables of pooled rounds are left out, since each round has other examples and weights.
+
+    A suite that is not installed is somebody's file: records have its name, which is by custom the file's.
+    """
+    installed = {info.name for info in suites()}
+    lines_ = []
+    for facts in (table.facts for table in found if "(round" not in str(table.facts["data"])):
+        suite = f"{facts['suite']}{'' if facts['suite'] in installed else '.yaml'}"
+        lines_.append(f"rlbench run --suite {suite} --model {model} --examples {facts['n']}")
     return ["To measure again:", "```sh\n" + "\n".join(lines_) + "\n```"] if lines_ else []

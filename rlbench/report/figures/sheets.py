@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from io import BytesIO
+from typing import cast
 
 from torch import Tensor
 
-from rlbench.core import Adversarial, Clean, Corrupted, Perturbation, Suite, Worst
+from rlbench.core import Adversarial, Clean, Corrupted, Modality, Perturbation, Suite, Worst
 from rlbench.core.errors import DataError, FieldError, UnknownName
 from rlbench.encoders.models import resolve
 from rlbench.engine.block.bench import Bench, prepare
 from rlbench.engine.block.evaluate import perturb
 from rlbench.engine.block.inputs import Recorded
+from rlbench.engine.cells.groups import is_aggregate
 from rlbench.report.figures.draw import CorruptionRow, Guess, Matrix, Sheet
 from rlbench.store.blocks import Block
 
@@ -36,10 +38,10 @@ def choose(suite: Suite, text: str | None = None) -> Perturbation:
         found = columns.get(text)
         if found is None:
             raise UnknownName(f"perturbation of suite {suite.name}", text, columns)
-        if isinstance(found, Worst):
+        if is_aggregate(found) or isinstance(found, Worst):
             raise FieldError(f"{text!r} is the worst case over several attacks; choose one of them to show")
         return found
-    attacks = [one for one in suite.perturbations if isinstance(one, Adversarial)]
+    attacks = [one for one in suite.perturbations if isinstance(one, Adversarial) and not is_aggregate(one)]
     same = [one for one in attacks if (one.attack, one.threat.norm) == (attacks[0].attack, attacks[0].threat.norm)]
     corrupted = [one for one in suite.perturbations if isinstance(one, Corrupted)]
     return same[len(same) // 2] if same else corrupted[0] if corrupted else Clean()
@@ -50,7 +52,7 @@ def corruptions(suite: Suite) -> dict[str, list[Corrupted]]:
     found: dict[str, list[Corrupted]] = {}
     for one in suite.perturbations:
         if isinstance(one, Corrupted):
-            found.setdefault(str(one).removesuffix(f" {one.severity}"), []).append(one)
+            found.setdefault(f"{one.call}{one.place}", []).append(one)
     return found
 
 
@@ -73,6 +75,8 @@ def matrix(suite: Suite, model: str, *, device: str = "cpu", batch_size: int = 6
         AttackError: a corruption broke its contract.
         RLBenchError: as `bench.prepare`.
     """
+    if suite.sensors:
+        raise FieldError(f"suite {suite.name} has several sensors; choose a --perturbation to show")
     if not corruptions(suite):
         raise FieldError(f"suite {suite.name} has no corruption without an attack; choose a --perturbation to show")
     model = resolve(model).name
@@ -89,7 +93,7 @@ def matrix(suite: Suite, model: str, *, device: str = "cpu", batch_size: int = 6
         sounds |= {f"{name}-{one.severity}": wav for one in severities if (wav := _wav(bench, one, k))}
     return Matrix(
         title=f"{suite.name} v{suite.version} · {model} · {bench.class_names[int(shown.clean.label[k])]}",
-        modality=suite.modality,
+        modality=cast(Modality, suite.modality),
         box=bench.box,
         clean=shown.x[k].cpu(),
         guess=_guesses(bench, shown.clean)[k],
@@ -184,7 +188,7 @@ def show(bench: Bench, model: str, perturbation: Perturbation, examples: int) ->
     shown = perturb(bench, perturbation, 0, examples)
     return Sheet(
         title=f"{bench.suite.name} v{bench.suite.version} · {model} · {perturbation}",
-        modality=bench.modality,
+        modality=cast(Modality, bench.modality),  # of several sensors, see `sensor_sheets`
         box=bench.box,
         x=shown.x,
         x_adv=shown.x_adv,

@@ -15,13 +15,16 @@ import numpy as np
 from matplotlib import colormaps
 from PIL import Image
 
-from rlbench.core import Clean, Perturbation, Record, Worst
+from rlbench.core import Clean, Perturbation, Record
 from rlbench.core.errors import RLBenchError
+from rlbench.core.sensors import JointBox
 from rlbench.core.suite import load_suites
 from rlbench.encoders.models import resolve_plain
 from rlbench.engine.block.bench import Bench, prepare
+from rlbench.engine.cells.groups import is_aggregate
 from rlbench.engine.cells.keys import protocol
 from rlbench.report.figures.draw import COLOURS, Guess, Sheet, amplification, to_unit
+from rlbench.report.figures.sensor_sheets import split_sheet, stack
 from rlbench.report.figures.sheets import show
 from rlbench.store.flags import unpack
 from rlbench.store.perturbations import simplify
@@ -82,7 +85,7 @@ def draw_pictures(records: Iterable[Record], n: int, report: Report) -> dict[str
 
 def _has_picture(record: Record) -> bool:
     """Whether it did not fail and has a single perturbation."""
-    return bool(record.flags) and not isinstance(record.perturbation, Clean | Worst)
+    return bool(record.flags) and not (isinstance(record.perturbation, Clean) or is_aggregate(record.perturbation))
 
 
 def _subject(record: Record) -> tuple[object, ...]:
@@ -156,8 +159,12 @@ def _draw(record: Record, bench: Bench, one: Perturbation, rows: Sequence[int]) 
 
 def _uri(x: NDArray[Any], sheet: Sheet, *, signed: bool = False) -> str:
     """An example as a PNG in a data URI; arguments as for `to_pixels`."""
-    file = BytesIO()
-    Image.fromarray(to_pixels(x, sheet, signed=signed)).quantize(128).save(file, "PNG", optimize=True)
+    file, parts = BytesIO(), [(x, sheet)]
+    if isinstance(box := sheet.box, JointBox):
+        own = {part.modality: part for part in split_sheet(sheet)}
+        parts = [(x[a:b].reshape(own[sensor].box.shape), own[sensor]) for sensor, (a, b) in box.spans.items()]
+    pixels = stack([to_pixels(part, its, signed=signed) for part, its in parts])
+    Image.fromarray(pixels).quantize(128).save(file, "PNG", optimize=True)
     return f"data:image/png;base64,{b64encode(file.getvalue()).decode()}"
 
 

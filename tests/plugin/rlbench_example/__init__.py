@@ -1,1 +1,1 @@
-"""A third-party package that adds an attack, a corruption, an encoder and a suite to rlbench."""
+"""A third-party package that adds an attack, a corruption, an encoder, a fusion and a suite to rlbench."""

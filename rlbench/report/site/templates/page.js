@@ -68,6 +68,8 @@ function drawBoard() {
   grid = new DataTable(node, { paging: false, info: false, order: [], autoWidth: false, layout: { topStart: null, topEnd: table.rows.length > 5 ? "search" : null, bottomStart: null, bottomEnd: null } });
   $("board-title").textContent = table.title;
   $("failures").replaceChildren(...table.notes.map((line) => el("li", { class: line.startsWith("failed") ? null : "facts" }, line)));
+  const about = new Map(table.heads.map(([name, detail, text]) => [text, `${name} ${detail || ""}`.trim()]));
+  $("columns").querySelector("dl").replaceChildren(...[...about].flatMap(([text, head]) => [el("dt", {}, head), el("dd", {}, text)]));
   $("made").textContent = table.made;
 }
 

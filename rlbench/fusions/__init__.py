@@ -1,0 +1,1 @@
+"""How the answers of several sensors become one: plugins of the kind "fusion", one file each."""

@@ -1,0 +1,230 @@
+"""Tables of several sensors: what each is worth alone, and what the fused model loses when one is attacked or missing.
+
+- *Fusion gain under attack*: fused accuracy under an attack on any 1 sensor minus the clean accuracy of the best sensor
+  alone, on the same examples. Above 0, more sensors help even if one of them lies.
+- *Leak* of a sensor: the share of examples that are right without it and wrong when it is attacked: it had better been
+  switched off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from rlbench.core import Adversarial, Clean, Corrupted, Missing, Threat
+from rlbench.core.stats.metrics import format_p
+from rlbench.core.stats.paired import Pairs
+from rlbench.core.threat import eps_by_sensor, single_sensors, threat_of
+from rlbench.report.boards import formats
+from rlbench.report.boards.scores import Score, Table
+from rlbench.store.columns import Column, Mean
+
+READING = (
+    "Accuracy in % [95% interval]. `alone`: a sensor by itself. `without`: the fusion of the others. Under an attack "
+    "on one sensor, on `any 1` (right only if right under the attack on each sensor alone), or on `all` at once, each "
+    "in its own ball. `leak`: right without the sensor, and wrong when it is attacked. `gain`: `any 1` minus the best "
+    "sensor alone and clean, in points (examples that only the fused model gets right : only that sensor, p of "
+    "McNemar's test)."
+)
+
+
+@dataclass(frozen=True)
+class SensorTable:
+    """A model's results on a task with several sensors.
+
+    Attributes:
+        title: suite, sensors, model and fusion.
+        model: its name.
+        fusion: name of the fusion.
+        sensors: in order.
+        alone: by "clean" or the name of an attack's row, the score of each sensor by itself, where the records have it.
+        clean: the fused clean score.
+        rows: by what happens, the score by the sensors that it happens to: a sensor, "any 1", "all" or several.
+        leaks: by attack and sensor, the leak in [0, 1].
+        gains: by attack, the gain as text.
+    """
+
+    title: str
+    model: str
+    fusion: str
+    sensors: tuple[str, ...]
+    alone: Mapping[str, Mapping[str, Score]]
+    clean: Score | None
+    rows: Mapping[str, Mapping[str, Score]]
+    leaks: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    gains: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def attacks(self) -> list[str]:
+        """The names of the rows with an attack on any 1 or all sensors."""
+        return [name for name, row in self.rows.items() if {"any 1", "all"} & set(row)]
+
+    def grid(self) -> list[dict[str, str]]:
+        """The cells as text: a column for what is fused, for each sensor, for any 1 and for all."""
+        names = [*self.sensors, *dict.fromkeys(name for row in self.rows.values() for name in row)]
+        head = dict.fromkeys(("fused", *names), "-")
+        found = [
+            {"": f"alone, {name}"} | head | {place: str(score) for place, score in row.items()}
+            for name, row in self.alone.items()
+            if row
+        ]
+        found.append({"": "fused, clean"} | head | {"fused": "-" if self.clean is None else str(self.clean)})
+        for name, row in self.rows.items():
+            found.append({"": name} | head | {place: str(score) for place, score in row.items()})
+            if leaks := self.leaks.get(name):
+                found.append({"": "leak"} | head | {place: f"{100 * leak:.1f}" for place, leak in leaks.items()})
+        return found
+
+
+def has_sensors(table: Table) -> bool:
+    """Whether the table is of a task with several sensors."""
+    return "+" in str(table.facts["modality"])
+
+
+def sensor_tables(found: Sequence[Table]) -> list[SensorTable]:
+    """The results of tasks with several sensors; the sensors alone are other parts of the same suite."""
+    return [one for table in found if has_sensors(table) for one in _of_table(table, found)]
+
+
+def _of_table(table: Table, found: Sequence[Table]) -> Iterator[SensorTable]:
+    facts = table.facts
+    sensors = tuple(str(facts["modality"]).split("+"))
+    fusion = str(facts["task"]).rpartition(":")[2]
+    alike = [t for t in found if all(t.facts[k] == facts[k] for k in ("suite", "suite_version", "seed", "n"))]
+    for row in table.rows:
+        single = {str(t.facts["modality"]): other.scores for t in alike for other in t.rows if other.model == row.model}
+        rows, clean = _rows(row.scores), row.scores.get(Column(Clean()))
+        alone = {"clean": {s: single[s]["clean"] for s in sensors if "clean" in single.get(s, {})}}  # type: ignore[index]
+        for attack in (column.of for column in row.scores if isinstance(column.of, Adversarial)):
+            if len(attack.threat.sensors) > 1:
+                alone[_name(attack)] = _alone(attack, single)
+        title = f"{facts['suite']} v{facts['suite_version']}: {', '.join(sensors)}; {row.marked_name}, fusion {fusion}"
+        one = SensorTable(title, row.model, fusion, sensors, alone, clean, rows)
+        yield SensorTable(**{**vars(one), "leaks": _leaks(one), "gains": _gains(one)})
+
+
+def _alone(attack: Adversarial, single: Mapping[str, Mapping[Column, Score]]) -> dict[str, Score]:
+    """The score of each sensor by itself under its part of an attack on several."""
+    parts = {threat.sensors[0]: replace(threat, sensors=()) for threat in single_sensors(attack.threat)}
+    wanted = {sensor: str(replace(attack, threat=threat)) for sensor, threat in parts.items()}
+    return {s: score for s, name in wanted.items() for column, score in single.get(s, {}).items() if column == name}
+
+
+def _rows(scores: Mapping[Column, Score]) -> dict[str, dict[str, Score]]:
+    """The scores by what happens and to which sensors; an attack's row has all sensors that it attacks alone."""
+    found: dict[str, dict[str, Score]] = {}
+    attacks = [(column.of, score) for column, score in scores.items() if isinstance(column.of, Adversarial)]
+    for column, score in scores.items():
+        if isinstance(column.of, Missing):
+            found.setdefault("without", {})["+".join(column.of.sensors)] = score
+        elif isinstance(column.of, Corrupted):
+            name = str(column.of).removesuffix(column.of.place)
+            found.setdefault(name, {})["+".join(column.of.sensors)] = score
+    several = [(attack, score) for attack, score in attacks if len(attack.threat.sensors) > 1]
+    for attack, score in several:
+        row = found.setdefault(_name(attack), {})
+        row |= {own.threat.sensors[0]: its for own, its in attacks if _is_part(own, attack)}
+        row[_place(attack.threat)] = score
+    for column, score in scores.items():
+        threat = threat_of(column.of) if not isinstance(column.of, Mean) else None
+        if threat is not None and not isinstance(column.of, Adversarial):  # a worst case, or after a corruption
+            found.setdefault(str(column).removesuffix(threat.place), {})[_place(threat)] = score
+    for attack, score in attacks:
+        if not any(_is_part(attack, other) for other, _ in several) and len(attack.threat.sensors) == 1:
+            found.setdefault(_name(attack), {})[_place(attack.threat)] = score
+    return {name: _in_order(row) for name, row in found.items()}
+
+
+def _in_order(row: Mapping[str, Score]) -> dict[str, Score]:
+    """One sensor first, then several, then any 1, then all."""
+    return dict(sorted(row.items(), key=lambda one: (one[0] == "all", one[0] == "any 1", "+" in one[0])))
+
+
+def _place(threat: Threat) -> str:
+    return threat.reach or "+".join(threat.sensors)
+
+
+def _name(attack: Adversarial) -> str:
+    return str(attack).removesuffix(attack.threat.place)
+
+
+def _is_part(own: Adversarial, whole: Adversarial) -> bool:
+    """Whether an attack on one sensor is the part of an attack on several."""
+    if len(own.threat.sensors) != 1 or (own.call, own.threat.norm) != (whole.call, whole.threat.norm):
+        return False
+    return eps_by_sensor(whole.threat).get(own.threat.sensors[0]) == own.threat.eps
+
+
+def _leaks(table: SensorTable) -> dict[str, dict[str, float]]:
+    found: dict[str, dict[str, float]] = {}
+    for name in (name for name in table.rows if name != "without"):
+        for sensor, attacked in table.rows[name].items():
+            without = table.rows.get("without", {}).get(sensor)
+            if without is not None and without.hits is not None and attacked.hits is not None:
+                lost = (without.hits > 0) & (attacked.hits == 0)
+                found.setdefault(name, {})[sensor] = float(lost.mean())
+    return found
+
+
+def _gains(table: SensorTable) -> dict[str, str]:
+    exact = [score for score in table.alone["clean"].values() if score.hits is not None]
+    if len(exact) < len(table.sensors):
+        return {}
+    best = max(exact, key=lambda score: score.share)
+    found = {}
+    for name in table.attacks:
+        any_1 = table.rows[name].get("any 1")
+        if any_1 is not None and any_1.hits is not None and best.hits is not None:
+            pairs = Pairs.of(best.hits > 0, any_1.hits > 0)
+            found[name] = f"{0.0 - pairs.drop:+.1f} ({pairs.gained}:{pairs.lost}, p {format_p(pairs.p)})"
+    return found
+
+
+def summary(found: Sequence[SensorTable]) -> list[dict[str, str]]:
+    """A row per model, fusion and attack: the columns by which fusions are compared."""
+    rows = []
+    for table in found:
+        best = max(table.alone["clean"].values(), key=lambda score: score.share, default=None)
+        without = min(table.rows.get("without", {}).values(), key=lambda score: score.share, default=None)
+        for name in table.attacks or [""]:
+            row = table.rows.get(name, {})
+            scores = {"best alone": best, "fused": table.clean, "worst without one": without}
+            scores |= {"any 1": row.get("any 1"), "all": row.get("all")}
+            texts = {place: "-" if score is None else str(score) for place, score in scores.items()}
+            rows.append(
+                {"model": table.model, "fusion": table.fusion, "attack": name or "-"}
+                | texts
+                | {"gain": table.gains.get(name, "-")}
+            )
+    return rows
+
+
+def verdicts(found: Sequence[SensorTable]) -> list[str]:
+    """By model and attack with several fusions, which one is the safest and what it costs clean."""
+    said = []
+    for model in dict.fromkeys(table.model for table in found):
+        own = [table for table in found if table.model == model and table.clean is not None]
+        for name in dict.fromkeys(name for table in own for name in table.attacks):
+            under = {t.fusion: (t.rows[name]["any 1"].share, t.clean) for t in own if "any 1" in t.rows.get(name, {})}
+            if len(under) > 1:
+                safest = max(under, key=lambda fusion: under[fusion][0])
+                clean = {fusion: score.share for fusion, (_, score) in under.items() if score is not None}
+                most = max(clean, key=lambda fusion: clean[fusion])
+                cost = 100 * (clean[most] - clean[safest])
+                costs = f"{cost:.1f} points less clean than {most}" if cost > 0 else "at no cost clean"
+                said.append(
+                    f"{model}, {name}: the safest fusion is {safest}, {100 * under[safest][0]:.1f}% on any 1, {costs}."
+                )
+    return said
+
+
+def sections(found: Sequence[Table]) -> list[str]:
+    """Markdown: what the numbers mean, a summary, and a table per model and fusion; empty without such tasks."""
+    own = sensor_tables(found)
+    if not own:
+        return []
+    said = "\n".join(f"- {line}" for line in verdicts(own))
+    parts = ["## Sensors together", READING, formats.grid(summary(own)), said]
+    for table in own:
+        parts += [f"### {table.title}", formats.grid(table.grid())]
+    return [part for part in parts if part]
