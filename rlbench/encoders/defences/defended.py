@@ -115,7 +115,7 @@ class Defended(nn.Module):
         """Forgets earlier inputs, here and in the encoder."""
         self.defence.reset()
         if isinstance(self.sibling, Defended) or "stateful" in self.sibling.traits:
-            self.sibling.reset()  # type: ignore[union-attr]
+            self.sibling.reset()  # type: ignore[attr-defined]
 
     def honest(self) -> Defended:
         """The encoder to attack through."""
