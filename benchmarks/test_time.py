@@ -3,8 +3,9 @@
 python benchmarks/test_time.py run OUT.jsonl [--suites thermal,image] [--models ...] [--defences ...] [--examples 200]
 python benchmarks/test_time.py board OUT.jsonl    # prints the board
 
-`run` appends a line per suite, encoder and defence, and skips those that OUT.jsonl has, so it can be stopped at any
-time. It needs CPU hours in full; the options `--views`, `--steps` and `--duels` are part of each line and of the board.
+`run` appends a line per suite, encoder and defence, and skips those that OUT.jsonl has with as many examples, so it can
+be stopped at any time. It needs CPU hours in full; the options `--views`, `--steps` and `--duels` are part of each line
+and of the board.
 """
 
 from __future__ import annotations
@@ -115,7 +116,7 @@ def run(args: argparse.Namespace) -> None:
     """Appends the missing lines."""
     torch.set_num_threads(1)
     out = Path(args.out)
-    done = {(line["suite"], line["model"], line["defence"]) for line in read(out)}
+    done = {key_of(line) for line in read(out) if line["n"] >= args.examples}
     effort = Effort(targets=args.targets, steps=args.steps, duels=args.duels, duel_steps=args.duel_steps)
     protocol = {"views": args.views, "targets": args.targets, "steps": args.steps, "duels": args.duels}
     for suite in args.suites.split(","):
@@ -141,9 +142,15 @@ def read_static(path: Path, n: int) -> StaticAttack | None:
     return StaticAttack(robust[:n], x_adv[:n]) if len(robust) >= n else None
 
 
+def key_of(line: Line) -> tuple[str, str, str]:
+    """The suite, the encoder and the defence of a line."""
+    return line["suite"], line["model"], line["defence"]
+
+
 def read(path: Path) -> list[Line]:
-    """The finished lines."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
+    """The finished lines, the last one of each suite, encoder and defence."""
+    texts = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    return list({key_of(line): line for line in map(json.loads, texts)}.values())
 
 
 HEAD = (

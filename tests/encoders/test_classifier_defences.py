@@ -104,6 +104,15 @@ def test_views_are_the_input_and_crops_and_the_surest_have_the_least_entropy() -
     assert torch.equal(kept, embedded[[1, 2]])
 
 
+def test_frozen_weights_of_views_change_the_gradient_and_not_the_values() -> None:
+    x, runs = pictures().requires_grad_(), []
+    for frozen in (False, True):
+        with seed_globals(0, CPU):
+            z = replace(light("r-tpt"), frozen=frozen).predict(PLAIN, x)
+        runs.append((z, torch.autograd.grad(z[:, 0].sum(), x)[0]))
+    assert torch.equal(runs[0][0], runs[1][0]) and not torch.allclose(runs[0][1], runs[1][1], rtol=1e-3)
+
+
 def _angle(steps: int, half: bool = False) -> float:
     """The angle at the prompt's, after these steps from an embedding that is 80 degrees off."""
     t, start = torch.tensor([1.0, 0, 0]), torch.tensor([[cos(1.4), (1 - cos(1.4) ** 2) ** 0.5, 0.0]])
