@@ -48,7 +48,7 @@ def _copy(run: Path, baseline: Path) -> None:
     card: dict[str, Any] = yaml.safe_load((baseline / "card.yaml").read_text(encoding="utf-8"))
     new: dict[str, Any] = yaml.safe_load((run / "card.yaml").read_text(encoding="utf-8"))
     for name, backbone in new["backbones"].items():
-        entries = card["backbones"][name]["modalities"]
+        entries = card["backbones"].setdefault(name, {**backbone, "modalities": {}})["modalities"]
         for modality, entry in backbone["modalities"].items():
             start = Path(entry["trained"]["init"])
             if start.is_absolute():

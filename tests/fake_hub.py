@@ -1,7 +1,8 @@
-"""A hub of data sets on this machine: the requests that huggingface_hub makes to list and download a repository."""
+"""A hub on this machine: the requests that huggingface_hub makes to list, download and change a repository."""
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import re
@@ -26,6 +27,8 @@ class Hub:
         served: paths that were downloaded, with the first byte.
         altered: bytes by path that are sent in place of the file's.
         broken: paths of which only the first half is sent.
+        commits: the files of each pull request, by path; the latest last.
+        refused: the status of the answer to a commit; 0 to accept it.
     """
 
     url: str
@@ -33,6 +36,8 @@ class Hub:
     served: list[tuple[str, int]] = field(default_factory=list)
     altered: dict[str, bytes] = field(default_factory=dict)
     broken: set[str] = field(default_factory=set)
+    commits: list[dict[str, bytes]] = field(default_factory=list)
+    refused: int = 0
 
     def files(self, repo: str) -> list[dict[str, Any]]:
         folder = self.repos[repo][0]
@@ -58,8 +63,8 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
 
         def do_GET(self) -> None:
             path = self.path.partition("?")[0]
-            api = re.fullmatch(r"/api/datasets/([^/]+/[^/]+)(?:/(revision|tree|commits)/([^/]+))?", path)
-            file = re.fullmatch(r"/datasets/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path)
+            api = re.fullmatch(r"/api/(?:datasets|models)/([^/]+/[^/]+)(?:/(revision|tree|commits)/([^/]+))?", path)
+            file = re.fullmatch(r"(?:/datasets)?/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path)
             repo = (api or file or [None, ""])[1]
             if repo not in hub.repos:
                 return self._refuse(404, "RepoNotFound")
@@ -81,6 +86,32 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
                 return self._send(hub.files(repo))
             return self._send({"id": repo, "sha": commit, "siblings": hub.files(repo), "tags": []})
 
+        def do_POST(self) -> None:
+            path, _, query = self.path.partition("?")
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            if path == "/api/validate-yaml":
+                return self._send({"errors": [], "warnings": []})
+            found = re.fullmatch(r"/api/(?:datasets|models)/([^/]+/[^/]+)/(preupload|commit)/main", path)
+            if found is None or found[1] not in hub.repos:
+                return self._refuse(404, "RepoNotFound")
+            if hub.refused:
+                return self._refuse(hub.refused, "")
+            assert "create_pr=1" in query
+            if found[2] == "preupload":
+                files = [{**one, "uploadMode": "regular", "shouldIgnore": False} for one in json.loads(body)["files"]]
+                return self._send({"files": files})
+            values = [one["value"] for one in map(json.loads, body.splitlines()) if one["key"] == "file"]
+            hub.commits.append({one["path"]: base64.b64decode(one["content"]) for one in values})
+            pull = f"{hub.url}/{found[1]}/discussions/{len(hub.commits)}"
+            return self._send(
+                {
+                    "success": True,
+                    "commitOid": f"{0:040}",
+                    "commitUrl": f"{hub.url}/{found[1]}/commit/{0:040}",
+                    "pullRequestUrl": pull,
+                }
+            )
+
         def _refuse(self, status: int, code: str) -> None:
             self.send_response(status)
             self.send_header("X-Error-Code", code)
@@ -93,12 +124,14 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()
-            if self.command == "GET":
+            if self.command != "HEAD":
                 self.wfile.write(data)
 
         def _send_file(self, repo: str, name: str, commit: str) -> None:
             path = hub.repos[repo][0] / name
-            about = next(one for one in hub.files(repo) if one["path"] == name)
+            about = next((one for one in hub.files(repo) if one["path"] == name), None)
+            if about is None:
+                return self._refuse(404, "EntryNotFound")
             data = hub.altered.get(name, path.read_bytes())
             asked = re.fullmatch(r"bytes=(\d+)-.*", self.headers.get("Range", ""))
             start = int(asked[1]) if asked else 0

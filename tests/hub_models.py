@@ -15,6 +15,8 @@ from transformers import (
     CLIPConfig,
     CLIPModel,
     PreTrainedTokenizerFast,
+    Siglip2Config,
+    Siglip2Model,
     SiglipConfig,
     SiglipModel,
 )
@@ -47,6 +49,13 @@ def siglip(folder: Path) -> SiglipModel:
     """Writes a SigLIP and returns it."""
     text = {**TEXT, "max_position_embeddings": 64, "projection_size": 32}
     return _save(SiglipModel(SiglipConfig(text_config=text, vision_config={**TOWER, **PICTURE})), folder)
+
+
+def siglip2(folder: Path) -> Siglip2Model:
+    """Writes a SigLIP 2 for any shape of images and returns it."""
+    text = {**TEXT, "vocab_size": 16, "max_position_embeddings": 64, "projection_size": 32}
+    vision = {**TOWER, "patch_size": 7, "num_patches": 9}
+    return _save(Siglip2Model(Siglip2Config(text_config=text, vision_config=vision)), folder)
 
 
 def clap(folder: Path, *, fused: bool) -> ClapModel:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from rlbench.training.campaign import CampaignRun, read_campaign
+from rlbench.training.campaign_file import CampaignRun, read_campaign
 
 SMALL = "examples: 64, batch: 32, validation: 16, epochs: 1, attack_steps: 1"
 FILE = f"""

@@ -171,11 +171,10 @@ def results(records: Sequence[Record], out: Console) -> None:
     """Prints the tables of these records, one per suite and number of examples, with each model's badge."""
     from rlbench.report.boards.badges import lines
     from rlbench.report.boards.by_task import by_task
-    from rlbench.report.boards.sensors import has_sensors
     from rlbench.report.boards.tables import frame, tables
 
     whole = tables(frame(records)) if records else []
-    found = [table for table in whole if not has_sensors(table)]
+    found = [table for table in whole if not table.has_sensors]
     several = by_task(found)
     joined = [table for one in several for table in one.members]
     for one in several:
@@ -210,7 +209,7 @@ def together(found: Sequence[Table], records: Sequence[Record], out: Console) ->
         listing(sensors.summary(own), out)
     for line in sensors.verdicts(own):
         out.print(line)
-    fused = [table for table in found if sensors.has_sensors(table)]
+    fused = [table for table in found if table.has_sensors]
     for line in (f"failed: {line}" for table in fused for line in table.failures):
         out.print(Text(line, style="bold red"))
     badges(list(dict.fromkeys(line for table in fused for line in lines(table, records))), out)

@@ -18,10 +18,12 @@ import click
 from rlbench.cli.audit import audit
 from rlbench.cli.board import leaderboard, plot
 from rlbench.cli.catalogue import data, list_
+from rlbench.cli.corrupt import corrupt
 from rlbench.cli.doctor import doctor
 from rlbench.cli.gate import check, compare, entry, verify
 from rlbench.cli.merge import merge
 from rlbench.cli.new import new
+from rlbench.cli.push import push
 from rlbench.cli.report import report
 from rlbench.cli.run import run, show
 from rlbench.cli.train import campaign, train
@@ -121,6 +123,7 @@ for command in (
     campaign,
     check,
     compare,
+    corrupt,
     data,
     doctor,
     entry,
@@ -129,6 +132,7 @@ for command in (
     merge,
     new,
     plot,
+    push,
     report,
     run,
     show,

@@ -16,6 +16,14 @@ from rlbench.cli.places import place_options
 DIGITS = 18  # of an integer in --set, as in YAML
 
 
+_log_with = click.option(
+    "--log-with",
+    multiple=True,
+    metavar="wandb|trackio|tensorboard|mlflow",
+    help="Log to this tracker; repeatable.",
+)
+
+
 @click.command(short_help="Train a method; the run folder works as a model name.")
 @click.argument("method", metavar="METHOD[:BACKBONE]")
 @click.option("--stage", type=click.IntRange(1), metavar="N", help="Train this stage [default: the last].")
@@ -35,6 +43,9 @@ DIGITS = 18  # of an integer in --set, as in YAML
     "--out", type=click.Path(path_type=Path), metavar="DIR", help="The run folder [default: rlbench-runs/METHOD-k]."
 )
 @click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda", help="Where to compute.")
+@_log_with
+@click.option("--group", default="", metavar="NAME", help="The group of the run in the trackers.")
+@click.option("--run-name", default="", metavar="NAME", help="Its name in the trackers [default: the run folder's].")
 @click.option("--dry-run", is_flag=True, help="Check everything, show the steps and the estimated time, and stop.")
 @click.option("--quiet", is_flag=True, help="Show no progress.")
 def train(
@@ -44,6 +55,9 @@ def train(
     suite: str | None,
     settings: tuple[str, ...],
     out: Path | None,
+    log_with: tuple[str, ...],
+    group: str,
+    run_name: str,
     dry_run: bool,
     quiet: bool,
     **options: Any,
@@ -53,15 +67,17 @@ def train(
     The run folder works as a model name. The same command with --out resumes an interrupted run. On several GPUs:
     accelerate launch --multi_gpu -m rlbench train METHOD ...
     """
-    from rlbench.core.suite import load_suite
+    from rlbench.training.data import load_train_suite
     from rlbench.training.rehearsal import rehearse
+    from rlbench.training.trackers import Tracking, check_trackers
 
+    check_trackers(log_with)
     name, _, backbone = method.partition(":")
     arguments: dict[str, Any] = {
         "modalities": modalities or None,
         "stage": stage,
         "backbone": backbone or "mini",
-        "suite": load_suite(suite) if suite else None,
+        "suite": load_train_suite(suite) if suite else None,
         "overrides": dict(_setting(text) for text in settings),
         "announce": lambda line: None if quiet else click.echo(line, err=True),
         **options,
@@ -71,6 +87,7 @@ def train(
             click.echo(line)
         return
     free = (Path("rlbench-runs", f"{name}-{k}") for k in count(1))
+    arguments["tracking"] = Tracking(log_with, group, run_name)
     folder = _train(name, out or next(path for path in free if not path.exists()), quiet, arguments)
     shown = suite or (modalities or ("thermal",))[0]
     if os.environ.get("RANK", "0") == "0":  # one of several processes prints
@@ -119,16 +136,19 @@ def _integer(digits: str) -> int | str:
 @click.option(
     "--table", type=click.Path(path_type=Path), metavar="FILE.md", help="Write the runs' validation results to FILE.md."
 )
+@_log_with
 @click.option("--dry-run", is_flag=True, help="Show the runs and stop.")
-def campaign(file: Path, out: Path, table: Path | None, dry_run: bool, **where: Any) -> None:
+def campaign(file: Path, out: Path, table: Path | None, log_with: tuple[str, ...], dry_run: bool, **where: Any) -> None:
     """Train all runs of FILE, such as baselines/campaigns/bundle.yaml, in parallel.
 
     The same command again trains only the missing runs.
     """
     from rlbench.cli import console, files
-    from rlbench.training.campaign import is_finished, read_campaign, run_campaign, tabulate
+    from rlbench.training.campaign import is_finished, run_campaign
+    from rlbench.training.campaign_file import read_campaign
+    from rlbench.training.campaign_table import tabulate
 
-    tasks = read_campaign(file, out)
+    tasks = read_campaign(file, out, log_with=log_with)
     if dry_run:
         for task in tasks:
             state = "finished" if is_finished(task, out) else f"rlbench {shlex.join(task.arguments(out))}"

@@ -100,6 +100,11 @@ class CommonCorruption:
         """Whether the published parameters distort more at every severity."""
         return self.name not in _UNORDERED
 
+    @property
+    def redraws(self) -> bool:
+        """Whether it differs from frame to frame."""
+        return self.name in _EVERY_FRAME
+
     def __call__(self, x: Tensor, severity: int, streams: Streams) -> Tensor:
         """Corrupts a batch.
 

@@ -25,6 +25,7 @@ class Levelled(ABC):
         unit: the unit of the levels, such as "dB".
         steps: the result is rounded to multiples of 1 / steps: 255 for 8 bits.
         dimensions: the numbers of dimensions that an example may have.
+        redraws: whether it differs from frame to frame of one camera, as noise does.
     """
 
     modalities: ClassVar[frozenset[Modality]]
@@ -33,6 +34,7 @@ class Levelled(ABC):
     unit: ClassVar[str]
     steps: ClassVar[int] = 255
     dimensions: ClassVar[tuple[int, ...]]
+    redraws: ClassVar[bool] = False
 
     @property
     def version(self) -> str:

@@ -45,6 +45,7 @@ class Netd(ThermalCorruption):
     Proc. SPIE 1488, 110-121).
     """
 
+    redraws = True
     levels = (0.03, 0.05, 0.075, 0.105, 0.14)
     unit = "of range"
 
@@ -209,6 +210,7 @@ class Turbulence(ThermalCorruption):
     (Chimitt and Chan, 2020, https://arxiv.org/abs/2004.11210), here as gaussian fields rather than Zernike modes.
     """
 
+    redraws = True
     levels = (0.012, 0.022, 0.033, 0.044, 0.056)
     unit = "of height"
 

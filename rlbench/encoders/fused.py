@@ -96,7 +96,8 @@ class Fused(ZeroShot):
     def embed(self, x: Tensor) -> Tensor:
         """(B, D) in the joint box -> (B, M * D) unit rows: the embeddings of the M present sensors side by side."""
         found = [self.heads[sensor].embed(self.box.split(x, sensor)) for sensor in self.present]
-        return torch.cat(found, dim=1) / len(found) ** 0.5
+        joint: Tensor = torch.cat(found, dim=1) / len(found) ** 0.5
+        return joint
 
     def __call__(self, x: Tensor) -> Tensor:
         """(B, D) in the joint box -> (B, C) logits, differentiable in x."""

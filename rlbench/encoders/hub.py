@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rlbench.core.documents import expand_user
-from rlbench.core.errors import CheckpointError, first_line
+from rlbench.core.documents import expand_user, load_json, read_text
+from rlbench.core.errors import CheckpointError, first_line, quote
 
 _TOKENS = ("vocab.json", "vocab.txt", "merges.txt", "tokenizer.json", "tokenizer_config.json", "spiece.model")
 _MORE = ("special_tokens_map.json", "added_tokens.json", "preprocessor_config.json", "processor_config.json")
@@ -18,25 +19,60 @@ class Layout:
 
     Attributes:
         config: the file that describes it.
-        weights: possible names of the file of weights, in order of preference.
+        weights: possible names of the file of weights, in order of preference; a name that ends in INDEX is that of a
+            list of shards, files that each have a part of the weights.
     """
 
     config: str
     weights: tuple[str, ...]
 
-    def whole(self, folder: Path) -> bool:
-        """Whether a folder has the config and weights; a snapshot shows a file only once its download is complete."""
-        return (folder / self.config).is_file() and any((folder / name).is_file() for name in self.weights)
+    def find_weights(self, folder: Path) -> Path | None:
+        """The file of weights in a folder, or the index of shards that are all there; None if there is none.
+
+        A snapshot in the cache shows a file only once its download is complete.
+        """
+        return next((folder / name for name in self.weights if not find_missing(folder / name)), None)
+
+    def is_whole(self, folder: Path) -> bool:
+        """Whether a folder has the config and weights."""
+        return (folder / self.config).is_file() and self.find_weights(folder) is not None
 
 
-TRANSFORMERS = Layout("config.json", ("model.safetensors", "pytorch_model.bin"))
+INDEX = ".index.json"
+TRANSFORMERS = Layout(
+    "config.json",
+    ("model.safetensors", "pytorch_model.bin", f"model.safetensors{INDEX}", f"pytorch_model.bin{INDEX}"),
+)
+ADAPTER = Layout("adapter_config.json", ("adapter_model.safetensors", "adapter_model.bin"))  # of PEFT
+PREPARATION = Layout("preprocessor_config.json", ("tokenizer.json", "vocab.json"))  # without weights
 OPEN_CLIP = Layout(
     "open_clip_config.json",
     ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin"),
 )
 
 
-def fetch(repo: str, revision: str | None = None, layout: Layout = TRANSFORMERS) -> Path:
+def read_index(path: Path) -> dict[str, str]:
+    """The shard of each tensor. Raises: CheckpointError: the file is no index, or names a file in another folder."""
+    try:
+        found = load_json(read_text(path, 2**24))
+        shards = {str(name): str(shard) for name, shard in found["weight_map"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path} is not an index of shards: {first_line(error)}") from error
+    for shard in shards.values():
+        if Path(shard).name != shard or shard.startswith(".") or "\\" in shard:
+            raise CheckpointError(f"{path} names the shard {quote(shard)}; it must be a file beside it")
+    return shards
+
+
+def find_missing(path: Path) -> str:
+    """The name of a file of weights, or of a shard of an index, that is missing; "" if there is none."""
+    if not path.is_file():
+        return path.name
+    shards = sorted(set(read_index(path).values())) if path.name.endswith(INDEX) else []
+    return next((shard for shard in shards if not path.with_name(shard).is_file()), "")
+
+
+def fetch(repo: str, revision: str | None = None, layouts: Sequence[Layout] = (TRANSFORMERS,)) -> Path:
     """The folder of a checkpoint in the cache; downloads it if needed.
 
     An interrupted download resumes; the hub's client verifies the files.
@@ -44,34 +80,58 @@ def fetch(repo: str, revision: str | None = None, layout: Layout = TRANSFORMERS)
     Args:
         repo: the repository, such as "LanguageBind/LanguageBind_Thermal".
         revision: a commit, branch or tag; None: the newest.
-        layout: the files to fetch.
+        layouts: the files to fetch, those of one of these.
 
     Raises:
         CheckpointError: it is not in the cache, and the hub can't be reached or does not have it.
     """
     from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
-    small = [layout.config, *_TOKENS, *_MORE]
     try:
-        files = [*small, *layout.weights]
-        folder = Path(snapshot_download(repo, revision=revision, allow_patterns=files, local_files_only=True))
-        if layout.whole(folder):
+        folder = Path(snapshot_download(repo, revision=revision, local_files_only=True))
+        if any(layout.is_whole(folder) for layout in layouts):
             return folder
     except OSError:
         pass  # not in the cache
     except ValueError as error:
         raise CheckpointError(f"{repo!r} is not the name of a checkpoint on the hub: {first_line(error)}") from error
     try:
-        for weights in layout.weights:  # one of several formats is enough
-            folder = Path(snapshot_download(repo, revision=revision, allow_patterns=[*small, weights]))
-            if layout.whole(folder):
-                break
+        return _download(repo, revision, layouts)
+    except RevisionNotFoundError as error:
+        raise CheckpointError(
+            f"{repo} has no revision {revision!r}; give a commit, branch or tag of https://huggingface.co/{repo}/commits"
+        ) from error
+    except GatedRepoError as error:
+        raise CheckpointError(
+            f"{repo} is only for those who accepted its terms: do so on https://huggingface.co/{repo}, "
+            "then log in: hf auth login"
+        ) from error
+    except RepositoryNotFoundError as error:
+        raise CheckpointError(
+            f"the hub has no {repo}, or it is private: check the name, or log in: hf auth login"
+        ) from error
     except OSError as error:
         at, why = f" --revision {revision}" if revision else "", first_line(error.__cause__ or error)
         raise CheckpointError(
             f"{repo} is not in the hub's cache and can't be downloaded ({why}); on a machine with network access, run: "
             f"hf download {repo}{at}; then copy its cache (HF_HOME, by default ~/.cache/huggingface) to this machine"
         ) from error
+
+
+def _download(repo: str, revision: str | None, layouts: Sequence[Layout]) -> Path:
+    """Downloads the small files and one file of weights, or its shards; returns their folder. Raises: OSError."""
+    from huggingface_hub import snapshot_download
+
+    small, folder = [*(layout.config for layout in layouts), *_TOKENS, *_MORE], Path()
+    for layout in layouts:
+        for weights in layout.weights:  # one of several formats is enough
+            folder = Path(snapshot_download(repo, revision=revision, allow_patterns=[*small, weights]))
+            if weights.endswith(INDEX) and (folder / weights).is_file():
+                shards = sorted(set(read_index(folder / weights).values()))
+                snapshot_download(repo, revision=revision, allow_patterns=shards)
+            if layout.is_whole(folder):
+                return folder
     return folder
 
 
@@ -88,24 +148,33 @@ def is_folder(source: str) -> bool:
     return source.startswith((".", "~")) or Path(source).is_absolute()
 
 
-def folder_of(source: str, layout: Layout = TRANSFORMERS) -> Path:
+def folder_of(source: str, *layouts: Layout) -> Path:
     """The folder of `./FOLDER`, or of a repository on the hub: `OWNER/NAME` or `OWNER/NAME@REVISION`.
+
+    Args:
+        source: the name.
+        layouts: the files of a repository to fetch, see `fetch`; none: TRANSFORMERS.
 
     Raises: CheckpointError.
     """
     if is_folder(source):
         return expand_user(source)
     repo, _, revision = source.partition("@")
-    return fetch(repo, revision or None, layout)
+    return fetch(repo, revision or None, layouts or (TRANSFORMERS,))
 
 
 def weights_file(folder: Path, layout: Layout = TRANSFORMERS) -> Path:
-    """The file of weights in a checkpoint's folder. Raises: CheckpointError: no such folder, or no weights in it."""
+    """The file of weights in a checkpoint's folder, or the index of its shards.
+
+    Raises: CheckpointError: there is no such folder, no weights in it, or a shard is missing.
+    """
     if not folder.is_dir():
         raise CheckpointError(f"there is no folder {folder}, which should hold a checkpoint")
+    if found := layout.find_weights(folder):
+        return found
     for name in layout.weights:
-        if (folder / name).is_file():
-            return folder / name
-    shards = next(iter(sorted(folder.glob("*.index.json"))), None)
-    parts = f"; {shards.name} belongs to weights in several files: merge them into one" if shards else ""
-    raise CheckpointError(f"{folder} has no weights; it must have {' or '.join(layout.weights)}{parts}")
+        if name.endswith(INDEX) and (folder / name).is_file():
+            shard = find_missing(folder / name)
+            raise CheckpointError(f"{folder / name} names {shard}, which is missing: download the folder again")
+    names = [name for name in layout.weights if not name.endswith(INDEX)]
+    raise CheckpointError(f"{folder} has no weights; it must have {' or '.join(names)}")

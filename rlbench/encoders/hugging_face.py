@@ -1,11 +1,13 @@
-"""CLIP, SigLIP and CLAP of the library transformers, and LanguageBind, by a hub id or a folder.
+"""CLIP, SigLIP, SigLIP 2 and CLAP of the library transformers, and LanguageBind, by a hub id or a folder.
 
 CLIP: Radford et al., 2021, https://arxiv.org/abs/2103.00020. SigLIP: Zhai et al., 2023,
-https://arxiv.org/abs/2303.15343. CLAP: Wu et al., 2022, https://arxiv.org/abs/2211.06687.
+https://arxiv.org/abs/2303.15343. SigLIP 2: Tschannen et al., 2025, https://arxiv.org/abs/2502.14786. CLAP: Wu et al.,
+2022, https://arxiv.org/abs/2211.06687.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from math import isfinite, prod
 from pathlib import Path
@@ -14,15 +16,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
-from transformers import SiglipModel
 
 from rlbench.core import Box, Modality, Trait
 from rlbench.core.errors import CheckpointError, FieldError, ModalityError, first_line
 from rlbench.core.registry import register
 from rlbench.encoders import hub
+from rlbench.encoders.clip.adapter import Adapter, is_adapter, read_adapter
 from rlbench.encoders.clip.clap_front import ClapWaveform
-from rlbench.encoders.clip.fronts import Front
-from rlbench.encoders.clip.hf_processor import audio_front, image_front
+from rlbench.encoders.clip.fronts import Front, Patches
+from rlbench.encoders.clip.hf_processor import audio_front, image_front, patches_front
 from rlbench.encoders.clip.hf_quiet import quiet
 from rlbench.encoders.clip.hf_tokens import Tokens
 from rlbench.encoders.clip.hf_weights import MODELS, load_model
@@ -31,9 +33,12 @@ from rlbench.encoders.clip.weights import read_config, sha256_of
 from rlbench.encoders.languagebind import LanguageBind, languagebind
 
 _IMAGEBIND = (
-    "transformers has no ImageBind; write an encoder with the package of https://github.com/facebookresearch/ImageBind "
-    "and give it as MODULE:CALLABLE, or use --model languagebind:vit-l-14"
+    "transformers has no ImageBind; download https://dl.fbaipublicfiles.com/imagebind/imagebind_huge.pth "
+    "and give --model imagebind:./imagebind_huge.pth"
 )
+# LEAF (Abad Rocamora et al., 2025, https://arxiv.org/abs/2506.03355) publishes weights and a config. Its README takes
+# tokenizer and processor of the CLIP that each was fine-tuned from; all have one vocabulary and one normalisation.
+_PREPARED_AS = {"LEAF-CLIP": ("openai/clip-vit-large-patch14", "32bd64288804d66eefd0ccbe215aa642df71cc41")}
 _BATCH = 256  # prompts per call
 _PROBES = ("a photo", "a photo of a dog and a cat in the rain")
 _ROUNDING = 1e-3
@@ -76,7 +81,8 @@ class HuggingFace(nn.Module):
         if modality == "audio":
             longer = torch.zeros(len(x), 1, dtype=torch.bool, device=x.device)
             return _unit(self.model.get_audio_features(self.front(x), is_longer=longer))  # type: ignore[operator]
-        return _unit(self.model.get_image_features(pixel_values=self.front(x)))  # type: ignore[operator]
+        given = self.front.arguments(x) if isinstance(self.front, Patches) else {"pixel_values": self.front(x)}
+        return _unit(self.model.get_image_features(**given))  # type: ignore[operator]
 
     def embed_text(self, prompts: Sequence[str]) -> Tensor:
         """(P,) -> (P, D), unit norm."""
@@ -113,11 +119,29 @@ def _check(encoder: HuggingFace, folder: Path) -> None:
         raise CheckpointError(
             f"{folder} embeds {encoder.modality} in {found[0].shape[1]} values, but text in {found[1].shape[1]}"
         )
-    if not isinstance(encoder.model, SiglipModel) and (alone - found[1][:1]).abs().max() > _ROUNDING:
+    masked = not type(encoder.model).__name__.startswith("Siglip")  # SigLIP was trained with padding, without a mask
+    if masked and (alone - found[1][:1]).abs().max() > _ROUNDING:
         raise CheckpointError(
             f"{folder}: a prompt gets another embedding next to a longer one: padding is on the left or not masked; "
             "set padding_side and pad_token in tokenizer_config.json"
         )
+
+
+def _find_preparation(folder: Path) -> Path:
+    """The folder of a checkpoint's tokenizer and processor: its own, or that of the CLIP that its authors name."""
+    snapshot = hub.name_of_snapshot(folder)
+    owner = snapshot[0].partition("/")[0] if snapshot else ""
+    if owner not in _PREPARED_AS or hub.PREPARATION.is_whole(folder):
+        return folder
+    return hub.fetch(*_PREPARED_AS[owner], (hub.PREPARATION,))
+
+
+def _checksum(folder: Path, adapter: Adapter | None) -> str:
+    """The checksum of the weights, and of an adapter on them."""
+    found = sha256_of(hub.weights_file(folder))
+    if adapter is None:
+        return found
+    return hashlib.sha256(f"{found} {sha256_of(adapter.path)} {adapter.scale!r}".encode()).hexdigest()
 
 
 @register("encoder", "hf:ID")
@@ -125,7 +149,8 @@ def hugging_face(*, source: str, seconds: float | None = None) -> HuggingFace | 
     """Any CLIP, SigLIP, CLAP or LanguageBind of the hub, such as hf:openai/clip-vit-base-patch32, or hf:./FOLDER.
 
     Args:
-        source: a repository, with `@REVISION` to pin it, or a folder that begins with `/`, `.` or `~`.
+        source: a repository, with `@REVISION` to pin it, or a folder that begins with `/`, `.` or `~`. A repository
+            with a LoRA adapter names the repository and revision of its base model, which is fetched, too.
         seconds: length of CLAP's waveforms (default: the longest that it takes).
 
     Raises:
@@ -134,23 +159,30 @@ def hugging_face(*, source: str, seconds: float | None = None) -> HuggingFace | 
     """
     if "imagebind" in source.lower() and not hub.is_folder(source):
         raise CheckpointError(f"{source}: {_IMAGEBIND}")
-    folder = hub.folder_of(source)
+    folder = hub.folder_of(source, hub.TRANSFORMERS, hub.ADAPTER)
+    adapter = read_adapter(folder) if is_adapter(folder) else None
+    if adapter is not None:
+        at = f"@{adapter.revision}" if adapter.revision else ""
+        folder = hub.folder_of(f"{adapter.base}{at}")
     raw_config = read_config(folder)
     modality, kind = read_modality(raw_config), str(raw_config.get("model_type"))
-    if modality is not None:
+    if modality is not None and adapter is None:
         return languagebind(files={modality: folder}, seconds=seconds)
     if kind not in MODELS:
         raise CheckpointError(f"{source} is a model of type {kind!r}; hf: takes {', '.join(MODELS)} and LanguageBind")
     if seconds is not None and kind != "clap":
         raise FieldError(f"{source} is a {kind}; only clap takes seconds")
-    model = load_model(folder, kind, raw_config)
+    model = load_model(folder, kind, raw_config, adapter)
     config: Any = model.config
-    tokens = Tokens(folder, kind, config.text_config)
+    inputs = _find_preparation(folder)
+    tokens = Tokens(inputs, kind, config.text_config)
     front: Front
     if kind == "clap":
-        front = audio_front(folder, config.audio_config, seconds)
+        front = audio_front(inputs, config.audio_config, seconds)
+    elif kind == "siglip2":
+        front = patches_front(inputs, config.vision_config)
     else:
-        front = image_front(folder, kind, config.vision_config)
-    encoder = HuggingFace(model, front, tokens, sha256_of(hub.weights_file(folder))).eval().requires_grad_(False)
+        front = image_front(inputs, kind, config.vision_config)
+    encoder = HuggingFace(model, front, tokens, _checksum(folder, adapter)).eval().requires_grad_(False)
     _check(encoder, folder)
     return encoder

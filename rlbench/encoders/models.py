@@ -13,7 +13,6 @@ A name is one of:
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from difflib import get_close_matches
@@ -165,8 +164,8 @@ def resolve_plain(name: str, source: object) -> Model:
 def is_path(name: str) -> bool:
     """Whether a model's name is or contains a path, which has no meaning on another machine."""
     scheme, _, rest = name.partition(":")
-    if scheme in ("http", "https", "onnx"):
-        return scheme == "onnx"
+    if scheme in ("http", "https", "onnx", "imagebind"):
+        return scheme in ("onnx", "imagebind")
     if scheme in ("hf", "open_clip") and "\\" not in name:
         return hub.is_folder(rest) or rest.startswith("local-dir:") or hub.is_folder(rest.removeprefix("hf-hub:"))
     return "/" in name or "\\" in name
@@ -209,8 +208,9 @@ def read_weights(model: Model, modality: Modality) -> Path:
 
 
 def _check_sha256(path: Path, sha256: str) -> None:
-    with path.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    from rlbench.encoders.clip.weights import sha256_of
+
+    digest = sha256_of(path)
     if digest != sha256:
         raise CheckpointError(f"{path} was altered: its sha256 is {digest[:12]}..., the card says {sha256[:12]}...")
 

@@ -9,7 +9,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from rlbench.core.registry import register
-from rlbench.fusions.rule import replace_gradient
+from rlbench.fusions.rule import pass_gradient
 
 _FLOOR = 1e-6  # of a weight, so that sensors without any certainty count equally
 
@@ -19,9 +19,9 @@ _FLOOR = 1e-6  # of a weight, so that sensors without any certainty count equall
 class Certainty:
     """The mean of the logits with the weights 1 - H(p_m) / log C, from 1 for a certain sensor to 0 for a uniform one.
 
-    Its gradient is that of the mean (see `rule`): the weights' own gradient makes an attacked, uncertain sensor more
-    certain of the label, since that takes weight from the others, and stops there. Entropy as a measure of certainty:
-    Wang et al., 2021 (TENT), https://arxiv.org/abs/2006.10726; divided by log C, so that it means the same for any C.
+    Differentiable, weights included; its gradient has a share of that of the mean (see `rule`), in which an uncertain
+    sensor counts, too. Entropy as a measure of certainty: Wang et al., 2021 (TENT), https://arxiv.org/abs/2006.10726;
+    divided by log C, so that it means the same for any C.
     """
 
     least: ClassVar[int] = 1
@@ -31,4 +31,5 @@ class Certainty:
         log_p = logits.log_softmax(2)
         entropy = -(log_p.exp() * log_p).sum(2)
         weights = (1 - entropy / log(logits.shape[2])).clamp_min(_FLOOR)
-        return replace_gradient(((weights / weights.sum(0))[..., None] * logits).sum(0), logits)
+        fused = ((weights / weights.sum(0))[..., None] * logits).sum(0)
+        return pass_gradient(fused, fused, logits)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from rlbench.core.registry import register
-from rlbench.fusions.rule import ROUNDING, beat_rivals, leave_one_out, replace_gradient
+from rlbench.fusions.rule import ROUNDING, beat_rivals, leave_one_out, pass_gradient
 
 
 def count_votes(logits: Tensor) -> Tensor:
@@ -23,18 +23,19 @@ def count_votes(logits: Tensor) -> Tensor:
 class Majority:
     """The number of votes of each class, plus the mean of its probabilities, which decides between equal numbers.
 
-    Its gradient is that of the mean of the logits (see `rule`). Lam & Suen, 1997 (majority voting),
-    https://doi.org/10.1109/3468.618255.
+    Its gradient is that of the probabilities, plus a share of that of the mean of the logits (see `rule`). Lam & Suen,
+    1997 (majority voting), https://doi.org/10.1109/3468.618255.
     """
 
     least: ClassVar[int] = 1
 
     def fuse(self, logits: Tensor) -> Tensor:
         """(M, N, C) -> (N, C) scores in [0, M + 1]."""
-        return replace_gradient(count_votes(logits).sum(0) + logits.softmax(2).mean(0), logits)
+        p = logits.softmax(2).mean(0)
+        return pass_gradient(count_votes(logits).sum(0) + p, p, logits)
 
     def certify(self, logits: Tensor, y: Tensor, reach: Tensor) -> Tensor:
-        """Of the other sensors' votes, y leads by more than 1, or by 1 and in probability (see `rule.Certified`).
+        """Of the other sensors' votes, y leads by more than 1, or by 1 and in probability (see `encoders.takeover`).
 
         Of three sensors, exactly the examples where all three are right, unless `reach` is small.
         """

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from rlbench.core.registry import register
-from rlbench.fusions.rule import replace_gradient
+from rlbench.fusions.rule import pass_gradient
 
 
 def measure_confidence(logits: Tensor) -> Tensor:
@@ -31,15 +31,15 @@ def measure_confidence(logits: Tensor) -> Tensor:
 class MostConfident:
     """The logits of the sensor whose largest probability is the largest; equally confident sensors are averaged.
 
-    Its gradient is that of the mean of the logits (see `rule`), so that a sensor that is not chosen can be attacked
-    until it is.
+    Its gradient is that of the sensors' mean, weighted by a softmax of their confidences (see `rule`), so that a sensor
+    that is not chosen can be attacked until it is.
     """
 
     least: ClassVar[int] = 1
 
     def fuse(self, logits: Tensor) -> Tensor:
         """(M, N, C) -> (N, C)."""
-        confidence = measure_confidence(logits.detach())
+        confidence = measure_confidence(logits)
         chosen = (confidence == confidence.amax(0)).to(logits)
-        weights = chosen / chosen.sum(0)
-        return replace_gradient((weights[..., None] * logits).sum(0), logits)
+        hard, soft = ((w[..., None] * logits).sum(0) for w in (chosen / chosen.sum(0), confidence.softmax(0)))
+        return pass_gradient(hard, soft, logits)

@@ -28,7 +28,7 @@ class Mean:
         return logits.log_softmax(2).logsumexp(0) - log(len(logits))
 
     def certify(self, logits: Tensor, y: Tensor, reach: Tensor) -> Tensor:
-        """sum_{m != j} (p_my - p_mt) > tanh(reach[y, t] / 2) for every sensor j and rival t (see `rule.Certified`).
+        """sum_{m != j} (p_my - p_mt) > tanh(reach[y, t] / 2) for every sensor j and rival t (see `encoders.takeover`).
 
         Of sensor j, p_t <= p_y exp(reach) and p_t + p_y <= 1, so p_t - p_y <= tanh(reach / 2), which is below 1. Exact
         for two classes. Two sensors are never certified where the bound is 1.

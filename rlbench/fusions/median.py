@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from rlbench.core.registry import register
-from rlbench.fusions.rule import beat_rivals, replace_gradient
+from rlbench.fusions.rule import beat_rivals, pass_gradient
 
 
 def find_median(logits: Tensor) -> Tensor:
@@ -21,7 +21,7 @@ def find_median(logits: Tensor) -> Tensor:
 @register("fusion", "median")
 @dataclass(frozen=True, kw_only=True)
 class Median:
-    """The median of the logits of each class; its gradient is that of the mean (see `rule`).
+    """The median of the logits of each class; its gradient has a share of the mean's (see `rule`).
 
     Kittler et al., 1998, https://doi.org/10.1109/34.667881.
     """
@@ -30,10 +30,11 @@ class Median:
 
     def fuse(self, logits: Tensor) -> Tensor:
         """(M, N, C) -> (N, C)."""
-        return replace_gradient(find_median(logits), logits)
+        median = find_median(logits)
+        return pass_gradient(median, median, logits)
 
     def certify(self, logits: Tensor, y: Tensor, reach: Tensor) -> Tensor:
-        """The lowest median of y exceeds the highest of every rival, whatever a sensor says (see `rule.Certified`).
+        """The lowest median of y exceeds the highest of every rival, whatever a sensor says (see `encoders.takeover`).
 
         If one value of M may be anything, the median is at least what it is with that value at -infinity, and at most
         that at infinity. Exact if a sensor may give any logits; `reach` is not used, so for unit vectors it is a bound.

@@ -1,39 +1,20 @@
-"""What fusion rules share: their protocol, the count of sensors, and gradients of rules that select.
+"""What fusion rules share: the count of sensors, certificates, and gradients of rules that select.
 
-A rule that selects, votes or weighs is flat in a sensor over whole regions, or leads away from what an attacked sensor
-can do, so that its own gradient would make attacks weak. Such a rule keeps its exact values and takes the gradient of
-the mean of the logits, `sum`'s, in which each sensor always counts: BPDA (Athalye et al., 2018,
-https://arxiv.org/abs/1802.00420), as a defence's `honest()` has it. So an attack sees what the rule answers, and still
-a direction to search in.
+A rule that selects or votes ignores a sensor over whole regions, where its gradient tells an attack nothing. Such a
+rule keeps its exact values and has the gradient of a soft version of it, plus a small share of that of the mean of the
+logits, in which each sensor always counts, as in BPDA (Athalye et al., 2018, https://arxiv.org/abs/1802.00420). So an
+attack sees what the rule answers and always has a direction.
 """
 
 from __future__ import annotations
-
-from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
 from rlbench.core import Fusion
 from rlbench.core.errors import FieldError
 
+SHARE = 0.01  # of the mean's gradient: small, so that the rule's own decides where it is not zero
 ROUNDING = 1e-5  # certificates leave this much of the terms of a comparison to float32
-
-
-@runtime_checkable
-class Certified(Protocol):
-    """What a fusion adds if it can prove that no change of one sensor alters an answer."""
-
-    def certify(self, logits: Tensor, y: Tensor, reach: Tensor) -> Tensor:
-        """Which examples stay correct whatever any one sensor says.
-
-        Args:
-            logits: (M, N, C) clean answers.
-            y: (N,) int64 labels.
-            reach: (C, C), see `find_reach`.
-
-        Returns:
-            (N,) bool; False also within rounding.
-        """
 
 
 def check_sensors(fusion: Fusion, name: str, count: int) -> None:
@@ -46,32 +27,16 @@ def check_sensors(fusion: Fusion, name: str, count: int) -> None:
         )
 
 
-def replace_gradient(value: Tensor, logits: Tensor) -> Tensor:
-    """The value of a rule, exactly, with the gradient of the mean of the logits.
+def pass_gradient(value: Tensor, soft: Tensor, logits: Tensor) -> Tensor:
+    """The value of a rule, exactly, with the gradient of a soft version, plus a share of that of the mean.
 
     Args:
         value: (N, C).
+        soft: (N, C), of which only the gradient is used; `value` itself if that has one.
         logits: (M, N, C).
     """
-    mean = logits.mean(0)
-    return value.detach() + (mean - mean.detach())
-
-
-def find_reach(anchors: Tensor, scale: float) -> Tensor:
-    """By how much the logit of class t can exceed that of class y, at most: scale * |A_y - A_t|.
-
-    An embedding is a unit vector u, so scale * u . (A_t - A_y) is at most this, for u along A_t - A_y.
-
-    Args:
-        anchors: (C, D) unit rows.
-        scale: of the logits.
-
-    Returns:
-        (C, C) float64, symmetric.
-    """
-    rows = anchors.double()
-    reach: Tensor = scale * (rows[:, None] - rows).norm(dim=2)
-    return reach
+    through = soft + SHARE * logits.mean(0)
+    return value.detach() + (through - through.detach())
 
 
 def leave_one_out(values: Tensor) -> Tensor:

@@ -28,7 +28,7 @@ class Sum:
         return logits.mean(0)
 
     def certify(self, logits: Tensor, y: Tensor, reach: Tensor) -> Tensor:
-        """Exact: sum_{m != j} (z_my - z_mt) > reach[y, t] for every sensor j and rival t (see `rule.Certified`).
+        """Exact: sum_{m != j} (z_my - z_mt) > reach[y, t] for every sensor j and rival t (see `encoders.takeover`).
 
         A sensor that says u = (A_t - A_y) / |A_t - A_y| attains the bound.
         """

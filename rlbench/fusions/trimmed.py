@@ -10,25 +10,17 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from rlbench.core.registry import register
-from rlbench.fusions.rule import ROUNDING, replace_gradient
+from rlbench.fusions.rule import ROUNDING, pass_gradient
+
+_SHARPNESS = 10.0  # of the softmax
 
 
-def weigh_agreement(logits: Tensor) -> Tensor:
-    """How much of each sensor is kept: all but one sensor, that which agrees least; equal ones share the loss.
-
-    Agreement is the mean cosine between a sensor's softmax and those of the others.
-
-    Args:
-        logits: (M, N, C).
-
-    Returns:
-        (M, N) weights that sum to M - 1.
-    """
-    unit = normalize(logits.detach().double().softmax(2), dim=2)
+def measure_agreement(logits: Tensor) -> Tensor:
+    """(M, N, C) -> (M, N): the mean cosine between a sensor's softmax and those of the others."""
+    unit = normalize(logits.double().softmax(2), dim=2)
     cosines = torch.einsum("mnc,knc->mkn", unit, unit)
-    agreement = cosines.sum(1) - 1  # its own cosine is 1
-    odd = (agreement <= agreement.amin(0) + ROUNDING).to(logits)
-    return 1 - odd / odd.sum(0)
+    agreement: Tensor = (cosines.sum(1) - 1) / (len(logits) - 1)  # its own cosine is 1
+    return agreement.to(logits)
 
 
 @register("fusion", "trimmed")
@@ -36,13 +28,17 @@ def weigh_agreement(logits: Tensor) -> Tensor:
 class Trimmed:
     """The mean of the logits without the sensor whose probabilities agree least with the others'.
 
-    Its gradient is that of the mean of all logits (see `rule`), so that a sensor that is dropped can be attacked back
-    in. Odd one out after Yang et al., 2021, https://arxiv.org/abs/2206.12714, without their trained detector.
+    Sensors that agree equally little share the loss. The gradient is that of a softmax in place of the selection (see
+    `rule`), so that a sensor that is dropped can be attacked back in. Odd one out after Yang et al., 2021,
+    https://arxiv.org/abs/2206.12714, without their trained detector.
     """
 
     least: ClassVar[int] = 3
 
     def fuse(self, logits: Tensor) -> Tensor:
         """(M, N, C) -> (N, C)."""
-        weights = weigh_agreement(logits)[..., None]
-        return replace_gradient((weights * logits).sum(0) / (len(logits) - 1), logits)
+        agreement = measure_agreement(logits)
+        odd = (agreement <= agreement.amin(0) + ROUNDING).to(logits)
+        shares = odd / odd.sum(0), (-_SHARPNESS * agreement).softmax(0)
+        hard, soft = (((1 - one)[..., None] * logits).sum(0) / (len(logits) - 1) for one in shares)
+        return pass_gradient(hard, soft, logits)

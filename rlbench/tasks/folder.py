@@ -234,6 +234,12 @@ class Folder(Recordings):
         return (*describe_left_out(dict(self.left_out)), *describe_untested(self.classes, self.rows["test"]))
 
 
+def _check_positive(**values: float) -> None:
+    for name, value in values.items():
+        if not 0 < value < float("inf"):
+            raise FieldError(f"folder: {name} is {value}; it must be positive")
+
+
 @register("task", "folder")
 def folder(
     *,
@@ -268,9 +274,7 @@ def folder(
         DataError: a list or file is missing or wrong, a label has no class, or the test split is empty.
         FieldError: rate, seconds or per_class are not positive.
     """
-    for name, value in (("rate", rate), ("seconds", seconds), ("per_class", per_class or 1)):
-        if not 0 < value < float("inf"):
-            raise FieldError(f"folder: {name} is {value}; it must be positive")
+    _check_positive(rate=rate, seconds=seconds, per_class=per_class or 1)
     root = Path(data)
     if not root.is_dir():
         raise DataError(f"data is {data!r}; there is no such folder")

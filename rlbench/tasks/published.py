@@ -153,6 +153,10 @@ class Published(Recordings, ABC):
         path = self.folder / item.path
         return read(path, self.modality, box, rate=self.rate, seconds=self.seconds, part=item.part)
 
+    def read_all(self, items: Sequence[Item], box: Box) -> list[np.ndarray]:
+        """Reads examples; see `read`. Raises: DataError."""
+        return [self.read(item, box) for item in items]
+
     def items(self, split: Split = "test") -> tuple[Item, ...]:
         """The examples of a split in a fixed order (see `arrange`). Raises: DataError."""
         if split not in self._items:
@@ -203,7 +207,7 @@ class Published(Recordings, ABC):
         """Loads examples start..stop-1 of a split, or as many as exist. Raises: DataError, naming the file."""
         items = self.items(split)[start:stop]
         return collate(
-            [self.read(item, box) for item in items],
+            self.read_all(items, box),
             box,
             classes=self.classes,
             labels=[item.label for item in items],

@@ -45,11 +45,15 @@ class Recordings(ABC):
             DataError: a file can't be read, or recordings differ in length, as they may for a box of unit "fbank",
                 which takes whole recordings.
         """
-        waves = [self._load_wave(path, box) for path in self.paths(start, stop, split)]
+        waves = self.load_waves(box, start, stop, split)
         if len({wave.shape for wave in waves}) > 1:
             raise DataError(f"recordings {start} to {stop - 1} differ in length; ask for one at a time")
         stacked = torch.stack(waves).double() if waves else torch.empty(0, 1, 0).double()
         return ((stacked + 1) / 2).clamp(0, 1)
+
+    def load_waves(self, box: Box, start: int, stop: int, split: Split) -> list[Tensor]:
+        """Reads the waveforms of examples start..stop-1, each (1, samples) in [-1, 1]. Raises: DataError."""
+        return [self._load_wave(path, box) for path in self.paths(start, stop, split)]
 
     def _load_wave(self, path: Path, box: Box) -> Tensor:
         samples, rate = load_wave(path, box, rate=self.rate, seconds=self.seconds)

@@ -45,7 +45,7 @@ class Scenes(World, Synthesised):
     modality: Sensor = "image"
 
     name: ClassVar[str] = "scenes"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     world_classes: ClassVar[tuple[Label, ...]] = tuple(Label(kind.name, kind.name) for kind in KINDS)
     world_templates: ClassVar[tuple[str, ...]] = (
         "{a}.",

@@ -2,174 +2,25 @@
 
     rlbench campaign baselines/campaigns/tuning.yaml --out runs/tuning
 
-    modalities: [thermal, audio]            # every job runs for each of them
-    rounds: {"0": {seed: 0}, "1": {seed: 1}}   # and for each round, with its settings
-    set: {validation: 1000}                 # the settings of all jobs
-    jobs:
-      backbone: {method: languagebind}
-      fare: {method: fare, set: {init: "@backbone", original: "@backbone"}}
-      rlbind: {method: rlbind, stage: 2, set: {init: "@fare", original: "@0/backbone"}}
-
-A job's folder is OUT/ROUND/MODALITY/JOB. "@job" in a setting is the folder of that job in the same round and
-modality, "@round/job" in another round; the job waits for it. A job's `rounds` and `modalities` limit where it runs.
-`suite`, in a job or a round, trains on a suite's data. A round's `modalities` replace the file's. Running the campaign
-again keeps finished jobs and resumes interrupted ones.
+`campaign_file` describes the file. Running the campaign again keeps finished jobs and resumes interrupted ones.
 """
 
 from __future__ import annotations
 
-import json
-import re
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
-from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
-from typing import Any
 
-import pandas as pd
 import torch
 
-from rlbench.core import Modality, callables
-from rlbench.core.errors import FieldError, RLBenchError, quote
+from rlbench.core.errors import RLBenchError
 from rlbench.core.executor import Executor, Lost, Report, Work, make_executor
 from rlbench.core.files import LOCK, hold_lock
-from rlbench.core.suite import load_suite
-from rlbench.core.yaml_source import YamlPart, read
-from rlbench.encoders.models import resolve, resolve_plain
-from rlbench.training.recipe import load_recipe
+from rlbench.training.campaign_file import CampaignRun
+from rlbench.training.data import load_train_suite
 from rlbench.training.run import open_run_folder, train
 from rlbench.training.state import writing
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Job:
-    method: str
-    stage: int | None = None
-    suite: str | None = None
-    set: Mapping[str, Any] = field(default_factory=dict)
-    rounds: tuple[str, ...] | None = None
-    modalities: tuple[Modality, ...] | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Round:
-    modalities: tuple[Modality, ...] | None = None
-    suite: str | None = None
-    set: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Campaign:
-    modalities: tuple[Modality, ...]
-    jobs: Mapping[str, Any]
-    rounds: Mapping[str, Any] = field(default_factory=lambda: {"0": {}})
-    set: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class CampaignRun:
-    """One training run of a campaign.
-
-    Attributes:
-        name: ROUND/MODALITY/JOB.
-        after: the names of the runs it waits for.
-    """
-
-    name: str
-    method: str
-    stage: int | None
-    modality: Modality
-    suite: str | None
-    settings: Mapping[str, object]
-    after: frozenset[str]
-
-    def arguments(self, out: Path) -> list[str]:
-        """Returns the arguments of the command `rlbench` for this run."""
-        words = ["train", self.method, "--modality", self.modality, "--out", str(out / self.name), "--quiet"]
-        if self.stage is not None:
-            words += ["--stage", str(self.stage)]
-        if self.suite is not None:
-            words += ["--suite", self.suite]
-        for key, value in self.settings.items():
-            words += ["--set", f"{key}={value if isinstance(value, str) else json.dumps(value)}"]
-        return words
-
-
-def read_campaign(path: Path, out: Path) -> list[CampaignRun]:
-    """Reads a campaign's file into its runs, in the file's order, round by round.
-
-    Raises:
-        FieldError: The file can't be read, or a key, a value or a name of a job is wrong.
-        UnknownName: There is no such method or modality.
-    """
-    whole = read(path, "campaign", FieldError)
-    file, parts = whole.make(_Campaign), whole.items()
-    jobs = {_name(part): part.make(_Job) for part in parts["jobs"].items().values()}
-    rounds = {"0": _Round()}
-    if "rounds" in parts:
-        rounds = {_name(part): _round(part) for part in parts["rounds"].items().values()}
-    tasks = []
-    for turn, own in rounds.items():
-        modalities = own.modalities or file.modalities
-        for modality in modalities:
-            for name, job in jobs.items():
-                if turn in (job.rounds or rounds) and modality in (job.modalities or modalities):
-                    settings = {**file.set, **own.set, **job.set}
-                    job = replace(job, suite=job.suite or own.suite)
-                    tasks.append(_task(name, job, turn, modality, settings, out))
-    _check_order(tasks, parts["jobs"])
-    return tasks
-
-
-def _name(part: YamlPart) -> str:
-    """Returns the name of a round or job, which is also its folder's name."""
-    if not re.fullmatch(r"\w[\w.-]{0,99}", part.key):
-        part.fail("a name must be letters, digits, '.', '_' and '-'")
-    return part.key
-
-
-def _round(part: YamlPart) -> _Round:
-    """Reads a round: null, or a mapping of settings, `modalities` and `suite`."""
-    parts = {} if part.value() is None else part.items()
-    settings = {key: parts.pop(key).value() for key in list(parts) if key not in ("modalities", "suite")}
-    return part.make(_Round, parts, set=settings)
-
-
-def _check_order(tasks: Sequence[CampaignRun], jobs: YamlPart) -> None:
-    """Checks that every run starts from runs of the file, and that none waits for itself."""
-    known = {task.name for task in tasks}
-    for task in tasks:
-        load_recipe(task.method, task.stage, modality=task.modality, overrides=task.settings)
-        if task.after - known:
-            jobs.fail(f"{task.name} starts from {quote(min(task.after - known))}, which is not a job of this file")
-    try:
-        TopologicalSorter({task.name: task.after for task in tasks}).prepare()
-    except CycleError as error:
-        jobs.fail(f"{' waits for '.join(error.args[1])}")
-
-
-def _task(
-    name: str, job: _Job, turn: str, modality: Modality, settings: Mapping[str, object], out: Path
-) -> CampaignRun:
-    after = {}
-    for key, value in settings.items():
-        if key in ("init", "original") and callables.is_callable_name(str(value)):
-            resolve_plain(str(value), "the campaign")
-        if isinstance(value, str) and value.startswith("@"):
-            before, _, other = value[1:].rpartition("/")
-            after[key] = f"{before or turn}/{modality}/{other}"
-    paths = {key: str((out / of).absolute()) for key, of in after.items()}
-    return CampaignRun(
-        f"{turn}/{modality}/{name}",
-        job.method,
-        job.stage,
-        modality,
-        job.suite,
-        {**settings, **paths},
-        frozenset(after.values()),
-    )
 
 
 def run_campaign(
@@ -220,9 +71,8 @@ def is_finished(task: CampaignRun, out: Path) -> bool:
     """
     if not (out / task.name / "card.yaml").is_file():
         return False
-    suite = None if task.suite is None else load_suite(task.suite)
-    recipe = load_recipe(task.method, task.stage, modality=task.modality, overrides=task.settings)
-    return open_run_folder(task.method, {task.modality: recipe}, suite, out / task.name).check() == "finished"
+    suite = None if task.suite is None else load_train_suite(task.suite)
+    return open_run_folder(task.method, task.load_recipes(), suite, out / task.name).check() == "finished"
 
 
 def _run(
@@ -262,39 +112,18 @@ def train_run(out: str, device: str, task: CampaignRun, ahead: CampaignRun | Non
     try:
         train(
             task.method,
-            modalities=[task.modality],
+            modalities=task.modalities,
             stage=task.stage,
-            suite=None if task.suite is None else load_suite(task.suite),
+            backbone=task.backbone,
+            together=task.together,
+            suite=None if task.suite is None else load_train_suite(task.suite),
             out=Path(out) / task.name,
             overrides=task.settings,
             device=device,
+            tracking=task.tracking,
         )
     except RLBenchError as error:
         return str(error)
     finally:
         torch.set_num_threads(threads)
     return None
-
-
-def tabulate(tasks: Sequence[CampaignRun], out: Path, *, columns: Sequence[str] = ("clean", "robust", "unseen")) -> str:
-    """Renders the finished runs as a markdown table.
-
-    The columns are the settings, the validation accuracies in %, the forward (f) and backward (b) passes since the
-    backbone in thousands, and what the training saw of unseen classes.
-    """
-    rows = []
-    for task in tasks:
-        if not (out / task.name / "card.yaml").is_file():
-            continue
-        trained = resolve(str(out / task.name)).weights[task.modality].trained
-        shares = {name: trained["validation"].get(name) for name in columns}
-        passes = trained.get("since") or trained.get("passes") or {"forwards": 0, "backwards": 0}
-        settings = [f"{key}={value}" for key, value in task.settings.items() if key not in _COMMON]
-        row: dict[str, object] = {"run": task.name, "method": task.method, "settings": ", ".join(settings) or "-"}
-        row |= {name: "-" if share is None else f"{100 * share:.1f}" for name, share in shares.items()}
-        row["passes"] = f"{passes['forwards'] / 1000:.0f}k f, {passes['backwards'] / 1000:.0f}k b"
-        rows.append({**row, "sees": ", ".join(trained.get("sees", [])) or "-"})
-    return str(pd.DataFrame(rows).to_markdown(index=False, disable_numparse=True))
-
-
-_COMMON = ("init", "original", "validation", "validate")  # the same in all trials of a method

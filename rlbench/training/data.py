@@ -6,6 +6,7 @@ processes takes its own rows of them.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import cast
 
@@ -15,6 +16,7 @@ from torch.utils.data import Dataset
 
 from rlbench.core import Encoder, Label, Modality, Suite, Task, registry
 from rlbench.core.seeds import generator
+from rlbench.core.suite import load_suite, load_suites
 from rlbench.encoders.heads import prompts, zero_shot
 from rlbench.encoders.outputs import embed_text
 from rlbench.training.examples import TrainSet
@@ -35,12 +37,14 @@ class MicroBatch:
         y: (B,) int64 labels.
         noise: (B, *shape) in [-1, 1], the start of the adversary.
         template: (B,) in [0, 1), which chooses the template of the caption.
+        rows: (B,) indices of the examples.
     """
 
     x: Tensor
     y: Tensor
     noise: Tensor
     template: Tensor
+    rows: Tensor
 
 
 @dataclass(frozen=True)
@@ -134,26 +138,60 @@ class Batches(Dataset[list[MicroBatch]]):
         down, across = draws.shift[0].tolist()
         x = x.roll((0 if self.modality == "audio" else down, across), (-2, -1))
         x = torch.where(draws.mirrored.view(-1, *[1] * (x.dim() - 1)), x.flip(-1), x)
-        return MicroBatch(x, y, draws.noise, draws.template)
+        return MicroBatch(x, y, draws.noise, draws.template, draws.rows)
 
 
 def choose_task(recipe: Recipe, modality: Modality, suite: Suite | None) -> Task:
-    """Returns the suite's task, or the modality's world in the recipe's domain."""
-    if suite is not None:
-        return suite.task
-    return cast(Task, registry.make("task", f"{modality}-world", {"domain": recipe.domain, "subset": recipe.subset}))
+    """Returns the suite's task, or the recipe's world in its domain."""
+    if suite is None:
+        return make_world(recipe, modality, domain=recipe.domain, subset=recipe.subset)
+    return list_tasks(suite)[modality]
 
 
-def make_replay_task(modality: Modality) -> Task:
-    """Makes the task of replayed, unlabelled examples: the clean domain of the modality's world, all its classes."""
-    return cast(Task, registry.make("task", f"{modality}-world", {"domain": "web", "subset": "all"}))
+def list_tasks(suite: Suite) -> Mapping[Modality, Task]:
+    """Lists the suite's task by modality; a task of several sensors has one for each."""
+    alone = {cast(Modality, suite.modality): suite.task}
+    return cast("Mapping[Modality, Task]", getattr(suite.task, "tasks", alone))
 
 
-def make_validation_task(modality: Modality, suite: Suite | None, subset: str = "seen") -> Task | None:
+def load_train_suite(name: str) -> Suite:
+    """Loads a suite to train on: of a file with several parts, the first one with several sensors.
+
+    Raises:
+        UnknownName, SuiteError: See `load_suite`, for a suite without several sensors.
+    """
+    joint = [suite for suite in load_suites(name) if len(list_tasks(suite)) > 1]
+    return joint[0] if joint else load_suite(name)
+
+
+def make_world(recipe: Recipe, modality: Modality, **fields: str) -> Task:
+    """Makes the recipe's procedural world, as one modality sees it.
+
+    Args:
+        recipe: gives the world; None: the world of the modality alone.
+        modality: what the examples are.
+        fields: the domain and the subset.
+
+    Raises:
+        UnknownName: There is no such world.
+        FieldError: The task is not a world, or does not have the modality.
+    """
+    if recipe.world is None:
+        return cast(Task, registry.make("task", f"{modality}-world", fields))
+    return cast(Task, registry.make("task", recipe.world, {"modality": modality, **fields}))
+
+
+def make_replay_task(recipe: Recipe, modality: Modality) -> Task:
+    """Makes the task of replayed, unlabelled examples: the clean domain of the world, all its classes."""
+    return make_world(recipe, modality, domain="web", subset="all")
+
+
+def make_validation_task(recipe: Recipe, modality: Modality, suite: Suite | None, subset: str = "seen") -> Task | None:
     """Makes the task of validation: the sensor domain, or the suite's own validation split if it has one."""
     if suite is None:
-        return cast(Task, registry.make("task", f"{modality}-world", {"subset": subset}))
-    return suite.task if subset == "seen" and suite.task.size("val") else None
+        return make_world(recipe, modality, subset=subset)
+    task = list_tasks(suite)[modality]
+    return task if subset == "seen" and task.size("val") != 0 else None
 
 
 def list_classes(recipe: Recipe, task: Task) -> tuple[Label, ...]:

@@ -28,6 +28,7 @@ from rlbench.training.examples import TrainSet
 from rlbench.training.gather import all_gather
 from rlbench.training.lora import merge
 from rlbench.training.means import ClassMeans
+from rlbench.training.peers import Peers
 from rlbench.training.recipe import Recipe
 from rlbench.training.types import Batch, Objective, Trainable
 
@@ -126,10 +127,11 @@ class Trainer:
         run: what to train.
         accelerator: devices, processes and precision, by Hugging Face's accelerate.
         means: the class means, which modalities that are trained together share.
+        peers: the features of all examples, which they share too.
     """
 
-    def __init__(self, run: Run, accelerator: Accelerator, means: ClassMeans) -> None:
-        self.run, self.accelerator, self.means = run, accelerator, means
+    def __init__(self, run: Run, accelerator: Accelerator, means: ClassMeans, peers: Peers) -> None:
+        self.run, self.accelerator, self.means, self.peers = run, accelerator, means, peers
         self.tower = run.encoder.tower(run.modality).to(accelerator.device).eval()
         if run.original is not None:
             run.original.tower(run.modality).to(accelerator.device)
@@ -190,6 +192,8 @@ class Trainer:
         if "means" in needs:
             self.means.update(self.run.modality, stream.classes, batch.gather(f), batch.gather(batch.y))
             batch = _with(batch, means=self.means.look_up(stream.classes, batch.anchors))
+        if "peers" in needs:
+            batch = _with(batch, peers=self.exchange_peers(stream, part.rows.to(device), f, batch))
         if "f_adv" not in needs:
             return objective.loss(f, f, batch)
         fixed, recipe = f.detach(), self.run.recipe
@@ -209,6 +213,12 @@ class Trainer:
         if "f0_adv" in needs:
             batch = _with(batch, f0_adv=self.embed_original(x_adv))
         return objective.loss(f, self.features(self.model, x_adv), batch)
+
+    def exchange_peers(self, stream: Stream, rows: Tensor, f: Tensor, batch: Batch) -> Tensor:
+        """Remembers f (B, D) of the examples `rows` (B,); returns the sum (B, D) of their other modalities."""
+        modality = self.run.modality
+        self.peers.update(modality, batch.gather(rows), batch.gather(f), stream.data.size)
+        return self.peers.look_up(modality, rows, f.detach())
 
     def make_batch(self, stream: Stream, part: MicroBatch, x: Tensor) -> Batch:
         """Makes what the loss knows besides the features: f0, and a caption of each example in a random template."""
@@ -259,6 +269,7 @@ class Trainer:
             "optimiser": self.optimiser.state_dict(),
             "average": self.average.state_dict() if self.average is not None else None,
             "means": self.means.rows,
+            "peers": self.peers.rows,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -270,6 +281,7 @@ class Trainer:
         device = self.accelerator.device
         of = {name: {m: mean.to(device) for m, mean in means.items()} for name, means in state["means"].items()}
         self.means.rows = of
+        self.peers.rows = {name: rows.to(device) for name, rows in state["peers"].items()}
 
 
 def _optimiser(recipe: Recipe, parameters: list[nn.Parameter]) -> Optimizer:

@@ -89,6 +89,9 @@ def check_start(recipe: Recipe, modality: Modality, suite: Suite | None) -> None
         raise FieldError("recipe: crop is for pictures and clips, audio is not cropped; leave crop out")
     if recipe.replay and not 0 < round(recipe.replay * recipe.batch) < recipe.batch:
         raise FieldError(f"recipe: a replay of {recipe.replay} of {recipe.batch} examples leaves a part of them empty")
+    paired = recipe.world is not None if suite is None else getattr(suite.task, "pairing", "") == "paired"
+    if "peers" in recipe.objective_plugin.needs and not paired:
+        raise FieldError("recipe: fused needs paired examples, as in `world: scenes`; leave it out")
     if recipe.replay and suite is not None:
         raise FieldError("recipe: replay needs a procedural world; a suite's data has no unlabelled part")
 
@@ -158,7 +161,7 @@ def _labelled_stream(
 
 def _replay_stream(recipe: Recipe, encoder: Trainable, modality: Modality, size: int, read: OnRead) -> Stream:
     """Makes the stream of unlabelled examples; their anchors are all classes of the world."""
-    task = make_replay_task(modality)
+    task = make_replay_task(recipe, modality)
     classes: tuple[Label, ...] = task.classes
     return Stream(
         data=load_train_set(task, encoder.boxes[modality], recipe.examples, read=read),

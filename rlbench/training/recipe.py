@@ -35,6 +35,8 @@ class Recipe:
         backbone: the size of the encoder, from the file's name.
         init: the model to start from, or "random".
         original: the frozen model that the loss compares with; for random weights, a copy of them.
+        world: the procedural world, a task with the fields `modality`, `domain` and `subset`; None: the world of the
+            modality alone.
         domain: the domain of the procedural world's train split.
         subset: the classes of that split.
         examples: the number of examples of that split. With a suite, an epoch has this many: a smaller split is
@@ -73,6 +75,7 @@ class Recipe:
     backbone: str = DEFAULT_BACKBONE
     init: str = RANDOM
     original: str | None = None
+    world: str | None = None
     domain: Literal["web", "sensor"] = "sensor"
     subset: Literal["seen", "all"] = "seen"
     examples: int = 6000

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -18,12 +18,15 @@ from rlbench.core import Modality, Suite
 from rlbench.core.errors import ModalityError, RLBenchError
 from rlbench.core.machine import peak_memory
 from rlbench.encoders.mini import BOXES
+from rlbench.training.data import list_tasks
 from rlbench.training.folder import RunFolder, describe_training
 from rlbench.training.loop import Run, Step, Trainer
 from rlbench.training.means import ClassMeans
+from rlbench.training.peers import Peers
 from rlbench.training.prepare import check_shares, compute_checksums, prepare
 from rlbench.training.recipe import Recipe, describe, load_recipe
 from rlbench.training.state import read_state, write_state
+from rlbench.training.trackers import UNTRACKED, Tracking, check_trackers, find_log_folder, track
 from rlbench.training.validation import ValidationSet, render_validation, validate
 
 Report = Callable[[Step], None]
@@ -40,6 +43,7 @@ def train(
     overrides: Mapping[str, object] | None = None,
     together: bool = False,
     device: str = "auto",
+    tracking: Tracking = UNTRACKED,
     report: Report = lambda step: None,
     announce: Callable[[str], None] = lambda text: None,
 ) -> Path:
@@ -55,6 +59,7 @@ def train(
         overrides: fields that replace the recipe's; "objective.tau" is a field of its objective.
         together: train all modalities step by step, with shared class means, instead of one after the other.
         device: "auto", "cpu" or "cuda".
+        tracking: the trackers that log every step, and the names of the run there.
         report: called after every step, and while examples are loaded.
         announce: called with a line before each modality (its start and length) and after it (time and memory).
 
@@ -63,21 +68,26 @@ def train(
 
     Raises:
         RLBenchError: `out` holds another run, its data has changed, or another process trains it; a recipe is wrong
-            (see `prepare`); or the loss is not finite.
+            (see `prepare`); the loss is not finite; or a tracker can't start.
     """
     recipes = load_recipes(method, modalities, stage, backbone, suite, overrides)
-    accelerator = make_accelerator(device, first := next(iter(recipes.values())), announce)
+    accelerator = make_accelerator(device, first := next(iter(recipes.values())), announce, tracking, out)
     folder = open_run_folder(method, recipes, suite, Path(broadcast_object_list([str(out)])[0]))
     for recipe in recipes.values():
         check_shares(recipe, accelerator.num_processes)
     if folder.check() == "finished":
-        folder.remove_states()
-        announce(f"{folder.path} is finished: nothing is left to train")
-        return folder.path
+        return _skip(folder, announce)
     groups = [recipes] if together else [{modality: recipe} for modality, recipe in recipes.items()]
     speaking = (report, announce) if accelerator.is_main_process else _MUTE
     with _claim(folder, accelerator), limit_threads(first):
-        _train_groups(groups, suite, folder, accelerator, *speaking)
+        _train_groups(groups, suite, folder, accelerator, tracking, *speaking)
+    return folder.path
+
+
+def _skip(folder: RunFolder, announce: Callable[[str], None]) -> Path:
+    """Says that a run is finished, and removes what a kill after its end left."""
+    folder.remove_states()
+    announce(f"{folder.path} is finished: nothing is left to train")
     return folder.path
 
 
@@ -86,6 +96,7 @@ def _train_groups(
     suite: Suite | None,
     folder: RunFolder,
     accelerator: Accelerator,
+    tracking: Tracking,
     report: Report,
     announce: Callable[[str], None],
 ) -> None:
@@ -95,7 +106,7 @@ def _train_groups(
     if status == "unfinished":
         announce(f"{folder.path} is not finished: resuming it")
     accelerator.wait_for_everyone()
-    done = [_train(group, suite, folder, accelerator, report, announce) for group in groups]
+    done = [_train(group, suite, folder, accelerator, tracking, report, announce) for group in groups]
     if accelerator.is_main_process:
         last, best = ({m: entry[k] for group in done for m, entry in group.items()} for k in range(2))
         folder.finish(last, best)
@@ -138,8 +149,9 @@ def open_run_folder(method: str, recipes: Mapping[Modality, Recipe], suite: Suit
 
 
 def _choose_modalities(modalities: Sequence[Modality] | None, suite: Suite | None) -> tuple[Modality, ...]:
-    chosen = tuple(modalities or ([cast(Modality, suite.modality)] if suite else BOXES))
-    if suite and set(chosen) != {suite.modality}:
+    own = tuple(list_tasks(suite)) if suite else tuple(BOXES)
+    chosen = tuple(modalities or own)
+    if suite and not set(chosen) <= set(own):
         raise ModalityError(f"suite {suite.name} is {suite.modality}; it can't train {', '.join(chosen)}")
     return chosen
 
@@ -148,12 +160,20 @@ _MUTE: tuple[Report, Callable[[str], None]] = (lambda step: None, lambda text: N
 Entries = dict[Modality, tuple[dict[str, Any], dict[str, Any]]]  # the cards' entries of the last and the best weights
 
 
-def make_accelerator(device: str, recipe: Recipe, announce: Callable[[str], None]) -> Accelerator:
+def make_accelerator(
+    device: str, recipe: Recipe, announce: Callable[[str], None], tracking: Tracking = UNTRACKED, out: Path | str = ""
+) -> Accelerator:
+    check_trackers(tracking.names)
     AcceleratorState._reset_state()  # else an earlier run in this process decides the precision
     if {"ACCELERATE_MIXED_PRECISION", "MASTER_ADDR"} <= set(os.environ) and "WORLD_SIZE" not in os.environ:
         # as under `accelerate launch --cpu --num_processes 2`, which does not say so
         announce("training in one process: accelerate launch starts several only with --multi_gpu, on CPUs too")
-    return Accelerator(cpu=device == "cpu", mixed_precision="bf16" if recipe.precision == "bf16" else "no")
+    return Accelerator(
+        cpu=device == "cpu",
+        mixed_precision="bf16" if recipe.precision == "bf16" else "no",
+        log_with=list(tracking.names) or None,
+        project_dir=find_log_folder(out),
+    )
 
 
 @contextmanager
@@ -173,6 +193,7 @@ def _train(
     suite: Suite | None,
     folder: RunFolder,
     accelerator: Accelerator,
+    tracking: Tracking,
     report: Report,
     announce: Callable[[str], None],
 ) -> Entries:
@@ -184,18 +205,19 @@ def _train(
     for modality, recipe in recipes.items():
         announce(f"{folder.method}, {modality}: {describe(recipe)}")
         runs.append(prepare(recipe, modality, suite, _reader(modality, report)))
-    means = ClassMeans()
-    trainings = {run.modality: _Training(run, Trainer(run, accelerator, means), folder, report) for run in runs}
+    means, peers = ClassMeans(), Peers()
+    trainings = {run.modality: _Training(run, Trainer(run, accelerator, means, peers), folder, report) for run in runs}
     if accelerator.is_main_process:
         folder.create()
     accelerator.wait_for_everyone()
     begin = 0 if state is None else int(state["step"])
     for modality, training in trainings.items():
         training.start(begin, None if state is None else state[modality])
-    for k in range(begin, max(run.steps for run in runs)):
-        measured = [training.step(k) for training in trainings.values() if k < training.run.steps]
-        if any(measured) and accelerator.is_main_process:
-            write_state(folder.state_path(recipes), {"step": k + 1, **{m: t.state() for m, t in trainings.items()}})
+    with track(tracking, accelerator, folder.method, folder.path, recipes) as log:
+        for k in range(begin, max(run.steps for run in runs)):
+            measured = [training.step(k, log) for training in trainings.values() if k < training.run.steps]
+            if any(measured) and accelerator.is_main_process:
+                write_state(folder.state_path(recipes), {"step": k + 1, **{m: t.state() for m, t in trainings.items()}})
     entries = {modality: training.entries() for modality, training in trainings.items()}
     for modality, training in trainings.items():
         memory = peak_memory(accelerator.device.type) / 1e9
@@ -220,8 +242,8 @@ class _Training:
         self.val: dict[str, float] = {}
         self.best: dict[str, Any] = {}
 
-    def step(self, k: int) -> bool:
-        """Does a step; returns whether a validation followed it."""
+    def step(self, k: int, log: Report) -> bool:
+        """Does a step and logs it; returns whether a validation followed it."""
         loss, every = self.trainer.step(k), self.run.recipe.validate or self.run.steps_per_epoch
         due = (k + 1) % every == 0 or k + 1 == self.run.steps
         if due and self.main:
@@ -229,6 +251,7 @@ class _Training:
         if self.main:
             step = Step(self.run.modality, k + 1, self.run.steps, loss, self.val if due else {})
             self.folder.log(step)
+            log(step)
             self.report(step)
         return due
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Module
 
-Need = Literal["f", "f_adv", "f0", "f0_adv", "means"]
+Need = Literal["f", "f_adv", "f0", "f0_adv", "means", "peers"]
 
 
 def _identity(rows: Tensor) -> Tensor:
@@ -32,6 +32,8 @@ class Batch:
         f0: (B, D) features of x by the frozen original; None unless the objective needs it.
         f0_adv: (B, D) features of x' by the frozen original; None unless the objective needs it.
         means: (C, D) unit rows, the mean features of the classes over modalities; None unless the objective needs it.
+        peers: (B, D), the sum of the unit features of the same examples in the other modalities; None unless the
+            objective needs it.
         gather: concatenates the rows of all processes, for losses that compare the rows of a batch; differentiable.
     """
 
@@ -41,6 +43,7 @@ class Batch:
     f0: Tensor | None = None
     f0_adv: Tensor | None = None
     means: Tensor | None = None
+    peers: Tensor | None = None
     gather: Callable[[Tensor], Tensor] = _identity
 
 
@@ -50,7 +53,8 @@ class Objective(Protocol):
     f, f_adv are the features of x and of its adversarial x', both (B, D) float32 and not normalised.
 
     Attributes:
-        needs: what it uses: "f" (features of x), "f_adv" (without it, there is no adversary), "f0", "f0_adv", "means".
+        needs: what it uses: "f" (features of x), "f_adv" (without it, there is no adversary), "f0", "f0_adv", "means",
+            "peers".
     """
 
     @property

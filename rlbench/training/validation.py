@@ -39,7 +39,7 @@ def render_validation(encoder: Encoder, modality: Modality, suite: Suite | None,
     """Renders the validation examples; the radius is the recipe's eps or, if that is 0, 4/255 (video: 2/255)."""
     parts, box = {}, encoder.boxes[modality]
     for subset, name in (("seen", "clean"), ("unseen", "unseen")):
-        task = make_validation_task(modality, suite, subset)
+        task = make_validation_task(recipe, modality, suite, subset)
         if task is not None:
             head = zero_shot(encoder, modality, task.classes, task.templates)
             size = task.size("val")

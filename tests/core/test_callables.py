@@ -16,7 +16,7 @@ from rlbench.core.errors import CheckpointError, RLBenchError, UnknownName
 from rlbench.encoders.cards import read_card
 from rlbench.encoders.models import resolve, resolve_plain
 from rlbench.gate.check import list_models
-from rlbench.training.campaign import read_campaign
+from rlbench.training.campaign_file import read_campaign
 
 OWN = "import near\nfrom rlbench.encoders.linear import Linear\ndef make(): return near.made(Linear)\n"
 NEAR = "def made(kind):\n    import later\n    one = kind(); one.sha256_of = later.X\n    return one\n"

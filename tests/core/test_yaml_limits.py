@@ -14,7 +14,7 @@ from rlbench.core.yaml_nodes import DEPTH, compose, construct
 from rlbench.core.yaml_source import parse
 from rlbench.encoders.cards import read_card
 from rlbench.report.boards.reported import read as read_board
-from rlbench.training.campaign import read_campaign
+from rlbench.training.campaign_file import read_campaign
 
 READERS: dict[str, Callable[[Path], Any]] = {
     "suite": load_suites,

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 import torch
 import yaml
 from huggingface_hub import constants
+from languagebind_models import WORDS, write_checkpoint
 from safetensors.torch import save_file
 from torch.nn.functional import cross_entropy, normalize
 
@@ -16,14 +16,12 @@ from rlbench.core import Box, Modality, registry
 from rlbench.core.errors import CheckpointError, FieldError, ModalityError
 from rlbench.encoders import hub
 from rlbench.encoders.clip.text import ClipTokens, HashedTokens
-from rlbench.encoders.clip.towers import TextSizes, VisionSizes, random_weights
+from rlbench.encoders.clip.towers import TextSizes
 from rlbench.encoders.languagebind import LanguageBind
 from rlbench.encoders.loading import check_frozen
 from rlbench.encoders.models import load_encoder, resolve
 
 MODALITIES: tuple[Modality, ...] = ("image", "thermal", "depth", "audio", "video")
-VISION = VisionSizes(hidden=64, mlp=96, layers=2, heads=4, patch=7, height=28, width=28, projection=24)
-WORDS = ["a", "photo", "of", "dog", "cat"]
 
 
 def make(**fields: object) -> LanguageBind:
@@ -166,32 +164,6 @@ def test_words_are_hashed_between_begin_and_end() -> None:
     assert ids[0, 0] == 98 and ids[0, 3:].tolist() == [99, 99, 99] and mask[0].tolist() == [1, 1, 1, 1, 0, 0]
     assert ids[1].tolist()[-1] == 99 and (ids[1, 1:5] < 98).all() and mask[1].tolist() == [1] * 6
     assert ids[2].tolist() == [98, *[99] * 5] and torch.equal(ids[0, :3], HashedTokens(100, 6)(["a DOG"])[0][0, :3])
-
-
-def write_checkpoint(folder: Path, modality: Modality, seed: int = 0, text_seed: int = 0) -> Path:
-    """Writes a tiny checkpoint laid out as on the hub, with a byte-pair vocabulary of a few words."""
-    pieces = {letter for word in WORDS for letter in word}
-    merges, vocabulary = [], [*sorted(pieces), *sorted(f"{letter}</w>" for letter in pieces)]
-    for word in WORDS:
-        left, *rest = [*word[:-1], f"{word[-1]}</w>"]
-        for right in rest:
-            merges.append(f"{left} {right}")
-            left += right
-            vocabulary.append(left)
-    vocabulary = [*dict.fromkeys(vocabulary), "<|startoftext|>", "<|endoftext|>"]
-    text = TextSizes(
-        hidden=32, mlp=64, layers=2, heads=4, vocabulary=len(vocabulary), positions=16, projection=VISION.projection
-    )
-    g = torch.Generator().manual_seed(text_seed)
-    weights = {**random_weights(text, g), "logit_scale": torch.tensor(2.0)}
-    weights |= random_weights(VISION, torch.Generator().manual_seed(seed))
-    folder.mkdir(exist_ok=True, parents=True)
-    save_file(weights, folder / "model.safetensors")
-    (folder / "vocab.json").write_text(json.dumps({token: i for i, token in enumerate(vocabulary)}))
-    (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *dict.fromkeys(merges)]))
-    sections = {"text_config": {"num_attention_heads": 4}, "vision_config": {"num_attention_heads": 4}}
-    (folder / "config.json").write_text(json.dumps({"architectures": [f"LanguageBind{modality.title()}"], **sections}))
-    return folder
 
 
 def test_published_checkpoints_share_their_text_tower(tmp_path) -> None:

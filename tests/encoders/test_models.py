@@ -18,16 +18,18 @@ from rlbench.encoders import models as models_module
 from rlbench.encoders.cards import Model, read_card
 from rlbench.encoders.models import load_encoder, models, resolve
 
-BUNDLED = [(m, modality) for m in models() if m.backbone == "mini" for modality in m.modalities]
+BUNDLED = [(m, modality) for m in models() if m.backbone in ("mini", "mini-scenes") for modality in m.modalities]
 
 
 def test_the_bundled_models_are_complete_and_small() -> None:
     mini = {model.baseline: model for model in models() if model.backbone == "mini"}
     assert {"languagebind", "fare", "tecoa", "rlbind"} <= set(mini)
-    for model in mini.values():
+    scenes = [model for model in models() if model.backbone == "mini-scenes"]
+    assert {"languagebind", "rlbind"} <= {model.baseline for model in scenes}
+    for model in (*mini.values(), *scenes):
         assert set(model.modalities) == {"image", "thermal", "audio", "video"}
         assert model.source.startswith("https://arxiv.org/") and model.summary and model.data
-    assert sum(model.size for model in models()) <= 10_000_000
+    assert sum(model.size for model in models()) <= 15_000_000
     assert max(w.bytes for model in models() for w in model.weights.values()) <= 750_000
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import runpy
 import sys
-import warnings
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torchvision_operators  # noqa: F401
 from huggingface_hub import constants
 from PIL import Image
 from safetensors.torch import load_file, save_file
@@ -29,25 +29,6 @@ SIZES = {
     "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2},
 }
 CUT = {"mean": [0.4, 0.5, 0.6], "std": [0.2, 0.3, 0.25]}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def operators() -> None:
-    """PyPI's torchvision for Linux can't load its operators with a torch for the CPU, and can't be imported then.
-
-    No CLIP needs them, so those that its import looks for are declared; transformers, too, imports torchvision.
-    """
-    if find_spec("torchvision") is None:
-        return
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
-        try:
-            import torchvision
-        except RuntimeError as error:
-            assert "torchvision::nms does not exist" in str(error)
-            for name in ("nms", "qnms"):
-                torch.library.define(f"torchvision::{name}", "(Tensor dets, Tensor scores, float iou) -> Tensor")
-            import torchvision  # noqa: F401
 
 
 @pytest.fixture
@@ -248,3 +229,15 @@ def test_without_the_library_the_error_is_one_line(monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "open_clip", None)
     with pytest.raises(RLBenchError, match=r"pip install 'rlbind-bench\[open-clip\]'"):
         load_encoder("open_clip:ViT-B-32/openai", "image")
+
+
+def test_the_layout_of_fare(tmp_path, library) -> None:
+    """A pickle of the whole model, and quick_gelu as a text, which open_clip takes for true."""
+    folder = write_checkpoint(tmp_path / "a", library, quick_gelu="TRUE")
+    torch.save(load_file(folder / "open_clip_model.safetensors"), folder / "open_clip_pytorch_model.bin")
+    (folder / "open_clip_model.safetensors").unlink()
+    write_checkpoint(tmp_path / "b", library, quick_gelu=True)
+    write_checkpoint(tmp_path / "c", library)
+    x = torch.rand(2, 3, 28, 28, generator=torch.Generator().manual_seed(0))
+    found = [load_encoder(f"open_clip:local-dir:{tmp_path / name}", "image").embed(x, "image") for name in "abc"]
+    assert torch.equal(found[0], found[1]) and (found[0] - found[2]).abs().max() > 1e-4

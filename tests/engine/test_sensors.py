@@ -8,6 +8,7 @@ import torch
 
 from rlbench.core import Corrupted
 from rlbench.core.sensors import SensorTask, joint_box
+from rlbench.encoders.fused import Fused
 from rlbench.engine.block.inputs import Inputs
 from rlbench.engine.block.sensors import SensorInputs
 from rlbench.engine.cells.groups import canonical
@@ -117,6 +118,18 @@ def test_attacks_outside_the_pool_get_the_input_of_one_sensor(tmp_path) -> None:
         square = found[f"square(queries=60) linf 0.05 on {sensor}"]
         assert _every(square, oracle.survivors({sensor: 0.05})) == oracle.survivors({sensor: 0.05})
         assert sum(square) < sum(oracle.survivors({}))
+
+
+def test_the_encoders_of_sensors_at_rest_run_once(tmp_path, monkeypatch) -> None:
+    rows, classify = dict.fromkeys(SENSORS, 0), Fused.classify
+
+    def count(self, x, sensor):
+        rows[sensor] += len(x)
+        return classify(self, x, sensor)
+
+    monkeypatch.setattr(Fused, "classify", count)
+    _flags(tmp_path, "{attack: apgd-ce, norm: l2, eps: 0.05, steps: 30, sensors: image}")
+    assert rows["thermal"] == rows["depth"] < rows["image"] / 3
 
 
 def test_cells_of_suites_with_one_modality_keep_their_keys(tmp_path) -> None:

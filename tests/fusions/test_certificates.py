@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from rlbench.core import registry
-from rlbench.fusions.rule import Certified, find_reach
+from rlbench.encoders.takeover import Certified, find_reach
 
 RULES = [name for name in registry.names("fusion") if isinstance(registry.make("fusion", name), Certified)]
 SCALES = st.sampled_from([0.5, 2.0, 20.0, 100.0])

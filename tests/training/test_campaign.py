@@ -16,7 +16,8 @@ from rlbench.core.errors import FieldError, RLBenchError
 from rlbench.core.files import LOCK, hold_lock
 from rlbench.encoders.cards import read_card
 from rlbench.encoders.models import resolve
-from rlbench.training.campaign import run_campaign, tabulate
+from rlbench.training.campaign import run_campaign
+from rlbench.training.campaign_table import tabulate
 
 BUNDLE = Path(__file__).parents[2] / "benchmarks" / "bundle.py"
 
@@ -83,6 +84,39 @@ def test_runs_are_trained_once_and_then_tabulated_and_bundled(tmp_path: Path) ->
     assert (tmp_path / "baselines/fare/mini-thermal.safetensors").is_file()
     refused = _bundle(out / "2" / "thermal", tmp_path / "baselines")
     assert refused.exit_code == 1 and "has no finished runs of a baseline" in refused.output
+
+
+TOGETHER = """
+modalities: [image, thermal]
+backbone: mini-scenes
+together: true
+set: {examples: 16, batch: 16, validation: 4, epochs: 1}
+jobs:
+  languagebind: {method: languagebind}
+  rlbind:
+    method: rlbind
+    set: {init: "@languagebind", original: "@languagebind", objective.fused: 1, objective.means: 1}
+"""
+
+
+def test_sensors_trained_together_are_one_run_and_one_model(tmp_path: Path, no_curves: None) -> None:
+    tasks, out = campaign(tmp_path, TOGETHER), tmp_path / "out"
+    assert [task.name for task in tasks] == ["0/together/languagebind", "0/together/rlbind"]
+    words = tasks[1].arguments(out)
+    assert words[:7] == ["train", "rlbind:mini-scenes", "--modality", "image", "--modality", "thermal", "--together"]
+    run_campaign(tasks, out, workers=1, device="cpu", report=lambda *_: None)
+    model = resolve(str(out / "0/together/rlbind"))
+    assert model.backbone == "mini-scenes" and set(model.modalities) == {"image", "thermal"}
+    table = tabulate(tasks, out).splitlines()
+    assert len(table) == 2 + 4 and "0/together/rlbind thermal" in table[-1] and "objective.fused=1" in table[-1]
+
+    (tmp_path / "baselines" / "rlbind").mkdir(parents=True)
+    card = {"baseline": "rlbind", "summary": "x", "backbones": {}}
+    (tmp_path / "baselines/rlbind/card.yaml").write_text(yaml.safe_dump(card))
+    assert _bundle(out / "0", tmp_path / "baselines").output == "together rlbind\n"
+    (bundled,) = read_card(tmp_path / "baselines/rlbind/card.yaml")
+    assert bundled.weights["image"].trained["init"] == "languagebind:mini-scenes"
+    assert (tmp_path / "baselines/rlbind/mini-scenes-thermal.safetensors").is_file()
 
 
 def test_the_bundling_script_shows_its_usage() -> None:

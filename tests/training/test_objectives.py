@@ -23,11 +23,12 @@ F_ADV = np.array([[1.0, 2.0, 2.0], [0.0, 2.0, 0.0]])
 F0 = np.array([[2.0, 0.0, 0.0], [0.0, 3.0, 4.0]])
 F0_ADV = np.array([[0.0, 1.0, 0.0], [6.0, 0.0, 8.0]])
 MEANS = np.array([[0.8, 0.6, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
+PEERS = np.array([[0.3, -1.2, 0.5], [1.5, 0.2, 0.4]])
 Y = [0, 2]
 
 
 def _batch() -> Batch:
-    rows = {"anchors": ANCHORS, "captions": CAPTIONS, "f0": F0, "f0_adv": F0_ADV, "means": MEANS}
+    rows = {"anchors": ANCHORS, "captions": CAPTIONS, "f0": F0, "f0_adv": F0_ADV, "means": MEANS, "peers": PEERS}
     return Batch(y=torch.tensor(Y), **{name: torch.from_numpy(value) for name, value in rows.items()})
 
 
@@ -203,18 +204,31 @@ def _reference(f: np.ndarray, f0: np.ndarray, y: int, name: str, tau: float) -> 
     return kl(target, p(f, tau)) / 2, back(f, tau, p(f, tau) - target) / 2
 
 
-NONE = {"clean": 0.0, "text": 0.0, "means": 0.0, "original": 0.0}
+def _summed(f: np.ndarray, peers: np.ndarray, y: int, s: float) -> tuple[float, np.ndarray]:
+    """The cross-entropy of the sum of unit features, with its gradient."""
+    q = soft(s * ANCHORS @ (unit(f) + peers))
+    return -math.log(q[y]), back(f, s, q - e(y))
+
+
+NONE = {"clean": 0.0, "text": 0.0, "means": 0.0, "original": 0.0, "fused": 0.0}
+
+
+NEEDS = {"f0": "original", "means": "means", "peers": "fused"}
 
 
 @pytest.mark.parametrize("distance", ["ce", "cosine", "l2"])
 @pytest.mark.parametrize(
     "weights",
-    [NONE, *({**NONE, name: 1.7} for name in NONE), {"clean": 0.5, "text": 0.7, "means": 1.1, "original": 1.3}],
+    [
+        NONE,
+        *({**NONE, name: 1.7} for name in NONE),
+        {"clean": 0.5, "text": 0.7, "means": 1.1, "original": 1.3, "fused": 0.9},
+    ],
     ids=["none", *NONE, "all"],
 )
 def test_rlbind(distance: str, weights: dict[str, float]) -> None:
     s, tau, adversarial, rows = 3.0, 2.0, 2.5, []
-    for f, f_adv, f0, y in zip(F, F_ADV, F0, Y, strict=True):
+    for f, f_adv, f0, peers, y in zip(F, F_ADV, F0, PEERS, Y, strict=True):
         a, b = p(f_adv, s), p(f, s)
         loss, df = _aligned(f, y, distance, s)
         above, draised = (adversarial * value for value in _aligned(f_adv, y, distance, s))
@@ -223,14 +237,18 @@ def test_rlbind(distance: str, weights: dict[str, float]) -> None:
             loss, df = loss + weights[name] * value, df + weights[name] * slope
             value, slope = _reference(f_adv, f0, y, name, tau)
             above, draised = above + weights[name] * value, draised + weights[name] * slope
+        value, slope = _summed(f, peers, y, s)
+        loss, df = loss + weights["fused"] * value, df + weights["fused"] * slope
+        value, slope = (weights["fused"] * adversarial * one for one in _summed(f_adv, peers, y, s))
+        above, draised = above + value, draised + slope
         above, draised = above + weights["clean"] * kl(b, a), draised + weights["clean"] * back(f_adv, s, a - b)
         df = df + weights["clean"] * back(f, s, reverse(b, a))
         rows.append((loss + above, df, draised, above, draised))
     fields = {"distance": distance, "adversarial": adversarial, "scale": s, "tau": tau, **weights}
     batch = _batch()
     needs = registry.make("objective", "rlbind", fields).needs
-    assert needs == {"f", "f_adv"} | {n for n, w in (("f0", "original"), ("means", "means")) if weights[w]}
-    spare = {name: None for name in ("f0", "means") if name not in needs}  # what is not needed is ignored
+    assert needs == {"f", "f_adv"} | {n for n, w in NEEDS.items() if weights[w]}
+    spare = {name: None for name in NEEDS if name not in needs}  # what is not needed is ignored
     found = _evaluate("rlbind", fields, replace(batch, f0_adv=None, **spare))
     check(found, **dict(zip(("loss", "df", "df_adv", "raised", "draised"), zip(*rows, strict=True), strict=True)))
 
@@ -240,7 +258,7 @@ def test_every_objective_needs_only_the_rows_that_it_names(name: str) -> None:
     """Without the rows that it does not name, its loss is the same; NaN features never give a finite loss."""
     objective = registry.make("objective", name)
     f, f_adv = torch.from_numpy(F), torch.from_numpy(F_ADV)
-    spare = {key: None for key in ("f0", "f0_adv", "means") if key not in objective.needs}
+    spare = {key: None for key in ("f0", "f0_adv", "means", "peers") if key not in objective.needs}
     broken = torch.full_like(f, torch.nan)
     first = objective.loss(f, f_adv, _batch())
     second = objective.loss(

@@ -16,6 +16,7 @@ from rlbench.training import loop
 from rlbench.training.adversary import attack_batch
 from rlbench.training.loop import Trainer, compute_lr_factor
 from rlbench.training.means import ClassMeans
+from rlbench.training.peers import Peers
 from rlbench.training.prepare import prepare
 from rlbench.training.recipe import describe, list_methods, load_recipe
 
@@ -29,7 +30,7 @@ def _trainer(method: str, stage: int | None = None, modality: str = "thermal", *
     if method == "languagebind":
         given["init"] = "random"
     run = prepare(load_recipe(method, stage, modality=modality, overrides=given), modality)
-    trainer = Trainer(run, Accelerator(cpu=True), ClassMeans())
+    trainer = Trainer(run, Accelerator(cpu=True), ClassMeans(), Peers())
     trainer.start(0)
     return trainer
 
@@ -53,6 +54,17 @@ def test_the_last_stage_is_the_default_and_all_methods_have_equal_length() -> No
     for method in ("fare", "tecoa", "pmg-aft", "agft", "advflyp"):
         other = load_recipe(method, modality="image")
         assert (one.epochs + two.epochs, two.examples) == (other.epochs, other.examples)
+
+
+def test_the_recipes_of_scenes_differ_from_those_of_mini_only_where_they_must() -> None:
+    """The same lengths, one radius per sensor for all methods, and starts of the same world."""
+    for method, stages in list_methods().items():
+        for stage, m in [(stage, m) for stage in stages or (None,) for m in MODALITIES]:
+            own, mini = (load_recipe(method, stage, modality=m, backbone=b) for b in ("mini-scenes", "mini"))
+            assert own.world == "scenes" and own.objective_name == mini.objective_name
+            if method != "languagebind":
+                assert own.init == mini.init + "-scenes" and (own.epochs, own.batch) == (mini.epochs, mini.batch)
+                assert own.eps == ("2/255" if m in ("thermal", "audio") else "1/255") and own.examples == 3000
 
 
 def test_overrides_reach_the_recipe_and_its_objective() -> None:
@@ -200,6 +212,16 @@ def test_replayed_examples_have_no_labels_and_their_own_weight() -> None:
     assert torch.equal(trainer.losses(replayed, other), losses[1])
     with pytest.raises(FieldError, match="leaves a part of them empty"):
         _trainer("tecoa", replay=0.01, original="languagebind:mini")
+
+
+def test_peers_are_the_other_modalities_of_the_same_examples() -> None:
+    peers, at = Peers(), torch.tensor
+    peers.update("image", at([2, 0]), at([[3.0, 4.0], [0.0, 2.0]]), 3)
+    assert torch.equal(peers.look_up("image", at([0, 2]), torch.ones(2, 2)), torch.zeros(2, 2))
+    peers.update("audio", at([2]), at([[5.0, 0.0]]), 3)
+    assert torch.allclose(peers.look_up("thermal", at([1, 2]), torch.ones(2, 2)), at([[0.0, 0.0], [1.6, 0.8]]))
+    peers.update("audio", at([2]), at([[0.0, -1.0]]), 3)
+    assert torch.allclose(peers.look_up("image", at([2]), torch.ones(1, 2)), at([[0.0, -1.0]]))
 
 
 def test_means_join_classes_by_name() -> None:

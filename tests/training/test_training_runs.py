@@ -1,5 +1,7 @@
 """Run folders: models, reproducible, resumable, and the errors of what can't be trained."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import pytest
@@ -11,6 +13,7 @@ from safetensors.torch import load_file
 from rlbench.core import Suite, registry
 from rlbench.core.errors import CheckpointError, DataError, FieldError, ModalityError, RLBenchError, UnknownName
 from rlbench.encoders.models import load_encoder, resolve
+from rlbench.tasks.scenes import Scenes
 from rlbench.training import run as training
 from rlbench.training.loop import Step
 from rlbench.training.rehearsal import rehearse
@@ -96,6 +99,30 @@ def test_modalities_trained_together_alternate_step_by_step(tmp_path, metrics, n
     assert resolve(str(out)).sha256 == resolve(str(again)).sha256
 
 
+@pytest.mark.slow
+def test_an_interrupted_run_of_paired_sensors_resumes_to_the_same_weights(tmp_path, no_curves) -> None:
+    """The features of the other sensors and the class means are part of the state; both reach the loss."""
+    given = {**TINY, "init": "fare:mini", "original": "languagebind:mini", "epochs": 2, "batch": 16, "examples": 32}
+    paired = {"modalities": ["image", "thermal"], "backbone": "mini-scenes", "together": True}
+    terms = {"objective.fused": 1.0, "objective.means": 1.0}
+    whole = train("rlbind", out=tmp_path / "a", overrides={**given, **terms}, **paired)
+    steps: list[Step] = []
+
+    def stop(step: Step) -> None:
+        steps.append(step)
+        if (step.what, step.modality, step.step) == ("step", "image", 3):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train("rlbind", out=tmp_path / "b", overrides={**given, **terms}, report=stop, **paired)
+    train("rlbind", out=tmp_path / "b", overrides={**given, **terms}, **paired)
+    sums = [resolve(str(tmp_path / name)).sha256 for name in "ab"]
+    assert sums[0] == sums[1]
+    for term in terms:
+        without = train("rlbind", out=tmp_path / term, overrides={**given, **terms, term: 0.0}, **paired)
+        assert resolve(str(without)).sha256 != resolve(str(whole)).sha256
+
+
 def test_an_interrupted_run_resumes_to_the_same_weights(tmp_path, metrics, no_curves) -> None:
     """Stopped after a step that was logged but not saved: the step runs again, and its line appears once."""
     given = {**TINY, "epochs": 3, "validate": 3, "ema": 0.9, "replay": 0.25, "original": "languagebind:mini"}
@@ -149,6 +176,9 @@ def test_an_unfinished_run_of_another_recipe_is_refused(tmp_path) -> None:
         ("languagebind", "image", {"init": "linear"}, CheckpointError, "no towers that can be trained"),
         ("languagebind", "depth", {}, ModalityError, "no depth"),
         ("fare", "audio", {"crop": 0.5}, FieldError, "audio is not cropped"),
+        ("rlbind", "thermal", {"objective.fused": 1}, FieldError, "fused needs paired examples"),
+        ("fare", "thermal", {"world": "thermal-world"}, FieldError, "no field 'modality'"),
+        ("fare", "thermal", {"world": "nowhere"}, UnknownName, "no task named 'nowhere'"),
         ("fare", "thermal", {"checkpointing": True}, FieldError, "mini does not support checkpointing"),
         ("fare", "thermal", {"accumulate": 2, "replay": 0.1}, FieldError, "can't be shared equally"),
     ],
@@ -180,6 +210,30 @@ def test_a_suites_own_data(tmp_path, no_curves) -> None:
         train("languagebind", suite=_suite(_Small()), modalities=["audio"], out=tmp_path / "b", overrides=TINY)
     with pytest.raises(FieldError, match="replay needs a procedural world"):
         train("fare", suite=_suite(_Small()), out=tmp_path / "b", overrides={**TINY, "replay": 0.5})
+
+
+@dataclass(frozen=True)
+class _Sensors:
+    """A task of several sensors."""
+
+    tasks: Mapping[str, Scenes]
+    pairing: str = "paired"
+
+
+def test_a_suite_of_several_sensors_trains_each_on_its_own(tmp_path, no_curves) -> None:
+    task = _Sensors({sensor: Scenes(modality=sensor, subset="unseen") for sensor in ("image", "thermal")})
+    given = {**TINY, "examples": 32, "original": "languagebind:mini", "init": "fare:mini", "objective.fused": 1.0}
+    suite, steps = _suite(task, "image+thermal"), []
+    together = {"suite": suite, "overrides": given, "together": True}
+    out = train("rlbind", out=tmp_path / "a", report=steps.append, **together)
+    data = {m: weights.trained["data"] for m, weights in resolve(str(out)).weights.items()}
+    assert data == {sensor: own.fingerprint() for sensor, own in task.tasks.items()}
+    assert set(steps[-1].val) == {"clean", "robust"}
+    with pytest.raises(ModalityError, match=r"image\+thermal; it can't train audio"):
+        train("rlbind", out=tmp_path / "b", modalities=["audio"], **together)
+    independent = _suite(replace(task, pairing="class-paired"), "image+thermal")
+    with pytest.raises(FieldError, match="fused needs paired examples"):
+        train("rlbind", out=tmp_path / "b", **{**together, "suite": independent})
 
 
 def test_no_data_is_an_error(tmp_path, monkeypatch) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Callable, Iterator, Sequence, Set
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ Prepare = Callable[..., Tensor]  # a function of `preprocess` on frames: (C, T, 
 _SMALL = 112  # frames are antialiased for boxes below this side, in pixels
 _TIMED = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")  # containers whose headers give their length
 _SHARE, _SLACK = 0.9, 0.5  # a clip that ends before this share of that length, less these seconds, is truncated
+_FAR = 2.0  # seconds to the next frame from which on seeking costs less than decoding
 _OPTIONS = {"protocol_whitelist": "file,crypto,data"}  # a playlist in place of a film opens no connection
 
 
@@ -34,7 +35,7 @@ def open_film(path: Path) -> Any:
     return av.open(str(path), options=_OPTIONS)
 
 
-def _frames(path: Path) -> Iterator[Any]:
+def decode_frames(path: Path) -> Iterator[Any]:
     """Decodes the frames of a clip. Raises: what PyAV raises; DataError if the file is truncated."""
     with open_film(path) as container:
         stream = container.streams.best("video") or container.streams.video[0]
@@ -52,7 +53,7 @@ def _frames(path: Path) -> Iterator[Any]:
             raise DataError(f"the clip {path} is cut: it ends at {end:.2f} s of the {whole:.2f} s that its header says")
 
 
-def _turn_upright(still: np.ndarray, frame: Any, path: Path) -> np.ndarray:
+def turn_upright(still: np.ndarray, frame: Any, path: Path) -> np.ndarray:
     """(C, H, W) rotated and mirrored by the frame's display matrix, as a player shows it. Raises: DataError."""
     data = frame.side_data.get("DISPLAYMATRIX")
     if data is None:
@@ -71,9 +72,9 @@ def _turn_upright(still: np.ndarray, frame: Any, path: Path) -> np.ndarray:
 def _stills(path: Path, channels: int, wanted: Set[int]) -> Iterator[tuple[int, np.ndarray]]:
     """Some of a clip's frames, by number: (C, H, W) uint8, upright. Raises: DataError."""
     with guard(f"can't read the clip {path}"):
-        for i, frame in enumerate(_frames(path)):
+        for i, frame in enumerate(decode_frames(path)):
             if i in wanted:
-                yield i, _turn_upright(planes(frame.to_image().convert(MODES[channels])), frame, path)
+                yield i, turn_upright(planes(frame.to_image().convert(MODES[channels])), frame, path)
 
 
 def _pick_frames(path: Path, box: Box, choose: Callable[[int], list[int]], prepare: Prepare) -> Tensor:
@@ -96,7 +97,7 @@ def _pick_frames(path: Path, box: Box, choose: Callable[[int], list[int]], prepa
         raise DataError(f"clips are for square boxes; the encoder's box is {box.shape}")
     # Decode twice: the count in a header is often wrong, and a long clip does not fit in memory.
     with guard(f"can't read the clip {path}"):
-        count = sum(1 for _ in _frames(path))
+        count = sum(1 for _ in decode_frames(path))
     if not count:
         raise DataError(f"the clip {path} has no frames")
     wanted = choose(count)
@@ -132,3 +133,37 @@ def views(path: Path, box: Box, segments: int) -> np.ndarray:
     found = _pick_frames(path, box, choose, preprocess.thirds).numpy()  # (segments * T, 3, C, 1, H, W)
     split = found.reshape(segments, frames, 3, channels, *size)
     return split.transpose(3, 0, 2, 1, 4, 5).reshape(box.shape)
+
+
+def read_frames_at(path: Path, times: Sequence[float]) -> list[np.ndarray]:
+    """Reads the frames of a film that are shown at some times; seeks to those that are far apart.
+
+    Args:
+        path: the film.
+        times: in seconds, in any order.
+
+    Returns:
+        (H, W, 3) uint8 for each time: the nearest frame, at most half a frame away.
+
+    Raises:
+        DataError: the film can't be read, or has no frame at a time.
+    """
+    found: dict[float, np.ndarray] = {}
+    with guard(f"can't read the clip {path}"), open_film(path) as container:
+        stream = container.streams.best("video") or container.streams.video[0]
+        stream.codec_context.options = {"max_pixels": str(LARGEST)}
+        half = 0.5 / float(stream.average_rate or 30)
+        frames, at, frame = container.decode(stream), -1.0, None
+        for time in sorted(set(times)):
+            if time - at > _FAR:
+                container.seek(max(0, int((time - half) / stream.time_base)), stream=stream)
+                frames, at = container.decode(stream), -1.0
+            while at < time - half:
+                frame = next(frames, None)
+                if frame is None:
+                    break
+                at = float(frame.pts * stream.time_base)
+            if frame is None or abs(at - time) > half + 1e-4:
+                raise DataError(f"the clip {path} has no frame at {time:.3f} s")
+            found[time] = frame.to_ndarray(format="rgb24")
+    return [found[time] for time in times]

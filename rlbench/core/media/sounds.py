@@ -55,7 +55,7 @@ def _load_sound(path: Path) -> Sound:
             _check_size(path, file.samplerate, count)
             blocks.append(np.stack([block.mean(1), block[:, 0]]))
         rate, promised = int(file.samplerate), int(file.frames) if file.format == "FLAC" else 0
-    if count < promised or _is_cut(path):
+    if count < promised or is_cut(path):
         raise DataError(f"the recording {path} is cut: it ends before the length that its header says")
     mean, first = np.concatenate(blocks, axis=1) if blocks else np.zeros((2, 0), np.float32)
     return mean, first, rate
@@ -68,8 +68,8 @@ def _check_size(path: Path, rate: int, count: int) -> None:
         raise DataError(f"the recording {path} is longer than {LARGEST / rate / 60:.0f} minutes, the most at its rate")
 
 
-def _is_cut(path: Path) -> bool:
-    """Whether a WAV or AIFF file is shorter than its header says, or an Ogg file lacks its last page."""
+def is_cut(path: Path) -> bool:
+    """Checks whether a WAV or AIFF file is shorter than its header says, or an Ogg file lacks its last page."""
     with guard(f"can't read the recording {path}"), path.open("rb") as file:
         head, size = file.read(12), path.stat().st_size
         if head[:4] == b"OggS":
@@ -143,21 +143,27 @@ def load_wave(path: Path, box: Box, *, rate: int, seconds: float) -> tuple[np.nd
     Returns:
         (samples,) float32 in [-1, 1], and samples per second.
     """
-    wave, first, own_rate = _load_track(path) if path.suffix.lower() in FILMS else _load_sound(path)
+    sound = _load_track(path) if path.suffix.lower() in FILMS else _load_sound(path)
+    return fit_sound(sound, f"the recording {path}", box, rate=rate, seconds=seconds)
+
+
+def fit_sound(sound: Sound, name: str, box: Box, *, rate: int, seconds: float) -> tuple[np.ndarray, int]:
+    """Cuts the part of a sound in memory that a box takes, as `load_wave` does. Raises: DataError, naming `name`."""
+    wave, first, own_rate = sound
     if not wave.size or not (np.isfinite(wave).all() and np.isfinite(first).all()):
-        raise DataError(f"the recording {path} has no samples, or some that are not finite")
+        raise DataError(f"{name} has no samples, or some that are not finite")
     loudest = max(float(np.abs(wave).max()), float(np.abs(first).max()))
     if loudest > _LOUDEST:
-        raise DataError(f"the recording {path} has samples up to {loudest:.6g}; they must be in [-1, 1]")
+        raise DataError(f"{name} has samples up to {loudest:.6g}; they must be in [-1, 1]")
     if box.unit == "fbank":
         if len(wave) < 0.025 * own_rate:
-            raise DataError(f"the recording {path} is shorter than 25 ms")
+            raise DataError(f"{name} is shorter than 25 ms")
         if len(wave) * max(1.0, filterbank.RATE / own_rate) > _WHOLE:
-            raise DataError(f"the recording {path} has {len(wave):,} samples; for this encoder at most {_WHOLE:,}")
+            raise DataError(f"{name} has {len(wave):,} samples; for this encoder at most {_WHOLE:,}")
         return first, own_rate
     rate = box.rate or rate
     if len(wave) * rate / own_rate > LARGEST:
-        raise DataError(f"the recording {path} is longer than {LARGEST / rate / 60:.0f} minutes, the most at {rate} Hz")
+        raise DataError(f"{name} is longer than {LARGEST / rate / 60:.0f} minutes, the most at {rate} Hz")
     wave = _resample(wave, own_rate, rate)
     return window(wave, box.shape[-1] if box.unit == "waveform" else round(seconds * rate), box.fit), rate
 

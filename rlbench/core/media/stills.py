@@ -66,15 +66,26 @@ def list_suffixes() -> frozenset[str]:
     return frozenset(suffix for suffix, name in Image.registered_extensions().items() if name in _formats())
 
 
-def _decode(path: Path | str, kind: str, content: bytes | None = None) -> Image.Image:
-    """The first picture of a file, or of its content, upright, in its own mode. Raises: DataError."""
+def decode(path: Path | str, kind: str, content: bytes | None = None) -> Image.Image:
+    """Decodes the first picture of a file, or of its content, upright, in its own mode.
+
+    Args:
+        path: the file.
+        kind: what it is, for messages, such as "image".
+        content: the bytes of a picture that is not a file of its own; `path` then only names it.
+
+    Raises:
+        DataError: the file is missing, damaged, too large, or in a format that is not read.
+    """
     file = path if content is None else BytesIO(content)
     with guard(f"can't read the {kind} {path}"), _be_strict(), Image.open(file, formats=_formats()) as found:
         if found.width * found.height > LARGEST:
             raise DataError(f"{path} has {found.width} x {found.height} pixels; a picture has at most {LARGEST:,}")
         found.load()
         turn = _orientation(found)
-        return found.transpose(_TURNS[turn]) if turn in _TURNS else found
+        upright: Image.Image = found.transpose(_TURNS[turn]) if turn in _TURNS else found
+        upright.format = found.format
+        return upright
 
 
 def _orientation(picture: Image.Image) -> int:
@@ -97,7 +108,7 @@ def picture(path: Path | str, channels: int, content: bytes | None = None) -> Im
     Raises:
         DataError: the file is missing or damaged, or has more than 8 bits per pixel.
     """
-    found = _decode(path, "image", content)
+    found = decode(path, "image", content)
     if found.mode.startswith(_WIDE):
         raise DataError(f"{path} has more than 8 bits a pixel ({found.mode}); convert it to 8 bits")
     with guard(f"can't read the image {path}"), _be_strict():
@@ -152,7 +163,7 @@ def depth(path: Path, box: Box) -> np.ndarray:
     Raises:
         DataError: the file can't be read or is not of 16 bits, or the box is not square.
     """
-    found = _decode(path, "depth picture")
+    found = decode(path, "depth picture")
     if not found.mode.startswith("I"):
         raise DataError(f"{path} is {found.mode}; a depth picture has 16 bits a pixel, in millimetres")
     with guard(f"can't read the depth picture {path}"):

@@ -69,6 +69,25 @@ class Pixels(Front):
         return (x - self.mean) / self.std  # broadcasting repeats a single channel
 
 
+class Patches(Pixels):
+    """As `Pixels`, then cut into patches, as SigLIP 2's towers for any shape of images take them."""
+
+    def __init__(self, box: Box, mean: Sequence[float], std: Sequence[float], patch: int) -> None:
+        super().__init__(box, mean, std)
+        self.patch = patch
+
+    def arguments(self, x: Tensor) -> dict[str, Tensor]:
+        """(B, 3, H, W) in [0, 1] -> patches (B, N, 3 P P), their mask (B, N), and the grid (B, 2) of each image."""
+        b, _, h, w = x.shape
+        rows, columns = h // self.patch, w // self.patch
+        cut = self(x).view(b, 3, rows, self.patch, columns, self.patch).permute(0, 2, 4, 3, 5, 1)
+        return {
+            "pixel_values": cut.reshape(b, rows * columns, -1),
+            "pixel_attention_mask": torch.ones(b, rows * columns, dtype=torch.long, device=x.device),
+            "spatial_shapes": torch.tensor([[rows, columns]], device=x.device).expand(b, 2),
+        }
+
+
 class LogMelFront(Front):
     """Log-mel frames in nats, normalised by AudioSet's mean and twice its deviation; one piece becomes three."""
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import isqrt
 from pathlib import Path
 from typing import Any, get_args
 
@@ -19,7 +20,7 @@ from transformers import ClapFeatureExtractor
 from rlbench.core.box import Box, Filter, Fit
 from rlbench.core.errors import CheckpointError, first_line
 from rlbench.encoders.clip.clap_front import ClapWaveform
-from rlbench.encoders.clip.fronts import MEAN, STD, Pixels
+from rlbench.encoders.clip.fronts import MEAN, STD, Patches, Pixels
 from rlbench.encoders.clip.hf_quiet import quiet
 from rlbench.encoders.clip.weights import check_no_code, read_json
 
@@ -29,7 +30,12 @@ _HALF = (0.5, 0.5, 0.5)
 _ALIKE = {"do_resize": True, "resample": 3, "do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True}
 _CLIP = {"size": {"shortest_edge": 224}, "do_center_crop": True, "crop_size": 224, "image_mean": MEAN, "image_std": STD}
 _SIGLIP = {"size": {"height": 224, "width": 224}, "do_center_crop": False, "image_mean": _HALF, "image_std": _HALF}
-_DEFAULTS: Mapping[str, Mapping[str, Any]] = {"CLIP": {**_ALIKE, **_CLIP}, "Siglip": {**_ALIKE, **_SIGLIP}}
+_SIGLIP2 = {"resample": 2, "patch_size": 16, "max_num_patches": 256, "image_mean": _HALF, "image_std": _HALF}
+_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
+    "CLIP": {**_ALIKE, **_CLIP},
+    "Siglip": {**_ALIKE, **_SIGLIP},
+    "Siglip2": {**_ALIKE, **_SIGLIP2},
+}
 _IDLE = {
     *("image_processor_type", "feature_extractor_type", "processor_class", "_processor_class", "_valid_processor_keys"),
     *("do_convert_rgb", "input_data_format", "return_tensors", "device", "disable_grouping", "default_to_square"),
@@ -113,10 +119,13 @@ class _Processor:
 
 def _read_processor(folder: Path, kind: str) -> _Processor:
     found, source = _section(folder, "image_processor")
-    family = {"clip": "CLIP", "siglip": "Siglip"}[kind]
+    family = {"clip": "CLIP", "siglip": "Siglip", "siglip2": "Siglip2"}[kind]
     named = found.get("image_processor_type") or found.get("feature_extractor_type") or f"{family}ImageProcessor"
     names = {
-        f"{of}{end}": of for of in _DEFAULTS for end in ("ImageProcessor", "ImageProcessorFast", "ImageProcessorPil")
+        f"{of}{end}": of
+        for of in _DEFAULTS
+        for end in ("ImageProcessor", "ImageProcessorFast", "ImageProcessorPil")
+        if (of == "Siglip2") == (kind == "siglip2")
     }
     names["CLIPFeatureExtractor"] = "CLIP"
     if not isinstance(named, str) or named not in names:
@@ -128,7 +137,13 @@ def _read_processor(folder: Path, kind: str) -> _Processor:
     processor = _Processor({**_DEFAULTS[names[named]], **found}, source)
     for name, value in found.items():
         idle = name in _IDLE or (name, value) in (("data_format", "channels_first"), ("do_pad", True))
-        if name not in _ALIKE and name not in _CLIP and not idle and value is not None and value is not False:
+        if (
+            name not in _DEFAULTS[family]
+            and name not in _CLIP
+            and not idle
+            and value is not None
+            and value is not False
+        ):
             raise processor.error(name, "absent")
     return processor
 
@@ -157,21 +172,49 @@ def image_front(folder: Path, kind: str, vision: Any) -> Pixels:
             else "leaves images as they are"
         )
         raise CheckpointError(f"{folder}: its processor {does}; its tower takes {side} x {side}")
-    filters = processor.fields["resample"]
-    if isinstance(filters, bool) or not isinstance(filters, int) or not 0 <= filters < len(_FILTERS):
-        raise processor.error("resample", f"0 to {len(_FILTERS) - 1}")
     short = size.get("shortest_edge", 0)
     fit = Fit(
         resize="none" if not resized else "short" if short else "squash",
         size=(short, short) if short else (size["height"], size["width"]),
-        filter=_FILTERS[filters],
+        filter=_read_filter(processor),
     )
+    return Pixels(Box(shape=(3, side, side), fit=fit), *_normalisation(processor))
+
+
+def _read_filter(processor: _Processor) -> Filter:
+    filters = processor.fields["resample"]
+    if isinstance(filters, bool) or not isinstance(filters, int) or not 0 <= filters < len(_FILTERS):
+        raise processor.error("resample", f"0 to {len(_FILTERS) - 1}")
+    return _FILTERS[filters]
+
+
+def _normalisation(processor: _Processor) -> tuple[list[float], list[float]]:
+    """The mean and the deviation to normalise values in [0, 1] with."""
     scale = 255 * (processor.number("rescale_factor") if processor.flag("do_rescale") else 1.0)
     mean: tuple[float, ...] = (0.0,) * 3
     std: tuple[float, ...] = (1.0,) * 3
     if processor.flag("do_normalize"):
         mean, std = processor.channels("image_mean", zero=True), processor.channels("image_std", zero=False)
-    return Pixels(Box(shape=(3, side, side), fit=fit), [m / scale for m in mean], [s / scale for s in std])
+    return [m / scale for m in mean], [s / scale for s in std]
+
+
+def patches_front(folder: Path, vision: Any) -> Patches:
+    """The front of a SigLIP 2 for any shape of images: the largest square that it takes, cropped from the centre.
+
+    Its own processor keeps the shape of an image; for square ones, both are the same.
+
+    Raises: CheckpointError: there is no processor, or a field is not supported.
+    """
+    processor = _read_processor(folder, "siglip2")
+    patch, most = processor.number("patch_size"), processor.number("max_num_patches")
+    if patch != vision.patch_size or not 1 <= most <= 2**14:
+        raise CheckpointError(
+            f"{processor.source}: {most:g} patches of {patch:g} pixels do not fit a tower for patches of "
+            f"{vision.patch_size}"
+        )
+    side = int(patch) * isqrt(int(most))
+    fit = Fit(resize="short", size=(side, side), filter=_read_filter(processor))
+    return Patches(Box(shape=(3, side, side), fit=fit), *_normalisation(processor), int(patch))
 
 
 def audio_front(folder: Path, audio: Any, seconds: float | None) -> ClapWaveform:

@@ -21,6 +21,7 @@ class Tokens:
 
     The tokenizer decides about lower case, special tokens, the side of padding and the attention mask. In its own
     pipeline, a CLIP pads to the longest prompt of a batch and masks the padding; one length gives equal features.
+    SigLIP 2 was trained with lower case, which its Gemma tokenizer does not make; so it is made here.
 
     Raises: CheckpointError: the folder has no readable vocabulary, or more tokens than its text tower.
     """
@@ -46,11 +47,13 @@ class Tokens:
         if isinstance(longest, bool) or not isinstance(longest, int | float) or not longest >= 1:
             raise CheckpointError(f"the tokenizer of {folder} has a model_max_length that is not a positive number")
         self._length = int(min(longest, positions))
+        self._lower = kind.startswith("siglip") and "gemma" in type(self._tokenizer).__name__.lower()
         self._padding = "longest" if kind == "clap" else "max_length"
 
     def __call__(self, prompts: Sequence[str], padding: str = "") -> Mapping[str, Tensor]:
         """(P,) -> (P, L) int64 tensors, by the names of the text tower's arguments."""
+        texts = [prompt.lower() for prompt in prompts] if self._lower else list(prompts)
         cut = {"padding": padding or self._padding, "max_length": self._length, "truncation": True}
         with reading_tokenizer(self._tokenizer.name_or_path):
-            found = self._tokenizer(list(prompts), return_tensors="pt", **cut)
+            found = self._tokenizer(texts, return_tensors="pt", **cut)
         return {name: found[name] for name in ("input_ids", "attention_mask") if name in found}

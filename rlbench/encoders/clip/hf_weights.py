@@ -7,26 +7,31 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from torch import Tensor, nn
 from transformers import ClapModel, CLIPModel, SiglipModel
 
 from rlbench.core.errors import CheckpointError, first_line
 from rlbench.encoders import hub
+from rlbench.encoders.clip.adapter import Adapter, add_adapter
 from rlbench.encoders.clip.hf_quiet import quiet
 from rlbench.encoders.clip.weights import check_no_code, read_tensors
 
 MODELS = {"clip": CLIPModel, "siglip": SiglipModel, "clap": ClapModel}
+if hasattr(transformers, "Siglip2Model"):  # since transformers 4.49
+    MODELS["siglip2"] = transformers.Siglip2Model
 _BUFFERS = ("position_ids", "relative_position_index", "num_batches_tracked")  # which are not learned
 _SPECTROGRAM = 4096  # pixels per side for CLAP, whose weights do not show it
 
 
-def load_model(folder: Path, kind: str, raw_config: Mapping[str, Any]) -> nn.Module:
+def load_model(folder: Path, kind: str, raw_config: Mapping[str, Any], adapter: Adapter | None = None) -> nn.Module:
     """The towers in float32, frozen, in evaluation mode.
 
     Args:
         folder: the folder of the checkpoint.
         kind: a key of MODELS.
         raw_config: the contents of its config.json.
+        adapter: a LoRA that is added to the weights.
 
     Raises: CheckpointError: a tensor is missing, left over or wrong, or the config describes no such model.
     """
@@ -34,6 +39,8 @@ def load_model(folder: Path, kind: str, raw_config: Mapping[str, Any]) -> nn.Mod
     weights = {
         name: value.float() if value.is_floating_point() else value for name, value in read_tensors(path).items()
     }
+    if adapter is not None:
+        add_adapter(weights, adapter)
     with quiet():
         try:
             config = _config(kind, raw_config, weights, folder)

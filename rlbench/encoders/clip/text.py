@@ -74,6 +74,17 @@ class ClipTokens:
             found = self._tokenizer(list(prompts), return_tensors="pt", **cut)
         return found["input_ids"], found["attention_mask"]
 
+    @property
+    def special(self) -> tuple[int, int, int]:
+        """The tokens that begin, end and pad a text."""
+        inner = self._tokenizer
+        return int(inner.bos_token_id), int(inner.eos_token_id), int(inner.pad_token_id)
+
+    def save(self, folder: Path) -> None:
+        """Writes the files of the tokenizer, with the length of the text tower."""
+        self._tokenizer.model_max_length = self._positions
+        self._tokenizer.save_pretrained(folder)
+
 
 class Text(nn.Module):
     """A frozen text tower with its tokenizer.

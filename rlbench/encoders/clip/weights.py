@@ -21,6 +21,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from rlbench.core.errors import CheckpointError, first_line
+from rlbench.encoders import hub
 
 _FACTOR = re.compile(r"(?P<module>.+)\.lora_(?P<factor>[AB])(?:\.[^.]+)?\.weight")
 _WRAPPED = ".base_model.model."  # PEFT's prefix
@@ -44,7 +45,11 @@ class Factors:
 
 
 def sha256_of(path: Path) -> str:
-    """The sha256 of a file."""
+    """The sha256 of a file; of an index, that of the names and checksums of its shards."""
+    if path.name.endswith(hub.INDEX):
+        shards = sorted(set(hub.read_index(path).values()))
+        parts = "".join(f"{shard} {sha256_of(path.with_name(shard))}\n" for shard in shards)
+        return hashlib.sha256(parts.encode()).hexdigest()
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
@@ -86,26 +91,29 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     }
 
 
-def read_tensors(path: Path, *, wrapped: bool = False) -> dict[str, Tensor]:
+def read_tensors(path: Path, *, wrapped: bool = False, ignored: tuple[str, ...] = ()) -> dict[str, Tensor]:
     """All tensors of a file: finite floating-point numbers of 16 bits or more, or indices.
 
     Args:
-        path: a .safetensors file, or a pickle (.bin).
+        path: a .safetensors file, a pickle (.bin, .pth), or the index of shards of these.
         wrapped: whether the tensors may be under "state_dict", next to the state of a training run.
+        ignored: ends of the names of tensors that are left out, such as masks of -inf.
 
     Raises:
         CheckpointError: truncated, code in a pickle, anything but plain tensors, quantised weights, values that are
-            not finite, or more values than the file has bytes for.
+            not finite, more values than the file has bytes for, or other tensors in a shard than its index says.
     """
+    if path.name.endswith(hub.INDEX):
+        return _read_shards(path)
     with path.open("rb") as stream:
         if stream.read(len(_POINTER)) == _POINTER:
             raise CheckpointError(f"{path} is a pointer of Git LFS, not weights; run `git lfs pull` to fetch them")
-    found = _unpickle(path) if path.suffix == ".bin" else _load(path)
+    found = _unpickle(path) if path.suffix in (".bin", ".pth") else _load(path)
     if wrapped and isinstance(found, Mapping) and "state_dict" in found:
         found = found["state_dict"]
     if not isinstance(found, Mapping) or not all(isinstance(value, Tensor) for value in found.values()):
         raise CheckpointError(f"{path} must hold tensors by name and nothing else")
-    weights = {str(name): value for name, value in found.items()}
+    weights = {str(name): value for name, value in found.items() if not str(name).endswith(ignored)}
     for name, value in weights.items():
         if value.layout != torch.strided or value.device.type != "cpu" or value.is_quantized:
             raise CheckpointError(f"{path} holds {name}, which is not a plain tensor")
@@ -116,6 +124,20 @@ def read_tensors(path: Path, *, wrapped: bool = False) -> dict[str, Tensor]:
         if value.is_floating_point() and not bool(value.isfinite().all()):
             raise CheckpointError(f"{path} holds values that are not finite: {name}")
     return weights
+
+
+def _read_shards(index: Path) -> dict[str, Tensor]:
+    """All tensors of the shards of an index. Raises: CheckpointError: a shard has other tensors than the index says."""
+    places = hub.read_index(index)
+    found: dict[str, Tensor] = {}
+    for shard in sorted(set(places.values())):
+        tensors = read_tensors(index.with_name(shard))
+        wrong = sorted(tensors.keys() ^ {name for name, place in places.items() if place == shard})
+        if wrong:
+            verb = "has" if wrong[0] in tensors else "lacks"
+            raise CheckpointError(f"{index.with_name(shard)} {verb} {wrong[0]}, unlike {index.name}")
+        found |= tensors
+    return found
 
 
 def _load(path: Path) -> object:

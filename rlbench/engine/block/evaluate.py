@@ -157,7 +157,7 @@ class _Unit:
 
     def _meter_class(self, labels: Tensor) -> Callable[..., Meter]:
         head = self.bench.classifier
-        if isinstance(head, Fused):
+        if isinstance(head, Fused) and not self.bench.randomised:  # known logits would be a single draw
             return partial(FusedMeter, head)
         return partial(Ranked, head, labels) if isinstance(head, Retriever) else partial(Meter, head)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, cast
@@ -10,11 +11,11 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from rlbench.core import Ball, Corrupted, Examples, Missing, Modality, Suite, registry
+from rlbench.core import Ball, Corrupted, Encoder, Examples, Fusion, Missing, Modality, Suite, registry
 from rlbench.core.errors import RLBenchError
 from rlbench.core.sensors import JointBox, SensorTask
 from rlbench.core.sources import source_hash
-from rlbench.encoders.black_box.classes import FixedClasses
+from rlbench.encoders.black_box.classes import FixedClasses, Metered
 from rlbench.encoders.contract import check_text
 from rlbench.encoders.fused import Fused, fuse_heads
 from rlbench.encoders.identity import Identity
@@ -131,14 +132,28 @@ def load_fused(suite: Suite, model: str, device: str, known: Identity | None) ->
     held = 2 * len(suite.sensors)
     loaded = {sensor: load(model, sensor, device, held=held) for sensor in suite.sensors}
     for sensor, one in loaded.items():
+        if isinstance(one.encoder, Metered):
+            raise RLBenchError(f"{model} answers queries that cost something; run it on one modality at a time")
         if not isinstance(one.encoder, FixedClasses):
             check_text(one.encoder, model, first_and_last(task.tasks[sensor]), one.embedded)
     identity = _join_identities({sensor: one.identity for sensor, one in loaded.items()})
     if known is not None and identity != known:
         raise RLBenchError(f"{model!r} is another encoder each time that it is made: {known.difference(identity)}")
-    with torch.no_grad():
-        head = fuse_heads({s: one.encoder for s, one in loaded.items()}, task, registry.make("fusion", suite.fusion))
-    return head.to(device), identity
+    encoders = {sensor: one.encoder for sensor, one in loaded.items()}
+    return _make_head(encoders, task, registry.make("fusion", suite.fusion), device), identity
+
+
+_HEADS: list[tuple[SensorTask, Fused]] = []  # the last two of this process
+
+
+def _make_head(encoders: Mapping[Modality, Encoder], task: SensorTask, fusion: Fusion, device: str) -> Fused:
+    """The classifier of a task; its anchors are embedded once for all fusions."""
+    for other, head in _HEADS:
+        if other is task and all(head.heads[sensor].encoder is encoder for sensor, encoder in encoders.items()):
+            return replace(head, fusion=fusion)
+    head = fuse_heads(encoders, task, fusion).to(device)
+    _HEADS[:] = [*_HEADS[-1:], (task, head)]
+    return head
 
 
 def _join_identities(found: dict[Modality, Identity]) -> Identity:

@@ -11,6 +11,7 @@ import numpy as np
 from rlbench.core import Field, Perturbation, Record
 from rlbench.core.errors import one_line
 from rlbench.core.knowledge import Knowledge
+from rlbench.core.sensors import SensorTask
 from rlbench.core.stats.metrics import cluster_interval
 from rlbench.encoders.retrieval import hash_prompts
 from rlbench.engine import cells
@@ -128,6 +129,8 @@ def _plan_provenance(pair: Pair, p: Perturbation) -> dict[str, Field]:
     found |= {"prompts": hash_prompts(pair.suite.task)}
     knowledge = str(pair.subject.get("knowledge", "white-box"))
     found |= {"knowledge": knowledge} if knowledge != "white-box" else {}
+    if isinstance(task := pair.suite.task, SensorTask):
+        found |= {"fusion": pair.suite.fusion, "pairing": task.pairing}
     series = getattr(pair.suite.task, "series", 0)
     found |= {"series": series} if series else {}
     several = pair.suite.sensors or hasattr(pair.suite.task, "load_gallery")

@@ -105,11 +105,11 @@ def macros(tables: Sequence[Table], *, baseline: str | None = None, sources: Sou
     data, seeds or numbers of examples, the one with the most examples is used.
 
     Args:
-        tables: of any suites.
+        tables: of any suites; those of several sensors are left out.
         baseline: that differences are to, a model or a method; None for no differences.
         sources: of the examples, by data hash.
     """
-    members = families(choose_largest(tables)).items()
+    members = families(choose_largest([table for table in tables if not table.has_sensors])).items()
     return [one for family, those in members if (one := _macro(family, those, baseline, sources))]
 
 

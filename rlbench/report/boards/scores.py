@@ -121,6 +121,11 @@ class Table:
     notes: tuple[str, ...] = ()
 
     @property
+    def has_sensors(self) -> bool:
+        """Whether it is of a task with several sensors."""
+        return "+" in str(self.facts["modality"])
+
+    @property
     def title(self) -> str:
         """Its heading: suite, modality, backbone, task, and what distinguishes it from other tables of the suite."""
         f = self.facts

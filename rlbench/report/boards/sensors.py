@@ -76,14 +76,9 @@ class SensorTable:
         return found
 
 
-def has_sensors(table: Table) -> bool:
-    """Whether the table is of a task with several sensors."""
-    return "+" in str(table.facts["modality"])
-
-
 def sensor_tables(found: Sequence[Table]) -> list[SensorTable]:
     """The results of tasks with several sensors; the sensors alone are other parts of the same suite."""
-    return [one for table in found if has_sensors(table) for one in _of_table(table, found)]
+    return [one for table in found if table.has_sensors for one in _of_table(table, found)]
 
 
 def _of_table(table: Table, found: Sequence[Table]) -> Iterator[SensorTable]:
@@ -203,19 +198,24 @@ def verdicts(found: Sequence[SensorTable]) -> list[str]:
     """By model and attack with several fusions, which one is the safest and what it costs clean."""
     said = []
     for model in dict.fromkeys(table.model for table in found):
-        own = [table for table in found if table.model == model and table.clean is not None]
+        own = [table for table in found if table.model == model]
         for name in dict.fromkeys(name for table in own for name in table.attacks):
-            under = {t.fusion: (t.rows[name]["any 1"].share, t.clean) for t in own if "any 1" in t.rows.get(name, {})}
-            if len(under) > 1:
-                safest = max(under, key=lambda fusion: under[fusion][0])
-                clean = {fusion: score.share for fusion, (_, score) in under.items() if score is not None}
-                most = max(clean, key=lambda fusion: clean[fusion])
-                cost = 100 * (clean[most] - clean[safest])
-                costs = f"{cost:.1f} points less clean than {most}" if cost > 0 else "at no cost clean"
-                said.append(
-                    f"{model}, {name}: the safest fusion is {safest}, {100 * under[safest][0]:.1f}% on any 1, {costs}."
-                )
+            shares = {
+                table.fusion: (table.rows[name]["any 1"].share, table.clean.share)
+                for table in own
+                if table.clean is not None and "any 1" in table.rows.get(name, {})
+            }
+            if len(shares) > 1:
+                said.append(f"{model}, {name}: {_compare(shares)}.")
     return said
+
+
+def _compare(shares: Mapping[str, tuple[float, float]]) -> str:
+    """The safest fusion of several, by their accuracies under any 1 and clean."""
+    safest, best = max(shares, key=lambda one: shares[one]), max(shares, key=lambda one: shares[one][1])
+    cost = 100 * (shares[best][1] - shares[safest][1])
+    costs = f"{cost:.1f} points less clean than {best}" if cost > 0 else "at no cost clean"
+    return f"the safest fusion is {safest}, {100 * shares[safest][0]:.1f}% on any 1, {costs}"
 
 
 def sections(found: Sequence[Table]) -> list[str]:

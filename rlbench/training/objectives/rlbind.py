@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from torch import Tensor
-from torch.nn.functional import log_softmax, normalize
+from torch.nn.functional import cross_entropy, log_softmax, normalize
 
 from rlbench.core.registry import register
 from rlbench.training.objectives.terms import ce, check_not_negative, check_positive, kl, log_p, require, retention
@@ -27,6 +27,7 @@ class RLBind:
         + text     [KL(p(A_y) || p(f)) + KL(p(A_y) || p(f'))]/2  reference: the anchor's own row
         + means    [KL(p(m_y) || p(f)) + KL(p(m_y) || p(f'))]/2  reference: the class's mean over modalities
         + original [KL(q(f0) || q(f)) + KL(q(f0) || q(f'))]      reference: the frozen backbone, classes other than y
+        + fused    [CE(n(f) + F) + adversarial CE(n(f') + F)]    F: the sum of the other modalities' n(f) of the scene
 
     Attributes:
         distance: d: "ce" over the anchors at s, "cosine" (s (1 - cos)), or "l2" (|f - A_y|^2, not normalised).
@@ -35,6 +36,7 @@ class RLBind:
         text: the weight of the KLs to the distribution of the anchor.
         means: the weight of the KLs to the distribution of the class mean.
         original: the weight of the KLs to the frozen backbone's distribution.
+        fused: the weight of the alignment of the sum over modalities, of examples that are paired.
         scale: s of the logits.
         tau: inverse temperature of the distributions of `text`, `means` and `original`.
     """
@@ -45,12 +47,13 @@ class RLBind:
     text: float = 0.0
     means: float = 0.0
     original: float = 1.0
+    fused: float = 0.0
     scale: float = 20.0
     tau: float = 10.0
 
     def __post_init__(self) -> None:
         check_positive(self, "scale", "tau")
-        check_not_negative(self, "adversarial", "clean", "text", "means", "original")
+        check_not_negative(self, "adversarial", "clean", "text", "means", "original", "fused")
 
     @property
     def needs(self) -> frozenset[Need]:
@@ -59,6 +62,8 @@ class RLBind:
             needs.add("f0")
         if self.means:
             needs.add("means")
+        if self.fused:
+            needs.add("peers")
         return frozenset(needs)
 
     def anchor_loss(self, f: Tensor, batch: Batch) -> Tensor:
@@ -69,6 +74,11 @@ class RLBind:
         if self.distance == "cosine":
             return self.scale * (1 - (normalize(f, dim=-1) * anchor).sum(1))
         return (f - anchor).square().sum(1)
+
+    def fused_loss(self, f: Tensor, batch: Batch) -> Tensor:
+        """Returns the cross-entropy (B,) of the sum of all modalities, at the scale of one of them."""
+        z = self.scale * (normalize(f, dim=-1) + require(batch.peers)) @ batch.anchors.T
+        return cross_entropy(z, batch.y, reduction="none")
 
     def distribution_loss(self, f: Tensor, batch: Batch) -> Tensor:
         """Returns the distributional terms that need only f: text, means, original, (B,)."""
@@ -83,11 +93,14 @@ class RLBind:
 
     def loss(self, f: Tensor, f_adv: Tensor, batch: Batch) -> Tensor:
         """Sum of all terms."""
-        return self.anchor_loss(f, batch) + self.distribution_loss(f, batch) + self.adversary_loss(f_adv, f, batch)
+        total = self.anchor_loss(f, batch) + self.distribution_loss(f, batch) + self.adversary_loss(f_adv, f, batch)
+        return total + self.fused * self.fused_loss(f, batch) if self.fused else total
 
     def adversary_loss(self, f_adv: Tensor, f: Tensor, batch: Batch) -> Tensor:
         """Sum of the terms with f'."""
         total = self.adversarial * self.anchor_loss(f_adv, batch) + self.distribution_loss(f_adv, batch)
+        if self.fused:
+            total = total + self.fused * self.adversarial * self.fused_loss(f_adv, batch)
         if self.clean:
             p, p_adv = (log_p(g, batch.anchors, self.scale) for g in (f, f_adv))
             total = total + self.clean * kl(p, p_adv)

@@ -1,0 +1,1 @@
+"""Corrupted copies of whole recordings: bags, LeRobot data sets, folders, films, pictures, sounds."""

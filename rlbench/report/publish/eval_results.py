@@ -1,0 +1,190 @@
+"""A model's results as `.eval_results/*.yaml`, which the hub shows beside a model and ranks beside a data set.
+
+Format: https://huggingface.co/docs/hub/eval-results. A task there has one number, so each norm and eps is a task:
+`thermal_clean`, `thermal_linf_4_255`. A value is an accuracy in %.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from rlbench.core import Adversarial, Clean, Perturbation, Record, Suite, Worst
+from rlbench.core.errors import FieldError, StoreError, UnknownName, quote
+from rlbench.core.threat import threat_of
+from rlbench.encoders.models import default_name
+from rlbench.report.boards.scores import Score, Table
+from rlbench.report.boards.tables import frame, tables
+from rlbench.store.columns import Column, Mean
+from rlbench.store.rounds import pool_rounds
+
+FOLDER = ".eval_results"
+UNRELIABLE = "unreliable"
+_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+(?:@[\w./-]+)?", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """The data set on the hub whose tasks the results are of.
+
+    Attributes:
+        id: OWNER/NAME.
+        revision: a commit; "" for none.
+    """
+
+    id: str
+    revision: str = ""
+
+
+@dataclass(frozen=True)
+class Entries:
+    """The results of a model.
+
+    Attributes:
+        files: the text of each file, by its path in the repository; one file per suite.
+        left_out: what has no entry, and why, a line each.
+    """
+
+    files: dict[str, str]
+    left_out: list[str]
+
+
+def parse_repository(text: str) -> Benchmark:
+    """OWNER/NAME or OWNER/NAME@COMMIT. Raises: FieldError."""
+    if not _REPOSITORY.fullmatch(text):
+        raise FieldError(f"{quote(text)} is not a repository on the hub: it must be OWNER/NAME or OWNER/NAME@COMMIT")
+    name, _, revision = text.partition("@")
+    return Benchmark(name, revision)
+
+
+def check_repository(text: str) -> None:
+    """Raises: FieldError: it is not OWNER/NAME."""
+    if parse_repository(text).revision:
+        raise FieldError(f"{quote(text)} names a commit; a pull request goes to OWNER/NAME")
+
+
+def task_id(suite: str, of: Perturbation | Mean) -> str | None:
+    """The id of a column's task; None for a column that has none, such as a single corruption.
+
+    Example: `thermal_linf_4_255` for the worst case at Linf 4/255, `thermal_corruptions_3` for the mean at severity 3.
+    """
+    if isinstance(of, Mean):
+        return f"{suite}_corruptions_{of.severity}"
+    if isinstance(of, Clean):
+        return f"{suite}_clean"
+    if not isinstance(of, Worst | Adversarial):
+        return None
+    return f"{suite}_{re.sub(r'[^A-Za-z0-9.-]+', '_', str(of.threat))}"
+
+
+def list_task_ids(suite: Suite) -> list[str]:
+    """The ids of a suite's tasks: clean, then each norm and eps of its attacks."""
+    threats = {threat for p in suite.perturbations if isinstance(p, Worst | Adversarial) and (threat := threat_of(p))}
+    ordered = sorted(threats, key=lambda threat: (threat.norm == "l2", threat.eps))
+    found = [task_id(suite.name, Clean()), *(task_id(suite.name, Worst(threat)) for threat in ordered)]
+    return [one for one in found if one]
+
+
+def make_entries(records: Sequence[Record], model: str, benchmark: Benchmark, source: str = "") -> Entries:
+    """The results of a model.
+
+    Args:
+        records: those of other models are ignored; rounds are pooled.
+        model: its name, with or without the backbone.
+        benchmark: the data set whose tasks they are of.
+        source: a URL of the records or of a page about them; "" for none.
+
+    Raises:
+        UnknownName: there is no record of the model.
+        StoreError: two results have one task, or none has any.
+    """
+    listed = pool_rounds(records)
+    own = [record for record in listed if record.model in (model, default_name(model))]
+    if not own:
+        raise UnknownName("model in these records", model, {record.model for record in listed})
+    found: dict[str, dict[str, Any]] = {}
+    suites: dict[str, list[dict[str, Any]]] = {}
+    left_out: list[str] = []
+    for table in tables(frame(own)):
+        suite = str(table.facts["suite"])
+        for column, score in _choose_columns(table, left_out):
+            name = str(task_id(suite, column.of))
+            if name in found:
+                raise StoreError(
+                    f"the records have two results of {name} (also {_describe(table, column, score)}); "
+                    "give --records of one run only"
+                )
+            dataset = {"id": benchmark.id, "task_id": name}
+            found[name] = {
+                "dataset": {**dataset, "revision": benchmark.revision} if benchmark.revision else dataset,
+                "value": round(100 * score.share, 2),
+                **({"source": {"url": source, "name": "rlbench records"}} if source else {}),
+                "notes": _describe(table, column, score),
+            }
+            suites.setdefault(suite, []).append(found[name])
+    if not found:
+        raise StoreError(f"no result of {model} can be published: {'; '.join(left_out[:3]) or 'they have no task'}")
+    files = {f"{FOLDER}/rlbench-{suite}.yaml": _dump(entries) for suite, entries in suites.items()}
+    return Entries(files, left_out)
+
+
+def _dump(value: object) -> str:
+    return yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=1000)
+
+
+def _choose_columns(table: Table, left_out: list[str]) -> Iterator[tuple[Column, Score]]:
+    """The columns of a model's table that become entries; what could, but does not, is added to `left_out`.
+
+    A threat model without a worst case counts if a single attack was run; its notes name it.
+    """
+    worst = {threat_of(column.of) for column in table.columns if isinstance(column.of, Worst)}
+    single = [threat_of(column.of) for column in table.columns if isinstance(column.of, Adversarial)]
+    for row in table.rows:
+        for column, score in row.scores.items():
+            if isinstance(column.of, Adversarial) and threat_of(column.of) in worst:
+                continue
+            if task_id("", column.of) is None:
+                continue
+            reason = ""
+            if score.error is not None:
+                reason = f"it failed: {score.error}"
+            elif score.bound:
+                reason = "it is only an upper bound"
+            elif score.soundness == UNRELIABLE:
+                reason = "a soundness check failed"
+            elif isinstance(column.of, Adversarial) and single.count(threat_of(column.of)) > 1:
+                reason = "it is one of several attacks whose worst case was not computed"
+            if reason:
+                left_out.append(f"{table.facts['suite']}, {column}: {reason}")
+            else:
+                yield column, score
+
+
+def _describe(table: Table, column: Column, score: Score) -> str:
+    """The notes of an entry: what was measured, on how many examples, and how certain it is."""
+    facts = table.facts
+    parts = [
+        f"{column}",
+        f"suite {facts['suite']} v{facts['suite_version']}",
+        f"n = {facts['n']}",
+        f"95% interval {100 * score.low:.1f} to {100 * score.high:.1f}",
+        f"soundness {score.soundness or 'not checked'}",
+        "zero-shot accuracy in %, measured with rlbench",
+    ]
+    return "; ".join(parts)
+
+
+def make_benchmark(suites: Sequence[Suite], name: str, description: str) -> str:
+    """The eval.yaml of a data set that is a benchmark: its tasks are those of some suites.
+
+    Args:
+        suites: the suites, each with its own name.
+        name: the title of the benchmark.
+        description: one line.
+    """
+    tasks = [{"id": one, "config": "default", "split": "test"} for suite in suites for one in list_task_ids(suite)]
+    return _dump({"name": name, "description": description, "evaluation_framework": "rlbench", "tasks": tasks})
