@@ -256,7 +256,7 @@ encoders on the first n test examples.
 
 Defences with views have fewer of them here than by default and in their papers (up to 64). What each defence is, what
 is assumed about it and how it is attacked: the docstrings in `rlbench/encoders/defences/`. Made by
-`python benchmarks/test_time.py`."""
+`python benchmarks/test_time.py board benchmarks/test_time.jsonl`."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
