@@ -196,7 +196,8 @@ def describe_row(line: Line) -> list[str]:
     flags = {name: unpack(line[name]) for name in ("clean", "oblivious", "adaptive", "static")}
     pairs = Pairs.of(flags["static"], flags["adaptive"])
     shares = [f"{100 * flags[name].mean():.1f}" for name in flags]
-    change = f"{-pairs.drop:+.1f} ({pairs.gained}:{pairs.lost}, p {pairs.p:.3f})"
+    p = f"{pairs.p:.3f}" if pairs.p >= 0.001 else "<0.001"
+    change = f"{0.0 - pairs.drop:+.1f} ({pairs.gained}:{pairs.lost}, p {p})"
     passes = f"{line['forwards']}, {line['backwards']}"
     return [
         line["model"],
