@@ -21,7 +21,7 @@ from rlbench.core.registry import register
 from rlbench.core.threat import by_factor, per_row, project, rows_norm
 
 MOMENTUM = 0.75
-LOSS: dict[str, LossName] = {"apgd-ce": "ce", "apgd-dlr": "dlr", "apgd-t": "dlr-targeted"}
+LOSS: dict[str, LossName] = {"apgd-ce": "ce", "apgd-dlr": "dlr", "apgd-pm": "pm", "apgd-t": "dlr-targeted"}
 
 
 @cache
@@ -80,24 +80,25 @@ class Memory(Rowwise):
     step: Tensor
 
 
-@register("attack", "apgd-ce", "apgd-dlr", "apgd-t")
+@register("attack", "apgd-ce", "apgd-dlr", "apgd-pm", "apgd-t")
 @dataclass(frozen=True, kw_only=True)
 class APGD:
-    """Auto-PGD on the cross-entropy, DLR or targeted DLR loss.
+    """Auto-PGD on the cross-entropy, DLR, probability margin or targeted DLR loss.
 
     Croce & Hein, 2020, https://arxiv.org/abs/2003.01690; compared with pyautoattack from equal starts. As in the
     original code, and unlike the paper, the first step counts as an ascent if its loss is above 0, whatever the loss at
-    the start. Below 3 classes (targeted: 4), where DLR is not defined, the margin replaces it: `loss_used`.
+    the start. Below 3 classes (targeted: 4), where DLR and the probability margin are not defined, the margin replaces
+    them: `loss_used`.
 
     Attributes:
-        name: "apgd-ce", "apgd-dlr" or "apgd-t".
+        name: "apgd-ce", "apgd-dlr", "apgd-pm" or "apgd-t".
         steps: iterations of a run.
         restarts: runs from fresh random starts, per target.
         targets: apgd-t's number of targets: the wrong classes with the largest clean logits.
         rho: the step is halved unless this share of an interval's steps raised the loss.
     """
 
-    name: Literal["apgd-ce", "apgd-dlr", "apgd-t"] = "apgd-ce"
+    name: Literal["apgd-ce", "apgd-dlr", "apgd-pm", "apgd-t"] = "apgd-ce"
     steps: int = 100
     restarts: int = 1
     targets: int = 9
@@ -142,6 +143,11 @@ class APGD:
 
     def advance(self, jobs: Jobs[Memory], loss: Tensor, gradient: Tensor, ball: Ball) -> None:
         """Algorithm 1: remembers the best point, halves the step at a checkpoint, and steps with momentum."""
+        gradient = self.remember(jobs, loss, gradient)
+        self._move(jobs, gradient, jobs.steps == 0, ball)
+
+    def remember(self, jobs: Jobs[Memory], loss: Tensor, gradient: Tensor) -> Tensor:
+        """Updates the memory; a job whose step is halved returns to its best point. Returns the gradients there."""
         m, first = jobs.memory, jobs.steps == 0
         better = loss > m.loss_best
         m.loss_best = torch.where(better, loss, m.loss_best)
@@ -156,7 +162,7 @@ class APGD:
             rows = per_row(halve, gradient)
             jobs.x_adv = torch.where(rows, m.x_best, jobs.x_adv)
             gradient = torch.where(rows, m.gradient_best, gradient)
-        self._move(jobs, gradient, first, ball)
+        return gradient
 
     def _checkpoint(self, m: Memory, steps: Tensor) -> Tensor:
         """(B,) bool, the jobs that halve their step: too few ascents, or no better point since the last checkpoint."""
@@ -188,9 +194,10 @@ class APGD:
         logits: Callable[[], Tensor],
         *,
         start: Start = surface,
+        targets: Tensor | None = None,
     ) -> Search:
-        """The attack's jobs, for the pool; `start` gives each run's first point."""
-        jobs, targets = self._jobs(y, logits) if ball.radius > 0 else ([], y[:, None])
+        """The attack's jobs, for the pool; `start` gives each run's first point, `targets` (N, T) those of apgd-t."""
+        jobs, classes = self._jobs(y, logits, targets) if ball.radius > 0 else ([], y[:, None])
         return Search(
             x=x,
             y=y,
@@ -200,7 +207,7 @@ class APGD:
             loss=LOSS[self.name],
             start=start,
             jobs=jobs,
-            targets=targets,
+            targets=classes,
         )
 
     def __call__(
@@ -209,11 +216,12 @@ class APGD:
         """x (B, *shape) in the box, y (B,) int64 -> x_adv like x."""
         return run_alone(classifier, self.search(x, y, ball, streams, lambda: clean_logits(classifier, x), start=start))
 
-    def _jobs(self, y: Tensor, logits: Callable[[], Tensor]) -> tuple[list[str], Tensor]:
+    def _jobs(self, y: Tensor, logits: Callable[[], Tensor], ranked: Tensor | None) -> tuple[list[str], Tensor]:
         runs = [f"restart {r}" for r in range(self.restarts)]
         if self.name != "apgd-t":
             return runs, y[:, None].expand(-1, len(runs))
-        others = logits().scatter(1, y[:, None], float("-inf"))
-        ranked = others.topk(min(self.targets, others.shape[1] - 1), dim=1).indices
+        if ranked is None:
+            others = logits().scatter(1, y[:, None], float("-inf"))
+            ranked = others.topk(min(self.targets, others.shape[1] - 1), dim=1).indices
         jobs = [f"target {t}/{run}" for t in range(ranked.shape[1]) for run in runs]
         return jobs, ranked.repeat_interleave(len(runs), dim=1)

@@ -8,7 +8,7 @@ from typing import Literal
 
 from rlbench.core.knowledge import Knowledge
 
-Norm = Literal["linf", "l2"]
+Norm = Literal["linf", "l2", "l0"]
 Mode = Literal["standalone", "cascade", "descending"]
 Reach = Literal["", "all", "any 1"]
 Field = str | int | float | bool | None
@@ -23,7 +23,7 @@ def _text(eps: Fraction) -> str:
 
 @dataclass(frozen=True)
 class Threat:
-    """A threat model: norm and eps, untargeted. eps is for a box of range 1; a Ball scales it.
+    """A threat model: norm and eps, untargeted. eps is for a box of range 1; a Ball scales it; l0 counts.
 
     Attributes:
         norm: of the ball.

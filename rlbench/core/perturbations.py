@@ -24,7 +24,7 @@ from rlbench.core import (
 from rlbench.core.attacked_sensors import Attacked, Scope, parse_part, parse_threat, scope_of
 from rlbench.core.errors import RLBenchError
 from rlbench.core.sensors import SensorTask
-from rlbench.core.threat import parse_norm
+from rlbench.core.threat import norms_of, parse_norm
 from rlbench.core.yaml_source import YamlPart, check_keys
 
 _NEEDED = {"attack": ("norm", "eps"), "corruption": ("severity",)}
@@ -63,8 +63,10 @@ def _attacks(parts: dict[str, YamlPart], scope: Scope, whole: YamlPart) -> Itera
     kind = parse_part(norm, parse_norm, norm.value())
     for name in names.each():
         plugin, fields = _plugin("attack", name, parts)
-        if kind not in getattr(plugin, "norms", (kind,)):
-            norm.fail(f"attack {name.text()!r} is for {', '.join(sorted(plugin.norms))}; choose another")
+        if kind not in norms_of(plugin):
+            norm.fail(f"attack {name.text()!r} is for {', '.join(sorted(norms_of(plugin)))}; choose another")
+        if kind == "l0" and scope.sensors:
+            norm.fail("l0 is for tasks with one sensor; choose linf or l2")
         for place in places:
             _check_reach(name, plugin, place)
             for each in eps.each():
@@ -73,7 +75,8 @@ def _attacks(parts: dict[str, YamlPart], scope: Scope, whole: YamlPart) -> Itera
 
 def _check_reach(name: YamlPart, plugin: object, place: Attacked) -> None:
     """An attack that moves several sensors at once must be a gradient attack of the pool."""
-    if len(place.sensors) > 1 and place.reach != "any 1" and not hasattr(plugin, "search"):
+    moves_all = hasattr(plugin, "search") and not getattr(plugin, "leaves_ball", False)
+    if len(place.sensors) > 1 and place.reach != "any 1" and not moves_all:
         name.fail(
             f"attack {name.text()!r} moves one sensor at a time; give one sensor, each or any 1, or choose apgd-ce, "
             "apgd-t, adaptive or pgd"

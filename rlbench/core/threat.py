@@ -2,7 +2,7 @@
 
 An Lp ball intersected with a box is the perturbation set of every norm-bounded attack (Madry et al., 2018,
 https://arxiv.org/abs/1706.06083). Distances are measured in float64, since float32 overshoots eps by about
-2e-6 relative.
+2e-6 relative. The L0 norm counts positions: pixels, bins or samples, each with all its channels.
 """
 
 from __future__ import annotations
@@ -16,16 +16,18 @@ from typing import TYPE_CHECKING, get_args
 
 from rlbench.core import Adversarial, Ball, Box, Composed, Norm, Perturbation, Span, Streams, Threat, Worst
 from rlbench.core.errors import FieldError, quote
+from rlbench.core.positions import change, count_positions, largest, spread
 from rlbench.core.sensors import JointBox
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 TOLERANCE = 1e-6  # relative: the norm may exceed eps by this much before it is a violation
+USUAL: frozenset[Norm] = frozenset({"linf", "l2"})
 
 
 def ball_of(threat: Threat, box: Box) -> Ball:
-    """The threat model's ball in a box; eps, quoted for [0, 1], is scaled by high - low.
+    """The threat model's ball in a box; eps, quoted for [0, 1], is scaled by high - low; in l0 it counts positions.
 
     In a joint box it is a product of balls, of radius 0 for sensors that are not attacked.
     """
@@ -35,7 +37,14 @@ def ball_of(threat: Threat, box: Box) -> Ball:
             Span(sensor, *box.spans[sensor], float(eps.get(sensor, 0)), own.shape) for sensor, own in box.parts
         )
         return Ball(threat.norm, max(span.radius for span in spans), box.low, box.high, spans)
-    return Ball(threat.norm, float(threat.eps) * (box.high - box.low), box.low, box.high)
+    scale = 1.0 if threat.norm == "l0" else box.high - box.low
+    return Ball(threat.norm, float(threat.eps) * scale, box.low, box.high)
+
+
+def norms_of(attack: object) -> frozenset[Norm]:
+    """The norms that an attack is for: its `norms`, or Linf and L2."""
+    norms: frozenset[Norm] = getattr(attack, "norms", USUAL)
+    return norms
 
 
 def eps_by_sensor(threat: Threat) -> dict[str, Fraction]:
@@ -65,12 +74,14 @@ def threat_of(perturbation: Perturbation) -> Threat | None:
 
 def rows_norm(delta: Tensor, norm: Norm) -> Tensor:
     """(B, ...) -> (B,) norm of each row, in the dtype of delta."""
+    if norm == "l0":
+        return (change(delta) != 0).sum(1).to(delta.dtype)
     flat = delta.flatten(1)
     return flat.abs().amax(1) if norm == "linf" else flat.norm(dim=1)
 
 
 def distance(x_adv: Tensor, x: Tensor, norm: Norm, spans: Sequence[Span] = ()) -> Tensor:
-    """(B,) float64 norm of x_adv - x, in box units; of a product of balls, the largest norm of its `spans`."""
+    """(B,) float64 norm of x_adv - x, in box units or positions; of a product of balls, the largest of its `spans`."""
     delta = x_adv.double() - x.double()
     if not spans:
         return rows_norm(delta, norm)
@@ -101,12 +112,15 @@ def project(x_adv: Tensor, x: Tensor, ball: Ball) -> Tensor:
     """Projects x_adv onto the ball around x; (B, ...) -> (B, ...).
 
     Linf: the nearest point. L2: scaled to the radius, then clamped to the box, which only brings it nearer. The radius
-    is one float32 rounding error below eps, so that x_adv - x stays inside.
+    is one float32 rounding error below eps, so that x_adv - x stays inside. L0: keeps the positions that change most.
     """
     import torch  # here, since `rlbench list` reads suites without it
 
     if ball.spans:
         return by_factor(lambda own, x_adv, x: project(x_adv, x, own), ball, x_adv, x)
+    if ball.norm == "l0":
+        kept = largest(change(x_adv - x), int(ball.radius))
+        return x_adv.clamp(ball.low, ball.high).where(spread(kept, x), x)
     ulp = torch.finfo(x.dtype).eps * max(abs(ball.low), abs(ball.high), 1e-30)
     radius = max(ball.radius - ulp, 0.0)
     delta = x_adv - x
@@ -123,12 +137,14 @@ def contains(outer: Ball, inner: Ball, size: int) -> bool:
     if outer.spans:
         pairs = zip(_factors(outer), _factors(inner), strict=True)
         return all(contains(one, other, at.stop - at.start) for (at, one), (_, other) in pairs)
+    if "l0" in (outer.norm, inner.norm) and outer.norm != inner.norm:
+        return inner.radius == 0
     reach = inner.radius * math.sqrt(size) if (inner.norm, outer.norm) == ("linf", "l2") else inner.radius
     return reach <= outer.radius
 
 
 def sample(x: Tensor, ball: Ball, streams: Streams) -> Tensor:
-    """A random point of the ball around x, uniform in volume but for the clamp to the box."""
+    """A random point of the ball around x, uniform in volume but for the clamp to the box; L0: random positions."""
     if ball.spans:
         from torch import cat
 
@@ -136,6 +152,10 @@ def sample(x: Tensor, ball: Ball, streams: Streams) -> Tensor:
         return cat([sample(part, own, streams.child(name)) if own.radius else part for part, own, name in parts], 1)
     if ball.norm == "linf":
         return project(x + ball.radius * streams.uniform(x.shape[1:]).to(x), x, ball)
+    if ball.norm == "l0":
+        order = streams.child("positions").uniform((count_positions(x.shape[1:]),)).to(x)
+        value = ball.low + (ball.high - ball.low) * (streams.uniform(x.shape[1:]).to(x) + 1) / 2
+        return value.clamp(ball.low, ball.high).where(spread(largest(order, int(ball.radius)), x), x)
     direction = streams.normal(x.shape[1:]).to(x)
     share = (streams.child("radius").uniform(()).to(x) + 1) / 2
     reach = ball.radius * share ** (1 / x[0].numel())
@@ -165,14 +185,14 @@ def check_threat(threat: Threat, box: Box, what: str) -> None:
     if isinstance(box, JointBox):
         for sensor, eps in eps_by_sensor(threat).items():
             start, stop = box.spans[sensor]  # type: ignore[index]
-            check_eps(eps, threat.norm, stop - start, f"{what} on {sensor}")
+            check_eps(eps, threat.norm, (stop - start,), f"{what} on {sensor}")
     else:
-        check_eps(threat.eps, threat.norm, math.prod(box.shape), what)
+        check_eps(threat.eps, threat.norm, box.shape, what)
 
 
 _FRACTION = re.compile(r"([+-]?[0-9]{1,9}) */ *([0-9]{1,9})")
 _DECIMAL = re.compile(r"[+-]?(?:[0-9]{1,9}(?:\.[0-9]{0,40})?|\.[0-9]{1,40})(?:[eE][+-]?[0-9]{1,2})?")
-_NORMS: dict[str, Norm] = {"linf": "linf", "l2": "l2", "2": "l2", "2.0": "l2"}
+_NORMS: dict[str, Norm] = {"linf": "linf", "l2": "l2", "2": "l2", "2.0": "l2", "l0": "l0", "0": "l0"}
 _NORMS |= dict.fromkeys(("inf", "linfinity", "infinity", "l∞", "∞"), "linf")
 
 
@@ -208,21 +228,32 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def check_eps(eps: Fraction, norm: Norm, size: int | None = None, what: str = "eps") -> None:
+def check_eps(eps: Fraction, norm: Norm, shape: Sequence[int] | None = None, what: str = "eps") -> None:
     """Checks that an eps is at most the diameter of a box of range 1; above, the unit is wrong, such as 8 for 8/255.
 
     Args:
-        eps: quoted for a box of range 1.
+        eps: quoted for a box of range 1; for l0, a number of positions.
         norm: of the ball.
-        size: the number of coordinates, for l2; if it is not known, the limit is 1000.
+        shape: of the box, for l2 and l0; if it is not known, the limit is 1000 for l2, and none for l0.
         what: how messages call eps.
 
     Raises:
-        FieldError: eps is too large.
+        FieldError: eps is too large, or in l0 no whole number.
     """
-    most = 1.0 if norm == "linf" else 1000.0 if size is None else math.sqrt(size)
+    if norm == "l0":
+        _check_count(eps, shape, what)
+        return
+    most = 1.0 if norm == "linf" else 1000.0 if shape is None else math.sqrt(math.prod(shape))
     if eps > most:
         shown = f"{float(eps):g}" if eps.denominator in (1, 2, 4, 5, 10) else str(eps)
         such = f"{eps}/255" if eps.denominator == 1 and eps <= 255 else "4/255" if norm == "linf" else "0.5"
         upto = "0 and 1" if norm == "linf" else f"0 and {most:.4g}"
         raise FieldError(f"{what} is {shown}; for a box of range 1 an {norm} eps lies between {upto}, such as {such}")
+
+
+def _check_count(eps: Fraction, shape: Sequence[int] | None, what: str) -> None:
+    if eps.denominator != 1:
+        raise FieldError(f"{what} is {float(eps):g}; for l0 it is a whole number of pixels or bins, such as 5")
+    if shape is not None and eps > count_positions(shape):
+        most = count_positions(shape)
+        raise FieldError(f"{what} is {eps}; for l0 it is a number of pixels or bins, of which the box has {most}")

@@ -46,7 +46,7 @@ class Span:
 
 @dataclass(frozen=True)
 class Ball:
-    """The perturbation set: the ball of `radius` (box units) about x, intersected with [low, high].
+    """The perturbation set: the ball of `radius` (box units; l0: positions) about x, intersected with [low, high].
 
     With `spans`, x is a vector (B, D), and the set is the product of the balls of its sensors; `radius` is the largest.
     """

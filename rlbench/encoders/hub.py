@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rlbench.core.documents import expand_user, load_json, read_text
-from rlbench.core.errors import CheckpointError, first_line, quote
+from rlbench.core.errors import CheckpointError, first_line, quote, shorten
 
 _TOKENS = ("vocab.json", "vocab.txt", "merges.txt", "tokenizer.json", "tokenizer_config.json", "spiece.model")
 _MORE = ("special_tokens_map.json", "added_tokens.json", "preprocessor_config.json", "processor_config.json")
@@ -86,7 +86,6 @@ def fetch(repo: str, revision: str | None = None, layouts: Sequence[Layout] = (T
         CheckpointError: it is not in the cache, and the hub can't be reached or does not have it.
     """
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
     try:
         folder = Path(snapshot_download(repo, revision=revision, local_files_only=True))
@@ -98,25 +97,27 @@ def fetch(repo: str, revision: str | None = None, layouts: Sequence[Layout] = (T
         raise CheckpointError(f"{repo!r} is not the name of a checkpoint on the hub: {first_line(error)}") from error
     try:
         return _download(repo, revision, layouts)
-    except RevisionNotFoundError as error:
-        raise CheckpointError(
-            f"{repo} has no revision {revision!r}; give a commit, branch or tag of https://huggingface.co/{repo}/commits"
-        ) from error
-    except GatedRepoError as error:
-        raise CheckpointError(
-            f"{repo} is only for those who accepted its terms: do so on https://huggingface.co/{repo}, "
-            "then log in: hf auth login"
-        ) from error
-    except RepositoryNotFoundError as error:
-        raise CheckpointError(
-            f"the hub has no {repo}, or it is private: check the name, or log in: hf auth login"
-        ) from error
     except OSError as error:
-        at, why = f" --revision {revision}" if revision else "", first_line(error.__cause__ or error)
-        raise CheckpointError(
-            f"{repo} is not in the hub's cache and can't be downloaded ({why}); on a machine with network access, run: "
-            f"hf download {repo}{at}; then copy its cache (HF_HOME, by default ~/.cache/huggingface) to this machine"
-        ) from error
+        raise CheckpointError(_explain(error, repo, revision)) from error
+
+
+def _explain(error: OSError, repo: str, revision: str | None) -> str:
+    """Why a checkpoint can't be downloaded, and what to do."""
+    from huggingface_hub import errors
+
+    page = f"https://huggingface.co/{repo}"
+    if isinstance(error, errors.RevisionNotFoundError):
+        return f"{repo} has no revision {revision!r}; give a commit, branch or tag of {page}/commits"
+    if isinstance(error, errors.GatedRepoError):
+        return f"{repo} is only for those who accepted its terms: do so on {page}, then log in: hf auth login"
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return f"the hub has no {repo}, or it is private: check the name, or log in: hf auth login"
+    cause, at = error.__cause__ or error, f" --revision {revision}" if revision else ""
+    why = "HF_HUB_OFFLINE is set" if isinstance(cause, errors.OfflineModeIsEnabled) else shorten(first_line(cause), 120)
+    return (
+        f"{repo} is not in the hub's cache and can't be downloaded ({why}); on a machine with network access, run: "
+        f"hf download {repo}{at}; then copy its cache (HF_HOME, by default ~/.cache/huggingface) to this machine"
+    )
 
 
 def _download(repo: str, revision: str | None, layouts: Sequence[Layout]) -> Path:

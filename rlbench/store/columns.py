@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
-from rlbench.core import Adversarial, Clean, Composed, Corrupted, Missing, Perturbation, Record, Worst
+from rlbench.core import Adversarial, Clean, Composed, Corrupted, Missing, Norm, Perturbation, Record, Worst
 from rlbench.core.threat import threat_of
 from rlbench.store.perturbations import is_bound
 
@@ -83,7 +83,7 @@ def _order(of: Perturbation | Mean, protocol: str) -> tuple[Any, ...]:
     threat = threat_of(of)
     assert threat is not None  # attacks and worst cases have one
     kind = 4 if isinstance(of, Composed) else 2 if isinstance(of, Worst) else 1
-    return kind, threat.norm == "l2", describe_attack(of), is_bound(of), threat.eps, str(of), protocol
+    return kind, get_args(Norm).index(threat.norm), describe_attack(of), is_bound(of), threat.eps, str(of), protocol
 
 
 def describe_attack(p: Perturbation) -> str:

@@ -7,9 +7,11 @@ import torch
 from jobs import make_job
 from torch import Tensor, nn
 
+from rlbench.attacks.acg import _Conjugate
 from rlbench.attacks.apgd import APGD, checkpoints
+from rlbench.attacks.malt import MALT
 from rlbench.attacks.pgd import PGD, ascend
-from rlbench.attacks.search.losses import LOSSES, ce, dlr, dlr_targeted
+from rlbench.attacks.search.losses import LOSSES, ce, dlr, dlr_targeted, pm
 from rlbench.core import Ball, Norm, registry
 from rlbench.core.errors import FieldError, UnknownName
 from rlbench.core.seeds import ExampleStreams
@@ -74,6 +76,9 @@ ORACLE: list[tuple[str, dict[str, object], int, float]] = [
     ("pgd", {"rel_step": 0.5, "loss": "margin"}, 2, 1e-3),
     ("apgd-ce", {}, 2, 1e-3),
     ("apgd-dlr", {}, 2, 1e-3),
+    ("apgd-pm", {}, 2, 1e-3),
+    ("acg", {}, 2, 1e-3),
+    ("malt", {"targets": 1}, 6, 1e-3),
     ("apgd-t", {}, 2, 1e-3),
     ("apgd-t", {}, 3, 1e-3),
     ("apgd-t", {}, 6, 1e-3),
@@ -133,6 +138,18 @@ def test_dlr_on_a_worked_example() -> None:
     logits, y = torch.tensor([[3.0, 1.0, 2.0, -1.0]]), torch.tensor([0])
     assert dlr(logits, y, y).item() == pytest.approx(-(3 - 2) / (3 - 1))
     assert dlr_targeted(logits, y, torch.tensor([3])).item() == pytest.approx(-(3 + 1) / (3 - (1 - 1) / 2))
+
+
+def test_the_probability_margin_is_scale_free_on_a_worked_example() -> None:
+    logits, y = torch.tensor([[3.0, 1.0, 2.0, -1.0]]), torch.tensor([0])
+    p = (logits / (3 - 1)).softmax(1)[0]
+    expected = (p[2] - p[0]).item()
+    for scale in (0.01, 1.0, 1000.0):  # of which 1000 saturates a softmax
+        z = (scale * logits).requires_grad_()
+        loss = pm(z, y, y)
+        assert loss.item() == pytest.approx(expected, rel=1e-5)
+        (gradient,) = torch.autograd.grad(loss.sum(), z)
+        assert scale * gradient[0, 0].item() == pytest.approx(-(p[0] * (1 - p[0]) + p[0] * p[2]).item() / 2, rel=1e-4)
 
 
 @pytest.mark.parametrize("name", sorted(LOSSES))
@@ -253,3 +270,38 @@ def test_wrong_fields_are_named(name: str, fields: dict[str, object], message: s
 def test_an_unknown_attack_is_named() -> None:
     with pytest.raises(UnknownName, match="did you mean 'apgd-ce'"):
         registry.make("attack", "apgdce")
+
+
+def test_acg_takes_the_conjugate_gradient_steps_of_a_quadratic() -> None:
+    """On -1/2 x'Ax, directions by Hestenes and Stiefel's beta, as in a plain loop in float64."""
+    a = torch.tensor([1.0, 3.0, 9.0, 2.0])
+    rule, x, ball = _Conjugate(), torch.tensor([[1.0, -2.0, 0.5, 3.0]]), Ball("l2", 0.5, -90.0, 90.0)
+    job = make_job(rule, x, ball)
+    job.low = job.high = None
+    point, g_old, s = x[0].double(), None, None
+    for i in range(8):
+        g = -a.double() * point
+        y = None if g_old is None else g_old - g
+        s = g if y is None else g - (g @ y) / (s @ y) * s
+        g_old, at = g, job.x_adv
+        job.steps = torch.tensor([i])
+        rule.advance(job, -0.5 * (a * at * at).sum(1), -a * at, ball)
+        stepped = point + s / s.norm()
+        delta = stepped - x[0].double()
+        point = x[0].double() + delta * min(1.0, 0.5 / float(delta.norm()))
+        torch.testing.assert_close(job.x_adv[0].double(), point, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_malt_ranks_the_classes_by_their_distance(norm: Norm) -> None:
+    net, x, differences = affine(12, 0.0, 1.0)
+    y, ball = net(x).argmax(1), Ball(norm, 0.1, 0.0, 1.0)
+    z = net(x)
+    reach = (z.gather(1, y[:, None]) - z) / differences.norm(p=1 if norm == "linf" else 2, dim=2)
+    exact = reach.scatter(1, y[:, None], float("inf")).argsort(1)[:, :4]
+    meter = Meter(net, 200, batch_size=64)
+    found = MALT(targets=4).order(meter, x, y, ball)
+    assert (found == exact).float().mean() > 0.99
+    logits = z.scatter(1, y[:, None], float("-inf")).topk(4).indices
+    assert (found[:, 0] != logits[:, 0]).any()
+    assert meter.backwards.tolist() == [11] * 200

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from rlbench.core import Attack, Ball, Norm, registry
 from rlbench.core.errors import AttackError, FieldError
 from rlbench.core.seeds import ExampleStreams
-from rlbench.core.threat import violation
+from rlbench.core.threat import norms_of, violation
 from rlbench.engine.attack.judge import judge, run_attack
 from rlbench.engine.attack.meter import Meter
 
@@ -34,7 +34,7 @@ STRONG: dict[str, dict[str, object]] = {  # the libraries' defaults step for pic
 }
 WHOLE = ("aa-clip", "autoattack:reference", "torchattacks:AutoAttack")  # long, without a field to shorten them
 BOXES = [(0.0, 1.0), (-1.0, 1.0), (-1.3, 1.5)]
-NORMS: tuple[Norm, ...] = ("linf", "l2")
+NORMS: tuple[Norm, ...] = ("linf", "l2", "l0")
 
 
 def make(name: str) -> Attack:
@@ -60,16 +60,21 @@ def strong(name: str) -> Attack:
 
 
 ATTACKS = registry.names("attack")
-CASES = [(name, norm) for name in ATTACKS for norm in NORMS if norm in getattr(make(name), "norms", NORMS)]
+CASES = [(name, norm) for name in ATTACKS for norm in NORMS if norm in norms_of(make(name))]
 EXACT = (
+    "acg",
     "apgd-ce",
     "apgd-dlr",
+    "apgd-pm",
     "apgd-t",
     "autoattack",
     "fab-t",
+    "fmn",
     "hopskipjump",
+    "malt",
     "noise",
     "rays",
+    "sigma-zero",
     "square",
 )  # stop early at success alone
 OWN = [(name, norm) for name, norm in CASES if ":" not in name and name not in WHOLE]
@@ -90,6 +95,11 @@ def _inputs(n: int, shape: tuple[int, ...], low: float = 0.0, high: float = 1.0)
     return low + (high - low) * torch.rand(n, *shape, generator=torch.Generator().manual_seed(1))
 
 
+def _ball(norm: Norm, eps: float, low: float = 0.0, high: float = 1.0) -> Ball:
+    """The ball of this eps for a box of range 1; in L0, of one position, or of 16 for an eps above 1."""
+    return Ball(norm, 1.0 + 15 * (eps > 1) if norm == "l0" else eps * (high - low), low, high)
+
+
 def _streams(n: int) -> ExampleStreams:
     return ExampleStreams(0, tuple(f"example {i}" for i in range(n)), "test")
 
@@ -103,7 +113,7 @@ def test_every_attack_stays_in_its_ball_and_leaves_its_input(name: str, norm: No
     x, net = _inputs(n, shape, low, high), _net(shape)
     x[0], x[1] = low, high
     eps = 2.0 if name in WHOLE else 0.07  # so far that the first of their attacks breaks all
-    y, ball = net(x).argmax(1), Ball(norm, eps * (high - low), low, high)
+    y, ball = net(x).argmax(1), _ball(norm, eps, low, high)
     before, state = x.clone(), torch.get_rng_state()
     x_adv = make(name)(Meter(net, n, batch_size=5), x, y, ball, _streams(n))
     assert violation(x_adv, x, ball) is None
@@ -116,7 +126,7 @@ def test_every_attack_stays_in_its_ball_and_leaves_its_input(name: str, norm: No
 @pytest.mark.parametrize(("name", "norm"), [*OWN, *LIBRARY])
 def test_every_attack_works_on_every_shape(name: str, norm: Norm, shape: tuple[int, ...]) -> None:
     x, net = _inputs(2, shape, -1.0, 1.0), _net(shape)
-    ball = Ball(norm, 0.1, -1.0, 1.0)
+    ball = _ball(norm, 0.05, -1.0, 1.0)
     assert violation(make(name)(Meter(net, 2), x, net(x).argmax(1), ball, _streams(2)), x, ball) is None
 
 
@@ -132,8 +142,8 @@ def test_eps_zero_gives_the_input(name: str, norm: Norm) -> None:
 def test_every_attack_works_on_few_classes_or_raises_an_error(name: str, n_classes: int) -> None:
     shape, n = (1, 6, 6), 1 if ":" in name or name in WHOLE else 12
     x, net, attack = _inputs(n, shape), _net(shape, n_classes), strong(name)
-    norm: Norm = min(getattr(attack, "norms", ["linf"]))
-    y, ball = net(x).argmax(1), Ball(norm, 0.7 if norm == "linf" else 4.2, 0.0, 1.0)
+    norm: Norm = "linf" if "linf" in norms_of(attack) else min(norms_of(attack))
+    y, ball = net(x).argmax(1), _ball(norm, 0.7 if norm == "linf" else 4.2)
     meter = Meter(net, n)
     if name.startswith("torchattacks:") and n_classes < attack.min_classes:  # type: ignore[attr-defined]
         with pytest.raises(AttackError, match=f"needs 4 classes, not {n_classes}"):
@@ -146,9 +156,9 @@ def test_every_attack_works_on_few_classes_or_raises_an_error(name: str, n_class
 
 @pytest.mark.parametrize(("name", "norm"), [*OWN, *LIBRARY])
 def test_flags_depend_on_neither_batch_size_nor_order(name: str, norm: Norm) -> None:
-    n, shape = 20, (3, 2, 2)
+    n, shape = 20, (1, 6, 6) if norm == "l0" else (3, 2, 2)
     x, streams, net = _inputs(n, shape), _streams(n), _net(shape)
-    y, ball = net(x).argmax(1), Ball(norm, 0.05 if norm == "linf" else 0.12, 0.0, 1.0)
+    y, ball = net(x).argmax(1), _ball(norm, 0.05 if norm == "linf" else 0.12)
     order = torch.randperm(n, generator=torch.Generator().manual_seed(2))
 
     def flags(batch_size: int, rows: Tensor) -> Tensor:
@@ -180,10 +190,10 @@ class _Far:
 def test_no_attack_takes_more_passes_than_it_states(name: str, n_classes: int) -> None:
     n, attack = 1 if ":" in name else 3, make(name)
     x, meter = _inputs(n, (1, 6, 6)), Meter(_Far(n_classes), n, batch_size=2)
-    norm: Norm = min(getattr(attack, "norms", ["linf"]))
+    norm: Norm = "linf" if "linf" in norms_of(attack) else min(norms_of(attack))
     if name.startswith("torchattacks:") and n_classes < attack.min_classes:  # type: ignore[attr-defined]
         pytest.skip("not defined")
-    run_attack(attack, meter, x, torch.zeros(n, dtype=torch.int64), Ball(norm, 0.01, 0.0, 1.0), _streams(n))
+    run_attack(attack, meter, x, torch.zeros(n, dtype=torch.int64), _ball(norm, 0.01), _streams(n))
     forwards, backwards = attack.passes(n_classes)  # type: ignore[attr-defined]
     least = 0.8 if name in EXACT else 0.0
     assert least * forwards <= meter.forwards.max() <= forwards

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from rlbench.attacks import autoattack_reference
 from rlbench.attacks.search.library_box import UnitBox, picture
 from rlbench.core import Adversarial, Ball, Norm, registry
-from rlbench.core.errors import AttackError, FieldError, SuiteError
+from rlbench.core.errors import FieldError, RLBenchError, SuiteError
 from rlbench.core.seeds import ExampleStreams
 from rlbench.core.suite import load_suite
 from rlbench.engine.attack.api import attack
@@ -141,7 +141,7 @@ def test_mistakes_in_a_suite_are_reported_before_anything_runs(tmp_path: Path, e
 
 def test_a_norm_that_the_attack_is_not_for_fails() -> None:
     net, x = _net(), _x()
-    with pytest.raises(AttackError, match="torchattacks:PGD is for linf; the norm is l2"):
+    with pytest.raises(RLBenchError, match="norm is 'l2'; attack 'torchattacks:PGD' is for linf"):
         attack(net, x, net(x).argmax(1), "torchattacks:PGD", norm="l2", eps=0.5)
 
 

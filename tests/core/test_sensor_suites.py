@@ -91,6 +91,8 @@ def test_a_part_may_have_several_fusions_and_a_task_per_sensor(tmp_path) -> None
         ),
         ("{attack: pgd, norm: linf, eps: {image: 9}, sensors: image}", "image: eps is 9; for a box of range 1"),
         ("{attack: square, norm: linf, eps: 0.1, sensors: all}", "attack: attack 'square' moves one sensor at a time"),
+        ("{attack: fmn, norm: linf, eps: 0.1, sensors: all}", "attack: attack 'fmn' moves one sensor at a time"),
+        ("{attack: patch, norm: l0, eps: 3, sensors: image}", "norm: l0 is for tasks with one sensor"),
         ("{missing: [image, thermal, depth]}", "missing: all sensors are missing; leave at least one"),
         ("{missing: radar}", "missing: no sensor named 'radar'"),
         ("{missing: image, severity: 3}", "severity: no such key; allowed: missing, then"),

@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 
 from rlbench.core import Ball, Box, Threat
 from rlbench.core.seeds import ExampleStreams
-from rlbench.core.threat import ball_of, distance, project, sample, violation
+from rlbench.core.threat import ball_of, contains, distance, project, rows_norm, sample, violation
 
 BOXES = [(0.0, 1.0), (-1.0, 1.0), (-1.3, 1.5), (0.0, 255.0)]
 
 
 @given(
-    norm=st.sampled_from(["linf", "l2"]),
+    norm=st.sampled_from(["linf", "l2", "l0"]),
     box=st.sampled_from(BOXES),
     eps=st.fractions(0, 2),
     seed=st.integers(0, 2**31),
@@ -26,6 +26,7 @@ def test_projected_and_sampled_points_are_in_the_ball(norm, box, eps, seed, far)
     low, high = box
     torch.manual_seed(seed)
     x = low + (high - low) * torch.rand(3, 2, 5, 4)
+    eps = Fraction(round(10 * eps)) if norm == "l0" else eps
     ball = ball_of(Threat(norm, eps), Box(shape=(2, 5, 4), low=low, high=high))
     moved = project(x + far * torch.randn_like(x), x, ball)
     assert violation(moved, x, ball) is None
@@ -35,7 +36,7 @@ def test_projected_and_sampled_points_are_in_the_ball(norm, box, eps, seed, far)
 
 def test_a_ball_of_radius_zero_is_the_point_itself() -> None:
     x = torch.rand(4, 3)
-    for norm in ("linf", "l2"):
+    for norm in ("linf", "l2", "l0"):
         assert torch.equal(project(torch.randn(4, 3), x, Ball(norm, 0.0, 0.0, 1.0)), x)
 
 
@@ -50,6 +51,25 @@ def test_projection_is_the_nearest_point() -> None:
         project(x + torch.tensor([[0.3, 0.4]]), x, Ball("l2", 0.25, 0, 1)), x + 0.5 * torch.tensor([0.3, 0.4])
     )
     assert torch.allclose(project(torch.tensor([[2.0, 0.55]]), x, Ball("linf", 0.1, 0, 1)), torch.tensor([[0.6, 0.55]]))
+
+
+def test_l0_counts_pixels_with_all_channels_and_keeps_the_largest_changes() -> None:
+    x = torch.full((1, 3, 2, 2), 0.5)
+    x_adv = x.clone()
+    x_adv[0, :, 0, 0] = 0.6
+    x_adv[0, 1, 0, 1], x_adv[0, 2, 1, 1] = 0.9, 0.51
+    assert distance(x_adv, x, "l0").tolist() == [3]
+    assert rows_norm(torch.tensor([[0.0, 1e-30, 2.0]]), "l0").tolist() == [2]
+    kept = project(x_adv, x, Ball("l0", 2.0, 0.0, 1.0))
+    assert kept[0, 2, 1, 1] == 0.5 and torch.equal(kept[0, :, 0], x_adv[0, :, 0])
+    why = violation(x_adv, x, Ball("l0", 2.0, 0.0, 1.0))
+    assert why is not None and "the l0 norm is 3; eps is 2" in why
+
+
+def test_an_l0_ball_neither_scales_with_the_box_nor_lies_in_another_norms_ball() -> None:
+    assert ball_of(Threat("l0", Fraction(4)), Box(shape=(1, 9), low=-1.0, high=1.0)).radius == 4
+    assert not contains(Ball("l2", 9.0, 0, 1), Ball("l0", 1.0, 0, 1), 9)
+    assert contains(Ball("l0", 2.0, 0, 1), Ball("l0", 1.0, 0, 1), 9)
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])

@@ -101,7 +101,7 @@ def test_the_key_depends_on_the_encoder_of_the_gallery() -> None:
     assert one.anchors_hash() != other.anchors_hash()
 
 
-@pytest.fixture(scope="module", params=["class", "scene"])
+@pytest.fixture(scope="module", params=["class", pytest.param("scene", marks=pytest.mark.slow)])
 def run(request, tmp_path_factory):
     """The matching, and the records of a run by column."""
     root = tmp_path_factory.mktemp("run")

@@ -113,7 +113,9 @@ def test_attacks_outside_the_pool_get_the_input_of_one_sensor(tmp_path) -> None:
         tmp_path,
         "{attack: square, norm: linf, eps: 0.05, queries: 60, sensors: each}",
         "{attack: rays, norm: linf, eps: 0.05, queries: 100, sensors: any 1}",
+        "{attack: fmn, norm: linf, eps: 0.05, sensors: image}",
     )
+    assert found["fmn linf 0.05 on image"] == oracle.survivors({"image": 0.05})
     for sensor in SENSORS:
         square = found[f"square(queries=60) linf 0.05 on {sensor}"]
         assert _every(square, oracle.survivors({sensor: 0.05})) == oracle.survivors({sensor: 0.05})

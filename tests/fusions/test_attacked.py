@@ -37,7 +37,7 @@ def _examples() -> tuple[Tensor, Tensor]:
     return z, y
 
 
-@pytest.mark.parametrize("sensor", [1, 2])
+@pytest.mark.parametrize("sensor", [1, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", RULES)
 def test_an_attack_on_one_sensor_finds_what_its_corners_show(name: str, sensor: int) -> None:
     z, y = _examples()

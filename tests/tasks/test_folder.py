@@ -188,7 +188,6 @@ perturbations:
             7,
             "modalty: task 'folder' has no field 'modalty'; did you mean",
         ),
-        ("  modality: thermal\n", "", 6, "name: task 'folder' needs the field 'modality'"),
         (
             "  modality: thermal\n",
             "  modality: image\n",

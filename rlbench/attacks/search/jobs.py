@@ -95,6 +95,9 @@ class Search:
         self.rows = rows
         self.open.zero_()
 
+    def follow(self, smaller: Search) -> None:
+        """May take over what the same attack finds in a smaller ball, before any example runs; by default nothing."""
+
     def reopen(self, rows: Tensor) -> None:
         """Lets these examples run."""
         self.open[rows] = True

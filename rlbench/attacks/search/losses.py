@@ -15,7 +15,7 @@ from torch import Tensor
 
 from rlbench.core.stats import metrics
 
-LossName = Literal["ce", "margin", "dlr", "dlr-targeted", "margin-targeted"]
+LossName = Literal["ce", "margin", "pm", "dlr", "dlr-targeted", "margin-targeted"]
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
@@ -38,6 +38,17 @@ def ce(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
 def margin(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
     """max_{j != y} z_j - z_y (Carlini & Wagner, 2017, https://arxiv.org/abs/1608.04644)."""
     return -metrics.margin(logits, y)
+
+
+def pm(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
+    """Probability margin max_{j != y} p_j - p_y of p = softmax(z / (z_(1) - z_(3))), for at least 3 classes.
+
+    Xie et al., 2024, https://arxiv.org/abs/2411.15210, read in summary only. Softmax saturates on logits of 100 cos, so
+    they are divided by a scale that is constant for the gradient. The top gap z_(1) - z_(2) would make the loss nearly
+    constant where two classes lead, since its scaled value is always 1; hence the third logit, as in DLR.
+    """
+    top = logits.topk(3, dim=1).values.detach()
+    return -metrics.margin((logits / (top[:, :1] - top[:, 2:] + 1e-12)).softmax(1), y)
 
 
 def margin_targeted(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
@@ -66,12 +77,20 @@ def dlr_targeted(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
 LOSSES: dict[LossName, Loss] = {
     "ce": ce,
     "margin": margin,
+    "pm": pm,
     "dlr": dlr,
     "dlr-targeted": dlr_targeted,
     "margin-targeted": margin_targeted,
 }
-MIN_CLASSES: dict[LossName, int] = {"ce": 2, "margin": 2, "dlr": 3, "dlr-targeted": 4, "margin-targeted": 2}
-_SUBSTITUTE: dict[LossName, LossName] = {"dlr": "margin", "dlr-targeted": "margin-targeted"}
+MIN_CLASSES: dict[LossName, int] = {
+    "ce": 2,
+    "margin": 2,
+    "pm": 3,
+    "dlr": 3,
+    "dlr-targeted": 4,
+    "margin-targeted": 2,
+}
+_SUBSTITUTE: dict[LossName, LossName] = {"pm": "margin", "dlr": "margin", "dlr-targeted": "margin-targeted"}
 
 
 def substitute(name: LossName, n_classes: int) -> LossName:

@@ -21,7 +21,7 @@ from rlbench.core.errors import AttackError, RLBenchError, SoundnessWarning
 from rlbench.core.knowledge import Knowledge, explain_lack
 from rlbench.core.machine import full_float32
 from rlbench.core.seeds import ExampleStreams
-from rlbench.core.threat import ball_of, check_eps, parse_eps, parse_norm
+from rlbench.core.threat import ball_of, check_eps, norms_of, parse_eps, parse_norm
 from rlbench.encoders.black_box.classes import scores_of_labels
 from rlbench.encoders.outputs import describe, labels_of, logits_of
 from rlbench.engine.attack.judge import JudgedAttack, attack_and_judge, judge
@@ -81,8 +81,8 @@ def attack(
         x: (B, *shape) float32 in [low, high]; not changed.
         y: (B,) integer labels.
         name: a registered attack, such as "apgd-ce"; `fields` are its fields.
-        norm: "linf" or "l2".
-        eps: a number or a fraction such as "4/255", for a box of range 1; it is multiplied by high - low.
+        norm: "linf", "l2" or "l0", of those that the attack is for.
+        eps: a number or a fraction such as "4/255", times high - low; in "l0" the number of pixels or bins that change.
         low: the smallest value of the classifier's input.
         high: the largest value of the classifier's input.
         seed: the seed of the attack's random numbers.
@@ -98,16 +98,24 @@ def attack(
         AttackError: the attack broke its contract or crashed.
     """
     method: Attack = registry.make("attack", name, fields)
-    threat = Threat(parse_norm(norm), parse_eps(eps))
+    threat = _threat(name, method, norm, eps)
     if getattr(classifier, "training", False):
         raise RLBenchError("the classifier is in training mode, where its outputs may be random; call its eval() first")
     x, y = _inputs(x, low, high), _labels(y, x)
-    check_eps(threat.eps, threat.norm, x[0].numel() if len(x) else None)
+    check_eps(threat.eps, threat.norm, x.shape[1:])
     box = Box(shape=tuple(x.shape[1:]), low=low, high=high)
     streams = ExampleStreams(seed, _names(ids, len(x)), str(Adversarial(name, threat, tuple(sorted(fields.items())))))
     result = _attack(method, _wrap(classifier, name, method, x, y), x, y, threat, box, streams, batch_size)
     _warn(result.findings)
     return result
+
+
+def _threat(name: str, method: Attack, norm: object, eps: object) -> Threat:
+    """The threat model. Raises: FieldError: norm or eps; RLBenchError: the attack is not for this norm."""
+    threat, able = Threat(parse_norm(norm), parse_eps(eps)), sorted(norms_of(method))
+    if threat.norm not in able:
+        raise RLBenchError(f"norm is {threat.norm!r}; attack {name!r} is for {', '.join(able)}: choose one of them")
+    return threat
 
 
 def _attack(

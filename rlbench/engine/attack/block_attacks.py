@@ -166,7 +166,7 @@ class _Matrix:
             method, ball = registry.make("attack", attack.attack, attack.fields), ball_of(attack.threat, self.case.box)
             self.meter.fix(view.examples, x, ball)
             search: Search | None = None
-            if hasattr(method, "search"):
+            if hasattr(method, "search") and not (ball.spans and getattr(method, "leaves_ball", False)):
                 search = method.search(x, y, ball, streams, logits)
                 search.attach(view.examples)
             return Stage(
@@ -179,7 +179,12 @@ class _Matrix:
                 search=search,
             )
 
-        return Chain(tuple(map(stage, group.attacks, views)), group.mode)
+        stages = tuple(map(stage, group.attacks, views))
+        for i, one in enumerate(stages):
+            for other in stages[:i]:
+                if one.search and other.search and one.extends(other):
+                    one.search.follow(other.search)
+        return Chain(stages, group.mode)
 
     def run(self, chains: Sequence[Chain]) -> None:
         """Runs until every example has passed through every chain.

@@ -73,6 +73,11 @@ class Stage:
         self.correct, self.prediction = torch.zeros(n, dtype=torch.bool), torch.zeros(n, dtype=torch.int64)
         self.margin = torch.full((n,), float("inf"))
 
+    def extends(self, other: Stage) -> bool:
+        """Whether this is the same attack as another one, in a larger ball of its norm."""
+        same = (self.attack.attack, self.attack.fields) == (other.attack.attack, other.attack.fields)
+        return same and self.ball.norm == other.ball.norm and self.ball.radius > other.ball.radius
+
     def open(self, rows: Tensor) -> None:
         """Opens the cell to these examples (K,)."""
         self.opened[rows] = True

@@ -10,7 +10,7 @@ from rlbench.core import Adversarial, Clean, Composed, Corrupted, Missing, Threa
 from rlbench.core.badges import CHECKS
 from rlbench.store.columns import Column, Mean
 
-NORMS = {"linf": "L∞", "l2": "L2"}
+NORMS = {"linf": "L∞", "l2": "L2", "l0": "L0"}
 BEFORE = {
     "rank": "the 95% interval of the row's rank; overlapping ranks are ties",
     "model": "the encoder, by the name that --model takes",
@@ -83,7 +83,10 @@ def _ball(threat: Threat) -> str:
 
 
 def _explain(threat: Threat) -> str:
-    return f"in an {NORMS[threat.norm]} ball of radius {str(threat).partition(' ')[2]}"
+    eps = str(threat).partition(" ")[2]
+    if threat.norm == "l0":
+        return f"with at most {eps} pixels or bins changed"
+    return f"in an {NORMS[threat.norm]} ball of radius {eps}"
 
 
 def explain_failures(text: str) -> list[dict[str, str]]:

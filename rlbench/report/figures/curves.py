@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TypeVar
+from typing import TypeVar, get_args
 
 import pandas as pd
 
-from rlbench.core import Adversarial, Clean, Worst
+from rlbench.core import Adversarial, Clean, Norm, Worst
 from rlbench.report.boards import corruptions
 from rlbench.report.boards.scores import Score, Table, describe_distinction
 from rlbench.store.columns import Column, Mean, describe_attack
@@ -28,7 +28,7 @@ class Curves:
     Attributes:
         title: of the table.
         what: "worst" or an attack.
-        norm: "linf", with eps in 1/255, or "l2".
+        norm: "linf", with eps in 1/255, "l2" or "l0".
         models: by model, points (eps, score) in order of eps, the clean accuracy at 0 first.
     """
 
@@ -40,7 +40,7 @@ class Curves:
     @property
     def unit(self) -> str:
         """The label of the x axis."""
-        return "eps, Linf, in 1/255" if self.norm == "linf" else "eps, L2"
+        return {"linf": "eps, Linf, in 1/255", "l2": "eps, L2", "l0": "pixels or bins, L0"}[self.norm]
 
 
 @dataclass(frozen=True)
@@ -78,11 +78,11 @@ def curves(table: Table) -> list[Curves]:
 
     Columns of bounds, and of perturbations with several protocols, are left out.
     """
-    found: dict[tuple[bool, bool, str, str], list[tuple[Fraction, Column]]] = {}
+    found: dict[tuple[bool, int, str, str], list[tuple[Fraction, Column]]] = {}
     for column in table.columns:
         one = column.of
         if isinstance(one, Adversarial | Worst) and not column.is_bound and not column.protocol:
-            place = not column.is_worst, one.threat.norm == "l2", describe_attack(one), one.threat.norm
+            place = not column.is_worst, get_args(Norm).index(one.threat.norm), describe_attack(one), one.threat.norm
             found.setdefault(place, []).append((one.threat.eps, column))
     return [_curves(table, what, norm, sorted(columns)) for (_, _, what, norm), columns in sorted(found.items())]
 

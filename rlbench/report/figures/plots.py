@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from rlbench.core import Record
+from rlbench.core import Norm, Record
 from rlbench.report.boards.scores import Score
 from rlbench.report.boards.tables import frame, tables
 from rlbench.report.figures.board_picture import draw_board
@@ -79,7 +79,7 @@ def _file_name(facts: Mapping[str, object]) -> str:
 
 def _ladders(specs: Sequence[Curves]) -> Iterator[Curves]:
     """For each norm the worst case, or else the first attack, if it has two eps or more."""
-    for norm in ("linf", "l2"):
+    for norm in get_args(Norm):
         those = [s for s in specs if s.norm == norm and max(map(len, s.models.values()), default=0) > 2]
         yield from those[:1]
 
