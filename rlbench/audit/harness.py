@@ -6,11 +6,12 @@ from fractions import Fraction
 
 import torch
 
+from rlbench.audit.adaptive import Effort, attack_adaptively, describe
 from rlbench.audit.lab import Lab
 from rlbench.core import Adversarial, registry
 from rlbench.core.badges import Finding, Status
 from rlbench.core.stats.metrics import margin
-from rlbench.engine.attack.eot import DRAWS
+from rlbench.encoders.defences.classifier_defence import Fronted
 from rlbench.engine.soundness.consistency import COMPANY, OTHER, relative_change
 from rlbench.engine.soundness.rules import findings
 
@@ -88,12 +89,14 @@ def s10(lab: Lab) -> Finding:
     """Compares five forward passes of the same input."""
     text = f"five forward passes differ by {100 * lab.spread:.2g}% of the largest logit"
     text += "; the trait randomised is not declared" if not lab.is_repeatable else ""
-    text += f"; the attacks use the expectation over {DRAWS} draws (EoT)" if lab.declares_randomness else ""
+    text += f"; the attacks use the expectation over {lab.bench.draws} draws (EoT)" if lab.declares_randomness else ""
     return Finding(id="S10", status="pass" if lab.is_repeatable else "adaptive", said=text)
 
 
 def s14(lab: Lab) -> Finding:
-    """Declared traits, except randomness (S10); an encoder that has honest() is attacked through it."""
+    """Declared traits, except randomness (S10); a defence is attacked in its ways, or through honest()."""
+    if isinstance(lab.bench.encoder, Fronted):
+        return _check_defence(lab)
     answered = {"randomised"} | ({"non_differentiable"} if lab.knowledge != "white-box" else set())
     traits = sorted(lab.bench.encoder.traits - answered)
     honest = getattr(lab.bench.encoder, "honest", None)
@@ -105,3 +108,12 @@ def s14(lab: Lab) -> Finding:
     status: Status = "fail" if through < plain - 0.01 else "pass"
     text = f"accuracy is {100 * through:.1f}% when attacked through honest(), else {100 * plain:.1f}%"
     return Finding(id="S14", status=status, said=text)
+
+
+def _check_defence(lab: Lab) -> Finding:
+    """S14 for a test-time defence: the plain gradient attacks must not leave more than the adaptive ones."""
+    found = attack_adaptively(lab, Effort())
+    plain, adaptive = (float(one.float().mean()) for one in (lab.survivors, found.adaptive))
+    status: Status = "fail" if adaptive < plain - 0.01 else "pass"
+    text = f"accuracy is {100 * adaptive:.1f}% under adaptive attacks, {100 * plain:.1f}% under plain ones"
+    return Finding(id="S14", status=status, said=f"{text} (step by step: {describe(found)})")

@@ -18,7 +18,6 @@ from rlbench.core.seeds import ExampleStreams
 from rlbench.core.stats.metrics import margin
 from rlbench.core.threat import scale_threat
 from rlbench.encoders.heads import ZeroShot
-from rlbench.engine.attack.eot import Expectation
 from rlbench.engine.attack.judge import attack_and_judge, judge, run_attack
 from rlbench.engine.attack.meter import Meter
 from rlbench.engine.block.bench import Bench
@@ -163,7 +162,7 @@ class Lab:
     def _average(self, x: Tensor) -> Tensor:
         """The expected logits of a randomised encoder: (B, *shape) -> (B, C)."""
         meter = Meter(self.classifier, len(x), batch_size=self.bench.batch_size, on_pass=self.on_pass)
-        return Expectation(classifier=meter, seed=self.bench.seed)(x)
+        return self.bench.expect(meter)(x)
 
     def make_meter(self, n: int, watch: Watch | None = None) -> Meter:
         """A meter, which counts the passes of n examples and splits calls of the model into batches.

@@ -100,6 +100,8 @@ def s12(lab: Lab) -> Finding:
     """Runs pgd, and apgd-ce on what is left, on the planted two-class problems."""
     if lab.declares_randomness:
         return Finding(id="S12", status="skip", said="the encoder declares that it is randomised")
+    if getattr(lab.bench.encoder, "needs_classes", False):
+        return Finding(id="S12", status="skip", said="the defence acts on the task's classes, not on embeddings")
     x = lab.x[:EXAMPLES]
     streams = ExampleStreams(lab.bench.seed, lab.examples.ids[:EXAMPLES], "audit binarization")
     readouts, valid = _fit(lab, x, streams)

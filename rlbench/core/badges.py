@@ -208,8 +208,9 @@ _ALL = (
     Check(
         id="S14",
         asks="a defence that evades standard attacks is attacked adaptively",
-        rule="needs adaptive if a trait is declared and no adaptive attack is run",
-        advice="give the encoder honest(), a differentiable approximation, or attack its expectation (EoT)",
+        rule="needs adaptive if a trait is declared and no adaptive attack is run, unreliable if one leaves less",
+        advice="report the accuracy under the adaptive attacks; a defence without one needs honest(), a differentiable "
+        "approximation, or an attack on its expectation (EoT)",
         always=True,
     ),
 )

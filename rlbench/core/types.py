@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 Modality = Literal["image", "video", "audio", "thermal", "depth"]
 Split = Literal["train", "val", "test"]
-Trait = Literal["randomised", "dynamic", "non_differentiable", "purifies_input"]
+Trait = Literal["randomised", "dynamic", "non_differentiable", "purifies_input", "stateful"]
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class Encoder(Protocol):
 
     Attributes:
         boxes: the box of every modality that it has.
-        traits: what an attacker has to know: randomised, dynamic, non_differentiable, purifies_input.
+        traits: what an attacker has to know: randomised, dynamic, non_differentiable, purifies_input, stateful.
         logit_scale: the temperature of its zero-shot logits, `logit_scale * cos`.
         sha256: of the weights in use, by modality. A method `identity()`, if any, adds a text or mapping to cell keys.
     """

@@ -59,6 +59,11 @@ def check_fields(encoder: Encoder, model: str) -> None:
             raise RLBenchError(f"{model}: {name} is {describe(getattr(encoder, name))}; it must be a method")
     for name, check in zip(NEEDED, (_check_boxes, _check_traits, _check_scale, _check_sha256), strict=False):
         check(getattr(encoder, name), model)
+    if "stateful" in encoder.traits and not callable(getattr(encoder, "reset", None)):
+        raise RLBenchError(
+            f"{model} keeps state between inputs, so an answer would depend on the rest of its batch; a stateful one "
+            "needs reset(), which is called before every input"
+        )
     if (knowledge := knowledge_of(encoder)) not in KNOWLEDGE:
         raise RLBenchError(f"{model}: knowledge is {knowledge!r}; it must be one of {', '.join(KNOWLEDGE)}")
 

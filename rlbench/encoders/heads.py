@@ -39,7 +39,8 @@ def _identity(logits: Tensor) -> Tensor:
 class ZeroShot:
     """A zero-shot classifier with float32 logits.
 
-    An encoder may have `answer(logits)`, (B, C) -> (B, C), which is applied to the logits.
+    An encoder may have `answer(logits)`, (B, C) -> (B, C), which is applied to the logits, or `predict(head, x)`, which
+    makes the logits (B, C) of x itself, with this head for its anchors, scale and box.
 
     Attributes:
         encoder: embeds the inputs.
@@ -72,6 +73,14 @@ class ZeroShot:
 
     def __call__(self, x: Tensor) -> Tensor:
         """(B, *box.shape) in the box -> (B, C) logits, differentiable in x."""
+        return self.score(x)
+
+    def score(self, x: Tensor) -> Tensor:
+        """(B, *box.shape) in the encoder's box -> (B, rows of anchors) logits, differentiable in x."""
+        predict = getattr(self.encoder, "predict", None)
+        if predict is not None:
+            answer: Tensor = predict(self, x)
+            return answer
         features = self.embed(x)
         with full_float32() if self.precision == "tf32" else nullcontext():
             logits = self.logit_scale * (features @ self.anchors.T)

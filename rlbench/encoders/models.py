@@ -256,7 +256,5 @@ def make_encoder(model: Model, modality: Modality | None = None, device: str = "
     if isinstance(encoder, torch.nn.Module):
         encoder.eval().requires_grad_(False).to(device)
     for defence in model.defences:
-        from rlbench.encoders.defences.defended import Defended
-
-        encoder = Defended(encoder, registry.make("defence", defence)).eval()
+        encoder = registry.make("defence", defence).around(encoder, f"{model.name}: +{defence}").eval()
     return encoder

@@ -20,7 +20,14 @@ MANY = 6  # parts of an output that a message lists
 
 
 def embed(encoder: Encoder, x: Tensor, modality: Modality) -> Tensor:
-    """(B, *box.shape) in the box -> (B, D) float32 on x's device, differentiable in x; x is not changed."""
+    """(B, *box.shape) in the box -> (B, D) float32 on x's device, differentiable in x; x is not changed.
+
+    A stateful encoder gets one input at a time, each after `reset()`.
+    """
+    if "stateful" in getattr(encoder, "traits", ()):
+        if len(x) > 1:
+            return torch.cat([embed(encoder, one, modality) for one in torch.split(x, 1)])
+        encoder.reset()  # type: ignore[attr-defined]  # checked when the encoder was made
     return embeddings(encoder.embed(x.clone(), modality), len(x), "embed", modality).to(x.device)
 
 

@@ -116,6 +116,8 @@ def head_of(encoder: Encoder, modality: Modality, task: Task) -> ZeroShot:
         return head_of_classes(encoder, modality, task)
     scale: float | None = getattr(task, "logit_scale", None)
     if isinstance(task, Paired):
+        if getattr(encoder, "needs_classes", False):
+            raise DataError("the defence acts on a task's classes, so it can't do retrieval; choose another suite")
         return replace(retriever(encoder, modality, task.captions, at=getattr(task, "at", 1)), scale=scale)
     head = replace(zero_shot(encoder, modality, task.classes, task.templates), scale=scale)
     if (views := getattr(task, "views", 1)) > 1:

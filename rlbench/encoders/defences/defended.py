@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from rlbench.core import Box, Encoder, Modality, Trait
+from rlbench.core.errors import RLBenchError
 from rlbench.core.knowledge import Knowledge, knowledge_of
 from rlbench.encoders.outputs import embed, embed_text
 
@@ -50,6 +51,29 @@ class Defence:
     def honest(self) -> Defence:
         """The defence to attack through; the defence itself judges the resulting points."""
         return Defence()
+
+    def around(self, encoder: Encoder, name: str) -> Defended:
+        """The encoder behind this defence.
+
+        Args:
+            encoder: the encoder to defend.
+            name: of the pair, for error messages.
+
+        Raises: RLBenchError: the defence keeps state between inputs, and cannot reset it.
+        """
+        self.check_state(name)
+        return Defended(encoder, self)
+
+    def reset(self) -> None:
+        """Forgets earlier inputs; a stateful defence overrides it, and gets one input at a time after a reset."""
+
+    def check_state(self, name: str) -> None:
+        """Raises: RLBenchError: the defence declares the trait stateful and does not override `reset`."""
+        if "stateful" in self.traits and type(self).reset is Defence.reset:
+            raise RLBenchError(
+                f"{name} keeps state between inputs, so an answer would depend on the rest of its batch; "
+                "only a defence with reset() can run: it is reset before every input"
+            )
 
 
 class Defended(nn.Module):
@@ -86,6 +110,12 @@ class Defended(nn.Module):
         """Checksums of the weights and the defence together."""
         facts = {m: f"{sha} {self.defence!r}" for m, sha in self.sibling.sha256.items()}
         return {m: hashlib.sha256(text.encode()).hexdigest() for m, text in facts.items()}
+
+    def reset(self) -> None:
+        """Forgets earlier inputs, here and in the encoder."""
+        self.defence.reset()
+        if isinstance(self.sibling, Defended) or "stateful" in self.sibling.traits:
+            self.sibling.reset()  # type: ignore[attr-defined]
 
     def honest(self) -> Defended:
         """The encoder to attack through."""

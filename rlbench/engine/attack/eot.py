@@ -23,18 +23,20 @@ class Expectation:
     This favours the attack, which knows the draws, so robust accuracy is underestimated rather than overestimated.
 
     Every example and draw is a separate call with seeded global generators, since the numbers that a row of a batch
-    draws depend on the rows before it. So the mean depends on neither batch size nor order. Each pass of an example
-    costs `draws` passes of the wrapped classifier, which counts them.
+    draws depend on the rows before it (but see `together`). So the mean depends on neither batch size nor order. Each
+    pass of an example costs `draws` passes of the wrapped classifier, which counts them.
 
     Attributes:
         classifier: the classifier of the randomised encoder, such as a `Meter`.
         draws: number of draws to average, at least 1.
         seed: the seed of the draws.
+        together: whether the encoder draws once per call, the same for all rows; then a call may have many rows.
     """
 
     classifier: Classifier
     draws: int = DRAWS
     seed: int = 0
+    together: bool = False
 
     def __post_init__(self) -> None:
         if self.draws < 1:
@@ -51,11 +53,13 @@ class Expectation:
             return self.classifier(x, rows=rows)
         rows = torch.arange(len(x)) if rows is None else rows
         seeds = [int(generator(self.seed, "draw", i).integers(2**32)) for i in range(self.draws)]
-        return torch.stack([self._mean(x[i : i + 1], rows[i : i + 1], seeds) for i in range(len(x))])
+        size = self.classifier.batch_size if self.together else 1
+        parts = [slice(i, i + size) for i in range(0, len(x), size)]
+        return torch.cat([self._mean(x[part], rows[part], seeds) for part in parts])
 
-    def _mean(self, x: Tensor, row: Tensor, seeds: list[int]) -> Tensor:
+    def _mean(self, x: Tensor, rows: Tensor, seeds: list[int]) -> Tensor:
         logits = []
         for seed in seeds:
             with seed_globals(seed, x.device):
-                logits.append(self.classifier(x, rows=row)[0])
+                logits.append(self.classifier(x, rows=rows))
         return torch.stack(logits).mean(0)

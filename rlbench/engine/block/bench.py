@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast
 
-from rlbench.core import Ball, Box, Encoder, Missing, Modality, Suite, Task, Threat
+from rlbench.core import Ball, Box, Classifier, Encoder, Missing, Modality, Suite, Task, Threat
 from rlbench.core.batch import BatchSize
 from rlbench.core.knowledge import Knowledge, knowledge_of
 from rlbench.core.machine import full_float32
@@ -21,6 +21,7 @@ from rlbench.encoders.heads import ZeroShot
 from rlbench.encoders.identity import Identity
 from rlbench.encoders.loading import Loaded, load
 from rlbench.encoders.retrieval import Retriever, first_and_last, head_of
+from rlbench.engine.attack.eot import DRAWS, Expectation
 from rlbench.engine.block.inputs import Inputs
 from rlbench.engine.block.sensors import SensorInputs, identify_fused, load_fused
 from rlbench.engine.cells.groups import Group
@@ -85,6 +86,18 @@ class Bench:
     def randomised(self) -> bool:
         """Whether the encoder declares that its outputs are random; then their expectation is attacked."""
         return "randomised" in self.encoder.traits
+
+    @property
+    def draws(self) -> int:
+        """The draws of an expectation: the encoder's `shared_draws`, if it draws once per call, or 20."""
+        return getattr(self.encoder, "shared_draws", 0) or DRAWS
+
+    def expect(self, classifier: Classifier) -> Classifier:
+        """The expectation of a randomised encoder's classifier over its draws; of another one the classifier itself."""
+        if not self.randomised:
+            return classifier
+        together = bool(getattr(self.encoder, "shared_draws", 0))
+        return Expectation(classifier=classifier, draws=self.draws, seed=self.seed, together=together)
 
     @property
     def knowledge(self) -> Knowledge:

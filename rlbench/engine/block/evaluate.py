@@ -24,7 +24,6 @@ from rlbench.core.stats.metrics import margin
 from rlbench.encoders.fused import Fused
 from rlbench.encoders.retrieval import Retriever
 from rlbench.engine.attack.block_attacks import Case, MemberOutcome, OnStanding, ignore
-from rlbench.engine.attack.eot import Expectation
 from rlbench.engine.attack.exact import lower
 from rlbench.engine.attack.meter import Meter
 from rlbench.engine.attack.schedule import Standing
@@ -170,7 +169,7 @@ class _Unit:
 
     def wrap(self, meter: Classifier) -> Classifier:
         """The classifier that attacks and the judge use: for a randomised encoder, its expectation."""
-        return Expectation(classifier=meter, seed=self.bench.seed) if self.bench.randomised else meter
+        return self.bench.expect(meter)
 
     def _features(self, x: Tensor) -> dict[str, Tensor]:
         """The column of embeddings, for retrieval only."""

@@ -15,7 +15,6 @@ import torch
 from rlbench.core import Corrupted, Missing, Perturbation
 from rlbench.core.errors import FieldError
 from rlbench.engine import cells
-from rlbench.engine.attack.eot import DRAWS
 from rlbench.engine.block.bench import Bench
 from rlbench.engine.cells.groups import Group
 
@@ -83,7 +82,7 @@ class Rates:
 def bounds(bench: Bench) -> Rates:
     """The largest cost of a bench's cells, at the pace of a short probe."""
     members = [member for group in cells.groups(bench.suite.perturbations) for member in group.members]
-    draws = DRAWS if bench.randomised else 1
+    draws = bench.draws if bench.randomised else 1
     most = {member: cells.bound_passes(member, bench.n_classes) for member in members}
     found = {member: Cost(draws * forwards, draws * backwards) for member, (forwards, backwards) in most.items()}
     return Rates(pace=probe(bench), cells=found)
