@@ -87,7 +87,8 @@ class LanguageBind(nn.Module):
 
     def embed(self, x: Tensor, modality: Modality) -> Tensor:
         """(B, *box.shape) in the box -> (B, D), unit norm."""
-        return normalize(self.features(x, modality).float(), dim=-1)
+        found = self.features(x, modality)
+        return normalize(found.to(torch.promote_types(found.dtype, torch.float32)), dim=-1)  # not in bfloat16
 
     def embed_text(self, prompts: Sequence[str]) -> Tensor:
         """(P,) -> (P, D), unit norm."""

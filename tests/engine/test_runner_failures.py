@@ -131,10 +131,10 @@ def test_mistakes_are_reported_before_any_work(tmp_path: Path) -> None:
 
 def test_a_retrained_checkpoint_is_loaded_again(tmp_path: Path) -> None:
     suite, found = load_suite("thermal"), []
-    for baseline in ("tecoa", "fare"):
+    for baseline in ("pmg-aft", "agft"):
         shutil.copytree(resolve(baseline).folder, tmp_path / "model", dirs_exist_ok=True)
         found.append(prepare(suite, str(tmp_path / "model")).subject()["checkpoint"])
-    assert found == [resolve(baseline).sha256["thermal"] for baseline in ("tecoa", "fare")]
+    assert found == [resolve(baseline).sha256["thermal"] for baseline in ("pmg-aft", "agft")]
     assert found[0] != found[1]
 
 
