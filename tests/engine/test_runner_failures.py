@@ -129,12 +129,21 @@ def test_mistakes_are_reported_before_any_work(tmp_path: Path) -> None:
     assert not out.exists()
 
 
+def _copy(baseline: str, folder: Path, *modalities: str) -> None:
+    """Copies a bundle of the backbone mini as a run folder with these modalities."""
+    shutil.copytree(resolve(baseline).folder, folder, dirs_exist_ok=True)
+    card = yaml.safe_load((folder / "card.yaml").read_text())
+    mini = card["backbones"]["mini"]
+    mini["modalities"] = {modality: mini["modalities"][modality] for modality in modalities}
+    (folder / "card.yaml").write_text(yaml.safe_dump({**card, "backbones": {"mini": mini}}))
+
+
 def test_a_retrained_checkpoint_is_loaded_again(tmp_path: Path) -> None:
     suite, found = load_suite("thermal"), []
-    for baseline in ("pmg-aft", "agft"):
-        shutil.copytree(resolve(baseline).folder, tmp_path / "model", dirs_exist_ok=True)
+    for baseline in ("tecoa", "fare"):
+        _copy(baseline, tmp_path / "model", "thermal")
         found.append(prepare(suite, str(tmp_path / "model")).subject()["checkpoint"])
-    assert found == [resolve(baseline).sha256["thermal"] for baseline in ("pmg-aft", "agft")]
+    assert found == [resolve(baseline).sha256["thermal"] for baseline in ("tecoa", "fare")]
     assert found[0] != found[1]
 
 
@@ -153,11 +162,7 @@ def test_an_empty_split_is_an_error_and_a_suite_named_twice_runs_once(tmp_path: 
 
 def test_of_several_models_one_that_cannot_run_is_skipped(tmp_path: Path) -> None:
     folder = tmp_path / "thermal-only"
-    shutil.copytree(resolve("fare").folder, folder)
-    card = yaml.safe_load((folder / "card.yaml").read_text())
-    towers = card["backbones"]["mini"]["modalities"]
-    card["backbones"]["mini"]["modalities"] = {"thermal": towers["thermal"]}
-    (folder / "card.yaml").write_text(yaml.safe_dump(card))
+    _copy("fare", folder, "thermal")
     made = plan("smoke", ["linear", str(folder)], store=tmp_path / "out", examples=8)
     skipped = [cell for cell in made.cells if cell.skipped]
     assert {cell.model for cell in skipped} == {str(folder)} and "image" in str(skipped[0].skipped)
