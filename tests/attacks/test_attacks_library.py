@@ -164,6 +164,7 @@ def test_the_reference_runs_all_four_attacks_within_its_passes(monkeypatch: pyte
     assert meter.backwards.item() == backwards
 
 
+@pytest.mark.slow
 def test_ours_breaks_what_the_reference_breaks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(autoattack_reference, "AutoAttack", _Short)
     net, x, streams = _net(), _x(8), ExampleStreams(0, tuple("01234567"))

@@ -102,6 +102,7 @@ LADDERS: list[tuple[str, Norm, tuple[str, ...]]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "norm", "eps"), LADDERS)
 def test_a_ladder_costs_one_run_and_gives_the_flags_of_single_cells(
     name: str, norm: Norm, eps: tuple[str, ...]

@@ -30,6 +30,7 @@ def _command(folder: Path, *arguments: str, module: bool = False) -> subprocess.
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", [False, True])
 def test_workers_find_a_module_of_the_working_directory(tmp_path: Path, module: bool) -> None:
     (tmp_path / "beside.py").write_text(OWN)

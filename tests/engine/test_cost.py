@@ -145,6 +145,7 @@ def test_survivors_cost_the_upper_bound() -> None:
         assert found[cell] == Cost(FLOOR[attack] + BESIDES[attack], FLOOR[attack])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fragile", [False, True])
 def test_the_pilot_estimates_the_passes(fragile: bool) -> None:
     made = bench(fragile, eps=(1, 2))

@@ -199,6 +199,7 @@ class Noisy(Affine):
         return super().embed(x, modality) + 0.3 * torch.randn(len(x), 4)
 
 
+@pytest.mark.slow
 def test_a_randomised_encoder_is_attacked_and_judged_by_its_expectation() -> None:
     """So its numbers are reproducible in any batch, and every pass is counted."""
     whole, small = (replace_encoder(bench(batch_size=size), Noisy) for size in (64, 7))

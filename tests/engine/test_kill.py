@@ -76,6 +76,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Re
     return suite, same(records), time.perf_counter() - begun
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trial", range(KILLS))
 def test_killed_and_continued(trial: int, undisturbed: tuple, tmp_path: Path) -> None:
     suite, records, seconds = undisturbed

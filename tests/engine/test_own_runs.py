@@ -56,6 +56,7 @@ def _alone(suite: str) -> dict[str, list[Record]]:
     return _by_model([record for name in NAMES for record in run(suite, name, out=f"alone-{name[-1]}", workers=1)])
 
 
+@pytest.mark.slow
 def test_joint_runs_are_single_runs_in_any_order_and_number_of_processes(tmp_path: Path) -> None:
     suite = suite_file(tmp_path)
     alone = _alone(suite)

@@ -19,6 +19,7 @@ from rlbench.engine.run.runner import run
 SECONDS = 0.3  # of loading a block, and of an encoder's work on it
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ahead", [True, False])
 def test_an_encoder_waits_for_the_first_block_only(
     ahead: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

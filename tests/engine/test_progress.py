@@ -63,6 +63,7 @@ def test_a_job_sends_passes_and_the_newest_news_of_every_key(size: int) -> None:
     assert sum(passes) == 6 and news == {10: 2, 20: 2}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options", [{"workers": 1}, {"workers": 2}, {"workers": 1, "mode": "cascade"}, {"workers": 1, "mode": "descending"}]
 )

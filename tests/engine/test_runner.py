@@ -81,6 +81,7 @@ perturbations:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{"workers": 2}, {"batch_size": 7}], ids=str)
 def test_numbers_of_a_network_do_not_depend_on_workers_or_batches(options: dict[str, int], tmp_path: Path) -> None:
     (tmp_path / "network.yaml").write_text(NETWORK)

@@ -55,6 +55,7 @@ def test_mistakes_in_a_file(text: str, error: str, tmp_path: Path) -> None:
         campaign(tmp_path, text)
 
 
+@pytest.mark.slow
 def test_runs_are_trained_once_and_then_tabulated_and_bundled(tmp_path: Path) -> None:
     out, seen = tmp_path / "out", []
     tasks = campaign(tmp_path)
@@ -125,6 +126,7 @@ def test_the_bundling_script_shows_its_usage() -> None:
     assert shown.returncode == 0 and "Usage: bundle.py [OPTIONS] RUNS BASELINES" in shown.stdout
 
 
+@pytest.mark.slow
 def test_a_failed_run_is_named_and_the_others_are_trained(tmp_path: Path) -> None:
     text = FILE.replace("{method: languagebind, rounds", "{method: languagebind, set: {lr: 1.0e+30, epochs: 8}, rounds")
     text += f"  alone: {{method: languagebind, set: {{{SMALL}}}, rounds: ['2']}}\n"
