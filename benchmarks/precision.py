@@ -172,7 +172,7 @@ def main(
         rows = [Row(**json.loads(one.read_text())) for one in files if one.exists()]
         missing = [f"{other[0]} {other[1]}" for one, other in files.items() if not one.exists()]
         if not table_only:
-            click.echo(" ".join(map(str, rows[-1].cells())), err=True)
+            click.echo(" ".join(map(str, Row(**json.loads(file.read_text())).cells())), err=True)
         if out:
             out.write_text(page(rows, missing, precision, steps, device), encoding="utf-8")
     click.echo(page(rows, missing, precision, steps, device))

@@ -18,13 +18,13 @@ from rlbench.executors.local import Local
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs /proc")
 def test_workers_are_killed_at_ten_random_moments(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     suite = write_suite(tmp_path)
-    whole = run(suite, "linear", out=tmp_path / "whole", workers=1)
+    whole = run(suite, "linear", out=tmp_path / "whole", examples=3000, workers=1)
     before = set(children())
     killed: list[int] = []
-    for trial in range(5):  # until ten are killed; each run has some seconds of work
+    for trial in range(12):  # until ten are killed, two of a run, since a job that is lost three times is given up
         out = tmp_path / f"out{trial}"
-        with killing(lambda: list(set(children()) - before), 10 - len(killed), trial) as now:
-            records = execute(plan(suite, "linear", store=out, workers=2))
+        with killing(lambda: list(set(children()) - before), min(2, 10 - len(killed)), trial) as now:
+            records = execute(plan(suite, "linear", store=out, examples=3000, workers=2))
         killed += now
         assert same(records) == same(whole)
         if len(killed) >= 10:

@@ -100,7 +100,7 @@ def test_workers_are_killed_and_a_node_is_removed(
 ) -> None:
     """The last test on the cluster: afterwards it has one node."""
     suite, out = write_suite(tmp_path), tmp_path / "out"
-    whole = run(suite, "linear", out=tmp_path / "whole", workers=1)
+    whole = run(suite, "linear", out=tmp_path / "whole", examples=3000, workers=1)
 
     def remove() -> None:
         wait_for_blocks(out, 8)
@@ -108,9 +108,11 @@ def test_workers_are_killed_and_a_node_is_removed(
 
     remover, killed = threading.Thread(target=remove), list[int]()
     remover.start()
-    for trial in range(5):  # until ten are killed; each run has some seconds of work
-        made = plan(suite, "linear", store=out, executor="ray", address="auto", workers=2, fresh=trial > 0)
-        with killing(actors, 10 - len(killed), trial) as now:
+    where = {"executor": "ray", "address": "auto", "workers": 2}
+    for trial in range(12):  # until ten are killed, two of a run, since a job that is lost three times is given up
+        made = plan(suite, "linear", store=out, examples=3000, fresh=trial > 0, **where)
+        times = min(1 if trial == 0 else 2, 10 - len(killed))  # the first run loses a node, too
+        with killing(actors, times, trial) as now:
             records = execute(made)
         killed += now
         assert same(records) == same(whole)
