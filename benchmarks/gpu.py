@@ -262,6 +262,7 @@ def train(s: Setting) -> Iterator[Row]:
 
     from rlbench.training.loop import Trainer
     from rlbench.training.means import ClassMeans
+    from rlbench.training.peers import Peers
     from rlbench.training.prepare import prepare as prepare_run
     from rlbench.training.recipe import load_recipe
 
@@ -279,6 +280,7 @@ def train(s: Setting) -> Iterator[Row]:
             prepare_run(recipe, "image"),
             Accelerator(cpu=s.device == "cpu", mixed_precision="bf16" if recipe.precision == "bf16" else "no"),
             ClassMeans(),
+            Peers(),
         )
         trainer.start(0)
         trainer.step(0)  # compiles, and fills caches
