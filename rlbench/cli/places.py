@@ -1,8 +1,9 @@
-"""The options that say where jobs run, of every command that runs a plan or a campaign."""
+"""The options that say where jobs run and where records are, of several commands."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -29,6 +30,14 @@ _OPTIONS = (
         metavar="auto|HOST:PORT",
         help="Use the Ray cluster at this address [default: start Ray on this machine].",
     ),
+)
+
+records_option = click.option(
+    "--records",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="PATH",
+    help="A result store or .jsonl file; repeatable [default: rlbench-results].",
 )
 
 

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from rlbench.cli.places import records_option
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -77,13 +79,7 @@ def _deliver(repo: str, files: Files, message: str, folder: Path | None, *, repo
 
 @push.command(short_help="Publish a model's results on its model card and in leaderboards.")
 @click.argument("model", metavar="MODEL")
-@click.option(
-    "--records",
-    multiple=True,
-    type=click.Path(path_type=Path),
-    metavar="PATH",
-    help="A result store or .jsonl file; repeatable [default: rlbench-results].",
-)
+@records_option
 @click.option(
     "--benchmark",
     required=True,

@@ -6,16 +6,12 @@ from pathlib import Path
 
 import click
 
+from rlbench.cli.places import records_option
+
 
 @click.command(short_help="Write a model's results as a section of its model card.")
 @click.argument("model", metavar="MODEL")
-@click.option(
-    "--records",
-    multiple=True,
-    type=click.Path(path_type=Path),
-    metavar="PATH",
-    help="A result store or .jsonl file; repeatable [default: rlbench-results].",
-)
+@records_option
 @click.option(
     "--out",
     type=click.Path(path_type=Path, dir_okay=False),

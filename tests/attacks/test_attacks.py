@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from affine_points import affine
 from jobs import make_job
 from torch import Tensor, nn
 
-from rlbench.attacks.acg import _Conjugate
 from rlbench.attacks.apgd import APGD, checkpoints
-from rlbench.attacks.malt import MALT
 from rlbench.attacks.pgd import PGD, ascend
 from rlbench.attacks.search.losses import LOSSES, ce, dlr, dlr_targeted, pm
 from rlbench.core import Ball, Norm, registry
@@ -44,17 +43,6 @@ def test_the_loss_for_each_number_of_classes() -> None:
     assert [used["apgd-t", c] for c in (2, 3, 4)] == ["margin-targeted", "margin-targeted", "dlr-targeted"]
     assert {used[name, c] for name in ("fgsm", "pgd", "apgd-ce") for c in (2, 3, 4)} == {"ce"}
     assert [registry.make("attack", name).min_classes for name in GRADIENT] == [2, 3, 4, 2, 2]
-
-
-def affine(n_classes: int, low: float, high: float) -> tuple[nn.Linear, Tensor, Tensor]:
-    """An affine classifier with 200 points, and for each the true differences w_y - w_j: (N, C, F)."""
-    g = torch.Generator().manual_seed(n_classes)
-    net = nn.Linear(20, n_classes).requires_grad_(False)
-    net.weight.copy_(torch.randn(n_classes, 20, generator=g))
-    net.bias.copy_(torch.randn(n_classes, generator=g))
-    net.bias -= net.weight.sum(1) * (low + high) / 2
-    x = low + (high - low) * torch.rand(200, 20, generator=g)
-    return net, x, net.weight[net(x).argmax(1)][:, None] - net.weight[None]
 
 
 def least_margin(net: nn.Linear, x: Tensor, gap: Tensor, ball: Ball) -> Tensor:
@@ -270,38 +258,3 @@ def test_wrong_fields_are_named(name: str, fields: dict[str, object], message: s
 def test_an_unknown_attack_is_named() -> None:
     with pytest.raises(UnknownName, match="did you mean 'apgd-ce'"):
         registry.make("attack", "apgdce")
-
-
-def test_acg_takes_the_conjugate_gradient_steps_of_a_quadratic() -> None:
-    """On -1/2 x'Ax, directions by Hestenes and Stiefel's beta, as in a plain loop in float64."""
-    a = torch.tensor([1.0, 3.0, 9.0, 2.0])
-    rule, x, ball = _Conjugate(), torch.tensor([[1.0, -2.0, 0.5, 3.0]]), Ball("l2", 0.5, -90.0, 90.0)
-    job = make_job(rule, x, ball)
-    job.low = job.high = None
-    point, g_old, s = x[0].double(), None, None
-    for i in range(8):
-        g = -a.double() * point
-        y = None if g_old is None else g_old - g
-        s = g if y is None else g - (g @ y) / (s @ y) * s
-        g_old, at = g, job.x_adv
-        job.steps = torch.tensor([i])
-        rule.advance(job, -0.5 * (a * at * at).sum(1), -a * at, ball)
-        stepped = point + s / s.norm()
-        delta = stepped - x[0].double()
-        point = x[0].double() + delta * min(1.0, 0.5 / float(delta.norm()))
-        torch.testing.assert_close(job.x_adv[0].double(), point, rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize("norm", ["linf", "l2"])
-def test_malt_ranks_the_classes_by_their_distance(norm: Norm) -> None:
-    net, x, differences = affine(12, 0.0, 1.0)
-    y, ball = net(x).argmax(1), Ball(norm, 0.1, 0.0, 1.0)
-    z = net(x)
-    reach = (z.gather(1, y[:, None]) - z) / differences.norm(p=1 if norm == "linf" else 2, dim=2)
-    exact = reach.scatter(1, y[:, None], float("inf")).argsort(1)[:, :4]
-    meter = Meter(net, 200, batch_size=64)
-    found = MALT(targets=4).order(meter, x, y, ball)
-    assert (found == exact).float().mean() > 0.99
-    logits = z.scatter(1, y[:, None], float("-inf")).topk(4).indices
-    assert (found[:, 0] != logits[:, 0]).any()
-    assert meter.backwards.tolist() == [11] * 200
