@@ -9,6 +9,7 @@ from typing import NamedTuple
 from rlbench.core import Adversarial, Clean, Composed, Perturbation, Suite, Worst, registry
 from rlbench.core.errors import KnowledgeError
 from rlbench.core.knowledge import Knowledge, explain_lack
+from rlbench.core.threat import text_of
 from rlbench.engine.cells.groups import is_aggregate, is_within
 
 
@@ -43,6 +44,15 @@ def restrict(suite: Suite, knowledge: Knowledge) -> Restricted:
             "scores, rays and hopskipjump need labels"
         )
     return Restricted(replace(suite, perturbations=tuple(kept)), tuple(skipped))
+
+
+def restrict_texts(suite: Suite, reason: str) -> Restricted:
+    """The suite without choices of texts, where an encoder can't have them for this reason; all of it for ""."""
+    if not reason:
+        return Restricted(suite)
+    kept = tuple(p for p in suite.perturbations if text_of(p) is None)
+    skipped = tuple((p, reason) for p in suite.perturbations if text_of(p) is not None)
+    return Restricted(replace(suite, perturbations=kept), skipped)
 
 
 def _lack(attack: Adversarial, knowledge: Knowledge) -> str:

@@ -25,6 +25,7 @@ from rlbench.encoders.models import OWN, resolve
 from rlbench.engine import cells
 from rlbench.engine.block.bench import Bench, prepare
 from rlbench.engine.block.gallery import gallery_of
+from rlbench.engine.block.texts import explain_fixed_texts
 from rlbench.engine.cells.modes import vary
 from rlbench.engine.plan.cost import STARTING, bounds, largest_fitting, parse_budget
 from rlbench.engine.plan.fit import DEFAULT, choose_batch_size, parse_batch_size
@@ -120,9 +121,10 @@ class _Draft:
 
     def _pair(self, suite: Suite, model: Model, n: int) -> Pair:
         bench = self._bench(suite, model.name)
+        suite, fixed = cells.restrict_texts(suite, explain_fixed_texts(bench.classifier))
         suite, lacking = cells.restrict(suite, bench.knowledge)
         about = suite.name, suite.task_name, model.name
-        skipped = tuple(PlannedCell(*about, simplify(p), n, skipped=reason) for p, reason in lacking)
+        skipped = tuple(PlannedCell(*about, simplify(p), n, skipped=reason) for p, reason in (*fixed, *lacking))
         bench = replace(bench, suite=suite)
         subject, twins = bench.subject(), bench.classifier.find_duplicate_anchors()
         if twins is not None:
