@@ -91,7 +91,7 @@ class ShortNames:
         y = torch.arange(start, stop) % 4
         anchors = zero_shot(Letters(), "image", CLASSES, TEMPLATES).anchors  # type: ignore[arg-type]
         noise = np.stack([generator(split, k).standard_normal(64) for k in range(start, stop)])
-        f = torch.nn.functional.normalize(anchors[y] + 0.06 * torch.from_numpy(noise).float(), dim=1)
+        f = torch.nn.functional.normalize(anchors[y] + 0.13 * torch.from_numpy(noise).float(), dim=1)
         names = tuple(f"{split}/{k}" for k in range(start, stop))
         return Examples(0.5 + 0.4 * f.view(-1, 1, 8, 8), y, names, names)
 

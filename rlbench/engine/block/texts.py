@@ -146,20 +146,30 @@ def _make(head: ZeroShot, task: Task, edited: Edited) -> Texts:
         single = embed_templates(head.encoder, task.classes, task.templates).to(device)
         words = [text for text in ("", *task.templates) for _ in task.classes]
         return Texts(torch.cat([own, single]), tuple(words), ListChoice(1 + len(task.templates)))
+    if edited.text == "typo-shared":
+        return _share(head, task, find_texts(head, task, replace(edited, text="typo-any")))
     names = edit_names([label.name for label in task.classes], edited.edits, dictionary=list_class_words())
     prompts = len(task.templates) * sum(map(len, names))
     if prompts > MOST:
         raise FieldError(f"{edited} needs {prompts:,} prompts, at most {MOST:,}; use fewer templates, or template")
     rows, owners = embed_names(head.encoder, task.classes, names, task.templates)
-    first = torch.tensor([int((owners == c).nonzero()[0]) for c in range(len(names))])
-    rows = rows.to(device).index_copy(0, first.to(device), own)  # the task's own anchors, to the last bit
-    words = [word for _, *others in names for word in ("", *others)]
-    if edited.text == "typo-any":
-        return Texts(rows, tuple(words), NameChoice(owners))
-    f, y = _embed_validation(head, task)
-    chosen = choose_shared(f @ rows.T, y, owners.to(device))
-    listed = [*first.tolist(), *chosen.tolist()]
-    return Texts(rows[listed], tuple(words[k] for k in listed), ListChoice(2))
+    rows = rows.to(device).index_copy(0, _first(owners).to(device), own)  # the task's own anchors, to the last bit
+    return Texts(rows, tuple(word for _, *others in names for word in ("", *others)), NameChoice(owners))
+
+
+def _share(head: ZeroShot, task: Task, names: Texts) -> Texts:
+    """One list of these names for all inputs, which validation examples choose, and the task's own."""
+    assert isinstance(names.choose, NameChoice)
+    owners, (f, y) = names.choose.owners, _embed_validation(head, task)
+    chosen = choose_shared(f @ names.anchors.T, y, owners.to(y.device))
+    listed = [*_first(owners).tolist(), *chosen.tolist()]
+    return Texts(names.anchors[listed], tuple(names.words[k] for k in listed), ListChoice(2))
+
+
+def _first(owners: Tensor) -> Tensor:
+    """(C,) int64, the first text of each class, for (K,) classes in ascending order."""
+    sizes = owners.bincount()
+    return sizes.cumsum(0) - sizes
 
 
 def _embed_validation(head: ZeroShot, task: Task) -> tuple[Tensor, Tensor]:
