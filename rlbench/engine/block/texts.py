@@ -177,5 +177,5 @@ def _embed_validation(head: ZeroShot, task: Task) -> tuple[Tensor, Tensor]:
     size, device = task.size("val"), head.anchors.device
     examples = task.load(head.box, 0, SHARED if size is None else min(size, SHARED), "val")
     with torch.no_grad():
-        f = torch.cat([head.embed(part.to(device)) for part in examples.x.split(_BATCH)])
+        f = torch.cat([head.embed(part.to(device)) for part in torch.split(examples.x, _BATCH)])
     return f, examples.y.to(device)

@@ -206,7 +206,7 @@ def _guess_of_texts(bench: Bench, shown: PerturbedBlock) -> tuple[Guess, ...]:
     if bench.texts is None:
         return guesses
     with torch.no_grad():
-        scores = torch.cat([bench.classifier(part) for part in shown.x_adv.split(bench.batch_size)])
+        scores = torch.cat([bench.classifier(part) for part in torch.split(shown.x_adv, bench.batch_size)])
     y = torch.from_numpy(shown.clean.label)
     picked = bench.texts.choose.pick(scores.cpu(), y)
     found = []
