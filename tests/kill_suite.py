@@ -38,7 +38,7 @@ def killing(find: Callable[[], list[int]], times: int, seed: int) -> Iterator[li
 
     def kill() -> None:
         rng = random.Random(seed)
-        while len(killed) < times and not stop.wait(rng.uniform(0.5, 4.0)):
+        while len(killed) < times and not stop.wait(rng.uniform(0.3, 3.0)):
             if left := sorted(set(find()) - set(killed)):
                 with suppress(ProcessLookupError):
                     os.kill(pid := rng.choice(left), signal.SIGKILL)
