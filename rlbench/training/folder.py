@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import MISSING, asdict, dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -22,9 +22,10 @@ from rlbench.core.errors import RLBenchError
 from rlbench.core.files import LOCK, TEMPORARY, clear, hold_lock, place, placing
 from rlbench.encoders.models import resolve
 from rlbench.training.curves import draw_curves
-from rlbench.training.loop import Run, Step
+from rlbench.training.loop import Step
 from rlbench.training.recipe import RANDOM, Recipe
 from rlbench.training.state import writing
+from rlbench.training.stream import Run
 from rlbench.training.types import Trainable
 
 SUMMARY = "Trained by rlbench train {method}."
@@ -73,7 +74,7 @@ class RunFolder:
         finished = (self.path / "card.yaml").exists()
         what = "exists: a finished run" if finished else "holds an unfinished run"
         sums, now = found.pop("checksums", None), own.pop("checksums")
-        if found != own or not isinstance(sums, dict):
+        if _complete(found) != own or not isinstance(sums, dict):
             raise RLBenchError(f"{self.path} {what} of another recipe; name another folder with --out")
         if changed := [name for name, value in now.items() if value != sums.get(name)]:
             since = f"but {' and '.join(changed)} changed since it began"
@@ -132,8 +133,9 @@ class RunFolder:
     def log(self, step: Step) -> None:
         """Appends a line to metrics.jsonl."""
         path = self.path / "metrics.jsonl"
+        values = {name: value for name, value in asdict(step).items() if name != "cosine" or value is not None}
         with writing(path), path.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(asdict(step)) + "\n")
+            stream.write(json.dumps(values) + "\n")
 
     def drop_steps(self, modality: Modality, after: int) -> None:
         """Removes a modality's lines after that step from metrics.jsonl; these steps will run again."""
@@ -180,6 +182,15 @@ class RunFolder:
         summary = SUMMARY.format(method=self.method)
         card = {"baseline": self.method, "summary": summary, "backbones": {self.backbone: backbone}}
         place(folder / "card.yaml", yaml.safe_dump(card, sort_keys=False).encode())
+
+
+def _complete(run: dict[str, Any]) -> dict[str, Any]:
+    """Gives a run's recipes the defaults of the fields that they lack, which are newer than the run."""
+    defaults = {field.name: field.default for field in fields(Recipe) if field.default is not MISSING}
+    recipes = run.get("recipes")
+    if not isinstance(recipes, dict) or not all(isinstance(one, dict) for one in recipes.values()):
+        return run
+    return {**run, "recipes": {modality: {**defaults, **one} for modality, one in recipes.items()}}
 
 
 def _is_later(line: str, modality: Modality, after: int) -> bool:
