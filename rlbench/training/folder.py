@@ -22,6 +22,7 @@ from rlbench.core.errors import RLBenchError
 from rlbench.core.files import LOCK, TEMPORARY, clear, hold_lock, place, placing
 from rlbench.encoders.models import resolve
 from rlbench.training.curves import draw_curves
+from rlbench.training.lineage import PASSES
 from rlbench.training.loop import Step
 from rlbench.training.recipe import RANDOM, Recipe
 from rlbench.training.state import writing
@@ -147,11 +148,7 @@ class RunFolder:
 
     def save_weights(self, encoder: Trainable, modality: Modality, *, best: bool = False) -> dict[str, Any]:
         """Saves a tower and returns the card's entry of the file."""
-        path = self._weights(modality, best=best)
-        with writing(path), placing(path) as temporary:
-            encoder.save(modality, temporary)
-            data = temporary.read_bytes()
-        return {"file": path.name, "sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+        return save_tower(encoder, modality, self._weights(modality, best=best))
 
     def has_best(self, modality: Modality, entry: Mapping[str, Any]) -> bool:
         """Whether the saved best weights are those of a card's entry; after a kill, they may be newer."""
@@ -177,11 +174,34 @@ class RunFolder:
             state.unlink(missing_ok=True)
 
     def _card(self, folder: Path, entries: Mapping[Modality, Any]) -> None:
-        family = resolve(f"languagebind:{self.backbone}").family
-        backbone = {"family": family, "data": self.data, "modalities": dict(entries)}
-        summary = SUMMARY.format(method=self.method)
-        card = {"baseline": self.method, "summary": summary, "backbones": {self.backbone: backbone}}
-        place(folder / "card.yaml", yaml.safe_dump(card, sort_keys=False).encode())
+        save_card(folder, self.method, SUMMARY.format(method=self.method), self.backbone, self.data, entries)
+
+
+def save_tower(encoder: Trainable, modality: Modality, path: Path) -> dict[str, Any]:
+    """Saves a tower and returns the card's entry of the file. Raises: RLBenchError: it can't be written."""
+    with writing(path), placing(path) as temporary:
+        encoder.save(modality, temporary)
+        data = temporary.read_bytes()
+    return {"file": path.name, "sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+
+
+def save_card(
+    folder: Path, name: str, summary: str, backbone: str, data: str, entries: Mapping[Modality, Any]
+) -> None:
+    """Writes the card that makes a folder a model.
+
+    Args:
+        folder: has the files of the entries.
+        name: the baseline's name.
+        summary: one line.
+        backbone: the size of the encoder.
+        data: the training data, in words.
+        entries: the files by modality, as `save_tower` returns them, and how they were trained.
+    """
+    family = resolve(f"languagebind:{backbone}").family
+    backbones = {backbone: {"family": family, "data": data, "modalities": dict(entries)}}
+    card = {"baseline": name, "summary": summary, "backbones": backbones}
+    place(folder / "card.yaml", yaml.safe_dump(card, sort_keys=False).encode())
 
 
 def _complete(run: dict[str, Any]) -> dict[str, Any]:
@@ -239,9 +259,6 @@ def describe_training(run: Run, step: int, val: Mapping[str, float], seconds: fl
     if recipe.init != RANDOM:
         trained["since"] = dict(zip(PASSES, total, strict=True))
     return trained
-
-
-PASSES = ("forwards", "backwards")
 
 
 def _list_seen(run: Run) -> list[str]:

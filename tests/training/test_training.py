@@ -53,7 +53,7 @@ def test_the_last_stage_is_the_default_and_all_methods_have_equal_length() -> No
     assert list_methods()["rlbind"] == (1, 2) and list_methods()["fare"] == ()
     two, one = (load_recipe("rlbind", stage, modality="image") for stage in (2, 1))
     assert load_recipe("rlbind", modality="image") == two
-    for method in ("fare", "tecoa", "pmg-aft", "agft", "advflyp"):
+    for method in ("fare", "tecoa", "pmg-aft", "agft", "advflyp", "ucat"):
         other = load_recipe(method, modality="image")
         assert (one.epochs + two.epochs, two.examples) == (other.epochs, other.examples)
 
