@@ -3,10 +3,11 @@
 python benchmarks/training_options.py run OUT.jsonl [--world thermal] [--method tecoa] [--share 0.5] [--examples 400]
 python benchmarks/training_options.py table OUT.jsonl [--out benchmarks/training_options.md]
 
-`run` trains each method with its recipe's one-step adversary, with N-FGSM, with AWP and with both, with as many steps as
-the method's share of its recipe's passes (forward and backward together) pays for. It appends a line per run, and skips
-those that OUT.jsonl has, so it can be stopped at any time. Nothing is tuned, and no test example is used: accuracies are
-those of the validation split, clean and under apgd-ce and then apgd-t, at the radius of training.
+`run` appends a line per run, and skips those that OUT.jsonl has, so it can be stopped at any time.
+
+Each method is trained with its recipe's one-step adversary, with N-FGSM, with AWP and with both, with as many steps as
+a share of its recipe's passes (forward and backward together) pays for. Nothing is tuned, and no test example is used:
+accuracies are those of the validation split, clean and under apgd-ce and then apgd-t, at the radius of training.
 """
 
 from __future__ import annotations
@@ -202,10 +203,10 @@ def table(lines: Path, out: Path | None) -> None:
     head += ["clean, %", "clean, gain", "robust, %", "robust, gain", "cosine"]
     shares, sizes = ({line[name] for line in found} for name in ("share", "examples"))
     about = (
-        f"{' '.join((__doc__ or '').split(chr(10) * 2)[2].split())} Share {', '.join(map(str, sorted(shares)))}; "
-        f"n = {', '.join(map(str, sorted(sizes)))}; AWP {AWP}; one seed. Gains in points over the method's first row, on "
-        "the same examples, with McNemar's exact test; Holm over all comparisons of a column. The cosine is that of the "
-        "watch for collapse, in the first and the last 20 steps."
+        f"{' '.join((__doc__ or '').split(chr(10) * 2)[3].split())} Share {', '.join(map(str, sorted(shares)))}; "
+        f"n = {', '.join(map(str, sorted(sizes)))}; AWP {AWP}; one seed. Gains in points over the method's first row, "
+        "on the same examples, with McNemar's exact test; Holm over all comparisons of a column. The cosine is that of "
+        "the watch for collapse, in the first and the last 20 steps."
     )
     rows = tabulate(make_rows(found), headers=head, tablefmt="github", disable_numparse=True)
     text = f"# Training options at equal passes\n\n{about}\n\n{rows}\n"

@@ -29,7 +29,9 @@ def merge(stores: tuple[Path, ...], out: Path) -> None:
 
 @click.command("merge-weights", short_help="Merge the weights of models of one backbone into a new model.")
 @click.argument("models", nargs=-1, required=True, metavar="MODEL...")
-@click.option("--out", type=click.Path(path_type=Path), required=True, metavar="DIR", help="The folder of the new model.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), required=True, metavar="DIR", help="The folder of the new model."
+)
 @click.option(
     "--rule",
     type=click.Choice(["mean", "pistole"]),
@@ -49,8 +51,6 @@ def merge_weights(models: tuple[str, ...], out: Path, suite: str | None, **optio
     from rlbench.training.merging import merge_weights as merge_models
 
     chosen = load_train_suite(suite) if suite else None
-    modalities = merge_models(
-        models, out, suite=chosen, announce=lambda line: click.echo(line, err=True), **options
-    )
+    modalities = merge_models(models, out, suite=chosen, announce=lambda line: click.echo(line, err=True), **options)
     shown = suite or modalities[0]
     click.echo(f"merged {len(models)} models into {out}; next: rlbench run --suite {shown} --model {out}")

@@ -24,7 +24,9 @@ def list_perturbed(tower: nn.Module) -> dict[str, nn.Parameter]:
 
 
 @torch.no_grad()
-def scale_perturbation(weights: Mapping[str, Tensor], gradients: Mapping[str, Tensor], size: float) -> dict[str, Tensor]:
+def scale_perturbation(
+    weights: Mapping[str, Tensor], gradients: Mapping[str, Tensor], size: float
+) -> dict[str, Tensor]:
     """Scales each layer's gradient to a share of the norm of its weights: v = size |w| g / |g|.
 
     Args:
@@ -33,7 +35,8 @@ def scale_perturbation(weights: Mapping[str, Tensor], gradients: Mapping[str, Te
         size: the relative size, above 0.
     """
     tiny = torch.finfo(torch.float32).tiny
-    return {name: size * w.norm() / gradients[name].norm().clamp_min(tiny) * gradients[name] for name, w in weights.items()}
+    shares = {name: size * w.norm() / gradients[name].norm().clamp_min(tiny) for name, w in weights.items()}
+    return {name: share * gradients[name] for name, share in shares.items()}
 
 
 @contextmanager

@@ -69,9 +69,9 @@ class CollapseWatch:
         if not self.warned and self.mean < LOW * self.highest:
             self.warned = True
             LOG.warning(
-                "%s: training with one adversarial step may have collapsed at step %d: the cosine of its gradients fell "
-                "from %.2f to %.2f; compare the robust validation accuracies, and lower lr or train with adversary=pgd "
-                "and attack_steps=3 if they fell too",
+                "%s: training with one adversarial step may have collapsed at step %d: the cosine of its gradients "
+                "fell from %.2f to %.2f; if the robust validation accuracy fell too, lower lr, or train with "
+                "adversary=pgd and attack_steps=3",
                 name,
                 step,
                 self.highest,

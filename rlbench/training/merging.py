@@ -127,13 +127,13 @@ def merge_modality(
 
 
 def check_backbones(names: Sequence[str], modality: Modality) -> str:
-    """Returns the name of the backbone that all models were fine-tuned from. Raises: CheckpointError: there are several."""
+    """Returns the name of the backbone that all models were fine-tuned from. Raises: CheckpointError: they differ."""
     bases = [find_backbone(name, modality) for name in names]
     for name, base in zip(names, bases, strict=True):
         if base.identity != bases[0].identity:
             raise CheckpointError(
-                f"{modality}: {names[0]} comes from the backbone {bases[0].name}, {name} from {base.name}; only weights "
-                "of one backbone can be merged"
+                f"{modality}: {names[0]} comes from the backbone {bases[0].name}, {name} from {base.name}; "
+                "only weights of one backbone can be merged"
             )
     return bases[0].name
 
