@@ -185,9 +185,7 @@ def save_tower(encoder: Trainable, modality: Modality, path: Path) -> dict[str, 
     return {"file": path.name, "sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
 
 
-def save_card(
-    folder: Path, name: str, summary: str, backbone: str, data: str, entries: Mapping[Modality, Any]
-) -> None:
+def save_card(folder: Path, name: str, summary: str, backbone: str, data: str, entries: Mapping[Modality, Any]) -> None:
     """Writes the card that makes a folder a model.
 
     Args:

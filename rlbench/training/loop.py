@@ -194,4 +194,3 @@ class Trainer:
         of = {name: {m: mean.to(device) for m, mean in means.items()} for name, means in state["means"].items()}
         self.means.rows = of
         self.peers.rows = {name: rows.to(device) for name, rows in state["peers"].items()}
-
