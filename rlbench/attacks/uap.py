@@ -96,7 +96,7 @@ def _sum_up(
 ) -> tuple[int, float, Tensor]:
     """The number of broken examples, the sum of their losses, and its gradient (1, *shape), with largest value 1."""
     broken, loss, total = 0, 0.0, torch.zeros_like(x[:1], dtype=torch.float64)
-    for rows in torch.arange(len(x)).split(min(classifier.batch_size, CHUNK)):
+    for rows in torch.split(torch.arange(len(x)), min(classifier.batch_size, CHUNK)):
         at = rows.to(x.device)
         point = points[at].requires_grad_(differentiate)
         with torch.set_grad_enabled(differentiate):

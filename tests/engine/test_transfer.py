@@ -31,10 +31,10 @@ from rlbench.store.perturbations import from_columns, to_columns
 
 T = Threat("linf", Fraction(16, 255))
 ATTACKS = [
-    ("pgd", (("steps", 5),)),
-    ("apgd-t", (("steps", 5), ("targets", 2))),
-    ("adaptive", (("again", 1), ("steps", 5), ("targeted", 4), ("targets", 2))),
-    ("square", (("queries", 20),)),
+    ("pgd", (("steps", 4),)),
+    ("apgd-t", (("steps", 4), ("targets", 2))),
+    ("adaptive", (("again", 1), ("steps", 4), ("targeted", 3), ("targets", 1))),
+    ("square", (("queries", 10),)),
 ]
 
 
@@ -52,18 +52,23 @@ def records_of(*perturbations: Any, model: str, out: Path, of: str = "smoke", n:
     return {str(r.perturbation): r for r in run(suite(*perturbations, of=of, n=n), model, out=out, workers=1)}
 
 
-def test_the_model_itself_as_surrogate_is_the_white_box_attack(tmp_path: Path) -> None:
-    attacks = [of(name, fields, 4, ladder=(1,)) for name, fields in ATTACKS]
-    own = [replace(attack, surrogate=Surrogate("languagebind")) for attack in attacks]
-    rungs = [replace(a, threat=replace(a.threat, eps=Fraction(1, 255)), ladder=()) for a in (*attacks, *own)]
-    found = records_of(*rungs, *attacks, *own, model="languagebind", out=tmp_path, of="thermal", n=24)
-    for attack in (*attacks, *rungs[: len(attacks)]):
-        white = found[str(attack)]
-        transferred = found[str(replace(attack, surrogate=Surrogate("languagebind")))]
-        assert white.error is None and transferred.error is None
-        np.testing.assert_array_equal(flags_of(white), flags_of(transferred), str(attack))
+@pytest.mark.parametrize(
+    ("model", "world", "eps"),
+    [("linear", "smoke", (4, 8)), pytest.param("languagebind", "thermal", (1, 4), marks=pytest.mark.slow)],
+)
+def test_the_model_itself_as_surrogate_is_the_white_box_attack(
+    model: str, world: str, eps: tuple[int, int], tmp_path: Path
+) -> None:
+    attacks = [of(name, fields, eps[1], ladder=eps[:1]) for name, fields in ATTACKS]
+    attacks += [of(name, fields, eps[0]) for name, fields in ATTACKS]
+    own = [replace(attack, surrogate=Surrogate(model)) for attack in attacks]
+    found = records_of(*attacks, *own, model=model, out=tmp_path, of=world, n=24)
+    for white, transferred in zip(attacks, own, strict=True):
+        one, other = found[str(white)], found[str(transferred)]
+        assert one.error is None and other.error is None
+        np.testing.assert_array_equal(flags_of(one), flags_of(other), str(white))
     left = [found[str(attack)].n_correct or 0 for attack in attacks]
-    assert 0 < min(left) < max(left) < (found["clean"].n_correct or 0)
+    assert 0 < min(left) < (found["clean"].n_correct or 0)
 
 
 def other_bench(one: Bench) -> Bench:
@@ -153,9 +158,9 @@ def test_a_misfit_is_skipped_with_a_line(tmp_path: Path) -> None:
     other, pgd = of("pgd", (), 4, "linear"), of("fgsm", (), 4)
     found = plan(suite(other, pgd, Worst(pgd.threat), of="thermal"), "rlbind", store=tmp_path)
     reasons = {str(cell.perturbation): cell.skipped for cell in found.cells}
-    assert reasons["pgd from linear linf 4/255"] == "pgd from linear: linear has no thermal; it has image"
+    assert reasons["pgd from linear linf 4/255"] == "pgd from linear: linear:oracle has no thermal; it has image"
     assert reasons["fgsm linf 4/255"] is None and reasons["worst linf 4/255"] is None
-    with pytest.raises(KnowledgeError, match=r"nothing to run but clean inputs: pgd from linear: linear has no"):
+    with pytest.raises(KnowledgeError, match=r"nothing to run but clean inputs: pgd from linear: linear:oracle has no"):
         plan(suite(other, of="thermal"), "rlbind", store=tmp_path)
 
 
@@ -170,7 +175,9 @@ def test_another_input_is_a_misfit(box: Box, said: str) -> None:
     b = bench()
     b.surrogates["other"] = bench(box=box)
     reason = explain_surrogate(b, replace(adversarial("fgsm", "0.2"), surrogate=Surrogate("other")))
-    assert reason == f"fgsm from other: its input is {said}, and here 1 x 2 x 2 intensity in [0, 1]; they must be the same"
+    assert (
+        reason == f"fgsm from other: its input is {said}, and here 1 x 2 x 2 intensity in [0, 1]; they must be the same"
+    )
 
 
 def test_a_surrogate_without_gradients_is_a_misfit() -> None:

@@ -141,7 +141,7 @@ def _find_in(folder: Path, key: str, make: Callable[[], Made]) -> Made:
 def _read(file: Path) -> Made | None:
     """Reads a file; None if it is missing or damaged. Raises: OSError."""
     try:
-        with np.load(file, allow_pickle=False) as arrays:
+        with np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) as arrays:
             return Made(torch.from_numpy(arrays["delta"]), Passes(*map(int, arrays["passes"])))
     except (FileNotFoundError, ValueError, KeyError, BadZipFile, EOFError):
         return None
