@@ -18,8 +18,8 @@ task: {name: blobs}
 examples: 12288
 perturbations:
   - clean
-  - {attack: pgd, norm: linf, eps: [2/255, 4/255], steps: 10}
-  - {attack: apgd-ce, norm: linf, eps: 4/255, steps: 10}
+  - {attack: pgd, norm: linf, eps: [2/255, 4/255], steps: 5}
+  - {attack: apgd-ce, norm: linf, eps: 4/255, steps: 5}
   - worst
 """
 APART = 10  # saved blocks between two steps: at least three jobs, of which the second or third is one that was lost
