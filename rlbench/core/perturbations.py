@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
+from itertools import product
 from typing import Any, get_args
 
 from rlbench.core import (
@@ -18,6 +19,7 @@ from rlbench.core import (
     Fields,
     Missing,
     Perturbation,
+    Surrogate,
     Task,
     Worst,
     registry,
@@ -29,6 +31,7 @@ from rlbench.core.sensors import SensorTask
 from rlbench.core.threat import norms_of, parse_norm
 from rlbench.core.yaml_source import YamlPart, check_keys
 
+_MODEL = re.compile(r"[^\s()]{1,200}")
 _NEEDED = {"attack": ("norm", "eps"), "corruption": ("severity",)}
 
 
@@ -62,6 +65,7 @@ def _attacks(parts: dict[str, YamlPart], scope: Scope, whole: YamlPart) -> Itera
     """The attacks of an entry: one per name, choice of sensors and eps."""
     places = scope.take(parts, whole)
     names, norm, eps = (parts.pop(key) for key in ("attack", "norm", "eps"))
+    surrogates = _surrogates(parts.pop("from", None))
     kind = parse_part(norm, parse_norm, norm.value())
     for name in names.each():
         plugin, fields = _plugin("attack", name, parts)
@@ -69,10 +73,20 @@ def _attacks(parts: dict[str, YamlPart], scope: Scope, whole: YamlPart) -> Itera
             norm.fail(f"attack {name.text()!r} is for {', '.join(sorted(norms_of(plugin)))}; choose another")
         if kind == "l0" and scope.sensors:
             norm.fail("l0 is for tasks with one sensor; choose linf or l2")
-        for place in places:
+        for place, surrogate in product(places, surrogates):
             _check_reach(name, plugin, place)
             for each in eps.each():
-                yield each, Adversarial(name.text(), parse_threat(each, kind, place), fields)
+                yield each, Adversarial(name.text(), parse_threat(each, kind, place), fields, surrogate=surrogate)
+
+
+def _surrogates(part: YamlPart | None) -> list[Surrogate | None]:
+    """The models of the key `from`; [None] without it. Only a plan can tell whether there are such models."""
+    if part is None:
+        return [None]
+    for one in part.each():
+        if not _MODEL.fullmatch(one.text()):
+            one.fail(f"{one.text()!r} must be a model's name, such as languagebind")
+    return [Surrogate(one.text()) for one in part.each()]
 
 
 def _check_reach(name: YamlPart, plugin: object, place: Attacked) -> None:
@@ -154,7 +168,17 @@ def _texts(parts: dict[str, YamlPart], scope: Scope, whole: YamlPart) -> Iterato
         counts = [(one, 0)] if edits is None or level == "template" else [(k, k.whole(1)) for k in edits.each()]
         for at, count in counts:
             edited = Edited(level, count)
-            yield from [(at, edited)] if then is None else _then(then, edited, scope)
+            yield from [(at, edited)] if then is None else _joint(then, edited, scope)
+
+
+def _joint(then: YamlPart, edited: Edited, scope: Scope) -> Iterator[tuple[YamlPart, Composed]]:
+    """The attacks on texts and input; each searches for every input by itself."""
+    for part, one in _then(then, edited, scope):
+        if is_universal(one.adversarial):
+            then.fail(
+                f"attack {one.adversarial.attack!r} makes one perturbation for all inputs; choose another one here"
+            )
+        yield part, one
 
 
 def _key_parts(part: YamlPart, kind: str) -> dict[str, YamlPart]:
@@ -197,9 +221,17 @@ def _worst(attacks: Sequence[Adversarial], composed: Sequence[Composed]) -> list
     return sorted(worst, key=turn)
 
 
+def is_universal(attack: Adversarial) -> bool:
+    """Whether an attack makes one perturbation for all examples."""
+    return bool(getattr(registry.make("attack", attack.attack, attack.fields), "universal", False))
+
+
 def _with_ladder(attack: Adversarial, attacks: Sequence[Adversarial]) -> Adversarial:
-    """The attack with its ladder: the smaller eps at which the suite runs the same attack, on any sensors."""
-    if attack.threat.by_sensor:
+    """The attack with its ladder: the smaller eps at which the suite runs the same attack, on any sensors.
+
+    A universal attack has none: what breaks an example must be the one perturbation of its own eps.
+    """
+    if attack.threat.by_sensor or is_universal(attack):
         return attack
     same = {
         a.threat.eps

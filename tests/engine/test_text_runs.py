@@ -170,6 +170,7 @@ def test_every_column_survives_its_record_and_its_data_frame(tmp_path: Path) -> 
         ("{text: typo-any, edits: 0}", "edits: 0 must be a whole number, at least 1"),
         ("{text: template, edits: 1}", "edits: a template has no edits; leave this key out"),
         ("{text: template, severity: 1}", "severity: no such key; allowed: text, edits, then"),
+        ("{text: template, then: {attack: uap, norm: linf, eps: 1/255}}", "then: attack 'uap' makes one perturbation"),
         ("{text: [template, template]}", "text: 'template' appears twice"),
         ("{text: template, then: {attack: pgdd, norm: linf, eps: 1/255}}", "attack: no attack named 'pgdd'"),
     ],

@@ -42,6 +42,7 @@ class Bench:
         cache: the folder of the cache of corrupted inputs (see `inputs`); None for no cache.
         identity: the encoder's identity, part of the cell key.
         texts: those that an attacker may choose, of which the classifier then gives the scores; None: they are fixed.
+        surrogates: those that were loaded for this task, by name (see `surrogates`).
     """
 
     suite: Suite
@@ -53,6 +54,7 @@ class Bench:
     cache: Path | None = None
     identity: Identity = field(default_factory=Identity)
     texts: Texts | None = None
+    surrogates: dict[str, Bench] = field(default_factory=dict, compare=False)
 
     @property
     def inputs(self) -> Inputs:
