@@ -132,6 +132,7 @@ def test_accumulated_parts_are_perturbed_as_the_whole(method: str) -> None:
     assert _distance(found[0][2], found[1][2]) < 1e-3 * _distance(found[0][2], before)
 
 
+@pytest.mark.slow
 def test_of_low_rank_updates_only_the_factors_are_perturbed() -> None:
     trainer = _trainer("tecoa", lora=2, awp=0.05, lr=0.01, epochs=2)
     before = _weights(trainer)
