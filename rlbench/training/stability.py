@@ -103,7 +103,7 @@ def climb(weights: Mapping[str, nn.Parameter], gradients: Mapping[str, Tensor], 
     """Moves all weights together by a step of this length along the gradient."""
     norm = _norm(gradients)
     for name, weight in weights.items():
-        weight += length / max(norm, 1e-30) * gradients[name]
+        weight.add_(gradients[name], alpha=length / max(norm, 1e-30))
 
 
 def normalise(gradient: Tensor) -> Tensor:
