@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -27,10 +27,9 @@ from rlbench.training.data import Batches, MicroBatch
 from rlbench.training.examples import TrainSet
 from rlbench.training.gather import all_gather
 from rlbench.training.lora import merge
-from rlbench.training.means import ClassMeans
+from rlbench.training.memory import Memory, Rows
 from rlbench.training.optimiser import compute_lr_factor, make_optimiser
 from rlbench.training.parts import Streams, count_rows, double_pieces, split_batches
-from rlbench.training.peers import Peers
 from rlbench.training.recipe import Recipe
 from rlbench.training.types import Batch, Objective, Trainable
 
@@ -114,12 +113,11 @@ class Trainer:
     Args:
         run: what to train.
         accelerator: devices, processes and precision, by Hugging Face's accelerate.
-        means: the class means, which modalities that are trained together share.
-        peers: the features of all examples, which they share too.
+        memory: the latest features, which modalities that are trained together share.
     """
 
-    def __init__(self, run: Run, accelerator: Accelerator, means: ClassMeans, peers: Peers) -> None:
-        self.run, self.accelerator, self.means, self.peers = run, accelerator, means, peers
+    def __init__(self, run: Run, accelerator: Accelerator, memory: Memory) -> None:
+        self.run, self.accelerator, self.memory = run, accelerator, memory
         self.tower = run.encoder.tower(run.modality).to(accelerator.device).eval()
         if run.original is not None:
             run.original.tower(run.modality).to(accelerator.device)
@@ -162,12 +160,12 @@ class Trainer:
     def accumulate(self, batches: Streams) -> Tensor:
         """Adds up the gradients of a step and returns its loss; where memory runs out, again in parts half as large."""
         while True:
-            before = {name: dict(known) for name, known in self.means.rows.items()}
+            before = self.memory.copy_means()
             try:
                 return self.add_up(split_batches(batches, self.pieces))
             except torch.OutOfMemoryError:
                 self.optimiser.zero_grad()
-                self.means.rows = before
+                self.memory.restore_means(before)
             self.pieces = double_pieces(batches, self.pieces, self.accelerator.num_processes)
 
     def add_up(self, batches: list[list[MicroBatch]]) -> Tensor:
@@ -191,11 +189,8 @@ class Trainer:
         x, needs = stream.data.dequantise(part.x.to(device)), objective.needs
         batch = self.make_batch(stream, part, x)
         f = self.features(self.model, x) if "f" in needs else batch.captions
-        if "means" in needs:
-            self.means.update(self.run.modality, stream.classes, batch.gather(f), batch.gather(batch.y))
-            batch = _with(batch, means=self.means.look_up(stream.classes, batch.anchors))
-        if "peers" in needs:
-            batch = _with(batch, peers=self.exchange_peers(stream, part.rows.to(device), f, batch))
+        rows = Rows(self.run.modality, stream.classes, part.rows.to(device), stream.data.size)
+        batch = self.memory.exchange(f, rows, batch, needs)
         if "f_adv" not in needs:
             return objective.loss(f, f, batch)
         fixed, recipe = f.detach(), self.run.recipe
@@ -213,14 +208,10 @@ class Trainer:
             momentum=recipe.attack_momentum,
         )
         if "f0_adv" in needs:
-            batch = _with(batch, f0_adv=self.embed_original(x_adv))
-        return objective.loss(f, self.features(self.model, x_adv), batch)
-
-    def exchange_peers(self, stream: Stream, rows: Tensor, f: Tensor, batch: Batch) -> Tensor:
-        """Remembers f (B, D) of the examples `rows` (B,); returns the sum (B, D) of their other modalities."""
-        modality = self.run.modality
-        self.peers.update(modality, batch.gather(rows), batch.gather(f), stream.data.size)
-        return self.peers.look_up(modality, rows, f.detach())
+            batch = replace(batch, f0_adv=self.embed_original(x_adv))
+        f_adv = self.features(self.model, x_adv)
+        self.memory.remember(f_adv, rows, batch, needs)
+        return objective.loss(f, f_adv, batch)
 
     def make_batch(self, stream: Stream, part: MicroBatch, x: Tensor) -> Batch:
         """Makes what the loss knows besides the features: f0, and a caption of each example in a random template."""
@@ -270,8 +261,7 @@ class Trainer:
             "tower": self.tower.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "average": self.average.state_dict() if self.average is not None else None,
-            "means": self.means.rows,
-            "peers": self.peers.rows,
+            "memory": self.memory.state(),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -280,11 +270,4 @@ class Trainer:
         self.optimiser.load_state_dict(state["optimiser"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])
-        device = self.accelerator.device
-        of = {name: {m: mean.to(device) for m, mean in means.items()} for name, means in state["means"].items()}
-        self.means.rows = of
-        self.peers.rows = {name: rows.to(device) for name, rows in state["peers"].items()}
-
-
-def _with(batch: Batch, **fields: Tensor) -> Batch:
-    return Batch(**{**vars(batch), **fields})
+        self.memory.restore(state["memory"], self.accelerator.device)

@@ -21,8 +21,7 @@ from rlbench.encoders.mini import BOXES
 from rlbench.training.data import list_tasks
 from rlbench.training.folder import RunFolder, describe_training
 from rlbench.training.loop import Run, Step, Trainer
-from rlbench.training.means import ClassMeans
-from rlbench.training.peers import Peers
+from rlbench.training.memory import Memory
 from rlbench.training.prepare import check_shares, compute_checksums, prepare
 from rlbench.training.recipe import Recipe, describe, load_recipe
 from rlbench.training.state import read_state, write_state
@@ -205,8 +204,8 @@ def _train(
     for modality, recipe in recipes.items():
         announce(f"{folder.method}, {modality}: {describe(recipe)}")
         runs.append(prepare(recipe, modality, suite, _reader(modality, report)))
-    means, peers = ClassMeans(), Peers()
-    trainings = {run.modality: _Training(run, Trainer(run, accelerator, means, peers), folder, report) for run in runs}
+    memory = Memory()
+    trainings = {run.modality: _Training(run, Trainer(run, accelerator, memory), folder, report) for run in runs}
     if accelerator.is_main_process:
         folder.create()
     accelerator.wait_for_everyone()

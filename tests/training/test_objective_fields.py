@@ -22,6 +22,10 @@ from rlbench.core.errors import FieldError, UnknownName
         ("pmg-aft", {"clean": "much"}, "clean is 'much'"),
         ("infonce", {"scale": -1}, "scale"),
         ("distribution", {"tau": 0}, "tau"),
+        ("prototypes", {"scale": 0}, "scale"),
+        ("teacher", {"tau": -1}, "tau"),
+        ("negatives", {"scale": 0}, "scale"),
+        ("joint", {"scale": 0}, "scale"),
         ("fare", {"scale": 1}, "no field 'scale'"),
     ],
 )
