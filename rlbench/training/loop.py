@@ -27,7 +27,7 @@ from rlbench.training.data import Batches, MicroBatch
 from rlbench.training.examples import TrainSet
 from rlbench.training.gather import all_gather
 from rlbench.training.lora import merge
-from rlbench.training.memory import Memory, Rows
+from rlbench.training.memory import Memory, Origin
 from rlbench.training.optimiser import compute_lr_factor, make_optimiser
 from rlbench.training.parts import Streams, count_rows, double_pieces, split_batches
 from rlbench.training.recipe import Recipe
@@ -189,8 +189,8 @@ class Trainer:
         x, needs = stream.data.dequantise(part.x.to(device)), objective.needs
         batch = self.make_batch(stream, part, x)
         f = self.features(self.model, x) if "f" in needs else batch.captions
-        rows = Rows(self.run.modality, stream.classes, part.rows.to(device), stream.data.size)
-        batch = self.memory.exchange(f, rows, batch, needs)
+        origin = Origin(self.run.modality, stream.classes, part.rows.to(device), stream.data.size)
+        batch = self.memory.exchange(f, origin, batch, needs)
         if "f_adv" not in needs:
             return objective.loss(f, f, batch)
         fixed, recipe = f.detach(), self.run.recipe
@@ -210,7 +210,7 @@ class Trainer:
         if "f0_adv" in needs:
             batch = replace(batch, f0_adv=self.embed_original(x_adv))
         f_adv = self.features(self.model, x_adv)
-        self.memory.remember(f_adv, rows, batch, needs)
+        self.memory.remember(f_adv, origin, batch, needs)
         return objective.loss(f, f_adv, batch)
 
     def make_batch(self, stream: Stream, part: MicroBatch, x: Tensor) -> Batch:

@@ -18,7 +18,7 @@ Means = dict[str, dict[str, Tensor]]
 
 
 @dataclass(frozen=True)
-class Rows:
+class Origin:
     """Where the rows of a batch come from.
 
     Attributes:
@@ -50,7 +50,7 @@ class Memory:
     means_adv: ClassMeans = field(default_factory=ClassMeans)
     peers_adv: Peers = field(default_factory=Peers)
 
-    def exchange(self, f: Tensor, rows: Rows, batch: Batch, needs: Collection[Need]) -> Batch:
+    def exchange(self, f: Tensor, origin: Origin, batch: Batch, needs: Collection[Need]) -> Batch:
         """Remembers clean features, and looks up what the objective needs of other modalities.
 
         Args:
@@ -64,23 +64,23 @@ class Memory:
         """
         found: dict[str, Tensor] = {}
         if "means" in needs:
-            self.means.update(rows.modality, rows.classes, batch.gather(f), batch.gather(batch.y))
-            found["means"] = self.means.look_up(rows.classes, batch.anchors)
+            self.means.update(origin.modality, origin.classes, batch.gather(f), batch.gather(batch.y))
+            found["means"] = self.means.look_up(origin.classes, batch.anchors)
         if "peers" in needs:
-            self.peers.update(rows.modality, batch.gather(rows.index), batch.gather(f), rows.size)
-            found["peers"] = self.peers.look_up(rows.modality, rows.index, f.detach()).sum(0)
+            self.peers.update(origin.modality, batch.gather(origin.index), batch.gather(f), origin.size)
+            found["peers"] = self.peers.look_up(origin.modality, origin.index, f.detach()).sum(0)
         if "means_adv" in needs:
-            found["means_adv"] = self.means_adv.look_up(rows.classes, batch.anchors)
+            found["means_adv"] = self.means_adv.look_up(origin.classes, batch.anchors)
         if "peers_adv" in needs:
-            found["peers_adv"] = self.peers_adv.look_up(rows.modality, rows.index, f.detach())
+            found["peers_adv"] = self.peers_adv.look_up(origin.modality, origin.index, f.detach())
         return replace(batch, **found)
 
-    def remember(self, f_adv: Tensor, rows: Rows, batch: Batch, needs: Collection[Need]) -> None:
+    def remember(self, f_adv: Tensor, origin: Origin, batch: Batch, needs: Collection[Need]) -> None:
         """Remembers adversarial features (B, D) for the later batches of all modalities."""
         if "means_adv" in needs:
-            self.means_adv.update(rows.modality, rows.classes, batch.gather(f_adv.detach()), batch.gather(batch.y))
+            self.means_adv.update(origin.modality, origin.classes, batch.gather(f_adv.detach()), batch.gather(batch.y))
         if "peers_adv" in needs:
-            self.peers_adv.update(rows.modality, batch.gather(rows.index), batch.gather(f_adv.detach()), rows.size)
+            self.peers_adv.update(origin.modality, batch.gather(origin.index), batch.gather(f_adv.detach()), origin.size)
 
     def copy_means(self) -> tuple[Means, Means]:
         """Copies the class means, to restore them when a step starts again."""

@@ -17,7 +17,7 @@ from rlbench.training import loop
 from rlbench.training.adversary import attack_batch
 from rlbench.training.loop import Trainer
 from rlbench.training.means import ClassMeans
-from rlbench.training.memory import Memory, Rows
+from rlbench.training.memory import Memory, Origin
 from rlbench.training.optimiser import compute_lr_factor
 from rlbench.training.peers import Peers
 from rlbench.training.prepare import prepare
@@ -268,7 +268,7 @@ def test_the_memory_gives_what_an_objective_needs() -> None:
     """Clean features reach the same step, adversarial ones the next; an objective gets only what it needs."""
     memory, at = Memory(), torch.tensor
     classes = (Label("dog", "dog"), Label("cat", "cat"))
-    rows = {m: Rows(m, classes, at([0, 1]), 2) for m in ("image", "audio")}
+    rows = {m: Origin(m, classes, at([0, 1]), 2) for m in ("image", "audio")}
     batch = Batch(y=at([0, 1]), anchors=torch.eye(2), captions=torch.eye(2))
     clean, adversarial = at([[2.0, 0.0], [0.0, 3.0]]), at([[0.0, 4.0], [1.0, 0.0]])
     every = {"means", "peers", "means_adv", "peers_adv"}
