@@ -77,10 +77,11 @@ class Memory:
 
     def remember(self, f_adv: Tensor, origin: Origin, batch: Batch, needs: Collection[Need]) -> None:
         """Remembers adversarial features (B, D) for the later batches of all modalities."""
+        f_adv = f_adv.detach()
         if "means_adv" in needs:
-            self.means_adv.update(origin.modality, origin.classes, batch.gather(f_adv.detach()), batch.gather(batch.y))
+            self.means_adv.update(origin.modality, origin.classes, batch.gather(f_adv), batch.gather(batch.y))
         if "peers_adv" in needs:
-            self.peers_adv.update(origin.modality, batch.gather(origin.index), batch.gather(f_adv.detach()), origin.size)
+            self.peers_adv.update(origin.modality, batch.gather(origin.index), batch.gather(f_adv), origin.size)
 
     def copy_means(self) -> tuple[Means, Means]:
         """Copies the class means, to restore them when a step starts again."""
