@@ -32,10 +32,11 @@ from rlbench.encoders.models import resolve
 from rlbench.tasks.scenes import Scenes, Sensor
 from rlbench.training.adversary import attack_batch
 from rlbench.training.examples import TrainSet, load_train_set
-from rlbench.training.loop import Run, Trainer
+from rlbench.training.loop import Trainer
 from rlbench.training.memory import Memory
 from rlbench.training.prepare import load_trainable, prepare
 from rlbench.training.recipe import load_recipe
+from rlbench.training.stream import Run
 from rlbench.training.types import Trainable
 
 SENSORS: tuple[Sensor, ...] = get_args(Sensor)
@@ -66,6 +67,11 @@ TRIALS = {
     **{f"rlbind-alone + {name}": Trial("rlbind", 2, {**ALONE, f"extras.{name}": 1.0}) for name in EXTRAS},
     **{f"fare-tecoa + {name}": Trial("fare-tecoa", None, {f"extras.{name}": 1.0}) for name in EXTRAS},
     **{f"tecoa + {name}": Trial("tecoa", None, {f"extras.{name}": 1.0}) for name in EXTRAS},
+    **{f"{name}, n-fgsm": Trial(name, None, {"adversary": "n-fgsm"}) for name in ("tecoa", "fare-tecoa")},
+    "rlbind-alone, n-fgsm": Trial("rlbind", 2, {**ALONE, "adversary": "n-fgsm"}),
+    **{f"{name}, awp": Trial(name, None, {"awp": 0.005}) for name in ("tecoa", "fare-tecoa")},
+    "rlbind-alone, awp": Trial("rlbind", 2, {**ALONE, "awp": 0.005}),
+    "ucat": Trial("ucat"),
     "fare": Trial("fare"),
     "rlbind-alone, seen only": Trial("rlbind", 2, {**ALONE, "objective.original": 0, "prompts": "subset"}),
     "rlbind-alone, s = 10": Trial("rlbind", 2, {**ALONE, "objective.scale": 10.0}),
