@@ -60,7 +60,7 @@ class OneStep(NamedTuple):
 def attack_once(x: Tensor, loss: Callable[[Tensor], Tensor], ball: Ball, *, noise: Tensor) -> OneStep:
     """Finds augmented examples of a batch by one step from strong noise (N-FGSM).
 
-    x_adv = x + eta + radius sign(gradient at x + eta), eta uniform in +-2 radius. Both points are clipped to the box, but
+    x_adv = x + eta + radius sign(gradient at x + eta), eta uniform in +-2 radius. Both points are clipped to the box;
     x_adv is not clipped to the ball, so that it is up to 3 radii from x. de Jorge et al., 2022,
     https://arxiv.org/abs/2202.01181, as in their code.
 

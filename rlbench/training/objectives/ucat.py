@@ -26,8 +26,8 @@ class UCAT:
     """TeCoA plus the KL from adversarial class concentrations to the original's clean ones.
 
     CE(p_s(x'), y) + dirichlet / (1 + e^{2 tau}) KL(Dir(a(f')) || Dir(a(f0))) with a(f) = exp(tau (n(f) A^T + 1)), whose
-    largest value is e^{2 tau}; x' maximises the CE: Lu et al., 2025, https://arxiv.org/abs/2512.12997. As in the authors'
-    code, which compares with the frozen original on clean inputs; the paper itself was not available. The default
+    largest value is e^{2 tau}; x' maximises the CE: Lu et al., 2025, https://arxiv.org/abs/2512.12997. Their code
+    compares with the frozen original on clean inputs, and so does this; the paper itself was not available. The default
     weight and tau are this project's choice, and not tuned: concentrations of the published tau reach 10^12.
 
     Attributes:
