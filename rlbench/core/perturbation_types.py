@@ -70,19 +70,44 @@ def _call(name: str, fields: Fields) -> str:
 
 
 @dataclass(frozen=True)
+class Surrogate:
+    """Another model, on which an attack finds its points.
+
+    Attributes:
+        name: of the model, as the suite has it.
+        weights: the SHA-256 of its weights; "" before a plan has loaded it.
+        identity: the hash of all that its answers depend on; "" before a plan has loaded it.
+    """
+
+    name: str
+    weights: str = ""
+    identity: str = ""
+
+
+@dataclass(frozen=True)
 class Adversarial:
-    """An attack in a threat model. `ladder`: eps at which it runs before: smaller ones, or, descending, larger."""
+    """An attack in a threat model.
+
+    Attributes:
+        attack: its name.
+        threat: the threat model.
+        fields: of the attack.
+        ladder: eps at which it runs before: smaller ones, or, descending, larger.
+        descending: whether what survives a larger eps counts as robust at a smaller one.
+        surrogate: the model that it attacks, if that is not the one that is judged.
+    """
 
     attack: str
     threat: Threat
     fields: Fields = ()
     ladder: tuple[Fraction, ...] = ()
     descending: bool = False
+    surrogate: Surrogate | None = None
 
     @property
     def call(self) -> str:
-        """The attack with its fields: `pgd(steps=3)`."""
-        return _call(self.attack, self.fields)
+        """The attack with its fields: `pgd(steps=3)`, `pgd from languagebind`."""
+        return _call(self.attack, self.fields) + (f" from {self.surrogate.name}" if self.surrogate else "")
 
     def __str__(self) -> str:
         return f"{self.call} {self.threat}{' descending' * self.descending}"

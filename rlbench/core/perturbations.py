@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
+from itertools import product
 from typing import Any
 
 from rlbench.core import (
@@ -17,6 +18,7 @@ from rlbench.core import (
     Fields,
     Missing,
     Perturbation,
+    Surrogate,
     Task,
     Worst,
     registry,
@@ -27,6 +29,7 @@ from rlbench.core.sensors import SensorTask
 from rlbench.core.threat import norms_of, parse_norm
 from rlbench.core.yaml_source import YamlPart, check_keys
 
+_MODEL = re.compile(r"[^\s()]{1,200}")
 _NEEDED = {"attack": ("norm", "eps"), "corruption": ("severity",)}
 
 
@@ -60,6 +63,7 @@ def _attacks(parts: dict[str, YamlPart], scope: Scope, whole: YamlPart) -> Itera
     """The attacks of an entry: one per name, choice of sensors and eps."""
     places = scope.take(parts, whole)
     names, norm, eps = (parts.pop(key) for key in ("attack", "norm", "eps"))
+    surrogates = _surrogates(parts.pop("from", None))
     kind = parse_part(norm, parse_norm, norm.value())
     for name in names.each():
         plugin, fields = _plugin("attack", name, parts)
@@ -67,10 +71,20 @@ def _attacks(parts: dict[str, YamlPart], scope: Scope, whole: YamlPart) -> Itera
             norm.fail(f"attack {name.text()!r} is for {', '.join(sorted(norms_of(plugin)))}; choose another")
         if kind == "l0" and scope.sensors:
             norm.fail("l0 is for tasks with one sensor; choose linf or l2")
-        for place in places:
+        for place, surrogate in product(places, surrogates):
             _check_reach(name, plugin, place)
             for each in eps.each():
-                yield each, Adversarial(name.text(), parse_threat(each, kind, place), fields)
+                yield each, Adversarial(name.text(), parse_threat(each, kind, place), fields, surrogate=surrogate)
+
+
+def _surrogates(part: YamlPart | None) -> list[Surrogate | None]:
+    """The models of the key `from`; [None] without it. Only a plan can tell whether there are such models."""
+    if part is None:
+        return [None]
+    for one in part.each():
+        if not _MODEL.fullmatch(one.text()):
+            one.fail(f"{one.text()!r} must be a model's name, such as languagebind")
+    return [Surrogate(one.text()) for one in part.each()]
 
 
 def _check_reach(name: YamlPart, plugin: object, place: Attacked) -> None:
@@ -171,9 +185,17 @@ def _worst(attacks: Sequence[Adversarial]) -> list[Worst]:
     return [Worst(threat) for threat in sorted(threats, key=lambda t: (t.norm != "linf", t.norm, t.place, t.eps))]
 
 
+def is_universal(attack: Adversarial) -> bool:
+    """Whether an attack makes one perturbation for all examples."""
+    return bool(getattr(registry.make("attack", attack.attack, attack.fields), "universal", False))
+
+
 def _with_ladder(attack: Adversarial, attacks: Sequence[Adversarial]) -> Adversarial:
-    """The attack with its ladder: the smaller eps at which the suite runs the same attack, on any sensors."""
-    if attack.threat.by_sensor:
+    """The attack with its ladder: the smaller eps at which the suite runs the same attack, on any sensors.
+
+    A universal attack has none: what breaks an example must be the one perturbation of its own eps.
+    """
+    if attack.threat.by_sensor or is_universal(attack):
         return attack
     same = {
         a.threat.eps

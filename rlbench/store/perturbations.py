@@ -20,6 +20,7 @@ from rlbench.core import (
     Mode,
     Norm,
     Perturbation,
+    Surrogate,
     Threat,
     Worst,
 )
@@ -29,7 +30,7 @@ from rlbench.core.perturbation_types import Reach
 from rlbench.core.precision import PRECISION
 
 _THREAT = ("norm", "eps", "mode", "sensors", "reach", "eps_by_sensor", "knowledge", "precision")
-_ATTACK = ("attack", "fields", *_THREAT)
+_ATTACK = ("attack", "fields", "surrogate", *_THREAT)
 _CORRUPTION = ("corruption", "severity", "corruption_fields")
 KINDS = {  # the fields that each kind may have
     "clean": (),
@@ -40,18 +41,24 @@ KINDS = {  # the fields that each kind may have
     "worst": _THREAT,
 }
 COLUMNS = ("kind", "attack", "fields", "norm", "eps", "corruption", "severity", "corruption_fields", "mode")
+MORE = ("knowledge", "precision", "surrogate")  # further columns, of attacks
 JOINT = ("sensors", "reach", "eps_by_sensor", "corruption_sensors", "missing")  # further columns, of several sensors
 _NAME = re.compile(r"[^\s()]{1,200}")
 _EPS = re.compile(r"[0-9]{1,60}(?:/0*[1-9][0-9]{0,59})?")
 
 
 def simplify(p: Perturbation) -> Perturbation:
-    """The perturbation as records store it: without ladders, and without the attacks of a cascade."""
+    """The perturbation as records store it: without ladders, a surrogate's weights, and the attacks of a cascade."""
     if isinstance(p, Composed):
-        return replace(p, adversarial=replace(p.adversarial, ladder=()))
+        return replace(p, adversarial=_simplify_attack(p.adversarial))
     if isinstance(p, Adversarial):
-        return replace(p, ladder=())
+        return _simplify_attack(p)
     return replace(p, attacks=()) if isinstance(p, Worst) else p
+
+
+def _simplify_attack(attack: Adversarial) -> Adversarial:
+    named = Surrogate(attack.surrogate.name) if attack.surrogate else None
+    return replace(attack, ladder=(), surrogate=named)
 
 
 def is_bound(p: Perturbation) -> bool:
@@ -94,8 +101,9 @@ def _corruption_fields(p: Corrupted) -> dict[str, Any]:
 
 
 def _attack_fields(p: Adversarial) -> dict[str, Any]:
-    fields = {"fields": dict(p.fields)} if p.fields else {}
-    return {"attack": p.attack, **fields, **_threat_fields(p.threat, "descending" if p.descending else "standalone")}
+    more: dict[str, Any] = {"fields": dict(p.fields)} if p.fields else {}
+    more |= {"surrogate": p.surrogate.name} if p.surrogate else {}
+    return {"attack": p.attack, **more, **_threat_fields(p.threat, "descending" if p.descending else "standalone")}
 
 
 def _threat_fields(threat: Threat, mode: Mode) -> dict[str, Any]:
@@ -138,7 +146,8 @@ def from_mapping(values: object) -> Perturbation:
         return Worst(_read_threat(values), (), _read_mode(values, get_args(Mode)))
     mode = _read_mode(values, ("standalone", "descending"))
     name, fields = _read_name(values, "attack"), _read_fields(values, "fields")
-    adversarial = Adversarial(name, _read_threat(values), fields, descending=mode == "descending")
+    of = Surrogate(_read_name(values, "surrogate")) if "surrogate" in values else None
+    adversarial = Adversarial(name, _read_threat(values), fields, descending=mode == "descending", surrogate=of)
     if kind == "adversarial":
         return adversarial
     if "missing" in values:
@@ -223,8 +232,8 @@ def _is_value(value: object) -> bool:
 def to_columns(p: Perturbation) -> dict[str, Field]:
     """A perturbation as COLUMNS of a data frame: eps as a float, fields as JSON text, None for missing ones.
 
-    Attacks on a black box also have the column `knowledge`, those that do not search in float32 `precision`, and
-    perturbations of several sensors some of JOINT.
+    Attacks on a black box also have the column `knowledge`, those that do not search in float32 `precision`, those on
+    another model `surrogate`, and perturbations of several sensors some of JOINT.
     """
     found = to_mapping(p)
     mode = "standalone" if "norm" in found else None
@@ -232,7 +241,7 @@ def to_columns(p: Perturbation) -> dict[str, Field]:
     fields = {
         name: json.dumps(found[name], sort_keys=True) for name in ("fields", "corruption_fields") if name in found
     }
-    known: dict[str, Field] = {name: found[name] for name in ("knowledge", "precision") if name in found}
+    known: dict[str, Field] = {name: found[name] for name in MORE if name in found}
     known |= {name: json.dumps(found[name]) for name in JOINT if name in found}
     return columns | fields | known | ({"eps": float(Fraction(found["eps"]))} if "eps" in found else {})
 
@@ -247,7 +256,7 @@ def from_columns(row: Mapping[str, Any]) -> Perturbation:
         FieldError: a value is wrong.
     """
     found = {name: row[name] for name in COLUMNS if row.get(name) is not None}
-    for name in ("knowledge", "precision"):
+    for name in MORE:
         if "norm" in found and row.get(name) is not None:  # of other kinds, it is provenance
             found[name] = row[name]
     found |= {name: json.loads(row[name]) for name in JOINT if row.get(name) is not None}

@@ -125,7 +125,7 @@ class Trainer:
         """
         if not self.run.recipe.awp:
             return self.differentiate(batches)
-        ready, weights = [self.losses.craft(parts) for parts in batches], list_perturbed(self.tower)
+        ready, weights = [list(self.losses.craft(parts)) for parts in batches], list_perturbed(self.tower)
         gradients = self.ascend(weights, ready)
         with perturb(weights, scale_perturbation(weights, gradients, self.run.recipe.awp)):
             return self.differentiate(batches, ready)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -57,10 +58,13 @@ class Losses:
     memory: Memory
     watch: CollapseWatch = field(default_factory=CollapseWatch)
 
-    def mean(self, parts: list[Rows]) -> Tensor:
+    def mean(self, parts: Iterable[Rows]) -> Tensor:
         """Returns the mean loss over the rows of all streams."""
-        losses = [one.stream.weight * self.of_rows(one).sum() for one in parts]
-        return torch.stack(losses).sum() / sum(len(one.x) for one in parts)
+        losses, count = [], 0
+        for rows in parts:
+            losses.append(rows.stream.weight * self.of_rows(rows).sum())
+            count += len(rows.x)
+        return torch.stack(losses).sum() / count
 
     def of_rows(self, rows: Rows) -> Tensor:
         """Returns the loss (B,) of a stream's rows at their adversarial examples."""
@@ -81,9 +85,10 @@ class Losses:
             return objective.loss(f, f, rows.batch)
         return objective.adversary_loss(self.features(self.tower, rows.x_adv), rows.f.detach(), rows.batch)
 
-    def craft(self, parts: list[MicroBatch]) -> list[Rows]:
-        """Makes a part ready for the loss, with adversarial examples that raise it; a micro-batch of each stream."""
-        return [self.craft_rows(s, part) for s, part in zip(self.run.streams, parts, strict=True)]
+    def craft(self, parts: list[MicroBatch]) -> Iterator[Rows]:
+        """Yields the micro-batches of a part, one of each stream, with adversarial examples that raise their loss."""
+        for stream, part in zip(self.run.streams, parts, strict=True):
+            yield self.craft_rows(stream, part)
 
     def craft_rows(self, stream: Stream, part: MicroBatch) -> Rows:
         """Makes a stream's rows ready for the loss."""

@@ -243,7 +243,7 @@ def test_replayed_examples_have_no_labels_and_their_own_weight() -> None:
     assert (own.size, replayed.size, len(own.classes), len(replayed.classes)) == (24, 8, 10, 16)
     assert replayed.data.task.domain == "web" and replayed.data.y.max() > own.data.y.max()
     parts = [next(loader)[0] for loader in trainer.loaders]
-    ready = trainer.losses.craft(parts)
+    ready = list(trainer.losses.craft(parts))
     losses = [trainer.losses.of_rows(rows) for rows in ready]
     assert [len(values) for values in losses] == [24, 8]
     expected = (losses[0].sum() + 5 * losses[1].sum()) / 32

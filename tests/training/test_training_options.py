@@ -100,7 +100,7 @@ def test_awp_takes_the_gradient_at_weights_that_raise_the_loss() -> None:
     given = {"optimiser": "sgd", "lr": 0.1, "warmup": 0.0, "weight_decay": 0.1}
     trainer, other = _trainer("rlbind", awp=0.02, **given), _trainer("rlbind", **given)
     (part,) = next(other.loaders[0])
-    ready = other.losses.craft([part])
+    ready = list(other.losses.craft([part]))
     weights, before = list_perturbed(other.tower), _weights(other)
     f_adv = other.tower(ready[0].x_adv)
     raised = ready[0].stream.objective.adversary_loss(f_adv, ready[0].f.detach(), ready[0].batch).mean()

@@ -40,6 +40,7 @@ class Bench:
         batch: the most examples of a forward pass.
         cache: the folder of the cache of corrupted inputs (see `inputs`); None for no cache.
         identity: the encoder's identity, part of the cell key.
+        surrogates: those that were loaded for this task, by name (see `surrogates`).
     """
 
     suite: Suite
@@ -50,6 +51,7 @@ class Bench:
     batch: BatchSize
     cache: Path | None = None
     identity: Identity = field(default_factory=Identity)
+    surrogates: dict[str, Bench] = field(default_factory=dict, compare=False)
 
     @property
     def inputs(self) -> Inputs:

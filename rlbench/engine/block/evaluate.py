@@ -30,6 +30,7 @@ from rlbench.engine.attack.schedule import Standing
 from rlbench.engine.block.bench import Bench
 from rlbench.engine.block.gallery import Ranked
 from rlbench.engine.block.sensors import FusedMeter
+from rlbench.engine.block.universal import find_elsewhere
 from rlbench.engine.cells.groups import Group, canonical, group_of
 from rlbench.engine.soundness.consistency import count_inconsistent
 from rlbench.engine.soundness.watch import AGAIN, Watch
@@ -158,8 +159,7 @@ class _Unit:
     def meter(self, n: int, y: Tensor) -> Meter:
         """A watched meter of n examples; their labels are y, repeated."""
         labels = y.repeat(n // max(len(y), 1))
-        make = self._meter_class(labels)
-        return make(n, batch_size=self.bench.batch, on_pass=self.on_pass, watch=Watch(labels))
+        return self._meter_class(labels)(n, batch_size=self.bench.batch, on_pass=self.on_pass, watch=Watch(labels))
 
     def _meter_class(self, labels: Tensor) -> Callable[..., Meter]:
         head = self.bench.classifier
@@ -262,16 +262,17 @@ class _Unit:
             wrap=self.wrap,
             lower=lambda meter, precision: meter.twin(lower(self.bench.classifier, precision)),
             on_standing=partial(self._report, len(base.id) - len(rows)),
+            elsewhere=partial(find_elsewhere, self.bench, self.y[at], self.on_pass, self.span[0] == 0),
         )
         outcomes = [outcome for part in _split(groups, x[at]) for outcome in case.attack(part)]
-        total = sum(float((o.forwards + 2 * o.backwards).sum()) for o in outcomes if isinstance(o, MemberOutcome))
+        cost = sum(outcome.cost for outcome in outcomes if isinstance(outcome, MemberOutcome))
+        rate = (perf_counter() - begun) / max(cost, 1.0)
         results: list[Result] = []
         for outcome, group in zip(outcomes, [one for one in groups for _ in one.members], strict=True):
             if isinstance(outcome, str):
                 results.append(Failure(outcome))
                 continue
-            share = float((outcome.forwards + 2 * outcome.backwards).sum()) / max(total, 1.0)
-            results.append(self._block_of(outcome, base, rows, (perf_counter() - begun) * share, group))
+            results.append(self._block_of(outcome, base, rows, rate * outcome.cost, group))
         return results, outcomes
 
     def _block_of(self, outcome: MemberOutcome, base: Block, rows: Tensor, seconds: float, group: Group) -> Block:

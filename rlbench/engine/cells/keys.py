@@ -45,6 +45,7 @@ def _protocol(suite: Suite, perturbation: Perturbation) -> dict[str, object]:
         top = group.attacks[-1]
         facts["attack"] = plugin_values("attack", top.attack, top.fields)
         facts["ladder"] = [str(a.threat) for a in group.attacks]
+        facts |= {"surrogate": top.surrogate.identity} if top.surrogate else {}
         if top.threat.precision != "fp32":
             facts["last search"] = plugin_values("attack", "adaptive", ())
     return facts

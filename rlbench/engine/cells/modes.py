@@ -9,6 +9,7 @@ from typing import Any, cast, get_args
 
 from rlbench.core import Adversarial, Mode, Perturbation, Suite, Worst
 from rlbench.core.errors import FieldError
+from rlbench.core.perturbations import is_universal
 from rlbench.core.precision import Precision, check_precision
 from rlbench.core.sensors import SensorTask
 from rlbench.core.threat import search_in
@@ -75,8 +76,8 @@ def in_mode(perturbations: Sequence[Perturbation], mode: Mode, n_classes: int) -
 def _descending(p: Perturbation, attacks: Sequence[Adversarial]) -> Perturbation:
     if isinstance(p, Worst):
         return replace(p, mode="descending")
-    if not isinstance(p, Adversarial):
+    if not isinstance(p, Adversarial) or is_universal(p):
         return p
-    same = [a for a in attacks if (a.attack, a.fields, a.threat.norm) == (p.attack, p.fields, p.threat.norm)]
+    same = [a for a in attacks if replace(a, threat=p.threat, ladder=p.ladder) == p and a.threat.norm == p.threat.norm]
     larger = {a.threat.eps for a in same if a.threat.eps > p.threat.eps}
     return replace(p, descending=True, ladder=tuple(sorted(larger, reverse=True)))

@@ -52,7 +52,7 @@ def _cut(attack: Adversarial, n_classes: int) -> Adversarial:
     method = registry.make("attack", attack.attack, attack.fields)
     cut = {name: min(most, getattr(method, name)) for name, most in SHORT.items() if hasattr(method, name)}
     short = replace(attack, fields=tuple(sorted((dict(attack.fields) | cut).items())))
-    if sum(cells.bound_passes(short, n_classes)) <= LONG:
+    if attack.surrogate or sum(cells.bound_passes(short, n_classes)) <= LONG:
         return short
     return replace(STAND_IN, threat=attack.threat, ladder=attack.ladder, descending=attack.descending)
 

@@ -37,9 +37,12 @@ class Head(NamedTuple):
 
 
 def describe_columns(columns: Sequence[Column]) -> list[Head]:
-    """The heads of a table's columns of scores; fields of attacks and corruptions only where two heads would agree."""
+    """The heads of a table's columns of scores; fields of attacks and corruptions only where two heads would agree.
+
+    A surrogate always stays, since points from one are a weaker attack.
+    """
     heads = [_describe(column) for column in columns]
-    short = [(head.name.partition("(")[0], head.detail) for head in heads]
+    short = [(re.sub(r"\(.*?(?= from |$)", "", head.name), head.detail) for head in heads]
     return [
         head._replace(name=place[0] if short.count(place) == 1 else head.name, about=head.about + _qualify(column))
         for head, place, column in zip(heads, short, columns, strict=True)
