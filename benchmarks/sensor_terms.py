@@ -72,6 +72,8 @@ TRIALS = {
     **{f"{name}, awp": Trial(name, None, {"awp": 0.005}) for name in ("tecoa", "fare-tecoa")},
     "rlbind-alone, awp": Trial("rlbind", 2, {**ALONE, "awp": 0.005}),
     "ucat": Trial("ucat"),
+    "tecoa, continued": Trial("tecoa", None, {"init": f"tecoa:{BACKBONE}", "lr": 0.001}),
+    "tecoa, continued + joint": Trial("tecoa", None, {"init": f"tecoa:{BACKBONE}", "lr": 0.001, "extras.joint": 1.0}),
     "fare": Trial("fare"),
     "rlbind-alone, seen only": Trial("rlbind", 2, {**ALONE, "objective.original": 0, "prompts": "subset"}),
     "rlbind-alone, s = 10": Trial("rlbind", 2, {**ALONE, "objective.scale": 10.0}),
@@ -181,7 +183,7 @@ def judge(head: ZeroShot, x: Tensor, y: Tensor, eps: Fraction, others: Tensor) -
         (n,) bool, whether the sum of the logits is right clean and under attack.
     """
     ball, flags = ball_of(Threat("linf", eps), head.box), []
-    for v, label, rest in zip(*(rows.split(CHUNK) for rows in (x, y, others)), strict=True):
+    for v, label, rest in zip(*(torch.split(rows, CHUNK) for rows in (x, y, others)), strict=True):
 
         def loss(u: Tensor, label: Tensor = label, rest: Tensor = rest) -> Tensor:
             return -margin(head(u) + rest, label)
@@ -200,7 +202,7 @@ def measure(encoders: Mapping[Sensor, Trainable], scenery: Scenery) -> Line:
     heads = {m: zero_shot(encoders[m], m, task.classes, task.templates) for m in SENSORS}
     none = torch.zeros(len(y), len(task.classes))
     with torch.no_grad():
-        z = {m: torch.cat([heads[m](v) for v in scenery.x[m].split(CHUNK)]) for m in SENSORS}
+        z = {m: torch.cat([heads[m](v) for v in torch.split(scenery.x[m], CHUNK)]) for m in SENSORS}
     total = torch.stack(list(z.values())).sum(0)
     attacked = [judge(heads[m], scenery.x[m], y, FAR * eps[m], total - z[m]) for m in SENSORS]
     new = Scenes(subset="unseen")
@@ -231,7 +233,13 @@ def run(args: argparse.Namespace) -> None:
                 continue
             begun, trial = process_time(), TRIALS[name]
             model = load(trial.method) if trial.bundled else train(trial, seed, args.budget, scenery)
-            line = {"trial": name, "seed": seed, "passes": model.passes, **measure(model.encoders, scenery)}
+            line = {
+                "trial": name,
+                "seed": seed,
+                "train": args.train,
+                "passes": model.passes,
+                **measure(model.encoders, scenery),
+            }
             with out.open("a", encoding="utf-8") as stream:
                 stream.write(json.dumps(line | {"cpu_seconds": round(process_time() - begun)}) + "\n")
             print(describe_row(line), flush=True)  # noqa: T201

@@ -62,18 +62,17 @@ class Memory:
         Returns:
             The batch with those of `means`, `peers`, `means_adv` and `peers_adv` that are needed.
         """
-        found: dict[str, Tensor] = {}
         if "means" in needs:
             self.means.update(origin.modality, origin.classes, batch.gather(f), batch.gather(batch.y))
-            found["means"] = self.means.look_up(origin.classes, batch.anchors)
+            batch = replace(batch, means=self.means.look_up(origin.classes, batch.anchors))
         if "peers" in needs:
             self.peers.update(origin.modality, batch.gather(origin.index), batch.gather(f), origin.size)
-            found["peers"] = self.peers.look_up(origin.modality, origin.index, f.detach()).sum(0)
+            batch = replace(batch, peers=self.peers.look_up(origin.modality, origin.index, f.detach()).sum(0))
         if "means_adv" in needs:
-            found["means_adv"] = self.means_adv.look_up(origin.classes, batch.anchors)
+            batch = replace(batch, means_adv=self.means_adv.look_up(origin.classes, batch.anchors))
         if "peers_adv" in needs:
-            found["peers_adv"] = self.peers_adv.look_up(origin.modality, origin.index, f.detach())
-        return replace(batch, **found)
+            batch = replace(batch, peers_adv=self.peers_adv.look_up(origin.modality, origin.index, f.detach()))
+        return batch
 
     def remember(self, f_adv: Tensor, origin: Origin, batch: Batch, needs: Collection[Need]) -> None:
         """Remembers adversarial features (B, D) for the later batches of all modalities."""

@@ -220,8 +220,8 @@ def _train(
                 write_state(folder.state_path(recipes), {"step": k + 1, **{m: t.state() for m, t in trainings.items()}})
     entries = {modality: training.entries() for modality, training in trainings.items()}
     for modality, training in trainings.items():
-        memory = peak_memory(accelerator.device.type) / 1e9
-        announce(f"{folder.method}, {modality}: {training.seconds():.0f} s, at most {memory:.1f} GB of memory")
+        peak = peak_memory(accelerator.device.type) / 1e9
+        announce(f"{folder.method}, {modality}: {training.seconds():.0f} s, at most {peak:.1f} GB of memory")
     if accelerator.is_main_process:
         write_state(folder.state_path(recipes), {"entries": entries})
     return entries
