@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from rlbench.core import Record
-from rlbench.report.boards import corruptions, formats, heads, leaderboard, recall
+from rlbench.report.boards import corruptions, formats, heads, leaderboard, recall, sensors
 from rlbench.report.boards.averages import Macro, macros
+from rlbench.report.boards.backbones import describe_mini
 from rlbench.report.boards.by_task import READING, TaskTable, by_task
 from rlbench.report.boards.ranks import baseline_row, check_baseline
 from rlbench.report.boards.scores import Score, describe_distinction, mark_name, worst_badge
@@ -93,20 +94,18 @@ def _fill(data: Mapping[str, Any], title: str, home: str) -> str:
         scripts=[text["charts.js"], text["page.js"]],
         style=text["page.css"],
         data=as_json.replace("<", "\\u003c"),
-        mini=leaderboard.MINI
-        if any(row["backbone"] == "mini" for table in data["tables"] for row in table["rows"])
-        else "",
-        reading=(leaderboard.READING, leaderboard.STANDING, *_readings(data["macros"])),
+        reading=(leaderboard.READING, leaderboard.STANDING, *_readings(data)),
         version=version("rlbind-bench"),
         title=title,
         home=home,
     )
 
 
-def _readings(means: Sequence[Mapping[str, Any]]) -> list[str]:
-    """How to read the averages that the page has."""
+def _readings(data: Mapping[str, Any]) -> list[str]:
+    """How to read the averages and the tables of several sensors that the page has."""
     texts = {"suites": leaderboard.MACRO, "tasks": READING}
-    return [text for over, text in texts.items() if any(mean["over"] == over for mean in means)]
+    found = [text for over, text in texts.items() if any(mean["over"] == over for mean in data["macros"])]
+    return found + ([sensors.READING] if data["together"] else [])
 
 
 def _data(
@@ -139,7 +138,8 @@ def _data(
     means = [_macro(one) for one in macros(found, baseline=baseline, sources=shared)]
     means += [_task_means(one) for one in by_task(found) if any(one.means.values())]
     models = curves.colours(record.model for record in records)
-    return {"tables": own, "records": listed, "macros": means, "colours": models, "baseline": baseline or ""}
+    shown_below = {"together": _together(sensors.sensor_tables(found)), "macros": means}
+    return {"tables": own, "records": listed, **shown_below, "colours": models, "baseline": baseline or ""}
 
 
 def _score(score: Score) -> dict[str, Any]:
@@ -193,8 +193,10 @@ def _table(
         "notes": one.notes,
         "before": one.before,
         "backbone": table.backbone,
+        "mini": describe_mini(row.backbone for row in table.rows).replace("`", ""),
         "made": f"{formats.hashes(one)} · {table.made_with}",
         "curves": [_curves(found) for found in curves.curves(table) if found.models],
+        "attacked": [_curves(found) for found in curves.attacked_sensors(table)],
         "scatters": [_scatter(found) for found in curves.scatters(table)],
         "heat": next((dict(heat.models) for heat in heats if heat.facts == facts), None),
     }
@@ -202,7 +204,7 @@ def _table(
 
 def _curves(found: curves.Curves) -> dict[str, Any]:
     models = {name: [{"x": eps, **_score(score)} for eps, score in points] for name, points in found.models.items()}
-    return {"what": found.what, "norm": found.norm, "unit": found.unit, "models": models}
+    return {"what": found.what, "norm": found.norm, "unit": found.unit, "models": models, "names": found.names}
 
 
 def _scatter(found: curves.Scatter) -> dict[str, Any]:
@@ -233,6 +235,16 @@ def _task_means(one: TaskTable) -> dict[str, Any]:
     ]
     facts = {"family": one.suite, "backbone": "", "suites": one.tasks, "partial": ()}
     return facts | {"modalities": [one.members[0].facts["modality"]], "over": "tasks", "rows": rows, "minus": {}}
+
+
+def _together(found: Sequence[sensors.SensorTable]) -> list[dict[str, Any]]:
+    """By suite with several sensors, the summary of models and fusions, and what it says of the fusions."""
+    rows = {group: sensors.summary(those) for group, those in sensors.groups(found).items()}
+    said = {group: sensors.verdicts(those) for group, those in sensors.groups(found).items()}
+    return [
+        {"title": group, "head": list(own[0]), "rows": [list(row.values()) for row in own], "said": said[group]}
+        for group, own in rows.items()
+    ]
 
 
 def _record(record: Record, drawn: Sequence[Picture]) -> dict[str, Any]:

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import escape
 
-from rlbench.report.boards import leaderboard, reported
+from rlbench.report.boards import reported
 from rlbench.report.boards.averages import Macro, macros
+from rlbench.report.boards.backbones import describe_mini
 from rlbench.report.boards.leaderboard import Board
 from rlbench.report.boards.scores import Score, Table, describe_distinction
 from rlbench.report.boards.tables import frame, tables
@@ -55,13 +56,14 @@ class Average:
 
 @dataclass(frozen=True)
 class Card:
-    """A board on the start page: its name, its page, a line about it, its averages and its tables."""
+    """A board on the start page: its name, its page, a line about it, its averages, its tables and its backbones."""
 
     name: str
     page: str
     about: str
     averages: Sequence[Average] = ()
     links: Sequence[Link] = field(default=())
+    backbones: Sequence[str] = ()
 
 
 def render_all(
@@ -88,7 +90,7 @@ def render_all(
             pages[address] = page.render([board.records], pictures=pictures, title=board.name, home=HOME, report=report)
             cards.append(_card(board, address))
     cards.sort(key=lambda card: -len(card.links))
-    mini = leaderboard.MINI if any("mini" in card.about for card in cards) else ""
+    mini = describe_mini(backbone for card in cards for backbone in card.backbones)
     start = _fill(title="rlbench leaderboards", about=ABOUT, cards=cards, mini=mini)
     return {HOME: start, **pages}
 
@@ -104,7 +106,7 @@ def _card(board: Board, address: str) -> Card:
     about = f"{number}, backbone {', '.join(backbones)}; {', '.join(modalities)}"
     averages = [_average(one) for one in macros(found, sources=sources(read, [board.records]))]
     links = [Link(f"{address}#{table.facts['suite']}-{k}", _name(table)) for k, table in enumerate(found)]
-    return Card(board.name, address, about, averages, links)
+    return Card(board.name, address, about, averages, links, backbones)
 
 
 def _name(table: Table) -> str:
