@@ -173,6 +173,16 @@ class Table:
         return choose_common([{c for c in worst or exact if r.has_exact([c])} for r in self.rows], worst or exact)
 
 
+def distinguish_task(table: Table, tables: Iterable[Table]) -> str:
+    """The fusion of a table with several sensors, or its task; "" if its suite has no other one of that modality."""
+
+    def name(one: Table) -> str:
+        return str(one.facts["task"]).rpartition(f":{one.facts['modality']}:")[2]
+
+    alike = [t for t in tables if all(t.facts[k] == table.facts[k] for k in ("suite", "suite_version", "modality"))]
+    return name(table) if len({name(one) for one in alike}) > 1 else ""
+
+
 def choose_common(having: Sequence[set[Name]], names: Sequence[Name]) -> tuple[Name, ...]:
     """The names to compare sets by: their number, times the number of sets that have all of them, is greatest.
 

@@ -102,7 +102,7 @@ def sensor_tables(found: Sequence[Table]) -> list[SensorTable]:
 def _of_table(table: Table, found: Sequence[Table]) -> Iterator[SensorTable]:
     facts = table.facts
     sensors = tuple(str(facts["modality"]).split("+"))
-    fusion = str(facts["task"]).rpartition(":")[2]
+    world, _, fusion = str(facts["task"]).rpartition(f":{facts['modality']}:")
     alike = [t for t in found if all(t.facts[k] == facts[k] for k in ("suite", "suite_version", "seed", "n"))]
     for row in table.rows:
         single = {str(t.facts["modality"]): other.scores for t in alike for other in t.rows if other.model == row.model}
@@ -112,7 +112,7 @@ def _of_table(table: Table, found: Sequence[Table]) -> Iterator[SensorTable]:
         alone |= {_name(attack): _alone(attack, single) for attack in attacks if len(attack.threat.sensors) > 1}
         suite = f"{facts['suite']} v{facts['suite_version']}: {', '.join(sensors)}"
         backbone = f", backbone {table.backbone}" if table.backbone else ""
-        group = f"{suite} on {str(facts['task']).rpartition(':')[0]}{backbone}, n = {facts['n']}"
+        group = f"{suite} on {world}{backbone}, n = {facts['n']}"
         title = f"{suite}; {row.marked_name}, fusion {fusion}"
         one = SensorTable(title, group, row.marked_name, fusion, sensors, alone, clean, rows)
         counts = {name: _count_attacked(one, one.rows[name]) for name in map(_name, attacks) if name in one.attacks}

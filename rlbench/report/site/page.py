@@ -22,7 +22,7 @@ from rlbench.report.boards.averages import Macro, macros
 from rlbench.report.boards.backbones import describe_mini
 from rlbench.report.boards.by_task import READING, TaskTable, by_task
 from rlbench.report.boards.ranks import baseline_row, check_baseline
-from rlbench.report.boards.scores import Score, describe_distinction, mark_name, worst_badge
+from rlbench.report.boards.scores import Score, describe_distinction, distinguish_task, mark_name, worst_badge
 from rlbench.report.boards.tables import COMPARABLE, frame, tables
 from rlbench.report.figures import curves
 from rlbench.store.columns import Column, reading_order
@@ -132,7 +132,7 @@ def _data(
         numbers.setdefault((record.suite, record.suite_version, record.key), {})[record.model] = k
     lows, highs = ([round(float(v), 5) for v in cells[end]] if records else [] for end in ("low", "high"))
     heats = curves.heats(cells) if records else []
-    own = [_table(one, numbers, heats) for one in shown]
+    own = [_table(one, numbers, heats) | {"part": distinguish_task(one.table, found)} for one in shown]
     listed = [_record(r, drawn.get(r.key, ())) | {"lo": lows[k], "hi": highs[k]} for k, r in enumerate(records)]
     _hoist(own, listed)
     means = [_macro(one) for one in macros(found, baseline=baseline, sources=shared)]

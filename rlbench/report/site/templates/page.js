@@ -33,8 +33,7 @@ function choices() {
 function listSuites() {
   const groups = Map.groupBy(choices(), ([table]) => table.modality);
   const apart = (table) => table.apart.match(/\(rounds? .*\)/)?.[0] || table.apart;
-  const twins = (table) => choices().some(([other]) => ["modality", "suite", "suite_version"].every((key) => other[key] === table[key]) && other.task !== table.task);
-  const name = (table) => [table.suite, twins(table) && table.task, table.backbone, apart(table)].filter(Boolean).join(" · ");
+  const name = (table) => [table.suite, table.part, table.backbone, apart(table)].filter(Boolean).join(" · ");
   $("suite").replaceChildren(...[...groups].map(([modality, tables]) => el("optgroup", { label: modality },
     ...tables.map(([table, k]) => el("option", { value: k }, name(table))))));
 }
