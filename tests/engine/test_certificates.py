@@ -50,9 +50,7 @@ def test_no_attack_on_one_sensor_breaks_a_certified_example(tmp_path, fusion) ->
 
 def test_only_unattacked_cells_of_a_fusion_with_a_certificate_have_one(tmp_path) -> None:
     attack = "{attack: pgd, steps: 2, norm: linf, eps: 0.03, sensors: image}"
-    _run(
-        tmp_path, "[majority, max]", attack, "{missing: image}", "{corruption: netd, severity: 3, sensors: thermal}"
-    )
+    _run(tmp_path, "[majority, max]", attack, "{missing: image}", "{corruption: netd, severity: 3, sensors: thermal}")
     having = {
         (record.provenance["fusion"], str(record.perturbation))
         for record in read_records([tmp_path / "o"])

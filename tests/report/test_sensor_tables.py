@@ -79,11 +79,16 @@ def test_the_board_says_which_fusion_is_the_safest_and_what_it_costs() -> None:
     cautious = dict(FLAGS) | {("image+audio", Clean()): "11110000", ("image+audio", ANY): "11110000"}
     whole = _records() + [r for r in _records("median", cautious) if "+" in r.modality]
     text = render(frame(whole), "title")
-    assert "the safest fusion is sum, 50.0% on any 1, at no cost clean." in text  # of two with four examples each
+    assert (
+        "the safest fusion is sum, 50.0% on any 1 (next median, 50.0%, p 1), at no cost clean." in text
+    )  # of two with four examples each
     assert text.count("### made v1: image, audio; m:mini, fusion ") == 2
     safer = cautious | {("image+audio", ANY): "11111000"}
     whole = _records() + [r for r in _records("median", safer) if "+" in r.modality]
-    assert "the safest fusion is median, 62.5% on any 1, 37.5 points less clean than sum." in render(frame(whole), "t")
+    assert (
+        "the safest fusion is median, 62.5% on any 1 (next sum, 50.0%, p 1), 37.5 points less clean than sum."
+        in render(frame(whole), "t")
+    )
 
 
 def test_a_certificate_stands_beside_the_attack_on_any_one_sensor() -> None:

@@ -243,9 +243,9 @@ def summary(found: Sequence[SensorTable]) -> list[dict[str, str]]:
             scores |= {"any 1": row.get("any 1"), "all": row.get("all")}
             texts = {place: "-" if score is None else str(score) for place, score in scores.items()}
             rows.append(
-                {"model": table.model, "fusion": table.fusion, "attack": name or "-"}
+                {"model": table.model, "fusion": table.fusion}
                 | texts
-                | {"gain": table.gains.get(name, "-")}
+                | {"gain": table.gains.get(name, "-"), "attack": name or "-"}
             )
     return rows
 
@@ -256,22 +256,28 @@ def verdicts(found: Sequence[SensorTable]) -> list[str]:
     for group, model in dict.fromkeys((table.group, table.model) for table in found):
         own = [table for table in found if (table.group, table.model) == (group, model)]
         for name in dict.fromkeys(name for table in own for name in table.attacks):
-            shares = {
-                table.fusion: (table.rows[name]["any 1"].share, table.clean.share)
+            scores = {
+                table.fusion: (table.rows[name]["any 1"], table.clean)
                 for table in own
                 if table.clean is not None and "any 1" in table.rows.get(name, {})
             }
-            if len(shares) > 1:
-                said.append(f"{model}, {name}: {_compare(shares)}.")
+            if len(scores) > 1:
+                said.append(f"{model}, {name}: {_compare(scores)}.")
     return said
 
 
-def _compare(shares: Mapping[str, tuple[float, float]]) -> str:
-    """The safest fusion of several, by their accuracies under any 1 and clean."""
-    safest, best = max(shares, key=lambda one: shares[one]), max(shares, key=lambda one: shares[one][1])
-    cost = 100 * (shares[best][1] - shares[safest][1])
+def _compare(scores: Mapping[str, tuple[Score, Score]]) -> str:
+    """The safest fusion of several, by their scores under any 1 and clean, with the next one and McNemar's test."""
+    safest, other = sorted(scores, key=lambda name: [-score.share for score in scores[name]])[:2]
+    (robust, clean), (rival, _) = scores[safest], scores[other]
+    best = max(scores, key=lambda name: scores[name][1].share)
+    cost = 100 * (scores[best][1].share - clean.share)
     costs = f"{cost:.1f} points less clean than {best}" if cost > 0 else "at no cost clean"
-    return f"the safest fusion is {safest}, {100 * shares[safest][0]:.1f}% on any 1, {costs}"
+    test = ""
+    if robust.hits is not None and rival.hits is not None:
+        test = f", p {format_p(Pairs.of(rival.hits > 0, robust.hits > 0).p)}"
+    safer = f"{100 * robust.share:.1f}% on any 1 (next {other}, {100 * rival.share:.1f}%{test})"
+    return f"the safest fusion is {safest}, {safer}, {costs}"
 
 
 def sections(found: Sequence[Table]) -> list[str]:
