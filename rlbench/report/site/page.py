@@ -22,7 +22,7 @@ from rlbench.report.boards.averages import Macro, macros
 from rlbench.report.boards.backbones import describe_mini
 from rlbench.report.boards.by_task import READING, TaskTable, by_task
 from rlbench.report.boards.ranks import baseline_row, check_baseline
-from rlbench.report.boards.scores import Score, describe_distinction, distinguish_task, mark_name, worst_badge
+from rlbench.report.boards.scores import Score, Table, describe_distinction, distinguish_task, mark_name, worst_badge
 from rlbench.report.boards.tables import COMPARABLE, frame, tables
 from rlbench.report.figures import curves
 from rlbench.store.columns import Column, reading_order
@@ -132,7 +132,7 @@ def _data(
         numbers.setdefault((record.suite, record.suite_version, record.key), {})[record.model] = k
     lows, highs = ([round(float(v), 5) for v in cells[end]] if records else [] for end in ("low", "high"))
     heats = curves.heats(cells) if records else []
-    own = [_table(one, numbers, heats) | {"part": distinguish_task(one.table, found)} for one in shown]
+    own = [_table(one, numbers, heats) | _surroundings(one.table, found) for one in shown]
     listed = [_record(r, drawn.get(r.key, ())) | {"lo": lows[k], "hi": highs[k]} for k, r in enumerate(records)]
     _hoist(own, listed)
     means = [_macro(one) for one in macros(found, baseline=baseline, sources=shared)]
@@ -193,12 +193,24 @@ def _table(
         "notes": one.notes,
         "before": one.before,
         "backbone": table.backbone,
-        "mini": describe_mini(row.backbone for row in table.rows).replace("`", ""),
         "made": f"{formats.hashes(one)} · {table.made_with}",
         "curves": [_curves(found) for found in curves.curves(table) if found.models],
-        "attacked": [_curves(found) for found in curves.attacked_sensors(table)],
         "scatters": [_scatter(found) for found in curves.scatters(table)],
         "heat": next((dict(heat.models) for heat in heats if heat.facts == facts), None),
+    }
+
+
+def _surroundings(table: Table, found: Sequence[Table]) -> dict[str, Any]:
+    """A table's name among those of its suite, the note about its backbone, and its figure of several sensors.
+
+    Args:
+        table: to be shown.
+        found: all tables of the page.
+    """
+    return {
+        "part": distinguish_task(table, found),
+        "mini": describe_mini(row.backbone for row in table.rows).replace("`", ""),
+        "attacked": [_curves(one) for one in curves.attacked_sensors(table)],
     }
 
 
