@@ -63,7 +63,7 @@ def count_steps(method: str, world: Modality, options: dict[str, object], share:
 def train_and_measure(world: Modality, method: str, name: str, share: float, examples: int) -> Line:
     """Trains one row of the table, and measures it."""
     options = OPTIONS[name]
-    given = {**options, "steps": count_steps(method, world, options, share), "validation": 100, "validate": 100_000}
+    given = {**options, "steps": count_steps(method, world, options, share), "validation": 16, "validate": 100_000}
     recipe = load_recipe(method, modality=world, overrides=given)
     began = process_time()
     with TemporaryDirectory() as place:

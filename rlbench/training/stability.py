@@ -67,12 +67,13 @@ def measure_sensitivity(
     losses = Losses(run, accelerator, tower, tower, ClassMeans(), Peers())
     data = Batches(run.streams[0].data, recipe, modality, recipe.batch)
     steps = [data[k] for k in range(EXAMPLES // recipe.batch)]
-    weights, total = dict(tower.named_parameters()), dict[str, Tensor]()
+    weights = dict(tower.named_parameters())
+    total = {name: torch.zeros_like(weight) for name, weight in weights.items()}
     length = RADIUS * _norm({name: weight.detach() for name, weight in weights.items()}) / ASCENT
     with limit_threads(recipe):
         for _ in range(ASCENT):
             gradients = mean_gradient(losses, weights, steps)
-            total = {key: value.abs() / ASCENT + total.get(key, 0) for key, value in gradients.items()}
+            total = {key: total[key] + value.abs() / ASCENT for key, value in gradients.items()}
             climb(weights, gradients, length)
     forwards, backwards = (n * ASCENT * len(steps) * recipe.batch for n in recipe.passes())
     return Sensitivity({key: normalise(value) for key, value in total.items()}, forwards, backwards)
@@ -102,7 +103,7 @@ def climb(weights: Mapping[str, nn.Parameter], gradients: Mapping[str, Tensor], 
     """Moves all weights together by a step of this length along the gradient."""
     norm = _norm(gradients)
     for name, weight in weights.items():
-        weight += length / max(norm, 1e-30) * gradients[name]
+        weight.add_(gradients[name], alpha=length / max(norm, 1e-30))
 
 
 def normalise(gradient: Tensor) -> Tensor:

@@ -79,6 +79,7 @@ def test_the_masks_by_hand(monkeypatch) -> None:
     assert weights["a"].item() == pytest.approx(6) and weights["b"].item() == pytest.approx(-8)
 
 
+@pytest.mark.slow
 def test_pistole_on_bundled_models(tmp_path, monkeypatch) -> None:
     """Passes: two steps of 64 examples; PGD-10 and one pass for the robust model, one useless step for the other."""
     monkeypatch.setattr(stability, "EXAMPLES", 64)

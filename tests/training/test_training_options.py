@@ -90,8 +90,8 @@ def test_a_perturbation_has_a_share_of_each_layers_norm_and_is_undone_bit_by_bit
     v = scale_perturbation(weights, {"a": torch.tensor([[0.0, -2.0]]), "b": torch.zeros(1, 2)}, 0.01)
     assert torch.allclose(v["a"], torch.tensor([[0.0, -0.05]])) and torch.equal(v["b"], torch.zeros(1, 2))
     before = {name: weight.detach().clone() for name, weight in weights.items()}
-    with pytest.raises(KeyError), perturb(weights, {"a": torch.full((1, 2), 1 / 3)}):
-        assert torch.allclose(weights["a"], before["a"] + 1 / 3) and torch.equal(weights["b"], before["b"])
+    with pytest.raises(KeyError), perturb(weights, {"a": torch.full((1, 2), 1e9)}):
+        assert torch.equal(weights["a"], before["a"] + 1e9) and torch.equal(weights["b"], before["b"])
         raise KeyError
     assert all(torch.equal(weights[name], value) for name, value in before.items())
 
@@ -132,6 +132,7 @@ def test_accumulated_parts_are_perturbed_as_the_whole(method: str) -> None:
     assert _distance(found[0][2], found[1][2]) < 1e-3 * _distance(found[0][2], before)
 
 
+@pytest.mark.slow
 def test_of_low_rank_updates_only_the_factors_are_perturbed() -> None:
     trainer = _trainer("tecoa", lora=2, awp=0.05, lr=0.01, epochs=2)
     before = _weights(trainer)

@@ -26,6 +26,7 @@ from rlbench.engine import cells
 from rlbench.engine.block.bench import Bench, prepare
 from rlbench.engine.block.gallery import gallery_of
 from rlbench.engine.block.surrogates import identify_surrogates
+from rlbench.engine.block.texts import explain_fixed_texts
 from rlbench.engine.block.universal import explain_missing
 from rlbench.engine.cells.modes import vary
 from rlbench.engine.plan.cost import STARTING, bounds, largest_fitting, parse_budget
@@ -123,9 +124,10 @@ class _Draft:
     def _pair(self, suite: Suite, model: Model, n: int) -> Pair:
         bench = self._bench(suite, model.name)
         known = identify_surrogates(bench)
-        suite, lacking = cells.restrict(known, bench.knowledge, partial(explain_missing, bench))
+        suite, fixed = cells.restrict_texts(known, explain_fixed_texts(bench.classifier))
+        suite, lacking = cells.restrict(suite, bench.knowledge, partial(explain_missing, bench))
         about = suite.name, suite.task_name, model.name
-        skipped = tuple(PlannedCell(*about, simplify(p), n, skipped=reason) for p, reason in lacking)
+        skipped = tuple(PlannedCell(*about, simplify(p), n, skipped=reason) for p, reason in (*fixed, *lacking))
         bench = replace(bench, suite=suite)
         subject, twins = bench.subject(), bench.classifier.find_duplicate_anchors()
         if twins is not None:
