@@ -46,6 +46,7 @@ class Source:
         rounded: whether that number is only approximate.
         classes: number of classes, if only the data name them; 0 if unknown.
         md5: checksums by path; a missing path belongs to another layout.
+        revision: the commit of its repository, or the branch where no commit is known; "" without a repository.
         partial: whether some media are no longer available, so that the available ones are the test split.
     """
 
@@ -58,6 +59,7 @@ class Source:
     rounded: bool = False
     classes: int = 0
     md5: Mapping[str, str] = field(default_factory=dict)
+    revision: str = ""
     partial: bool = False
 
 
