@@ -36,6 +36,7 @@ from rlbench.store.blocks import BLOCK
 from rlbench.store.keys import record_key
 from rlbench.store.perturbations import simplify
 from rlbench.store.store import Store
+from rlbench.tasks.absent import Absent, describe_absent, find_absent
 
 __all__ = ["Pair", "Plan", "PlannedCell", "Unit", "plan"]
 SMALL = 4.0  # seconds: a run whose upper bound is shorter needs no pilot
@@ -125,7 +126,7 @@ class _Draft:
         skipped = tuple(PlannedCell(*about, simplify(p), n, skipped=reason) for p, reason in lacking)
         bench = replace(bench, suite=suite)
         subject, twins = bench.subject(), bench.classifier.find_duplicate_anchors()
-        if twins is not None:
+        if twins is not None and not isinstance(suite.task, Absent):
             one, other = (suite.task.classes[k].name for k in twins)
             self.notes.append(
                 f"{suite.name}, {model.name}: {one!r} and {other!r} have one anchor, so both are always wrong"
@@ -143,7 +144,7 @@ class _Draft:
 
     def pilot(self) -> None:
         """Replaces bounds by estimates, for the pairs with much to compute."""
-        free = [k for k, pair in enumerate(self.pairs) if not pair.metered]
+        free = [k for k, pair in enumerate(self.pairs) if not (pair.metered or isinstance(pair.suite.task, Absent))]
         most = [(k, [unit for unit in self.plan().units if unit.pair == k]) for k in free]
         whole = sum(unit.seconds for _, units in most for unit in units)
         for k, units in most:
@@ -245,6 +246,7 @@ def plan(
     examples: int | None = None,
     budget: str | None = None,
     pilot: bool = False,
+    absent: bool = False,
     seed: int | None = None,
     series: int | None = None,
     mode: Mode = "standalone",
@@ -265,6 +267,7 @@ def plan(
         store: as `out` of `run`; so are the arguments not listed here.
         budget: a time such as "10m": as many examples as fit it, at most `examples` or the suite's number.
         pilot: attack a few examples to estimate the cost (see `pilot`); a budget always does so.
+        absent: plan published data sets that are not here by their numbers in the catalogue; such a plan can't be run.
 
     Raises:
         RLBenchError: any mistake in the arguments, the suites or the models.
@@ -274,7 +277,9 @@ def plan(
     seconds = None if budget is None else parse_budget(budget)
     store = store if isinstance(store, Store) else Store(store)
     notes = store.check(fresh=fresh)
-    loaded = [vary(one, seed=seed, series=series, mode=mode, precision=precision) for one in _load(suites)]
+    parts = [replace(one, task=find_absent(one.task)) if absent else one for one in _load(suites)]
+    notes = [*notes, *describe_absent(one.task for one in parts)]
+    loaded = [vary(one, seed=seed, series=series, mode=mode, precision=precision) for one in parts]
     chosen = list({model.name: model for model in (resolve(str(one)) for one in _several(models))}.values())
     where, part = make_executor(executor, address), None if shard is None else parse_shard(shard)
     devices = where.devices(device, workers)
