@@ -144,7 +144,7 @@ def run(
     from rlbench.engine.run import runner
 
     terminal = console.console(sys.stderr if as_json else None)
-    plan = planner.plan(loaded, models, store=out, pilot=dry_run, absent=dry_run, **options)
+    plan = planner.plan(loaded, models, store=out, pilot=dry_run, **options)
     if not quiet or dry_run:
         plan_view.plan(plan, terminal, by_cell=dry_run)
     if dry_run:

@@ -190,6 +190,24 @@ class WdsCaptions(Captioned, Sharded):
         return [(item, parse_captions(self.folder, sample)) for item, sample in self.list_split("test")]
 
 
+def _check(dataset: str, root: str, revision: str, resolution: int, logit_scale: float | None) -> None:
+    """Raises: FieldError, UnknownName: see `wds`."""
+    if not dataset and not root:
+        raise FieldError(
+            "wds: give dataset, the name of a published set such as vtab/pets, or root, a folder", "dataset"
+        )
+    if not root and dataset not in load_sets():
+        raise UnknownName("webdataset", dataset, load_sets())
+    if revision and (root or not COMMIT.fullmatch(revision)):
+        raise FieldError(
+            f"wds: revision is {revision!r}; it must be a commit of a published set, not of root", "revision"
+        )
+    if resolution < 0 or resolution > 4096:
+        raise FieldError(f"wds: resolution is {resolution}; it must be 1 to 4096, or 0 for the encoder's", "resolution")
+    if logit_scale is not None and not 0 < logit_scale < float("inf"):
+        raise FieldError(f"wds: logit_scale is {logit_scale}; it must be positive", "logit_scale")
+
+
 @register("task", "wds")
 def wds(
     *,
@@ -224,20 +242,7 @@ def wds(
         UnknownName: no such data set.
         DataError: `root` is missing, or is multilabel. Its contents are checked when they are first read.
     """
-    if not dataset and not root:
-        raise FieldError(
-            "wds: give dataset, the name of a published set such as vtab/pets, or root, a folder", "dataset"
-        )
-    if not root and dataset not in load_sets():
-        raise UnknownName("webdataset", dataset, load_sets())
-    if revision and (root or not COMMIT.fullmatch(revision)):
-        raise FieldError(
-            f"wds: revision is {revision!r}; it must be a commit of a published set, not of root", "revision"
-        )
-    if resolution < 0 or resolution > 4096:
-        raise FieldError(f"wds: resolution is {resolution}; it must be 1 to 4096, or 0 for the encoder's", "resolution")
-    if logit_scale is not None and not 0 < logit_scale < float("inf"):
-        raise FieldError(f"wds: logit_scale is {logit_scale}; it must be positive", "logit_scale")
+    _check(dataset, root, revision, resolution, logit_scale)
     known = load_sets().get(dataset)
     kind = known.kind if known is not None else read_kind(WdsPictures(root=root).folder)
     if kind == "retrieval":
@@ -249,10 +254,5 @@ def wds(
     if at != 1:
         raise FieldError(f"wds: at is {at}; it is for sets with captions", "at")
     return WdsPictures(
-        dataset=dataset,
-        root=root,
-        revision=revision,
-        shuffle=shuffle,
-        resolution=resolution,
-        logit_scale=logit_scale,
+        dataset=dataset, root=root, revision=revision, shuffle=shuffle, resolution=resolution, logit_scale=logit_scale
     )

@@ -52,7 +52,7 @@ def test_sets_that_are_not_here_are_planned_but_not_run(
     isolate(tmp_path, monkeypatch)
     with pytest.raises(DataError, match="no data of wds/vtab/caltech101: run"):
         plan("image-clip13", MODEL, store=tmp_path / "store")
-    found = plan("image-clip13", MODEL, store=tmp_path / "store", absent=True, pilot=True)
+    found = plan("image-clip13", MODEL, store=tmp_path / "store", pilot=True)
     assert len(found.pairs) == 13 and {pair.n for pair in found.pairs} == {1000}
     assert {pair.suite.task_name: pair.n_classes for pair in found.pairs}["wds/cars"] == 196
     each = [1000 * (1 + 2 * AAClip().passes(pair.n_classes)[1]) for pair in found.pairs]

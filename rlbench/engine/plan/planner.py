@@ -202,10 +202,11 @@ def _check_counts(**counts: int | None) -> None:
             raise FieldError(f"{name} is {value}; it must be at least 1")
 
 
-def _load(suites: object) -> list[Suite]:
-    """The parts of suites, each once."""
+def _load(suites: object, absent: bool) -> list[Suite]:
+    """The parts of suites, each once; with `Absent` data sets, if they may be missing."""
     found = [s for one in _several(suites) for s in ([one] if isinstance(one, Suite) else load_suites(str(one)))]
-    return list({(s.path, s.name, s.modality, s.task_name): s for s in found}.values())
+    parts = list({(s.path, s.name, s.modality, s.task_name): s for s in found}.values())
+    return [replace(one, task=find_absent(one.task)) for one in parts] if absent else parts
 
 
 def _check_precisions(suites: Sequence[Suite], device: str) -> None:
@@ -246,7 +247,6 @@ def plan(
     examples: int | None = None,
     budget: str | None = None,
     pilot: bool = False,
-    absent: bool = False,
     seed: int | None = None,
     series: int | None = None,
     mode: Mode = "standalone",
@@ -266,8 +266,7 @@ def plan(
         models: as `model` of `run`.
         store: as `out` of `run`; so are the arguments not listed here.
         budget: a time such as "10m": as many examples as fit it, at most `examples` or the suite's number.
-        pilot: attack a few examples to estimate the cost (see `pilot`); a budget always does so.
-        absent: plan published data sets that are not here by their numbers in the catalogue; such a plan can't be run.
+        pilot: attack a few examples to estimate the cost, as a budget does; data sets may be missing (see `absent`).
 
     Raises:
         RLBenchError: any mistake in the arguments, the suites or the models.
@@ -276,10 +275,8 @@ def plan(
     _check_counts(examples=examples, workers=workers)
     seconds = None if budget is None else parse_budget(budget)
     store = store if isinstance(store, Store) else Store(store)
-    notes = store.check(fresh=fresh)
-    parts = [replace(one, task=find_absent(one.task)) if absent else one for one in _load(suites)]
-    notes = [*notes, *describe_absent(one.task for one in parts)]
-    loaded = [vary(one, seed=seed, series=series, mode=mode, precision=precision) for one in parts]
+    loaded = [vary(one, seed=seed, series=series, mode=mode, precision=precision) for one in _load(suites, pilot)]
+    notes = [*store.check(fresh=fresh), *describe_absent(one.task for one in loaded)]
     chosen = list({model.name: model for model in (resolve(str(one)) for one in _several(models))}.values())
     where, part = make_executor(executor, address), None if shard is None else parse_shard(shard)
     devices = where.devices(device, workers)
