@@ -112,7 +112,8 @@ class Published(Recordings, ABC):
             raise DataError(f"no data: set root, or export RLBENCH_DATA=<the folder of {about.folder}/>; {get}")
         folder = expand_user(self.root or str(Path(str(base)) / about.folder))
         if not folder.is_dir():
-            raise DataError(f"there is no folder {folder}; {get}")
+            own = f"{about.title} contains {about.layout}"
+            raise DataError(f"there is no folder {folder}; {get if about.folder else own}")
         return folder
 
     def layout_error(self, what: str) -> DataError:

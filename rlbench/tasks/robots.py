@@ -57,7 +57,12 @@ class Robot(Published):
         return self.read_all([item], box)[0]
 
     def notes(self) -> tuple[str, ...]:
-        """Notes that are not errors: what is left out, classes without examples."""
+        """Notes that are not errors: what is left out, classes without examples.
+
+        Raises: DataError: the first picture can't be read as it was declared.
+        """
         items = self.items()
+        if items and self.medium in ("image", "thermal"):
+            self.read(items[0], Box(shape=(3, 32, 32)))
         left = [f"{count:,} {what} are left out" for what, count in sorted(self._unused.items())]
         return (*left, *describe_untested(self.classes, items))

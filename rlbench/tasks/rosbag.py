@@ -23,7 +23,7 @@ from PIL import Image
 from torch import Tensor
 
 from rlbench.core import Box, Modality, Split
-from rlbench.core.errors import FieldError
+from rlbench.core.errors import DataError, FieldError
 from rlbench.core.media import bags, filterbank, preprocess
 from rlbench.core.media.samples import scale_to_unit
 from rlbench.core.media.sounds import RATES, Sound, fit_sound, render_waveform
@@ -89,7 +89,10 @@ class Bags(Robot):
 
     @cached_property
     def _intervals(self) -> dict[str, list[Interval]]:
-        return read_intervals(self.folder / self.labels)
+        path = self.folder / self.labels
+        if not path.is_file():
+            raise DataError(f"there is no {path}; its lines bag,start,end,label say what is where in the bags")
+        return read_intervals(path)
 
     def list_labels(self) -> Iterator[str]:
         return (one.label for intervals in self._intervals.values() for one in intervals)

@@ -59,7 +59,8 @@ def _count(suite: Suite, asked: int | None) -> tuple[int, list[str]]:
     """The number of examples, and a note if the task has fewer than were asked for. Raises: DataError for none."""
     n, size = asked or suite.examples, suite.task.size("test")
     if size == 0:
-        raise DataError(f"{suite.name}: the test split of {suite.task_name} is empty")
+        why = "; ".join(getattr(suite.task, "notes", tuple)())
+        raise DataError(f"{suite.name}: the test split of {suite.task_name} is empty{f': {why}' if why else ''}")
     if size is None or n <= size:
         return n, []
     return size, [f"{suite.name}: {n} examples were asked for; its test split has {size}"]

@@ -65,8 +65,10 @@ def parse_repository(text: str) -> Benchmark:
 
 def check_repository(text: str) -> None:
     """Raises: FieldError: it is not OWNER/NAME."""
-    if parse_repository(text).revision:
+    if "@" in text:
         raise FieldError(f"{quote(text)} names a commit; a pull request goes to OWNER/NAME")
+    if not _REPOSITORY.fullmatch(text):
+        raise FieldError(f"{quote(text)} is not a repository on the hub: it must be OWNER/NAME, such as me/my-clip")
 
 
 def task_id(suite: str, of: Perturbation | Mean) -> str | None:
