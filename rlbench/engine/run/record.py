@@ -161,6 +161,8 @@ def _plan_provenance(pair: Pair, p: Perturbation) -> dict[str, Field]:
         found |= {"fusion": pair.suite.fusion, "pairing": task.pairing}
     series = getattr(pair.suite.task, "series", 0)
     found |= {"series": series} if series else {}
+    commit = getattr(pair.suite.task, "commit", "")
+    found |= {"revision": commit} if commit else {}
     several = pair.suite.sensors or hasattr(pair.suite.task, "load_gallery")
     found |= {"pairing": str(getattr(pair.suite.task, "pairing", "paired"))} if several else {}
     found |= {"mode": mode} if (mode := cells.mode(p)) != "standalone" else {}
