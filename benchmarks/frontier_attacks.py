@@ -20,7 +20,7 @@ from tabulate import tabulate
 from torch import Tensor
 
 import rlbench
-from rlbench.core import Adversarial, Clean, Field, Norm, Threat, registry
+from rlbench.core import Adversarial, Clean, Field, Norm, Surrogate, Threat, registry
 from rlbench.core.seeds import ExampleStreams
 from rlbench.core.suite import load_suite
 from rlbench.engine.attack.judge import attack_and_judge
@@ -32,6 +32,7 @@ RIVALS = ("apgd-ce", "apgd-dlr", "apgd-pm", "acg", "fmn")
 ORDERS: tuple[tuple[str, int], ...] = (("apgd-t", 3), ("malt", 3))
 CURVE = (1, 2, 4, 6, 8)  # in 255ths
 COUNTS = (1, 5, 20, 51)  # pixels; 20 and 51 are 2% and 5% of 32 x 32
+SURROGATES = ("languagebind", "rlbind", "tecoa")
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,20 +108,24 @@ def rivals(data: Correct, place: Sequence[object]) -> tuple[list[list[object]], 
     return found, orders
 
 
-def ladder(place: tuple[str, str], name: str, norm: Norm, eps: Sequence[Fraction], n: int, store: Path) -> list[object]:
+def ladder(
+    place: tuple[str, str], name: str, norm: Norm, eps: Sequence[Fraction], n: int, store: Path, surrogate: str = ""
+) -> list[object]:
     """Accuracies in %, the clean one first, and backward passes, of a suite with this attack at each eps."""
-    cells = [Adversarial(name, Threat(norm, e), ladder=tuple(eps[:i])) for i, e in enumerate(eps)]
+    of, rungs = Surrogate(surrogate) if surrogate else None, () if name == "uap" else tuple(eps)
+    cells = [Adversarial(name, Threat(norm, e), ladder=rungs[:i], surrogate=of) for i, e in enumerate(eps)]
     world, model = place
     suite = replace(load_suite(world), perturbations=(Clean(), *cells))
     records = rlbench.run(suite, model, examples=n, out=store, workers=1)
     scores = [f"{100 * (r.n_correct or 0) / n:.1f}" for r in records]
-    return [*place, name, *scores, sum(r.backwards for r in records)]
+    return [*place, cells[0].call, *scores, sum(r.backwards for r in records)]
 
 
 TABLES = (
     ("Beyond aa", ["world", "model", "clean", "aa", "aa-passes", "rival", "also", "passes", "CPU s"]),
     ("Which targets", ["world", "model", "survive apgd-ce", "attack", "breaks", "passes"]),
     ("One run for all eps", ["world", "model", "attack", "clean", *(f"{k}/255" for k in CURVE), "passes"]),
+    ("Without the model or the input", ["world", "model", "attack", "clean", *(f"{k}/255" for k in CURVE), "passes"]),
     ("Dead pixels and patches", ["world", "model", "attack", "clean", *(f"{k} pixels" for k in COUNTS), "passes"]),
 )
 
@@ -133,13 +138,15 @@ TABLES = (
 @click.option("--out", type=click.Path(path_type=Path), help="A markdown file for the tables.")
 def main(worlds: tuple[str, ...], models: tuple[str, ...], examples: int, store: Path, out: Path | None) -> None:
     """Compare rival attacks with apgd-ce, then apgd-t, on bundled encoders."""
-    rows: list[list[list[object]]] = [[], [], [], []]
+    rows: list[list[list[object]]] = [[] for _ in TABLES]
     for place in product(worlds, models):
         more = rivals(load(*place, examples), place)
         eps, counts = [Fraction(k, 255) for k in CURVE], [Fraction(k) for k in COUNTS]
         curves = [ladder(place, name, "linf", eps, examples, store) for name in ("apgd-ce", "fmn")]
+        found = [(name, other) for name in ("apgd-ce", "uap") for other in ("", *SURROGATES) if other != place[1]]
+        weaker = [ladder(place, name, "linf", eps, examples, store, other) for name, other in found]
         pixels = [ladder(place, name, "l0", counts, examples, store) for name in ("sigma-zero", "patch")]
-        for table, new in zip(rows, (*more, curves, pixels), strict=True):
+        for table, new in zip(rows, (*more, curves, weaker, pixels), strict=True):
             table += new
             click.echo("\n".join(" ".join(map(str, row)) for row in new), err=True)
     text = [f"# Rival attacks\n\n{' '.join((__doc__ or '').split(chr(10) * 2)[1].split())} n = {examples}, Linf, mini."]

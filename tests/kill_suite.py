@@ -4,9 +4,9 @@ import os
 import random
 import signal
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
 SUITE = """
@@ -15,13 +15,14 @@ version: 1
 summary: Some seconds of work in many small units.
 modality: image
 task: {name: blobs}
-examples: 6000
+examples: 12288
 perturbations:
   - clean
-  - {attack: pgd, norm: linf, eps: [2/255, 4/255], steps: 40}
-  - {attack: apgd-ce, norm: linf, eps: 4/255, steps: 40}
+  - {attack: pgd, norm: linf, eps: [2/255, 4/255], steps: 5}
+  - {attack: apgd-ce, norm: linf, eps: 4/255, steps: 5}
   - worst
 """
+APART = 10  # saved blocks between two steps: at least three jobs, of which the second or third is one that was lost
 
 
 def write_suite(folder: Path) -> str:
@@ -30,24 +31,52 @@ def write_suite(folder: Path) -> str:
     return str(path)
 
 
+@dataclass
+class Killer:
+    """Kills a process at every call.
+
+    Attributes:
+        find: lists the processes to choose from.
+        killed: those killed so far.
+    """
+
+    find: Callable[[], list[int]]
+    killed: list[int] = field(default_factory=list)
+    rng: random.Random = field(default_factory=lambda: random.Random(0))
+
+    def __call__(self) -> bool:
+        """Kills one that was found; False if there is none."""
+        left = sorted(set(self.find()) - set(self.killed))
+        with suppress(ProcessLookupError):
+            if left:
+                os.kill(pid := self.rng.choice(left), signal.SIGKILL)
+                self.killed.append(pid)
+                return True
+        return False
+
+
 @contextmanager
-def killing(find: Callable[[], list[int]], times: int, seed: int) -> Iterator[list[int]]:
-    """Kills one of the found processes at random moments while the block runs; yields those killed so far."""
-    killed: list[int] = []
-    stop = threading.Event()
+def disturbing(store: Path, steps: Sequence[Callable[[], bool]]) -> Iterator[None]:
+    """Takes steps at random moments of the run in this block, but never so soon that one job is lost three times.
 
-    def kill() -> None:
-        rng = random.Random(seed)
-        while len(killed) < times and not stop.wait(rng.uniform(0.5, 4.0)):
-            if left := sorted(set(find()) - set(killed)):
-                with suppress(ProcessLookupError):
-                    os.kill(pid := rng.choice(left), signal.SIGKILL)
-                    killed.append(pid)
+    Args:
+        store: of the run.
+        steps: functions that say whether they could do something; one that could not is called again.
+    """
+    stop, rng = threading.Event(), random.Random(0)
 
-    thread = threading.Thread(target=kill)
+    def disturb() -> None:
+        before = 0
+        for step in steps:
+            while (now := len(list(store.glob("blocks/*/*.parquet")))) < before + APART or not step():
+                if stop.wait(rng.uniform(0.0, 0.2)):
+                    return
+            before = now
+
+    thread = threading.Thread(target=disturb)
     thread.start()
     try:
-        yield killed
+        yield
     finally:
         stop.set()
         thread.join()
@@ -67,9 +96,3 @@ def actors() -> list[int]:
             if path.read_bytes().startswith(b"ray::Server.do"):
                 found.append(int(path.parent.name))
     return found
-
-
-def wait_for_blocks(store: Path, count: int) -> None:
-    """Waits until a store has this many blocks."""
-    while len(list(store.glob("blocks/*/*.parquet"))) < count:
-        time.sleep(0.1)

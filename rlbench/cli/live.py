@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rlbench.cli.console import clock, console
-from rlbench.core import Adversarial, Clean, Composed, Corrupted, Perturbation
+from rlbench.core import Adversarial, Clean, Composed, Corrupted, Edited, Perturbation
 from rlbench.core.stats.metrics import wilson
 
 if TYPE_CHECKING:
@@ -151,6 +151,8 @@ def turn(p: Perturbation) -> tuple[int, int]:
         return 0, 0
     if isinstance(p, Corrupted):
         return 1, p.severity
+    if isinstance(p, Edited):
+        return 1, 6
     attack = p.adversarial if isinstance(p, Composed) else p
     if not isinstance(attack, Adversarial):
         return 6, 0

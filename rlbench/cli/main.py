@@ -21,7 +21,7 @@ from rlbench.cli.catalogue import data, list_
 from rlbench.cli.corrupt import corrupt
 from rlbench.cli.doctor import doctor
 from rlbench.cli.gate import check, compare, entry, verify
-from rlbench.cli.merge import merge
+from rlbench.cli.merge import merge, merge_weights
 from rlbench.cli.new import new
 from rlbench.cli.push import push
 from rlbench.cli.report import report
@@ -130,6 +130,7 @@ for command in (
     leaderboard,
     list_,
     merge,
+    merge_weights,
     new,
     plot,
     push,

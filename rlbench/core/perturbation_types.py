@@ -12,6 +12,7 @@ from rlbench.core.precision import Precision
 Norm = Literal["linf", "l2", "l0"]
 Mode = Literal["standalone", "cascade", "descending"]
 Reach = Literal["", "all", "any 1"]
+TextLevel = Literal["template", "typo-shared", "typo-any"]
 Field = str | int | float | bool | None
 Fields = tuple[tuple[str, Field], ...]  # sorted (name, value) pairs that differ from a plugin's defaults
 
@@ -70,19 +71,44 @@ def _call(name: str, fields: Fields) -> str:
 
 
 @dataclass(frozen=True)
+class Surrogate:
+    """Another model, on which an attack finds its points.
+
+    Attributes:
+        name: of the model, as the suite has it.
+        weights: the SHA-256 of its weights; "" before a plan has loaded it.
+        identity: the hash of all that its answers depend on; "" before a plan has loaded it.
+    """
+
+    name: str
+    weights: str = ""
+    identity: str = ""
+
+
+@dataclass(frozen=True)
 class Adversarial:
-    """An attack in a threat model. `ladder`: eps at which it runs before: smaller ones, or, descending, larger."""
+    """An attack in a threat model.
+
+    Attributes:
+        attack: its name.
+        threat: the threat model.
+        fields: of the attack.
+        ladder: eps at which it runs before: smaller ones, or, descending, larger.
+        descending: whether what survives a larger eps counts as robust at a smaller one.
+        surrogate: the model that it attacks, if that is not the one that is judged.
+    """
 
     attack: str
     threat: Threat
     fields: Fields = ()
     ladder: tuple[Fraction, ...] = ()
     descending: bool = False
+    surrogate: Surrogate | None = None
 
     @property
     def call(self) -> str:
-        """The attack with its fields: `pgd(steps=3)`."""
-        return _call(self.attack, self.fields)
+        """The attack with its fields: `pgd(steps=3)`, `pgd from languagebind`."""
+        return _call(self.attack, self.fields) + (f" from {self.surrogate.name}" if self.surrogate else "")
 
     def __str__(self) -> str:
         return f"{self.call} {self.threat}{' descending' * self.descending}"
@@ -122,10 +148,27 @@ class Missing:
 
 
 @dataclass(frozen=True)
-class Composed:
-    """A corruption or missing sensors, then an attack on that input."""
+class Edited:
+    """An attacker chooses the texts of the classes; leaving them as they are is always one of the choices.
 
-    corrupted: Corrupted | Missing
+    Attributes:
+        text: "template": the worst template of each input; "typo-shared": one list of class names for all inputs,
+            chosen on validation examples; "typo-any": a list for each input.
+        edits: the most typing errors of a name, at least 1; 0 for templates.
+    """
+
+    text: TextLevel
+    edits: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.text} {self.edits}" if self.edits else self.text
+
+
+@dataclass(frozen=True)
+class Composed:
+    """A corruption, missing sensors or an attacker's texts, then an attack on that input."""
+
+    corrupted: Corrupted | Missing | Edited
     adversarial: Adversarial
 
     def __str__(self) -> str:
@@ -134,14 +177,20 @@ class Composed:
 
 @dataclass(frozen=True)
 class Worst:
-    """The worst case per example over a suite's attacks of this norm and eps or smaller, or a cascade of `attacks`."""
+    """The worst case per example over a suite's attacks of this norm and eps or smaller, or a cascade of `attacks`.
+
+    With `text`, also over that choice of texts, alone and with the attacks.
+    """
 
     threat: Threat
     attacks: tuple[Adversarial, ...] = ()
     mode: Mode = "standalone"
+    text: Edited | None = None
 
     def __str__(self) -> str:
-        return f"worst {self.threat}{' descending' * (self.mode == 'descending')}"
+        return (
+            f"worst {f'{self.text} + ' if self.text else ''}{self.threat}{' descending' * (self.mode == 'descending')}"
+        )
 
 
-Perturbation = Clean | Adversarial | Corrupted | Missing | Composed | Worst
+Perturbation = Clean | Adversarial | Corrupted | Missing | Edited | Composed | Worst

@@ -15,12 +15,14 @@ from rlbench.core.perturbation_types import Adversarial as Adversarial
 from rlbench.core.perturbation_types import Clean as Clean
 from rlbench.core.perturbation_types import Composed as Composed
 from rlbench.core.perturbation_types import Corrupted as Corrupted
+from rlbench.core.perturbation_types import Edited as Edited
 from rlbench.core.perturbation_types import Field as Field
 from rlbench.core.perturbation_types import Fields as Fields
 from rlbench.core.perturbation_types import Missing as Missing
 from rlbench.core.perturbation_types import Mode as Mode
 from rlbench.core.perturbation_types import Norm as Norm
 from rlbench.core.perturbation_types import Perturbation as Perturbation
+from rlbench.core.perturbation_types import Surrogate as Surrogate
 from rlbench.core.perturbation_types import Threat as Threat
 from rlbench.core.perturbation_types import Worst as Worst
 from rlbench.core.precision import Precision as Precision
@@ -139,7 +141,8 @@ class Fusion(Protocol):
 class Attack(Protocol):
     """Searches the ball about x; sees the classifier. A plugin is a frozen keyword-only dataclass.
 
-    It may say `norms`, `needs`, `leaves_ball`, `min_classes`, and by classes its `loss_used`, `passes` and `label`.
+    It may say `norms`, `needs`, `leaves_ball`, `min_classes`, and by classes its `loss_used`, `passes` and `label`; and
+    `universal`, if its method `make` makes one perturbation for all examples from `examples` others.
     """
 
     def __call__(self, classifier: Classifier, x: Tensor, y: Tensor, ball: Ball, streams: Streams) -> Tensor:

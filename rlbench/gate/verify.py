@@ -24,6 +24,8 @@ from rlbench.core.stats.metrics import holm
 from rlbench.core.suite import load_suites
 from rlbench.encoders.models import resolve_plain
 from rlbench.engine import cells
+from rlbench.engine.block.bench import prepare
+from rlbench.engine.block.surrogates import identify_surrogates, surrogate_of
 from rlbench.gate.submission import Claim, Submission
 from rlbench.store.flags import flags_of
 from rlbench.tasks.subset import select_examples
@@ -129,7 +131,7 @@ def verify(
             "margin must be at least 0 and below 100, alpha between 0 and 1, examples at least 1"
         )
     model = model or resolve_plain(submission.model, f"the submission to {submission.suite}").name
-    suite = _load_suite(submission)
+    suite = _load_suite(submission, model)
     n = min(claim.n for claim in submission.claims)
     drawn = generator("verify", seed, submission.suite, submission.model).permutation(n)[: min(examples, n)]
     rows = tuple(sorted(drawn.tolist()))
@@ -143,13 +145,15 @@ def verify(
     )
 
 
-def _load_suite(submission: Submission) -> Suite:
+def _load_suite(submission: Submission, model: str) -> Suite:
     """Loads the suite of the claims. Raises: StoreError if it lacks a claimed column, or a protocol differs."""
     names = {str(claim.perturbation) for claim in submission.claims}
     suites = [suite for suite in load_suites(submission.suite) if names <= {str(p) for p in suite.perturbations}]
     if not suites:
         raise StoreError(f"{submission.suite} does not have all claimed columns: {', '.join(sorted(names))}")
     suite = suites[0]
+    if any(surrogate_of(p) for p in suite.perturbations):
+        suite = identify_surrogates(prepare(suite, model))
     columns: dict[str, Perturbation] = {str(p): p for p in suite.perturbations}
     for claim in submission.claims:
         own = cells.protocol(suite, columns[str(claim.perturbation)])

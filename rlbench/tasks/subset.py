@@ -11,13 +11,14 @@ import torch
 from torch import Tensor
 
 from rlbench.core import Box, Examples, Label, Modality, Split, Task
-from rlbench.core.errors import DataError
 from rlbench.core.sensors import SensorTask
 
 
 @dataclass(frozen=True)
 class TaskSubset:
     """Selected examples of a task. What depends on one example alone, such as an attack, gives the same result.
+
+    Its other splits are those of the whole task.
 
     Attributes:
         task: the whole task.
@@ -58,12 +59,11 @@ class TaskSubset:
         return getattr(self.task, "pairing", "paired")
 
     def size(self, split: Split) -> int | None:
-        return len(self.rows) if split == "test" else 0
+        return len(self.rows) if split == "test" else self.task.size(split)
 
     def load(self, box: Box, start: int, stop: int, split: Split = "test") -> Examples:
-        """Raises: DataError for another split."""
         if split != "test":
-            raise DataError(f"a subset has only a test split, not {split}")
+            return self.task.load(box, start, stop, split)
         parts = [self.task.load(box, row, row + 1) for row in self.rows[start:stop]]
         return Examples(
             torch.cat([part.x for part in parts]),

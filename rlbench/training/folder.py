@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import MISSING, asdict, dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -22,9 +22,11 @@ from rlbench.core.errors import RLBenchError
 from rlbench.core.files import LOCK, TEMPORARY, clear, hold_lock, place, placing
 from rlbench.encoders.models import resolve
 from rlbench.training.curves import draw_curves
-from rlbench.training.loop import Run, Step
+from rlbench.training.lineage import PASSES
+from rlbench.training.loop import Step
 from rlbench.training.recipe import RANDOM, Recipe
 from rlbench.training.state import writing
+from rlbench.training.stream import Run
 from rlbench.training.types import Trainable
 
 SUMMARY = "Trained by rlbench train {method}."
@@ -73,7 +75,7 @@ class RunFolder:
         finished = (self.path / "card.yaml").exists()
         what = "exists: a finished run" if finished else "holds an unfinished run"
         sums, now = found.pop("checksums", None), own.pop("checksums")
-        if found != own or not isinstance(sums, dict):
+        if _complete(found) != own or not isinstance(sums, dict):
             raise RLBenchError(f"{self.path} {what} of another recipe; name another folder with --out")
         if changed := [name for name, value in now.items() if value != sums.get(name)]:
             since = f"but {' and '.join(changed)} changed since it began"
@@ -132,8 +134,9 @@ class RunFolder:
     def log(self, step: Step) -> None:
         """Appends a line to metrics.jsonl."""
         path = self.path / "metrics.jsonl"
+        values = {name: value for name, value in asdict(step).items() if name != "cosine" or value is not None}
         with writing(path), path.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(asdict(step)) + "\n")
+            stream.write(json.dumps(values) + "\n")
 
     def drop_steps(self, modality: Modality, after: int) -> None:
         """Removes a modality's lines after that step from metrics.jsonl; these steps will run again."""
@@ -145,11 +148,7 @@ class RunFolder:
 
     def save_weights(self, encoder: Trainable, modality: Modality, *, best: bool = False) -> dict[str, Any]:
         """Saves a tower and returns the card's entry of the file."""
-        path = self._weights(modality, best=best)
-        with writing(path), placing(path) as temporary:
-            encoder.save(modality, temporary)
-            data = temporary.read_bytes()
-        return {"file": path.name, "sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+        return save_tower(encoder, modality, self._weights(modality, best=best))
 
     def has_best(self, modality: Modality, entry: Mapping[str, Any]) -> bool:
         """Whether the saved best weights are those of a card's entry; after a kill, they may be newer."""
@@ -175,11 +174,41 @@ class RunFolder:
             state.unlink(missing_ok=True)
 
     def _card(self, folder: Path, entries: Mapping[Modality, Any]) -> None:
-        family = resolve(f"languagebind:{self.backbone}").family
-        backbone = {"family": family, "data": self.data, "modalities": dict(entries)}
-        summary = SUMMARY.format(method=self.method)
-        card = {"baseline": self.method, "summary": summary, "backbones": {self.backbone: backbone}}
-        place(folder / "card.yaml", yaml.safe_dump(card, sort_keys=False).encode())
+        save_card(folder, self.method, SUMMARY.format(method=self.method), self.backbone, self.data, entries)
+
+
+def save_tower(encoder: Trainable, modality: Modality, path: Path) -> dict[str, Any]:
+    """Saves a tower and returns the card's entry of the file. Raises: RLBenchError: it can't be written."""
+    with writing(path), placing(path) as temporary:
+        encoder.save(modality, temporary)
+        data = temporary.read_bytes()
+    return {"file": path.name, "sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+
+
+def save_card(folder: Path, name: str, summary: str, backbone: str, data: str, entries: Mapping[Modality, Any]) -> None:
+    """Writes the card that makes a folder a model.
+
+    Args:
+        folder: has the files of the entries.
+        name: the baseline's name.
+        summary: one line.
+        backbone: the size of the encoder.
+        data: the training data, in words.
+        entries: the files by modality, as `save_tower` returns them, and how they were trained.
+    """
+    family = resolve(f"languagebind:{backbone}").family
+    backbones = {backbone: {"family": family, "data": data, "modalities": dict(entries)}}
+    card = {"baseline": name, "summary": summary, "backbones": backbones}
+    place(folder / "card.yaml", yaml.safe_dump(card, sort_keys=False).encode())
+
+
+def _complete(run: dict[str, Any]) -> dict[str, Any]:
+    """Gives a run's recipes the defaults of the fields that they lack, which are newer than the run."""
+    defaults = {field.name: field.default for field in fields(Recipe) if field.default is not MISSING}
+    recipes = run.get("recipes")
+    if not isinstance(recipes, dict) or not all(isinstance(one, dict) for one in recipes.values()):
+        return run
+    return {**run, "recipes": {modality: {**defaults, **one} for modality, one in recipes.items()}}
 
 
 def _is_later(line: str, modality: Modality, after: int) -> bool:
@@ -228,9 +257,6 @@ def describe_training(run: Run, step: int, val: Mapping[str, float], seconds: fl
     if recipe.init != RANDOM:
         trained["since"] = dict(zip(PASSES, total, strict=True))
     return trained
-
-
-PASSES = ("forwards", "backwards")
 
 
 def _list_seen(run: Run) -> list[str]:

@@ -7,11 +7,10 @@ the same weights as an undisturbed one, and several processes compute what one d
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
@@ -19,23 +18,17 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
-from rlbench.core import Ball, Label, Modality, Suite, Threat
+from rlbench.core import Modality
 from rlbench.core.errors import RLBenchError
-from rlbench.core.threat import ball_of, parse_eps
-from rlbench.training.adversary import attack_batch
+from rlbench.training.awp import list_perturbed, perturb, scale_perturbation
 from rlbench.training.data import Batches, MicroBatch
-from rlbench.training.examples import TrainSet
-from rlbench.training.gather import all_gather
 from rlbench.training.lora import merge
+from rlbench.training.losses import Losses, Rows
 from rlbench.training.means import ClassMeans
 from rlbench.training.optimiser import compute_lr_factor, make_optimiser
 from rlbench.training.parts import Streams, count_rows, double_pieces, split_batches
 from rlbench.training.peers import Peers
-from rlbench.training.recipe import Recipe
-from rlbench.training.types import Batch, Objective, Trainable
-
-if TYPE_CHECKING:
-    pass
+from rlbench.training.stream import Run
 
 
 @dataclass(frozen=True)
@@ -49,6 +42,7 @@ class Step:
         loss: the loss of the step; None for examples.
         val: the validation accuracies by name, in [0, 1], after steps with a validation.
         what: "example" while examples are loaded, before the first step.
+        cosine: the agreement of the gradients of an adversary of one step (see `collapse`); None for others.
     """
 
     modality: Modality
@@ -57,55 +51,7 @@ class Step:
     loss: float | None = None
     val: Mapping[str, float] = field(default_factory=dict)
     what: Literal["step", "example"] = "step"
-
-
-@dataclass(frozen=True)
-class Stream:
-    """One kind of the rows of a batch: labelled or replayed.
-
-    Attributes:
-        data: the examples.
-        size: the rows of a batch, over all processes.
-        objective: the loss of these rows.
-        weight: the weight of that loss.
-        classes: the C classes that the loss compares with.
-        anchors: (C, D) unit rows.
-        captions: (K, P, D) unit rows, the embedding of each of the task's K classes in each of its P templates.
-        name: seeds the random draws.
-    """
-
-    data: TrainSet
-    size: int
-    objective: Objective
-    weight: float
-    classes: tuple[Label, ...]
-    anchors: Tensor
-    captions: Tensor
-    name: str = "labelled"
-
-
-@dataclass(frozen=True)
-class Run:
-    """The training of one modality; `streams` are the kinds of rows of a batch, labelled ones first."""
-
-    recipe: Recipe
-    modality: Modality
-    suite: Suite | None
-    encoder: Trainable
-    original: Trainable | None
-    streams: tuple[Stream, ...]
-
-    @cached_property
-    def ball(self) -> Ball:
-        return ball_of(Threat("linf", parse_eps(self.recipe.eps)), self.streams[0].data.box)
-
-    @property
-    def steps_per_epoch(self) -> int:
-        return max(1, self.streams[0].data.epoch // self.streams[0].size)
-
-    @property
-    def steps(self) -> int:
-        return self.recipe.steps or self.recipe.epochs * self.steps_per_epoch
+    cosine: float | None = None
 
 
 class Trainer:
@@ -131,6 +77,8 @@ class Trainer:
             self.average = AveragedModel(self.tower, multi_avg_fn=mean)
         self.loaders: list[Iterator[list[MicroBatch]]] = []
         self.pieces = 1  # of each micro-batch; more after memory ran out
+        self.losses = Losses(run, accelerator, self.tower, self.model, means, peers)
+        self.cosine: float | None = None  # of the last step, see `collapse`
 
     def start(self, step: int) -> None:
         """Starts the loaders at a step, which is the next one."""
@@ -153,6 +101,7 @@ class Trainer:
         value = float(self.accelerator.reduce(self.accumulate([next(loader) for loader in self.loaders]), "mean"))
         if not math.isfinite(value):
             raise RLBenchError(f"the loss is {value} at step {k + 1} of {self.run.steps}; try a smaller lr")
+        self.measure_collapse(k + 1)
         self.optimiser.step()
         self.optimiser.zero_grad()
         if self.average is not None:
@@ -167,89 +116,50 @@ class Trainer:
                 return self.add_up(split_batches(batches, self.pieces))
             except torch.OutOfMemoryError:
                 self.optimiser.zero_grad()
+                self.losses.watch.clear()
                 self.means.rows = before
             self.pieces = double_pieces(batches, self.pieces, self.accelerator.num_processes)
 
     def add_up(self, batches: list[list[MicroBatch]]) -> Tensor:
-        """Adds up the gradients of parts, each with rows of every stream; returns the mean loss over all rows."""
+        """Adds up the gradients of parts, each with rows of every stream; returns the mean loss over all rows.
+
+        With AWP, they are the gradients at weights that are perturbed to raise the loss of all parts.
+        """
+        if not self.run.recipe.awp:
+            return self.differentiate(batches)
+        ready, weights = [list(self.losses.craft(parts)) for parts in batches], list_perturbed(self.tower)
+        gradients = self.ascend(weights, ready)
+        with perturb(weights, scale_perturbation(weights, gradients, self.run.recipe.awp)):
+            return self.differentiate(batches, ready)
+
+    def differentiate(self, batches: list[list[MicroBatch]], ready: Sequence[list[Rows]] = ()) -> Tensor:
+        """Adds up the gradients of parts at the current weights, `ready` for the loss or not; returns the mean loss."""
         rows, total = sum(map(count_rows, batches)), torch.zeros((), device=self.accelerator.device)
         for j, parts in enumerate(batches):
             with nullcontext() if j == len(batches) - 1 else self.accelerator.no_sync(self.model):
-                loss = self.loss(parts) / (rows / count_rows(parts))
+                loss = self.losses.mean(ready[j] if ready else self.losses.craft(parts)) / (rows / count_rows(parts))
                 self.accelerator.backward(loss)
             total += loss.detach()
         return total
 
-    def loss(self, parts: list[MicroBatch]) -> Tensor:
-        """Returns the mean loss over labelled and replayed rows, a micro-batch of each stream."""
-        losses = [s.weight * self.losses(s, part).sum() for s, part in zip(self.run.streams, parts, strict=True)]
-        return torch.stack(losses).sum() / count_rows(parts)
+    def ascend(self, weights: Mapping[str, nn.Parameter], ready: Sequence[list[Rows]]) -> dict[str, Tensor]:
+        """Returns the gradients, by the names of `weights`, of what the adversary raises, over all rows of a step."""
+        rows = sum(len(one.x) for parts in ready for one in parts)
+        total = {name: torch.zeros_like(weight) for name, weight in weights.items()}
+        for parts in ready:
+            loss = torch.stack([one.stream.weight * self.losses.raised(one).sum() for one in parts]).sum() / rows
+            found = torch.autograd.grad(loss, list(weights.values()), materialize_grads=True)
+            for name, gradient in zip(weights, found, strict=True):
+                total[name] += gradient
+        return {name: self.accelerator.reduce(gradient, "mean") for name, gradient in total.items()}
 
-    def losses(self, stream: Stream, part: MicroBatch) -> Tensor:
-        """Returns the loss (B,) of a stream's rows, at adversarial examples that raise that loss."""
-        objective, device = stream.objective, self.accelerator.device
-        x, needs = stream.data.dequantise(part.x.to(device)), objective.needs
-        batch = self.make_batch(stream, part, x)
-        f = self.features(self.model, x) if "f" in needs else batch.captions
-        if "means" in needs:
-            self.means.update(self.run.modality, stream.classes, batch.gather(f), batch.gather(batch.y))
-            batch = _with(batch, means=self.means.look_up(stream.classes, batch.anchors))
-        if "peers" in needs:
-            batch = _with(batch, peers=self.exchange_peers(stream, part.rows.to(device), f, batch))
-        if "f_adv" not in needs:
-            return objective.loss(f, f, batch)
-        fixed, recipe = f.detach(), self.run.recipe
-
-        def adversary_loss(v: Tensor) -> Tensor:
-            return objective.adversary_loss(self.features(self.tower, v), fixed, batch)
-
-        x_adv = attack_batch(
-            x,
-            adversary_loss,
-            self.run.ball,
-            noise=part.noise.to(device),
-            steps=recipe.attack_steps,
-            step=recipe.attack_step,
-            momentum=recipe.attack_momentum,
-        )
-        if "f0_adv" in needs:
-            batch = _with(batch, f0_adv=self.embed_original(x_adv))
-        return objective.loss(f, self.features(self.model, x_adv), batch)
-
-    def exchange_peers(self, stream: Stream, rows: Tensor, f: Tensor, batch: Batch) -> Tensor:
-        """Remembers f (B, D) of the examples `rows` (B,); returns the sum (B, D) of their other modalities."""
-        modality = self.run.modality
-        self.peers.update(modality, batch.gather(rows), batch.gather(f), stream.data.size)
-        return self.peers.look_up(modality, rows, f.detach())
-
-    def make_batch(self, stream: Stream, part: MicroBatch, x: Tensor) -> Batch:
-        """Makes what the loss knows besides the features: f0, and a caption of each example in a random template."""
-        device = self.accelerator.device
-        y, captions = part.y.to(device), stream.captions.to(device)
-        template = (part.template.to(device) * captions.shape[1]).long()
-        return Batch(
-            y=y,
-            anchors=stream.anchors.to(device),
-            captions=captions[y, template],
-            f0=self.embed_original(x) if "f0" in stream.objective.needs else None,
-            gather=self.gather,
-        )
-
-    def features(self, model: nn.Module, x: Tensor) -> Tensor:
-        """Computes the features of x in the recipe's precision and returns them as float32 (B, D)."""
-        with self.accelerator.autocast():
-            f: Tensor = model(x)
-        return f.float()
-
-    def embed_original(self, x: Tensor) -> Tensor:
-        """Computes the frozen original's features of x, (B, D)."""
-        assert self.run.original is not None, "a recipe whose objective needs the original has one"
-        with torch.no_grad():
-            return self.features(self.run.original.tower(self.run.modality), x)
-
-    def gather(self, rows: Tensor) -> Tensor:
-        """Gathers the rows of all processes, in their order; differentiable."""
-        return rows if self.accelerator.num_processes == 1 else all_gather(rows)
+    def measure_collapse(self, step: int) -> None:
+        """Measures the agreement of the adversary's gradients over all processes, and warns if it has fallen."""
+        if (cosine := self.losses.watch.measure()) is None:
+            return
+        self.cosine = float(self.accelerator.reduce(torch.tensor(cosine, device=self.accelerator.device), "mean"))
+        if self.accelerator.is_main_process:
+            self.losses.watch.follow(self.cosine, step, self.run.modality)
 
     @contextmanager
     def result_weights(self) -> Iterator[None]:
@@ -284,7 +194,3 @@ class Trainer:
         of = {name: {m: mean.to(device) for m, mean in means.items()} for name, means in state["means"].items()}
         self.means.rows = of
         self.peers.rows = {name: rows.to(device) for name, rows in state["peers"].items()}
-
-
-def _with(batch: Batch, **fields: Tensor) -> Batch:
-    return Batch(**{**vars(batch), **fields})

@@ -12,9 +12,9 @@ from rlbench.encoders.cards import Model
 from rlbench.encoders.models import load_encoder, models, resolve
 from rlbench.training.data import choose_task, embed_anchors, embed_captions, list_classes, make_replay_task
 from rlbench.training.examples import TrainSet, load_train_set
-from rlbench.training.loop import Run, Stream
 from rlbench.training.lora import inject
 from rlbench.training.recipe import RANDOM, Recipe
+from rlbench.training.stream import Run, Stream
 from rlbench.training.types import Trainable
 
 OnRead = Callable[[int, int], None]

@@ -53,10 +53,14 @@ class Recipe:
         lr: the peak learning rate.
         weight_decay: the weight decay of the optimiser.
         warmup: the share of the steps with a linear warm-up, in [0, 1]; then lr falls to 0 along a cosine.
-        eps: the radius of the Linf adversary, PGD from a uniform start.
+        eps: the radius of the Linf adversary.
+        adversary: "pgd" from a uniform start, or "n-fgsm": one step of length eps from noise in +-2 eps, not clipped to
+            the ball; it uses none of the three fields that follow.
         attack_steps: the steps of PGD.
         attack_step: the step size of PGD, as a share of eps.
         attack_momentum: the momentum of PGD, on the gradient's sign, in [0, 1].
+        awp: the size of an adversarial perturbation of the weights, relative to each layer's norm, in [0, 1], such as
+            0.005; 0: none.
         roll: the largest random shift, in pixels.
         flip: whether to mirror half of the examples.
         crop: the smallest share of the area of a random resized crop, in [0, 1]; 0: no crop.
@@ -91,9 +95,11 @@ class Recipe:
     weight_decay: float = 0.02
     warmup: float = 0.1
     eps: str | float = "0"
+    adversary: Literal["pgd", "n-fgsm"] = "pgd"
     attack_steps: int = 3
     attack_step: float = 0.5
     attack_momentum: float = 0.0
+    awp: float = 0.0
     roll: int = 0
     flip: bool = False
     crop: float = 0.0
@@ -120,7 +126,7 @@ class Recipe:
         for name in ("weight_decay", "roll", "replay_weight", "steps", "lora", "threads", "loaders", "validate"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise FieldError(f"recipe: {name} is {getattr(self, name)}; it must not be negative")
-        for name in ("warmup", "replay", "crop", "ema", "attack_momentum"):
+        for name in ("warmup", "replay", "crop", "ema", "attack_momentum", "awp"):
             if not 0 <= getattr(self, name) <= 1:
                 raise FieldError(f"recipe: {name} is {getattr(self, name)}; it must be a share, 0 to 1")
         for name in ("replay", "ema"):
@@ -129,6 +135,8 @@ class Recipe:
         if self.batch % self.accumulate:
             raise FieldError(f"recipe: a batch of {self.batch} can't be taken in {self.accumulate} equal parts")
         needs = self.objective_plugin.needs
+        if self.adversary == "n-fgsm" and "f_adv" not in needs:
+            raise FieldError(f"recipe: {self.objective_name} trains without an adversary; leave `adversary` out")
         if self.original is None and (self.replay or needs & {"f0", "f0_adv"}):
             raise FieldError(
                 f"recipe: {self.objective_name} needs `original`, the frozen model that its loss compares with"
@@ -146,11 +154,15 @@ class Recipe:
         return cast("Objective", registry.make("objective", self.objective_name, fields))
 
     def passes(self) -> tuple[int, int]:
-        """Counts the forward and the backward passes of an example in a step; replayed examples count the same."""
+        """Counts the forward and the backward passes of an example in a step; replayed examples count the same.
+
+        AWP costs a pass in both directions, and another forward pass for clean features, which change with the weights.
+        """
         needs = self.objective_plugin.needs
-        attack = self.attack_steps if "f_adv" in needs else 0
-        own = len(needs & {"f", "f_adv"})
-        return attack + own + len(needs & {"f0", "f0_adv"}), attack + own
+        steps = 1 if self.adversary == "n-fgsm" else self.attack_steps
+        backwards = (steps if "f_adv" in needs else 0) + len(needs & {"f", "f_adv"}) + (1 if self.awp else 0)
+        again = 1 if self.awp and "f" in needs else 0
+        return backwards + again + len(needs & {"f0", "f0_adv"}), backwards
 
 
 def find_recipes() -> dict[tuple[str, str, int | None], Path]:
@@ -247,7 +259,9 @@ def describe(recipe: Recipe) -> str:
     names = {model.name for model in models()}
     start = "from random weights" if recipe.init == RANDOM else f"from {recipe.init}"
     bundled = " (the bundled one)" if default_name(recipe.init) in names else ""
-    attack = f", Linf {recipe.eps} by PGD-{recipe.attack_steps}" if parse_eps(recipe.eps) else ""
+    by = "N-FGSM" if recipe.adversary == "n-fgsm" else f"PGD-{recipe.attack_steps}"
+    attack = f", Linf {recipe.eps} by {by}" if parse_eps(recipe.eps) else ""
+    attack += f", AWP {recipe.awp:g}" if recipe.awp else ""
     epochs = f"{recipe.epochs} epoch{'s' if recipe.epochs > 1 else ''} of up to {recipe.examples} examples"
     length = f"{recipe.steps} steps" if recipe.steps else epochs
     return f"{start}{bundled}, {length}{attack}"

@@ -20,12 +20,13 @@ from rlbench.core.machine import peak_memory
 from rlbench.encoders.mini import BOXES
 from rlbench.training.data import list_tasks
 from rlbench.training.folder import RunFolder, describe_training
-from rlbench.training.loop import Run, Step, Trainer
+from rlbench.training.loop import Step, Trainer
 from rlbench.training.means import ClassMeans
 from rlbench.training.peers import Peers
 from rlbench.training.prepare import check_shares, compute_checksums, prepare
 from rlbench.training.recipe import Recipe, describe, load_recipe
 from rlbench.training.state import read_state, write_state
+from rlbench.training.stream import Run
 from rlbench.training.trackers import UNTRACKED, Tracking, check_trackers, find_log_folder, track
 from rlbench.training.validation import ValidationSet, render_validation, validate
 
@@ -249,7 +250,8 @@ class _Training:
         if due and self.main:
             self.measure(k + 1)
         if self.main:
-            step = Step(self.run.modality, k + 1, self.run.steps, loss, self.val if due else {})
+            val, cosine = self.val if due else {}, self.trainer.cosine
+            step = Step(self.run.modality, k + 1, self.run.steps, loss, val, cosine=cosine)
             self.folder.log(step)
             log(step)
             self.report(step)

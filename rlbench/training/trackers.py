@@ -120,5 +120,6 @@ def _flatten(method: str, recipes: Mapping[Modality, Recipe]) -> dict[str, Any]:
 
 
 def _list_values(step: Step) -> dict[str, float]:
-    losses = {} if step.loss is None else {f"{step.modality}/loss": step.loss}
-    return losses | {f"{step.modality}/val/{name}": share for name, share in step.val.items()}
+    values = {} if step.loss is None else {f"{step.modality}/loss": step.loss}
+    values |= {} if step.cosine is None else {f"{step.modality}/cosine": step.cosine}
+    return values | {f"{step.modality}/val/{name}": share for name, share in step.val.items()}

@@ -76,6 +76,7 @@ EXACT = (
     "rays",
     "sigma-zero",
     "square",
+    "uap",
 )  # stop early at success alone
 OWN = [(name, norm) for name, norm in CASES if ":" not in name and name not in WHOLE]
 LIBRARY: list[tuple[str, Norm]] = [

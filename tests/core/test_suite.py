@@ -82,6 +82,17 @@ def test_a_ladder_holds_the_smaller_eps_of_the_same_attack(tmp_path) -> None:
     }
 
 
+def test_an_attack_may_have_surrogates(tmp_path) -> None:
+    more = GOOD + "  - {attack: pgd, norm: linf, eps: [1/255, 4/255], steps: 7, from: [rlbind, tecoa:mini]}\n"
+    found = [p for p in load_suite(_file(tmp_path, more)).perturbations if getattr(p, "surrogate", None)]
+    assert [str(p) for p in found] == [
+        f"pgd(steps=7) from {name} linf {eps}/255" for name in ("rlbind", "tecoa:mini") for eps in (1, 4)
+    ]
+    assert [p.ladder for p in found] == [(), (Fraction(1, 255),)] * 2
+    with pytest.raises(SuiteError, match=r"from: 'a b' must be a model's name, such as languagebind"):
+        load_suite(_file(tmp_path, more.replace("[rlbind, tecoa:mini]", "a b")))
+
+
 def test_a_field_at_its_default_is_the_same_column(tmp_path) -> None:
     text = GOOD.replace("[fgsm, pgd]", "pgd, steps: 20")
     assert "pgd l2 0.5" in _columns(_file(tmp_path, text))

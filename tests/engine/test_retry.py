@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from kill_suite import children, killing, write_suite
+from kill_suite import Killer, children, disturbing, write_suite
 from tiny_suite import same
 
 from rlbench.core.executor import Lost
@@ -17,21 +17,16 @@ from rlbench.executors.local import Local
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs /proc")
 def test_workers_are_killed_at_ten_random_moments(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    suite = write_suite(tmp_path)
-    whole = run(suite, "linear", out=tmp_path / "whole", examples=3000, workers=1)
+    suite, out = write_suite(tmp_path), tmp_path / "out"
+    whole = run(suite, "linear", out=tmp_path / "whole", workers=1)
     before = set(children())
-    killed: list[int] = []
-    for trial in range(12):  # until ten are killed, two of a run, since a job that is lost three times is given up
-        out = tmp_path / f"out{trial}"
-        with killing(lambda: list(set(children()) - before), min(2, 10 - len(killed)), trial) as now:
-            records = execute(plan(suite, "linear", store=out, examples=3000, workers=2))
-        killed += now
-        assert same(records) == same(whole)
-        if len(killed) >= 10:
-            break
+    killer = Killer(lambda: list(set(children()) - before))
+    with disturbing(out, 10 * [killer]):
+        records = execute(plan(suite, "linear", store=out, workers=2))
+    assert same(records) == same(whole)
     retries = [line for line in caplog.messages if "was killed by signal 9; " in line]
-    assert len(killed) == 10 and set(children()) <= before
-    assert 0 < len(retries) <= len(killed) and not any("given up" in line for line in retries)
+    assert len(killer.killed) == 10 and set(children()) <= before
+    assert 0 < len(retries) <= 10 and not any("given up" in line for line in retries)
 
 
 class LosingPool:

@@ -2,7 +2,6 @@
 
 import os
 import socket
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -13,7 +12,7 @@ import pool_jobs
 import pytest
 from click.testing import Result
 from commands import fails
-from kill_suite import actors, killing, wait_for_blocks, write_suite
+from kill_suite import Killer, actors, disturbing, write_suite
 from small_campaign import campaign
 from tiny_suite import same
 
@@ -78,12 +77,12 @@ def test_errors_and_messages_are_the_drivers(caplog: pytest.LogCaptureFixture, m
     do(pool_jobs.complain, None, [1, 2, 3])
     assert caplog.messages == ["the disk is full"]
     with pytest.raises(RLBenchError, match=rf"node {socket.gethostname()} \(.*\): it has other data"):
-        do(pool_jobs.refuse, None, [1])
+        do(pool_jobs.refuse, None, [1], workers=1)
     with pytest.raises(ZeroDivisionError, match="planned"):
-        do(pool_jobs.crash, None, [1])
+        do(pool_jobs.crash, None, [1], workers=1)
     monkeypatch.setattr(executors, "code", lambda: "another")
     with pytest.raises(RLBenchError, match=rf"node {socket.gethostname()} \(.*\): it has another version of rlbench"):
-        do(pool_jobs.complain, None, [1])
+        do(pool_jobs.complain, None, [1], workers=1)
 
 
 @pytest.mark.usefixtures("cluster")
@@ -99,28 +98,19 @@ def test_workers_are_killed_and_a_node_is_removed(
     cluster: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The last test on the cluster: afterwards it has one node."""
-    suite, out = write_suite(tmp_path), tmp_path / "out"
-    whole = run(suite, "linear", out=tmp_path / "whole", examples=3000, workers=1)
+    suite, out, killer = write_suite(tmp_path), tmp_path / "out", Killer(actors)
+    whole = run(suite, "linear", out=tmp_path / "whole", workers=1)
 
-    def remove() -> None:
-        wait_for_blocks(out, 8)
+    def remove() -> bool:
         cluster.remove_node(cluster.second)
+        return True
 
-    remover, killed = threading.Thread(target=remove), list[int]()
-    remover.start()
-    where = {"executor": "ray", "address": "auto", "workers": 2}
-    for trial in range(12):  # until ten are killed, two of a run, since a job that is lost three times is given up
-        made = plan(suite, "linear", store=out, examples=3000, fresh=trial > 0, **where)
-        times = min(1 if trial == 0 else 2, 10 - len(killed))  # the first run loses a node, too
-        with killing(actors, times, trial) as now:
-            records = execute(made)
-        killed += now
-        assert same(records) == same(whole)
-        if len(killed) >= 10:
-            break
-    remover.join()
+    made = plan(suite, "linear", store=out, executor="ray", address="auto", workers=2)
+    with disturbing(out, [*7 * [killer], remove, *3 * [killer]]):
+        records = execute(made)
+    assert same(records) == same(whole)
     retries = [line for line in caplog.messages if "the Ray worker on " in line]
-    assert len(killed) == 10 and len(cluster.list_all_nodes()) == 1
+    assert len(killer.killed) == 10 and len(cluster.list_all_nodes()) == 1
     assert retries and all("; its job begins again, try " in line for line in retries)
 
 
@@ -132,5 +122,5 @@ def test_nothing_listens_at_the_address(call: Callable[..., Result], monkeypatch
     begun = time.monotonic()
     asked = ("run", "--suite", "smoke", "--model", "linear", "--executor", "ray", "--address")
     fails(call(*asked, f"127.0.0.1:{port}"), f"no Ray cluster at 127.0.0.1:{port}")
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - begun < 60  # Ray itself would try for minutes
     fails(call(*asked, "here"), "it must be auto or HOST:PORT")

@@ -6,6 +6,8 @@ import json
 import re
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from columns import column
 from made import key
 
 import rlbench
-from rlbench.core import Record
+from rlbench.core import Adversarial, Record, Surrogate, Threat
 from rlbench.report.boards.heads import describe_columns, explain_failures
 from rlbench.report.boards.leaderboard import boards, examples, freeze
 from rlbench.report.site import page, start
@@ -267,6 +269,12 @@ def test_fields_of_attacks_are_in_a_head_only_where_they_are_needed() -> None:
     found = describe_columns([Column(column(name)) for name in names])
     assert [head.name for head in found] == ["pgd(steps=3)", "pgd(steps=9)", "apgd-ce", "fog"]
     assert found[2].detail == "L∞ 4/255" and "apgd-ce(steps=40)" in found[2].about and found[3].detail == "severity 3"
+
+
+def test_a_surrogate_stays_in_a_head() -> None:
+    attack = Adversarial("pgd", Threat("linf", Fraction(4, 255)), (("steps", 3),), surrogate=Surrogate("tecoa"))
+    found = describe_columns([Column(one) for one in (replace(attack, surrogate=None), attack)])
+    assert [head.name for head in found] == ["pgd", "pgd from tecoa"]
 
 
 def test_failed_checks_have_words() -> None:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from made import made
 from stored import KEY, block
 
-from rlbench.core import Adversarial, Clean, Composed, Corrupted, Perturbation, Threat, Worst
+from rlbench.core import Adversarial, Clean, Composed, Corrupted, Perturbation, Surrogate, Threat, Worst
 from rlbench.core.errors import FieldError, StoreError
 from rlbench.core.threat import parse_eps
 from rlbench.store.blocks import Block, to_bytes
@@ -140,6 +140,8 @@ PERTURBATIONS = [
     FOG,
     PGD,
     replace(PGD, descending=False),
+    replace(PGD, surrogate=Surrogate("languagebind", "ab12", "cd34")),
+    Composed(FOG, replace(PGD, surrogate=Surrogate("languagebind"))),
     Composed(FOG, PGD),
     Composed(Corrupted("fog", 1), PGD),
     Worst(Threat("l2", Fraction(1, 2)), mode="descending"),

@@ -21,6 +21,8 @@ from rlbench.core.errors import FieldError, UnknownName
         ("advflyp", {"features": -0.1}, "features"),
         ("pmg-aft", {"clean": "much"}, "clean is 'much'"),
         ("infonce", {"scale": -1}, "scale"),
+        ("ucat", {"dirichlet": -1}, "dirichlet is -1"),
+        ("ucat", {"tau": 0}, "tau is 0"),
         ("distribution", {"tau": 0}, "tau"),
         ("fare", {"scale": 1}, "no field 'scale'"),
     ],

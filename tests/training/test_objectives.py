@@ -10,9 +10,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from scipy.special import digamma, gammaln, polygamma
 
 from rlbench.core import registry
 from rlbench.training.objectives.terms import kl as kl_of
+from rlbench.training.objectives.ucat import dirichlet_kl
 from rlbench.training.types import Batch
 
 ANCHORS = np.array([[1.0, 0.0, 0.0], [0.6, 0.8, 0.0], [0.0, 0.6, 0.8]])
@@ -158,6 +160,29 @@ def test_agft() -> None:
         slopes.append(back(f, s, p(f, s) - target))
     found = _evaluate("agft", {"scale": s, "soften": soften}, _batch())
     check(found, loss=losses, df=np.zeros((2, 3)), df_adv=slopes, raised=losses, draised=slopes)
+
+
+def test_the_kl_of_dirichlets_by_hand() -> None:
+    """Dir(1, 1) is uniform on [0, 1], Dir(2, 1) has the density 2 u: both KLs are integrals of a logarithm."""
+    uniform, rising = torch.tensor([[1.0, 1.0]]), torch.tensor([[2.0, 1.0]])
+    assert dirichlet_kl(uniform, rising).item() == pytest.approx(1 - math.log(2))
+    assert dirichlet_kl(rising, uniform).item() == pytest.approx(math.log(2) - 0.5)
+    assert dirichlet_kl(rising, rising).item() == pytest.approx(0, abs=1e-12)
+
+
+def test_ucat() -> None:
+    s, tau, weight, rows = 3.0, 2.0, 7.0, []
+    share = weight / (1 + math.exp(2 * tau))
+    for f, f0, y in zip(F_ADV, F0, Y, strict=True):
+        a, b = (np.exp(tau * (ANCHORS @ unit(g) + 1)) for g in (f, f0))
+        loss = gammaln(a.sum()) - gammaln(a).sum() - gammaln(b.sum()) + gammaln(b).sum()
+        loss += ((a - b) * (digamma(a) - digamma(a.sum()))).sum()
+        da = (a - b) * polygamma(1, a) - (a - b).sum() * polygamma(1, a.sum())
+        raised, draised = -math.log(p(f, s)[y]), back(f, s, p(f, s) - e(y))
+        rows.append((raised + share * loss, draised + share * back(f, tau, a * da), raised, draised))
+    found = _evaluate("ucat", {"scale": s, "dirichlet": weight, "tau": tau}, _batch())
+    check(found, **dict(zip(("loss", "df_adv", "raised", "draised"), zip(*rows, strict=True), strict=True)))
+    check(found, df=np.zeros((2, 3)))
 
 
 def test_advflyp() -> None:

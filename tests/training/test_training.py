@@ -13,7 +13,7 @@ from rlbench.core import Ball, Label
 from rlbench.core.errors import FieldError, RLBenchError, UnknownName
 from rlbench.core.threat import violation
 from rlbench.encoders.models import load_encoder
-from rlbench.training import loop
+from rlbench.training import losses as row_losses
 from rlbench.training.adversary import attack_batch
 from rlbench.training.loop import Trainer
 from rlbench.training.means import ClassMeans
@@ -53,7 +53,7 @@ def test_the_last_stage_is_the_default_and_all_methods_have_equal_length() -> No
     assert list_methods()["rlbind"] == (1, 2) and list_methods()["fare"] == ()
     two, one = (load_recipe("rlbind", stage, modality="image") for stage in (2, 1))
     assert load_recipe("rlbind", modality="image") == two
-    for method in ("fare", "tecoa", "pmg-aft", "agft", "advflyp"):
+    for method in ("fare", "tecoa", "pmg-aft", "agft", "advflyp", "ucat"):
         other = load_recipe(method, modality="image")
         assert (one.epochs + two.epochs, two.examples) == (other.epochs, other.examples)
 
@@ -160,7 +160,7 @@ def test_the_inner_attack_ascends_its_own_loss_at_every_step(method, stage, moda
             means.append(raised(x_adv).mean().item())
         return x_adv
 
-    monkeypatch.setattr(loop, "attack_batch", watched)
+    monkeypatch.setattr(row_losses, "attack_batch", watched)
     own = load_recipe(method, stage, modality=modality)
     for steps, length in ((3, 0.5), (own.attack_steps, own.attack_step)):
         means.clear()
@@ -204,7 +204,7 @@ def test_a_step_that_runs_out_of_memory_takes_smaller_parts_of_the_same_batch(me
     found, before = [], load_encoder("fare:mini", "thermal").tower("thermal").state_dict()
     for most in (100, 9):
         trainer = _trainer(method, optimiser="sgd", lr=0.01)
-        own = trainer.features
+        own = trainer.losses.features
         calls = count(1)
 
         def features(model, x, own=own, most=most, calls=calls):
@@ -212,7 +212,7 @@ def test_a_step_that_runs_out_of_memory_takes_smaller_parts_of_the_same_batch(me
                 raise torch.OutOfMemoryError("planned")
             return own(model, x)
 
-        monkeypatch.setattr(trainer, "features", features)
+        monkeypatch.setattr(trainer.losses, "features", features)
         losses = [trainer.step(k) for k in range(2)]
         found.append((losses, _weights(trainer), trainer.pieces))
     assert (found[0][2], found[1][2]) == (1, 4)
@@ -229,7 +229,7 @@ def test_a_row_that_does_not_fit_says_what_to_do(monkeypatch) -> None:
     def features(model, x):
         raise torch.OutOfMemoryError("planned")
 
-    monkeypatch.setattr(trainer, "features", features)
+    monkeypatch.setattr(trainer.losses, "features", features)
     with pytest.raises(RLBenchError, match="memory ran out with 1 rows at a time; give a larger accumulate"):
         trainer.step(0)
 
@@ -241,12 +241,13 @@ def test_replayed_examples_have_no_labels_and_their_own_weight() -> None:
     assert (own.size, replayed.size, len(own.classes), len(replayed.classes)) == (24, 8, 10, 16)
     assert replayed.data.task.domain == "web" and replayed.data.y.max() > own.data.y.max()
     parts = [next(loader)[0] for loader in trainer.loaders]
-    losses = trainer.losses(own, parts[0]), trainer.losses(replayed, parts[1])
+    ready = list(trainer.losses.craft(parts))
+    losses = [trainer.losses.of_rows(rows) for rows in ready]
     assert [len(values) for values in losses] == [24, 8]
     expected = (losses[0].sum() + 5 * losses[1].sum()) / 32
-    assert trainer.loss(parts).item() == pytest.approx(expected.item(), rel=1e-5)
+    assert trainer.losses.mean(ready).item() == pytest.approx(expected.item(), rel=1e-5)
     other = replace(parts[1], y=(parts[1].y + 3) % 16)
-    assert torch.equal(trainer.losses(replayed, other), losses[1])
+    assert torch.equal(trainer.losses.of_rows(trainer.losses.craft_rows(replayed, other)), losses[1])
     with pytest.raises(FieldError, match="leaves a part of them empty"):
         _trainer("tecoa", replay=0.01, original="languagebind:mini")
 

@@ -54,6 +54,7 @@ class Search:
         jobs: the names of an example's jobs, which name their random streams, by turn.
         targets: (N, len(jobs)) int64 target classes.
         rows: (N,) int64, each example's index for the classifier (default: 0..N-1).
+        past: whether an example goes on past its first error, for points that are to mislead another model.
         open: (N,) bool, the examples that may run; `attach` closes all, and `reopen` opens some.
         best: (N, *shape) the point with the smallest margin so far.
         best_margin: (N,) the margin of `best`; infinite before the first pass.
@@ -71,6 +72,7 @@ class Search:
     start: Start
     jobs: Sequence[str]
     targets: Tensor
+    past: bool = False
     rows: Tensor = field(init=False)
     best: Tensor = field(init=False)
     best_margin: Tensor = field(init=False)
@@ -248,7 +250,8 @@ class Search:
         self.best_margin.scatter_reduce_(0, example, m, "amin")
         better = ((m < before) & (m == self.best_margin[example])).nonzero()[:, 0]
         self.best[example[better]] = points.x_adv[better]
-        self.alive[example[ended]] = False
+        if not self.past:
+            self.alive[example[ended]] = False
         return better
 
     def is_broken(self, rows: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -18,6 +19,7 @@ from rlbench.core.machine import search_float32
 from rlbench.core.precision import Precision
 from rlbench.core.seeds import ExampleStreams
 from rlbench.core.threat import ball_of
+from rlbench.engine.attack.elsewhere import Elsewhere, count_elsewhere, moves_jointly, passes_elsewhere
 from rlbench.engine.attack.exact import AGAIN, BROKE, Confirmed
 from rlbench.engine.attack.judge import Judgement
 from rlbench.engine.attack.meter import Meter
@@ -44,6 +46,11 @@ class MemberOutcome:
     evidence: Mapping[str, int]
     points: Callable[[], Tensor]
 
+    @property
+    def cost(self) -> float:
+        """All passes in forward passes, of which a backward pass is worth two."""
+        return float((self.forwards + 2 * self.backwards).sum()) + passes_elsewhere(self.evidence).cost
+
 
 OnStanding = Callable[[Mapping[Perturbation, Standing]], None]
 
@@ -66,6 +73,7 @@ class Case:
         wrap: makes the classifier that attacks and the judge use from such a meter.
         lower: makes a meter in lower precision from such a meter, which counts together with it.
         on_standing: called with the standings of the cells each time that examples leave an attack.
+        elsewhere: what an attack runs on, if not on the examples and their classifier.
     """
 
     x: Tensor
@@ -77,6 +85,7 @@ class Case:
     wrap: Callable[[Classifier], Classifier] = lambda meter: meter
     lower: Callable[[Meter, Precision], Meter] = lambda meter, precision: meter
     on_standing: OnStanding = ignore
+    elsewhere: Callable[[Adversarial], Elsewhere | None] = lambda attack: None
 
     def attack(self, groups: Sequence[Group]) -> Iterator[MemberOutcome | str]:
         """Attacks, and yields the outcome of every member of the groups, in order, or why it failed.
@@ -174,24 +183,25 @@ class _Matrix:
                     cached["clean"] = clean_logits(view, x)
                 return cached["clean"]
 
-            plain = replace(attack, descending=False, threat=replace(attack.threat, precision="fp32"))
+            plain = replace(attack, descending=False, threat=replace(attack.threat, precision="fp32"), surrogate=None)
             name = str(Composed(group.corrupted, plain) if group.corrupted else plain)
             streams = ExampleStreams(self.case.seed, self.case.ids, name)
             method, ball = registry.make("attack", attack.attack, attack.fields), ball_of(attack.threat, self.case.box)
+            other, search = self.case.elsewhere(attack), cast("Search | None", None)
             self.meter.fix(view.examples, x, ball)
-            search: Search | None = None
-            if hasattr(method, "search") and not (ball.spans and getattr(method, "leaves_ball", False)):
+            if other is None and moves_jointly(method, ball):
                 search = method.search(x, y, ball, streams, logits)
                 search.attach(view.examples)
             return Stage(
                 attack=attack,
-                method=method,
+                method=other.method if other else method,
                 ball=ball,
                 streams=streams,
                 classifier=view,
-                searched=ClassifierView(self.searched, rows),
+                searched=other.seen if other else ClassifierView(self.searched, rows),
                 found=x.clone() if search is None else search.best,
                 search=search,
+                elsewhere=other,
             )
 
         stages = tuple(map(stage, group.attacks, examples))
@@ -272,7 +282,7 @@ class _Matrix:
             judgement,
             torch.stack([self.meter.forwards[rows] for rows in own]).sum(0),
             torch.stack([self.meter.backwards[rows] for rows in own]).sum(0),
-            sums | self._count_again(stages),
+            sums | self._count_again(stages) | count_elsewhere(stage.elsewhere for stage in stages),
             partial(chain.points, threat),
         )
 

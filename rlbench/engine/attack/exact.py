@@ -77,8 +77,12 @@ def lower(classify: Callable[[Tensor], Tensor], precision: Precision) -> Callabl
 
 
 def is_searched_again(attack: object, norm: Norm) -> bool:
-    """Whether survivors of an attack get the last search, which needs gradients: not those of one that needs none."""
-    return needs_of(attack) == "white-box" and norm in norms_of(LAST)
+    """Whether survivors of an attack get the last search, which needs gradients and treats each by itself.
+
+    Not those of an attack that needs no gradients, or that has one perturbation for all.
+    """
+    alone = needs_of(attack) == "white-box" and not getattr(attack, "universal", False)
+    return alone and norm in norms_of(LAST)
 
 
 def begin_again(

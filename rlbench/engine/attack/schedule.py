@@ -24,6 +24,7 @@ from rlbench.core import Adversarial, Attack, Ball, Mode, Streams, Threat
 from rlbench.core.errors import AttackError
 from rlbench.core.machine import search_float32
 from rlbench.core.threat import contains, distance, per_row, project
+from rlbench.engine.attack.elsewhere import Elsewhere
 from rlbench.engine.attack.exact import begin_again, is_searched_again
 from rlbench.engine.attack.judge import Judgement, judge, run_attack
 from rlbench.engine.attack.one_sensor import OneSensor
@@ -57,6 +58,7 @@ class Stage:
         searched: what the attack sees: the classifier, or it in low precision.
         found: (R, *shape) the points that the attack found.
         search: the attack as a search of the pool; None if the pool cannot run it.
+        elsewhere: what the attack runs on, if not on the classifier and these examples; then there is no search.
         opened: (R,) bool, the examples to attack.
         ended: (R,) bool, the examples whose attack has ended.
         broken: (R,) bool, the broken examples: at first according to the attack's own passes, then to the judge.
@@ -72,6 +74,7 @@ class Stage:
     searched: ClassifierView
     found: Tensor
     search: Search | None
+    elsewhere: Elsewhere | None = None
 
     def __post_init__(self) -> None:
         n = len(self.found)
@@ -103,7 +106,7 @@ class Stage:
         """Runs and judges an attack that the pool cannot run. Raises: AttackError."""
         at = rows.to(x.device)
         view, streams = ClassifierView(self.searched, rows), self.streams.take(rows.tolist())
-        method = OneSensor(self.method) if self.ball.spans else self.method
+        method = OneSensor(self.method) if self.ball.spans and self.elsewhere is None else self.method
         with search_float32(self.attack.threat.precision):
             x_adv = run_attack(method, view, x[at], y[at], self.ball, streams)
         judgement = judge(ClassifierView(self.classifier, rows), x_adv, x[at], y[at], self.ball)

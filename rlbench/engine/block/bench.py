@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast
 
-from rlbench.core import Ball, Box, Classifier, Encoder, Missing, Modality, Suite, Task, Threat
+from rlbench.core import Ball, Box, Classifier, Edited, Encoder, Missing, Modality, Suite, Task, Threat
 from rlbench.core.batch import BatchSize
 from rlbench.core.knowledge import Knowledge, knowledge_of
 from rlbench.core.machine import full_float32
@@ -24,6 +24,7 @@ from rlbench.encoders.retrieval import Retriever, first_and_last, head_of
 from rlbench.engine.attack.eot import DRAWS, Expectation
 from rlbench.engine.block.inputs import Inputs
 from rlbench.engine.block.sensors import SensorInputs, identify_fused, load_fused
+from rlbench.engine.block.texts import Texts, check_texts, find_texts
 from rlbench.engine.cells.groups import Group
 
 
@@ -40,6 +41,8 @@ class Bench:
         batch: the most examples of a forward pass.
         cache: the folder of the cache of corrupted inputs (see `inputs`); None for no cache.
         identity: the encoder's identity, part of the cell key.
+        texts: those that an attacker may choose, of which the classifier then gives the scores; None: they are fixed.
+        surrogates: those that were loaded for this task, by name (see `surrogates`).
     """
 
     suite: Suite
@@ -50,6 +53,8 @@ class Bench:
     batch: BatchSize
     cache: Path | None = None
     identity: Identity = field(default_factory=Identity)
+    texts: Texts | None = None
+    surrogates: dict[str, Bench] = field(default_factory=dict, compare=False)
 
     @property
     def inputs(self) -> Inputs:
@@ -129,7 +134,10 @@ class Bench:
         return ball_of(threat, self.box)
 
     def under(self, group: Group) -> Bench:
-        """The bench with the classifier of a group's cells, which may lack sensors."""
+        """The bench with the classifier of a group's cells, which may lack sensors or have other texts."""
+        if isinstance(group.corrupted, Edited):
+            texts = find_texts(self.classifier, self.task, group.corrupted)
+            return replace(self, classifier=texts.score(self.classifier), texts=texts)
         if not isinstance(group.corrupted, Missing):
             return self
         return replace(self, classifier=cast(Fused, self.classifier).without(group.corrupted.sensors))
@@ -191,9 +199,10 @@ def prepare(
         CheckpointError: the weights cannot be loaded.
         ModalityError: the encoder lacks the suite's modality.
         DataError: the task's data are missing or damaged.
-        FieldError: an eps is larger than the box.
+        FieldError: an eps is larger than the box, or a class name is too short for its edits.
         RLBenchError: the encoder is not frozen, differs from the known one, or breaks the contract of `core.Encoder`.
     """
+    check_texts(suite)
     head: ZeroShot
     if suite.sensors:
         head, identity = load_fused(suite, model, device, known)

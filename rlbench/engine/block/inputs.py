@@ -19,7 +19,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from rlbench.core import Box, Corrupted, Examples, Missing, Split, Streams, Task, registry
+from rlbench.core import Box, Corrupted, Edited, Examples, Missing, Split, Streams, Task, registry
 from rlbench.core.errors import AttackError, DataError
 from rlbench.core.seeds import ExampleStreams
 from rlbench.engine.block.input_files import is_usable, read_block, write_block
@@ -77,16 +77,16 @@ class Inputs:
         with _MAKING:
             if name not in _HELD:
                 examples = make()
-                _check(examples, self.box, start, stop)
+                check_examples(examples, self.box, start, stop)
                 while len(_HELD) >= 8 or sum(held.x.nbytes for held in _HELD.values()) > MEMORY:
                     del _HELD[next(iter(_HELD))]
                 _HELD[name] = examples
             return _HELD[name]
 
-    def prepare(self, corrupted: Corrupted | Missing | None, start: int, stop: int) -> None:
+    def prepare(self, corrupted: Corrupted | Missing | Edited | None, start: int, stop: int) -> None:
         """Loads examples start..stop-1 into memory and, where there is a cache, their corrupted ones into it."""
         self.load(start, stop)
-        if corrupted is not None and self.folder is not None and is_usable(self.folder):
+        if isinstance(corrupted, Corrupted | Missing) and self.folder is not None and is_usable(self.folder):
             self.load_corrupted(corrupted, start, stop)
 
     def load_corrupted(self, corrupted: Corrupted | Missing, start: int, stop: int) -> Tensor:
@@ -163,7 +163,7 @@ class Inputs:
             return corrupt(self.load(start, stop).x, corrupted, self.box, self._streams(corrupted, start, stop))
         assert isinstance(task, Recorded)
         x = torch.cat([task.hear(wave, self.box) for wave in sounds[0]])
-        _check(replace(self.load(start, stop), x=x), self.box, start, stop)
+        check_examples(replace(self.load(start, stop), x=x), self.box, start, stop)
         return x
 
 
@@ -193,7 +193,8 @@ def _unit(corruption: Any, corrupted: Corrupted, x: Tensor, streams: Streams) ->
     return out
 
 
-def _check(examples: Examples, box: Box, start: int, stop: int) -> None:
+def check_examples(examples: Examples, box: Box, start: int, stop: int) -> None:
+    """Raises: DataError: they are not examples start..stop-1, or leave the box."""
     x = examples.x
     if x.shape != (stop - start, *box.shape) or len(examples.ids) != stop - start:
         raise DataError(f"the task returned {tuple(x.shape)} for examples {start} to {stop} of {box.shape}")

@@ -8,12 +8,16 @@ from rlbench.engine.cells.groups import Group, group_of
 
 
 def describe_attack(perturbation: Perturbation, n_classes: int) -> dict[str, str]:
-    """The `loss` that the attack maximises with this number of classes, and its `label`, if it has these methods."""
+    """The `loss` that the attack maximises with this number of classes, and its `label`, if it has these methods.
+
+    A label stands for an attack on the model itself, so points from a surrogate have none.
+    """
     group = Group() if isinstance(perturbation, Worst) else group_of(perturbation)
     if not group.attacks:
         return {}
     attack = registry.make("attack", group.attacks[-1].attack, group.attacks[-1].fields)
-    methods = {"loss": getattr(attack, "loss_used", None), "label": getattr(attack, "label", None)}
+    methods = {"loss": getattr(attack, "loss_used", None)}
+    methods |= {} if group.attacks[-1].surrogate else {"label": getattr(attack, "label", None)}
     return {name: str(method(n_classes)) for name, method in methods.items() if method}
 
 

@@ -9,9 +9,10 @@ from typing import Any, cast, get_args
 
 from rlbench.core import Adversarial, Mode, Perturbation, Suite, Worst
 from rlbench.core.errors import FieldError
+from rlbench.core.perturbations import is_universal
 from rlbench.core.precision import Precision, check_precision
 from rlbench.core.sensors import SensorTask
-from rlbench.core.threat import search_in
+from rlbench.core.threat import search_in, text_of
 from rlbench.engine.cells.bounds import bound_passes
 from rlbench.engine.cells.groups import group_of, is_aggregate
 
@@ -68,15 +69,15 @@ def in_mode(perturbations: Sequence[Perturbation], mode: Mode, n_classes: int) -
         return attack.threat.norm != "linf", attack.threat.eps, sum(bound_passes(attack, n_classes))
 
     chain = tuple(sorted((replace(a, ladder=()) for a in attacks), key=turn))
-    rest = [p for p in perturbations if not isinstance(p, Adversarial | Worst)]
+    rest = [p for p in perturbations if text_of(p) or not isinstance(p, Adversarial | Worst)]
     return (*rest, *(Worst(threat, chain, "cascade") for threat in dict.fromkeys(a.threat for a in chain)))
 
 
 def _descending(p: Perturbation, attacks: Sequence[Adversarial]) -> Perturbation:
     if isinstance(p, Worst):
         return replace(p, mode="descending")
-    if not isinstance(p, Adversarial):
+    if not isinstance(p, Adversarial) or is_universal(p):
         return p
-    same = [a for a in attacks if (a.attack, a.fields, a.threat.norm) == (p.attack, p.fields, p.threat.norm)]
+    same = [a for a in attacks if replace(a, threat=p.threat, ladder=p.ladder) == p and a.threat.norm == p.threat.norm]
     larger = {a.threat.eps for a in same if a.threat.eps > p.threat.eps}
     return replace(p, descending=True, ladder=tuple(sorted(larger, reverse=True)))

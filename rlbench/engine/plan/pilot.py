@@ -52,7 +52,7 @@ def _cut(attack: Adversarial, n_classes: int) -> Adversarial:
     method = registry.make("attack", attack.attack, attack.fields)
     cut = {name: min(most, getattr(method, name)) for name, most in SHORT.items() if hasattr(method, name)}
     short = replace(attack, fields=tuple(sorted((dict(attack.fields) | cut).items())))
-    if sum(cells.bound_passes(short, n_classes)) <= LONG:
+    if attack.surrogate or sum(cells.bound_passes(short, n_classes)) <= LONG:
         return short
     return replace(STAND_IN, threat=attack.threat, ladder=attack.ladder, descending=attack.descending)
 
@@ -90,7 +90,7 @@ def _time_corruptions(
         bench.inputs.load_corrupted(one, 0, n)
         return (perf_counter() - begun) / n
 
-    for one in dict.fromkeys(group.corrupted for group in groups if group.corrupted is not None):
+    for one in dict.fromkeys(g.corrupted for g in groups if isinstance(g.corrupted, Corrupted | Missing)):
         if perf_counter() > until and seconds:
             seconds[one] = mean(seconds.values())
             continue

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Literal
 
 from rlbench.core import Mode, Perturbation, Suite
@@ -25,6 +25,9 @@ from rlbench.encoders.models import OWN, resolve
 from rlbench.engine import cells
 from rlbench.engine.block.bench import Bench, prepare
 from rlbench.engine.block.gallery import gallery_of
+from rlbench.engine.block.surrogates import identify_surrogates
+from rlbench.engine.block.texts import explain_fixed_texts
+from rlbench.engine.block.universal import explain_missing
 from rlbench.engine.cells.modes import vary
 from rlbench.engine.plan.cost import STARTING, bounds, largest_fitting, parse_budget
 from rlbench.engine.plan.fit import DEFAULT, choose_batch_size, parse_batch_size
@@ -120,9 +123,11 @@ class _Draft:
 
     def _pair(self, suite: Suite, model: Model, n: int) -> Pair:
         bench = self._bench(suite, model.name)
-        suite, lacking = cells.restrict(suite, bench.knowledge)
+        known = identify_surrogates(bench)
+        suite, fixed = cells.restrict_texts(known, explain_fixed_texts(bench.classifier))
+        suite, lacking = cells.restrict(suite, bench.knowledge, partial(explain_missing, bench))
         about = suite.name, suite.task_name, model.name
-        skipped = tuple(PlannedCell(*about, simplify(p), n, skipped=reason) for p, reason in lacking)
+        skipped = tuple(PlannedCell(*about, simplify(p), n, skipped=reason) for p, reason in (*fixed, *lacking))
         bench = replace(bench, suite=suite)
         subject, twins = bench.subject(), bench.classifier.find_duplicate_anchors()
         if twins is not None:

@@ -16,8 +16,10 @@ from rlbench.core.stats.metrics import cluster_interval
 from rlbench.core.threat import threat_of
 from rlbench.encoders.retrieval import hash_prompts
 from rlbench.engine import cells
+from rlbench.engine.attack.elsewhere import OTHER, Passes, passes_elsewhere
 from rlbench.engine.attack.exact import AGAIN, BROKE
 from rlbench.engine.block.gallery import Gallery
+from rlbench.engine.block.universal import describe_elsewhere
 from rlbench.engine.plan.planner import Pair
 from rlbench.engine.soundness import rules
 from rlbench.store.blocks import Block
@@ -79,17 +81,19 @@ def fill(outline: Outline, blocks: Sequence[Sequence[Block | None]], error: str 
     """
     found = [block for row in blocks for block in row if block is not None]
     own = found if outline.own else []
+    others = [passes_elsewhere(block.evidence) for block in own]
     correct = None if error else np.concatenate([_all_correct(rows) for rows in zip(*blocks, strict=True)])
     return replace(
         outline.record,
         n_correct=None if correct is None else int(correct.sum()),
         error=None if error is None else one_line(error),
-        forwards=sum(int(block.forwards.sum()) for block in own),
-        backwards=sum(int(block.backwards.sum()) for block in own),
+        forwards=sum(int(block.forwards.sum()) for block in own) + sum(other.forwards for other in others),
+        backwards=sum(int(block.backwards.sum()) for block in own) + sum(other.backwards for other in others),
         flags=None if correct is None else pack(correct),
         provenance={**outline.record.provenance}
         | _block_provenance(found, sum(block.seconds for block in own), _knowledge(outline))
         | (_count_last(outline, own) if correct is not None and outline.own else {})
+        | _count_others(others)
         | _clusters(correct, blocks)
         | _queries(outline, blocks if correct is not None else [])
         | _recalls(outline, own if correct is not None else []),
@@ -122,6 +126,12 @@ def _count_last(outline: Outline, blocks: Sequence[Block]) -> dict[str, Field]:
     return {name: sum(block.evidence.get(name, 0) for block in blocks) for name in (AGAIN, BROKE)}
 
 
+def _count_others(others: Sequence[Passes]) -> dict[str, Field]:
+    """The passes among the record's that are not the model's on its examples, if there are any."""
+    counts = [sum(column) for column in zip(*others, strict=True)]
+    return dict(zip(OTHER, counts, strict=True)) if any(counts) else {}
+
+
 def _knowledge(outline: Outline) -> Knowledge:
     """What an attacker knows of the encoder."""
     return cast(Knowledge, outline.record.provenance.get("knowledge", "white-box"))
@@ -147,7 +157,7 @@ def _plan_provenance(pair: Pair, p: Perturbation) -> dict[str, Field]:
     several = pair.suite.sensors or hasattr(pair.suite.task, "load_gallery")
     found |= {"pairing": str(getattr(pair.suite.task, "pairing", "paired"))} if several else {}
     found |= {"mode": mode} if (mode := cells.mode(p)) != "standalone" else {}
-    return found | cells.describe_attack(p, pair.n_classes)
+    return found | cells.describe_attack(p, pair.n_classes) | describe_elsewhere(pair.suite, p)
 
 
 def _block_provenance(blocks: Sequence[Block], seconds: float, knowledge: Knowledge) -> dict[str, Field]:

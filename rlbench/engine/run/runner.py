@@ -19,6 +19,7 @@ from rlbench.core.executor import PERIOD, Lost, Pool, Report, Work
 from rlbench.core.files import LOG
 from rlbench.core.precision import Precision
 from rlbench.engine import cells
+from rlbench.engine.attack.elsewhere import passes_elsewhere
 from rlbench.engine.block.evaluate import Failure, Result
 from rlbench.engine.cells.groups import Group
 from rlbench.engine.plan.planner import Pair, Plan, PlannedCell, Unit, plan
@@ -119,7 +120,8 @@ class _Run:
 
     def _save(self, unit: Unit, results: list[Result]) -> None:
         span, pair = (unit.start, unit.stop), self.plan.pairs[unit.pair]
-        spent = sum(int(result.forwards.sum()) for result in results if isinstance(result, Block))
+        blocks = [result for result in results if isinstance(result, Block)]
+        spent = sum(int(block.forwards.sum()) + passes_elsewhere(block.evidence).forwards for block in blocks)
         self.total += spent - self.expected[unit]
         for member, result in zip(unit.group.members, results, strict=True):
             missing = self.left[unit.pair, member]

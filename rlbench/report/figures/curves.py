@@ -10,6 +10,7 @@ from typing import TypeVar, get_args
 import pandas as pd
 
 from rlbench.core import Adversarial, Clean, Norm, Worst
+from rlbench.core.threat import text_of
 from rlbench.report.boards import corruptions
 from rlbench.report.boards.scores import Score, Table, describe_distinction
 from rlbench.store.columns import Column, Mean, describe_attack
@@ -81,7 +82,12 @@ def curves(table: Table) -> list[Curves]:
     found: dict[tuple[bool, int, str, str], list[tuple[Fraction, Column]]] = {}
     for column in table.columns:
         one = column.of
-        if isinstance(one, Adversarial | Worst) and not column.is_bound and not column.protocol:
+        if (
+            isinstance(one, Adversarial | Worst)
+            and text_of(one) is None
+            and not column.is_bound
+            and not column.protocol
+        ):
             place = not column.is_worst, get_args(Norm).index(one.threat.norm), describe_attack(one), one.threat.norm
             found.setdefault(place, []).append((one.threat.eps, column))
     return [_curves(table, what, norm, sorted(columns)) for (_, _, what, norm), columns in sorted(found.items())]

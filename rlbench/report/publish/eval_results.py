@@ -15,7 +15,7 @@ import yaml
 
 from rlbench.core import Adversarial, Clean, Perturbation, Record, Suite, Worst
 from rlbench.core.errors import FieldError, StoreError, UnknownName, quote
-from rlbench.core.threat import threat_of
+from rlbench.core.threat import text_of, threat_of
 from rlbench.encoders.models import default_name
 from rlbench.report.boards.scores import Score, Table
 from rlbench.report.boards.tables import frame, tables
@@ -76,14 +76,15 @@ def task_id(suite: str, of: Perturbation | Mean) -> str | None:
         return f"{suite}_corruptions_{of.severity}"
     if isinstance(of, Clean):
         return f"{suite}_clean"
-    if not isinstance(of, Worst | Adversarial):
+    if not isinstance(of, Worst | Adversarial) or text_of(of):
         return None
     return f"{suite}_{re.sub(r'[^A-Za-z0-9.-]+', '_', str(of.threat))}"
 
 
 def list_task_ids(suite: Suite) -> list[str]:
     """The ids of a suite's tasks: clean, then each norm and eps of its attacks."""
-    threats = {threat for p in suite.perturbations if isinstance(p, Worst | Adversarial) and (threat := threat_of(p))}
+    plain = [p for p in suite.perturbations if isinstance(p, Worst | Adversarial) and text_of(p) is None]
+    threats = {threat for p in plain if (threat := threat_of(p))}
     ordered = sorted(threats, key=lambda threat: (threat.norm == "l2", threat.eps))
     found = [task_id(suite.name, Clean()), *(task_id(suite.name, Worst(threat)) for threat in ordered)]
     return [one for one in found if one]
@@ -141,7 +142,7 @@ def _choose_columns(table: Table, left_out: list[str]) -> Iterator[tuple[Column,
 
     A threat model without a worst case counts if a single attack was run; its notes name it.
     """
-    worst = {threat_of(column.of) for column in table.columns if isinstance(column.of, Worst)}
+    worst = {threat_of(column.of) for column in table.columns if isinstance(column.of, Worst) and column.is_worst}
     single = [threat_of(column.of) for column in table.columns if isinstance(column.of, Adversarial)]
     for row in table.rows:
         for column, score in row.scores.items():

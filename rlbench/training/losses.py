@@ -1,0 +1,168 @@
+"""The losses of a step's rows: what they compare with, their adversarial examples, and their features."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from rlbench.training.adversary import attack_batch, attack_once
+from rlbench.training.collapse import CollapseWatch
+from rlbench.training.data import MicroBatch
+from rlbench.training.gather import all_gather
+from rlbench.training.means import ClassMeans
+from rlbench.training.peers import Peers
+from rlbench.training.stream import Run, Stream
+from rlbench.training.types import Batch
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A micro-batch of a stream, ready for its loss.
+
+    Attributes:
+        x: (B, *shape) in the box.
+        f: (B, D) features of x; any rows if the objective does not need them.
+        batch: what the loss knows besides the features.
+        x_adv: (B, *shape), the adversarial examples; None without an adversary.
+    """
+
+    stream: Stream
+    x: Tensor
+    f: Tensor
+    batch: Batch
+    x_adv: Tensor | None = None
+
+
+@dataclass
+class Losses:
+    """Computes the losses of a run's rows at the current weights.
+
+    Attributes:
+        run: what is trained.
+        accelerator: devices, processes and precision.
+        tower: the run's tower, for gradients that other processes do not share.
+        model: the tower as the accelerator prepared it, for the gradients of training.
+        means: the class means, which modalities that are trained together share.
+        peers: the features of all examples, which they share too.
+        watch: compares the gradients of an adversary of one step.
+    """
+
+    run: Run
+    accelerator: Accelerator
+    tower: nn.Module
+    model: nn.Module
+    means: ClassMeans
+    peers: Peers
+    watch: CollapseWatch = field(default_factory=CollapseWatch)
+
+    def mean(self, parts: Iterable[Rows]) -> Tensor:
+        """Returns the mean loss over the rows of all streams."""
+        losses, count = [], 0
+        for rows in parts:
+            losses.append(rows.stream.weight * self.of_rows(rows).sum())
+            count += len(rows.x)
+        return torch.stack(losses).sum() / count
+
+    def of_rows(self, rows: Rows) -> Tensor:
+        """Returns the loss (B,) of a stream's rows at their adversarial examples."""
+        objective, f = rows.stream.objective, rows.f
+        if self.run.recipe.awp and "f" in objective.needs:  # the weights have changed since
+            f = self.features(self.model, rows.x)
+        return objective.loss(f, f if rows.x_adv is None else self.features(self.model, rows.x_adv), rows.batch)
+
+    def raised(self, rows: Rows) -> Tensor:
+        """Returns what the adversary raises (B,); without one, the loss."""
+        objective = rows.stream.objective
+        if rows.x_adv is None:
+            f = self.features(self.tower, rows.x)
+            return objective.loss(f, f, rows.batch)
+        return objective.adversary_loss(self.features(self.tower, rows.x_adv), rows.f.detach(), rows.batch)
+
+    def craft(self, parts: list[MicroBatch]) -> Iterator[Rows]:
+        """Yields the micro-batches of a part, one of each stream, with adversarial examples that raise their loss."""
+        for stream, part in zip(self.run.streams, parts, strict=True):
+            yield self.craft_rows(stream, part)
+
+    def craft_rows(self, stream: Stream, part: MicroBatch) -> Rows:
+        """Makes a stream's rows ready for the loss."""
+        device, needs = self.accelerator.device, stream.objective.needs
+        x = stream.data.dequantise(part.x.to(device))
+        batch = self.make_batch(stream, part, x)
+        f = self.embed_clean(x) if "f" in needs else batch.captions
+        if "means" in needs:
+            self.means.update(self.run.modality, stream.classes, batch.gather(f), batch.gather(batch.y))
+            batch = replace(batch, means=self.means.look_up(stream.classes, batch.anchors))
+        if "peers" in needs:
+            batch = replace(batch, peers=self.exchange_peers(stream, part.rows.to(device), f, batch))
+        if "f_adv" not in needs:
+            return Rows(stream, x, f, batch)
+        x_adv = self.attack(Rows(stream, x, f, batch), part.noise.to(device))
+        if "f0_adv" in needs:
+            batch = replace(batch, f0_adv=self.embed_original(x_adv))
+        return Rows(stream, x, f, batch, x_adv)
+
+    def attack(self, rows: Rows, noise: Tensor) -> Tensor:
+        """Finds adversarial examples (B, *shape) from noise (B, *shape) in [-1, 1], with the recipe's adversary."""
+        recipe, fixed = self.run.recipe, rows.f.detach()
+
+        def adversary_loss(v: Tensor) -> Tensor:
+            return rows.stream.objective.adversary_loss(self.features(self.tower, v), fixed, rows.batch)
+
+        if recipe.adversary == "n-fgsm":
+            found = attack_once(rows.x, adversary_loss, self.run.ball, noise=noise)
+            return self.watch.add(found.gradient, found.x_adv)
+        return attack_batch(
+            rows.x,
+            adversary_loss,
+            self.run.ball,
+            noise=noise,
+            steps=recipe.attack_steps,
+            step=recipe.attack_step,
+            momentum=recipe.attack_momentum,
+        )
+
+    def exchange_peers(self, stream: Stream, rows: Tensor, f: Tensor, batch: Batch) -> Tensor:
+        """Remembers f (B, D) of the examples `rows` (B,); returns the sum (B, D) of their other modalities."""
+        modality = self.run.modality
+        self.peers.update(modality, batch.gather(rows), batch.gather(f), stream.data.size)
+        return self.peers.look_up(modality, rows, f.detach())
+
+    def make_batch(self, stream: Stream, part: MicroBatch, x: Tensor) -> Batch:
+        """Makes what the loss knows besides the features: f0, and a caption of each example in a random template."""
+        device = self.accelerator.device
+        y, captions = part.y.to(device), stream.captions.to(device)
+        template = (part.template.to(device) * captions.shape[1]).long()
+        return Batch(
+            y=y,
+            anchors=stream.anchors.to(device),
+            captions=captions[y, template],
+            f0=self.embed_original(x) if "f0" in stream.objective.needs else None,
+            gather=self.gather,
+        )
+
+    def features(self, model: nn.Module, x: Tensor) -> Tensor:
+        """Computes the features of x in the recipe's precision and returns them as float32 (B, D)."""
+        with self.accelerator.autocast():
+            f: Tensor = model(x)
+        return f.float()
+
+    def embed_clean(self, x: Tensor) -> Tensor:
+        """Computes the features of x, (B, D); with AWP without a graph, since the loss needs them at other weights."""
+        if not self.run.recipe.awp:
+            return self.features(self.model, x)
+        with torch.no_grad():
+            return self.features(self.tower, x)
+
+    def embed_original(self, x: Tensor) -> Tensor:
+        """Computes the frozen original's features of x, (B, D)."""
+        assert self.run.original is not None, "a recipe whose objective needs the original has one"
+        with torch.no_grad():
+            return self.features(self.run.original.tower(self.run.modality), x)
+
+    def gather(self, rows: Tensor) -> Tensor:
+        """Gathers the rows of all processes, in their order; differentiable."""
+        return rows if self.accelerator.num_processes == 1 else all_gather(rows)
