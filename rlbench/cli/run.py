@@ -111,7 +111,9 @@ def show(
 )
 @place_options
 @click.option("--shard", metavar="I/N", help="Do only every N-th block of examples, from the I-th; see rlbench merge.")
-@click.option("--dry-run", is_flag=True, help="Check everything, show the plan and its cost, and stop.")
+@click.option(
+    "--dry-run", is_flag=True, help="Check everything, show the plan and its cost, and stop; data sets may be missing."
+)
 @click.option("--strict", is_flag=True, help="Exit 1 unless every cell is sound.")
 @click.option("--quiet", is_flag=True, help="Show only the result.")
 @click.option("--json", "as_json", is_flag=True, help="Print the records as a JSON array, the rest to stderr.")
