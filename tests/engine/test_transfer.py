@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 import sensor_oracle as oracle
+import text_oracle
 import torch
 from affine_bench import N, adversarial, bench, done
 
 import rlbench
+from rlbench.attacks.text import edits
 from rlbench.core import Adversarial, Box, Clean, Composed, Corrupted, Record, Suite, Surrogate, Threat, Worst, registry
 from rlbench.core.errors import KnowledgeError, SuiteError
 from rlbench.core.seeds import ExampleStreams, generator
@@ -221,11 +223,19 @@ def test_a_search_in_low_precision_is_never_finished_on_the_model(tmp_path: Path
         assert str(record.perturbation).endswith(" bf16") and 0 < (record.n_correct or 0) < 48
 
 
+def load_plain(monkeypatch: pytest.MonkeyPatch, model: str) -> None:
+    """Makes a model of the tests' own code, which suites may not name, every surrogate."""
+
+    def load(bench: Bench, name: str) -> Bench:
+        return prepare(replace(bench.suite, perturbations=(Clean(),)), model)
+
+    monkeypatch.setattr(surrogates, "_load", load)
+
+
 def test_several_sensors_are_attacked_through_a_surrogate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RLBENCH_PLUGINS", "sensor_oracle")
     model = "sensor_oracle:linear_sensors"
-    plain = lambda bench: replace(bench.suite, perturbations=(Clean(),))  # noqa: E731
-    monkeypatch.setattr(surrogates, "_load", lambda bench, name: prepare(plain(bench), model))
+    load_plain(monkeypatch, model)
     attack = "{attack: apgd-ce, steps: 10, norm: linf, eps: 0.025, from: other, sensors: all}"
     one = "{attack: uap, steps: 5, examples: 40, norm: linf, eps: 0.06, sensors: image}"
     file = oracle.suite_file(tmp_path, attack, f"{{missing: depth, then: {attack}}}", one)
@@ -236,3 +246,18 @@ def test_several_sensors_are_attacked_through_a_surrogate(tmp_path: Path, monkey
     assert found[f"without depth + {name} all"] == oracle.survivors(eps, missing=["depth"])
     image = found["uap(examples=40, steps=5) linf 0.06 on image"]
     assert sum(oracle.survivors({"image": 0.06})) <= sum(image) < sum(oracle.survivors({}))
+
+
+def test_edited_names_and_transferred_points_are_judged_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RLBENCH_PLUGINS", "text_oracle")
+    monkeypatch.setattr(edits, "ALPHABET", "ex")
+    load_plain(monkeypatch, "text_oracle:letters")
+    attack = "{attack: apgd-ce, norm: linf, eps: 0.01, steps: 20, from: other}"
+    lines = attack, "{text: typo-any, edits: 1}", f"{{text: typo-any, edits: 1, then: {attack}}}"
+    file = text_oracle.suite_file(tmp_path, *lines)
+    found = text_oracle.flags(run(file, "text_oracle:letters", out=tmp_path / "out", workers=1))
+    alone, text, joint = list(found.values())[1:]
+    assert "typo-any 1 + apgd-ce(steps=20) from other linf 0.01" in found
+    assert not (joint & ~(alone & text)).any() and 0 < joint.sum() < (alone & text).sum()
