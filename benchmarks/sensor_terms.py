@@ -269,7 +269,7 @@ RIVALS = (("bundled rlbind", "bundled tecoa"), ("bundled rlbind", "tecoa, contin
 
 
 def compare(lines: Sequence[Line]) -> list[list[str]]:
-    """Trials against others, on pairs pooled over seeds: rivals, and each trial with an extra against the one without."""
+    """Compares rivals, and each trial with an extra with the one without, on pairs pooled over seeds."""
     by = {(line["trial"], line["seed"]): line for line in lines}
     names = dict.fromkeys(line["trial"] for line in lines)
     rows = []
