@@ -24,7 +24,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from rlbench.core import Threat
-from rlbench.core.stats.metrics import holm, margin
+from rlbench.core.stats.metrics import margin
 from rlbench.core.stats.paired import Pairs
 from rlbench.core.threat import ball_of, parse_eps
 from rlbench.encoders.heads import ZeroShot, zero_shot
@@ -265,24 +265,24 @@ def describe_row(line: Line) -> list[str]:
     return [line["trial"], str(line["seed"]), f"{forwards}, {backwards}", *shares]
 
 
+RIVALS = (("bundled rlbind", "bundled tecoa"), ("bundled rlbind", "tecoa, continued"), ("rlbind-alone", "fare-tecoa"))
+
+
 def compare(lines: Sequence[Line]) -> list[list[str]]:
-    """Each trial with an extra against the one without, on pairs pooled over seeds; Holm-adjusted over the table."""
+    """Compares rivals, and each trial with an extra with the one without, on pairs pooled over seeds."""
     by = {(line["trial"], line["seed"]): line for line in lines}
-    rows, ps = [], []
-    for trial in dict.fromkeys(line["trial"] for line in lines):
-        base = "rlbind-alone" if trial == "rlbind" else trial.replace(",", " +").partition(" +")[0]
-        seeds = [seed for name, seed in by if name == trial and (base, seed) in by and base != trial]
-        if not seeds:
-            continue
-        cells = [trial, base, str(len(seeds))]
-        for column in ("robust", "any 1"):
+    names = dict.fromkeys(line["trial"] for line in lines)
+    rows = []
+    for trial, base in (*RIVALS, *((name, name.partition(" + ")[0]) for name in names if " + " in name)):
+        seeds = [seed for name, seed in by if name == trial and (base, seed) in by]
+        if seeds:
+            rows.append([f"{trial} against {base}"])
+        for column in ("robust", "unseen", "any 1") if seeds else ():
             before, after = (np.concatenate([unpack(by[name, s][column]) for s in seeds]) for name in (base, trial))
             pairs = Pairs.of(before, after)
-            cells.append(f"{0.0 - pairs.drop:+.1f} ({pairs.gained}, {pairs.lost})")
-            ps.append(pairs.p)
-        rows.append(cells)
-    adjusted = iter(holm(ps))
-    return [[*cells, f"{next(adjusted):.2g}, {next(adjusted):.2g}"] for cells in rows]
+            p = f"p {pairs.p:.2g}" if pairs.p >= 0.0001 else "p < .0001"
+            rows[-1].append(f"{0.0 - pairs.drop:+.1f} ({pairs.gained}, {pairs.lost}; {p})")
+    return rows
 
 
 def tabulate(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -294,7 +294,7 @@ def table(args: argparse.Namespace) -> None:
     """Prints the trials, and the comparisons."""
     lines = read(Path(args.out))
     print(tabulate(("trial", "seed", "passes", *COLUMNS), [describe_row(line) for line in lines]))  # noqa: T201
-    head = ("trial", "against", "seeds", "robust: points (only with, only without)", "any 1", "p")
+    head = ("", "robust, over four sensors", "unseen", "sum, any 1")
     print("\n" + tabulate(head, compare(lines)))  # noqa: T201
 
 
