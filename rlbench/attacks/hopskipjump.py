@@ -5,32 +5,36 @@ from __future__ import annotations
 from collections.abc import Generator
 from dataclasses import dataclass
 from itertools import count
-from math import sqrt
+from math import cos, pi, sin, sqrt
 from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from rlbench.attacks.search.decisions import CHUNK, Nearest, Search, inside, run_searches
+from rlbench.attacks.search.decisions import Nearest, Search, inside, run_searches
+from rlbench.attacks.search.normals import Steps, estimate_normal, expect_cosine
 from rlbench.core import Ball, Classifier, Norm, Streams
 from rlbench.core.errors import FieldError
 from rlbench.core.knowledge import Knowledge
 from rlbench.core.registry import register
 
-HALVINGS = 30  # of a step, after which it is too small for float32
-Steps = Generator[Tensor, Tensor, Tensor]  # a part of a search that returns a point or a direction
+ANGLE = 5e-4  # radians: precision of a turn
+STALLED = 0.999  # a step that leaves so much of the distance or more has stalled
 
 
 @register("attack", "hopskipjump")
 @dataclass(frozen=True, kw_only=True)
 class HopSkipJump:
-    """HopSkipJump: estimates the boundary's normal from labels, steps along it, and returns to the boundary.
+    """HopSkipJump: estimates the boundary's normal from labels, and turns towards it along the boundary.
 
     Chen et al., 2020, https://arxiv.org/abs/1904.02144, algorithms 1 and 2 with the L2 distance; compared with ART's.
     A search begins at a random misclassified point and ends once the boundary point lies in the ball. Different from
-    the paper: the precision of the binary search is 0.01 / sqrt(d) as in ART, since d^(-3/2) is below what float32 can
-    tell apart on pictures; starting points are also corners of the box; the budget may end any step.
+    the paper: directions are orthogonal to x_t - x, so that an estimate improves on what is known; the step is the half
+    circle of Reza et al., 2023, https://arxiv.org/abs/2308.03163, whose boundary point is the nearest one in the plane
+    of x_t - x and v if the boundary is flat; a search that stalls begins again elsewhere, and is left if it can't
+    become the nearest; the precision of the binary search is 0.01 / sqrt(d) as in ART, since d^(-3/2) is below what
+    float32 can tell apart on pictures; starting points are also corners of the box; the budget may end any step.
 
     Attributes:
         queries: the most forward passes of an example.
@@ -73,14 +77,32 @@ class HopSkipJump:
         return inside(self.nearest(classifier, x, y, ball, streams), ball)
 
     def _search(self, place: _Place) -> Search:
-        """Algorithm 2, in its notation: x_t on the boundary, delta the radius of an estimate, xi the step."""
-        x = place.x
-        x_t = yield from place.bin_search((yield from place.start()))
+        """One descent after another, without end."""
+        best = float("inf")
+        while True:
+            best = min(best, (yield from self._descend(place, best)))
+
+    def _descend(self, place: _Place, best: float) -> Generator[Tensor, Tensor, float]:
+        """Algorithm 2, in its notation: x_t on the boundary, delta the radius of an estimate.
+
+        Ends where it stalls, or where it is not expected to come nearer than `best`. Returns the distance.
+        """
+        x_t, stalls = (yield from place.bin_search((yield from place.start()))), 0
         for t in count(1):
-            far = float((x_t - x).norm())
+            far, b = place.measure(x_t), int(self.b_0 * sqrt(t))
             delta = 0.1 * place.range if t == 1 else sqrt(place.d) * place.theta * far
-            v = yield from place.estimate(x_t, delta, int(self.b_0 * sqrt(t)))
-            x_t = yield from place.bin_search((yield from place.jump(x_t, v, far / sqrt(t))))
+            v = yield from estimate_normal(x_t, delta, b, ball=place.ball, numbers=place.numbers, across=x_t - place.x)
+            x_t = yield from place.turn(x_t, v)
+            near = place.measure(x_t)
+            stalls = stalls + 1 if near > STALLED * far else 0
+            if stalls == 2 or _foresee(far, near, expect_cosine(b, place.d)) > best:
+                break
+        return near
+
+
+def _foresee(far: float, near: float, cosine: float) -> float:
+    """The distance from a flat boundary, of which an estimate's share cosine^2 has brought `far` to `near`."""
+    return far / sqrt(1 + ((far / near) ** 2 - 1) / cosine**2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,6 +138,10 @@ class _Place:
         """The points in the box."""
         return points.clamp(self.ball.low, self.ball.high)
 
+    def measure(self, x_t: Tensor) -> float:
+        """The distance of a point, above 0."""
+        return max(float((x_t - self.x).norm()), 1e-12)
+
     def start(self) -> Steps:
         """A random misclassified point: uniform, or a corner of the box, also in blocks, with some share of highs."""
         for k in count():
@@ -140,28 +166,15 @@ class _Place:
                 low = middle
         return best
 
-    def estimate(self, x_t: Tensor, delta: float, b: int) -> Steps:
-        """The boundary's unit normal at x_t, by eq. 9 and 16: the mean of phi_b u_b with the mean phi as baseline."""
-        phi, u_sum, phi_u = 0.0, torch.zeros_like(x_t), torch.zeros_like(x_t)
-        for first in range(0, b, CHUNK):
-            shape = (min(CHUNK, b - first), *x_t.shape)
-            u = torch.from_numpy(self.numbers.standard_normal(shape, dtype=np.float32)).to(x_t)
-            u = u / u.flatten(1).norm(dim=1).view(-1, *[1] * x_t.dim())
-            points = self.clip(x_t + delta * u)
-            wrong = yield points
-            sign = 2.0 * wrong.to(x_t) - 1
-            u = (points[: len(sign)] - x_t) / delta  # what the box has left of it
-            phi += float(sign.sum())
-            u_sum, phi_u = u_sum + u.sum(0), phi_u + torch.tensordot(sign, u, 1)
-        mean = phi / b
-        v = phi_u - mean * u_sum if abs(mean) < 1 else phi_u
-        unit: Tensor = v / v.norm().clamp_min(1e-20)
-        return unit
-
-    def jump(self, x_t: Tensor, v: Tensor, xi: float) -> Steps:
-        """The first misclassified point x_t + xi v, where xi halves; x_t if there is none."""
-        for k in range(HALVINGS):
-            point = self.clip(x_t + xi / 2**k * v)
+    def turn(self, x_t: Tensor, v: Tensor) -> Steps:
+        """The boundary point on the half circle from x_t to x in the plane of v, which is orthogonal to x_t - x."""
+        across, low, high, best = x_t - self.x, 0.0, pi / 2, x_t
+        aside = self.measure(x_t) * v
+        while high - low > ANGLE:
+            angle = (low + high) / 2
+            point = self.clip(self.x + cos(angle) * (cos(angle) * across + sin(angle) * aside))
             if (yield point[None]):
-                return point
-        return x_t
+                low, best = angle, point
+            else:
+                high = angle
+        return best

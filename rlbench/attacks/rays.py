@@ -12,11 +12,16 @@ import torch
 from torch import Tensor
 
 from rlbench.attacks.search.decisions import Nearest, Search, inside, run_searches
+from rlbench.attacks.search.normals import estimate_normal, expect_cosine
 from rlbench.core import Ball, Classifier, Norm, Streams
 from rlbench.core.errors import FieldError
 from rlbench.core.knowledge import Knowledge
 from rlbench.core.registry import register
 from rlbench.core.seeds import generator
+
+NORMAL = 200  # the most queries of a normal where a search begins again
+NEAR = 0.01  # their distance from the boundary, as a share of that to the example
+FINEST = 1e-4  # relative precision of a radius: below it, float32 can't tell points apart
 
 
 @register("attack", "rays")
@@ -28,11 +33,13 @@ class RayS:
     whole input down to single coordinates. A flip is kept if it brings the boundary nearer: one query tells that it
     does not, and a binary search finds the new radius. A search ends once its radius is at most eps. Different from the
     paper: where no boundary lies along the first sign vector, others are tried; after the stage of single coordinates,
-    that stage repeats; the binary search ends at a relative precision. All examples share the fixed random starts.
+    that stage repeats; the binary search begins near the old radius and is as precise as a flip requires. Where no
+    single flip helps any more, a search begins again, of single coordinates, at the signs of a normal of the boundary
+    elsewhere (see `normals`), unless that is not expected to come nearer. All examples share the fixed random numbers.
 
     Attributes:
         queries: the most forward passes of an example.
-        tol: relative precision of the binary search of a radius.
+        tol: the coarsest relative precision of a radius.
     """
 
     queries: int = 5000
@@ -70,19 +77,51 @@ class RayS:
         return inside(self.nearest(classifier, x, y, ball), ball)
 
     def _search(self, x: Tensor, ball: Ball) -> Search:
-        """Algorithm 3: d is the best sign vector, r its radius."""
-        for d in _starts(x):
-            r = yield from self._radius(x, d, ball.high - ball.low, ball)
+        """Algorithm 3, then searches from other starts, without end."""
+        numbers, size = generator("rays"), x.numel()
+        starts, b = _starts(x, numbers), min(size, NORMAL)
+        d, r = yield from self._begin(x, starts, ball)
+        best = yield from self._flip(x, d, r, _blocks(size), ball)
+        while True:
+            d, r = yield from self._begin(x, starts, ball)
+            x_t = (x + r * d).clamp(ball.low, ball.high)
+            v = yield from estimate_normal(x_t, NEAR * float((x_t - x).norm()), b, ball=ball, numbers=numbers)
+            d = torch.where(v < 0, -1.0, 1.0)
+            r = yield from self._radius(x, d, ball.high - ball.low, self.tol, ball)
+            if r * expect_cosine(b, size) < best:
+                best = min(best, (yield from self._flip(x, d, r, _blocks(size, single=True), ball)))
+
+    def _begin(
+        self, x: Tensor, starts: Iterator[Tensor], ball: Ball
+    ) -> Generator[Tensor, Tensor, tuple[Tensor, float]]:
+        """The first sign vector with a boundary along it, and the radius."""
+        for d in starts:
+            r = yield from self._radius(x, d, ball.high - ball.low, self.tol, ball)
             if r < float("inf"):
                 break
-        for block in _blocks(x.numel()):
-            d_new = d.clone()
-            d_new.view(-1)[block] *= -1
-            r_new = yield from self._radius(x, d_new, r, ball)
-            if r_new < r:
-                d, r = d_new, r_new
+        return d, r
 
-    def _radius(self, x: Tensor, d: Tensor, r: float, ball: Ball) -> Generator[Tensor, Tensor, float]:
+    def _flip(
+        self, x: Tensor, d: Tensor, r: float, blocks: Iterator[slice], ball: Ball
+    ) -> Generator[Tensor, Tensor, float]:
+        """Flips blocks of d, the best sign vector, of radius r, until no single flip helps. Returns the radius."""
+        failed = 0  # flips of single coordinates since the last success
+        for block in blocks:
+            d_new, length = d.clone(), block.stop - block.start
+            d_new.view(-1)[block] *= -1
+            r_new = yield from self._radius(x, d_new, r, self._precision(length / x.numel()), ball)
+            failed = failed + 1 if length == 1 else 0
+            if r_new < r:
+                d, r, failed = d_new, r_new, 0
+            if failed == x.numel():
+                break
+        return r
+
+    def _precision(self, share: float) -> float:
+        """Of the radius after a flip of a share of the coordinates, which changes it by about this share."""
+        return min(self.tol, max(share / 4, FINEST))
+
+    def _radius(self, x: Tensor, d: Tensor, r: float, tol: float, ball: Ball) -> Generator[Tensor, Tensor, float]:
         """DBR-Search, algorithm 2: the radius of the boundary along d if it is below r, else infinity."""
 
         def at(radius: float) -> Tensor:
@@ -90,8 +129,11 @@ class RayS:
 
         if not (yield at(r)):
             return float("inf")
-        start, end = 0.0, r
-        while end - start > self.tol * end:
+        end, step = r, 8 * tol * r
+        while end > step and (yield at(end - step)):
+            end, step = end - step, 2 * step
+        start = max(end - step, 0.0)
+        while end - start > tol * end:
             middle = (start + end) / 2
             if (yield at(middle)):
                 end = middle
@@ -100,18 +142,18 @@ class RayS:
         return end
 
 
-def _starts(x: Tensor) -> Iterator[Tensor]:
-    """Sign vectors like x, without end: all +1, all -1, then fixed random ones, also in blocks."""
+def _starts(x: Tensor, numbers: np.random.Generator) -> Iterator[Tensor]:
+    """Sign vectors like x, without end: all +1, all -1, then random ones, also in blocks."""
     yield from (torch.ones_like(x), -torch.ones_like(x))
-    numbers, size = generator("rays"), x.numel()
+    size = x.numel()
     for k in count():
         length = 1 if k % 2 == 0 else 1 + int(numbers.integers(size))
         minus = np.repeat(numbers.random(-(-size // length)) < numbers.random(), length)[:size]
         yield torch.from_numpy(np.where(minus, -1.0, 1.0)).to(x).view(x.shape)
 
 
-def _blocks(size: int) -> Iterator[slice]:
+def _blocks(size: int, *, single: bool = False) -> Iterator[slice]:
     """The blocks to flip, without end: all, halves, quarters, ..., single coordinates, again and again."""
     for stage in count():
-        length = -(-size // 2**stage)
+        length = 1 if single else -(-size // 2**stage)
         yield from (slice(start, min(start + length, size)) for start in range(0, size, length))

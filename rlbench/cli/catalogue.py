@@ -36,7 +36,10 @@ def data() -> None:
 @data.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON array with every field.")
 def list_data_sets(as_json: bool) -> None:
-    """List the published data sets: their sizes, web pages and licences; a tilde marks a rounded number."""
+    """List the published data sets: their sizes, commits, web pages and licences; a tilde marks a rounded number.
+
+    Of a webdataset that is not pinned, `rlbench data get` takes the newest commit, and names it.
+    """
     from rlbench.cli import console, listing
 
     rows = listing.list_data_sets()
@@ -53,7 +56,8 @@ def list_data_sets(as_json: bool) -> None:
 def get(name: str, revision: str | None) -> None:
     """Download the test split of a webdataset into the hub's cache, where its tasks find it.
 
-    An interrupted download resumes. Every file is compared with the checksum that the hub states.
+    An interrupted download resumes. Every file is compared with the checksum that the hub states. A set that is not
+    pinned (see `rlbench data list`) is taken as it is today; the commit is printed, and records of runs name it.
     """
     from rlbench.core import registry
     from rlbench.tasks import hub_sets
@@ -62,17 +66,27 @@ def get(name: str, revision: str | None) -> None:
     if name in registry.names("task"):
         raise DataError(f"{name} is not a webdataset of the hub; rlbench data list says where to get it")
     one = find_set(name.removeprefix("wds/"))
-    revision = revision or one.revision
-    remote = hub_sets.describe_snapshot(one.repo, revision, PATTERNS)
-    pinned = "" if remote.commit.startswith(revision) else f" (now {revision}; not pinned)"
+    asked = revision or one.revision
+    remote = hub_sets.describe_snapshot(one.repo, asked, PATTERNS)
     click.echo(
         f"wds/{one.name}: {len(remote.files)} files, {remote.size / 1e6:,.1f} MB, from {one.repo} at commit "
-        f"{remote.commit}{pinned}; licence: {one.source.licence}"
+        f"{remote.commit}; licence: {one.source.licence}"
     )
-    folder = hub_sets.fetch_snapshot(remote, revision)
+    if not remote.commit.startswith(asked):
+        click.echo(
+            f"not pinned: {asked} is this commit now and may be another one later; --revision {remote.commit} "
+            "gets the same files again, and records name the commit",
+            err=True,
+        )
+    folder = hub_sets.fetch_snapshot(remote, asked)
     click.echo(
         f"in {folder}; all checksums are those of the hub; rlbench data check wds/{one.name} checks its contents"
     )
+    if one.pinned and not remote.commit.startswith(one.revision):
+        click.echo(
+            f"the catalogue's commit is {one.revision}: in a suite, this one is "
+            f"{{name: wds, dataset: {one.name}, revision: {remote.commit}}}"
+        )
 
 
 @data.command()

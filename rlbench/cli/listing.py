@@ -27,8 +27,9 @@ def list_installed(kind: str) -> list[dict[str, object]]:
 
 
 def list_data_sets() -> list[dict[str, object]]:
-    """One row per published data set; a number that is unknown is "-", a rounded one has a tilde."""
+    """One row per published data set; what is unknown is "-", a rounded number has a tilde."""
     from rlbench.tasks import integrity
+    from rlbench.tasks.wds_sets import UNPINNED
 
     return [
         {
@@ -36,6 +37,7 @@ def list_data_sets() -> list[dict[str, object]]:
             "modality": one.modality,
             "classes": str(integrity.count_classes(one) or "-"),
             "test examples": "~" * one.source.rounded + str(one.source.test or "-"),
+            "revision": "not pinned" if one.source.revision == UNPINNED else one.source.revision[:7] or "-",
             "licence": one.source.licence,
             "folder": one.source.folder,
             "get it from": one.source.url,

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rlbench.cli.console import clock, console
-from rlbench.core import Adversarial, Clean, Composed, Corrupted, Perturbation
+from rlbench.core import Adversarial, Clean, Composed, Corrupted, Edited, Perturbation
 from rlbench.core.stats.metrics import wilson
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ Pair = tuple[str, str, str]  # names of a suite, a task and a model
 SINGLE_STEP = ("fgsm", "noise", "pgd")
 SECOND = 2  # updates of the screen per second, at most
 SETTLED = 3.0  # seconds of passes after which their rate is shown
-ABOUT = "accuracy in % [Wilson 95% interval]; ≤ is an upper bound while attacks run"
+ABOUT = "accuracy in % [Wilson 95% interval]; ≤ can still fall"
 
 
 class Row(NamedTuple):
@@ -35,6 +35,16 @@ class Row(NamedTuple):
     accuracy: str
     interval: str
     n: str
+
+
+@contextmanager
+def loading(*, quiet: bool) -> Iterator[None]:
+    """Says on a terminal that a run begins while the block loads what it needs; quiet: says nothing."""
+    if quiet or not sys.stderr.isatty():
+        yield
+        return
+    with console(sys.stderr).status("loading"):
+        yield
 
 
 @contextmanager
@@ -151,6 +161,8 @@ def turn(p: Perturbation) -> tuple[int, int]:
         return 0, 0
     if isinstance(p, Corrupted):
         return 1, p.severity
+    if isinstance(p, Edited):
+        return 1, 6
     attack = p.adversarial if isinstance(p, Composed) else p
     if not isinstance(attack, Adversarial):
         return 6, 0

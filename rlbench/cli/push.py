@@ -169,12 +169,14 @@ def benchmark(suites: tuple[str, ...], name: str, repo: str, dry_run: bool, out:
 
     The hub ranks results only of frameworks that it lists, in huggingface.js, packages/tasks/src/eval.ts.
     """
-    from rlbench.core.suite import load_suite
+    from rlbench.core.suite import load_suite, load_suites
     from rlbench.report.publish.eval_results import check_repository, make_benchmark
 
     check_repository(repo)
     dry = _is_dry(dry_run, out)
-    loaded = [load_suite(suite) for suite in suites]
+    parts = [load_suites(suite) for suite in suites]  # several tasks of one modality have one mean
+    alike = [len({part.modality for part in found}) == 1 for found in parts]
+    loaded = [found[0] if one else load_suite(name) for name, found, one in zip(suites, parts, alike, strict=True)]
     about = "Zero-shot accuracy under attacks, measured with rlbench: " + ", ".join(s.name for s in loaded)
     text = make_benchmark(loaded, name, about)
     folder = _folder(repo, out) if dry else None

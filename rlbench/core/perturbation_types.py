@@ -12,6 +12,7 @@ from rlbench.core.precision import Precision
 Norm = Literal["linf", "l2", "l0"]
 Mode = Literal["standalone", "cascade", "descending"]
 Reach = Literal["", "all", "any 1"]
+TextLevel = Literal["template", "typo-shared", "typo-any"]
 Field = str | int | float | bool | None
 Fields = tuple[tuple[str, Field], ...]  # sorted (name, value) pairs that differ from a plugin's defaults
 
@@ -147,10 +148,27 @@ class Missing:
 
 
 @dataclass(frozen=True)
-class Composed:
-    """A corruption or missing sensors, then an attack on that input."""
+class Edited:
+    """An attacker chooses the texts of the classes; leaving them as they are is always one of the choices.
 
-    corrupted: Corrupted | Missing
+    Attributes:
+        text: "template": the worst template of each input; "typo-shared": one list of class names for all inputs,
+            chosen on validation examples; "typo-any": a list for each input.
+        edits: the most typing errors of a name, at least 1; 0 for templates.
+    """
+
+    text: TextLevel
+    edits: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.text} {self.edits}" if self.edits else self.text
+
+
+@dataclass(frozen=True)
+class Composed:
+    """A corruption, missing sensors or an attacker's texts, then an attack on that input."""
+
+    corrupted: Corrupted | Missing | Edited
     adversarial: Adversarial
 
     def __str__(self) -> str:
@@ -159,14 +177,20 @@ class Composed:
 
 @dataclass(frozen=True)
 class Worst:
-    """The worst case per example over a suite's attacks of this norm and eps or smaller, or a cascade of `attacks`."""
+    """The worst case per example over a suite's attacks of this norm and eps or smaller, or a cascade of `attacks`.
+
+    With `text`, also over that choice of texts, alone and with the attacks.
+    """
 
     threat: Threat
     attacks: tuple[Adversarial, ...] = ()
     mode: Mode = "standalone"
+    text: Edited | None = None
 
     def __str__(self) -> str:
-        return f"worst {self.threat}{' descending' * (self.mode == 'descending')}"
+        return (
+            f"worst {f'{self.text} + ' if self.text else ''}{self.threat}{' descending' * (self.mode == 'descending')}"
+        )
 
 
-Perturbation = Clean | Adversarial | Corrupted | Missing | Composed | Worst
+Perturbation = Clean | Adversarial | Corrupted | Missing | Edited | Composed | Worst

@@ -8,13 +8,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from itertools import product
-from typing import Any
+from typing import Any, get_args
 
 from rlbench.core import (
     Adversarial,
     Clean,
     Composed,
     Corrupted,
+    Edited,
     Fields,
     Missing,
     Perturbation,
@@ -25,6 +26,7 @@ from rlbench.core import (
 )
 from rlbench.core.attacked_sensors import Attacked, Scope, parse_part, parse_threat, scope_of
 from rlbench.core.errors import RLBenchError
+from rlbench.core.perturbation_types import TextLevel
 from rlbench.core.sensors import SensorTask
 from rlbench.core.threat import norms_of, parse_norm
 from rlbench.core.yaml_source import YamlPart, check_keys
@@ -130,8 +132,8 @@ def _check_corruption(name: YamlPart, corruption: Any, modality: str, task: Task
         name.fail(f"corruption {name.text()!r} is for whole clips, not {views} views; set views: 1")
 
 
-def _then(then: YamlPart, before: Corrupted | Missing, scope: Scope) -> Iterator[tuple[YamlPart, Composed]]:
-    """The attacks on a corrupted input."""
+def _then(then: YamlPart, before: Corrupted | Missing | Edited, scope: Scope) -> Iterator[tuple[YamlPart, Composed]]:
+    """The attacks on a corrupted input, or on one whose classes have other texts."""
     for part, attack in _attacks(_key_parts(then, "attack"), scope, then):
         yield part, Composed(before, attack)
 
@@ -151,6 +153,34 @@ def _missing(
         yield from [(part, one)] if then is None else _then(then, one, scope.without(sensors))
 
 
+def _texts(parts: dict[str, YamlPart], scope: Scope, whole: YamlPart) -> Iterator[tuple[YamlPart, Edited | Composed]]:
+    """An entry with texts that an attacker chooses, alone or with the attacks of its `then`."""
+    part, edits, then = parts["text"], parts.get("edits"), parts.get("then")
+    check_keys(parts, whole, ("text", "edits", "then"), ("edits", "then"))
+    if scope.sensors:
+        part.fail("a suite with several sensors has no edits of texts; give it one modality")
+    levels: list[Any] = [one.one_of("level", get_args(TextLevel)) for one in part.each()]
+    if edits is not None and set(levels) == {"template"}:
+        edits.fail("a template has no edits; leave this key out")
+    for one, level in zip(part.each(), levels, strict=True):
+        if edits is None and level != "template":
+            one.fail(f"{level} needs the key 'edits', such as edits: 1")
+        counts = [(one, 0)] if edits is None or level == "template" else [(k, k.whole(1)) for k in edits.each()]
+        for at, count in counts:
+            edited = Edited(level, count)
+            yield from [(at, edited)] if then is None else _joint(then, edited, scope)
+
+
+def _joint(then: YamlPart, edited: Edited, scope: Scope) -> Iterator[tuple[YamlPart, Composed]]:
+    """The attacks on texts and input; each searches for every input by itself."""
+    for part, one in _then(then, edited, scope):
+        if is_universal(one.adversarial):
+            then.fail(
+                f"attack {one.adversarial.attack!r} makes one perturbation for all inputs; choose another one here"
+            )
+        yield part, one
+
+
 def _key_parts(part: YamlPart, kind: str) -> dict[str, YamlPart]:
     """The items of an attack or a corruption, with the keys that it needs."""
     parts = part.items()
@@ -168,10 +198,10 @@ def _entry(part: YamlPart, scope: Scope) -> Iterator[tuple[YamlPart, Perturbatio
         word = part.one_of("perturbation", ("clean", "worst"))
         yield part, (Clean() if word == "clean" else None)
         return
-    kinds = {"attack": _attacks, "corruption": _corruptions, "missing": _missing}
+    kinds = {"attack": _attacks, "corruption": _corruptions, "missing": _missing, "text": _texts}
     what = [key for key in kinds if key in part.items()]
     if len(what) != 1:
-        missing = ", {missing: ...}" if scope.sensors else ""
+        missing = ", {missing: ...}" if scope.sensors else ", {text: ...}"
         part.fail(
             "an entry is clean, worst, {attack: ..., norm: ..., eps: ...} or {corruption: ..., severity: ...}"
             f"{missing}, which may have then: {{attack: ...}}"
@@ -179,10 +209,16 @@ def _entry(part: YamlPart, scope: Scope) -> Iterator[tuple[YamlPart, Perturbatio
     yield from kinds[what[0]](_key_parts(part, what[0]), scope, part)
 
 
-def _worst(attacks: Sequence[Adversarial]) -> list[Worst]:
-    """The worst case of each threat model, Linf first, by eps."""
-    threats = {attack.threat for attack in attacks}
-    return [Worst(threat) for threat in sorted(threats, key=lambda t: (t.norm != "linf", t.norm, t.place, t.eps))]
+def _worst(attacks: Sequence[Adversarial], composed: Sequence[Composed]) -> list[Worst]:
+    """The worst case of each threat model, Linf first, by eps; then that of each choice of texts together with it."""
+    found = [(attack.threat, None) for attack in attacks]
+    joint = [(one.adversarial.threat, one.corrupted) for one in composed if isinstance(one.corrupted, Edited)]
+    worst = {Worst(threat, text=text) for threat, text in (*found, *joint)}
+
+    def turn(one: Worst) -> tuple[object, ...]:
+        return str(one.text or ""), one.threat.norm != "linf", one.threat.norm, one.threat.place, one.threat.eps
+
+    return sorted(worst, key=turn)
 
 
 def is_universal(attack: Adversarial) -> bool:
@@ -224,8 +260,9 @@ def perturbations(whole: YamlPart, modality: str, task: Task) -> tuple[Perturbat
     attacks = [one for _, one in found.values() if isinstance(one, Adversarial)]
     composed = [one for _, one in found.values() if isinstance(one, Composed)]
     columns: list[Perturbation] = [Clean()]
+    worst = _worst(attacks, composed)
     for part, one in found.values():
-        if one is None and not attacks:
+        if one is None and not worst:
             part.fail("'worst' needs at least one attack")
         if isinstance(one, Adversarial):
             columns.append(_with_ladder(one, attacks))
@@ -233,5 +270,5 @@ def perturbations(whole: YamlPart, modality: str, task: Task) -> tuple[Perturbat
             same = [other.adversarial for other in composed if other.corrupted == one.corrupted]
             columns.append(replace(one, adversarial=_with_ladder(one.adversarial, same)))
         elif not isinstance(one, Clean):
-            columns += _worst(attacks) if one is None else [one]
+            columns += worst if one is None else [one]
     return tuple(columns)

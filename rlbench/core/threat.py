@@ -14,7 +14,7 @@ from dataclasses import replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, get_args
 
-from rlbench.core import Adversarial, Ball, Box, Composed, Norm, Perturbation, Span, Streams, Threat, Worst
+from rlbench.core import Adversarial, Ball, Box, Composed, Edited, Norm, Perturbation, Span, Streams, Threat, Worst
 from rlbench.core.errors import FieldError, quote
 from rlbench.core.positions import change, count_positions, largest, spread
 from rlbench.core.precision import Precision
@@ -71,6 +71,12 @@ def threat_of(perturbation: Perturbation) -> Threat | None:
     if isinstance(perturbation, Composed):
         return perturbation.adversarial.threat
     return perturbation.threat if isinstance(perturbation, Adversarial | Worst) else None
+
+
+def text_of(perturbation: Perturbation) -> Edited | None:
+    """The texts that an attacker chooses, alone or with an attack on the input; None if they stay as they are."""
+    one = perturbation.corrupted if isinstance(perturbation, Composed) else perturbation
+    return one.text if isinstance(one, Worst) else one if isinstance(one, Edited) else None
 
 
 def search_in(perturbation: Perturbation, precision: Precision) -> Perturbation:

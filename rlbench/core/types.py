@@ -15,6 +15,7 @@ from rlbench.core.perturbation_types import Adversarial as Adversarial
 from rlbench.core.perturbation_types import Clean as Clean
 from rlbench.core.perturbation_types import Composed as Composed
 from rlbench.core.perturbation_types import Corrupted as Corrupted
+from rlbench.core.perturbation_types import Edited as Edited
 from rlbench.core.perturbation_types import Field as Field
 from rlbench.core.perturbation_types import Fields as Fields
 from rlbench.core.perturbation_types import Missing as Missing

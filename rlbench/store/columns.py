@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, get_args
 
-from rlbench.core import Adversarial, Clean, Composed, Corrupted, Missing, Norm, Perturbation, Record, Worst
-from rlbench.core.threat import threat_of
+from rlbench.core import Adversarial, Clean, Composed, Corrupted, Edited, Missing, Norm, Perturbation, Record, Worst
+from rlbench.core.threat import text_of, threat_of
 from rlbench.store.perturbations import is_bound
 
 
@@ -47,8 +47,8 @@ class Column(str):
 
     @property
     def is_worst(self) -> bool:
-        """Whether it shows a worst case."""
-        return isinstance(self.of, Worst)
+        """Whether it shows a worst case over attacks on the input."""
+        return isinstance(self.of, Worst) and self.of.text is None
 
     @property
     def is_bound(self) -> bool:
@@ -57,7 +57,7 @@ class Column(str):
 
     @property
     def order(self) -> tuple[Any, ...]:
-        """The sort key: clean, missing sensors, attacks (norm, name, eps), worst cases, corruptions, compositions."""
+        """The sort key: clean, missing sensors, texts, attacks (norm, name, eps), worst cases, corruptions, pairs."""
         return _order(self.of, self.protocol[:8])
 
 
@@ -78,11 +78,13 @@ def _order(of: Perturbation | Mean, protocol: str) -> tuple[Any, ...]:
         return 0, protocol
     if isinstance(of, Missing):
         return 0.5, str(of), protocol
+    if isinstance(of, Edited):
+        return 0.6, str(of), protocol
     if isinstance(of, Corrupted | Mean):
         return 3, of.severity, str(of), protocol
     threat = threat_of(of)
     assert threat is not None  # attacks and worst cases have one
-    kind = 4 if isinstance(of, Composed) else 2 if isinstance(of, Worst) else 1
+    kind = 4 if isinstance(of, Composed) or text_of(of) else 2 if isinstance(of, Worst) else 1
     return kind, get_args(Norm).index(threat.norm), describe_attack(of), is_bound(of), threat.eps, str(of), protocol
 
 
@@ -92,4 +94,6 @@ def describe_attack(p: Perturbation) -> str:
         return f"{p.corrupted} + {p.adversarial.call}{p.adversarial.threat.place}"
     if isinstance(p, Adversarial):
         return f"{p.call}{p.threat.place}"
+    if isinstance(p, Worst) and p.text:
+        return f"worst {p.text}{p.threat.place}"
     return f"worst{p.threat.place}" if isinstance(p, Worst) else "worst"

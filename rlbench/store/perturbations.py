@@ -14,6 +14,7 @@ from rlbench.core import (
     Clean,
     Composed,
     Corrupted,
+    Edited,
     Field,
     Fields,
     Missing,
@@ -26,19 +27,21 @@ from rlbench.core import (
 )
 from rlbench.core.errors import FieldError, find_hidden, quote
 from rlbench.core.knowledge import KNOWLEDGE
-from rlbench.core.perturbation_types import Reach
+from rlbench.core.perturbation_types import Reach, TextLevel
 from rlbench.core.precision import PRECISION
 
 _THREAT = ("norm", "eps", "mode", "sensors", "reach", "eps_by_sensor", "knowledge", "precision")
 _ATTACK = ("attack", "fields", "surrogate", *_THREAT)
 _CORRUPTION = ("corruption", "severity", "corruption_fields")
+_TEXT = ("text", "edits")
 KINDS = {  # the fields that each kind may have
     "clean": (),
     "adversarial": _ATTACK,
     "corrupted": (*_CORRUPTION, "sensors"),
     "missing": ("missing",),
-    "composed": (*_CORRUPTION, "corruption_sensors", "missing", *_ATTACK),
-    "worst": _THREAT,
+    "edited": _TEXT,
+    "composed": (*_CORRUPTION, "corruption_sensors", "missing", *_TEXT, *_ATTACK),
+    "worst": (*_TEXT, *_THREAT),
 }
 COLUMNS = ("kind", "attack", "fields", "norm", "eps", "corruption", "severity", "corruption_fields", "mode")
 MORE = ("knowledge", "precision", "surrogate")  # further columns, of attacks
@@ -79,19 +82,23 @@ def to_mapping(p: Perturbation) -> dict[str, Any]:
     if isinstance(p, Missing):
         return {"kind": kind, "missing": list(p.sensors)}
     if isinstance(p, Composed):
-        corruption = (
-            {"missing": list(p.corrupted.sensors)}
-            if isinstance(p.corrupted, Missing)
-            else _corruption_fields(p.corrupted)
-        )
-        if "sensors" in corruption:
-            corruption["corruption_sensors"] = corruption.pop("sensors")
-        return {"kind": kind, **corruption, **_attack_fields(p.adversarial)}
+        before = {name: value for name, value in to_mapping(p.corrupted).items() if name != "kind"}
+        if "sensors" in before:
+            before["corruption_sensors"] = before.pop("sensors")
+        return {"kind": kind, **before, **_attack_fields(p.adversarial)}
+    if isinstance(p, Edited):
+        return {"kind": kind, **_text_fields(p)}
     if isinstance(p, Corrupted):
         return {"kind": kind, **_corruption_fields(p)}
     if isinstance(p, Adversarial):
         return {"kind": kind, **_attack_fields(p)}
-    return {"kind": kind, **(_threat_fields(p.threat, p.mode) if isinstance(p, Worst) else {})}
+    if not isinstance(p, Worst):
+        return {"kind": kind}
+    return {"kind": kind, **(_text_fields(p.text) if p.text else {}), **_threat_fields(p.threat, p.mode)}
+
+
+def _text_fields(p: Edited) -> dict[str, Any]:
+    return {"text": p.text} | ({"edits": p.edits} if p.edits else {})
 
 
 def _corruption_fields(p: Corrupted) -> dict[str, Any]:
@@ -143,7 +150,10 @@ def from_mapping(values: object) -> Perturbation:
     if kind == "corrupted":
         return _read_corruption(values, "sensors")
     if kind == "worst":
-        return Worst(_read_threat(values), (), _read_mode(values, get_args(Mode)))
+        text = _read_text(values) if "text" in values else None
+        return Worst(_read_threat(values), (), _read_mode(values, get_args(Mode)), text)
+    if kind == "edited":
+        return _read_text(values)
     mode = _read_mode(values, ("standalone", "descending"))
     name, fields = _read_name(values, "attack"), _read_fields(values, "fields")
     of = Surrogate(_read_name(values, "surrogate")) if "surrogate" in values else None
@@ -152,6 +162,8 @@ def from_mapping(values: object) -> Perturbation:
         return adversarial
     if "missing" in values:
         return Composed(_read_missing(values), adversarial)
+    if "text" in values:
+        return Composed(_read_text(values), adversarial)
     return Composed(_read_corruption(values, "corruption_sensors"), adversarial)
 
 
@@ -164,6 +176,15 @@ def _read_missing(values: Mapping[str, Any]) -> Missing:
     sensors = _read_sensors(values, "missing")
     _require(sensors, "missing", values.get("missing"), "a list of sensors, at least one")
     return Missing(sensors)
+
+
+def _read_text(values: Mapping[str, Any]) -> Edited:
+    level, edits = values.get("text"), values.get("edits", 0)
+    _require(level in get_args(TextLevel), "text", level, f"one of {', '.join(get_args(TextLevel))}")
+    least = int(level != "template")
+    allowed = "a whole number, at least 1; 0 for templates"
+    _require(type(edits) is int and least <= edits <= 1000 * least, "edits", edits, allowed)
+    return Edited(level, edits)  # type: ignore[arg-type]
 
 
 def _read_corruption(values: Mapping[str, Any], sensors: str) -> Corrupted:
@@ -233,7 +254,8 @@ def to_columns(p: Perturbation) -> dict[str, Field]:
     """A perturbation as COLUMNS of a data frame: eps as a float, fields as JSON text, None for missing ones.
 
     Attacks on a black box also have the column `knowledge`, those that do not search in float32 `precision`, those on
-    another model `surrogate`, and perturbations of several sensors some of JOINT.
+    another model `surrogate`, choices of texts `text` and maybe `edits`, and perturbations of several sensors some of
+    JOINT.
     """
     found = to_mapping(p)
     mode = "standalone" if "norm" in found else None
@@ -241,7 +263,7 @@ def to_columns(p: Perturbation) -> dict[str, Field]:
     fields = {
         name: json.dumps(found[name], sort_keys=True) for name in ("fields", "corruption_fields") if name in found
     }
-    known: dict[str, Field] = {name: found[name] for name in MORE if name in found}
+    known: dict[str, Field] = {name: found[name] for name in (*MORE, *_TEXT) if name in found}
     known |= {name: json.dumps(found[name]) for name in JOINT if name in found}
     return columns | fields | known | ({"eps": float(Fraction(found["eps"]))} if "eps" in found else {})
 
@@ -260,11 +282,13 @@ def from_columns(row: Mapping[str, Any]) -> Perturbation:
         if "norm" in found and row.get(name) is not None:  # of other kinds, it is provenance
             found[name] = row[name]
     found |= {name: json.loads(row[name]) for name in JOINT if row.get(name) is not None}
+    found |= {name: row[name] for name in _TEXT if row.get(name) is not None}
     for name in ("fields", "corruption_fields"):
         if name in found:
             found[name] = json.loads(found[name])
     if "eps" in found:
         found["eps"] = str(Fraction(found["eps"]).limit_denominator(10**6))
-    if "severity" in found:
-        found["severity"] = int(found["severity"])
+    for name in ("severity", "edits"):
+        if name in found:
+            found[name] = int(found[name])
     return from_mapping(found)

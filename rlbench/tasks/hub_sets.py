@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 from rlbench.core.errors import DataError, first_line
 
-_COMMIT = re.compile(r"[0-9a-f]{7,40}")
+COMMIT = re.compile(r"[0-9a-f]{7,40}")
 _CHUNK = 1 << 20  # bytes
 
 
@@ -57,7 +57,8 @@ def find_snapshot(repo: str, revision: str) -> Path | None:
 
     Args:
         repo: of a data set.
-        revision: a commit, or the beginning of one; or a branch or tag as it was when it was downloaded.
+        revision: a commit, or the beginning of one; or a branch or tag as it was when it was downloaded. If it was not
+            downloaded under its name, the only commit that is there.
     """
     from huggingface_hub import constants
 
@@ -65,7 +66,7 @@ def find_snapshot(repo: str, revision: str) -> Path | None:
     commit = revision
     with suppress(OSError):
         commit = (folder / "refs" / revision).read_text().strip()
-    found = sorted((folder / "snapshots").glob(f"{commit}*")) if _COMMIT.fullmatch(commit) else []
+    found = sorted((folder / "snapshots").glob(f"{commit if COMMIT.fullmatch(commit) else ''}*"))
     return found[0] if len(found) == 1 and found[0].is_dir() else None
 
 
@@ -83,7 +84,7 @@ def describe_snapshot(repo: str, revision: str, patterns: Sequence[str]) -> Remo
 
     api = HfApi()
     try:
-        if _COMMIT.fullmatch(revision) and len(revision) < 40:  # the hub need not know the beginning of a commit
+        if COMMIT.fullmatch(revision) and len(revision) < 40:  # the hub need not know the beginning of a commit
             revision = _complete(api, repo, revision)
         about = api.dataset_info(repo, revision=revision, files_metadata=True)
     except DataError:
@@ -124,7 +125,7 @@ def fetch_snapshot(remote: Remote, revision: str) -> Path:
     """
     from huggingface_hub import snapshot_download
 
-    name = remote.commit if _COMMIT.fullmatch(revision) else revision
+    name = remote.commit if COMMIT.fullmatch(revision) else revision
     paths = [_escape(file.path) for file in remote.files]
     try:
         folder = Path(snapshot_download(remote.repo, repo_type="dataset", revision=name, allow_patterns=paths))

@@ -7,7 +7,6 @@ the frame's `subtask_index`: https://huggingface.co/docs/lerobot/lerobot-dataset
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -17,20 +16,20 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from PIL import Image
 
-from rlbench.core import Box, Label, Modality, Split
+from rlbench.core import Box, Modality, Split
 from rlbench.core.errors import DataError, FieldError
 from rlbench.core.media import lerobot as layout
 from rlbench.core.media.clips import read_frames_at
 from rlbench.core.media.stills import picture, pixels
 from rlbench.core.registry import register
-from rlbench.tasks.folder import describe_untested, read_classes
-from rlbench.tasks.published import Item, Published, Source
+from rlbench.tasks.published import Item, Source
+from rlbench.tasks.robots import Robot
 
 TEMPLATE = "a photo of a robot that is told to {}."
 
 
 @dataclass(frozen=True, kw_only=True)
-class Episodes(Published):
+class Episodes(Robot):
     """The task of a LeRobot data set.
 
     Attributes:
@@ -38,8 +37,6 @@ class Episodes(Published):
         camera: its key, or "" for the only one.
         labels: what the classes are.
         per_second: examples a second, at most.
-        given: the classes.
-        prompts: the templates.
     """
 
     medium: Modality
@@ -58,10 +55,6 @@ class Episodes(Published):
             raise FieldError(f"lerobot: per_second is {self.per_second}; it must be above 0, up to 1000", "per_second")
         _ = self._camera  # raises DataError if the data set or the camera is missing
 
-    @property
-    def modality(self) -> Modality:
-        return self.medium
-
     @cached_property
     def _info(self) -> layout.Info:
         return layout.read_info(self.folder)
@@ -69,11 +62,6 @@ class Episodes(Published):
     @cached_property
     def _camera(self) -> layout.Camera:
         return layout.find_camera(self._info, self.camera)
-
-    @cached_property
-    def _unlabelled(self) -> Counter[str]:
-        """How many frames are left out, by reason."""
-        return Counter()
 
     @cached_property
     def _listed(self) -> list[Item]:
@@ -95,7 +83,7 @@ class Episodes(Published):
                 continue
             label = self._find_label(table, row, time)
             if label is None:
-                self._unlabelled[f"frames without a {self.labels}"] += 1
+                self._unused[f"frames without a {self.labels}"] += 1
                 continue
             seen.add(turn)
             name, place = f"{self._camera.key}:episode {number}:frame {frame}", path
@@ -120,24 +108,11 @@ class Episodes(Published):
     def _names(self) -> dict[int, str]:
         return layout.read_names(self._info, self.labels)
 
-    @cached_property
-    def _classes(self) -> tuple[Label, ...]:
-        return read_classes(self.folder, self.given or tuple(sorted({item.label for item in self._listed})))
-
-    @property
-    def classes(self) -> tuple[Label, ...]:
-        return self._classes
-
-    @property
-    def templates(self) -> tuple[str, ...]:
-        return self.prompts
+    def list_labels(self) -> Iterator[str]:
+        return (item.label for item in self._listed)
 
     def list_items(self, split: Split) -> list[Item]:
         return self._listed if split == "test" else []
-
-    def read(self, item: Item, box: Box) -> np.ndarray:
-        """Reads an example at the box, float32 in [0, 1]. Raises: DataError, naming the file."""
-        return self.read_all([item], box)[0]
 
     def read_all(self, items: Sequence[Item], box: Box) -> list[np.ndarray]:
         """Reads examples, and every film once; see `read`."""
@@ -155,12 +130,6 @@ class Episodes(Published):
         column = layout.read_columns(self.folder / path, [self._camera.key]).column(self._camera.key)
         stored = [column[int(item.part[0])].as_py() for item in items]
         return [picture(item.id, 3, bytes(one["bytes"] or b"")) for item, one in zip(items, stored, strict=True)]
-
-    def notes(self) -> tuple[str, ...]:
-        """Notes that are not errors: frames left out, classes without examples."""
-        items = self.items()
-        left = [f"{count:,} {what} are left out" for what, count in sorted(self._unlabelled.items())]
-        return (*left, *describe_untested(self.classes, items))
 
 
 @register("task", "lerobot")

@@ -46,6 +46,7 @@ class Source:
         rounded: whether that number is only approximate.
         classes: number of classes, if only the data name them; 0 if unknown.
         md5: checksums by path; a missing path belongs to another layout.
+        revision: the commit of its repository, or the branch where no commit is known; "" without a repository.
         partial: whether some media are no longer available, so that the available ones are the test split.
     """
 
@@ -58,6 +59,7 @@ class Source:
     rounded: bool = False
     classes: int = 0
     md5: Mapping[str, str] = field(default_factory=dict)
+    revision: str = ""
     partial: bool = False
 
 
@@ -110,7 +112,8 @@ class Published(Recordings, ABC):
             raise DataError(f"no data: set root, or export RLBENCH_DATA=<the folder of {about.folder}/>; {get}")
         folder = expand_user(self.root or str(Path(str(base)) / about.folder))
         if not folder.is_dir():
-            raise DataError(f"there is no folder {folder}; {get}")
+            own = f"{about.title} contains {about.layout}"
+            raise DataError(f"there is no folder {folder}; {get if about.folder else own}")
         return folder
 
     def layout_error(self, what: str) -> DataError:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 from bisect import bisect_left
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from fractions import Fraction
@@ -23,17 +22,17 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from rlbench.core import Box, Label, Modality, Split
-from rlbench.core.errors import FieldError
+from rlbench.core import Box, Modality, Split
+from rlbench.core.errors import DataError, FieldError
 from rlbench.core.media import bags, filterbank, preprocess
 from rlbench.core.media.samples import scale_to_unit
 from rlbench.core.media.sounds import RATES, Sound, fit_sound, render_waveform
 from rlbench.core.media.stills import pixels
 from rlbench.core.registry import register
-from rlbench.tasks.folder import describe_untested, read_classes
 from rlbench.tasks.hashes import hash_files
 from rlbench.tasks.intervals import SECOND, Interval, find_interval, read_intervals
-from rlbench.tasks.published import Item, Published, Source
+from rlbench.tasks.published import Item, Source
+from rlbench.tasks.robots import Robot
 
 T = TypeVar("T")
 Read = Callable[[Any, Sequence[Any], Item], T]  # reads an example of an open bag with its topic's connections
@@ -47,7 +46,7 @@ _WHOLE = 0.9  # share of a window of sound that its messages must fill
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bags(Published):
+class Bags(Robot):
     """The task of a folder of bags.
 
     Attributes:
@@ -58,8 +57,6 @@ class Bags(Published):
         per_second: examples a second, at most.
         limits: the 16-bit counts that are black and white.
         channels: of sound.
-        given: the classes.
-        prompts: the templates.
     """
 
     medium: Modality
@@ -90,26 +87,15 @@ class Bags(Published):
             raise FieldError(f"rosbag: rate is {self.rate}, channels {self.channels}; give those of the sound", "rate")
         _ = self.folder  # raises DataError if it is missing
 
-    @property
-    def modality(self) -> Modality:
-        return self.medium
-
     @cached_property
     def _intervals(self) -> dict[str, list[Interval]]:
-        return read_intervals(self.folder / self.labels)
+        path = self.folder / self.labels
+        if not path.is_file():
+            raise DataError(f"there is no {path}; its lines bag,start,end,label say what is where in the bags")
+        return read_intervals(path)
 
-    @cached_property
-    def _classes(self) -> tuple[Label, ...]:
-        labels = {one.label for intervals in self._intervals.values() for one in intervals}
-        return read_classes(self.folder, self.given or tuple(sorted(labels)))
-
-    @property
-    def classes(self) -> tuple[Label, ...]:
-        return self._classes
-
-    @property
-    def templates(self) -> tuple[str, ...]:
-        return self.prompts
+    def list_labels(self) -> Iterator[str]:
+        return (one.label for intervals in self._intervals.values() for one in intervals)
 
     def list_items(self, split: Split) -> list[Item]:
         if split != "test":
@@ -157,11 +143,6 @@ class Bags(Published):
 
     def _count_bytes(self, reader: Any, connection: Any, raw: bytes) -> int:
         return len(bags.get_sound(bags.parse_message(reader, connection, raw, f"a message of {self.topic}")).data)
-
-    @cached_property
-    def _unused(self) -> Counter[str]:
-        """How many messages are left out, by reason."""
-        return Counter()
 
     @property
     def _window(self) -> int:
@@ -213,10 +194,6 @@ class Bags(Published):
             return render_waveform(*self._read_wave(reader, connections, item, box), box)
         return self._read_picture(reader, connections, item, box)
 
-    def read(self, item: Item, box: Box) -> np.ndarray:
-        """Reads an example at the box, float32 in [0, 1]. Raises: DataError, naming the message."""
-        return self.read_all([item], box)[0]
-
     def read_all(self, items: Sequence[Item], box: Box) -> list[np.ndarray]:
         """Reads examples, and opens every bag once; see `read`."""
         return self._visit(items, lambda reader, found, one: self._read(reader, found, one, box))
@@ -241,12 +218,6 @@ class Bags(Published):
         for path in files:
             digest.update(hashes[path])
         return digest.hexdigest()[:16]
-
-    def notes(self) -> tuple[str, ...]:
-        """Notes that are not errors: messages left out, classes without examples."""
-        items = self.items()
-        left = [f"{count:,} {what} are left out" for what, count in sorted(self._unused.items())]
-        return (*left, *describe_untested(self.classes, items))
 
 
 @register("task", "rosbag")

@@ -20,7 +20,7 @@ from rlbench.core.media.readers import VERSIONS
 from rlbench.core.media.stills import picture, pixels
 from rlbench.core.registry import register
 from rlbench.tasks.captioned import Captioned, Captions
-from rlbench.tasks.hub_sets import find_snapshot
+from rlbench.tasks.hub_sets import COMMIT, find_snapshot
 from rlbench.tasks.published import Item, Published, Source
 from rlbench.tasks.tar_index import Member, read_member
 from rlbench.tasks.wds_layout import (
@@ -42,12 +42,14 @@ class Sharded(Published, ABC):
 
     Attributes:
         dataset: name of a set of the catalogue, or of an own one.
+        revision: the commit of its repository, or the beginning of one; "": the catalogue's.
         shuffle: seed of the order of the examples.
         resolution: rows and columns of the pictures and of the attack's box; 0: those of the encoder's box.
         logit_scale: of the zero-shot logits; None: the encoder's.
     """
 
     dataset: str = ""
+    revision: str = ""
     shuffle: int = 0
     resolution: int = 0
     logit_scale: float | None = None
@@ -74,15 +76,23 @@ class Sharded(Published, ABC):
         if self.root:
             return self._given()
         known, base = load_sets()[self.dataset], os.environ.get("RLBENCH_DATA")
-        place = expand_user(base) / known.folder if base else None
-        found = place if place is not None and place.is_dir() else find_snapshot(known.repo, known.revision)
+        place = expand_user(base) / known.folder if base and not self.revision else None
+        here = place is not None and place.is_dir()
+        found = place if here else find_snapshot(known.repo, self.revision or known.revision)
         if found is None:
+            name = f"wds/{self.dataset}{f' --revision {self.revision}' if self.revision else ''}"
             raise DataError(
-                f"no data of wds/{self.dataset}: run `rlbench data get wds/{self.dataset}`, which downloads it from "
+                f"no data of wds/{self.dataset}: run `rlbench data get {name}`, which downloads it from "
                 f"{known.source.url} (licence: {known.source.licence}); or set root, or export RLBENCH_DATA=<the "
                 f"folder of {known.folder}/>, which contains {LAYOUT}"
             )
         return found
+
+    @property
+    def commit(self) -> str:
+        """The commit of a folder in the hub's cache; "" for another folder."""
+        folder = self.folder
+        return folder.name if folder.parent.name == "snapshots" and COMMIT.fullmatch(folder.name) else ""
 
     def _given(self) -> Path:
         folder = expand_user(self.root)
@@ -180,11 +190,30 @@ class WdsCaptions(Captioned, Sharded):
         return [(item, parse_captions(self.folder, sample)) for item, sample in self.list_split("test")]
 
 
+def _check(dataset: str, root: str, revision: str, resolution: int, logit_scale: float | None) -> None:
+    """Raises: FieldError, UnknownName: see `wds`."""
+    if not dataset and not root:
+        raise FieldError(
+            "wds: give dataset, the name of a published set such as vtab/pets, or root, a folder", "dataset"
+        )
+    if not root and dataset not in load_sets():
+        raise UnknownName("webdataset", dataset, load_sets())
+    if revision and (root or not COMMIT.fullmatch(revision)):
+        raise FieldError(
+            f"wds: revision is {revision!r}; it must be a commit of a published set, not of root", "revision"
+        )
+    if resolution < 0 or resolution > 4096:
+        raise FieldError(f"wds: resolution is {resolution}; it must be 1 to 4096, or 0 for the encoder's", "resolution")
+    if logit_scale is not None and not 0 < logit_scale < float("inf"):
+        raise FieldError(f"wds: logit_scale is {logit_scale}; it must be positive", "logit_scale")
+
+
 @register("task", "wds")
 def wds(
     *,
     dataset: str = "",
     root: str = "",
+    revision: str = "",
     at: Literal[1, 5, 10] = 1,
     shuffle: int = 0,
     resolution: int = 0,
@@ -200,6 +229,8 @@ def wds(
         dataset: name in the catalogue, see `rlbench data list`. Its data are searched below RLBENCH_DATA, then in the
             hub's cache, where `rlbench data get wds/NAME` puts them.
         root: the folder of the copy; required for a data set that is not in the catalogue.
+        revision: the commit of the set's repository, or 7 digits or more of its beginning, as `rlbench data get
+            --revision` takes it; default: the catalogue's, or the commit that was downloaded if that has none.
         at: of a set with captions: an example is correct if one of its captions is among the first 1, 5 or 10.
         shuffle: seed of the order of the examples.
         resolution: rows and columns of all pictures; the attack acts on pictures of this size, which are resized inside
@@ -211,22 +242,17 @@ def wds(
         UnknownName: no such data set.
         DataError: `root` is missing, or is multilabel. Its contents are checked when they are first read.
     """
-    if not dataset and not root:
-        raise FieldError(
-            "wds: give dataset, the name of a published set such as vtab/pets, or root, a folder", "dataset"
-        )
-    if not root and dataset not in load_sets():
-        raise UnknownName("webdataset", dataset, load_sets())
-    if resolution < 0 or resolution > 4096:
-        raise FieldError(f"wds: resolution is {resolution}; it must be 1 to 4096, or 0 for the encoder's", "resolution")
-    if logit_scale is not None and not 0 < logit_scale < float("inf"):
-        raise FieldError(f"wds: logit_scale is {logit_scale}; it must be positive", "logit_scale")
+    _check(dataset, root, revision, resolution, logit_scale)
     known = load_sets().get(dataset)
     kind = known.kind if known is not None else read_kind(WdsPictures(root=root).folder)
     if kind == "retrieval":
         if resolution:
             raise FieldError("wds: resolution is for sets with classes, not captions", "resolution")
-        return WdsCaptions(dataset=dataset, root=root, at=at, shuffle=shuffle, logit_scale=logit_scale)
+        return WdsCaptions(
+            dataset=dataset, root=root, revision=revision, at=at, shuffle=shuffle, logit_scale=logit_scale
+        )
     if at != 1:
         raise FieldError(f"wds: at is {at}; it is for sets with captions", "at")
-    return WdsPictures(dataset=dataset, root=root, shuffle=shuffle, resolution=resolution, logit_scale=logit_scale)
+    return WdsPictures(
+        dataset=dataset, root=root, revision=revision, shuffle=shuffle, resolution=resolution, logit_scale=logit_scale
+    )

@@ -51,6 +51,11 @@ class WdsSet:
         return f"clip-benchmark/{self.folder}"
 
     @property
+    def pinned(self) -> bool:
+        """Whether its commit is known, so that a download gives the same data on any day."""
+        return self.revision != UNPINNED
+
+    @property
     def source(self) -> Source:
         """What a published data set says of itself."""
         return Source(
@@ -62,6 +67,7 @@ class WdsSet:
             classes=_number(self.classes),
             test=_number(self.test),
             rounded=self.test.startswith("~"),
+            revision=self.revision,
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from fake_hub import Hub, serve
 from wds_shards import samples, write_published, write_set
 
 from rlbench.core import registry
+from rlbench.core.errors import DataError
 from rlbench.tasks.wds_sets import find_set
 
 PETS = find_set("vtab/pets")
@@ -80,11 +82,39 @@ def test_other_bytes_than_the_hub_says_are_refused(call: Call, hub: Hub, tmp_pat
 
 def test_another_revision(call: Call, hub: Hub) -> None:
     result = call("data", "get", "wds/vtab/pets", "--revision", "main")
-    assert result.exit_code == 0 and f"at commit {NEW} (now main; not pinned)" in result.stdout
+    assert result.exit_code == 0 and f"at commit {NEW}; " in result.stdout
+    assert "not pinned: main is this commit now" in result.stderr and f"--revision {NEW} gets the same" in result.stderr
+    assert f"{{name: wds, dataset: vtab/pets, revision: {NEW}}}" in result.stdout
+    other = registry.make("task", "wds", {"dataset": "vtab/pets", "revision": NEW[:9]})
+    assert other.folder.name == other.commit == NEW
+    with pytest.raises(DataError, match="run `rlbench data get wds/vtab/pets`, which"):
+        _ = _pets().folder
     result = call("data", "get", "wds/vtab/pets", "--revision", PETS.revision[:9])
     assert result.exit_code == 0 and f"at commit {PETS.revision}; " in result.stdout
     for revision in ("cd" * 20, "cdcdcdc", "v2"):
         fails(call("data", "get", "wds/vtab/pets", "--revision", revision), f"has no revision {revision}; see https://")
+
+
+def test_a_set_that_is_not_pinned_names_its_commit(call: Call, hub: Hub, tmp_path: Path) -> None:
+    stl = find_set("stl10")
+    assert not stl.pinned
+    hub.repos[stl.repo] = write_published(tmp_path / "remote", "stl10", 20), [NEW, "cd" * 20]
+    result = call("data", "get", "wds/stl10")
+    assert result.exit_code == 0 and f"--revision {NEW} gets the same files again" in result.stderr
+    assert registry.make("task", "wds", {"dataset": "stl10"}).commit == NEW
+    shutil.rmtree(tmp_path / "cache")
+    result = call("data", "get", "wds/stl10", "--revision", "cd" * 20)
+    assert result.exit_code == 0 and "not pinned" not in result.stderr
+    assert registry.make("task", "wds", {"dataset": "stl10"}).commit == "cd" * 20  # the only one that is there
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        "suite: mine\nversion: 1\nsummary: S.\nmodality: image\nperturbations: [clean]\n"
+        "task: {name: wds, dataset: stl10}\n"
+    )
+    result = call(
+        "run", "--suite", path, "--model", "random:mini", "--examples", 2, "--workers", 1, "--json", "--quiet"
+    )
+    assert json.loads(result.stdout)[0]["provenance"]["revision"] == "cd" * 20
 
 
 def test_the_beginning_of_two_commits(call: Call, hub: Hub) -> None:

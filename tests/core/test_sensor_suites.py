@@ -100,6 +100,7 @@ def test_a_part_may_have_several_fusions_and_a_task_per_sensor(tmp_path) -> None
         ("{corruption: netd, severity: 1, sensors: [image, thermal]}", "corruption: corruption 'netd' is for thermal"),
         ("{corruption: netd, severity: 1, sensors: any 1}", "sensors: no sensor named 'any 1'; known: all, depth"),
         ("{corruption: netd, severity: 1}", "perturbations: the key 'sensors' is missing: all, each, image"),
+        ("{text: template}", "text: a suite with several sensors has no edits of texts"),
         ("{}", "perturbations: an entry is clean, worst, {attack"),
     ],
 )

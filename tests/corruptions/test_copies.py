@@ -191,8 +191,14 @@ def test_a_lerobot_set_keeps_its_numbers_and_times(call, tmp_path, stored) -> No
         (("in", "taken", *FOG), ["taken exists; nothing is overwritten"]),
         (("in", "in/out", *FOG), ["in/out lies in in"]),
         (("in/s.wav", "out", *FOG), ["out must end in .wav"]),
-        (("in/s.wav", "out.wav", *FOG), ["nothing in in/s.wav can be corrupted by fog: 1 files of other kinds"]),
-        (("in", "out", *FOG, "--only", "z*"), ["nothing in in can be corrupted by fog: ", "(left out by --only)"]),
+        (
+            ("in/s.wav", "out.wav", *FOG),
+            ["nothing in in/s.wav can be corrupted by fog (for image, ", ": 1 files of other kinds"],
+        ),
+        (
+            ("in", "out", *FOG, "--only", "z*"),
+            ["nothing in in can be corrupted by fog (for image, ", "(left out by --only)", "takes whole names, or"],
+        ),
         (("in", "none/out", *FOG), ["can't write none/out: No such file"]),
         (("in", "out", *FOG, "--range", 5, 1), ["range is [5.0, 1.0]; the smaller"]),
         (("broken", "out", *FOG), ["can't read the image broken/a.png"]),

@@ -7,9 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from commands import Call
-from wds_shards import write_published
+from commands import Call, fails
+from wds_shards import isolate, write_published
 
+from rlbench.attacks.aa_clip import AAClip
+from rlbench.core import Box
+from rlbench.core.errors import DataError
 from rlbench.core.suite import load_suites
 from rlbench.encoders.heads import Resized
 from rlbench.engine.block.bench import prepare
@@ -41,6 +44,28 @@ def test_every_task_is_planned(data: Path, tmp_path: Path) -> None:
     most = {(cell.task, str(cell.perturbation)): cell.forwards for cell in found.cells}
     assert most["wds/vtab/pcam", "aa-clip linf 2/255"] < most["wds/vtab/pets", "aa-clip linf 2/255"] / 2  # no apgd-t
     assert len(plan([SUITE, f"{SUITE}:wds/vtab/pets"], MODEL, store=tmp_path / "store").pairs) == 3
+
+
+def test_sets_that_are_not_here_are_planned_but_not_run(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    isolate(tmp_path, monkeypatch)
+    with pytest.raises(DataError, match="no data of wds/vtab/caltech101: run"):
+        plan("image-clip13", MODEL, store=tmp_path / "store")
+    found = plan("image-clip13", MODEL, store=tmp_path / "store", pilot=True)
+    assert len(found.pairs) == 13 and {pair.n for pair in found.pairs} == {1000}
+    assert {pair.suite.task_name: pair.n_classes for pair in found.pairs}["wds/cars"] == 196
+    each = [1000 * (1 + 2 * AAClip().passes(pair.n_classes)[1]) for pair in found.pairs]
+    backwards = sum(cell.backwards for cell in found.cells)
+    assert backwards == sum(each) - 13_000 and not found.piloted
+    (note,) = [note for note in found.notes if "not on this machine" in note]
+    assert note.count("wds/") == 13
+    with pytest.raises(DataError, match="no data of wds/vtab/caltech101"):
+        found.pairs[0].suite.task.load(Box(shape=(3, 8, 8)), 0, 1)
+    asked = ("run", "--suite", SUITE, "--model", MODEL, "--examples", 8, "--workers", 1)
+    dry = call(*asked, "--dry-run")
+    assert dry.exit_code == 0 and "planned by the catalogue's classes and examples" in dry.stdout
+    fails(call(*asked), "no data of wds/vtab/cifar10: run `rlbench data get wds/vtab/cifar10`")
 
 
 def test_the_box_is_the_pictures_own(data: Path) -> None:

@@ -61,7 +61,11 @@ def _records(out: Path, *perturbations: Any, n: int = 300, **options: Any) -> di
     return {str(r.perturbation): r for r in run(suite(*perturbations, n=n), "linear", out=out, **options)}
 
 
-@pytest.mark.parametrize("options", [{"workers": 2}, {"workers": 1, "batch_size": 7}], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [pytest.param({"workers": 2}, marks=pytest.mark.slow), {"workers": 1, "batch_size": 7}],
+    ids=str,
+)
 def test_neither_workers_nor_batches_change_it(options: dict[str, int], tmp_path: Path) -> None:
     pair = uap(), uap(eps="20/255")
     one = _records(tmp_path / "a", *pair, workers=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 from dataclasses import replace
@@ -92,6 +93,22 @@ def test_the_largest_table_of_a_task_counts() -> None:
     trial = record("mine", "wds/cars", 10, n=10)
     (table,) = by_task(tables(frame([*records(), trial])))
     assert rows_of(table)[0]["cars"] == "40.0"
+
+
+def test_json_csv_and_latex_have_the_mean_too() -> None:
+    several = [*records(), *records("two")[:2], *records(under="worst linf 4/255")]
+    found = json.loads(render(frame(several), "t", format="json"))["by_task"]
+    assert [(one["model"], one["column"]) for one in found] == [("mine", "clean"), ("mine", "worst linf 4/255")]
+    (mean, _) = found
+    assert (mean["suite"], mean["task"], mean["modality"]) == ("several", "mean of 3 tasks", "image")
+    assert mean["share"] == pytest.approx(130 / 300, abs=1e-6) and mean["low"] < mean["share"] < mean["high"]
+    assert mean["tasks"] == {"wds/cars": 0.4, "wds/vtab/pcam": 0.0, "wds/vtab/pets": 0.9}
+    lines = list(csv.DictReader(io.StringIO(render(frame(several), "t", format="csv"))))
+    means = [line for line in lines if line["task"] == "mean of 3 tasks"]
+    assert lines[-2:] == means and len(lines) == 8 + 2 and (means[0]["share"], means[0]["n"]) == ("0.433333", "")
+    (tex, *_) = render(frame(several), "t", format="latex").split(r"\end{table}")
+    assert r"\begin{tabular}{llrrrr}" in tex and "under & model & mean & cars & pcam & pets" in tex
+    assert "clean & mine & 43.3 [" in tex and r"clean & two & -- & 40.0 & -- & 90.0 \\" in tex
 
 
 def test_names_are_short_only_while_they_differ() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import fake_hub
@@ -81,6 +82,25 @@ def test_what_is_not_sound_or_failed_is_left_out() -> None:
         make_entries([bad], "a:mini", SET)
     with pytest.raises(UnknownName, match="did you mean 'a:mini'"):
         make_entries(records(), "a:mimi", SET)
+
+
+def test_a_suite_of_several_tasks_has_their_mean() -> None:
+    sets = {"wds/vtab/cifar10": 90, "wds/vtab/pets": 50, "wds/vtab/pcam": 10}
+    one = records({"clean": 90, "worst linf 4/255": 30})
+    about = {"suite": "image-wds-smoke", "modality": "image", "flags": None}
+    three = [
+        replace(r, task=t, key=f"{t} {r.key}", n_correct=k, provenance={**r.provenance, "data": t}, **about)
+        for t, k in sets.items()
+        for r in one
+    ]
+    found = make_entries(three, "a:mini", SET)
+    (entry, _) = parse(found.files[".eval_results/rlbench-image-wds-smoke.yaml"])
+    assert (entry.task_id, entry.value) == ("image-wds-smoke_clean", 50.0)
+    assert "n = 100 on each of 3 tasks" in entry.notes
+    with pytest.raises(StoreError, match="image-wds-smoke: 1 of its 3 tasks were not run, wds/vtab/pcam first"):
+        make_entries(three[:4], "a:mini", SET)
+    with pytest.raises(StoreError, match="2 of its 3 tasks were not run"):
+        make_entries(three[:2], "a:mini", SET)
 
 
 def test_two_results_of_a_task_are_an_error() -> None:
@@ -173,6 +193,8 @@ def test_a_dry_run_writes_the_files_into_a_folder(call: Call, tmp_path: Path, mo
     assert result.exit_code == 0 and "no token of the hub" in result.stderr
     assert (tmp_path / "rlbench-push" / "me-model" / "rlbench-robustness.png").is_file()
     fails(call(*given, "--out", "clone"), "add --dry-run")
+    result = call("push", "benchmark", "image-clip13", "--repo", "me/set", "--dry-run", "--out", "set")
+    assert result.exit_code == 0 and "image-clip13_linf_2_255" in (tmp_path / "set" / "eval.yaml").read_text()
     fails(call("push", "benchmark", "smoke", "--repo", "me/set@abc"), "a pull request goes to OWNER/NAME")
     (tmp_path / "file").write_text("")
     fails(call(*given, "--dry-run", "--out", "file/x"), "can't write", "choose another --out")

@@ -94,4 +94,7 @@ def test_the_list_has_every_data_set() -> None:
     rows = json.loads(_call("list", "--json").output)
     assert [row["name"] for row in rows] == sorted(list_data_sets()) and len(rows) == 17 + 43
     assert all(row["licence"] and row["layout"] and row["get it from"].startswith("https://") for row in rows)
+    pins = {row["name"]: row["revision"] for row in rows}
+    assert (pins["wds/vtab/pets"], pins["wds/stl10"], pins["esc50"]) == ("3fbd1f2", "not pinned", "-")
+    assert list(pins.values()).count("not pinned") == 33
     assert all(row["name"] in _call("list").output for row in rows)

@@ -199,7 +199,7 @@ def _cut(folder):
         ),
         ({}, LABELS.replace("run", "labels.csv"), r"labels.csv is not a bag; a bag is"),
         ({}, "bag,start,end,label\n", r"labels.csv has no intervals"),
-        ({"labels": "none.csv"}, LABELS, r"can't read .*none.csv: No such file"),
+        ({"labels": "none.csv"}, LABELS, r"there is no .*none.csv; its lines"),
         ({"classes": ["cat", "cow"]}, LABELS, r"has the label 'big_dog', which is not a class"),
     ],
 )

@@ -1,1 +1,1 @@
-"""Attacks on the text side: edits of class names, and the classifier that an attacker of both sides faces."""
+"""Attacks on the text side: edits of class names, and how an attacker chooses among texts."""

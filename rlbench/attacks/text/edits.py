@@ -2,8 +2,9 @@
 
 The threat model is rlbench's own; Abad Rocamora et al., 2024 (Charmer, https://arxiv.org/abs/2405.04346) and 2025
 (LEAF, https://arxiv.org/abs/2506.03355) edit whole captions. An attacker edits each class name by at most k insertions,
-deletions and replacements of ASCII letters and spaces; templates are fixed. An edited name has no new dictionary word,
-and it stays nearer to its own class than to any other, so that a reader still knows which class is meant.
+deletions and replacements of ASCII letters and spaces; templates are fixed. An edited name has no new dictionary word
+(in suites: no word of the class lists that rlbench ships), and it stays nearer to its own class than to any other, so
+that a reader still knows which class is meant.
 """
 
 from __future__ import annotations
@@ -60,12 +61,13 @@ def edit_names(
     Raises:
         FieldError: k is below 1 or as large as a name, or a name is not ASCII.
     """
-    _check(names, k)
+    check_edits(names, k)
     words = frozenset(word.lower() for word in (*dictionary, *(w for name in names for w in name.split())))
     return tuple((name, *_edit(name, [n for n in names if n != name], k, words, seed, limit)) for name in names)
 
 
-def _check(names: Sequence[str], k: int) -> None:
+def check_edits(names: Sequence[str], k: int) -> None:
+    """Checks that names can have k edits. Raises: FieldError, as `edit_names`."""
     shortest = min(names, key=len)
     if k < 1:
         raise FieldError(f"edits is {k}; it must be at least 1")
@@ -82,9 +84,10 @@ def _edit(name: str, others: Sequence[str], k: int, words: frozenset[str], seed:
     close = [n for n in others if count_edits(n, name) <= 2 * k]  # by the triangle inequality no other can be nearer
 
     def is_allowed(edited: str) -> bool:
-        new = words.intersection(edited.lower().split()) - own
-        far = count_edits(edited, name)
-        return not new and all(far < count_edits(edited, other) for other in close)
+        if words.intersection(edited.lower().split()) - own:
+            return False
+        far = count_edits(edited, name) if close else 0
+        return all(far < count_edits(edited, other) for other in close)
 
     found = [n for n in edit_once(name) if is_allowed(n)]
     numbers, near = generator(seed, "edits", name), found

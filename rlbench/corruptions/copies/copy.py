@@ -43,7 +43,9 @@ def copy_corrupted(source: Path, target: Path, corruptor: Corruptor, tally: Tall
         kind = _copy(source, temporary / target.name, corruptor, tally)
         if not tally.corrupted:
             left = ", ".join(f"{count:,} {what}" for what, count in tally.copied.items())
-            raise DataError(f"nothing in {source} can be corrupted by {corruptor.name}: {left or 'it is empty'}")
+            name = f"{corruptor.name} (for {', '.join(sorted(corruptor.corruption.modalities))})"
+            whole = "; --only takes whole names, or patterns such as '/camera/*'" if corruptor.only else ""
+            raise DataError(f"nothing in {source} can be corrupted by {name}: {left or 'it is empty'}{whole}")
         os.rename(temporary / target.name, target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -141,6 +141,9 @@ def read_folder(path: Path) -> OnnxFolder:
     Raises: CheckpointError, FieldError, UnknownName: `onnx.yaml` is missing or wrong, with its line; or a file that it
         names is missing, lies elsewhere or is damaged.
     """
+    if not path.is_dir():
+        what = "is a file" if path.is_file() else "does not exist"
+        raise CheckpointError(f"{path} {what}; give the folder that has the ONNX files and {NAME}")
     if not (path / NAME).is_file():
         raise CheckpointError(f"{path} has no {NAME}, which says what its ONNX files are")
     whole = read(path / NAME, NAME, CheckpointError)

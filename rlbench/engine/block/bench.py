@@ -6,7 +6,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast
 
-from rlbench.core import Ball, Box, Classifier, Encoder, Missing, Modality, Suite, Task, Threat
+import torch
+from torch import Tensor
+
+from rlbench.core import Ball, Box, Classifier, Edited, Encoder, Missing, Modality, Suite, Task, Threat
 from rlbench.core.batch import BatchSize
 from rlbench.core.knowledge import Knowledge, knowledge_of
 from rlbench.core.machine import full_float32
@@ -21,9 +24,11 @@ from rlbench.encoders.heads import ZeroShot
 from rlbench.encoders.identity import Identity
 from rlbench.encoders.loading import Loaded, load
 from rlbench.encoders.retrieval import Retriever, first_and_last, head_of
+from rlbench.encoders.takeover import certify_takeover, find_obstacle
 from rlbench.engine.attack.eot import DRAWS, Expectation
 from rlbench.engine.block.inputs import Inputs
 from rlbench.engine.block.sensors import SensorInputs, identify_fused, load_fused
+from rlbench.engine.block.texts import Texts, check_texts, find_texts
 from rlbench.engine.cells.groups import Group
 
 
@@ -40,6 +45,7 @@ class Bench:
         batch: the most examples of a forward pass.
         cache: the folder of the cache of corrupted inputs (see `inputs`); None for no cache.
         identity: the encoder's identity, part of the cell key.
+        texts: those that an attacker may choose, of which the classifier then gives the scores; None: they are fixed.
         surrogates: those that were loaded for this task, by name (see `surrogates`).
     """
 
@@ -51,6 +57,7 @@ class Bench:
     batch: BatchSize
     cache: Path | None = None
     identity: Identity = field(default_factory=Identity)
+    texts: Texts | None = None
     surrogates: dict[str, Bench] = field(default_factory=dict, compare=False)
 
     @property
@@ -131,10 +138,24 @@ class Bench:
         return ball_of(threat, self.box)
 
     def under(self, group: Group) -> Bench:
-        """The bench with the classifier of a group's cells, which may lack sensors."""
+        """The bench with the classifier of a group's cells, which may lack sensors or have other texts."""
+        if isinstance(group.corrupted, Edited):
+            texts = find_texts(self.classifier, self.task, group.corrupted)
+            return replace(self, classifier=texts.score(self.classifier), texts=texts)
         if not isinstance(group.corrupted, Missing):
             return self
         return replace(self, classifier=cast(Fused, self.classifier).without(group.corrupted.sensors))
+
+    def certify(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+        """The column `certified` of unattacked examples, see `encoders.takeover`; none without a certificate.
+
+        Its passes are not counted, as those of the soundness checks.
+        """
+        head = self.classifier
+        if not isinstance(head, Fused) or find_obstacle(head):
+            return {}
+        parts = [slice(i, i + self.batch_size) for i in range(0, len(x), self.batch_size)]
+        return {"certified": torch.cat([certify_takeover(head, x[part], y[part]) for part in parts])}
 
     def on(self, task: Task) -> Bench:
         """The bench on another task with the same classes."""
@@ -193,9 +214,10 @@ def prepare(
         CheckpointError: the weights cannot be loaded.
         ModalityError: the encoder lacks the suite's modality.
         DataError: the task's data are missing or damaged.
-        FieldError: an eps is larger than the box.
+        FieldError: an eps is larger than the box, or a class name is too short for its edits.
         RLBenchError: the encoder is not frozen, differs from the known one, or breaks the contract of `core.Encoder`.
     """
+    check_texts(suite)
     head: ZeroShot
     if suite.sensors:
         head, identity = load_fused(suite, model, device, known)

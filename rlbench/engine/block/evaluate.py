@@ -16,20 +16,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rlbench.core import Classifier, Clean, Examples, Perturbation
+from rlbench.core import Classifier, Clean, Edited, Examples, Perturbation
 from rlbench.core.errors import AttackError
 from rlbench.core.machine import environment
 from rlbench.core.precision import Precision
 from rlbench.core.stats.metrics import margin
-from rlbench.encoders.fused import Fused
-from rlbench.encoders.retrieval import Retriever
 from rlbench.engine.attack.block_attacks import Case, MemberOutcome, OnStanding, ignore
 from rlbench.engine.attack.exact import lower
 from rlbench.engine.attack.meter import Meter
 from rlbench.engine.attack.schedule import Standing
 from rlbench.engine.block.bench import Bench
-from rlbench.engine.block.gallery import Ranked
-from rlbench.engine.block.sensors import FusedMeter
+from rlbench.engine.block.meters import choose_meter
 from rlbench.engine.block.universal import find_elsewhere
 from rlbench.engine.cells.groups import Group, canonical, group_of
 from rlbench.engine.soundness.consistency import count_inconsistent
@@ -159,13 +156,8 @@ class _Unit:
     def meter(self, n: int, y: Tensor) -> Meter:
         """A watched meter of n examples; their labels are y, repeated."""
         labels = y.repeat(n // max(len(y), 1))
-        return self._meter_class(labels)(n, batch_size=self.bench.batch, on_pass=self.on_pass, watch=Watch(labels))
-
-    def _meter_class(self, labels: Tensor) -> Callable[..., Meter]:
-        head = self.bench.classifier
-        if isinstance(head, Fused) and not self.bench.randomised:  # known logits would be a single draw
-            return partial(FusedMeter, head)
-        return partial(Ranked, head, labels) if isinstance(head, Retriever) else partial(Meter, head)
+        make = choose_meter(self.bench, labels)
+        return make(n, batch_size=self.bench.batch, on_pass=self.on_pass, watch=Watch(labels))
 
     def wrap(self, meter: Classifier) -> Classifier:
         """The classifier that attacks and the judge use: for a randomised encoder, its expectation."""
@@ -192,7 +184,7 @@ class _Unit:
         """On the task's first block, counts the examples whose logits change when they are classified again."""
         if self.span[0] != 0 or self.clean is not None or self.bench.is_metered:
             return {}  # the outputs of a metered encoder are cached
-        make = self._meter_class(self.y)
+        make = choose_meter(self.bench, self.y)
         return count_inconsistent(
             lambda size: self.wrap(make(len(x), batch_size=size)),
             x,
@@ -220,6 +212,9 @@ class _Unit:
         """The inputs that the group's attacks start from, and their block. Raises: AttackError."""
         if group.corrupted is None:
             return x, clean
+        if isinstance(group.corrupted, Edited):  # what is wrong with the task's own texts stays wrong
+            block = self.classify(x)
+            return x, replace(block, correct=block.correct & clean.correct)
         x = self.bench.inputs.load_corrupted(group.corrupted, *self.span).to(self.bench.device)
         return x, self.classify(x, distance=float("nan"))
 
@@ -239,7 +234,7 @@ class _Unit:
             distance=torch.full((len(x),), distance, dtype=torch.float64),
             forwards=meter.forwards,
             backwards=meter.backwards,
-            **meter.attempt(lambda: self._features(x)),
+            **meter.attempt(lambda: self._features(x) | self.bench.certify(x, self.y)),
         )
 
     def _report(self, before: int, standings: Mapping[Perturbation, Standing]) -> None:

@@ -19,7 +19,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from rlbench.core import Box, Corrupted, Examples, Missing, Split, Streams, Task, registry
+from rlbench.core import Box, Corrupted, Edited, Examples, Missing, Split, Streams, Task, registry
 from rlbench.core.errors import AttackError, DataError
 from rlbench.core.seeds import ExampleStreams
 from rlbench.engine.block.input_files import is_usable, read_block, write_block
@@ -83,10 +83,10 @@ class Inputs:
                 _HELD[name] = examples
             return _HELD[name]
 
-    def prepare(self, corrupted: Corrupted | Missing | None, start: int, stop: int) -> None:
+    def prepare(self, corrupted: Corrupted | Missing | Edited | None, start: int, stop: int) -> None:
         """Loads examples start..stop-1 into memory and, where there is a cache, their corrupted ones into it."""
         self.load(start, stop)
-        if corrupted is not None and self.folder is not None and is_usable(self.folder):
+        if isinstance(corrupted, Corrupted | Missing) and self.folder is not None and is_usable(self.folder):
             self.load_corrupted(corrupted, start, stop)
 
     def load_corrupted(self, corrupted: Corrupted | Missing, start: int, stop: int) -> Tensor:

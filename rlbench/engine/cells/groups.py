@@ -1,23 +1,23 @@
-"""Which cells are computed together: the clean one, a corruption with its attacks, an attack's ladder of eps."""
+"""Which cells are computed together: the clean one, a corruption or texts with attacks, an attack's ladder of eps."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from rlbench.core import Adversarial, Clean, Composed, Corrupted, Missing, Mode, Perturbation, Threat, Worst
+from rlbench.core import Adversarial, Clean, Composed, Corrupted, Edited, Missing, Mode, Perturbation, Threat, Worst
 from rlbench.core.errors import SuiteError
-from rlbench.core.threat import eps_by_sensor, single_sensors, threat_of
+from rlbench.core.threat import eps_by_sensor, single_sensors, text_of, threat_of
 
 
 @dataclass(frozen=True)
 class Group:
-    """Perturbations that are computed together: at most one corruption, then a chain of any number of attacks.
+    """Perturbations that are computed together: a corruption or texts, if any, then a chain of any number of attacks.
 
     The chain of an attack on several sensors begins with those on each of them alone, which its ball contains.
     """
 
-    corrupted: Corrupted | Missing | None = None
+    corrupted: Corrupted | Missing | Edited | None = None
     attacks: tuple[Adversarial, ...] = ()
     mode: Mode = "standalone"
 
@@ -44,7 +44,7 @@ def group_of(perturbation: Perturbation) -> Group:
         return Group(None, tuple(chain), "descending" if perturbation.descending else "standalone")
     if isinstance(perturbation, Composed):
         return replace(group_of(perturbation.adversarial), corrupted=perturbation.corrupted)
-    return Group(perturbation if isinstance(perturbation, Corrupted | Missing) else None)
+    return Group(perturbation if isinstance(perturbation, Corrupted | Missing | Edited) else None)
 
 
 def _rungs(last: Adversarial) -> tuple[Adversarial, ...]:
@@ -108,12 +108,23 @@ def members_of(perturbation: Perturbation, perturbations: Sequence[Perturbation]
     return list(dict.fromkeys(map(canonical, found)))
 
 
-def worst_members(worst: Worst, perturbations: Sequence[Perturbation]) -> list[Adversarial]:
-    """The attacks that a worst case is taken over: of its norm, with its eps or a smaller one.
+def worst_members(worst: Worst, perturbations: Sequence[Perturbation]) -> list[Perturbation]:
+    """The cells that a worst case is taken over: attacks of its norm, with its eps or a smaller one.
+
+    With a choice of texts, also that choice alone, and each attack with it; in a cascade, the worst case of its attacks
+    takes their place.
 
     Raises: SuiteError where there are none.
     """
-    members = [p for p in perturbations if isinstance(p, Adversarial) and is_within(p.threat, worst.threat)]
+
+    def belongs(p: Perturbation) -> bool:
+        joint = worst.text is not None and (text_of(p) == worst.text or (isinstance(p, Worst) and not is_aggregate(p)))
+        threat = threat_of(p)
+        if threat is None:
+            return joint
+        return (isinstance(p, Adversarial) or (joint and p != worst)) and is_within(threat, worst.threat)
+
+    members = [p for p in perturbations if belongs(p)]
     if not members:
         raise SuiteError(f"{str(worst)!r} needs an attack of that norm, with that eps or a smaller one, in the suite")
     return members

@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 
-from rlbench.core import Clean, Corrupted, Field, Missing, Perturbation, Suite, Worst, registry
+from rlbench.attacks.text.edits import ALPHABET, LIMIT
+from rlbench.core import Clean, Corrupted, Edited, Field, Missing, Perturbation, Suite, Worst, registry
 from rlbench.core.sources import source_hash
 from rlbench.engine.cells.groups import canonical, group_of, is_aggregate, members_of
 from rlbench.store.keys import content_hash
+from rlbench.tasks.words import list_class_words
 
 PROTOCOL = 1  # raise it when rlbench computes other numbers from the same inputs, so that stored blocks are not reused
+
+
+SHARED = 256  # the most validation examples that choose the names of typo-shared
 
 
 def plugin_values(kind: registry.Kind, name: str, fields: Sequence[tuple[str, Field]]) -> dict[str, object]:
@@ -39,6 +44,8 @@ def _protocol(suite: Suite, perturbation: Perturbation) -> dict[str, object]:
         facts["seed"] = suite.seed
     if isinstance(group.corrupted, Missing):
         facts["missing"] = list(group.corrupted.sensors)
+    elif isinstance(group.corrupted, Edited):
+        facts["text"] = _text_facts(group.corrupted)
     elif isinstance(group.corrupted, Corrupted):
         facts["corruption"] = plugin_values("corruption", group.corrupted.corruption, group.corrupted.fields)
     if group.attacks:
@@ -49,6 +56,14 @@ def _protocol(suite: Suite, perturbation: Perturbation) -> dict[str, object]:
         if top.threat.precision != "fp32":
             facts["last search"] = plugin_values("attack", "adaptive", ())
     return facts
+
+
+def _text_facts(edited: Edited) -> dict[str, object]:
+    """What a choice of texts depends on besides the task's own."""
+    words = content_hash(sorted(list_class_words()))
+    names = {"alphabet": ALPHABET, "limit": LIMIT, "dictionary": words} if edited.edits else {}
+    shared = {"examples": SHARED} if edited.text == "typo-shared" else {}
+    return {"text": edited.text, "edits": edited.edits} | names | shared
 
 
 def cell_key(subject: Mapping[str, object], suite: Suite, perturbation: Perturbation) -> str:

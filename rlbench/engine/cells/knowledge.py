@@ -9,6 +9,7 @@ from typing import NamedTuple
 from rlbench.core import Adversarial, Clean, Composed, Perturbation, Suite, Threat, Worst, registry
 from rlbench.core.errors import KnowledgeError
 from rlbench.core.knowledge import Knowledge, explain_lack
+from rlbench.core.threat import text_of
 from rlbench.engine.cells.groups import is_aggregate, is_within
 
 
@@ -52,6 +53,15 @@ def restrict(suite: Suite, knowledge: Knowledge, lack: Lack = lack_nothing) -> R
             f"suite {suite.name} has nothing to run but clean inputs: {skipped[0][1]}"
             f"{able if knowledge != 'white-box' else ''}"
         )
+    return Restricted(replace(suite, perturbations=kept), skipped)
+
+
+def restrict_texts(suite: Suite, reason: str) -> Restricted:
+    """The suite without choices of texts, where an encoder can't have them for this reason; all of it for ""."""
+    if not reason:
+        return Restricted(suite)
+    kept = tuple(p for p in suite.perturbations if text_of(p) is None)
+    skipped = tuple((p, reason) for p in suite.perturbations if text_of(p) is not None)
     return Restricted(replace(suite, perturbations=kept), skipped)
 
 

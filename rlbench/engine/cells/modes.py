@@ -12,7 +12,7 @@ from rlbench.core.errors import FieldError
 from rlbench.core.perturbations import is_universal
 from rlbench.core.precision import Precision, check_precision
 from rlbench.core.sensors import SensorTask
-from rlbench.core.threat import search_in
+from rlbench.core.threat import search_in, text_of
 from rlbench.engine.cells.bounds import bound_passes
 from rlbench.engine.cells.groups import group_of, is_aggregate
 
@@ -69,7 +69,7 @@ def in_mode(perturbations: Sequence[Perturbation], mode: Mode, n_classes: int) -
         return attack.threat.norm != "linf", attack.threat.eps, sum(bound_passes(attack, n_classes))
 
     chain = tuple(sorted((replace(a, ladder=()) for a in attacks), key=turn))
-    rest = [p for p in perturbations if not isinstance(p, Adversarial | Worst)]
+    rest = [p for p in perturbations if text_of(p) or not isinstance(p, Adversarial | Worst)]
     return (*rest, *(Worst(threat, chain, "cascade") for threat in dict.fromkeys(a.threat for a in chain)))
 
 

@@ -74,7 +74,7 @@ class Rates:
         """Seconds of a group on a block of n examples."""
         spent = [self.cells[member] for member in group.members]
         each = sum(self.pace.seconds(cost.forwards, cost.backwards) for cost in spent)
-        if group.corrupted is not None:
+        if isinstance(group.corrupted, Corrupted | Missing):
             each += self.corrupting.get(group.corrupted, CORRUPTING)
         return n * each + SAVING * len(spent)
 

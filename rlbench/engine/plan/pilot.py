@@ -90,7 +90,7 @@ def _time_corruptions(
         bench.inputs.load_corrupted(one, 0, n)
         return (perf_counter() - begun) / n
 
-    for one in dict.fromkeys(group.corrupted for group in groups if group.corrupted is not None):
+    for one in dict.fromkeys(g.corrupted for g in groups if isinstance(g.corrupted, Corrupted | Missing)):
         if perf_counter() > until and seconds:
             seconds[one] = mean(seconds.values())
             continue

@@ -26,6 +26,7 @@ from rlbench.engine import cells
 from rlbench.engine.block.bench import Bench, prepare
 from rlbench.engine.block.gallery import gallery_of
 from rlbench.engine.block.surrogates import identify_surrogates
+from rlbench.engine.block.texts import explain_fixed_texts
 from rlbench.engine.block.universal import explain_missing
 from rlbench.engine.cells.modes import vary
 from rlbench.engine.plan.cost import STARTING, bounds, largest_fitting, parse_budget
@@ -38,6 +39,7 @@ from rlbench.store.blocks import BLOCK
 from rlbench.store.keys import record_key
 from rlbench.store.perturbations import simplify
 from rlbench.store.store import Store
+from rlbench.tasks.absent import Absent, describe_absent, find_absent
 
 __all__ = ["Pair", "Plan", "PlannedCell", "Unit", "plan"]
 SMALL = 4.0  # seconds: a run whose upper bound is shorter needs no pilot
@@ -60,7 +62,8 @@ def _count(suite: Suite, asked: int | None) -> tuple[int, list[str]]:
     """The number of examples, and a note if the task has fewer than were asked for. Raises: DataError for none."""
     n, size = asked or suite.examples, suite.task.size("test")
     if size == 0:
-        raise DataError(f"{suite.name}: the test split of {suite.task_name} is empty")
+        why = "; ".join(getattr(suite.task, "notes", tuple)())
+        raise DataError(f"{suite.name}: the test split of {suite.task_name} is empty{f': {why}' if why else ''}")
     if size is None or n <= size:
         return n, []
     return size, [f"{suite.name}: {n} examples were asked for; its test split has {size}"]
@@ -123,12 +126,13 @@ class _Draft:
     def _pair(self, suite: Suite, model: Model, n: int) -> Pair:
         bench = self._bench(suite, model.name)
         known = identify_surrogates(bench)
-        suite, lacking = cells.restrict(known, bench.knowledge, partial(explain_missing, bench))
+        suite, fixed = cells.restrict_texts(known, explain_fixed_texts(bench.classifier))
+        suite, lacking = cells.restrict(suite, bench.knowledge, partial(explain_missing, bench))
         about = suite.name, suite.task_name, model.name
-        skipped = tuple(PlannedCell(*about, simplify(p), n, skipped=reason) for p, reason in lacking)
+        skipped = tuple(PlannedCell(*about, simplify(p), n, skipped=reason) for p, reason in (*fixed, *lacking))
         bench = replace(bench, suite=suite)
         subject, twins = bench.subject(), bench.classifier.find_duplicate_anchors()
-        if twins is not None:
+        if twins is not None and not isinstance(suite.task, Absent):
             one, other = (suite.task.classes[k].name for k in twins)
             self.notes.append(
                 f"{suite.name}, {model.name}: {one!r} and {other!r} have one anchor, so both are always wrong"
@@ -146,7 +150,7 @@ class _Draft:
 
     def pilot(self) -> None:
         """Replaces bounds by estimates, for the pairs with much to compute."""
-        free = [k for k, pair in enumerate(self.pairs) if not pair.metered]
+        free = [k for k, pair in enumerate(self.pairs) if not (pair.metered or isinstance(pair.suite.task, Absent))]
         most = [(k, [unit for unit in self.plan().units if unit.pair == k]) for k in free]
         whole = sum(unit.seconds for _, units in most for unit in units)
         for k, units in most:
@@ -204,10 +208,11 @@ def _check_counts(**counts: int | None) -> None:
             raise FieldError(f"{name} is {value}; it must be at least 1")
 
 
-def _load(suites: object) -> list[Suite]:
-    """The parts of suites, each once."""
+def _load(suites: object, absent: bool) -> list[Suite]:
+    """The parts of suites, each once; with `Absent` data sets, if they may be missing."""
     found = [s for one in _several(suites) for s in ([one] if isinstance(one, Suite) else load_suites(str(one)))]
-    return list({(s.path, s.name, s.modality, s.task_name): s for s in found}.values())
+    parts = list({(s.path, s.name, s.modality, s.task_name): s for s in found}.values())
+    return [replace(one, task=find_absent(one.task)) for one in parts] if absent else parts
 
 
 def _check_precisions(suites: Sequence[Suite], device: str) -> None:
@@ -267,7 +272,7 @@ def plan(
         models: as `model` of `run`.
         store: as `out` of `run`; so are the arguments not listed here.
         budget: a time such as "10m": as many examples as fit it, at most `examples` or the suite's number.
-        pilot: attack a few examples to estimate the cost (see `pilot`); a budget always does so.
+        pilot: attack a few examples to estimate the cost, as a budget does; data sets may be missing (see `absent`).
 
     Raises:
         RLBenchError: any mistake in the arguments, the suites or the models.
@@ -276,8 +281,8 @@ def plan(
     _check_counts(examples=examples, workers=workers)
     seconds = None if budget is None else parse_budget(budget)
     store = store if isinstance(store, Store) else Store(store)
-    notes = store.check(fresh=fresh)
-    loaded = [vary(one, seed=seed, series=series, mode=mode, precision=precision) for one in _load(suites)]
+    loaded = [vary(one, seed=seed, series=series, mode=mode, precision=precision) for one in _load(suites, pilot)]
+    notes = [*store.check(fresh=fresh), *describe_absent(one.task for one in loaded)]
     chosen = list({model.name: model for model in (resolve(str(one)) for one in _several(models))}.values())
     where, part = make_executor(executor, address), None if shard is None else parse_shard(shard)
     devices = where.devices(device, workers)

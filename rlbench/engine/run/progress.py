@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from rlbench.core import Clean, Corrupted, Missing, Perturbation, Record
+from rlbench.core import Clean, Corrupted, Edited, Missing, Perturbation, Record
 from rlbench.core.stats.metrics import wilson
 from rlbench.engine.attack.schedule import Standing
 from rlbench.engine.plan.types import Pair
@@ -113,7 +113,7 @@ class Standings:
 
     def describe(self, pair: Pair, p: Perturbation, places: Sequence[Place], record: Record | None) -> CellProgress:
         """How far a cell of these places is, which has a record once it is finished."""
-        searching, known = not isinstance(p, Clean | Corrupted | Missing), self.whole(places)
+        searching, known = not isinstance(p, Clean | Corrupted | Edited | Missing), self.whole(places)
         about = pair.suite.name, pair.suite.task_name, pair.model, p, pair.n
         if record is None:
             return CellProgress(*about, known.decided, known.wrong, searching, finished=False)

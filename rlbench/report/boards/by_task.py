@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import hypot
 from statistics import fmean
+from typing import Any
 
 from rlbench.report.boards.averages import choose_largest
 from rlbench.report.boards.formats import grid
@@ -58,9 +59,10 @@ def by_task(tables: Sequence[Table]) -> list[TaskTable]:
     """The suites that have two tasks or more of one modality, in the order of the tables.
 
     Of a task that has several tables (other data, seeds or numbers of examples) the one with most examples counts.
+    Tables with several sensors are left out: their suites compare fusions, which nothing is a mean of.
     """
     found: dict[tuple[object, ...], list[Table]] = {}
-    for table in choose_largest(tables):
+    for table in choose_largest([table for table in tables if not table.has_sensors]):
         found.setdefault(tuple(table.facts[name] for name in ("modality", "suite", "suite_version")), []).append(table)
     return [_task_table(those) for those in found.values() if len(those) > 1]
 
@@ -125,6 +127,30 @@ def _percent(score: Score | None) -> str:
     if score is None:
         return "-"
     return "failed" if score.error is not None else f"{'≤ ' * score.bound}{100 * score.share:.1f}"
+
+
+def mean_cells(several: Sequence[TaskTable]) -> list[dict[str, Any]]:
+    """One dictionary per column and model with a mean, in the order of `rows_of`, with shares in [0, 1].
+
+    `tasks` has the share on each task by its full name; if `bound` is true, shares are upper bounds.
+    """
+    found = []
+    for table in several:
+        facts = {name: table.members[0].facts[name] for name in ("modality", "suite", "suite_version")}
+        names = [str(member.facts["task"]) for member in table.members]
+        for column in table.columns:
+            for model in table.order(column):
+                if (mean := table.means[model].get(column)) is None:
+                    continue
+                shares = [round(score.share, 6) for score in table.scores[model][column] if score is not None]
+                found.append(
+                    facts
+                    | {"task": f"mean of {len(names)} tasks", "model": model, "column": column}
+                    | {end: round(getattr(mean, end), 6) for end in ("share", "low", "high")}
+                    | {"bound": mean.bound, "soundness": mean.soundness}
+                    | {"tasks": dict(zip(names, shares, strict=True))}
+                )
+    return found
 
 
 def grids(tables: Sequence[Table]) -> dict[str, list[str]]:

@@ -1,4 +1,4 @@
-"""Tables as markdown, LaTeX (booktabs), CSV and JSON. The same records give the same bytes."""
+"""Tables as markdown, CSV and JSON. The same records give the same bytes."""
 
 from __future__ import annotations
 
@@ -171,53 +171,6 @@ def format_difference(score: Score) -> str:
     return f"{100 * score.share:+.1f} [{100 * score.low:.1f}, {100 * score.high:.1f}]"
 
 
-_LATEX = str.maketrans({c: f"\\{c}" for c in "&%$#_{}"} | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}"})
-
-
-def latex(tables: Sequence[Shown]) -> str:
-    r"""One table environment per table, for `\usepackage{booktabs}`."""
-    return "\n".join(map(_tabular, tables))
-
-
-def _tabular(one: Shown) -> str:
-    """A table environment; bold as in markdown."""
-    table = one.table
-
-    def text(k: int, column: Column) -> str:
-        score = table.rows[k].scores.get(column)
-        if score is None or score.error is not None:
-            return "--" if score is None else "failed"
-        share = r"$\leq$ " * score.bound + f"{100 * score.share:.1f}"
-        share = rf"\textbf{{{share}}}" if one.bold(k, column) else share
-        return rf"{share} {{\scriptsize [{100 * score.low:.1f}, {100 * score.high:.1f}]}}"
-
-    head = [name.translate(_LATEX) for name in (*one.before, *table.columns)]
-    rows = [
-        [v.translate(_LATEX).replace("-", "--" if name == "rank" else "-") for name, v in one.row(k).items()]
-        + [text(k, column) for column in table.columns]
-        for k in range(len(table.rows))
-    ]
-    columns = "".join("l" if BEFORE[name] == "left" else "r" for name in one.before) + "r" * len(table.columns)
-    body = [" & ".join(row) + r" \\" for row in rows]
-    notes = "".join(f"; {line}" for line in one.notes).translate(_LATEX)
-    return "\n".join(
-        [
-            r"\begin{table}",
-            r"\centering",
-            rf"\caption{{{table.title.translate(_LATEX)}; accuracy in \% with 95\% interval{notes}}}",
-            rf"\begin{{tabular}}{{{columns}}}",
-            r"\toprule",
-            " & ".join(head) + r" \\",
-            r"\midrule",
-            *body,
-            r"\bottomrule",
-            r"\end{tabular}",
-            r"\end{table}",
-            "",
-        ]
-    )
-
-
 def cells(one: Shown) -> list[dict[str, Any]]:
     """One dictionary per cell of the table, with shares in [0, 1]; None for what is not known.
 
@@ -250,26 +203,35 @@ def _round(value: float) -> float:
     return value if isinstance(value, int) else float(f"{value:.6g}")
 
 
-def as_csv(tables: Sequence[Shown]) -> str:
-    """The cells of all tables (see `cells`), one per line, after a line of names."""
+def as_csv(tables: Sequence[Shown], means: Sequence[Mapping[str, Any]]) -> str:
+    """The cells of all tables (see `cells`), one per line, after a line of names; then the means over tasks.
+
+    Args:
+        tables: of all comparable parts.
+        means: from `by_task.mean_cells`; their task is such as "mean of 13 tasks", and what only a cell has is empty.
+    """
     rows = [row for one in tables for row in cells(one)]
     text = StringIO()
-    writer = csv.DictWriter(text, list(rows[0]) if rows else ["suite"], lineterminator="\n")
+    names = list(rows[0]) if rows else ["suite"]
+    writer = csv.DictWriter(text, names, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows([*rows, *means])
     return text.getvalue()
 
 
-def as_json(tables: Sequence[Shown], macros: Sequence[Macro], baseline: str) -> str:
-    """An object with the keys `baseline`, `cells`, `notes` and `macro`.
+def as_json(
+    tables: Sequence[Shown], macros: Sequence[Macro], baseline: str, by_task: Sequence[Mapping[str, Any]]
+) -> str:
+    """An object with the keys `baseline`, `cells`, `notes`, `by_task` and `macro`.
 
-    `cells` has one object per cell (see `cells`), `notes` the notes by title of the table, and `macro` one object per
-    model and measure.
+    `cells` has one object per cell (see `cells`), `notes` the notes by title of the table, `by_task` one object per
+    mean over the tasks of a suite, and `macro` one object per model and measure.
 
     Args:
         tables: of all comparable parts.
         macros: averages over modalities.
         baseline: that differences are to, as the caller named it; "" without one.
+        by_task: from `by_task.mean_cells`.
     """
     means: list[dict[str, Any]] = []
     for macro in macros:
@@ -294,6 +256,7 @@ def as_json(tables: Sequence[Shown], macros: Sequence[Macro], baseline: str) -> 
         "baseline": baseline,
         "cells": [row for one in tables for row in cells(one)],
         "notes": notes,
+        "by_task": by_task,
         "macro": means,
     }
     return json.dumps(document, indent=1, ensure_ascii=False, sort_keys=True) + "\n"

@@ -6,11 +6,16 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from rlbench.core import Adversarial, Clean, Composed, Corrupted, Missing, Threat
+from rlbench.core import Adversarial, Clean, Composed, Corrupted, Edited, Missing, Threat
 from rlbench.core.badges import CHECKS
 from rlbench.store.columns import Column, Mean
 
 NORMS = {"linf": "L∞", "l2": "L2", "l0": "L0"}
+TEXTS = {
+    "template": "one of the templates for each input",
+    "typo-shared": "class names with typing errors, the same for all inputs",
+    "typo-any": "class names with typing errors for each input",
+}
 BEFORE = {
     "rank": "the 95% interval of the row's rank; overlapping ranks are ties",
     "model": "the encoder, by the name that --model takes",
@@ -69,6 +74,8 @@ def _describe(column: Column) -> Head:
     if isinstance(of, Missing):
         about = f"accuracy where {' and '.join(of.sensors)} give{'s' * (len(of.sensors) == 1)} nothing, in %"
         return Head(f"without {' '.join(of.sensors)}", more.strip(), about)
+    if isinstance(of, Edited):
+        return Head(str(of), more.strip(), f"accuracy where an attacker chooses {TEXTS[of.text]}, in %")
     if isinstance(of, Adversarial):
         about = f"accuracy under the attack {of.call}, {_explain(of.threat)}, in %"
         return Head(of.call, f"{_ball(of.threat)}{more}", about)
@@ -77,7 +84,10 @@ def _describe(column: Column) -> Head:
         about = f"accuracy under {of.corrupted} and then {of.adversarial.call}, {_explain(threat)}, in %"
         return Head(name, f"{_ball(threat)}{more}", about)
     about = f"share of examples that are correct under every attack, {_explain(of.threat)} or smaller, in %"
-    return Head("worst", f"{_ball(of.threat)}{more}", about)
+    if of.text:
+        joint = f"with {TEXTS[of.text.text]} chosen by the attacker, alone and with every attack"
+        about = f"share of examples that are correct {joint}, {_explain(of.threat)} or smaller, in %"
+    return Head(f"worst {of.text or ''}".rstrip(), f"{_ball(of.threat)}{more}", about)
 
 
 def _ball(threat: Threat) -> str:

@@ -110,11 +110,12 @@ def _rank_by_robustness(method: Method) -> float:
 
 
 def _measure_of(record: Record) -> Measure | None:
-    """What a record measures; None for a single attack or a corruption."""
+    """What a record measures; None for a single attack, a corruption or a choice of texts."""
     unseen = record.suite.endswith("-unseen")
     if isinstance(record.perturbation, Clean):
         return Measure(unseen, "clean")
-    return Measure(unseen, "robust") if isinstance(record.perturbation, Worst) else None
+    worst = isinstance(record.perturbation, Worst) and record.perturbation.text is None
+    return Measure(unseen, "robust") if worst else None
 
 
 def compare_methods(own: Method, others: Sequence[Method], measure: Measure) -> dict[str, Difference]:

@@ -10,7 +10,8 @@ from rlbench.core.badges import is_doubtful
 from rlbench.core.errors import UnknownName
 from rlbench.core.suite import suites
 from rlbench.encoders.models import default_name
-from rlbench.report.boards import leaderboard, recall
+from rlbench.report.boards import by_task, recall
+from rlbench.report.boards.backbones import describe_mini
 from rlbench.report.boards.badges import lines
 from rlbench.report.boards.formats import grid
 from rlbench.report.boards.heads import describe_columns
@@ -65,10 +66,11 @@ def report(records: Sequence[Record], model: str, picture: str) -> ModelReport:
         f"Measured with rlbench as `{own[0].model}`. Zero-shot accuracy in %, with its 95% interval; worst: correct "
         "under every attack of that size or a smaller one.",
         f"**Soundness: {badge or 'unknown'}** ({MEANINGS.get(badge, badge)}).",
+        *by_task.sections(found),
         *(part for table in found for part in _section(table, own)),
         *([f"![Accuracy against the size of the attack, with 95% bands]({picture})"] if drawn else []),
         *recall.sections(frame(own)),
-        *([leaderboard.MINI] if any(record.backbone.startswith("mini") for record in own) else []),
+        *filter(None, [describe_mini(record.backbone for record in own)]),
         "### Provenance",
         grid([_provenance(table, own) for table in found]),
         *_commands(found, own[0].model),
@@ -114,4 +116,4 @@ def _commands(found: Sequence[Table], model: str) -> list[str]:
     for facts in (table.facts for table in found if "(round" not in str(table.facts["data"])):
         suite = f"{facts['suite']}{'' if facts['suite'] in installed else '.yaml'}"
         lines_.append(f"rlbench run --suite {suite} --model {model} --examples {facts['n']}")
-    return ["To measure again:", "```sh\n" + "\n".join(lines_) + "\n```"] if lines_ else []
+    return ["To measure again:", "```sh\n" + "\n".join(dict.fromkeys(lines_)) + "\n```"] if lines_ else []

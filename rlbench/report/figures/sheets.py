@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from io import BytesIO
 from typing import cast
 
+import torch
 from torch import Tensor
 
 from rlbench.core import Adversarial, Clean, Corrupted, Modality, Perturbation, Suite, Worst
 from rlbench.core.errors import DataError, FieldError, UnknownName
 from rlbench.encoders.models import resolve
 from rlbench.engine.block.bench import Bench, prepare
-from rlbench.engine.block.evaluate import perturb
+from rlbench.engine.block.evaluate import PerturbedBlock, perturb
 from rlbench.engine.block.inputs import Recorded
-from rlbench.engine.cells.groups import is_aggregate
+from rlbench.engine.cells.groups import group_of, is_aggregate
 from rlbench.report.figures.draw import CorruptionRow, Guess, Matrix, Sheet
 from rlbench.store.blocks import Block
 
@@ -194,8 +196,24 @@ def show(bench: Bench, model: str, perturbation: Perturbation, examples: int) ->
         x_adv=shown.x_adv,
         labels=tuple(bench.class_names[k] for k in shown.clean.label.tolist()),
         clean=_guesses(bench, shown.clean),
-        perturbed=_guesses(bench, shown.perturbed),
+        perturbed=_guess_of_texts(bench.under(group_of(perturbation)), shown),
     )
+
+
+def _guess_of_texts(bench: Bench, shown: PerturbedBlock) -> tuple[Guess, ...]:
+    """The predictions, with the texts that an attacker chose for the true and the predicted class, if any."""
+    guesses = _guesses(bench, shown.perturbed)
+    if bench.texts is None:
+        return guesses
+    with torch.no_grad():
+        scores = torch.cat([bench.classifier(part) for part in torch.split(shown.x_adv, bench.batch_size)])
+    y = torch.from_numpy(shown.clean.label)
+    picked = bench.texts.choose.pick(scores.cpu(), y)
+    found = []
+    for guess, row, *pair in zip(guesses, picked, y.tolist(), shown.perturbed.prediction.tolist(), strict=True):
+        words = dict.fromkeys(word for k in pair if (word := bench.texts.words[int(row[k])]))
+        found.append(replace(guess, name=f"{guess.name} ({', '.join(map(repr, words))})" if words else guess.name))
+    return tuple(found)
 
 
 def _guesses(bench: Bench, block: Block) -> tuple[Guess, ...]:

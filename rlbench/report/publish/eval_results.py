@@ -1,7 +1,7 @@
 """A model's results as `.eval_results/*.yaml`, which the hub shows beside a model and ranks beside a data set.
 
 Format: https://huggingface.co/docs/hub/eval-results. A task there has one number, so each norm and eps is a task:
-`thermal_clean`, `thermal_linf_4_255`. A value is an accuracy in %.
+`thermal_clean`, `thermal_linf_4_255`. A value is an accuracy in %; of a suite of several tasks, their mean.
 """
 
 from __future__ import annotations
@@ -15,9 +15,11 @@ import yaml
 
 from rlbench.core import Adversarial, Clean, Perturbation, Record, Suite, Worst
 from rlbench.core.errors import FieldError, StoreError, UnknownName, quote
-from rlbench.core.threat import threat_of
+from rlbench.core.suite import load_suites, suites
+from rlbench.core.threat import text_of, threat_of
 from rlbench.encoders.models import default_name
-from rlbench.report.boards.scores import Score, Table
+from rlbench.report.boards.by_task import TaskTable, by_task
+from rlbench.report.boards.scores import ModelRow, Score, Table
 from rlbench.report.boards.tables import frame, tables
 from rlbench.store.columns import Column, Mean
 from rlbench.store.rounds import pool_rounds
@@ -63,8 +65,10 @@ def parse_repository(text: str) -> Benchmark:
 
 def check_repository(text: str) -> None:
     """Raises: FieldError: it is not OWNER/NAME."""
-    if parse_repository(text).revision:
+    if "@" in text:
         raise FieldError(f"{quote(text)} names a commit; a pull request goes to OWNER/NAME")
+    if not _REPOSITORY.fullmatch(text):
+        raise FieldError(f"{quote(text)} is not a repository on the hub: it must be OWNER/NAME, such as me/my-clip")
 
 
 def task_id(suite: str, of: Perturbation | Mean) -> str | None:
@@ -76,14 +80,15 @@ def task_id(suite: str, of: Perturbation | Mean) -> str | None:
         return f"{suite}_corruptions_{of.severity}"
     if isinstance(of, Clean):
         return f"{suite}_clean"
-    if not isinstance(of, Worst | Adversarial):
+    if not isinstance(of, Worst | Adversarial) or text_of(of):
         return None
     return f"{suite}_{re.sub(r'[^A-Za-z0-9.-]+', '_', str(of.threat))}"
 
 
 def list_task_ids(suite: Suite) -> list[str]:
     """The ids of a suite's tasks: clean, then each norm and eps of its attacks."""
-    threats = {threat for p in suite.perturbations if isinstance(p, Worst | Adversarial) and (threat := threat_of(p))}
+    plain = [p for p in suite.perturbations if isinstance(p, Worst | Adversarial) and text_of(p) is None]
+    threats = {threat for p in plain if (threat := threat_of(p))}
     ordered = sorted(threats, key=lambda threat: (threat.norm == "l2", threat.eps))
     found = [task_id(suite.name, Clean()), *(task_id(suite.name, Worst(threat)) for threat in ordered)]
     return [one for one in found if one]
@@ -107,9 +112,9 @@ def make_entries(records: Sequence[Record], model: str, benchmark: Benchmark, so
     if not own:
         raise UnknownName("model in these records", model, {record.model for record in listed})
     found: dict[str, dict[str, Any]] = {}
-    suites: dict[str, list[dict[str, Any]]] = {}
+    entries: dict[str, list[dict[str, Any]]] = {}
     left_out: list[str] = []
-    for table in tables(frame(own)):
+    for table in _join_tasks(tables(frame(own)), left_out):
         suite = str(table.facts["suite"])
         for column, score in _choose_columns(table, left_out):
             name = str(task_id(suite, column.of))
@@ -125,11 +130,52 @@ def make_entries(records: Sequence[Record], model: str, benchmark: Benchmark, so
                 **({"source": {"url": source, "name": "rlbench records"}} if source else {}),
                 "notes": _describe(table, column, score),
             }
-            suites.setdefault(suite, []).append(found[name])
+            entries.setdefault(suite, []).append(found[name])
     if not found:
         raise StoreError(f"no result of {model} can be published: {'; '.join(left_out[:3]) or 'they have no task'}")
-    files = {f"{FOLDER}/rlbench-{suite}.yaml": _dump(entries) for suite, entries in suites.items()}
+    files = {f"{FOLDER}/rlbench-{suite}.yaml": _dump(one) for suite, one in entries.items()}
     return Entries(files, left_out)
+
+
+def _join_tasks(found: Sequence[Table], left_out: list[str]) -> list[Table]:
+    """The tables, those of a suite of several tasks as one of their means; suites with missing tasks are left out."""
+    several = by_task(found)
+    joined = [member.facts for one in several for member in one.members]
+    groups = [(one.members, _mean_table(one, left_out)) for one in several]
+    groups += [((table,), table) for table in found if table.facts not in joined]
+    kept = []
+    for members, table in groups:
+        facts = table.facts
+        ran = {member.facts["task"] for member in members}
+        tasks = _list_tasks(str(facts["suite"]), str(facts["modality"]))
+        missing = [task for task in tasks if task not in ran]
+        if missing:
+            left_out.append(
+                f"{facts['suite']}: {len(missing)} of its {len(tasks)} tasks were not run, {missing[0]} first"
+            )
+        else:
+            kept.append(table)
+    return kept
+
+
+def _list_tasks(suite: str, modality: str) -> list[str]:
+    """The tasks of an installed suite of several tasks of a modality; none of another one."""
+    if suite not in {info.name for info in suites()}:
+        return []
+    found = [one.task_name for one in load_suites(suite) if one.modality == modality]
+    return found if len(found) > 1 else []
+
+
+def _mean_table(one: TaskTable, left_out: list[str]) -> Table:
+    """A table of means; a column without one is added to `left_out`."""
+    facts = dict(one.members[0].facts)
+    numbers = " or ".join(sorted({str(member.facts["n"]) for member in one.members}, key=int))
+    facts |= {"n": f"{numbers} on each of {len(one.tasks)} tasks", "task": f"mean of {len(one.tasks)} tasks"}
+    rows = tuple(ModelRow(model, 0, means) for model, means in one.means.items())
+    for row in rows:
+        lacking = [column for column in one.columns if column not in row.scores]
+        left_out += [f"{one.suite}, {column}: it is missing or failed on some of its tasks" for column in lacking]
+    return Table(facts, one.columns, rows, "")
 
 
 def _dump(value: object) -> str:
@@ -141,7 +187,7 @@ def _choose_columns(table: Table, left_out: list[str]) -> Iterator[tuple[Column,
 
     A threat model without a worst case counts if a single attack was run; its notes name it.
     """
-    worst = {threat_of(column.of) for column in table.columns if isinstance(column.of, Worst)}
+    worst = {threat_of(column.of) for column in table.columns if isinstance(column.of, Worst) and column.is_worst}
     single = [threat_of(column.of) for column in table.columns if isinstance(column.of, Adversarial)]
     for row in table.rows:
         for column, score in row.scores.items():

@@ -21,7 +21,7 @@ from rlbench.core.sensors import JointBox
 from rlbench.core.suite import load_suites
 from rlbench.encoders.models import resolve_plain
 from rlbench.engine.block.bench import Bench, prepare
-from rlbench.engine.cells.groups import is_aggregate
+from rlbench.engine.cells.groups import group_of, is_aggregate
 from rlbench.engine.cells.keys import protocol
 from rlbench.report.figures.draw import COLOURS, Guess, Sheet, amplification, to_unit
 from rlbench.report.figures.sensor_sheets import split_sheet, stack
@@ -144,6 +144,7 @@ def _find(record: Record, benches: dict[tuple[object, ...], Bench]) -> tuple[Ben
 
 def _draw(record: Record, bench: Bench, one: Perturbation, rows: Sequence[int]) -> list[Picture]:
     """The pictures of some examples, by their index, under one perturbation."""
+    bench.under(group_of(one))  # the texts of a choice come from the whole task
     sheet = show(bench.on(select_examples(bench.task, rows)), record.model, one, len(rows))
     clean, perturbed = to_unit(sheet.x, sheet.box), to_unit(sheet.x_adv, sheet.box)
     right = _unpack(record.flags, record.n)
