@@ -21,7 +21,7 @@ from rlbench.core.suite import load_suite
 from rlbench.store.flags import unpack
 
 HEAD = ["world", "model", "eps", "clean", "aa", "suite", "above", "missed", "extra", "adaptive"]
-HEAD += ["aa-passes", "suite-passes"]
+HEAD += ["aa-passes", "suite-passes", "adaptive-passes"]
 EPS = {"video": 2}  # elsewhere 4, in 255ths
 TARGETED, SUITE = ("apgd-ce", "apgd-t"), ("pgd", "apgd-ce", "adaptive")
 
@@ -44,7 +44,7 @@ def compare(suite: Suite, model: str, examples: int, store: Path) -> list[object
     aa, short = (worst(rest, names) for names in (TARGETED, SUITE))
     above = 100 * (int(short.sum()) - int(aa.sum())) / len(clean)
     counts = [int(flags.sum()) for flags in (short & ~aa, aa & ~short, worst(rest, ("adaptive",)))]
-    passes = [sum(r.backwards for r in rest if name_of(r) in names) for names in (TARGETED, SUITE)]
+    passes = [sum(r.backwards for r in rest if name_of(r) in names) for names in (TARGETED, SUITE, SUITE[2:])]
     eps = str(columns[-1].threat.eps.numerator) + f"/{columns[-1].threat.eps.denominator}"
     return [suite.modality, model, eps, int(clean.sum()), int(aa.sum()), int(short.sum()), f"{above:+.1f}", *counts] + [
         f"{n:,}" for n in passes
@@ -85,7 +85,7 @@ def main(worlds: tuple[str, ...], models: tuple[str, ...], examples: int, store:
             rows.append(compare(load_suite(world), model, examples, store))
             click.echo(" ".join(map(str, rows[-1])), err=True)
     text = tabulate(
-        rows, headers=HEAD, tablefmt="github", disable_numparse=True, colalign=("left",) * 2 + ("right",) * 10
+        rows, headers=HEAD, tablefmt="github", disable_numparse=True, colalign=("left",) * 2 + ("right",) * 11
     )
     about = " ".join((__doc__ or "").split("\n\n")[1].split())
     setting = f"n = {examples} of each bundled world, mini backbone (a small model organism), the suites' seed."

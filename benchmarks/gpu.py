@@ -174,8 +174,7 @@ def train(s: Setting) -> Iterator[Row]:
     from accelerate import Accelerator
 
     from rlbench.training.loop import Trainer
-    from rlbench.training.means import ClassMeans
-    from rlbench.training.peers import Peers
+    from rlbench.training.memory import Memory
     from rlbench.training.prepare import prepare as prepare_run
     from rlbench.training.recipe import load_recipe
 
@@ -192,8 +191,7 @@ def train(s: Setting) -> Iterator[Row]:
         trainer = Trainer(
             prepare_run(recipe, "image"),
             Accelerator(cpu=s.device == "cpu", mixed_precision="bf16" if recipe.precision == "bf16" else "no"),
-            ClassMeans(),
-            Peers(),
+            Memory(),
         )
         trainer.start(0)
         trainer.step(0)  # compiles, and fills caches

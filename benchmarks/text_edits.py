@@ -4,7 +4,9 @@ Accuracy in % on n test examples of the suite image-text. `template`, `typo-shar
 the attacker of the texts chooses; `input` is the attack `adaptive`, Linf 4/255; `joint` is the worst case of text,
 input and both. The first rows are bundled encoders, whose text tower hashes words: an edit changes the hash of a whole
 word, and a class loses its hypernym, so those numbers are about hashing. The others are the same image towers, bound
-to the pretrained text encoder all-MiniLM-L6-v2 by a linear map (`minilm.py`).
+to the pretrained text encoder all-MiniLM-L6-v2 by a linear map (`minilm.py`). There, too, one edit moves a name far:
+its prompt has a median cosine of 0.50 to that of its own name, and two classes have 0.42. An attacker who edits the
+name of the true class alone leaves rlbind 3 of 100 examples (one template).
 """
 
 from __future__ import annotations

@@ -177,7 +177,7 @@ def _boards(name: str | None, check: bool, out: Path | None) -> None:
     "--kind",
     "kinds",
     multiple=True,
-    type=click.Choice(["curves", "scatter", "corruptions", "board"]),
+    type=click.Choice(["curves", "sensors", "scatter", "corruptions", "board"]),
     help="Draw only this kind; repeatable [default: all but board].",
 )
 @click.option("--format", type=click.Choice(["png", "svg"]), default="png", show_default=True, help="The file format.")
@@ -192,9 +192,9 @@ def _boards(name: str | None, check: bool, out: Path | None) -> None:
 def plot(records: tuple[Path, ...], kinds: tuple[str, ...], format: str, out: Path) -> None:
     """Draw records for papers, as PNG or SVG: the same records give the same bytes.
 
-    curves: accuracy against eps with 95% bands. scatter: robust against clean accuracy. corruptions: heat maps of
-    accuracy by severity. board: each table, as a picture to share. A figure without data is left out. Several stores
-    are merged.
+    curves: accuracy against eps with 95% bands. sensors: accuracy by the number of attacked sensors. scatter: robust
+    against clean accuracy. corruptions: heat maps of accuracy by severity. board: each table, as a picture to share. A
+    figure without data is left out. Several stores are merged.
     """
     from rlbench.cli import files
     from rlbench.report.figures.plots import DEFAULT, KINDS, draw

@@ -189,8 +189,8 @@ def results(records: Sequence[Record], out: Console) -> None:
     for columns in dict.fromkeys(map(tuple, recalls)):
         out.print()
         listing([row for row in recalls if tuple(row) == columns], out)
-    if any(record.backbone.startswith("mini") for record in records):
-        out.print("mini is a small model organism: its numbers are not LanguageBind's.", style="dim")
+    for name in sorted({record.backbone for record in records if record.backbone.startswith("mini")}):
+        out.print(f"{name} is a small model organism: its numbers are not LanguageBind's.", style="dim")
 
 
 def together(found: Sequence[Table], records: Sequence[Record], out: Console) -> None:

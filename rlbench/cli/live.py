@@ -25,7 +25,7 @@ Pair = tuple[str, str, str]  # names of a suite, a task and a model
 SINGLE_STEP = ("fgsm", "noise", "pgd")
 SECOND = 2  # updates of the screen per second, at most
 SETTLED = 3.0  # seconds of passes after which their rate is shown
-ABOUT = "accuracy in % [Wilson 95% interval]; ≤ is an upper bound while attacks run"
+ABOUT = "accuracy in % [Wilson 95% interval]; ≤ can still fall"
 
 
 class Row(NamedTuple):
@@ -35,6 +35,16 @@ class Row(NamedTuple):
     accuracy: str
     interval: str
     n: str
+
+
+@contextmanager
+def loading(*, quiet: bool) -> Iterator[None]:
+    """Says on a terminal that a run begins while the block loads what it needs; quiet: says nothing."""
+    if quiet or not sys.stderr.isatty():
+        yield
+        return
+    with console(sys.stderr).status("loading"):
+        yield
 
 
 @contextmanager

@@ -140,11 +140,13 @@ def run(
         resolve(model)
     loaded = [suite for name in suites for suite in load_suites(name)]
     from rlbench.cli import console, live, plan_view
-    from rlbench.engine.plan import planner
-    from rlbench.engine.run import runner
 
     terminal = console.console(sys.stderr if as_json else None)
-    plan = planner.plan(loaded, models, store=out, pilot=dry_run, **options)
+    with live.loading(quiet=quiet):  # torch takes seconds
+        from rlbench.engine.plan import planner
+        from rlbench.engine.run import runner
+
+        plan = planner.plan(loaded, models, store=out, pilot=dry_run, **options)
     if not quiet or dry_run:
         plan_view.plan(plan, terminal, by_cell=dry_run)
     if dry_run:
@@ -161,11 +163,15 @@ def run(
         console.doubts(records, terminal)
     else:
         console.results(records, terminal)
-        join = f"shard {plan.shard}; join all shards: rlbench merge STORE... --out STORE"
-        click.echo(f"\nrecords: {out} ({join if plan.shard else f'rlbench leaderboard --records {out}'})")
+        _say_where(out, plan)
     unsound = [record for record in records if record.provenance.get("soundness") != "sound"]
     if any(record.error is not None for record in records) or (strict and unsound):
         raise click.exceptions.Exit(1)
+
+
+def _say_where(out: Path, plan: Plan) -> None:
+    join = f"shard {plan.shard}; join all shards: rlbench merge STORE... --out STORE"
+    click.echo(f"\nrecords: {out} ({join if plan.shard else f'rlbench leaderboard --records {out}'})")
 
 
 def _exit_interrupted(out: Path, plan: Plan) -> NoReturn:

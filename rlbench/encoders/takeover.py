@@ -6,7 +6,7 @@ embedding by any unit vector.
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from typing import Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -14,6 +14,8 @@ from torch import Tensor
 from rlbench.core.errors import FieldError
 from rlbench.encoders.fused import Fused
 from rlbench.encoders.heads import ZeroShot
+
+_CHANGING = frozenset({"randomised", "dynamic", "stateful"})  # traits of encoders whose answers change
 
 
 @runtime_checkable
@@ -50,6 +52,19 @@ def find_reach(anchors: Tensor, scale: float) -> Tensor:
     return reach
 
 
+def find_obstacle(classifier: Fused) -> str:
+    """Why a classifier has no takeover certificate; "" if it has one."""
+    if not isinstance(classifier.fusion, Certified):
+        return f"fusion {type(classifier.fusion).__name__} has no certificate; choose sum, mean, median or majority"
+    if changing := classifier.encoder.traits & _CHANGING:
+        return f"the encoder is {', '.join(sorted(changing))}; the certificate is for answers that do not change"
+    for sensor, head in classifier.heads.items():
+        own = [name for name in ("answer", "predict") if hasattr(head.encoder, name)]
+        if sensor not in classifier.missing and (type(head) is not ZeroShot or own):
+            return f"{sensor}: the certificate is for zero-shot logits of one embedding, without a defence"
+    return ""
+
+
 def certify_takeover(classifier: Fused, x: Tensor, y: Tensor) -> Tensor:
     """Which examples stay right whatever any one sensor says.
 
@@ -64,15 +79,11 @@ def certify_takeover(classifier: Fused, x: Tensor, y: Tensor) -> Tensor:
     Raises:
         FieldError: the fusion has no certificate, or a sensor's logits are not those of one embedding.
     """
-    fusion = classifier.fusion
-    if not isinstance(fusion, Certified):
-        raise FieldError(f"fusion {type(fusion).__name__} has no certificate; choose sum, mean, median or majority")
-    heads = {sensor: head for sensor, head in classifier.heads.items() if sensor not in classifier.missing}
-    for sensor, head in heads.items():
-        if type(head) is not ZeroShot or hasattr(head.encoder, "answer"):
-            raise FieldError(f"{sensor}: the certificate is for zero-shot logits of one embedding, without a defence")
+    if obstacle := find_obstacle(classifier):
+        raise FieldError(obstacle)
+    heads = [classifier.heads[sensor] for sensor in classifier.present]
     with torch.no_grad():
-        logits = torch.stack([head(classifier.box.split(x, sensor)) for sensor, head in heads.items()])
+        logits = torch.stack([classifier.classify(x, sensor) for sensor in classifier.present])
     # Sensors may have prompts of their own; the largest reach holds for each of them.
-    reach = torch.stack([find_reach(head.anchors, head.logit_scale) for head in heads.values()]).amax(0)
-    return fusion.certify(logits, y, reach)
+    reach = torch.stack([find_reach(head.anchors, head.logit_scale) for head in heads]).amax(0)
+    return cast(Certified, classifier.fusion).certify(logits, y, reach)

@@ -52,6 +52,8 @@ class Block:
         environment: versions, device and dtype.
         evidence: the sums of the soundness checks (`soundness.SUMS`); empty if none were made.
         features: (N, D) float32 unit embeddings of the perturbed examples; None unless the task is retrieval.
+        certified: bool, of several sensors without an attack: whether the example stays correct whatever any one of
+            them says; None if the fusion has no certificate.
     """
 
     id: np.ndarray
@@ -68,6 +70,7 @@ class Block:
     environment: Mapping[str, str]
     evidence: Mapping[str, int] = field(default_factory=dict)
     features: np.ndarray | None = None
+    certified: np.ndarray | None = None
 
     def digest(self) -> str:
         """The SHA-256 of all fields."""
@@ -76,8 +79,9 @@ class Block:
         for name in _COLUMNS:
             column = getattr(self, name)
             digest.update("\0".join(column).encode() if name in ("id", "source") else column.tobytes())
-        if self.features is not None:
-            digest.update(self.features.tobytes())
+        for more in (self.features, self.certified):
+            if more is not None:
+                digest.update(more.tobytes())
         return digest.hexdigest()
 
 
@@ -101,6 +105,8 @@ def to_bytes(block: Block, key: str, start: int) -> bytes:
     if block.features is not None:
         rows = pa.FixedSizeListArray.from_arrays(block.features.ravel(), block.features.shape[1])
         table = table.append_column("features", rows)
+    if block.certified is not None:
+        table = table.append_column("certified", pa.array(block.certified))
     sink = pa.BufferOutputStream()
     pq.write_table(table.replace_schema_metadata({"rlbench": json.dumps(facts)}), sink, compression="zstd")
     return bytes(sink.getvalue().to_pybytes())
@@ -129,6 +135,8 @@ def from_bytes(data: bytes, key: str, start: int, stop: int) -> Block:
     values |= strings | numbers | {"evidence": facts.get("evidence", {})}
     if "features" in table.column_names:
         values["features"] = np.stack(table["features"].to_numpy()).astype(np.float32, casting="equiv")
+    if "certified" in table.column_names:
+        values["certified"] = table["certified"].to_numpy().astype(np.bool_, casting="equiv")
     block = Block(**values)
     if (facts["key"], facts["start"]) != (key, start) or facts["digest"] != block.digest():
         raise ValueError("its content does not match its digest")

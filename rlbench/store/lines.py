@@ -54,7 +54,7 @@ _PROVENANCE: dict[str, Rule] = {
     "soundness": (lambda value: value in RANK, f"one of {', '.join(RANK)}"),
     "soundness_failed": (lambda value: _is_text(value, _PATH), "a text of one line"),
     "knowledge": (lambda value: value in KNOWLEDGE, f"one of {', '.join(KNOWLEDGE)}"),
-    **dict.fromkeys(("queries", "searched_again", "broke_again"), _COUNT),
+    **dict.fromkeys(("queries", "searched_again", "broke_again", "certified"), _COUNT),
     "mode": (lambda value: value in get_args(Mode), f"one of {', '.join(get_args(Mode))}"),
 }
 
@@ -159,13 +159,14 @@ def _check_provenance(provenance: Mapping[str, object], n: int) -> None:
             rule = _SHARE
         if rule is not None and not rule[0](value):
             raise FieldError(f"provenance: {name} is {quote(value)}; it must be {rule[1]}", name)
-    low, high, sources = (provenance.get(name) for name in ("clustered_low", "clustered_high", "sources"))
+    low, high = (provenance.get(name) for name in ("clustered_low", "clustered_high"))
     if (low is None) != (high is None) or (low is not None and low > high):  # type: ignore[operator]
         raise FieldError(
             f"provenance: clustered_low is {low}, clustered_high {high}; they must be an interval", "clustered_low"
         )
-    if isinstance(sources, int) and sources > n:
-        raise FieldError(f"provenance: sources is {sources}; it must be at most n = {n}", "sources")
+    for name in ("sources", "certified"):
+        if isinstance(count := provenance.get(name), int) and count > n:
+            raise FieldError(f"provenance: {name} is {count}; it must be at most n = {n}", name)
 
 
 def _check_names(provenance: Mapping[str, object]) -> None:

@@ -27,7 +27,8 @@ def examples(paths: str | Path | Sequence[str | Path]) -> pd.DataFrame:
 
     Every row describes its cell and has `index` and `correct`. If a store has the cell's blocks, a row also has id,
     source, label, clean and perturbed prediction (class indices), margin, distance (box units) and passes; otherwise
-    these are missing values. Failed cells have no rows.
+    these are missing values. Failed cells have no rows. Unattacked cells of a fusion that has takeover certificates
+    also have `certified`.
 
     Args:
         paths: one or several stores, .jsonl files or folders of them.
@@ -52,7 +53,9 @@ def _load_cell(record: Record, stores: Iterable[Path]) -> pd.DataFrame | None:
 
 def _join(parts: Sequence[Block]) -> dict[str, Any]:
     """The columns of a cell's blocks; none if there are no blocks."""
-    return {name: np.concatenate([getattr(part, name) for part in parts]) for name in _FIELDS} if parts else {}
+    whole = all(part.certified is not None for part in parts)
+    names = (*_FIELDS, "certified") if whole else _FIELDS
+    return {name: np.concatenate([getattr(part, name) for part in parts]) for name in names} if parts else {}
 
 
 def blocks(record: Record, stores: Iterable[Path]) -> list[Block]:

@@ -24,10 +24,9 @@ from rlbench.training.awp import list_perturbed, perturb, scale_perturbation
 from rlbench.training.data import Batches, MicroBatch
 from rlbench.training.lora import merge
 from rlbench.training.losses import Losses, Rows
-from rlbench.training.means import ClassMeans
+from rlbench.training.memory import Memory
 from rlbench.training.optimiser import compute_lr_factor, make_optimiser
 from rlbench.training.parts import Streams, count_rows, double_pieces, split_batches
-from rlbench.training.peers import Peers
 from rlbench.training.stream import Run
 
 
@@ -60,12 +59,11 @@ class Trainer:
     Args:
         run: what to train.
         accelerator: devices, processes and precision, by Hugging Face's accelerate.
-        means: the class means, which modalities that are trained together share.
-        peers: the features of all examples, which they share too.
+        memory: the latest features, which modalities that are trained together share.
     """
 
-    def __init__(self, run: Run, accelerator: Accelerator, means: ClassMeans, peers: Peers) -> None:
-        self.run, self.accelerator, self.means, self.peers = run, accelerator, means, peers
+    def __init__(self, run: Run, accelerator: Accelerator, memory: Memory) -> None:
+        self.run, self.accelerator, self.memory = run, accelerator, memory
         self.tower = run.encoder.tower(run.modality).to(accelerator.device).eval()
         if run.original is not None:
             run.original.tower(run.modality).to(accelerator.device)
@@ -77,7 +75,7 @@ class Trainer:
             self.average = AveragedModel(self.tower, multi_avg_fn=mean)
         self.loaders: list[Iterator[list[MicroBatch]]] = []
         self.pieces = 1  # of each micro-batch; more after memory ran out
-        self.losses = Losses(run, accelerator, self.tower, self.model, means, peers)
+        self.losses = Losses(run, accelerator, self.tower, self.model, memory)
         self.cosine: float | None = None  # of the last step, see `collapse`
 
     def start(self, step: int) -> None:
@@ -111,13 +109,13 @@ class Trainer:
     def accumulate(self, batches: Streams) -> Tensor:
         """Adds up the gradients of a step and returns its loss; where memory runs out, again in parts half as large."""
         while True:
-            before = {name: dict(known) for name, known in self.means.rows.items()}
+            before = self.memory.copy_means()
             try:
                 return self.add_up(split_batches(batches, self.pieces))
             except torch.OutOfMemoryError:
                 self.optimiser.zero_grad()
                 self.losses.watch.clear()
-                self.means.rows = before
+                self.memory.restore_means(before)
             self.pieces = double_pieces(batches, self.pieces, self.accelerator.num_processes)
 
     def add_up(self, batches: list[list[MicroBatch]]) -> Tensor:
@@ -180,8 +178,7 @@ class Trainer:
             "tower": self.tower.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "average": self.average.state_dict() if self.average is not None else None,
-            "means": self.means.rows,
-            "peers": self.peers.rows,
+            "memory": self.memory.state(),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -190,7 +187,4 @@ class Trainer:
         self.optimiser.load_state_dict(state["optimiser"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])
-        device = self.accelerator.device
-        of = {name: {m: mean.to(device) for m, mean in means.items()} for name, means in state["means"].items()}
-        self.means.rows = of
-        self.peers.rows = {name: rows.to(device) for name, rows in state["peers"].items()}
+        self.memory.restore(state["memory"], self.accelerator.device)

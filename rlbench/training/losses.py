@@ -13,8 +13,7 @@ from rlbench.training.adversary import attack_batch, attack_once
 from rlbench.training.collapse import CollapseWatch
 from rlbench.training.data import MicroBatch
 from rlbench.training.gather import all_gather
-from rlbench.training.means import ClassMeans
-from rlbench.training.peers import Peers
+from rlbench.training.memory import Memory, Origin
 from rlbench.training.stream import Run, Stream
 from rlbench.training.types import Batch
 
@@ -24,6 +23,7 @@ class Rows:
     """A micro-batch of a stream, ready for its loss.
 
     Attributes:
+        origin: where they come from.
         x: (B, *shape) in the box.
         f: (B, D) features of x; any rows if the objective does not need them.
         batch: what the loss knows besides the features.
@@ -31,6 +31,7 @@ class Rows:
     """
 
     stream: Stream
+    origin: Origin
     x: Tensor
     f: Tensor
     batch: Batch
@@ -46,8 +47,7 @@ class Losses:
         accelerator: devices, processes and precision.
         tower: the run's tower, for gradients that other processes do not share.
         model: the tower as the accelerator prepared it, for the gradients of training.
-        means: the class means, which modalities that are trained together share.
-        peers: the features of all examples, which they share too.
+        memory: the latest features, which modalities that are trained together share.
         watch: compares the gradients of an adversary of one step.
     """
 
@@ -55,8 +55,7 @@ class Losses:
     accelerator: Accelerator
     tower: nn.Module
     model: nn.Module
-    means: ClassMeans
-    peers: Peers
+    memory: Memory
     watch: CollapseWatch = field(default_factory=CollapseWatch)
 
     def mean(self, parts: Iterable[Rows]) -> Tensor:
@@ -72,7 +71,11 @@ class Losses:
         objective, f = rows.stream.objective, rows.f
         if self.run.recipe.awp and "f" in objective.needs:  # the weights have changed since
             f = self.features(self.model, rows.x)
-        return objective.loss(f, f if rows.x_adv is None else self.features(self.model, rows.x_adv), rows.batch)
+        if rows.x_adv is None:
+            return objective.loss(f, f, rows.batch)
+        f_adv = self.features(self.model, rows.x_adv)
+        self.memory.remember(f_adv, rows.origin, rows.batch, objective.needs)
+        return objective.loss(f, f_adv, rows.batch)
 
     def raised(self, rows: Rows) -> Tensor:
         """Returns what the adversary raises (B,); without one, the loss."""
@@ -93,17 +96,15 @@ class Losses:
         x = stream.data.dequantise(part.x.to(device))
         batch = self.make_batch(stream, part, x)
         f = self.embed_clean(x) if "f" in needs else batch.captions
-        if "means" in needs:
-            self.means.update(self.run.modality, stream.classes, batch.gather(f), batch.gather(batch.y))
-            batch = replace(batch, means=self.means.look_up(stream.classes, batch.anchors))
-        if "peers" in needs:
-            batch = replace(batch, peers=self.exchange_peers(stream, part.rows.to(device), f, batch))
+        origin = Origin(self.run.modality, stream.classes, part.rows.to(device), stream.data.size)
+        batch = self.memory.exchange(f, origin, batch, needs)
+        rows = Rows(stream, origin, x, f, batch)
         if "f_adv" not in needs:
-            return Rows(stream, x, f, batch)
-        x_adv = self.attack(Rows(stream, x, f, batch), part.noise.to(device))
+            return rows
+        x_adv = self.attack(rows, part.noise.to(device))
         if "f0_adv" in needs:
             batch = replace(batch, f0_adv=self.embed_original(x_adv))
-        return Rows(stream, x, f, batch, x_adv)
+        return replace(rows, batch=batch, x_adv=x_adv)
 
     def attack(self, rows: Rows, noise: Tensor) -> Tensor:
         """Finds adversarial examples (B, *shape) from noise (B, *shape) in [-1, 1], with the recipe's adversary."""
@@ -124,12 +125,6 @@ class Losses:
             step=recipe.attack_step,
             momentum=recipe.attack_momentum,
         )
-
-    def exchange_peers(self, stream: Stream, rows: Tensor, f: Tensor, batch: Batch) -> Tensor:
-        """Remembers f (B, D) of the examples `rows` (B,); returns the sum (B, D) of their other modalities."""
-        modality = self.run.modality
-        self.peers.update(modality, batch.gather(rows), batch.gather(f), stream.data.size)
-        return self.peers.look_up(modality, rows, f.detach())
 
     def make_batch(self, stream: Stream, part: MicroBatch, x: Tensor) -> Batch:
         """Makes what the loss knows besides the features: f0, and a caption of each example in a random template."""

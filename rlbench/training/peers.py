@@ -29,7 +29,7 @@ class Peers:
         self.rows[modality][index] = normalize(f.detach().float(), dim=-1)
 
     def look_up(self, modality: Modality, index: Tensor, like: Tensor) -> Tensor:
-        """Sums the unit features of the same examples in the other modalities.
+        """Returns the unit features of the same examples in the other modalities.
 
         Args:
             modality: the modality that is left out.
@@ -37,7 +37,7 @@ class Peers:
             like: (B, D), gives the shape.
 
         Returns:
-            (B, D), 0 for examples that no other modality has seen.
+            (M, B, D) for M other modalities, 0 for examples that a modality has not seen.
         """
         others = [rows[index] for name, rows in self.rows.items() if name != modality]
-        return torch.stack(others).sum(0) if others else torch.zeros_like(like)
+        return torch.stack(others) if others else like.new_zeros((0, *like.shape))

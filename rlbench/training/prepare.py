@@ -90,8 +90,9 @@ def check_start(recipe: Recipe, modality: Modality, suite: Suite | None) -> None
     if recipe.replay and not 0 < round(recipe.replay * recipe.batch) < recipe.batch:
         raise FieldError(f"recipe: a replay of {recipe.replay} of {recipe.batch} examples leaves a part of them empty")
     paired = recipe.world is not None if suite is None else getattr(suite.task, "pairing", "") == "paired"
-    if "peers" in recipe.objective_plugin.needs and not paired:
-        raise FieldError("recipe: fused needs paired examples, as in `world: scenes`; leave it out")
+    for need, names in (("peers", "fused needs"), ("peers_adv", "joint and negatives need")):
+        if need in recipe.objective_plugin.needs and not paired:
+            raise FieldError(f"recipe: {names} paired examples, as in `world: scenes`; leave it out")
     if recipe.replay and suite is not None:
         raise FieldError("recipe: replay needs a procedural world; a suite's data has no unlabelled part")
 

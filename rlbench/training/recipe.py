@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
@@ -19,6 +19,7 @@ from rlbench.core.threat import check_eps, parse_eps
 from rlbench.core.validation import check_fields
 from rlbench.core.yaml_source import read
 from rlbench.encoders.models import DEFAULT_BACKBONE, default_name, folders, models
+from rlbench.training.extended import extend
 
 if TYPE_CHECKING:
     from rlbench.training.types import Objective
@@ -32,6 +33,7 @@ class Recipe:
 
     Attributes:
         objective: the name of a registered objective, or a mapping with its `name` and its fields.
+        extras: the weights of further objectives, whose losses are added; the adversary raises the objective alone.
         backbone: the size of the encoder, from the file's name.
         init: the model to start from, or "random".
         original: the frozen model that the loss compares with; for random weights, a copy of them.
@@ -76,6 +78,7 @@ class Recipe:
     """
 
     objective: str | Mapping[str, Any]
+    extras: Mapping[str, Any] = field(default_factory=dict)
     backbone: str = DEFAULT_BACKBONE
     init: str = RANDOM
     original: str | None = None
@@ -148,10 +151,10 @@ class Recipe:
 
     @cached_property
     def objective_plugin(self) -> Objective:
-        """The objective with its fields, ready to compute. Raises: UnknownName, FieldError."""
+        """The objective with its fields and extras, ready to compute. Raises: UnknownName, FieldError."""
         given = self.objective if isinstance(self.objective, Mapping) else {}
         fields = {name: value for name, value in given.items() if name != "name"}
-        return cast("Objective", registry.make("objective", self.objective_name, fields))
+        return extend(cast("Objective", registry.make("objective", self.objective_name, fields)), self.extras)
 
     def passes(self) -> tuple[int, int]:
         """Counts the forward and the backward passes of an example in a step; replayed examples count the same.
@@ -212,7 +215,8 @@ def load_recipe(
         stage: the stage of a method with several; None: the last one.
         modality: the modality to train.
         backbone: the size of the encoder.
-        overrides: fields that replace the recipe's; "objective.tau" is a field of its objective.
+        overrides: fields that replace the recipe's; "objective.tau" is a field of its objective, "extras.teacher" the
+            weight of a further one.
 
     Raises:
         UnknownName: There is no such method or modality.
@@ -239,18 +243,18 @@ def load_recipe(
 
 
 def _override(values: dict[str, Any], overrides: Mapping[str, object]) -> dict[str, Any]:
-    """Replaces values; `objective.tau` is a field of the objective."""
+    """Replaces values; `objective.tau` is a field of the objective, `extras.teacher` a weight."""
     for key, value in overrides.items():
         outer, dot, inner = key.partition(".")
         if not dot:
             values[key] = value
-        elif outer != "objective":
+        elif outer not in ("objective", "extras"):
             raise FieldError(
-                f"recipe: {key} is not a field; only `objective` has fields of its own, as in objective.tau"
+                f"recipe: {key} is not a field; only `objective` and `extras` have fields, as in objective.tau"
             )
         else:
-            given = values["objective"]
-            values["objective"] = {**(given if isinstance(given, Mapping) else {"name": given}), inner: value}
+            given = values.get(outer) or {}
+            values[outer] = {**(given if isinstance(given, Mapping) else {"name": given}), inner: value}
     return values
 
 

@@ -12,8 +12,7 @@ from accelerate import Accelerator
 from rlbench.core import Modality, Suite
 from rlbench.training.examples import count_epoch_examples
 from rlbench.training.loop import Trainer
-from rlbench.training.means import ClassMeans
-from rlbench.training.peers import Peers
+from rlbench.training.memory import Memory
 from rlbench.training.prepare import check_shares, prepare
 from rlbench.training.recipe import Recipe, describe
 from rlbench.training.run import limit_threads, load_recipes, make_accelerator, open_run_folder
@@ -78,7 +77,7 @@ def _time_example(recipe: Recipe, modality: Modality, suite: Suite | None, accel
     whole = recipe.backbone.startswith("mini")
     batch = recipe.batch if whole else min(recipe.batch, 2 * recipe.accumulate * accelerator.num_processes)
     small = replace(recipe, batch=batch, examples=batch, replay=0.0, epochs=3, steps=0)
-    trainer = Trainer(prepare(small, modality, suite), accelerator, ClassMeans(), Peers())
+    trainer = Trainer(prepare(small, modality, suite), accelerator, Memory())
     trainer.start(0)
     trainer.step(0)  # warm-up
     start = time.monotonic()

@@ -21,8 +21,7 @@ from rlbench.encoders.mini import BOXES
 from rlbench.training.data import list_tasks
 from rlbench.training.folder import RunFolder, describe_training
 from rlbench.training.loop import Step, Trainer
-from rlbench.training.means import ClassMeans
-from rlbench.training.peers import Peers
+from rlbench.training.memory import Memory
 from rlbench.training.prepare import check_shares, compute_checksums, prepare
 from rlbench.training.recipe import Recipe, describe, load_recipe
 from rlbench.training.state import read_state, write_state
@@ -206,8 +205,8 @@ def _train(
     for modality, recipe in recipes.items():
         announce(f"{folder.method}, {modality}: {describe(recipe)}")
         runs.append(prepare(recipe, modality, suite, _reader(modality, report)))
-    means, peers = ClassMeans(), Peers()
-    trainings = {run.modality: _Training(run, Trainer(run, accelerator, means, peers), folder, report) for run in runs}
+    memory = Memory()
+    trainings = {run.modality: _Training(run, Trainer(run, accelerator, memory), folder, report) for run in runs}
     if accelerator.is_main_process:
         folder.create()
     accelerator.wait_for_everyone()
@@ -221,8 +220,8 @@ def _train(
                 write_state(folder.state_path(recipes), {"step": k + 1, **{m: t.state() for m, t in trainings.items()}})
     entries = {modality: training.entries() for modality, training in trainings.items()}
     for modality, training in trainings.items():
-        memory = peak_memory(accelerator.device.type) / 1e9
-        announce(f"{folder.method}, {modality}: {training.seconds():.0f} s, at most {memory:.1f} GB of memory")
+        peak = peak_memory(accelerator.device.type) / 1e9
+        announce(f"{folder.method}, {modality}: {training.seconds():.0f} s, at most {peak:.1f} GB of memory")
     if accelerator.is_main_process:
         write_state(folder.state_path(recipes), {"entries": entries})
     return entries

@@ -12,8 +12,7 @@ from rlbench.core import Modality, Suite
 from rlbench.encoders.models import resolve
 from rlbench.training.data import Batches, MicroBatch
 from rlbench.training.losses import Losses
-from rlbench.training.means import ClassMeans
-from rlbench.training.peers import Peers
+from rlbench.training.memory import Memory
 from rlbench.training.prepare import prepare
 from rlbench.training.recipe import Recipe, load_recipe
 from rlbench.training.run import limit_threads, make_accelerator
@@ -64,7 +63,7 @@ def measure_sensitivity(
     accelerator = make_accelerator(device, recipe, lambda text: None)
     run = prepare(recipe, modality, suite)
     tower = run.encoder.tower(modality).to(accelerator.device).eval()
-    losses = Losses(run, accelerator, tower, tower, ClassMeans(), Peers())
+    losses = Losses(run, accelerator, tower, tower, Memory())
     data = Batches(run.streams[0].data, recipe, modality, recipe.batch)
     steps = [data[k] for k in range(EXAMPLES // recipe.batch)]
     weights = dict(tower.named_parameters())

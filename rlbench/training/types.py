@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Module
 
-Need = Literal["f", "f_adv", "f0", "f0_adv", "means", "peers"]
+Need = Literal["f", "f_adv", "f0", "f0_adv", "means", "peers", "means_adv", "peers_adv"]
 
 
 def _identity(rows: Tensor) -> Tensor:
@@ -34,6 +34,10 @@ class Batch:
         means: (C, D) unit rows, the mean features of the classes over modalities; None unless the objective needs it.
         peers: (B, D), the sum of the unit features of the same examples in the other modalities; None unless the
             objective needs it.
+        means_adv: (C, D) unit rows, like `means`, of adversarial features up to the last step; None unless the
+            objective needs it.
+        peers_adv: (M, B, D), the latest unit adversarial features of the same examples in the M other modalities, 0
+            where there are none yet; None unless the objective needs it.
         gather: concatenates the rows of all processes, for losses that compare the rows of a batch; differentiable.
     """
 
@@ -44,6 +48,8 @@ class Batch:
     f0_adv: Tensor | None = None
     means: Tensor | None = None
     peers: Tensor | None = None
+    means_adv: Tensor | None = None
+    peers_adv: Tensor | None = None
     gather: Callable[[Tensor], Tensor] = _identity
 
 
@@ -54,7 +60,7 @@ class Objective(Protocol):
 
     Attributes:
         needs: what it uses: "f" (features of x), "f_adv" (without it, there is no adversary), "f0", "f0_adv", "means",
-            "peers".
+            "peers", "means_adv", "peers_adv".
     """
 
     @property

@@ -133,6 +133,8 @@ def test_a_key_depends_on_level_and_edits_and_others_stay(tmp_path: Path) -> Non
     suite = load_suite(file)
     keys = [cells.protocol(suite, p) for p in suite.perturbations]
     assert len(set(keys)) == 6
+    joint = load_suite(oracle.suite_file(tmp_path, ANY, ATTACK, ANY_JOINT, "{text: template}", "worst")).perturbations
+    assert cells.members_of(joint[-1], joint) == list(joint[1:4]) and cells.members_of(joint[-2], joint) == [joint[2]]
     plain = load_suite(oracle.suite_file(tmp_path, ATTACK))
     assert [cells.protocol(plain, p) for p in plain.perturbations] == [keys[0], keys[-1]]
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import sensor_oracle as oracle
 import torch
 from affine_bench import N, adversarial, bench, done
 
@@ -19,7 +20,8 @@ from rlbench.core.seeds import ExampleStreams, generator
 from rlbench.core.suite import load_suite
 from rlbench.engine.attack.judge import judge
 from rlbench.engine.attack.meter import Meter
-from rlbench.engine.block.bench import Bench
+from rlbench.engine.block import surrogates
+from rlbench.engine.block.bench import Bench, prepare
 from rlbench.engine.block.evaluate import evaluate
 from rlbench.engine.block.surrogates import explain_surrogate
 from rlbench.engine.cells.groups import Group
@@ -210,3 +212,27 @@ def test_a_cascade_takes_transferred_attacks(tmp_path: Path) -> None:
     found = run(whole, "linear", out=tmp_path / "b", workers=1, mode="cascade")
     worst = {str(r.perturbation): r.n_correct for r in found if isinstance(r.perturbation, Worst)}
     assert worst == {name: alone[name] for name in worst} and len(worst) == 2
+
+
+def test_a_search_in_low_precision_is_never_finished_on_the_model(tmp_path: Path) -> None:
+    whole = suite(of("pgd", (("steps", 4),), 8, "linear"), of("uap", (("examples", 20), ("steps", 4)), 8))
+    for record in run(whole, "linear", out=tmp_path, workers=1, precision="bf16")[1:]:
+        assert record.error is None and record.provenance["searched_again"] == 0
+        assert str(record.perturbation).endswith(" bf16") and 0 < (record.n_correct or 0) < 48
+
+
+def test_several_sensors_are_attacked_through_a_surrogate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RLBENCH_PLUGINS", "sensor_oracle")
+    model = "sensor_oracle:linear_sensors"
+    plain = lambda bench: replace(bench.suite, perturbations=(Clean(),))  # noqa: E731
+    monkeypatch.setattr(surrogates, "_load", lambda bench, name: prepare(plain(bench), model))
+    attack = "{attack: apgd-ce, steps: 10, norm: linf, eps: 0.025, from: other, sensors: all}"
+    one = "{attack: uap, steps: 5, examples: 40, norm: linf, eps: 0.06, sensors: image}"
+    file = oracle.suite_file(tmp_path, attack, f"{{missing: depth, then: {attack}}}", one)
+    found = oracle.flags(run(str(file), model, out=tmp_path / "out", workers=1))
+    eps = dict.fromkeys(oracle.SCALES, 0.025)
+    name = "apgd-ce(steps=10) from other linf 0.025 on"
+    assert found[f"{name} all"] == oracle.survivors(eps)
+    assert found[f"without depth + {name} all"] == oracle.survivors(eps, missing=["depth"])
+    image = found["uap(examples=40, steps=5) linf 0.06 on image"]
+    assert sum(oracle.survivors({"image": 0.06})) <= sum(image) < sum(oracle.survivors({}))

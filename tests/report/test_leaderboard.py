@@ -157,7 +157,9 @@ def test_a_model_that_lacks_a_corruption_has_no_mean() -> None:
 
 def test_boards_of_the_mini_backbone_explain_it() -> None:
     mini, full = board("a:mini"), [replace(r, backbone="vit-l-14") for r in board("a")]
-    assert "model organism" in leaderboard.render(frame(mini), "t")
+    assert "Backbone `mini` is a model organism" in leaderboard.render(frame(mini), "t")
+    both = [*mini, *(replace(r, suite="scenes", backbone="mini-scenes") for r in mini)]
+    assert "Backbones `mini` and `mini-scenes` are model organisms" in leaderboard.render(frame(both), "t")
     assert "model organism" not in leaderboard.render(frame(full), "t")
 
 

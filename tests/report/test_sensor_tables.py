@@ -7,8 +7,11 @@ import pytest
 
 from rlbench.core import Adversarial, Clean, Missing, Perturbation, Record, Threat
 from rlbench.report.boards import sensors
-from rlbench.report.boards.leaderboard import render
+from rlbench.report.boards.leaderboard import freeze, render
 from rlbench.report.boards.tables import frame, tables
+from rlbench.report.figures.curves import attacked_sensors
+from rlbench.report.figures.plots import draw
+from rlbench.report.site import page
 from rlbench.store.flags import pack
 
 EPS = (Fraction(1, 255), Fraction(2, 255))
@@ -31,12 +34,13 @@ FLAGS: dict[tuple[str, Perturbation], str] = {
 }
 
 
-def _records(fusion: str = "sum", flags: dict = FLAGS) -> list[Record]:
+def _records(fusion: str = "sum", flags: dict = FLAGS, **more: object) -> list[Record]:
     found = []
     for k, ((modality, p), text) in enumerate(flags.items()):
         correct = [bit == "1" for bit in text]
         task = f"scenes:{modality}:{fusion}" if "+" in modality else f"scenes:{modality}"
         facts = {"protocol": f"p{p}", "data": modality, "anchors": "a", "seed": 0, "checkpoint": "c", "seen": 2}
+        facts |= more if "+" in modality and p == Clean() else {}
         key = f"{k:08x}{len(fusion):08x}"
         found.append(
             Record(
@@ -75,11 +79,101 @@ def test_the_board_says_which_fusion_is_the_safest_and_what_it_costs() -> None:
     cautious = dict(FLAGS) | {("image+audio", Clean()): "11110000", ("image+audio", ANY): "11110000"}
     whole = _records() + [r for r in _records("median", cautious) if "+" in r.modality]
     text = render(frame(whole), "title")
-    assert "the safest fusion is sum, 50.0% on any 1, at no cost clean." in text  # of two with four examples each
+    assert (
+        "the safest fusion is sum, 50.0% on any 1 (next median, 50.0%, p 1), at no cost clean." in text
+    )  # of two with four examples each
     assert text.count("### made v1: image, audio; m:mini, fusion ") == 2
     safer = cautious | {("image+audio", ANY): "11111000"}
     whole = _records() + [r for r in _records("median", safer) if "+" in r.modality]
-    assert "the safest fusion is median, 62.5% on any 1, 37.5 points less clean than sum." in render(frame(whole), "t")
+    assert (
+        "the safest fusion is median, 62.5% on any 1 (next sum, 50.0%, p 1), 37.5 points less clean than sum."
+        in render(frame(whole), "t")
+    )
+
+
+def test_a_certificate_stands_beside_the_attack_on_any_one_sensor() -> None:
+    (table,) = sensors.sensor_tables(tables(frame(_records(certified=3))))
+    assert table.certified is not None and table.certified.share == 3 / 8
+    line = next(row for row in table.grid() if row[""] == "certified")
+    assert line == {"": "certified"} | dict.fromkeys(("fused", "image", "audio", "all"), "-") | {"any 1": line["any 1"]}
+    assert line["any 1"].startswith("37.5 [") and sensors.summary([table])[0]["certified"] == line["any 1"]
+    (without,) = sensors.sensor_tables(tables(frame(_records())))
+    assert without.certified is None and "certified" not in sensors.summary([without])[0]
+
+
+def test_fusions_of_two_suites_are_not_compared() -> None:
+    safer = dict(FLAGS) | {("image+audio", ANY): "11111000"}
+    other = [replace(r, suite="other", key=f"a{r.key[1:]}") for r in _records("median", safer)]
+    found = sensors.sensor_tables(tables(frame([*_records(), *other])))
+    assert sensors.verdicts(found) == [] and len(sensors.groups(found)) == 2
+    assert "### other v1: image, audio on scenes, backbone mini, n = 8" in render(frame(other), "t")
+
+
+SETS = ("image", "thermal", "audio", "image+thermal", "image+audio", "thermal+audio")
+MANY = dict(zip(SETS, ("1110", "1011", "1111", "1010", "1101", "1111"), strict=True))
+
+
+def _attacked(missing: str = "") -> list[Record]:
+    """A model of three sensors, attacked in sets of one and two, with the flags of MANY."""
+    of, eps = tuple(SETS[:3]), dict(zip(SETS, (*EPS, Fraction(1, 255)), strict=False))
+    found = {(("+".join(of)), Clean()): "1111"}
+    for some, flags in MANY.items():
+        names = tuple(some.split("+"))
+        own = tuple(eps[name] for name in names)
+        threat = Threat("linf", max(own), names, by_sensor=own if len(set(own)) > 1 else ())
+        if some != missing:
+            found["+".join(of), Adversarial("pgd", threat)] = flags
+    whole = Threat("linf", EPS[1], of, reach="all", by_sensor=tuple(eps[name] for name in of))
+    found["+".join(of), Adversarial("pgd", whole)] = "0000"
+    return [
+        replace(r, n=4, n_correct=f.count("1"), flags=pack([bit == "1" for bit in f]))
+        for r, f in zip(_records(flags={k: f + "0000" for k, f in found.items()}), found.values(), strict=True)
+    ]
+
+
+def test_accuracy_by_the_number_of_attacked_sensors() -> None:
+    """Any j of three is the worst case over all sets of j, per example; a set that was not attacked leaves j out."""
+    (spec,) = attacked_sensors(tables(frame(_attacked()))[0])
+    (points,) = spec.models.values()
+    assert [(j, score.share) for j, score in points] == [(0, 1.0), (1, 0.5), (2, 0.25), (3, 0.0)]
+    assert spec.names == {0: "none", 1: "any 1", 2: "any 2", 3: "all 3"} and spec.unit == "attacked sensors"
+    (spec,) = attacked_sensors(tables(frame(_attacked("thermal+audio")))[0])
+    assert [j for j, _ in next(iter(spec.models.values()))] == [0, 1, 3]
+    (spec,) = attacked_sensors(next(t for t in tables(frame(_records())) if t.has_sensors))
+    assert [(j, score.share) for j, score in next(iter(spec.models.values()))] == [(0, 7 / 8), (1, 0.5), (2, 1 / 8)]
+
+
+def test_the_figure_is_drawn_for_papers() -> None:
+    found = draw(_records(), format="svg")
+    assert set(found) == {"sensors.svg"} and all(text in found["sensors.svg"] for text in (b"any 1", b"all 2"))
+
+
+def test_a_page_has_the_figure_the_summary_and_the_note_of_each_backbone(tmp_path, open_page) -> None:
+    scenes = [replace(r, backbone="mini-scenes", model="m:mini-scenes") for r in _records(certified=3)]
+    median = [
+        replace(r, backbone="mini-scenes", model="m:mini-scenes") for r in _records("median") if "+" in r.modality
+    ]
+    old = [replace(r, suite="old", key=f"a{r.key[1:]}") for r in _records() if r.modality == "image"]
+    large = [replace(r, suite="large", key=f"b{r.key[1:]}", backbone="vit-l-14") for r in old]
+    (tmp_path / "r.jsonl").write_text(freeze([*scenes, *median, *old, *large]))
+    (tmp_path / "index.html").write_text(page.render([tmp_path / "r.jsonl"]))
+    one = open_page(tmp_path / "index.html", viewport={"width": 390, "height": 844})
+    labels = one.locator("#suite option").all_inner_texts()
+    assert len(labels) == 6 and {"made · sum · mini-scenes", "made · median · mini-scenes"} < set(labels)
+    for place in map(str, range(6)):
+        one.select_option("#suite", value=place)
+        note, title = one.locator("#mini"), one.locator("#board-title").inner_text()
+        backbone = {"made": "mini-scenes", "old": "mini", "large": ""}[title.split()[0]]
+        assert note.is_visible() == bool(backbone)
+        assert note.inner_text().startswith(f"Backbone {backbone} is a model organism" if backbone else "")
+        assert one.locator("#attacked").is_visible() == ("image+audio" in title)
+        assert one.evaluate("document.documentElement.scrollWidth") <= 390
+    one.select_option("#suite", label="made · sum · mini-scenes")
+    assert one.locator("#attacked polyline").count() == 1
+    texts = one.locator("#attacked svg text").all_text_contents()
+    assert {"none", "any 1", "all 2", "attacked sensors"} <= set(texts)
+    section = one.locator("#together").inner_text()
+    assert "the safest fusion is" in section and "37.5 [" in section
 
 
 @pytest.mark.parametrize("modality", ["image", "audio"])

@@ -24,6 +24,10 @@ from rlbench.core.errors import FieldError, UnknownName
         ("ucat", {"dirichlet": -1}, "dirichlet is -1"),
         ("ucat", {"tau": 0}, "tau is 0"),
         ("distribution", {"tau": 0}, "tau"),
+        ("prototypes", {"scale": 0}, "scale"),
+        ("teacher", {"tau": -1}, "tau"),
+        ("negatives", {"scale": 0}, "scale"),
+        ("joint", {"scale": 0}, "scale"),
         ("fare", {"scale": 1}, "no field 'scale'"),
     ],
 )

@@ -25,11 +25,14 @@ F0 = np.array([[2.0, 0.0, 0.0], [0.0, 3.0, 4.0]])
 F0_ADV = np.array([[0.0, 1.0, 0.0], [6.0, 0.0, 8.0]])
 MEANS = np.array([[0.8, 0.6, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
 PEERS = np.array([[0.3, -1.2, 0.5], [1.5, 0.2, 0.4]])
+MEANS_ADV = np.array([[0.6, 0.0, 0.8], [0.0, 0.0, 1.0], [0.8, 0.6, 0.0]])
+PEERS_ADV = np.array([[[1.0, 0.0, 0.0], [0.0, 0.8, 0.6]], [[0.6, 0.8, 0.0], [0.0, 0.0, 0.0]]])  # one not known yet
 Y = [0, 2]
 
 
 def _batch() -> Batch:
     rows = {"anchors": ANCHORS, "captions": CAPTIONS, "f0": F0, "f0_adv": F0_ADV, "means": MEANS, "peers": PEERS}
+    rows |= {"means_adv": MEANS_ADV, "peers_adv": PEERS_ADV}
     return Batch(y=torch.tensor(Y), **{name: torch.from_numpy(value) for name, value in rows.items()})
 
 
@@ -211,6 +214,59 @@ def test_distribution() -> None:
     check(found, draised=found["df_adv"])
 
 
+def test_prototypes() -> None:
+    """The rows of y, its anchor and its prototype, share the target as they share the probability of both."""
+    s, losses, slopes = 3.0, [], []
+    prototypes = np.array([unit(a + m) for a, m in zip(ANCHORS, MEANS_ADV, strict=True)])
+    both = np.concatenate([ANCHORS, prototypes])
+    for f, y in zip(F_ADV, Y, strict=True):
+        q, own = p(f, s, both), np.tile(e(y), 2)
+        losses.append(-math.log((q * own).sum()))
+        slopes.append(back(f, s, q - q * own / (q * own).sum(), both))
+    found = _evaluate("prototypes", {"scale": s}, _batch())
+    check(found, loss=losses, df=np.zeros((2, 3)), df_adv=slopes, raised=losses, draised=slopes)
+
+
+def test_teacher() -> None:
+    tau, losses, slopes = 2.0, [], []
+    for f, y in zip(F_ADV, Y, strict=True):
+        target = soft(tau * ANCHORS @ MEANS_ADV[y])
+        losses.append(kl(target, p(f, tau)))
+        slopes.append(back(f, tau, p(f, tau) - target))
+    found = _evaluate("teacher", {"tau": tau}, _batch())
+    check(found, loss=losses, df=np.zeros((2, 3)), df_adv=slopes, raised=losses, draised=slopes)
+
+
+def test_joint() -> None:
+    s, rows = 3.0, []
+    for f, others, y in zip(F_ADV, PEERS_ADV.sum(0), Y, strict=True):
+        rows.append(_summed(f, others, y, s))
+    losses, slopes = zip(*rows, strict=True)
+    found = _evaluate("joint", {"scale": s}, _batch())
+    check(found, loss=losses, df=np.zeros((2, 3)), df_adv=slopes, raised=losses, draised=slopes)
+
+
+@pytest.mark.parametrize("y", [Y, [1, 1]])
+def test_negatives(y: list[int]) -> None:
+    """Three of the four rows are known: both sensors' of the first scene, one of the second."""
+    s, losses, slopes = 3.0, [], []
+    rows, scenes = PEERS_ADV.reshape(4, 3)[:3], [0, 1, 0]
+    for f, own in zip(F_ADV, y, strict=True):
+        positive = np.array([float(y[k] == own) for k in scenes])
+        positive /= positive.sum()
+        q = p(f, s, rows)
+        losses.append(float(-(positive * np.log(q)).sum()))
+        slopes.append(back(f, s, q - positive, rows))
+    found = _evaluate("negatives", {"scale": s}, replace(_batch(), y=torch.tensor(y)))
+    check(found, loss=losses, df=np.zeros((2, 3)), df_adv=slopes, raised=losses, draised=slopes)
+
+
+@pytest.mark.parametrize("others", [np.zeros((0, 2, 3)), np.zeros((2, 2, 3))], ids=["no sensor", "no features yet"])
+def test_negatives_without_other_features_are_zero(others: np.ndarray) -> None:
+    found = _evaluate("negatives", {}, replace(_batch(), peers_adv=torch.from_numpy(others)))
+    check(found, loss=[0.0, 0.0], df_adv=np.zeros((2, 3)), draised=np.zeros((2, 3)))
+
+
 def _aligned(f: np.ndarray, y: int, distance: str, s: float) -> tuple[float, np.ndarray]:
     if distance == "ce":
         return -math.log(p(f, s)[y]), back(f, s, p(f, s) - e(y))
@@ -282,7 +338,8 @@ def test_every_objective_needs_only_the_rows_that_it_names(name: str) -> None:
     """Without the rows that it does not name, its loss is the same; NaN features never give a finite loss."""
     objective = registry.make("objective", name)
     f, f_adv = torch.from_numpy(F), torch.from_numpy(F_ADV)
-    spare = {key: None for key in ("f0", "f0_adv", "means", "peers") if key not in objective.needs}
+    optional = ("f0", "f0_adv", "means", "peers", "means_adv", "peers_adv")
+    spare = {key: None for key in optional if key not in objective.needs}
     broken = torch.full_like(f, torch.nan)
     first = objective.loss(f, f_adv, _batch())
     second = objective.loss(

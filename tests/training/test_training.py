@@ -17,10 +17,12 @@ from rlbench.training import losses as row_losses
 from rlbench.training.adversary import attack_batch
 from rlbench.training.loop import Trainer
 from rlbench.training.means import ClassMeans
+from rlbench.training.memory import Memory, Origin
 from rlbench.training.optimiser import compute_lr_factor
 from rlbench.training.peers import Peers
 from rlbench.training.prepare import prepare
 from rlbench.training.recipe import describe, list_methods, load_recipe
+from rlbench.training.types import Batch
 
 TINY = {"examples": 64, "epochs": 1, "batch": 32, "attack_steps": 1, "validation": 32}
 MODALITIES = ("image", "thermal", "audio", "video")
@@ -32,7 +34,7 @@ def _trainer(method: str, stage: int | None = None, modality: str = "thermal", *
     if method == "languagebind":
         given["init"] = "random"
     run = prepare(load_recipe(method, stage, modality=modality, overrides=given), modality)
-    trainer = Trainer(run, Accelerator(cpu=True), ClassMeans(), Peers())
+    trainer = Trainer(run, Accelerator(cpu=True), Memory())
     trainer.start(0)
     return trainer
 
@@ -92,7 +94,7 @@ def test_overrides_reach_the_recipe_and_its_objective() -> None:
         ({"precision": "fp16"}, "one of fp32, bf16"),
         ({"objective.tua": 1}, "did you mean 'tau'"),
         ({"objective.tau": -1}, "tau is -1"),
-        ({"optimiser.lr": 1}, "only `objective` has fields"),
+        ({"optimiser.lr": 1}, "only `objective` and `extras` have fields"),
         ({"original": None}, "needs `original`"),
     ],
 )
@@ -255,11 +257,35 @@ def test_replayed_examples_have_no_labels_and_their_own_weight() -> None:
 def test_peers_are_the_other_modalities_of_the_same_examples() -> None:
     peers, at = Peers(), torch.tensor
     peers.update("image", at([2, 0]), at([[3.0, 4.0], [0.0, 2.0]]), 3)
-    assert torch.equal(peers.look_up("image", at([0, 2]), torch.ones(2, 2)), torch.zeros(2, 2))
+    assert peers.look_up("image", at([0, 2]), torch.ones(2, 2)).shape == (0, 2, 2)
     peers.update("audio", at([2]), at([[5.0, 0.0]]), 3)
-    assert torch.allclose(peers.look_up("thermal", at([1, 2]), torch.ones(2, 2)), at([[0.0, 0.0], [1.6, 0.8]]))
+    found = peers.look_up("thermal", at([1, 2]), torch.ones(2, 2))
+    assert torch.allclose(found, at([[[0.0, 0.0], [0.6, 0.8]], [[0.0, 0.0], [1.0, 0.0]]]))
     peers.update("audio", at([2]), at([[0.0, -1.0]]), 3)
-    assert torch.allclose(peers.look_up("image", at([2]), torch.ones(1, 2)), at([[0.0, -1.0]]))
+    assert torch.allclose(peers.look_up("image", at([2]), torch.ones(1, 2)), at([[[0.0, -1.0]]]))
+
+
+def test_the_memory_gives_what_an_objective_needs() -> None:
+    """Clean features reach the same step, adversarial ones the next; an objective gets only what it needs."""
+    memory, at = Memory(), torch.tensor
+    classes = (Label("dog", "dog"), Label("cat", "cat"))
+    rows = {m: Origin(m, classes, at([0, 1]), 2) for m in ("image", "audio")}
+    batch = Batch(y=at([0, 1]), anchors=torch.eye(2), captions=torch.eye(2))
+    clean, adversarial = at([[2.0, 0.0], [0.0, 3.0]]), at([[0.0, 4.0], [1.0, 0.0]])
+    every = {"means", "peers", "means_adv", "peers_adv"}
+    first = memory.exchange(clean, rows["image"], batch, every)
+    assert torch.equal(first.means, torch.eye(2)) and torch.equal(first.peers, torch.zeros(2, 2))
+    assert torch.equal(first.means_adv, torch.eye(2)) and first.peers_adv.shape == (0, 2, 2)
+    memory.remember(adversarial, rows["image"], batch, every)
+    second = memory.exchange(clean, rows["audio"], batch, every)
+    assert torch.equal(second.peers, torch.eye(2))
+    assert torch.equal(second.means_adv, torch.eye(2).flip(0))
+    assert torch.equal(second.peers_adv, torch.eye(2).flip(0)[None])
+    restored = Memory()
+    restored.restore(memory.state(), torch.device("cpu"))
+    third = restored.exchange(clean, rows["audio"], batch, {"peers_adv"})
+    assert torch.equal(third.peers_adv, second.peers_adv)
+    assert third.means is third.peers is third.means_adv is None
 
 
 def test_means_join_classes_by_name() -> None:

@@ -19,8 +19,7 @@ from rlbench.training.data import Batches, MicroBatch
 from rlbench.training.examples import TrainSet, choose_crop, load_train_set
 from rlbench.training.loop import Trainer
 from rlbench.training.lora import inject, merge
-from rlbench.training.means import ClassMeans
-from rlbench.training.peers import Peers
+from rlbench.training.memory import Memory
 from rlbench.training.prepare import prepare
 from rlbench.training.recipe import Recipe, load_recipe
 from rlbench.training.run import train
@@ -182,7 +181,7 @@ def test_a_tree_trains_with_crops_and_loaders(tree, tmp_path, no_curves) -> None
 
 def _trainer(**overrides: object) -> Trainer:
     recipe = load_recipe("fare", modality="thermal", overrides={**TINY, "lora": 4, **overrides})
-    trainer = Trainer(prepare(recipe, "thermal"), Accelerator(cpu=True), ClassMeans(), Peers())
+    trainer = Trainer(prepare(recipe, "thermal"), Accelerator(cpu=True), Memory())
     trainer.start(0)
     return trainer
 

@@ -14,8 +14,7 @@ from rlbench.training.adversary import attack_once
 from rlbench.training.awp import list_perturbed, perturb, scale_perturbation
 from rlbench.training.collapse import SETTLED, CollapseWatch
 from rlbench.training.loop import Trainer
-from rlbench.training.means import ClassMeans
-from rlbench.training.peers import Peers
+from rlbench.training.memory import Memory
 from rlbench.training.prepare import prepare
 from rlbench.training.recipe import describe, load_recipe
 from rlbench.training.run import train
@@ -25,7 +24,7 @@ TINY = {"examples": 32, "epochs": 1, "batch": 16, "attack_steps": 2, "validation
 
 def _trainer(method: str, **overrides: object) -> Trainer:
     run = prepare(load_recipe(method, modality="thermal", overrides={**TINY, **overrides}), "thermal")
-    trainer = Trainer(run, Accelerator(cpu=True), ClassMeans(), Peers())
+    trainer = Trainer(run, Accelerator(cpu=True), Memory())
     trainer.start(0)
     return trainer
 

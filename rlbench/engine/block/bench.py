@@ -6,6 +6,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast
 
+import torch
+from torch import Tensor
+
 from rlbench.core import Ball, Box, Classifier, Edited, Encoder, Missing, Modality, Suite, Task, Threat
 from rlbench.core.batch import BatchSize
 from rlbench.core.knowledge import Knowledge, knowledge_of
@@ -21,6 +24,7 @@ from rlbench.encoders.heads import ZeroShot
 from rlbench.encoders.identity import Identity
 from rlbench.encoders.loading import Loaded, load
 from rlbench.encoders.retrieval import Retriever, first_and_last, head_of
+from rlbench.encoders.takeover import certify_takeover, find_obstacle
 from rlbench.engine.attack.eot import DRAWS, Expectation
 from rlbench.engine.block.inputs import Inputs
 from rlbench.engine.block.sensors import SensorInputs, identify_fused, load_fused
@@ -141,6 +145,17 @@ class Bench:
         if not isinstance(group.corrupted, Missing):
             return self
         return replace(self, classifier=cast(Fused, self.classifier).without(group.corrupted.sensors))
+
+    def certify(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+        """The column `certified` of unattacked examples, see `encoders.takeover`; none without a certificate.
+
+        Its passes are not counted, as those of the soundness checks.
+        """
+        head = self.classifier
+        if not isinstance(head, Fused) or find_obstacle(head):
+            return {}
+        parts = [slice(i, i + self.batch_size) for i in range(0, len(x), self.batch_size)]
+        return {"certified": torch.cat([certify_takeover(head, x[part], y[part]) for part in parts])}
 
     def on(self, task: Task) -> Bench:
         """The bench on another task with the same classes."""

@@ -234,7 +234,7 @@ class _Unit:
             distance=torch.full((len(x),), distance, dtype=torch.float64),
             forwards=meter.forwards,
             backwards=meter.backwards,
-            **meter.attempt(lambda: self._features(x)),
+            **meter.attempt(lambda: self._features(x) | self.bench.certify(x, self.y)),
         )
 
     def _report(self, before: int, standings: Mapping[Perturbation, Standing]) -> None:

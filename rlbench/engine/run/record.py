@@ -96,7 +96,8 @@ def fill(outline: Outline, blocks: Sequence[Sequence[Block | None]], error: str 
         | _count_others(others)
         | _clusters(correct, blocks)
         | _queries(outline, blocks if correct is not None else [])
-        | _recalls(outline, own if correct is not None else []),
+        | _recalls(outline, own if correct is not None else [])
+        | _count_certified(own if correct is not None else []),
     )
 
 
@@ -108,6 +109,12 @@ def _recalls(outline: Outline, blocks: Sequence[Block]) -> dict[str, Field]:
     labels = np.concatenate([block.label for block in blocks])
     gallery = Gallery(*outline.gallery, outline.medium)
     return dict(gallery.recalls(np.concatenate(features), labels, whole=outline.whole))
+
+
+def _count_certified(blocks: Sequence[Block]) -> dict[str, Field]:
+    """Of several sensors without an attack, the examples with a takeover certificate; nothing without certificates."""
+    found = [block.certified for block in blocks if block.certified is not None]
+    return {"certified": int(np.concatenate(found).sum())} if found and len(found) == len(blocks) else {}
 
 
 def _queries(outline: Outline, blocks: Sequence[Sequence[Block | None]]) -> dict[str, Field]:

@@ -59,9 +59,10 @@ def by_task(tables: Sequence[Table]) -> list[TaskTable]:
     """The suites that have two tasks or more of one modality, in the order of the tables.
 
     Of a task that has several tables (other data, seeds or numbers of examples) the one with most examples counts.
+    Tables with several sensors are left out: their suites compare fusions, which nothing is a mean of.
     """
     found: dict[tuple[object, ...], list[Table]] = {}
-    for table in choose_largest(tables):
+    for table in choose_largest([table for table in tables if not table.has_sensors]):
         found.setdefault(tuple(table.facts[name] for name in ("modality", "suite", "suite_version")), []).append(table)
     return [_task_table(those) for those in found.values() if len(those) > 1]
 

@@ -11,6 +11,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from rlbench.core.badges import DOUBTED, RANK
+from rlbench.core.stats.metrics import wilson
 from rlbench.store.columns import Column
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ class Score:
         soundness: badge of the soundness checks; "" without checks.
         bound: whether the share is an upper bound, which is never ranked.
         keys: of the records.
+        certified: of several sensors without an attack, the share of examples with a takeover certificate and its
+            interval; None without certificates.
     """
 
     share: float
@@ -46,6 +49,7 @@ class Score:
     soundness: str = ""
     bound: bool = False
     keys: tuple[str, ...] = field(default=(), compare=False)
+    certified: Score | None = None
 
     @property
     def exact(self) -> bool:
@@ -57,6 +61,11 @@ class Score:
         if self.error is not None:
             return "failed"
         return f"{'≤ ' * self.bound}{100 * self.share:.1f} [{100 * self.low:.1f}, {100 * self.high:.1f}]"
+
+
+def score_count(count: int, n: int) -> Score:
+    """The share of a count of n independent examples, with Wilson's 95% interval."""
+    return Score(count / n, *wilson(count, n))
 
 
 @dataclass(frozen=True)
@@ -162,6 +171,16 @@ class Table:
         if not worst and any(column.is_bound for column in self.columns):
             return ()
         return choose_common([{c for c in worst or exact if r.has_exact([c])} for r in self.rows], worst or exact)
+
+
+def distinguish_task(table: Table, tables: Iterable[Table]) -> str:
+    """The fusion of a table with several sensors, or its task; "" if its suite has no other one of that modality."""
+
+    def name(one: Table) -> str:
+        return str(one.facts["task"]).rpartition(f":{one.facts['modality']}:")[2]
+
+    alike = [t for t in tables if all(t.facts[k] == table.facts[k] for k in ("suite", "suite_version", "modality"))]
+    return name(table) if len({name(one) for one in alike}) > 1 else ""
 
 
 def choose_common(having: Sequence[set[Name]], names: Sequence[Name]) -> tuple[Name, ...]:

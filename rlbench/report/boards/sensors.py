@@ -4,19 +4,24 @@
   alone, on the same examples. Above 0, more sensors help even if one of them lies.
 - *Leak* of a sensor: the share of examples that are right without it and wrong when it is attacked: it had better been
   switched off.
+- *Certified*: right whatever any one sensor says (see `encoders.takeover`), at most the accuracy under `any 1`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import combinations
+from statistics import fmean
+
+import numpy as np
 
 from rlbench.core import Adversarial, Clean, Corrupted, Missing, Threat
-from rlbench.core.stats.metrics import format_p
+from rlbench.core.stats.metrics import format_p, wilson
 from rlbench.core.stats.paired import Pairs
 from rlbench.core.threat import eps_by_sensor, single_sensors, threat_of
 from rlbench.report.boards import formats
-from rlbench.report.boards.scores import Score, Table
+from rlbench.report.boards.scores import Score, Table, worst_badge
 from rlbench.store.columns import Column, Mean
 
 READING = (
@@ -24,7 +29,8 @@ READING = (
     "on one sensor, on `any 1` (right only if right under the attack on each sensor alone), or on `all` at once, each "
     "in its own ball. `leak`: right without the sensor, and wrong when it is attacked. `gain`: `any 1` minus the best "
     "sensor alone and clean, in points (examples that only the fused model gets right : only that sensor, p of "
-    "McNemar's test)."
+    "McNemar's test). `certified`: right whatever any one sensor says, shown without an attack, for fusions that have "
+    "such a certificate; a lower bound of `any 1` at any eps."
 )
 
 
@@ -34,7 +40,8 @@ class SensorTable:
 
     Attributes:
         title: suite, sensors, model and fusion.
-        model: its name.
+        group: what all tables of a suite share: the suite, its sensors, world, backbone and number of examples.
+        model: its name, with its badge if its numbers are in doubt.
         fusion: name of the fusion.
         sensors: in order.
         alone: by "clean" or the name of an attack's row, the score of each sensor by itself, where the records have it.
@@ -42,9 +49,11 @@ class SensorTable:
         rows: by what happens, the score by the sensors that it happens to: a sensor, "any 1", "all" or several.
         leaks: by attack and sensor, the leak in [0, 1].
         gains: by attack, the gain as text.
+        numbers: by attack, the accuracy by the number of attacked sensors (see `_count_attacked`).
     """
 
     title: str
+    group: str
     model: str
     fusion: str
     sensors: tuple[str, ...]
@@ -53,15 +62,22 @@ class SensorTable:
     rows: Mapping[str, Mapping[str, Score]]
     leaks: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     gains: Mapping[str, str] = field(default_factory=dict)
+    numbers: Mapping[str, Mapping[int, Score]] = field(default_factory=dict)
 
     @property
     def attacks(self) -> list[str]:
         """The names of the rows with an attack on any 1 or all sensors."""
         return [name for name, row in self.rows.items() if {"any 1", "all"} & set(row)]
 
+    @property
+    def certified(self) -> Score | None:
+        """The share of examples that are right whatever any one sensor says; None without certificates."""
+        return None if self.clean is None else self.clean.certified
+
     def grid(self) -> list[dict[str, str]]:
         """The cells as text: a column for what is fused, for each sensor, for any 1 and for all."""
-        names = [*self.sensors, *dict.fromkeys(name for row in self.rows.values() for name in row)]
+        any_1 = ["any 1"] if self.certified is not None else []
+        names = [*self.sensors, *dict.fromkeys(name for row in self.rows.values() for name in row), *any_1]
         head = dict.fromkeys(("fused", *names), "-")
         found = [
             {"": f"alone, {name}"} | head | {place: str(score) for place, score in row.items()}
@@ -69,6 +85,8 @@ class SensorTable:
             if row
         ]
         found.append({"": "fused, clean"} | head | {"fused": "-" if self.clean is None else str(self.clean)})
+        if self.certified is not None:
+            found.append({"": "certified"} | head | {"any 1": str(self.certified)})
         for name, row in self.rows.items():
             found.append({"": name} | head | {place: str(score) for place, score in row.items()})
             if leaks := self.leaks.get(name):
@@ -84,18 +102,21 @@ def sensor_tables(found: Sequence[Table]) -> list[SensorTable]:
 def _of_table(table: Table, found: Sequence[Table]) -> Iterator[SensorTable]:
     facts = table.facts
     sensors = tuple(str(facts["modality"]).split("+"))
-    fusion = str(facts["task"]).rpartition(":")[2]
+    world, _, fusion = str(facts["task"]).rpartition(f":{facts['modality']}:")
     alike = [t for t in found if all(t.facts[k] == facts[k] for k in ("suite", "suite_version", "seed", "n"))]
     for row in table.rows:
         single = {str(t.facts["modality"]): other.scores for t in alike for other in t.rows if other.model == row.model}
         rows, clean = _rows(row.scores), row.scores.get(Column(Clean()))
         alone = {"clean": {s: single[s]["clean"] for s in sensors if "clean" in single.get(s, {})}}  # type: ignore[index]
-        for attack in (column.of for column in row.scores if isinstance(column.of, Adversarial)):
-            if len(attack.threat.sensors) > 1:
-                alone[_name(attack)] = _alone(attack, single)
-        title = f"{facts['suite']} v{facts['suite_version']}: {', '.join(sensors)}; {row.marked_name}, fusion {fusion}"
-        one = SensorTable(title, row.model, fusion, sensors, alone, clean, rows)
-        yield SensorTable(**{**vars(one), "leaks": _leaks(one), "gains": _gains(one)})
+        attacks = [column.of for column in row.scores if isinstance(column.of, Adversarial)]
+        alone |= {_name(attack): _alone(attack, single) for attack in attacks if len(attack.threat.sensors) > 1}
+        suite = f"{facts['suite']} v{facts['suite_version']}: {', '.join(sensors)}"
+        backbone = f", backbone {table.backbone}" if table.backbone else ""
+        group = f"{suite} on {world}{backbone}, n = {facts['n']}"
+        title = f"{suite}; {row.marked_name}, fusion {fusion}"
+        one = SensorTable(title, group, row.marked_name, fusion, sensors, alone, clean, rows)
+        counts = {name: _count_attacked(one, one.rows[name]) for name in map(_name, attacks) if name in one.attacks}
+        yield replace(one, leaks=_leaks(one), gains=_gains(one), numbers=counts)
 
 
 def _alone(attack: Adversarial, single: Mapping[str, Mapping[Column, Score]]) -> dict[str, Score]:
@@ -115,18 +136,16 @@ def _rows(scores: Mapping[Column, Score]) -> dict[str, dict[str, Score]]:
         elif isinstance(column.of, Corrupted):
             name = str(column.of).removesuffix(column.of.place)
             found.setdefault(name, {})["+".join(column.of.sensors)] = score
-    several = [(attack, score) for attack, score in attacks if len(attack.threat.sensors) > 1]
-    for attack, score in several:
+    for attack, score in attacks:
+        if any(_is_part(attack, other) for other, _ in attacks):
+            continue
         row = found.setdefault(_name(attack), {})
-        row |= {own.threat.sensors[0]: its for own, its in attacks if _is_part(own, attack)}
+        row |= {_place(own.threat): its for own, its in attacks if _is_part(own, attack)}
         row[_place(attack.threat)] = score
     for column, score in scores.items():
         threat = threat_of(column.of) if not isinstance(column.of, Mean) else None
         if threat is not None and not isinstance(column.of, Adversarial):  # a worst case, or after a corruption
             found.setdefault(str(column).removesuffix(threat.place), {})[_place(threat)] = score
-    for attack, score in attacks:
-        if not any(_is_part(attack, other) for other, _ in several) and len(attack.threat.sensors) == 1:
-            found.setdefault(_name(attack), {})[_place(attack.threat)] = score
     return {name: _in_order(row) for name, row in found.items()}
 
 
@@ -144,10 +163,11 @@ def _name(attack: Adversarial) -> str:
 
 
 def _is_part(own: Adversarial, whole: Adversarial) -> bool:
-    """Whether an attack on one sensor is the part of an attack on several."""
-    if len(own.threat.sensors) != 1 or (own.call, own.threat.norm) != (whole.call, whole.threat.norm):
-        return False
-    return eps_by_sensor(whole.threat).get(own.threat.sensors[0]) == own.threat.eps
+    """Whether an attack is that on several sensors, restricted to some of them."""
+    one, other = eps_by_sensor(own.threat), eps_by_sensor(whole.threat)
+    alike = all(getattr(own.threat, name) == getattr(whole.threat, name) for name in ("norm", "knowledge", "precision"))
+    within = len(one) < len(other) and all(other.get(sensor) == eps for sensor, eps in one.items())
+    return own.call == whole.call and alike and within and own.threat.reach != "any 1"
 
 
 def _leaks(table: SensorTable) -> dict[str, dict[str, float]]:
@@ -175,6 +195,41 @@ def _gains(table: SensorTable) -> dict[str, str]:
     return found
 
 
+def groups(found: Sequence[SensorTable]) -> dict[str, list[SensorTable]]:
+    """The tables by what those of a suite share."""
+    return {
+        group: [table for table in found if table.group == group] for group in dict.fromkeys(t.group for t in found)
+    }
+
+
+def _count_attacked(table: SensorTable, row: Mapping[str, Score]) -> dict[int, Score]:
+    """The accuracy by the number j of attacked sensors: the worst case, per example, over all sets of j.
+
+    0 is the clean accuracy, 1 is `any 1`, the number of sensors is `all`; another one is there if each set of as many
+    sensors was attacked.
+
+    Args:
+        table: of the model.
+        row: of an attack.
+    """
+    known = {0: table.clean, 1: row.get("any 1"), len(table.sensors): row.get("all")}
+    for j in range(1, len(table.sensors)):
+        sets = [row.get("+".join(some)) for some in combinations(table.sensors, j)]
+        known[j] = known.get(j) or _worst([score for score in sets if score is not None], len(sets))
+    return {j: score for j, score in sorted(known.items()) if score is not None and score.error is None}
+
+
+def _worst(scores: Sequence[Score], wanted: int) -> Score | None:
+    """The worst case per example over as many scores as wanted; None where one is missing or has no flags."""
+    hits = [score.hits for score in scores if score.hits is not None]
+    if len(hits) < wanted:
+        return None
+    worst, deff = np.min(hits, axis=0), max(score.deff for score in scores)
+    share, independent = fmean(worst), max(1, round(len(worst) / deff))
+    badge = worst_badge(score.soundness for score in scores)
+    return Score(share, *wilson(share * independent, independent), hits=worst, deff=deff, soundness=badge)
+
+
 def summary(found: Sequence[SensorTable]) -> list[dict[str, str]]:
     """A row per model, fusion and attack: the columns by which fusions are compared."""
     rows = []
@@ -184,38 +239,45 @@ def summary(found: Sequence[SensorTable]) -> list[dict[str, str]]:
         for name in table.attacks or [""]:
             row = table.rows.get(name, {})
             scores = {"best alone": best, "fused": table.clean, "worst without one": without}
+            scores |= {"certified": table.certified} if any(one.certified for one in found) else {}
             scores |= {"any 1": row.get("any 1"), "all": row.get("all")}
             texts = {place: "-" if score is None else str(score) for place, score in scores.items()}
             rows.append(
-                {"model": table.model, "fusion": table.fusion, "attack": name or "-"}
+                {"model": table.model, "fusion": table.fusion}
                 | texts
-                | {"gain": table.gains.get(name, "-")}
+                | {"gain": table.gains.get(name, "-"), "attack": name or "-"}
             )
     return rows
 
 
 def verdicts(found: Sequence[SensorTable]) -> list[str]:
-    """By model and attack with several fusions, which one is the safest and what it costs clean."""
+    """By suite, model and attack with several fusions, which one is the safest and what it costs clean."""
     said = []
-    for model in dict.fromkeys(table.model for table in found):
-        own = [table for table in found if table.model == model]
+    for group, model in dict.fromkeys((table.group, table.model) for table in found):
+        own = [table for table in found if (table.group, table.model) == (group, model)]
         for name in dict.fromkeys(name for table in own for name in table.attacks):
-            shares = {
-                table.fusion: (table.rows[name]["any 1"].share, table.clean.share)
+            scores = {
+                table.fusion: (table.rows[name]["any 1"], table.clean)
                 for table in own
                 if table.clean is not None and "any 1" in table.rows.get(name, {})
             }
-            if len(shares) > 1:
-                said.append(f"{model}, {name}: {_compare(shares)}.")
+            if len(scores) > 1:
+                said.append(f"{model}, {name}: {_compare(scores)}.")
     return said
 
 
-def _compare(shares: Mapping[str, tuple[float, float]]) -> str:
-    """The safest fusion of several, by their accuracies under any 1 and clean."""
-    safest, best = max(shares, key=lambda one: shares[one]), max(shares, key=lambda one: shares[one][1])
-    cost = 100 * (shares[best][1] - shares[safest][1])
+def _compare(scores: Mapping[str, tuple[Score, Score]]) -> str:
+    """The safest fusion of several, by their scores under any 1 and clean, with the next one and McNemar's test."""
+    safest, other = sorted(scores, key=lambda name: [-score.share for score in scores[name]])[:2]
+    (robust, clean), (rival, _) = scores[safest], scores[other]
+    best = max(scores, key=lambda name: scores[name][1].share)
+    cost = 100 * (scores[best][1].share - clean.share)
     costs = f"{cost:.1f} points less clean than {best}" if cost > 0 else "at no cost clean"
-    return f"the safest fusion is {safest}, {100 * shares[safest][0]:.1f}% on any 1, {costs}"
+    test = ""
+    if robust.hits is not None and rival.hits is not None:
+        test = f", p {format_p(Pairs.of(rival.hits > 0, robust.hits > 0).p)}"
+    safer = f"{100 * robust.share:.1f}% on any 1 (next {other}, {100 * rival.share:.1f}%{test})"
+    return f"the safest fusion is {safest}, {safer}, {costs}"
 
 
 def sections(found: Sequence[Table]) -> list[str]:
@@ -223,8 +285,9 @@ def sections(found: Sequence[Table]) -> list[str]:
     own = sensor_tables(found)
     if not own:
         return []
-    said = "\n".join(f"- {line}" for line in verdicts(own))
-    parts = ["## Sensors together", READING, formats.grid(summary(own)), said]
+    parts = ["## Sensors together", READING]
+    for group, those in groups(own).items():
+        parts += [f"### {group}", formats.grid(summary(those)), "\n".join(f"- {line}" for line in verdicts(those))]
     for table in own:
         parts += [f"### {table.title}", formats.grid(table.grid())]
     return [part for part in parts if part]

@@ -20,7 +20,7 @@ import pandas as pd
 from rlbench.core import Corrupted, Record
 from rlbench.core.errors import StoreError
 from rlbench.core.stats.metrics import wilson
-from rlbench.report.boards.scores import ModelRow, Score, Table, choose_common, worst_badge
+from rlbench.report.boards.scores import ModelRow, Score, Table, choose_common, score_count, worst_badge
 from rlbench.store.columns import Column, Mean, reading_order
 from rlbench.store.flags import unpack
 from rlbench.store.perturbations import from_columns, to_columns
@@ -246,6 +246,7 @@ def _scores(cells: Iterable[Cell], model: str) -> dict[Column, Score]:
             soundness=str(cell.get("soundness") or ""),
             bound=cell["column"].is_bound,
             keys=(cell["key"],),
+            certified=None if cell.get("certified") is None else score_count(cell["certified"], cell["n"]),
         )
     return scores
 

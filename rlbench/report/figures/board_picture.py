@@ -44,7 +44,7 @@ def draw_board(table: Table) -> Figure:
         _draw_row(axes, shown, k, columns)
     left = len(table.rows) - ROWS
     more = f" · {left} more rows" if left > 0 else ""
-    more += " · mini is a small model organism" if table.backbone.startswith("mini") else ""
+    more += f" · {table.backbone} is a small model organism" if table.backbone.startswith("mini") else ""
     facts = f"accuracy in % with 95% intervals, n = {table.facts['n']}{more} · rlbench {version('rlbind-bench')}"
     axes.text(0.15, height - BOTTOM / 2, facts, fontsize=6.5, color=SOFT, va="center")
     return figure

@@ -1,9 +1,12 @@
-"""The data of figures, for the page and for papers: robustness curves, clean against robust accuracy, heat maps."""
+"""The data of figures, for the page and for papers: robustness curves, clean against robust accuracy, heat maps.
+
+Of several sensors also the accuracy by the number of attacked ones.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import TypeVar, get_args
 
@@ -13,6 +16,7 @@ from rlbench.core import Adversarial, Clean, Norm, Worst
 from rlbench.core.threat import text_of
 from rlbench.report.boards import corruptions
 from rlbench.report.boards.scores import Score, Table, describe_distinction
+from rlbench.report.boards.sensors import sensor_tables
 from rlbench.store.columns import Column, Mean, describe_attack
 
 Figure = TypeVar("Figure")
@@ -24,24 +28,27 @@ PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7
 
 @dataclass(frozen=True)
 class Curves:
-    """Accuracy against eps.
+    """Accuracy against eps, or against the number of attacked sensors.
 
     Attributes:
         title: of the table.
         what: "worst" or an attack.
-        norm: "linf", with eps in 1/255, "l2" or "l0".
+        norm: "linf", with eps in 1/255, "l2" or "l0"; "sensors" for the number of attacked sensors.
         models: by model, points (eps, score) in order of eps, the clean accuracy at 0 first.
+        names: of places on the x axis, if they have names.
     """
 
     title: str
     what: str
     norm: str
     models: Mapping[str, Sequence[tuple[float, Score]]]
+    names: Mapping[int, str] = field(default_factory=dict)
 
     @property
     def unit(self) -> str:
         """The label of the x axis."""
-        return {"linf": "eps, Linf, in 1/255", "l2": "eps, L2", "l0": "pixels or bins, L0"}[self.norm]
+        units = {"linf": "eps, Linf, in 1/255", "l2": "eps, L2", "l0": "pixels or bins, L0"}
+        return units.get(self.norm, "attacked sensors")
 
 
 @dataclass(frozen=True)
@@ -103,6 +110,18 @@ def _curves(table: Table, what: str, norm: str, columns: Sequence[tuple[Fraction
         if len(points) > 1:
             models[name] = points
     return Curves(table.title, what, norm, models)
+
+
+def attacked_sensors(table: Table) -> list[Curves]:
+    """For each attack on any 1 or all sensors of a table, the accuracy by the number of attacked sensors."""
+    found: dict[str, dict[str, list[tuple[float, Score]]]] = {}
+    for one in sensor_tables([table]):
+        for attack, scores in one.numbers.items():
+            if len(scores) > 1:
+                found.setdefault(attack, {})[one.model] = [(float(j), score) for j, score in scores.items()]
+    most = str(table.facts["modality"]).count("+") + 1
+    names = {0: "none", **{j: f"any {j}" for j in range(1, most)}, most: f"all {most}"}
+    return [Curves(table.title, attack, "sensors", models, names) for attack, models in found.items()]
 
 
 def _is_counted(score: Score | None) -> bool:

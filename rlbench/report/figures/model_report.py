@@ -10,7 +10,8 @@ from rlbench.core.badges import is_doubtful
 from rlbench.core.errors import UnknownName
 from rlbench.core.suite import suites
 from rlbench.encoders.models import default_name
-from rlbench.report.boards import by_task, leaderboard, recall
+from rlbench.report.boards import by_task, recall
+from rlbench.report.boards.backbones import describe_mini
 from rlbench.report.boards.badges import lines
 from rlbench.report.boards.formats import grid
 from rlbench.report.boards.heads import describe_columns
@@ -69,7 +70,7 @@ def report(records: Sequence[Record], model: str, picture: str) -> ModelReport:
         *(part for table in found for part in _section(table, own)),
         *([f"![Accuracy against the size of the attack, with 95% bands]({picture})"] if drawn else []),
         *recall.sections(frame(own)),
-        *([leaderboard.MINI] if any(record.backbone.startswith("mini") for record in own) else []),
+        *filter(None, [describe_mini(record.backbone for record in own)]),
         "### Provenance",
         grid([_provenance(table, own) for table in found]),
         *_commands(found, own[0].model),

@@ -18,12 +18,27 @@ from rlbench.core import Norm, Record
 from rlbench.report.boards.scores import Score
 from rlbench.report.boards.tables import frame, tables
 from rlbench.report.figures.board_picture import draw_board
-from rlbench.report.figures.curves import Curves, Heat, Scatter, colours, curves, headline, heats, scatters
+from rlbench.report.figures.curves import (
+    Curves,
+    Heat,
+    Scatter,
+    attacked_sensors,
+    colours,
+    curves,
+    headline,
+    heats,
+    scatters,
+)
 from rlbench.store.rounds import pool_rounds
 
-Kind = Literal["curves", "scatter", "corruptions", "board"]
+Kind = Literal["curves", "sensors", "scatter", "corruptions", "board"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
-DEFAULT: tuple[Kind, ...] = ("curves", "scatter", "corruptions")  # a board is a picture of a table, one per suite
+DEFAULT: tuple[Kind, ...] = (
+    "curves",
+    "sensors",
+    "scatter",
+    "corruptions",
+)  # a board is a picture of a table, one per suite
 MARKERS = "osD^vPX*"
 ACROSS = 3  # panels side by side
 STYLE = {
@@ -46,7 +61,8 @@ def draw(records: Iterable[Record], *, kinds: Sequence[Kind] = DEFAULT, format: 
 
     Args:
         records: in any order; rounds of a campaign are pooled (see `store.rounds.pool_rounds`).
-        kinds: "curves": accuracy against eps, at two eps or more, with 95% bands. "scatter": clean accuracy against the
+        kinds: "curves": accuracy against eps, at two eps or more, with 95% bands. "sensors": accuracy by the number of
+            attacked sensors. "scatter": clean accuracy against the
             worst case, with 95% intervals. "corruptions": accuracy by corruption and severity, if all five were run.
             "board": each table, as a picture to share.
         format: "png" (300 dots per inch) or "svg".
@@ -60,6 +76,9 @@ def draw(records: Iterable[Record], *, kinds: Sequence[Kind] = DEFAULT, format: 
         if "curves" in kinds and (lines := [spec for table in found for spec in _ladders(curves(table))]):
             panels: dict[str, Panel] = {f"{spec.title}: {spec.what}": _draw_curves(spec, tone) for spec in lines}
             files[f"curves.{format}"] = _save(_panels(panels, tone), format)
+        if "sensors" in kinds and (lines := [spec for table in found for spec in attacked_sensors(table)]):
+            panels = {f"{spec.title}: {spec.what}": _draw_curves(spec, tone) for spec in lines}
+            files[f"sensors.{format}"] = _save(_panels(panels, tone), format)
         if "scatter" in kinds and (points := [headline(those) for t in found if (those := scatters(t))]):
             panels = {spec.title: _draw_points(spec, tone) for spec in points}
             files[f"scatter.{format}"] = _save(_panels(panels, tone), format)
@@ -116,6 +135,8 @@ def _draw_curves(spec: Curves, tone: Mapping[str, str]) -> Panel:
             )
             axes.plot(eps, [100 * s.share for _, s in points], markersize=4, linewidth=1.2, clip_on=False, **style)  # type: ignore[arg-type]
         axes.set(xlabel=spec.unit, ylabel="accuracy, %", ylim=(0, 100), xlim=(0, None))
+        if spec.names:
+            axes.set_xticks(list(spec.names), list(spec.names.values()))
 
     return fill
 

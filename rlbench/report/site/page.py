@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from rlbench.core import Record
-from rlbench.report.boards import corruptions, formats, heads, leaderboard, recall
+from rlbench.report.boards import corruptions, formats, heads, leaderboard, recall, sensors
 from rlbench.report.boards.averages import Macro, macros
+from rlbench.report.boards.backbones import describe_mini
 from rlbench.report.boards.by_task import READING, TaskTable, by_task
 from rlbench.report.boards.ranks import baseline_row, check_baseline
-from rlbench.report.boards.scores import Score, describe_distinction, mark_name, worst_badge
+from rlbench.report.boards.scores import Score, Table, describe_distinction, distinguish_task, mark_name, worst_badge
 from rlbench.report.boards.tables import COMPARABLE, frame, tables
 from rlbench.report.figures import curves
 from rlbench.store.columns import Column, reading_order
@@ -93,20 +94,18 @@ def _fill(data: Mapping[str, Any], title: str, home: str) -> str:
         scripts=[text["charts.js"], text["page.js"]],
         style=text["page.css"],
         data=as_json.replace("<", "\\u003c"),
-        mini=leaderboard.MINI
-        if any(row["backbone"] == "mini" for table in data["tables"] for row in table["rows"])
-        else "",
-        reading=(leaderboard.READING, leaderboard.STANDING, *_readings(data["macros"])),
+        reading=(leaderboard.READING, leaderboard.STANDING, *_readings(data)),
         version=version("rlbind-bench"),
         title=title,
         home=home,
     )
 
 
-def _readings(means: Sequence[Mapping[str, Any]]) -> list[str]:
-    """How to read the averages that the page has."""
+def _readings(data: Mapping[str, Any]) -> list[str]:
+    """How to read the averages and the tables of several sensors that the page has."""
     texts = {"suites": leaderboard.MACRO, "tasks": READING}
-    return [text for over, text in texts.items() if any(mean["over"] == over for mean in means)]
+    found = [text for over, text in texts.items() if any(mean["over"] == over for mean in data["macros"])]
+    return found + ([sensors.READING] if data["together"] else [])
 
 
 def _data(
@@ -133,13 +132,14 @@ def _data(
         numbers.setdefault((record.suite, record.suite_version, record.key), {})[record.model] = k
     lows, highs = ([round(float(v), 5) for v in cells[end]] if records else [] for end in ("low", "high"))
     heats = curves.heats(cells) if records else []
-    own = [_table(one, numbers, heats) for one in shown]
+    own = [_table(one, numbers, heats) | _surroundings(one.table, found) for one in shown]
     listed = [_record(r, drawn.get(r.key, ())) | {"lo": lows[k], "hi": highs[k]} for k, r in enumerate(records)]
     _hoist(own, listed)
     means = [_macro(one) for one in macros(found, baseline=baseline, sources=shared)]
     means += [_task_means(one) for one in by_task(found) if any(one.means.values())]
     models = curves.colours(record.model for record in records)
-    return {"tables": own, "records": listed, "macros": means, "colours": models, "baseline": baseline or ""}
+    shown_below = {"together": _together(sensors.sensor_tables(found)), "macros": means}
+    return {"tables": own, "records": listed, **shown_below, "colours": models, "baseline": baseline or ""}
 
 
 def _score(score: Score) -> dict[str, Any]:
@@ -200,9 +200,23 @@ def _table(
     }
 
 
+def _surroundings(table: Table, found: Sequence[Table]) -> dict[str, Any]:
+    """A table's name among those of its suite, the note about its backbone, and its figure of several sensors.
+
+    Args:
+        table: to be shown.
+        found: all tables of the page.
+    """
+    return {
+        "part": distinguish_task(table, found),
+        "mini": describe_mini(row.backbone for row in table.rows).replace("`", ""),
+        "attacked": [_curves(one) for one in curves.attacked_sensors(table)],
+    }
+
+
 def _curves(found: curves.Curves) -> dict[str, Any]:
     models = {name: [{"x": eps, **_score(score)} for eps, score in points] for name, points in found.models.items()}
-    return {"what": found.what, "norm": found.norm, "unit": found.unit, "models": models}
+    return {"what": found.what, "norm": found.norm, "unit": found.unit, "models": models, "names": found.names}
 
 
 def _scatter(found: curves.Scatter) -> dict[str, Any]:
@@ -233,6 +247,16 @@ def _task_means(one: TaskTable) -> dict[str, Any]:
     ]
     facts = {"family": one.suite, "backbone": "", "suites": one.tasks, "partial": ()}
     return facts | {"modalities": [one.members[0].facts["modality"]], "over": "tasks", "rows": rows, "minus": {}}
+
+
+def _together(found: Sequence[sensors.SensorTable]) -> list[dict[str, Any]]:
+    """By suite with several sensors, the summary of models and fusions, and what it says of the fusions."""
+    rows = {group: sensors.summary(those) for group, those in sensors.groups(found).items()}
+    said = {group: sensors.verdicts(those) for group, those in sensors.groups(found).items()}
+    return [
+        {"title": group, "head": list(own[0]), "rows": [list(row.values()) for row in own], "said": said[group]}
+        for group, own in rows.items()
+    ]
 
 
 def _record(record: Record, drawn: Sequence[Picture]) -> dict[str, Any]:

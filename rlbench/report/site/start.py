@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import escape
 
-from rlbench.report.boards import leaderboard, reported
+from rlbench.report.boards import reported
 from rlbench.report.boards.averages import Macro, macros
+from rlbench.report.boards.backbones import describe_mini
 from rlbench.report.boards.leaderboard import Board
-from rlbench.report.boards.scores import Score, Table, describe_distinction
+from rlbench.report.boards.scores import Score, Table, describe_distinction, distinguish_task
 from rlbench.report.boards.tables import frame, tables
 from rlbench.report.site import page
 from rlbench.store.per_example import sources
@@ -55,13 +56,14 @@ class Average:
 
 @dataclass(frozen=True)
 class Card:
-    """A board on the start page: its name, its page, a line about it, its averages and its tables."""
+    """A board on the start page: its name, its page, a line about it, its averages, its tables and its backbones."""
 
     name: str
     page: str
     about: str
     averages: Sequence[Average] = ()
     links: Sequence[Link] = field(default=())
+    backbones: Sequence[str] = ()
 
 
 def render_all(
@@ -88,7 +90,7 @@ def render_all(
             pages[address] = page.render([board.records], pictures=pictures, title=board.name, home=HOME, report=report)
             cards.append(_card(board, address))
     cards.sort(key=lambda card: -len(card.links))
-    mini = leaderboard.MINI if any("mini" in card.about for card in cards) else ""
+    mini = describe_mini(backbone for card in cards for backbone in card.backbones)
     start = _fill(title="rlbench leaderboards", about=ABOUT, cards=cards, mini=mini)
     return {HOME: start, **pages}
 
@@ -103,15 +105,23 @@ def _card(board: Board, address: str) -> Card:
     number = f"{len(models)} model{'s' * (len(models) > 1)}"
     about = f"{number}, backbone {', '.join(backbones)}; {', '.join(modalities)}"
     averages = [_average(one) for one in macros(found, sources=sources(read, [board.records]))]
-    links = [Link(f"{address}#{table.facts['suite']}-{k}", _name(table)) for k, table in enumerate(found)]
-    return Card(board.name, address, about, averages, links)
+    links = [Link(f"{address}#{table.facts['suite']}-{k}", _name(table, found)) for k, table in enumerate(found)]
+    return Card(board.name, address, about, averages, links, backbones)
 
 
-def _name(table: Table) -> str:
-    """What distinguishes a table from the others of a board."""
+def _name(table: Table, found: Sequence[Table]) -> str:
+    """What distinguishes a table from the others of a board.
+
+    Args:
+        table: to be named.
+        found: all tables of the board.
+    """
+    modalities = {t.facts["modality"] for t in found if t.facts["suite"] == table.facts["suite"]}
+    words = [table.facts["suite"], *([table.facts["modality"]] if len(modalities) > 1 else [])]
+    suite = " ".join(filter(None, [*map(str, words), distinguish_task(table, found)]))
     apart = describe_distinction(table.facts, table.apart).removeprefix(", ")
     rounds = re.search(r"\((rounds? .*)\)", apart)
-    return f"{table.facts['suite']}{f' ({rounds[1] if rounds else apart})' if apart else ''}"
+    return f"{suite}{f' ({rounds[1] if rounds else apart})' if apart else ''}"
 
 
 def _average(one: Macro) -> Average:

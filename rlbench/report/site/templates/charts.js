@@ -49,7 +49,7 @@ function ticks(low, high) {
 }
 
 // A frame with axes, and functions from values to pixels.
-function frame({ place, xs, ys, xLabel, yLabel, label }) {
+function frame({ place, xs, ys, xLabel, yLabel, label, names = {} }) {
   const W = Math.max(280, Math.min(560, place.clientWidth)), H = Math.round(0.64 * W);
   const [left, right, top, bottom] = [48, 14, 12, 44];
   const x = (v) => left + ((v - xs[0]) / (xs[1] - xs[0] || 1)) * (W - left - right);
@@ -64,9 +64,10 @@ function frame({ place, xs, ys, xLabel, yLabel, label }) {
     root.append(svg("line", { x1: left, x2: W - right, y1: y(v), y2: y(v), class: "grid" }));
     text({ x: left - 8, y: y(v) + 4 }, Math.round(100 * v), { "text-anchor": "end" });
   }
-  for (const v of ticks(...xs)) {
+  const named = Object.keys(names).map(Number);
+  for (const v of named.length ? named : ticks(...xs)) {
     root.append(svg("line", { x1: x(v), x2: x(v), y1: top, y2: H - bottom, class: "grid" }));
-    text({ x: x(v), y: H - bottom + 18 }, xLabel.includes("%") ? Math.round(100 * v) : v, { "text-anchor": "middle" });
+    text({ x: x(v), y: H - bottom + 18 }, names[v] ?? (xLabel.includes("%") ? Math.round(100 * v) : v), { "text-anchor": v === xs[1] && names[v] ? "end" : "middle" });
   }
   text({ x: (left + W - right) / 2, y: H - 6 }, xLabel, { "text-anchor": "middle", class: "axis" });
   text({ x: 0, y: 0, transform: `translate(12 ${(top + H - bottom) / 2}) rotate(-90)` }, yLabel, { "text-anchor": "middle", class: "axis" });
@@ -83,14 +84,14 @@ function legend(models, colours, draw, hidden) {
 function drawCurves(place, spec, colours, hidden = new Set()) {
   const models = Object.keys(spec.models);
   const most = Math.max(...Object.values(spec.models).flat().map((p) => p.x));
-  const { root, x, y } = frame({ place, xs: [0, most], ys: [0, 1], xLabel: spec.unit, yLabel: "accuracy, %", label: `Accuracy against ${spec.unit}, ${spec.what}` });
+  const { root, x, y } = frame({ place, xs: [0, most], ys: [0, 1], xLabel: spec.unit, yLabel: "accuracy, %", label: `Accuracy against ${spec.unit}, ${spec.what}`, names: spec.names });
   models.forEach((model, k) => {
     if (hidden.has(model)) return;
     const points = spec.models[model], colour = colours(model);
     const band = [...points.map((p) => [p.x, p.hi]), ...points.toReversed().map((p) => [p.x, p.lo])];
     root.append(svg("polygon", { points: band.map(([a, b]) => `${x(a)},${y(b)}`).join(" "), fill: colour, class: "band" }));
     root.append(svg("polyline", { points: points.map((p) => `${x(p.x)},${y(p.v)}`).join(" "), stroke: colour, class: "line" }));
-    for (const p of points) root.append(mark(MARKS[k % MARKS.length], x(p.x), y(p.v), colour, `${model}, eps ${p.x}: ${percent(p.v)} [${interval(p)}]`));
+    for (const p of points) root.append(mark(MARKS[k % MARKS.length], x(p.x), y(p.v), colour, `${model}, ${spec.names[p.x] ?? `eps ${p.x}`}: ${percent(p.v)} [${interval(p)}]`));
   });
   place.replaceChildren(root, legend(models, colours, () => drawCurves(place, spec, colours, hidden), hidden));
 }

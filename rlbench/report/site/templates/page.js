@@ -33,7 +33,7 @@ function choices() {
 function listSuites() {
   const groups = Map.groupBy(choices(), ([table]) => table.modality);
   const apart = (table) => table.apart.match(/\(rounds? .*\)/)?.[0] || table.apart;
-  const name = (table) => [table.suite, table.backbone, apart(table)].filter(Boolean).join(" · ");
+  const name = (table) => [table.suite, table.part, table.backbone, apart(table)].filter(Boolean).join(" · ");
   $("suite").replaceChildren(...[...groups].map(([modality, tables]) => el("optgroup", { label: modality },
     ...tables.map(([table, k]) => el("option", { value: k }, name(table))))));
 }
@@ -67,6 +67,8 @@ function drawBoard() {
   $("board").replaceChildren(node);
   grid = new DataTable(node, { paging: false, info: false, order: [], autoWidth: false, layout: { topStart: null, topEnd: table.rows.length > 5 ? "search" : null, bottomStart: null, bottomEnd: null } });
   $("board-title").textContent = table.title;
+  $("mini").textContent = table.mini;
+  $("mini").hidden = !table.mini;
   $("failures").replaceChildren(...table.notes.map((line) => el("li", { class: line.startsWith("failed") ? null : "facts" }, line)));
   const about = new Map(table.heads.map(([name, detail, text]) => [text, `${name} ${detail || ""}`.trim()]));
   $("columns").querySelector("dl").replaceChildren(...[...about].flatMap(([text, head]) => [el("dt", {}, head), el("dd", {}, text)]));
@@ -90,6 +92,7 @@ function choose(number) {
   const worst = table.curves.filter((spec) => spec.what === "worst");
   const long = (worst.length ? worst : table.curves).reduce((best, spec) => (Object.values(spec.models)[0].length > Object.values(best.models)[0].length ? spec : best), table.curves[0]);
   figure("curves", table.curves.map((spec) => [`${spec.what} ${spec.norm}`, spec]), (place, spec) => drawCurves(place, spec, colourOf), Math.max(0, table.curves.indexOf(long)));
+  figure("attacked", table.attacked.map((spec) => [spec.what, spec]), (place, spec) => drawCurves(place, spec, colourOf), 0);
   figure("scatter", table.scatters.map((spec) => [spec.column, spec]), (place, spec) => drawScatter(place, spec, colourOf), Math.max(0, (table.scatters.length - 1) >> 1));
   const models = Object.keys(table.heat || {});
   const views = models.length > 1 ? ["", ...models] : models;
@@ -191,6 +194,14 @@ function listCells() {
   }));
 }
 
+function listTogether() {
+  $("together").replaceChildren(...data.together.flatMap(({ title, head, rows, said }) => [el("h2", {}, `Sensors together: ${title}`),
+    el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Sensors together" }, el("table", { class: "text" },
+      el("thead", {}, el("tr", {}, ...head.map((name) => el("th", { scope: "col" }, name)))),
+      el("tbody", {}, ...rows.map((row) => el("tr", {}, ...row.map((text, k) => (k ? el("td", { class: "n" }, text) : el("th", { scope: "row" }, el("i", { class: "dot", style: `--c:${colourOf(text)}` }), text)))))))),
+    ...(said.length ? [el("ul", {}, ...said.map((line) => el("li", {}, line)))] : [])]));
+}
+
 function listMeans() {
   $("means").replaceChildren(...data.macros.flatMap((macro) => {
     const names = Object.keys(macro.rows[0][1]);
@@ -234,6 +245,7 @@ function start() {
   const wanted = data.tables.findIndex((table, k) => location.hash === `#${table.suite}-${k}`);
   if (data.tables.length) choose(Math.max(0, wanted));
   else $("board-title").textContent = "No records.";
+  listTogether();
   listMeans();
   listCells();
 }
