@@ -37,9 +37,9 @@ def _distances(name: str, box: Any, case: AffineScores, queries: int, rows: Tens
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NORMS)
-@pytest.mark.parametrize(("d", "classes"), [(64, 2), (16, 10), (256, 10)])
+@pytest.mark.parametrize(("d", "classes"), [(64, 2), (256, 10)])
 def test_ten_thousand_queries_reach_the_minimal_norm_within_five_percent(name: str, d: int, classes: int) -> None:
-    case = AffineScores(d=d, classes=classes)
+    case = AffineScores(d=d, classes=classes, n=6)
     box = CountingBox(case.one_hot, case.n, 64)
     ratio = _distances(name, box, case, 10_000) / case.minimal_norm(NORMS[name])
     assert ratio.min() > 1 - 1e-6

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import sqlite3
+import struct
 import subprocess
 import sys
 from collections.abc import Callable
@@ -160,3 +161,61 @@ def test_trackio_reads_the_runs_of_a_campaign_back(tmp_path, metrics) -> None:
     losses = [json.loads(values)["thermal/loss"] for _, _, values in found]
     assert losses == pytest.approx([line["loss"] for line in lines])
     assert json.loads(config)["_Group"] == "sweep" and json.loads(config)["method"] == "languagebind"
+
+
+def _train_with(tracker: str, folder: Path, **environment: str) -> None:
+    """Trains in a process of its own, whose trackers see this environment."""
+    sets = [word for name, value in TINY.items() for word in ("--set", f"{name}={value}")]
+    words = ("train", "languagebind", "--modality", "thermal", "--out", "a", "--device", "cpu", "--log-with", tracker)
+    environment = {**os.environ, **environment}
+    done = subprocess.run(
+        [sys.executable, "-m", "rlbench", *words, *sets], cwd=folder, env=environment, capture_output=True
+    )
+    assert done.returncode == 0 and b"trained a" in done.stdout, done
+
+
+def _split_records(data: bytes) -> list[bytes]:
+    """The records of a file of wandb: a header of 7 bytes, then LevelDB's log format in blocks of 32 KiB."""
+    records, parts, at = [], list[bytes](), 7
+    while at + 7 <= len(data):
+        if (left := 32768 - at % 32768) < 7:
+            at += left
+            continue
+        size, kind = struct.unpack_from("<HB", data, at + 4)
+        parts.append(data[at + 7 : at + 7 + size])
+        at += 7 + size
+        if kind in (1, 4):  # whole, or the last part
+            records.append(b"".join(parts))
+            parts = []
+    return records
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("wandb") is None, reason="no wandb")
+def test_wandb_reads_an_offline_run_back(tmp_path, metrics) -> None:
+    from wandb.proto import wandb_internal_pb2 as proto
+
+    _train_with("wandb", tmp_path, WANDB_MODE="offline")
+    (path,) = (tmp_path / "a" / "wandb").glob("offline-run-*/*.wandb")
+    records = [proto.Record.FromString(data) for data in _split_records(path.read_bytes())]
+    assert {(one.run.project, one.run.display_name) for one in records if one.HasField("run")} == {("rlbench", "a")}
+    rows = [
+        {"/".join(item.nested_key) or item.key: json.loads(item.value_json) for item in one.history.item}
+        for one in records
+        if one.HasField("history")
+    ]
+    lines = metrics(tmp_path / "a")
+    assert [row["thermal/loss"] for row in rows] == pytest.approx([line["loss"] for line in lines])
+    assert rows[-1]["thermal/val/clean"] == lines[-1]["val"]["clean"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("mlflow") is None, reason="no mlflow")
+def test_mlflow_reads_a_run_back(tmp_path, metrics) -> None:
+    _train_with("mlflow", tmp_path, MLFLOW_TRACKING_URI=f"sqlite:///{tmp_path / 'm.db'}")
+    with closing(sqlite3.connect(tmp_path / "m.db")) as data:
+        found = data.execute("SELECT step, value FROM metrics WHERE key = 'thermal/loss' ORDER BY step").fetchall()
+        parameters = dict(data.execute("SELECT key, value FROM params").fetchall())
+        runs = data.execute("SELECT name, status FROM runs").fetchall()
+    assert found == [(line["step"], pytest.approx(line["loss"])) for line in metrics(tmp_path / "a")]
+    assert (parameters["method"], parameters["batch"]) == ("languagebind", "32") and runs == [("a", "FINISHED")]
