@@ -265,7 +265,12 @@ def describe_row(line: Line) -> list[str]:
     return [line["trial"], str(line["seed"]), f"{forwards}, {backwards}", *shares]
 
 
-RIVALS = (("bundled rlbind", "bundled tecoa"), ("bundled rlbind", "tecoa, continued"), ("rlbind-alone", "fare-tecoa"))
+RIVALS = (
+    ("bundled rlbind", "bundled tecoa"),
+    ("bundled rlbind", "tecoa, continued"),
+    ("rlbind-alone", "fare-tecoa"),
+    ("rlbind", "rlbind-alone"),
+)
 
 
 def compare(lines: Sequence[Line]) -> list[list[str]]:
