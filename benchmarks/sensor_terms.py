@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from time import process_time
@@ -21,6 +21,7 @@ from typing import Any, get_args
 import numpy as np
 import torch
 from accelerate import Accelerator
+from sensor_trials import BACKBONE, TRIALS, Trial
 from torch import Tensor
 
 from rlbench.core import Threat
@@ -40,45 +41,9 @@ from rlbench.training.stream import Run
 from rlbench.training.types import Trainable
 
 SENSORS: tuple[Sensor, ...] = get_args(Sensor)
-BACKBONE = "mini-scenes"
 FAR = 4  # times the recipes' radii, for the sum with one sensor attacked
 CHUNK = 100
 Line = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Trial:
-    """A method with fields that replace its recipe's; `bundled`: only measure its bundled checkpoint."""
-
-    method: str
-    stage: int | None = None
-    fields: Mapping[str, object] = field(default_factory=dict)
-    bundled: bool = False
-
-
-ALONE = {"objective.means": 0, "objective.fused": 0}
-EXTRAS = ("joint", "negatives", "prototypes", "teacher")
-TRIALS = {
-    **{f"bundled {name}": Trial(name, bundled=True) for name in ("languagebind", "fare", "tecoa", "rlbind")},
-    "tecoa": Trial("tecoa"),
-    "fare-tecoa": Trial("fare-tecoa"),
-    "rlbind-alone": Trial("rlbind", 2, ALONE),
-    "rlbind": Trial("rlbind", 2),
-    **{f"rlbind-alone + {name}": Trial("rlbind", 2, {**ALONE, f"extras.{name}": 1.0}) for name in EXTRAS},
-    **{f"fare-tecoa + {name}": Trial("fare-tecoa", None, {f"extras.{name}": 1.0}) for name in EXTRAS},
-    **{f"tecoa + {name}": Trial("tecoa", None, {f"extras.{name}": 1.0}) for name in EXTRAS},
-    **{f"{name}, n-fgsm": Trial(name, None, {"adversary": "n-fgsm"}) for name in ("tecoa", "fare-tecoa")},
-    "rlbind-alone, n-fgsm": Trial("rlbind", 2, {**ALONE, "adversary": "n-fgsm"}),
-    **{f"{name}, awp": Trial(name, None, {"awp": 0.005}) for name in ("tecoa", "fare-tecoa")},
-    "rlbind-alone, awp": Trial("rlbind", 2, {**ALONE, "awp": 0.005}),
-    "ucat": Trial("ucat"),
-    "tecoa, continued": Trial("tecoa", None, {"init": f"tecoa:{BACKBONE}", "lr": 0.001}),
-    "tecoa, continued + joint": Trial("tecoa", None, {"init": f"tecoa:{BACKBONE}", "lr": 0.001, "extras.joint": 1.0}),
-    "fare": Trial("fare"),
-    "rlbind-alone, seen only": Trial("rlbind", 2, {**ALONE, "objective.original": 0, "prompts": "subset"}),
-    "rlbind-alone, s = 10": Trial("rlbind", 2, {**ALONE, "objective.scale": 10.0}),
-    "fare-tecoa, s = 10": Trial("fare-tecoa", None, {"objective.scale": 10.0}),
-}
 
 
 @dataclass(frozen=True)
