@@ -136,13 +136,14 @@ def run(
     from rlbench.core.suite import load_suites
     from rlbench.encoders.models import resolve
 
-    for model in models:  # mistakes in names and suites are reported before torch is imported
+    for model in models:  # mistakes in names are reported before torch is imported
         resolve(model)
-    loaded = [suite for name in suites for suite in load_suites(name)]
-    from rlbench.cli import console, live, plan_view
+    from rlbench.cli import console, live
 
     terminal = console.console(sys.stderr if as_json else None)
     with live.loading(quiet=quiet):  # torch takes seconds
+        loaded = [suite for name in suites for suite in load_suites(name)]
+        from rlbench.cli import plan_view
         from rlbench.engine.plan import planner
         from rlbench.engine.run import runner
 
