@@ -133,13 +133,12 @@ def run(
     blocks in the store are not run again, so the same command resumes an interrupted run. Below each table is every
     model's soundness badge; a cell that is not sound is marked *. Exit 1 if a cell failed.
     """
+    from rlbench.cli import console, live
     from rlbench.core.suite import load_suites
     from rlbench.encoders.models import resolve
 
     for model in models:  # mistakes in names are reported before torch is imported
         resolve(model)
-    from rlbench.cli import console, live
-
     terminal = console.console(sys.stderr if as_json else None)
     with live.loading(quiet=quiet):  # torch takes seconds
         loaded = [suite for name in suites for suite in load_suites(name)]
