@@ -5,6 +5,7 @@ All take the adversarial features f' of the other modalities, as they were at th
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
@@ -16,9 +17,21 @@ from rlbench.training.objectives.terms import check_positive, kl, log_p, logits,
 from rlbench.training.types import Batch, Need
 
 
+class _Term(ABC):
+    """A term of f', which its adversary raises as it is."""
+
+    @abstractmethod
+    def loss(self, f: Tensor, f_adv: Tensor, batch: Batch) -> Tensor:
+        """The term (B,)."""
+
+    def adversary_loss(self, f_adv: Tensor, f: Tensor, batch: Batch) -> Tensor:
+        """The loss."""
+        return self.loss(f, f_adv, batch)
+
+
 @register("objective", "prototypes")
 @dataclass(frozen=True, kw_only=True)
-class Prototypes:
+class Prototypes(_Term):
     """Cross-entropy over the class anchors and the class prototypes of all modalities.
 
     -log sum_{r in {A_y, P_y}} p(r) with p = softmax of s n(f') r over the 2 C rows A_c and P_c = n(A_c + m'_c). m'_c is
@@ -44,14 +57,10 @@ class Prototypes:
         z = both.logsumexp(0)
         return z.logsumexp(1) - z.gather(1, batch.y[:, None]).squeeze(1)
 
-    def adversary_loss(self, f_adv: Tensor, f: Tensor, batch: Batch) -> Tensor:
-        """The loss."""
-        return self.loss(f, f_adv, batch)
-
 
 @register("objective", "teacher")
 @dataclass(frozen=True, kw_only=True)
-class Teacher:
+class Teacher(_Term):
     """KL from the class's adversarial distribution over all modalities: robust sensors teach weak ones.
 
     KL(p(m'_y) || p(f')) with p = p_tau. m'_y is the class's mean adversarial feature over modalities, in which a
@@ -76,14 +85,10 @@ class Teacher:
         target = log_p(require(batch.means_adv)[batch.y], batch.anchors, self.tau)
         return kl(target, log_p(f_adv, batch.anchors, self.tau))
 
-    def adversary_loss(self, f_adv: Tensor, f: Tensor, batch: Batch) -> Tensor:
-        """The loss."""
-        return self.loss(f, f_adv, batch)
-
 
 @register("objective", "joint")
 @dataclass(frozen=True, kw_only=True)
-class Joint:
+class Joint(_Term):
     """Cross-entropy of the sum of the adversarial features of all modalities, each attacked on its own.
 
     -log softmax(s (n(f') + sum_m r_m) A^T)_y, r_m the unit adversarial feature of the scene in modality m. This
@@ -107,14 +112,10 @@ class Joint:
         fused = normalize(f_adv, dim=-1) + require(batch.peers_adv).sum(0)
         return cross_entropy(self.scale * fused @ batch.anchors.T, batch.y, reduction="none")
 
-    def adversary_loss(self, f_adv: Tensor, f: Tensor, batch: Batch) -> Tensor:
-        """The loss."""
-        return self.loss(f, f_adv, batch)
-
 
 @register("objective", "negatives")
 @dataclass(frozen=True, kw_only=True)
-class Negatives:
+class Negatives(_Term):
     """InfoNCE of adversarial features against those of the same scenes in the other modalities.
 
     The mean over positives r of -log p(r), p = softmax of s n(f') r over the adversarial features r of the batch's
@@ -144,7 +145,3 @@ class Negatives:
         log_share = log_share.masked_fill(~known.flatten(), -torch.inf).log_softmax(1)
         total = -torch.where(positive, log_share, 0.0).sum(1) / positive.sum(1).clamp(min=1)
         return torch.where(positive.any(1), total, 0.0 * f_adv.sum(1))
-
-    def adversary_loss(self, f_adv: Tensor, f: Tensor, batch: Batch) -> Tensor:
-        """The loss."""
-        return self.loss(f, f_adv, batch)

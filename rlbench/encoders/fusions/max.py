@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from rlbench.core.registry import register
-from rlbench.fusions.rule import pass_gradient
+from rlbench.encoders.fusions.rule import pass_gradient
 
 
 def measure_confidence(logits: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from rlbench.core.registry import register
-from rlbench.fusions.rule import pass_gradient
+from rlbench.encoders.fusions.rule import pass_gradient
 
 _FLOOR = 1e-6  # of a weight, so that sensors without any certainty count equally
 

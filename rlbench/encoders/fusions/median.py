@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from rlbench.core.registry import register
-from rlbench.fusions.rule import beat_rivals, pass_gradient
+from rlbench.encoders.fusions.rule import beat_rivals, pass_gradient
 
 
 def find_median(logits: Tensor) -> Tensor:

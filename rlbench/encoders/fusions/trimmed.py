@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from rlbench.core.registry import register
-from rlbench.fusions.rule import ROUNDING, pass_gradient
+from rlbench.encoders.fusions.rule import ROUNDING, pass_gradient
 
 _SHARPNESS = 10.0  # of the softmax
 

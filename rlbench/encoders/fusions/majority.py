@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from rlbench.core.registry import register
-from rlbench.fusions.rule import ROUNDING, beat_rivals, leave_one_out, pass_gradient
+from rlbench.encoders.fusions.rule import ROUNDING, beat_rivals, leave_one_out, pass_gradient
 
 
 def count_votes(logits: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from rlbench.core.registry import register
-from rlbench.fusions.rule import beat_rivals, leave_one_out
+from rlbench.encoders.fusions.rule import beat_rivals, leave_one_out
 
 
 @register("fusion", "sum")

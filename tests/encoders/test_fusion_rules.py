@@ -8,7 +8,7 @@ from torch import Tensor
 
 from rlbench.core import registry
 from rlbench.core.errors import FieldError, UnknownName
-from rlbench.fusions.rule import check_sensors
+from rlbench.encoders.fusions.rule import check_sensors
 
 NAMES = registry.names("fusion")
 
