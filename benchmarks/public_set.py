@@ -1,10 +1,10 @@
 """Reads a whole public set by the wds task: `python benchmarks/public_set.py FOLDER --out FILE.md`.
 
-Fashion-MNIST (Xiao et al., 2017, https://arxiv.org/abs/1708.07747; MIT licence) is the public set of pictures that a
+Fashion-MNIST (Xiao et al., 2017, https://arxiv.org/abs/1708.07747; MIT licence) is a public set of pictures that a
 package ships whole: Debian's dataset-fashion-mnist, whose files lie in /usr/share/datasets/fashion-mnist. It is not one
-of CLIP_benchmark's own sets, whose repositories are on the hub only. The script checks the SHA-256 of the test files, writes
-them as shards in CLIP_benchmark's layout, and compares what the task reads with the files and with what the authors
-publish. It needs no network.
+of CLIP_benchmark's own sets, whose repositories are on the hub only. The script checks the SHA-256 of the test files,
+writes them as shards in CLIP_benchmark's layout, and compares what the task reads with the files and with what the
+authors publish. It needs no network.
 """
 
 from __future__ import annotations
