@@ -30,7 +30,7 @@ from rlbench.core.media.sounds import RATES, Sound, fit_sound, render_waveform
 from rlbench.core.media.stills import pixels
 from rlbench.core.registry import register
 from rlbench.tasks.hashes import hash_files
-from rlbench.tasks.intervals import SECOND, Interval, find_interval, read_intervals
+from rlbench.tasks.intervals import SECOND, Interval, check_times, describe_time, find_interval, read_intervals
 from rlbench.tasks.published import Item, Source
 from rlbench.tasks.robots import Robot
 
@@ -108,6 +108,8 @@ class Bags(Robot):
         step, seen = Fraction(self.per_second).limit_denominator(10**6), -1
         with bags.open_bag(self.folder / bag) as reader:
             zero = reader.start_time if self.clock == "bag" else 0
+            first, last = reader.start_time - zero, reader.end_time - zero
+            check_times(intervals, self.folder / bag, first, last, self.clock)
             for stamp, interval in self._list_labelled(reader, bag, zero, intervals):
                 turn = int((stamp - reader.start_time) * step / SECOND)
                 if turn > seen:
@@ -124,6 +126,7 @@ class Bags(Robot):
         found = bags.read_messages(reader, path, self._find_topic(reader, path))
         sound = self.medium == "audio"
         messages = [(stamp, self._count_bytes(reader, one, raw) if sound else 0) for one, stamp, raw in found]
+        self._check_messages([stamp - zero for stamp, _ in messages], intervals, path)
         sums = [0, *accumulate(size for _, size in messages)]
         for k, (stamp, _) in enumerate(messages):
             interval = find_interval(intervals, stamp - zero)
@@ -137,6 +140,16 @@ class Bags(Robot):
                 self._unused["messages of sound before a gap"] += 1
             else:
                 yield stamp, interval
+
+    def _check_messages(self, stamps: Sequence[int], intervals: Sequence[Interval], path: Path) -> None:
+        """Raises: DataError: a bag has no message of the topic at all, or none in any interval."""
+        if not stamps:
+            raise DataError(f"{path}: the topic {self.topic} has no messages; take the bag out of {self.labels}")
+        if not any(find_interval(intervals, stamp) for stamp in stamps):
+            raise DataError(
+                f"{path}: none of the {len(stamps):,} messages of {self.topic} lies in an interval of {self.labels}: they "
+                f"are from {describe_time(stamps[0])} to {describe_time(stamps[-1])}"
+            )
 
     def _find_topic(self, reader: Any, path: Path) -> list[Any]:
         return bags.find_topic(reader, path, self.topic, bags.SOUNDS if self.medium == "audio" else bags.PICTURES)
