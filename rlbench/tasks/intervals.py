@@ -92,9 +92,9 @@ def check_times(intervals: Sequence[Interval], bag: Path, first: int, last: int,
     for one in intervals:
         if one.end < first - _FAR or one.start > last + _FAR:
             raise DataError(
-                f"{one.where}: the interval from {describe_time(one.start)} to {describe_time(one.end)} lies outside of "
-                f"{bag}, whose messages are from {describe_time(first)} to {describe_time(last)}; times are in seconds "
-                f"{other}"
+                f"{one.where}: the interval from {describe_time(one.start)} to {describe_time(one.end)} lies outside "
+                f"of {bag}, whose messages are from {describe_time(first)} to {describe_time(last)}; times are in "
+                f"seconds {other}"
             )
 
 
@@ -107,9 +107,7 @@ def _check_place(bag: str, where: str) -> str:
     """A bag's path in its one spelling, without "./". Raises: DataError: it is not a path in the folder."""
     place = PurePosixPath(bag)
     if place.is_absolute() or Path(bag).is_absolute() or ".." in place.parts:
-        raise DataError(
-            f"{where}: the bag {shorten(bag)} must be a path in the folder of the labels, such as patrol.mcap"
-        )
+        raise DataError(f"{where}: the bag {shorten(bag)} must be a path in the labels' folder, such as patrol.mcap")
     return str(place)
 
 

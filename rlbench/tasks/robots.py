@@ -51,8 +51,8 @@ class Robot(Published):
                 raise DataError(f"{self.folder}: the label {one.label!r} has no text; name the classes by classes")
             if name in seen:
                 raise DataError(
-                    f"{self.folder}: the classes {seen[name]!r} and {one.label!r} have one name, {one.name!r}; spell the "
-                    "labels of one class alike, or name two classes differently by classes"
+                    f"{self.folder}: the classes {seen[name]!r} and {one.label!r} have one name, {one.name!r}; spell "
+                    "the labels of one class alike, or name two classes differently by classes"
                 )
             seen[name] = one.label
 

@@ -25,7 +25,7 @@ from torch import Tensor
 from rlbench.core import Box, Modality, Split
 from rlbench.core.errors import DataError, FieldError
 from rlbench.core.media import bags, filterbank, preprocess
-from rlbench.core.media.samples import scale_to_unit
+from rlbench.core.media.samples import lies_outside, scale_to_unit
 from rlbench.core.media.sounds import RATES, Sound, fit_sound, render_waveform
 from rlbench.core.media.stills import pixels
 from rlbench.core.registry import register
@@ -42,6 +42,7 @@ TEMPLATES: Mapping[str, str] = {
     "thermal": "a thermal image of {a}.",
     "audio": "a sound of {a}.",
 }
+_LOOKS = 8  # examples whose counts are compared with the range before a run
 _WHOLE = 0.9  # share of a window of sound that its messages must fill
 
 
@@ -147,8 +148,8 @@ class Bags(Robot):
             raise DataError(f"{path}: the topic {self.topic} has no messages; take the bag out of {self.labels}")
         if not any(find_interval(intervals, stamp) for stamp in stamps):
             raise DataError(
-                f"{path}: none of the {len(stamps):,} messages of {self.topic} lies in an interval of {self.labels}: they "
-                f"are from {describe_time(stamps[0])} to {describe_time(stamps[-1])}"
+                f"{path}: none of the {len(stamps):,} messages of {self.topic} lies in an interval of {self.labels}: "
+                f"they are from {describe_time(stamps[0])} to {describe_time(stamps[-1])}"
             )
 
     def _find_topic(self, reader: Any, path: Path) -> list[Any]:
@@ -219,6 +220,20 @@ class Bags(Robot):
         waves = [(torch.from_numpy(wave)[None], rate) for wave, rate in read]
         fbank = box.unit == "fbank"
         return [preprocess.resample(wave, rate, filterbank.RATE) if fbank else wave for wave, rate in waves]
+
+    def notes(self) -> tuple[str, ...]:
+        """Notes as of every robot. Raises: DataError, also if the first examples all lie outside of the range."""
+        found, items = super().notes(), self.items()[:_LOOKS]
+        if items and self.limits is not None and self.medium != "audio" and all(self._visit(items, self._is_outside)):
+            raise DataError(
+                f"{self.folder}: the first {len(items)} examples of {self.topic} lie outside of range, "
+                f"{list(self.limits)}, so that they would be black or white; give the counts of the scene"
+            )
+        return found
+
+    def _is_outside(self, reader: Any, connections: Sequence[Any], item: Item) -> bool:
+        message = next(self._read_messages(reader, connections, item, 1))
+        return lies_outside(bags.decode_picture(message, item.id).pixels, self.limits)
 
     def fingerprint(self) -> str:
         """A hash of the fields, the classes, the examples' ids and labels, and the bags' bytes."""

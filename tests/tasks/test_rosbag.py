@@ -311,7 +311,7 @@ def test_a_bag_has_one_spelling_in_the_folder(tmp_path, bag) -> None:
     with pytest.raises(DataError, match=r"labels.csv:3: the interval of 'big_dog' overlaps that of 'cat'"):
         _task(folder).load(GREY, 0, 1)
     (tmp_path / "labels.csv").write_text(LABELS.replace("run,1.5", f"{bag},1.5"))
-    with pytest.raises(DataError, match=r"labels.csv:3: the bag .* must be a path in the folder"):
+    with pytest.raises(DataError, match=r"labels.csv:3: the bag .* must be a path in the labels' folder"):
         _task(folder).load(GREY, 0, 1)
 
 
@@ -320,3 +320,12 @@ def test_labels_of_one_name_are_refused(tmp_path, other) -> None:
     labels = LABELS.replace("big_dog", other).replace(",cat", ",cat" if other == "Cat" else ",c at")
     with pytest.raises(DataError, match=r"the classes .* and .* have one name, .*; spell the labels"):
         _task(_write(tmp_path, _film(), labels)).load(GREY, 0, 1)
+
+
+@pytest.mark.parametrize("limits", [(0, 255), (2100, 2600), (30000, 40000)])
+def test_a_range_beside_the_counts_is_refused_before_a_run(tmp_path, limits) -> None:
+    messages = [(k / 10, "/camera", _level(22_000 + k, "16UC1")) for k in range(30)]
+    folder = _write(tmp_path, messages)
+    assert _task(folder, range=(21_000, 26_000)).notes()
+    with pytest.raises(DataError, match=r"the first 8 examples of /camera lie outside of range"):
+        _task(folder, range=limits).notes()
