@@ -98,7 +98,7 @@ class LongSearch(AdaptiveSearch):
         return super().record(points, logits)
 
     def rank_classes(self, rows: Tensor) -> Tensor:
-        """(K, C) k^2 r for each example's next long run towards each class, k counted from 1; infinite without a fall."""
+        """(K, C) k^2 r for the next long run towards each class, which would be its k-th; infinite without a fall."""
         gap = self.gap[rows]
         fall = self.clean_gap[rows] - gap
         return torch.where(fall > 0, gap / fall * (1 + self.begun[rows]) ** 2, float("inf"))
