@@ -22,19 +22,22 @@ from rlbench.core.registry import register
 class AdaptiveLong(Adaptive):
     """`adaptive`, then long runs of targeted Auto-PGD for the examples that are near to break.
 
-    It differs from `adaptive` in three ways. An example is given up as hopeless after its first targeted run at the
-    earliest, since on a saturated cross-entropy the first run may find little. The later runs have `long` iterations
-    and start at new random points: another run from the best point hardly ever finds a better one, a new start often
-    does. Each goes towards the class whose difference to the true class is the smallest share r of its fall so far,
-    and a class gets its k-th long run only where r is at most near / k^2: most runs of an example end close together,
-    so only examples on the boundary gain by many starts. benchmarks/adaptive.md has the measurements.
+    It differs from `adaptive` in three ways. An example is given up as hopeless only after targeted runs, since on a
+    saturated cross-entropy the first run may find little: after the j-th, where its margin is more than hopeless / j
+    times its fall. The later runs have `long` iterations and start at new random points: another run from the best
+    point hardly ever finds a better one, a new start often does. Each goes towards the class whose difference to the
+    true class is the smallest share r of its fall so far, and a class gets its k-th long run only where r is at most
+    near / k^1.5: most runs of an example end close together, so only examples on the boundary gain by many starts.
+    benchmarks/adaptive.md has the measurements.
 
     Attributes:
+        hopeless: the ratio above.
         near: the share r of the first long run.
         again: the largest number of an example's long runs.
         long: iterations of each, at least `steps`.
     """
 
+    hopeless: float = 4.0
     near: float = 0.5
     again: int = 20
     long: int = 100
@@ -98,10 +101,10 @@ class LongSearch(AdaptiveSearch):
         return super().record(points, logits)
 
     def rank_classes(self, rows: Tensor) -> Tensor:
-        """(K, C) k^2 r for the next long run towards each class, which would be its k-th; infinite without a fall."""
+        """(K, C) r k^1.5 for the next long run towards each class, which would be its k-th; infinite without a fall."""
         gap = self.gap[rows]
         fall = self.clean_gap[rows] - gap
-        return torch.where(fall > 0, gap / fall * (1 + self.begun[rows]) ** 2, float("inf"))
+        return torch.where(fall > 0, gap / fall * (1 + self.begun[rows]) ** 1.5, float("inf"))
 
     def choose_targets(self, rows: Tensor, turn: int) -> Tensor:
         """(K,) the classes of the next runs."""
@@ -123,7 +126,9 @@ class LongSearch(AdaptiveSearch):
     def is_hopeless(self, examples: Tensor, turn: Tensor) -> Tensor:
         """(K,) bool, the examples that are given up after their runs of these turns (K,)."""
         far = self.rank_classes(examples.to(self.gap.device)).amin(1).cpu() > self.near_ratio
-        return torch.where(turn < self.last, (turn > CE) & super().is_hopeless(examples, turn), far)
+        m = self.best_margin[examples]
+        fall, runs = self.clean_margin[examples] - m, turn - CE
+        return torch.where(turn < self.last, (fall > 0) & (runs * m > self.hopeless * fall) & (runs > 0), far)
 
 
 def _gaps(logits: Tensor, y: Tensor) -> Tensor:
