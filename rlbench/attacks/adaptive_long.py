@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -56,10 +57,11 @@ class AdaptiveLong(Adaptive):
     def search(self, x: Tensor, y: Tensor, ball: Ball, streams: Streams, logits: Callable[[], Tensor]) -> LongSearch:
         """The attack's jobs, for the pool."""
         first = super().search(x, y, ball, streams, logits)
-        values = {f.name: getattr(first, f.name) for f in fields(first) if f.init}
+        values: dict[str, Any] = {f.name: getattr(first, f.name) for f in fields(first) if f.init}
         jobs = [*first.jobs[: first.last + 1], *(f"long run {run}" for run in range(self.again))]
         rule = TwoLengths(name="apgd-t", steps=self.steps, long=self.long, last=first.last)
-        return LongSearch(**values | {"jobs": jobs, "targets": y[:, None].repeat(1, len(jobs)), "rule": rule})
+        values |= {"jobs": jobs, "targets": y[:, None].repeat(1, len(jobs)), "rule": rule}
+        return LongSearch(**values)
 
 
 @dataclass(frozen=True, kw_only=True)
