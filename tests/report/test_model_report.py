@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from commands import Call, fails
 from made import made
 from PIL import Image
 
-from rlbench.core import Record
+from rlbench.core import Missing, Record
 from rlbench.core.errors import UnknownName
 from rlbench.report.boards.leaderboard import freeze
 from rlbench.report.boards.tables import frame, tables
@@ -68,6 +69,24 @@ def test_a_board_is_a_picture_with_the_scores_of_the_table() -> None:
     assert texts.count("50.0") == 2 and "40–60" in texts and "a:mini" in texts and "L∞ 4/255" in texts
     files = draw(listed, kinds=("board",))
     assert list(files) == ["board-thermal-d-seed0-n100.png"] and files == draw(listed[::-1], kinds=("board",))
+
+
+def test_every_fusion_of_a_suite_has_its_own_picture() -> None:
+    """Their tables differ in the task alone."""
+    listed = [replace(record, task=f"scenes:{fusion}") for fusion in ("sum", "max") for record in records()]
+    names = [f"board-thermal-d-seed0-n100-scenes-{fusion}.png" for fusion in ("max", "sum")]
+    assert sorted(draw(listed, kinds=("board",))) == names
+
+
+def test_a_long_name_and_long_heads_are_readable_on_a_picture() -> None:
+    name = "hf:openai/clip-vit-large-patch14-336"
+    gone = [Missing((sensor,)) for sensor in ("image", "thermal")]
+    more = [replace(made(name, "clean", np.arange(100) < 60), perturbation=one, key=f"{one}") for one in gone]
+    wide = [made(name, f"pgd linf {k}/255", np.arange(100) < 40) for k in (1, 2)]
+    [table] = tables(frame([*records(name), *more, *wide]))
+    figure = board_picture.draw_board(table)
+    texts = [text.get_text() for text in figure.axes[0].texts]
+    assert name in texts and "…" not in "".join(texts) and {"image", "thermal"} <= set(texts)
 
 
 def test_a_wide_board_keeps_clean_and_the_worst_cases() -> None:
