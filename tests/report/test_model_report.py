@@ -16,7 +16,7 @@ from rlbench.core import Missing, Record
 from rlbench.core.errors import UnknownName
 from rlbench.report.boards.leaderboard import freeze
 from rlbench.report.boards.tables import frame, tables
-from rlbench.report.figures import board_picture
+from rlbench.report.figures import board_picture, plots
 from rlbench.report.figures.model_report import report
 from rlbench.report.figures.plots import draw
 
@@ -86,7 +86,17 @@ def test_a_long_name_and_long_heads_are_readable_on_a_picture() -> None:
     [table] = tables(frame([*records(name), *more, *wide]))
     figure = board_picture.draw_board(table)
     texts = [text.get_text() for text in figure.axes[0].texts]
-    assert name in texts and "…" not in "".join(texts) and {"image", "thermal"} <= set(texts)
+    assert any(text.replace("\n", "").startswith(name) for text in texts), texts
+    assert "…" not in "".join(texts) and {"image", "thermal"} <= set(texts), texts
+
+
+def test_a_legend_of_long_names_leaves_room_for_the_figure() -> None:
+    names = [f"hf:laion/CLIP-ViT-B-32-laion2B-s34B-b79K-{k}" for k in range(8)]
+    for name in names:
+        assert plots._fit_legend([name], 2.6, 1)[1] < plots._fit_legend(["a:mini"], 2.6, 1)[1] == 8
+    listed = [record for name in names for record in records(name)]
+    picture = Image.open(BytesIO(draw(listed, kinds=("scatter",))["scatter.png"]))
+    assert picture.height / 300 > 2.2 + 8 * 0.18  # a line of the legend for each, below the panel
 
 
 def test_a_wide_board_keeps_clean_and_the_worst_cases() -> None:

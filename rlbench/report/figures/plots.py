@@ -184,7 +184,7 @@ def _panels(panels: Mapping[str, Panel], tone: Mapping[str, str]) -> Figure:
     """
     across = min(ACROSS, len(panels))
     down = ceil(len(panels) / across)
-    figure = Figure(figsize=(2.6 * across, 2.2 * down + 0.5), layout="constrained")
+    figure = Figure(layout="constrained")
     axes = figure.subplots(down, across, squeeze=False)
     handles: dict[str, Any] = {}
     for place, (title, fill) in zip(axes.flat, panels.items(), strict=False):
@@ -195,8 +195,18 @@ def _panels(panels: Mapping[str, Panel], tone: Mapping[str, str]) -> Figure:
     for place in axes.flat[len(panels) :]:
         place.set_visible(False)
     names = [name for name in tone if name in handles]
-    figure.legend([handles[name] for name in names], names, loc="outside lower center", ncols=(1, 3, 4)[across - 1])
+    columns, size = _fit_legend(names, 2.6 * across, (1, 3, 4)[across - 1])
+    figure.set_size_inches(2.6 * across, 2.2 * down + 0.3 + 0.18 * ceil(len(names) / columns))
+    shown = [handles[name] for name in names]
+    figure.legend(shown, names, loc="outside lower center", ncols=columns, fontsize=size)
     return figure
+
+
+def _fit_legend(names: Sequence[str], width: float, most: int) -> tuple[int, float]:
+    """The number of a legend's columns, at most `most`, and its font size, so that it fits the width in inches."""
+    letters = max(map(len, names), default=0) + 7  # with the marker
+    columns = max(1, min(most, int(14 * width / letters)))
+    return columns, min(8, 8 * 14 * width / (columns * letters))
 
 
 def _heat(heat: Heat) -> Figure:
