@@ -101,8 +101,16 @@ def _installed(kind: str) -> str:
         return grid(head, ([f"`{r['name']}`", str(r["version"]), str(r["modality"]), str(r["summary"])] for r in rows))
     names: dict[str, list[str]] = {}  # by summary: one class may be registered under several names
     for row in rows:
-        names.setdefault(str(row["summary"]), []).append(f"`{row['name']}`")
-    return grid([kind[:-1], "summary"], ([", ".join(same), summary] for summary, same in names.items()))
+        names.setdefault(str(row["summary"]), []).append(str(row["name"]))
+    return grid([kind[:-1], "summary"], (_join_names(same, summary) for summary, same in names.items()))
+
+
+def _join_names(names: Sequence[str], summary: str) -> list[str]:
+    """A row of names that share a summary; those of a library become one name and a list."""
+    library, _, first = names[0].partition(":")
+    if len(names) == 1 or not first:
+        return [", ".join(f"`{name}`" for name in names), summary]
+    return [f"`{library}:NAME`", f"{summary} NAME is {', '.join(name.partition(':')[2] for name in names)}."]
 
 
 def _data_sets() -> str:
@@ -159,6 +167,13 @@ def _table(kind: str) -> str:
     return {"checks": _checks, "commands": _commands, "data-sets": _data_sets}.get(kind, lambda: _installed(kind))()
 
 
+def _bind(line: str) -> str:
+    """A row of a board whose intervals, such as `[87.1, 91.2]` and `(57.7 to 62.7)`, are not broken between lines."""
+    line = re.sub(r"\[([\d.-]+), ([\d.-]+)\]", "[\\1,\u00a0\\2]", line)
+    line = re.sub(r"\(([\d.]+) to ([\d.]+)\)", "(\\1\u00a0to\u00a0\\2)", line)
+    return re.sub(r"\b(p|Holm) (?=[<.\d])", "\\1\u00a0", line)
+
+
 def on_files(files: Any, config: Any, **_: Any) -> Any:
     """Adds the pages and pictures of the folders beside docs/."""
     from mkdocs.structure.files import File
@@ -174,6 +189,7 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     """Fills the tables, and points links to the folders beside docs/ at their pages in the site."""
     if "/" in page.file.src_uri:
         page.meta["hide"] = ["toc"]  # wide tables
+        markdown = "\n".join(_bind(line) if line.startswith("|") else line for line in markdown.split("\n"))
     else:
         markdown = re.sub(rf"\]\(\.\./(?={'|'.join(BESIDE)})", "](", markdown)
     return re.sub(r"<!-- table: ([\w-]+) -->", lambda match: _table(match[1]), markdown)

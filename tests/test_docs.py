@@ -94,6 +94,32 @@ def test_links_lead_to_files(page: Path) -> None:
             assert (page.parent / target).exists(), f"{page.name}: {target} is missing"
 
 
+def _anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub and mkdocs make them."""
+    text = re.sub(r"^ *```.*?^ *```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    heads = (re.sub(r"[^\w\- ]", "", head.lower()) for head in re.findall(r"^#+ (.*)$", text, re.MULTILINE))
+    return {re.sub(r" +", "-", head.strip()) for head in heads}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_to_headings(page: Path) -> None:
+    for target, anchor in re.findall(r"\]\(([^)#\s]*)#([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        if not target.startswith("http"):
+            there = page.parent / target if target else page
+            assert anchor in _anchors(there), f"{page.name}: {target}#{anchor} is missing"
+
+
+def test_a_wrong_anchor_is_found() -> None:
+    assert "soundness" in _anchors(ROOT / "docs" / "attacks.md") and "sound" not in _anchors(
+        ROOT / "docs" / "attacks.md"
+    )
+
+
+def test_every_picture_has_a_text() -> None:
+    for page in PAGES:
+        assert "![](" not in page.read_text(encoding="utf-8"), page.name
+
+
 def test_every_page_is_in_the_navigation() -> None:
     listed = set(re.findall(r": (\S+\.md)$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.MULTILINE))
     assert {page.name for page in PAGES if page.parent == ROOT / "docs"} <= listed
@@ -174,6 +200,17 @@ def test_the_command_reference_has_every_command_and_option() -> None:
         assert f"## rlbench {name}" in text
         assert all(one.opts[0] in text for one in command.params if isinstance(one, click.Option))
     assert "| <code>--seed N</code> | Seed of the attacks" in text
+
+
+def test_names_of_another_library_make_no_wide_column() -> None:
+    names = ["torchattacks:FGSM", "torchattacks:PGD"]
+    assert _tables()._join_names(names, "Makes one.") == ["`torchattacks:NAME`", "Makes one. NAME is FGSM, PGD."]
+    assert _tables()._join_names(["pgd", "fgsm"], "One.") == ["`pgd`, `fgsm`", "One."]
+
+
+def test_intervals_are_not_broken_between_lines() -> None:
+    bound = _tables()._bind("| 89.3 [87.1, 91.2] (88.3 to 90.0) | +2.1 (34:15, p .009, Holm .038) |")
+    assert bound.replace("\u00a0", "_") == "| 89.3 [87.1,_91.2] (88.3_to_90.0) | +2.1 (34:15, p_.009, Holm_.038) |"
 
 
 def _page(name: str, *, block: int = 0) -> str:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from rlbench.cli.options import Count
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -29,13 +31,9 @@ COLOURS = {
 @click.option(
     "--model", required=True, metavar="NAME|FOLDER", help="The model; NAME+DEFENCE puts it behind a registered defence."
 )
-@click.option(
-    "--examples", type=click.IntRange(1, 200), default=100, show_default=True, metavar="N", help="Number of examples."
-)
+@click.option("--examples", type=Count(1, 200), default=100, show_default=True, metavar="N", help="Number of examples.")
 @click.option("--check", "only", multiple=True, metavar="ID", help="Run only this check, such as S7; repeatable.")
-@click.option(
-    "--batch-size", type=click.IntRange(1), default=64, show_default=True, metavar="N", help="Examples per pass."
-)
+@click.option("--batch-size", type=Count(1), default=64, show_default=True, metavar="N", help="Examples per pass.")
 @click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda", help="Where to compute.")
 @click.option(
     "--out",

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from rlbench.cli.options import Count, OneOf
 from rlbench.core.errors import UnknownName
 
 PATHS = "A result store, a .jsonl file or a folder of them; repeatable [default: leaderboards/]."
@@ -26,7 +27,7 @@ PATHS = "A result store, a .jsonl file or a folder of them; repeatable [default:
 )
 @click.option(
     "--format",
-    type=click.Choice(["md", "latex", "csv", "json"]),
+    type=OneOf(["md", "latex", "csv", "json"]),
     default="md",
     show_default=True,
     help="The format of the tables.",
@@ -38,9 +39,7 @@ PATHS = "A result store, a .jsonl file or a folder of them; repeatable [default:
     metavar="DIR",
     help="Write a web page to DIR/index.html; of all boards, a start page and a page each.",
 )
-@click.option(
-    "--pictures", type=click.IntRange(0, 16), default=0, metavar="N", help="Show N examples per cell on the page."
-)
+@click.option("--pictures", type=Count(0, 16), default=0, metavar="N", help="Show N examples per cell on the page.")
 @click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Write the tables to FILE, not to stdout.")
 def leaderboard(
     records: tuple[Path, ...],
@@ -80,6 +79,7 @@ def leaderboard(
         )
     if pictures and not html:
         raise click.UsageError("--pictures needs --html: only the web page shows pictures")
+    _check_targets(html, freeze, out)
     if freeze:
         _freeze(records, freeze, runs)
     if html and not (records or board):
@@ -90,6 +90,16 @@ def leaderboard(
         _tables(records, out, format, baseline)
     elif not records:
         _boards(board, check, out)
+
+
+def _check_targets(folder: Path | None, *paths: Path | None) -> None:
+    """Raises StoreError before anything is computed if the folder or one of the files can't be written."""
+    from rlbench.cli import files
+
+    if folder:
+        files.check_folder(folder)
+    for path in filter(None, paths):
+        files.check_writable(path)
 
 
 def _freeze(paths: tuple[Path, ...], file: Path, runs: Path | None) -> None:
@@ -177,10 +187,10 @@ def _boards(name: str | None, check: bool, out: Path | None) -> None:
     "--kind",
     "kinds",
     multiple=True,
-    type=click.Choice(["curves", "sensors", "scatter", "corruptions", "board"]),
+    type=OneOf(["curves", "sensors", "scatter", "corruptions", "board"]),
     help="Draw only this kind; repeatable [default: all but board].",
 )
-@click.option("--format", type=click.Choice(["png", "svg"]), default="png", show_default=True, help="The file format.")
+@click.option("--format", type=OneOf(["png", "svg"]), default="png", show_default=True, help="The file format.")
 @click.option(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
@@ -197,6 +207,8 @@ def plot(records: tuple[Path, ...], kinds: tuple[str, ...], format: str, out: Pa
     figure without data is left out. Several stores are merged.
     """
     from rlbench.cli import files
+
+    files.check_folder(out)
     from rlbench.report.figures.plots import DEFAULT, KINDS, draw
     from rlbench.store.records import read_records
 

@@ -282,6 +282,7 @@ def _lines() -> Advance:
 
 
 def clock(seconds: float) -> str:
-    """Seconds as `1:05`, rounded up."""
-    whole = ceil(seconds)
-    return f"{whole // 60}:{whole % 60:02d}"
+    """Seconds as `1:05` (minutes) or `2:01:05` (hours), rounded up."""
+    minutes, rest = divmod(ceil(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

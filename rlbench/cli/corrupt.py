@@ -6,19 +6,33 @@ from pathlib import Path
 
 import click
 
+from rlbench.cli.options import Count
+
 
 @click.command(short_help="Write a corrupted copy of a bag, LeRobot data set, folder, film, picture or sound.")
 @click.argument("source", metavar="IN", type=click.Path(path_type=Path))
 @click.argument("target", metavar="OUT", type=click.Path(path_type=Path))
-@click.option("--corruption", required=True, metavar="NAME", help="Such as fog; see rlbench list corruptions.")
-@click.option("--severity", required=True, type=click.IntRange(1, 5), help="From 1, visible, to 5.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the random draws.")
+@click.option(
+    "--corruption", required=True, metavar="NAME", help="The corruption, such as fog; see rlbench list corruptions."
+)
+@click.option(
+    "--severity", required=True, type=Count(1, 5), metavar="N", help="How strong it is: 1 is visible, 5 is the most."
+)
+@click.option("--seed", type=Count(0), default=0, show_default=True, metavar="N", help="Seed of the random draws.")
 @click.option(
     "--only", multiple=True, metavar="PATTERN", help="Corrupt only these topics, cameras or files; repeatable."
 )
-@click.option("--range", "limits", type=(float, float), metavar="LOW HIGH", help="16-bit counts of black and of white.")
-@click.option("--rate", type=click.IntRange(0), default=0, metavar="HZ", help="Samples a second of sound in a bag.")
-@click.option("--channels", type=click.IntRange(1, 16), default=1, show_default=True, help="Of sound in a bag.")
+@click.option(
+    "--range",
+    "limits",
+    type=(float, float),
+    metavar="LOW HIGH",
+    help="The counts of a 16-bit image that are shown as black and white.",
+)
+@click.option("--rate", type=Count(0), default=0, metavar="HZ", help="Samples per second of a bag's sound.")
+@click.option(
+    "--channels", type=Count(1, 16), default=1, show_default=True, metavar="N", help="Channels of a bag's sound."
+)
 @click.option("--quiet", is_flag=True, help="Show no progress.")
 def corrupt(
     source: Path,

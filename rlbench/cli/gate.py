@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from rlbench.cli.options import Count, OneOf
 from rlbench.cli.places import place_options
 from rlbench.core.errors import StoreError
 
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
     from rlbench.gate.check import Ids
     from rlbench.gate.regression import Report
 
-FORMATS = click.Choice(["text", "github", "markdown", "json"])
-TABLES = click.Choice(["text", "markdown"])
+FORMATS = OneOf(["text", "github", "markdown", "json"])
+TABLES = OneOf(["text", "markdown"])
 
 
 @contextmanager
@@ -51,7 +52,11 @@ def _progress(quiet: bool) -> Iterator[Callable[[Progress], None]]:
 )
 @click.option("--margin", default=2.0, show_default=True, metavar="POINTS", help="Allow a drop up to this.")
 @click.option(
-    "--alpha", default=0.05, show_default=True, help="Accept this chance of a failure although nothing changed."
+    "--alpha",
+    default=0.05,
+    show_default=True,
+    metavar="P",
+    help="Accept this chance of a failure although nothing changed.",
 )
 @click.option("--strict", is_flag=True, help="Fail also on a gain and on an inconclusive cell.")
 @click.option(
@@ -203,9 +208,12 @@ def _side(name: str, stores: tuple[Path, ...], read: Callable[[list[Path]], list
     is_model = (path / "card.yaml").exists()  # a run folder has metrics.jsonl
     if path.suffix == ".jsonl" or (path.is_dir() and any(path.glob("*.jsonl")) and not is_model):
         return read([path])
-    own = [record for record in read(list(stores)) if record.model in (name, default_name(name))]
+    records = read(list(stores))
+    own = [record for record in records if record.model in (name, default_name(name))]
     if not own:
-        raise StoreError(f"{name} is neither a store nor a model with records in {', '.join(map(str, stores))}")
+        there = ", ".join(sorted({record.model for record in records})) or "none"
+        where = ", ".join(map(str, stores))
+        raise StoreError(f"{name} is neither a store nor a model with records in {where}; models there: {there}")
     return own
 
 
@@ -222,12 +230,12 @@ def _short(a: str, b: str) -> tuple[str, str]:
     "--records", type=click.Path(path_type=Path), default="rlbench-results", show_default=True, help="The store."
 )
 @click.option("--source", required=True, metavar="URL", help="The web page of the weights.")
-@click.option("--summary", required=True, help="Describe the model in one line.")
+@click.option("--summary", required=True, metavar="TEXT", help="Describe the model in one line.")
 @click.option(
     "--out", type=click.Path(path_type=Path), required=True, metavar="FILE.json", help="Write it to FILE.json."
 )
 def entry(suite: str, model: str, records: Path, source: str, summary: str, out: Path) -> None:
-    """Write what the records of MODEL on SUITE claim, for a submission (docs/submit.md)."""
+    """Write what the records of MODEL on SUITE claim, for a submission, which rlbench verify tests."""
     from rlbench.cli import files
     from rlbench.encoders.models import default_name
     from rlbench.gate.submission import make_submission, to_json
@@ -243,15 +251,15 @@ def entry(suite: str, model: str, records: Path, source: str, summary: str, out:
 @click.command(short_help="Test a submission's claims on random examples.")
 @click.argument("file", metavar="ENTRY.json", type=click.Path(path_type=Path))
 @click.option(
-    "--examples", type=click.IntRange(1), default=100, show_default=True, metavar="N", help="Number of random examples."
+    "--examples", type=Count(1), default=100, show_default=True, metavar="N", help="Number of random examples."
 )
-@click.option(
-    "--seed", type=click.IntRange(0), metavar="N", help="Seed of the draw [default: a new one, which is shown]."
-)
+@click.option("--seed", type=Count(0), metavar="N", help="Seed of the draw [default: a new one, which is shown].")
 @click.option(
     "--margin", default=1.0, show_default=True, metavar="POINTS", help="Allow a claim to be too high by this."
 )
-@click.option("--alpha", default=0.05, show_default=True, help="Accept this chance of refuting a true submission.")
+@click.option(
+    "--alpha", default=0.05, show_default=True, metavar="P", help="Accept this chance of refuting a true submission."
+)
 @click.option("--model", metavar="NAME|FOLDER", help="The model on this machine [default: as the submission names it].")
 @click.option("--format", "shape", type=TABLES, default="text", show_default=True, help="The format of the table.")
 @place_options

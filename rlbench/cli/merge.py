@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from rlbench.cli.options import OneOf
+
 
 @click.command(short_help="Join the stores of shards, and complete their records.")
 @click.argument("stores", nargs=-1, required=True, metavar="STORE...", type=click.Path(path_type=Path))
@@ -34,7 +36,7 @@ def merge(stores: tuple[Path, ...], out: Path) -> None:
 )
 @click.option(
     "--rule",
-    type=click.Choice(["mean", "pistole"]),
+    type=OneOf(["mean", "pistole"]),
     default="mean",
     show_default=True,
     help="The average of the weights, or PISTOLE's masks, for a natural and then a robust model.",

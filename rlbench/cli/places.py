@@ -8,9 +8,11 @@ from typing import Any, TypeVar
 
 import click
 
+from rlbench.cli.options import Count
+
 F = TypeVar("F", bound=Callable[..., Any])
 _OPTIONS = (
-    click.option("--workers", type=click.IntRange(1), metavar="N", help="Workers [default: one per GPU or CPU core]."),
+    click.option("--workers", type=Count(1), metavar="N", help="Workers [default: one per GPU or CPU core]."),
     click.option(
         "--device",
         default="auto",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from rlbench.cli.options import Count, OneOf
 from rlbench.cli.places import place_options
 
 if TYPE_CHECKING:
@@ -22,16 +23,25 @@ def _read_batch_size(context: click.Context, option: click.Parameter, value: str
 
 
 @click.command(short_help="Draw a picture of a suite's examples.")
-@click.argument("suite", metavar="SUITE")
-@click.option("--model", default="rlbind", show_default=True, help="The model to attack and whose predictions to show.")
+@click.argument("suite", metavar="SUITE|FILE.yaml")
+@click.option(
+    "--model",
+    default="rlbind",
+    show_default=True,
+    metavar="NAME|FOLDER",
+    help="The model to attack and whose predictions to show.",
+)
 @click.option("--perturbation", metavar="COLUMN", help="Show this column of the suite, such as 'pgd linf 4/255'.")
 @click.option(
     "--corruptions", is_flag=True, help="Show one example under all corruptions; for audio, also write WAV files."
 )
-@click.option("--examples", type=click.IntRange(1, 64), default=8, show_default=True, help="Number of examples.")
+@click.option("--examples", type=Count(1, 64), default=8, show_default=True, metavar="N", help="Number of examples.")
 @click.option("--device", default="cpu", show_default=True, metavar="auto|cpu|cuda", help="Where to compute.")
 @click.option(
-    "--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the PNG to this file [default: SUITE.png]."
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Write the PNG to this file [default: SUITE.png].",
 )
 def show(
     suite: str, model: str, perturbation: str | None, corruptions: bool, examples: int, device: str, out: Path | None
@@ -72,24 +82,22 @@ def show(
 @click.option(
     "--model", "models", multiple=True, required=True, metavar="NAME|FOLDER", help="Run this model; repeatable."
 )
-@click.option("--examples", type=click.IntRange(1), metavar="N", help="Examples per cell [default: the suite's].")
+@click.option("--examples", type=Count(1), metavar="N", help="Examples per cell [default: the suite's].")
 @click.option("--budget", metavar="TIME", help="Use as many examples as fit in this time, such as 30s, 10m or 2h.")
+@click.option("--seed", type=Count(0), metavar="N", help="Seed of the attacks and corruptions [default: the suite's].")
 @click.option(
-    "--seed", type=click.IntRange(0), metavar="N", help="Seed of the attacks and corruptions [default: the suite's]."
-)
-@click.option(
-    "--series", type=click.IntRange(0), metavar="N", help="Use the N-th series of test examples of a procedural world."
+    "--series", type=Count(0), metavar="N", help="Use the N-th series of test examples of a procedural world."
 )
 @click.option(
     "--mode",
-    type=click.Choice(["standalone", "cascade", "descending"]),
+    type=OneOf(["standalone", "cascade", "descending"]),
     default="standalone",
     show_default=True,
     help="cascade: only the exact worst case, at less cost; descending: what survives an eps passes at smaller ones.",
 )
 @click.option(
     "--precision",
-    type=click.Choice(["fp32", "tf32", "bf16"]),
+    type=OneOf(["fp32", "tf32", "bf16"]),
     help="Let attacks search in this precision [default: the suite's]; the judge and a last short search use float32.",
 )
 @click.option(

@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from rlbench.cli.options import Count
 from rlbench.cli.places import place_options
 
 DIGITS = 18  # of an integer in --set, as in YAML
@@ -26,7 +27,7 @@ _log_with = click.option(
 
 @click.command(short_help="Train a method; the run folder works as a model name.")
 @click.argument("method", metavar="METHOD[:BACKBONE]")
-@click.option("--stage", type=click.IntRange(1), metavar="N", help="Train this stage [default: the last].")
+@click.option("--stage", type=Count(1), metavar="N", help="Train this stage [default: the last].")
 @click.option(
     "--modality", "modalities", multiple=True, metavar="NAME", help="Train this modality; repeatable [default: all]."
 )

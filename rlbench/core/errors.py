@@ -22,6 +22,7 @@ from difflib import get_close_matches
 from unicodedata import category
 
 LINE, QUOTED = 400, 80  # the most characters of a message, and of a value that it quotes
+LISTED, FIRST = 240, 6  # the most characters of a list of known names, and how many a longer list shows
 _HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")  # control, format (such as bidirectional overrides), surrogates, separators
 _JOINERS = "\u200c\u200d"  # format characters that some scripts and emoji need
 _ADVICE = "weights_only"  # appears where torch's message explains how to run the code in a pickle
@@ -50,13 +51,23 @@ class RLBenchError(Exception):
 
 
 class UnknownName(RLBenchError):
-    """A name that is not registered; suggests the nearest known one."""
+    """A name that is not registered; suggests the nearest known one, or shows as many as are easy to read.
 
-    def __init__(self, kind: str, name: str, known: Iterable[str], where: str = "") -> None:
+    Args:
+        kind: what was named, such as "model".
+        name: the unknown name.
+        known: all names that exist.
+        where: the place of the name, which begins the message.
+        see: a command that lists the names, or does what was meant.
+    """
+
+    def __init__(self, kind: str, name: str, known: Iterable[str], where: str = "", see: str = "") -> None:
         names = sorted(known)
         near = get_close_matches(name[:QUOTED], names, n=1, cutoff=0.6)
-        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names) or 'none'}"
-        super().__init__(f"{where}no {kind} named {quote(name)}; {hint}")
+        shown = names if len(", ".join(names)) <= LISTED else names[:FIRST]
+        more = f" and {len(names) - len(shown)} more" if len(shown) < len(names) else ""
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(shown) or 'none'}{more}"
+        super().__init__(f"{where}no {kind} named {quote(name)}; {hint}{f'; see {see}' if see and not near else ''}")
 
 
 class SuiteError(RLBenchError):

@@ -10,6 +10,7 @@ from time import monotonic
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from rlbench.core import registry
+from rlbench.core.errors import FieldError
 
 J = TypeVar("J")
 R = TypeVar("R")
@@ -112,5 +113,12 @@ class Executor(Protocol):
 def make_executor(name: str, address: str | None = None) -> Executor:
     """The executor of a name; `address` is that of its cluster. Raises: UnknownName; FieldError for a wrong address."""
     fields = {} if address is None else {"address": address}
-    executor: Executor = registry.make("executor", name, fields)
+    try:
+        executor: Executor = registry.make("executor", name, fields)
+    except FieldError as error:
+        if error.field == "address" and name == "local":
+            raise FieldError(
+                "executor 'local' has no address; one is for a cluster: use executor 'ray'", "address"
+            ) from None
+        raise
     return executor

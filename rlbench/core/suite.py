@@ -149,7 +149,7 @@ def _locate_data(part: YamlPart, data: str) -> str:
     if data.startswith(DATA_ROOT):
         root = os.environ.get("RLBENCH_DATA")
         if not root:
-            part.fail(f"{quote(data)} needs RLBENCH_DATA; export RLBENCH_DATA=<the folder that holds the data packs>")
+            part.fail(f"{quote(data)} needs RLBENCH_DATA; export RLBENCH_DATA=<the folder that holds your data>")
         data = root + data.removeprefix(DATA_ROOT)
     if "${" in data:
         part.fail(f"{quote(data)}: the only variable is {DATA_ROOT}, at the start")
@@ -230,7 +230,7 @@ def load_suites(name: str | os.PathLike[str]) -> list[Suite]:
     if not path.endswith((".yaml", ".yml")):
         known = _paths()
         if path not in known:
-            raise UnknownName("suite (or .yaml file)", path, known)
+            raise UnknownName("suite (or .yaml file)", path, known, see="rlbench list suites and rlbench new suite")
         path = known[path]
     info, keys, parts = _head(read(path))
     chosen = [part for part in parts if wanted == part.modality] or parts

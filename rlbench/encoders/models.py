@@ -13,6 +13,7 @@ A name is one of:
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from difflib import get_close_matches
@@ -98,10 +99,14 @@ def resolve(name: str) -> Model:
     folder = expand_user(name)
     if (folder / "card.yaml").is_file():
         return _read_run(name, folder)
+    if name.endswith(".py"):
+        raise CheckpointError(f"{name} is a file; give MODULE:CALLABLE, such as {folder.stem}:make, in its folder")
     if "/" in name or "\\" in name:
         own = "; for your own encoder, go to its folder and give MODULE:CALLABLE" if ":" in folder.name else ""
+        if not folder.exists() and re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name):
+            own = f"; a model of the hub is hf:{name}"
         raise CheckpointError(f"{name} is not a trained model: it has no card.yaml (rlbench train writes one){own}")
-    raise UnknownName("model", name, {*known, *(model.baseline for model in known.values())})
+    raise UnknownName("model", name, {*known, *(model.baseline for model in known.values())}, see="rlbench list models")
 
 
 def _parse_form(name: str, known: Mapping[str, Model]) -> Model | None:

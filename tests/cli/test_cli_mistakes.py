@@ -18,6 +18,15 @@ from commands import MINE, Call, fails
         (["--suite", "smoke", "--model", "liner"], ["no model named 'liner'", "did you mean 'linear"]),
         (["--suite", "nowhere.yaml", "--model", "linear"], ["nowhere.yaml"]),
         (["--suite", "smoke", "--model", "runs/none"], ["runs/none", "card.yaml"]),
+        (["--suite", "smoke", "--model", "openai/clip"], ["openai/clip", "card.yaml", "hf:openai/clip"]),
+        (["--suite", "smoke", "--model", "mine.py"], ["mine.py is a file", "mine:make"]),
+        (
+            ["--suite", "photos", "--model", "linear"],
+            ["'photos'", "and 63 more", "rlbench list suites", "rlbench new suite"],
+        ),
+        (["--suite", "smoke", "--model", "linear", "--address", "auto"], ["has no address", "'ray'"]),
+        (["--suite", "smoke", "--model", "linear", "--examples", "many"], ["'many' is not a whole number"]),
+        (["--suite", "smoke", "--model", "linear", "--examples", "0"], ["0 must be at least 1"]),
         (["--suite", "thermal", "--model", "linear"], ["linear", "no thermal", "image"]),
         (["--suite", "smoke", "--model", "linear", "--device", "tpu"], ["'tpu'", "auto, cpu or cuda"]),
     ],
@@ -143,6 +152,27 @@ def test_odd_arguments(call: Call, tmp_path: Path, arguments: list[str], words: 
     fails(result, *words)
     assert len(result.stderr) < 450 and result.stderr.strip().isprintable()
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["plot", "none.jsonl", "--out", "file/figures"],
+        ["leaderboard", "--html", "file/page"],
+        ["leaderboard", "--out", "file/board.md", "--board", "ci"],
+        ["report", "linear", "--out", "file/linear.md"],
+    ],
+)
+def test_a_target_that_cannot_be_written_is_found_before_the_records_are_read(
+    call: Call, tmp_path: Path, command: list[str]
+) -> None:
+    (tmp_path / "file").touch()
+    fails(call(*command), "can't write", "not a writable folder")
+
+
+def test_a_missing_folder_of_a_target_is_made(call: Call, tmp_path: Path) -> None:
+    result = call("leaderboard", "--board", "ci", "--out", "../made/new/ci.md")
+    assert result.exit_code == 0 and (tmp_path / "../made/new/ci.md").is_file()
 
 
 def test_a_device_is_not_replaced_by_a_file(call: Call, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from commands import RUN, Call
 from rich.console import Console
 
 from rlbench.cli import live
+from rlbench.cli.console import clock
 from rlbench.core import Adversarial, Clean, Corrupted, Perturbation, Threat, Worst
 from rlbench.engine.run.progress import CellProgress, Progress
 
@@ -136,3 +137,7 @@ def test_a_terminal_shows_the_table_while_it_fills(tmp_path: Path) -> None:
     assert 0 <= text.find("loading") < text.find("examples")
     assert "pgd linf 4/255" in before and "≤" in before and "left" in before and "\x1b[" in before
     assert "≤" not in after
+
+
+def test_an_hour_is_not_sixty_minutes() -> None:
+    assert [clock(seconds) for seconds in (0, 61, 3599.1, 6731)] == ["0:00", "1:01", "1:00:00", "1:52:11"]

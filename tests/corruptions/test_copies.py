@@ -186,7 +186,7 @@ def test_a_lerobot_set_keeps_its_numbers_and_times(call, tmp_path, stored) -> No
     ("arguments", "words"),
     [
         (("in", "out", "--corruption", "fogg", "--severity", 1), ["no corruption named 'fogg'; did you mean 'fog'?"]),
-        (("in", "out", "--corruption", "fog", "--severity", 6), ["6 is not in the range 1<=x<=5"]),
+        (("in", "out", "--corruption", "fog", "--severity", 6), ["6 must be 1 to 5"]),
         (("nowhere", "out", *FOG), ["there is no nowhere; give a bag"]),
         (("in", "taken", *FOG), ["taken exists; nothing is overwritten"]),
         (("in", "in/out", *FOG), ["in/out lies in in"]),

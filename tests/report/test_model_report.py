@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
@@ -11,11 +12,11 @@ from commands import Call, fails
 from made import made
 from PIL import Image
 
-from rlbench.core import Record
+from rlbench.core import Missing, Record
 from rlbench.core.errors import UnknownName
 from rlbench.report.boards.leaderboard import freeze
 from rlbench.report.boards.tables import frame, tables
-from rlbench.report.figures import board_picture
+from rlbench.report.figures import board_picture, plots
 from rlbench.report.figures.model_report import report
 from rlbench.report.figures.plots import draw
 
@@ -68,6 +69,34 @@ def test_a_board_is_a_picture_with_the_scores_of_the_table() -> None:
     assert texts.count("50.0") == 2 and "40–60" in texts and "a:mini" in texts and "L∞ 4/255" in texts
     files = draw(listed, kinds=("board",))
     assert list(files) == ["board-thermal-d-seed0-n100.png"] and files == draw(listed[::-1], kinds=("board",))
+
+
+def test_every_fusion_of_a_suite_has_its_own_picture() -> None:
+    """Their tables differ in the task alone."""
+    listed = [replace(record, task=f"scenes:{fusion}") for fusion in ("sum", "max") for record in records()]
+    names = [f"board-thermal-d-seed0-n100-scenes-{fusion}.png" for fusion in ("max", "sum")]
+    assert sorted(draw(listed, kinds=("board",))) == names
+
+
+def test_a_long_name_and_long_heads_are_readable_on_a_picture() -> None:
+    name = "hf:openai/clip-vit-large-patch14-336"
+    gone = [Missing((sensor,)) for sensor in ("image", "thermal")]
+    more = [replace(made(name, "clean", np.arange(100) < 60), perturbation=one, key=f"{one}") for one in gone]
+    wide = [made(name, f"pgd linf {k}/255", np.arange(100) < 40) for k in (1, 2)]
+    [table] = tables(frame([*records(name), *more, *wide]))
+    figure = board_picture.draw_board(table)
+    texts = [text.get_text() for text in figure.axes[0].texts]
+    assert any(text.replace("\n", "").startswith(name) for text in texts), texts
+    assert "…" not in "".join(texts) and {"image", "thermal"} <= set(texts), texts
+
+
+def test_a_legend_of_long_names_leaves_room_for_the_figure() -> None:
+    names = [f"hf:laion/CLIP-ViT-B-32-laion2B-s34B-b79K-{k}" for k in range(8)]
+    for name in names:
+        assert plots._fit_legend([name], 2.6, 1)[1] < plots._fit_legend(["a:mini"], 2.6, 1)[1] == 8
+    listed = [record for name in names for record in records(name)]
+    picture = Image.open(BytesIO(draw(listed, kinds=("scatter",))["scatter.png"]))
+    assert picture.height / 300 > 2.2 + 8 * 0.18  # a line of the legend for each, below the panel
 
 
 def test_a_wide_board_keeps_clean_and_the_worst_cases() -> None:

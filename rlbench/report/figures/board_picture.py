@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from importlib.metadata import version
-from textwrap import shorten
+from textwrap import wrap
+from typing import Any
 
 from matplotlib import colormaps
 from matplotlib.axes import Axes
@@ -11,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
 from rlbench.core import Clean
+from rlbench.core.errors import shorten
 from rlbench.report.boards.formats import Shown, prepare_table
 from rlbench.report.boards.heads import describe_columns
 from rlbench.report.boards.scores import Score, Table
@@ -18,7 +20,8 @@ from rlbench.store.columns import Column, Mean
 
 COLUMNS, ROWS = 7, 12  # at most
 WIDTH, ROW, MODEL = 8.0, 0.34, 2.1  # inches: of the picture, of a row, of the models' names
-TOP, BOTTOM = 1.0, 0.35  # inches above and below the rows
+TOP, LINE, BOTTOM = 0.56, 0.13, 0.35  # inches: above the columns' heads, of a line of them, below the rows
+TITLE, NAME, SMALL = 72, 26, 36  # letters of a line: of the title, of a model's name, of a long name
 SHADES, SOFT, FAINT = colormaps["Blues"], "#5c6670", "#33404a"
 
 
@@ -33,15 +36,19 @@ def choose_columns(table: Table) -> list[Column]:
 def draw_board(table: Table) -> Figure:
     """The figure of a table: the best ROWS rows, with 95% intervals; a frame marks what no other row is above."""
     shown, columns = prepare_table(table), choose_columns(table)
-    height = TOP + ROW * min(ROWS, len(table.rows)) + BOTTOM
+    title, heads = wrap(table.title, TITLE)[:2], _wrap_heads(columns)
+    start = TOP + 0.18 * (len(title) - 1)
+    top = start + LINE * max(len(name) + len(detail) for name, detail in heads) + 0.05
+    height = top + ROW * min(ROWS, len(table.rows)) + BOTTOM
     figure = Figure(figsize=(WIDTH, height))
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set(xlim=(0, WIDTH), ylim=(height, 0))
     axes.set_axis_off()
-    axes.text(0.15, 0.3, shorten(table.title, 90), fontsize=11, fontweight="bold", va="center")
-    _draw_heads(axes, columns)
+    for k, line in enumerate(title):
+        axes.text(0.15, 0.3 + 0.18 * k, line, fontsize=11, fontweight="bold", va="center")
+    _draw_heads(axes, heads, start)
     for k in range(min(ROWS, len(table.rows))):
-        _draw_row(axes, shown, k, columns)
+        _draw_row(axes, shown, k, columns, top + ROW * k)
     left = len(table.rows) - ROWS
     more = f" · {left} more rows" if left > 0 else ""
     more += f" · {table.backbone} is a small model organism" if table.backbone.startswith("mini") else ""
@@ -56,25 +63,43 @@ def _place(j: int, columns: int) -> tuple[float, float]:
     return MODEL + j * width, width
 
 
-def _draw_heads(axes: Axes, columns: list[Column]) -> None:
-    for j, head in enumerate(describe_columns(columns)):
-        x, width = _place(j, len(columns))
-        letters = max(6, int(13 * width))
-        axes.text(x + 0.06, TOP - 0.3, shorten(head.name, letters, placeholder="…"), fontsize=7.5, fontweight="bold")
-        axes.text(x + 0.06, TOP - 0.13, head.detail, fontsize=6.5, color=SOFT)
+def _wrap_heads(columns: list[Column]) -> list[tuple[list[str], list[str]]]:
+    """The lines of each column's name and detail, which are as wide as the column."""
+    _, width = _place(0, len(columns))
+    names, details = max(6, int(13 * width)), max(8, int(16 * width))
+    return [(wrap(head.name, names), wrap(head.detail, details)) for head in describe_columns(columns)]
 
 
-def _draw_row(axes: Axes, shown: Shown, k: int, columns: list[Column]) -> None:
-    """Draws row k: its rank, its model and its scores."""
-    row, y = shown.table.rows[k], TOP + ROW * k
+def _draw_heads(axes: Axes, heads: list[tuple[list[str], list[str]]], start: float) -> None:
+    """Draws the heads' lines, the first one below `start` inches."""
+    for j, (name, detail) in enumerate(heads):
+        x, _ = _place(j, len(heads))
+        for k, line in enumerate(name + detail):
+            style: dict[str, Any] = {"fontsize": 6.5, "color": SOFT}
+            if k < len(name):
+                style = {"fontsize": 7.5, "fontweight": "bold"}
+            axes.text(x + 0.06, start + LINE * (k + 1), line, **style)
+
+
+def _draw_row(axes: Axes, shown: Shown, k: int, columns: list[Column], y: float) -> None:
+    """Draws row k, y inches from the top: its rank, its model and its scores."""
+    row = shown.table.rows[k]
     rank = shown.rank(k) if shown.ranks else ""
     axes.text(0.15, y + ROW / 2, rank, fontsize=8, color=SOFT, va="center")
-    name = shorten(row.marked_name, 26, placeholder="…")
-    axes.text(0.5 if shown.ranks else 0.15, y + ROW / 2, name, fontsize=8, va="center")
+    name, size = _fit_name(row.marked_name)
+    axes.text(0.5 if shown.ranks else 0.15, y + ROW / 2, name, fontsize=size, va="center")
     for j, column in enumerate(columns):
         x, width = _place(j, len(columns))
         if (score := row.scores.get(column)) is not None:
             _draw_score(axes, score, x, y, width, best=shown.bold(k, column))
+
+
+def _fit_name(name: str) -> tuple[str, float]:
+    """The name and its font size: a long one, as of a hub, has two small lines, and at worst loses its middle."""
+    if len(name) <= NAME:
+        return name, 8
+    lines = wrap(shorten(name, 2 * SMALL), SMALL, break_on_hyphens=False)
+    return "\n".join(lines if len(lines) <= 2 else [name[:SMALL], name[SMALL : 2 * SMALL]]), 5.5
 
 
 def _draw_score(axes: Axes, score: Score, x: float, y: float, width: float, *, best: bool) -> None:
@@ -88,7 +113,7 @@ def _draw_score(axes: Axes, score: Score, x: float, y: float, width: float, *, b
     if score.error is not None:
         axes.text(x + 0.1, y + ROW / 2, "failed", fontsize=7, color="#b3261e", va="center")
         return
-    text = f"{'≤' * score.bound}{100 * score.share:.1f}"
-    axes.text(x + 0.1, y + ROW / 2, text, fontsize=8, fontweight="bold" if best else "normal", va="center")
+    text, size = f"{'≤' * score.bound}{100 * score.share:.1f}", 8 if width > 0.95 else 7
+    axes.text(x + 0.1, y + ROW / 2, text, fontsize=size, fontweight="bold" if best else "normal", va="center")
     interval = f"{100 * score.low:.0f}–{100 * score.high:.0f}"
-    axes.text(x + width - 0.1, y + ROW / 2, interval, fontsize=5.5, color=FAINT, va="center", ha="right")
+    axes.text(x + width - 0.08, y + ROW / 2, interval, fontsize=size - 2.5, color=FAINT, va="center", ha="right")

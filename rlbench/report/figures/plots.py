@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from io import BytesIO
 from math import ceil
@@ -83,17 +84,22 @@ def draw(records: Iterable[Record], *, kinds: Sequence[Kind] = DEFAULT, format: 
             panels = {spec.title: _draw_points(spec, tone) for spec in points}
             files[f"scatter.{format}"] = _save(_panels(panels, tone), format)
         if "corruptions" in kinds:
-            for heat in heats(cells) if listed else ():
-                files[f"corruptions-{_file_name(heat.facts)}.{format}"] = _save(_heat(heat), format)
+            maps = list(heats(cells)) if listed else []
+            for name, heat in zip(_file_names([heat.facts for heat in maps]), maps, strict=True):
+                files[f"corruptions-{name}.{format}"] = _save(_heat(heat), format)
         if "board" in kinds:
-            for table in found:
-                files[f"board-{_file_name(table.facts)}.{format}"] = _save(draw_board(table), format)
+            for name, table in zip(_file_names([table.facts for table in found]), found, strict=True):
+                files[f"board-{name}.{format}"] = _save(draw_board(table), format)
     return files
 
 
-def _file_name(facts: Mapping[str, object]) -> str:
-    """A file name that no other table of the records has."""
-    return f"{facts['suite']}-{str(facts['data'])[:6]}-seed{facts['seed']}-n{facts['n']}"
+def _file_names(tables: Sequence[Mapping[str, object]]) -> list[str]:
+    """A file name for each table's facts, all different: suite, data, seed and n; the task and version where needed."""
+    short = [f"{of['suite']}-{str(of['data'])[:6]}-seed{of['seed']}-n{of['n']}" for of in tables]
+    long = [f"{name}-{re.sub(r'[^A-Za-z0-9]+', '-', str(of['task']))}" for name, of in zip(short, tables, strict=True)]
+    full = [f"{name}-v{of['suite_version']}-{of['data']}" for name, of in zip(long, tables, strict=True)]
+    levels = zip(short, long, full, strict=True)
+    return [a if short.count(a) == 1 else b if long.count(b) == 1 else c for a, b, c in levels]
 
 
 def _ladders(specs: Sequence[Curves]) -> Iterator[Curves]:
@@ -178,7 +184,7 @@ def _panels(panels: Mapping[str, Panel], tone: Mapping[str, str]) -> Figure:
     """
     across = min(ACROSS, len(panels))
     down = ceil(len(panels) / across)
-    figure = Figure(figsize=(2.6 * across, 2.2 * down + 0.5), layout="constrained")
+    figure = Figure(layout="constrained")
     axes = figure.subplots(down, across, squeeze=False)
     handles: dict[str, Any] = {}
     for place, (title, fill) in zip(axes.flat, panels.items(), strict=False):
@@ -189,8 +195,18 @@ def _panels(panels: Mapping[str, Panel], tone: Mapping[str, str]) -> Figure:
     for place in axes.flat[len(panels) :]:
         place.set_visible(False)
     names = [name for name in tone if name in handles]
-    figure.legend([handles[name] for name in names], names, loc="outside lower center", ncols=(1, 3, 4)[across - 1])
+    columns, size = _fit_legend(names, 2.6 * across, (1, 3, 4)[across - 1])
+    figure.set_size_inches(2.6 * across, 2.2 * down + 0.3 + 0.18 * ceil(len(names) / columns))
+    shown = [handles[name] for name in names]
+    figure.legend(shown, names, loc="outside lower center", ncols=columns, fontsize=size)
     return figure
+
+
+def _fit_legend(names: Sequence[str], width: float, most: int) -> tuple[int, float]:
+    """The number of a legend's columns, at most `most`, and its font size, so that it fits the width in inches."""
+    letters = max(map(len, names), default=0) + 7  # with the marker
+    columns = max(1, min(most, int(14 * width / letters)))
+    return columns, min(8, 8 * 14 * width / (columns * letters))
 
 
 def _heat(heat: Heat) -> Figure:
