@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from rlbench.cli.places import place_options
+from rlbench.cli.replies import reserve_stdout
 
 if TYPE_CHECKING:
     from rlbench.engine.plan.types import Plan
@@ -137,6 +138,7 @@ def run(
     from rlbench.core.suite import load_suites
     from rlbench.encoders.models import resolve
 
+    reply = reserve_stdout(click.get_current_context()) if as_json else None
     for model in models:  # mistakes in names are reported before torch is imported
         resolve(model)
     terminal = console.console(sys.stderr if as_json else None)
@@ -151,7 +153,7 @@ def run(
         plan_view.plan(plan, terminal, by_cell=dry_run)
     if dry_run:
         if as_json:
-            click.echo(console.cells_json(plan.cells))
+            click.echo(console.cells_json(plan.cells), file=reply)
         return
     try:
         with live.watch(terminal, quiet=quiet) as report:
@@ -159,7 +161,7 @@ def run(
     except KeyboardInterrupt:
         _exit_interrupted(out, plan)
     if as_json:
-        click.echo(console.records_json(records))
+        click.echo(console.records_json(records), file=reply)
         console.doubts(records, terminal)
     else:
         console.results(records, terminal)
