@@ -221,9 +221,11 @@ def _call_factory(model: Model, modality: Modality | None) -> Encoder:
     arguments = {**model.fields, "files": paths} if paths else dict(model.fields)
     if modality is not None and "fresh" in arguments:
         arguments["fresh"] = (modality,)
-    encoder = cast("Encoder", registry.make("encoder", model.family, arguments))
     from rlbench.encoders.contract import check_fields
+    from rlbench.encoders.settings import keep_settings
 
+    with keep_settings(model.name):
+        encoder = cast("Encoder", registry.make("encoder", model.family, arguments))
     check_fields(encoder, model.name)
     return encoder
 
