@@ -17,7 +17,7 @@ A bug is none of these and keeps its traceback.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from unicodedata import category
 
@@ -39,6 +39,12 @@ def printable(text: str) -> str:
     return "".join(c.encode("unicode_escape", "surrogatepass").decode() if find_hidden(c) else c for c in text)
 
 
+def suggest(name: str, known: Sequence[str]) -> str:
+    """The end of a message, "; did you mean 'x'?", with the nearest known name; "" if none is near."""
+    near = get_close_matches(name[:QUOTED], known, n=1, cutoff=0.6)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
 class RLBenchError(Exception):
     """A mistake that the user can correct; the message says what was asked, what is allowed, what to do.
 
@@ -54,9 +60,8 @@ class UnknownName(RLBenchError):
 
     def __init__(self, kind: str, name: str, known: Iterable[str], where: str = "") -> None:
         names = sorted(known)
-        near = get_close_matches(name[:QUOTED], names, n=1, cutoff=0.6)
-        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names) or 'none'}"
-        super().__init__(f"{where}no {kind} named {quote(name)}; {hint}")
+        hint = suggest(name, names) or f"; known: {', '.join(names) or 'none'}"
+        super().__init__(f"{where}no {kind} named {quote(name)}{hint}")
 
 
 class SuiteError(RLBenchError):

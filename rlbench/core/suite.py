@@ -230,7 +230,7 @@ def load_suites(name: str | os.PathLike[str]) -> list[Suite]:
     if not path.endswith((".yaml", ".yml")):
         known = _paths()
         if path not in known:
-            raise UnknownName("suite (or .yaml file)", path, known)
+            raise UnknownName("suite (or .yaml file)", path, [own] if Path(own := f"{path}.yaml").is_file() else known)
         path = known[path]
     info, keys, parts = _head(read(path))
     chosen = [part for part in parts if wanted == part.modality] or parts

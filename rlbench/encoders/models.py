@@ -101,7 +101,20 @@ def resolve(name: str) -> Model:
     if "/" in name or "\\" in name:
         own = "; for your own encoder, go to its folder and give MODULE:CALLABLE" if ":" in folder.name else ""
         raise CheckpointError(f"{name} is not a trained model: it has no card.yaml (rlbench train writes one){own}")
-    raise UnknownName("model", name, {*known, *(model.baseline for model in known.values())})
+    raise _explain_own(name) or UnknownName("model", name, {*known, *(model.baseline for model in known.values())})
+
+
+def _explain_own(name: str) -> RLBenchError | None:
+    """The error for the name of a file here, which alone is no model; None for any other name."""
+    stem = name.removesuffix(".py")
+    if name != "." and Path(f"{stem}.py").is_file():
+        return RLBenchError(f"{name} is a module; name a function in it that makes the encoder, such as {stem}:make")
+    if Path(name).suffix in (".pt", ".pth", ".ckpt", ".bin", ".safetensors") and Path(name).is_file():
+        return RLBenchError(
+            f"{name} has weights, and not the code that computes with them; write a function that loads it "
+            "(rlbench new encoder mine), and give mine:make"
+        )
+    return None
 
 
 def _parse_form(name: str, known: Mapping[str, Model]) -> Model | None:

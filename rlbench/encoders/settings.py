@@ -1,4 +1,4 @@
-"""Notices that a user's code changes torch's global settings, on which rlbench's own tensors depend, too."""
+"""Notices that a user's code changes torch's global settings, which rlbench's own tensors depend on."""
 
 from __future__ import annotations
 
@@ -39,6 +39,6 @@ def keep_settings(model: str) -> Iterator[None]:
             torch.set_default_device(device)
     if changed:
         raise RLBenchError(
-            f"{model} sets torch's default {' and '.join(changed)} for the whole program; give dtype= and device= where "
-            "it makes tensors, instead"
+            f"{model} sets torch's default {' and '.join(changed)} for the whole program; give dtype= and device= "
+            "where it makes tensors, instead"
         )
