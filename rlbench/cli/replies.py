@@ -28,5 +28,6 @@ def reserve_stdout(context: click.Context) -> TextIO:
     stdout.flush()
     reply = open(os.dup(number), "w", encoding=stdout.encoding, errors="replace")  # noqa: SIM115 - closed by the context
     os.dup2(other, number)
-    context.call_on_close(lambda: (os.dup2(reply.fileno(), number), reply.close()))
+    context.call_on_close(reply.close)  # last: the calls are made in reverse order
+    context.call_on_close(lambda: os.dup2(reply.fileno(), number))
     return reply
