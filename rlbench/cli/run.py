@@ -166,8 +166,7 @@ def run(
     else:
         console.results(records, terminal)
         _say_where(out, plan)
-    unsound = [record for record in records if record.provenance.get("soundness") != "sound"]
-    if any(record.error is not None for record in records) or (strict and unsound):
+    if any(one.error is not None or (strict and one.provenance.get("soundness") != "sound") for one in records):
         raise click.exceptions.Exit(1)
 
 
