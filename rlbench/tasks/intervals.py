@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from itertools import pairwise
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import yaml
 
@@ -17,6 +17,7 @@ from rlbench.tasks.lists import read_table, shorten
 
 COLUMNS = ("bag", "start", "end", "label")
 SECOND = 10**9  # ns
+_FAR = 60 * SECOND  # outside of a bag; a label that ends a little late is no other unit
 _LONGEST = 10**10  # seconds: 317 years
 
 
@@ -44,12 +45,13 @@ def read_intervals(path: Path) -> dict[str, list[Interval]]:
     Times are in seconds with up to nine decimals, exact to the nanosecond.
 
     Raises:
-        DataError: with file and line: the file is malformed, an interval is empty, or two of a bag overlap.
+        DataError: with file and line: the file is malformed, a bag lies outside of the folder, an interval is empty, or
+            two of a bag overlap.
     """
     rows = _read_yaml(path) if path.suffix.lower() in (".yaml", ".yml") else _read_csv(path)
     found: dict[str, list[Interval]] = {}
     for bag, interval in rows:
-        found.setdefault(bag, []).append(interval)
+        found.setdefault(_check_place(bag, interval.where), []).append(interval)
     if not found:
         raise DataError(f"{path} has no intervals; it must have {','.join(COLUMNS)}")
     for intervals in found.values():
@@ -67,6 +69,46 @@ def find_interval(intervals: Sequence[Interval], stamp: int) -> Interval | None:
     """Finds the interval of a sorted list that contains a moment in ns; None if there is none."""
     k = bisect_right(intervals, stamp, key=lambda one: one.start) - 1
     return intervals[k] if k >= 0 and stamp < intervals[k].end else None
+
+
+def check_times(intervals: Sequence[Interval], bag: Path, first: int, last: int, clock: str) -> None:
+    """Checks that no interval lies far outside of a bag, as one with another unit or another zero does.
+
+    Args:
+        intervals: of the bag.
+        bag: its path, for the message.
+        first: the ns of its first message.
+        last: the ns of its last message.
+        clock: what times count from, "bag" or "epoch".
+
+    Raises:
+        DataError: with file and line.
+    """
+    other = (
+        "since the bag's first message; set clock: epoch for times since 1970"
+        if clock == "bag"
+        else "since 1970; leave out clock: epoch for times since the bag's first message"
+    )
+    for one in intervals:
+        if one.end < first - _FAR or one.start > last + _FAR:
+            raise DataError(
+                f"{one.where}: the interval from {describe_time(one.start)} to {describe_time(one.end)} lies outside "
+                f"of {bag}, whose messages are from {describe_time(first)} to {describe_time(last)}; times are in "
+                f"seconds {other}"
+            )
+
+
+def describe_time(stamp: int) -> str:
+    """ns -> text in seconds, to the ms."""
+    return f"{stamp / SECOND:.3f} s"
+
+
+def _check_place(bag: str, where: str) -> str:
+    """A bag's path in its one spelling, without "./". Raises: DataError: it is not a path in the folder."""
+    place = PurePosixPath(bag)
+    if place.is_absolute() or Path(bag).is_absolute() or ".." in place.parts:
+        raise DataError(f"{where}: the bag {shorten(bag)} must be a path in the labels' folder, such as patrol.mcap")
+    return str(place)
 
 
 def _read_csv(path: Path) -> Iterator[tuple[str, Interval]]:

@@ -129,7 +129,10 @@ class Episodes(Robot):
             return [Image.fromarray(frame) for frame in frames]
         column = layout.read_columns(self.folder / path, [self._camera.key]).column(self._camera.key)
         stored = [column[int(item.part[0])].as_py() for item in items]
-        return [picture(item.id, 3, bytes(one["bytes"] or b"")) for item, one in zip(items, stored, strict=True)]
+        for item, one in zip(items, stored, strict=True):
+            if not one.get("bytes"):
+                raise DataError(f"{self.folder / path}: {item.id} has no picture, only its path; embed the pictures")
+        return [picture(item.id, 3, bytes(one["bytes"])) for item, one in zip(items, stored, strict=True)]
 
 
 @register("task", "lerobot")

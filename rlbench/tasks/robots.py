@@ -10,6 +10,7 @@ from functools import cached_property
 import numpy as np
 
 from rlbench.core import Box, Label, Modality
+from rlbench.core.errors import DataError
 from rlbench.tasks.folder import describe_untested, read_classes
 from rlbench.tasks.published import Item, Published
 
@@ -37,7 +38,23 @@ class Robot(Published):
 
     @cached_property
     def _classes(self) -> tuple[Label, ...]:
-        return read_classes(self.folder, self.given or tuple(sorted(set(self.list_labels()))))
+        found = read_classes(self.folder, self.given or tuple(sorted(set(self.list_labels()))))
+        self._check_names(found)
+        return found
+
+    def _check_names(self, classes: Iterable[Label]) -> None:
+        """Raises: DataError: two names differ in case, spaces or underscores at most, or one is empty."""
+        seen: dict[str, str] = {}
+        for one in classes:
+            name = " ".join(one.name.replace("_", " ").casefold().split())
+            if not name:
+                raise DataError(f"{self.folder}: the label {one.label!r} has no text; name the classes by classes")
+            if name in seen:
+                raise DataError(
+                    f"{self.folder}: the classes {seen[name]!r} and {one.label!r} have one name, {one.name!r}; spell "
+                    "the labels of one class alike, or name two classes differently by classes"
+                )
+            seen[name] = one.label
 
     @property
     def classes(self) -> tuple[Label, ...]:

@@ -25,12 +25,12 @@ from torch import Tensor
 from rlbench.core import Box, Modality, Split
 from rlbench.core.errors import DataError, FieldError
 from rlbench.core.media import bags, filterbank, preprocess
-from rlbench.core.media.samples import scale_to_unit
+from rlbench.core.media.samples import lies_outside, scale_to_unit
 from rlbench.core.media.sounds import RATES, Sound, fit_sound, render_waveform
 from rlbench.core.media.stills import pixels
 from rlbench.core.registry import register
 from rlbench.tasks.hashes import hash_files
-from rlbench.tasks.intervals import SECOND, Interval, find_interval, read_intervals
+from rlbench.tasks.intervals import SECOND, Interval, check_times, describe_time, find_interval, read_intervals
 from rlbench.tasks.published import Item, Source
 from rlbench.tasks.robots import Robot
 
@@ -42,6 +42,7 @@ TEMPLATES: Mapping[str, str] = {
     "thermal": "a thermal image of {a}.",
     "audio": "a sound of {a}.",
 }
+_LOOKS = 8  # examples whose counts are compared with the range before a run
 _WHOLE = 0.9  # share of a window of sound that its messages must fill
 
 
@@ -108,6 +109,8 @@ class Bags(Robot):
         step, seen = Fraction(self.per_second).limit_denominator(10**6), -1
         with bags.open_bag(self.folder / bag) as reader:
             zero = reader.start_time if self.clock == "bag" else 0
+            first, last = reader.start_time - zero, reader.end_time - zero
+            check_times(intervals, self.folder / bag, first, last, self.clock)
             for stamp, interval in self._list_labelled(reader, bag, zero, intervals):
                 turn = int((stamp - reader.start_time) * step / SECOND)
                 if turn > seen:
@@ -124,6 +127,7 @@ class Bags(Robot):
         found = bags.read_messages(reader, path, self._find_topic(reader, path))
         sound = self.medium == "audio"
         messages = [(stamp, self._count_bytes(reader, one, raw) if sound else 0) for one, stamp, raw in found]
+        self._check_messages([stamp - zero for stamp, _ in messages], intervals, path)
         sums = [0, *accumulate(size for _, size in messages)]
         for k, (stamp, _) in enumerate(messages):
             interval = find_interval(intervals, stamp - zero)
@@ -137,6 +141,16 @@ class Bags(Robot):
                 self._unused["messages of sound before a gap"] += 1
             else:
                 yield stamp, interval
+
+    def _check_messages(self, stamps: Sequence[int], intervals: Sequence[Interval], path: Path) -> None:
+        """Raises: DataError: a bag has no message of the topic at all, or none in any interval."""
+        if not stamps:
+            raise DataError(f"{path}: the topic {self.topic} has no messages; take the bag out of {self.labels}")
+        if not any(find_interval(intervals, stamp) for stamp in stamps):
+            raise DataError(
+                f"{path}: none of the {len(stamps):,} messages of {self.topic} lies in an interval of {self.labels}: "
+                f"they are from {describe_time(stamps[0])} to {describe_time(stamps[-1])}"
+            )
 
     def _find_topic(self, reader: Any, path: Path) -> list[Any]:
         return bags.find_topic(reader, path, self.topic, bags.SOUNDS if self.medium == "audio" else bags.PICTURES)
@@ -206,6 +220,20 @@ class Bags(Robot):
         waves = [(torch.from_numpy(wave)[None], rate) for wave, rate in read]
         fbank = box.unit == "fbank"
         return [preprocess.resample(wave, rate, filterbank.RATE) if fbank else wave for wave, rate in waves]
+
+    def notes(self) -> tuple[str, ...]:
+        """Notes as of every robot. Raises: DataError, also if the first examples all lie outside of the range."""
+        found, items = super().notes(), self.items()[:_LOOKS]
+        if items and self.limits is not None and self.medium != "audio" and all(self._visit(items, self._is_outside)):
+            raise DataError(
+                f"{self.folder}: the first {len(items)} examples of {self.topic} lie outside of range, "
+                f"{list(self.limits)}, so that they would be black or white; give the counts of the scene"
+            )
+        return found
+
+    def _is_outside(self, reader: Any, connections: Sequence[Any], item: Item) -> bool:
+        message = next(self._read_messages(reader, connections, item, 1))
+        return lies_outside(bags.decode_picture(message, item.id).pixels, self.limits)
 
     def fingerprint(self) -> str:
         """A hash of the fields, the classes, the examples' ids and labels, and the bags' bytes."""

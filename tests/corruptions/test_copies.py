@@ -217,3 +217,37 @@ def test_mistakes_leave_nothing(call, folder, tmp_path, arguments, words) -> Non
     before = _tree(tmp_path)
     fails(call("corrupt", *arguments), *words)
     assert _tree(tmp_path) == before
+
+
+def test_lerobot_sets_in_a_folder_are_copied_as_such(call, tmp_path) -> None:
+    write_set(tmp_path / "in" / "pictures", (4,), stored="image", side=40)
+    films = write_set(tmp_path / "in" / "films", (4,), cameras=(FRONT, WRIST), side=40)
+    info = json.loads((films / "meta/info.json").read_text())
+    info["features"][WRIST]["info"] = {"is_depth_map": True}
+    (films / "meta/info.json").write_text(json.dumps(info))
+    result = call("corrupt", "in", "out", *NOISE)
+    assert result.exit_code == 0, result.output
+    assert f"corrupted: 8 frames of {FRONT}" in result.stdout
+    depth = f"films/videos/{WRIST}/chunk-000/file-000.mp4"
+    before, after = _tree(tmp_path / "in"), _tree(tmp_path / "out")
+    assert before.keys() == after.keys() and before[depth] == after[depth]
+    assert before["pictures/data/chunk-000/file-000.parquet"] != after["pictures/data/chunk-000/file-000.parquet"]
+
+
+@pytest.mark.parametrize("suffix", [".webp", ".tiff", ".png"])
+def test_files_of_several_pictures_stay_whole(call, folder, tmp_path, suffix) -> None:
+    pages = [Image.fromarray(np.dstack([RAMP // k] * 3)) for k in (1, 2)]
+    pages[0].save(folder / f"pages{suffix}", save_all=True, append_images=pages[1:])
+    result = call("corrupt", folder, "out", *FOG)
+    assert "unchanged: 1 files (several pictures in one file)" in result.stdout
+    assert _tree(tmp_path / "out")[f"pages{suffix}"] == (folder / f"pages{suffix}").read_bytes()
+
+
+def test_a_link_to_nothing_is_one_line(call, folder, tmp_path) -> None:
+    (folder / "notes.txt").symlink_to(tmp_path / "gone.txt")
+    fails(call("corrupt", folder, "out", *FOG), "can't copy ", "notes.txt: No such file", untouched=tmp_path / "out")
+
+
+def test_counts_outside_of_the_range_are_left(call, folder) -> None:
+    result = call("corrupt", folder, "out", *FOG, "--range", 0, 255)
+    assert "unchanged: 1 files (all counts outside of --range)" in result.stdout

@@ -287,5 +287,27 @@ def test_a_redirect_is_not_followed(served: Served) -> None:
 
     with http.server.HTTPServer(("127.0.0.1", 0), Away) as server:
         threading.Thread(target=server.handle_request, daemon=True).start()
-        with pytest.raises(AnswerError, match="answered with status 302"):
+        with pytest.raises(
+            AnswerError, match=rf"status 302 Found, a redirect to '{served.url}', which is not followed; give that URL"
+        ):
+            load_encoder(f"http://127.0.0.1:{server.server_port}")
+
+
+@pytest.mark.parametrize("coding", ["gzip", "br"])
+def test_a_compressed_answer_is_one_line(coding: str) -> None:
+    class Compressed(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Encoding", coding)
+            self.end_headers()
+            self.wfile.write(b"\x1f\x8b")
+
+        def log_message(self, format: str, *arguments: object) -> None:
+            """Logs nothing."""
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Compressed) as server:
+        threading.Thread(target=server.handle_request, daemon=True).start()
+        with pytest.raises(
+            AnswerError, match=rf"its answer is compressed \('{coding}'\); turn the server's compression"
+        ):
             load_encoder(f"http://127.0.0.1:{server.server_port}")

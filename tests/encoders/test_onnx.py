@@ -174,6 +174,7 @@ MISTAKES: dict[str, tuple[dict[str, object], str]] = {
     "anchors": ({"classes": list("abc")}, r"it must hold anchors \(3, D\)"),
     "columns": ({"anchors": None}, "the vision model's output has 6 columns; classes has 4"),
     "mean": ({"mean": [0.1, 0.2]}, "mean has 2 values; it must have 1 or 3"),
+    "levels": ({"mean": [123.675, 116.28, 103.53]}, "mean is 123.675, outside of the inputs' 0 to 1; divide mean"),
     "std": ({"std": [0.0]}, "std has a value that is not above 0"),
     "twice": ({"classes": ["a", "b", "c", "A"]}, "can't be told apart"),
     "modality": ({"modality": "smell"}, "modality is 'smell'"),

@@ -135,3 +135,26 @@ def test_a_film_that_is_too_short(tmp_path) -> None:
         _task(root).load(RGB, 0, 10)
     with pytest.raises(FieldError, match="per_second is 0"):
         _task(root, per_second=0)
+
+
+@pytest.mark.parametrize("column", ["timestamp", "frame_index", "task_index"])
+def test_a_row_without_a_value_is_named(tmp_path, column) -> None:
+    root = write_set(tmp_path / "a", (6, 4))
+    path = root / "data/chunk-000/file-000.parquet"
+    table = pq.read_table(path)
+    values = [None if k == 3 else value for k, value in enumerate(table.column(column).to_pylist())]
+    place, field = table.column_names.index(column), table.schema.field(column)
+    pq.write_table(table.set_column(place, field, pa.array(values, field.type)), path)
+    with pytest.raises(DataError, match=rf"file-000.parquet has no value of '{column}' in row 3"):
+        _task(root).load(RGB, 0, 10)
+
+
+def test_pictures_that_are_only_paths_are_refused(tmp_path) -> None:
+    root = write_set(tmp_path / "a", (6, 4), stored="image")
+    path = root / "data/chunk-000/file-000.parquet"
+    table = pq.read_table(path)
+    kind = pa.struct({"bytes": pa.binary(), "path": pa.string()})
+    rows = [{**row, "bytes": None, "path": "images/x.png"} for row in table.column(FRONT).to_pylist()]
+    pq.write_table(table.set_column(table.column_names.index(FRONT), FRONT, pa.array(rows, kind)), path)
+    with pytest.raises(DataError, match=r"has no picture, only its path"):
+        _task(root).load(RGB, 0, 1)

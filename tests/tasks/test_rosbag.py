@@ -274,3 +274,58 @@ def test_truncated_files(tmp_path, suffix) -> None:
 def test_wrong_fields(tmp_path, fields, message) -> None:
     with pytest.raises(FieldError, match=message):
         _task(tmp_path, **fields)
+
+
+@pytest.mark.parametrize(
+    ("scale", "offset", "clock", "advice"),
+    [
+        (10**9, 0, "bag", "set clock: epoch"),
+        (10**5, 0, "bag", "set clock: epoch"),
+        (1, START // 10**9, "bag", "set clock: epoch"),
+        (1, 0, "epoch", "leave out clock: epoch"),
+    ],
+)
+def test_intervals_in_another_unit_or_from_another_zero(tmp_path, scale, offset, clock, advice) -> None:
+    edges = [round(scale * second) + offset for second in (0, 1, 2)]
+    labels = f"bag,start,end,label\nrun,{edges[0]},{edges[1]},cat\nrun,{edges[1]},{edges[2]},dog\n"
+    with pytest.raises(DataError, match=rf"labels.csv:[23]: the interval from .* lies outside of .*run, .*{advice}"):
+        _task(_write(tmp_path, _film(), labels), clock=clock).load(GREY, 0, 1)
+
+
+def test_a_bag_without_a_labelled_message_is_named(tmp_path) -> None:
+    _write(tmp_path, _film())
+    labels = LABELS + "late,0,2,cat\n"
+    write_bag(tmp_path / "late", [(0, "/note", make_text(STORE, "x")), *((5 + s, t, m) for s, t, m in _film())], STORE)
+    (tmp_path / "labels.csv").write_text(labels)
+    with pytest.raises(
+        DataError, match=r"late: none of the 30 messages of /camera lies in .* from 5.000 s to 7.900 s$"
+    ):
+        _task(tmp_path).load(GREY, 0, 1)
+
+
+@pytest.mark.parametrize("bag", ["../run", "/run", "a/../run"])
+def test_a_bag_has_one_spelling_in_the_folder(tmp_path, bag) -> None:
+    folder = _write(tmp_path, _film(), LABELS.replace("run,1.5", "./run,1.5"))
+    assert len(_levels(_task(folder))) == 20
+    (tmp_path / "labels.csv").write_text(LABELS.replace("run,1.5", "./run,1.4"))
+    with pytest.raises(DataError, match=r"labels.csv:3: the interval of 'big_dog' overlaps that of 'cat'"):
+        _task(folder).load(GREY, 0, 1)
+    (tmp_path / "labels.csv").write_text(LABELS.replace("run,1.5", f"{bag},1.5"))
+    with pytest.raises(DataError, match=r"labels.csv:3: the bag .* must be a path in the labels' folder"):
+        _task(folder).load(GREY, 0, 1)
+
+
+@pytest.mark.parametrize("other", ["Cat", "c_at", " C  at "])
+def test_labels_of_one_name_are_refused(tmp_path, other) -> None:
+    labels = LABELS.replace("big_dog", other).replace(",cat", ",cat" if other == "Cat" else ",c at")
+    with pytest.raises(DataError, match=r"the classes .* and .* have one name, .*; spell the labels"):
+        _task(_write(tmp_path, _film(), labels)).load(GREY, 0, 1)
+
+
+@pytest.mark.parametrize("limits", [(0, 255), (2100, 2600), (30000, 40000)])
+def test_a_range_beside_the_counts_is_refused_before_a_run(tmp_path, limits) -> None:
+    messages = [(k / 10, "/camera", _level(22_000 + k, "16UC1")) for k in range(30)]
+    folder = _write(tmp_path, messages)
+    assert _task(folder, range=(21_000, 26_000)).notes()
+    with pytest.raises(DataError, match=r"the first 8 examples of /camera lie outside of range"):
+        _task(folder, range=limits).notes()

@@ -22,6 +22,7 @@ IMAGE, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
 PICTURES = (IMAGE, COMPRESSED)
 SOUND, STAMPED = "audio_common_msgs/msg/AudioData", "audio_common_msgs/msg/AudioDataStamped"
 SOUNDS = (SOUND, STAMPED)
+_ZSTD = b"\x28\xb5\x2f\xfd"  # the first bytes of compressed data, which no CDR or ROS 1 image message has
 _SOUND_TYPES = {SOUND: "uint8[] data", STAMPED: f"std_msgs/Header header\n{SOUND} audio"}  # not in rosbags' stores
 
 
@@ -127,6 +128,8 @@ def read_messages(
 
 def parse_message(reader: Any, connection: Any, raw: bytes, name: str) -> Any:
     """Deserialises a message; `name` is for messages. Raises: DataError."""
+    if raw[:4] == _ZSTD:
+        raise DataError(f"{name} is compressed; give the whole folder of the bag, whose metadata.yaml says how")
     with guard(f"can't read {name}"):
         return reader.deserialize(raw, connection.msgtype)
 

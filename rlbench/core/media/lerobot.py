@@ -120,7 +120,7 @@ def read_columns(path: Path, columns: Sequence[str], optional: Sequence[str] = (
         optional: columns that may be missing.
 
     Raises:
-        DataError: it can't be read, or lacks a column.
+        DataError: it can't be read, or lacks a column or a value of a required one.
     """
     import pyarrow.parquet as pq
 
@@ -130,7 +130,12 @@ def read_columns(path: Path, columns: Sequence[str], optional: Sequence[str] = (
         if column not in known:
             raise DataError(f"{path} has no column {quote(column)}; a LeRobot data set of version 3 has it")
     with guard(f"can't read {path}"), path.open("rb") as file:
-        return pq.read_table(file, columns=[*columns, *(one for one in optional if one in known)])
+        table = pq.read_table(file, columns=[*columns, *(one for one in optional if one in known)])
+    for column in columns:
+        if table.column(column).null_count:
+            row = table.column(column).is_null().to_pylist().index(True)
+            raise DataError(f"{path} has no value of {quote(column)} in row {row}; every row must have one")
+    return table
 
 
 def read_episodes(info: Info, cameras: Sequence[Camera]) -> list[dict[str, Any]]:

@@ -88,6 +88,13 @@ def scale_to_unit(pixels: np.ndarray, limits: Limits | None, name: str) -> np.nd
     return np.asarray(np.clip((pixels.astype(np.float32) - low) / (high - low), 0, 1))
 
 
+def lies_outside(pixels: np.ndarray, limits: Limits | None) -> bool:
+    """Whether all counts of a 16-bit picture lie below or all above `limits`, so that it would be black or white."""
+    if pixels.dtype == np.uint8 or limits is None or not pixels.size:
+        return False
+    return bool(pixels.max() <= limits[0] or pixels.min() >= limits[1])
+
+
 def scale_back(unit: np.ndarray, pixels: np.ndarray, limits: Limits | None) -> np.ndarray:
     """Scales [0, 1] to the type of `pixels`, the inverse of `scale_to_unit`; rounds and stays in range."""
     low, high = (0.0, 255.0) if pixels.dtype == np.uint8 or limits is None else limits

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from rlbench.core import Corruption, registry
 from rlbench.core.errors import DataError, FieldError
-from rlbench.core.media.samples import Limits, scale_back, scale_to_unit
+from rlbench.core.media.samples import Limits, lies_outside, scale_back, scale_to_unit
 from rlbench.core.seeds import ExampleStreams
 
 CLIP, VALUES = 64, 1 << 27  # the most frames, and values, that a corruption of clips gets at a time
@@ -100,10 +100,13 @@ class Corruptor:
             The same shape and type. 16-bit values are first clipped to `limits`.
 
         Raises:
-            Unfit: it has 16 bits and there are no limits, has the wrong colours, or is too small.
+            Unfit: it has 16 bits and there are no limits, or all are outside of them; has the wrong colours, or is too
+                small.
         """
         if pixels.dtype != np.uint8 and self.limits is None:
             raise Unfit("16 bits; give --range")
+        if lies_outside(pixels, self.limits):
+            raise Unfit("all counts outside of --range")
         if self.corruption.modalities == {"thermal"} and pixels.shape[2] > 1 and not self.only:
             raise Unfit("in colour, and the corruption is for thermal images; name them by --only")
         unit = torch.from_numpy(scale_to_unit(pixels, self.limits, stream)).permute(2, 0, 1)[None]

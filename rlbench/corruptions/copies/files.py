@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from PIL import Image
+
 from rlbench.core.errors import DataError
 from rlbench.core.guard import guard
 from rlbench.core.media.samples import WRITTEN, decode_samples, encode_samples
@@ -17,10 +19,14 @@ def copy_picture(source: Path, target: Path, corruptor: Corruptor, stream: str) 
     """Copies a picture, corrupted, in its format: JPEG at quality 95, others without loss.
 
     Raises:
-        Unfit: the corruption refuses it, or its format is not written.
+        Unfit: the corruption refuses it, its format is not written, or it is an animation or has several pages.
         DataError: it can't be read or written.
     """
     samples = decode_samples(source)
+    with guard(f"can't read the image {source}"), Image.open(source) as file:
+        several = getattr(file, "n_frames", 1) > 1
+    if several:
+        raise Unfit("several pictures in one file")
     if samples.format not in WRITTEN:
         raise Unfit(f"{samples.format}, which is not written")
     changed = corruptor.change_picture(samples.pixels, stream, stream)

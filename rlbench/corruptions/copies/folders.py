@@ -47,8 +47,14 @@ def copy_file(source: Path, target: Path, corruptor: Corruptor, tally: Tally, na
     elif suffix in SOUNDS and corruptor.sounds:
         _copy_or_leave(_copy_sound, "sounds", source, target, corruptor, name, tally)
     else:
-        shutil.copy2(source, target)
+        _leave(source, target)
         tally.copied["files of other kinds"] += 1
+
+
+def _leave(source: Path, target: Path) -> None:
+    """Copies a file as it is. Raises: DataError: it can't be read or written, such as a link to nothing."""
+    with guard(f"can't copy {source}"):
+        shutil.copy2(source, target)
 
 
 def _copy_or_leave(
@@ -61,7 +67,7 @@ def _copy_or_leave(
         tally.corrupted[what] += copy(source, target, corruptor, name, tally)
     except Unfit as error:
         target.unlink(missing_ok=True)
-        shutil.copy2(source, target)
+        _leave(source, target)
         tally.copied[f"files ({error})"] += 1
         return False
     return True
@@ -86,11 +92,12 @@ def _copy_film(source: Path, target: Path, corruptor: Corruptor, name: str, tall
 
 
 def _list_tree(root: Path) -> list[Path]:
-    """Every file and every bag's folder below a folder, sorted; links are followed. Raises: DataError."""
+    """Every file, bag's folder and LeRobot data set below a folder, sorted; links are followed. Raises: DataError."""
     found = []
     for folder, names, entries in os.walk(root, onerror=_fail, followlinks=True):
-        found += [Path(folder, name) for name in names if is_bag(Path(folder, name))]
-        names[:] = [name for name in names if not is_bag(Path(folder, name))]
+        whole = {name for name in names if is_bag(Path(folder, name)) or lerobot.is_lerobot(Path(folder, name))}
+        found += [Path(folder, name) for name in whole]
+        names[:] = [name for name in names if name not in whole]
         found += [Path(folder, name) for name in sorted(entries)]
         if len(Path(folder).parts) - len(root.parts) > 64:
             raise DataError(f"{folder} is nested too deeply; is a link its own parent?")
@@ -113,7 +120,7 @@ def _copy_tree(root: Path, target: Path, tally: Tally) -> Iterator[tuple[Path, P
 
 
 def copy_folder(source: Path, target: Path, corruptor: Corruptor, tally: Tally) -> None:
-    """Copies a folder with its pictures, sounds, films and bags corrupted; other files, such as labels, as they are.
+    """Copies a folder with its pictures, sounds, films, bags and LeRobot data sets corrupted; other files as they are.
 
     Args:
         source: the folder.
@@ -127,6 +134,8 @@ def copy_folder(source: Path, target: Path, corruptor: Corruptor, tally: Tally) 
     for path, copy, name in _copy_tree(source, target, tally):
         if is_bag(path):
             copy_bag(path, copy, corruptor, tally)
+        elif path.is_dir():
+            copy_lerobot(path, copy, corruptor, tally)
         else:
             copy_file(path, copy, corruptor, tally, name)
 
@@ -158,7 +167,7 @@ def copy_lerobot(source: Path, target: Path, corruptor: Corruptor, tally: Tally)
         elif stored and name.startswith("data/") and path.suffix == ".parquet":
             _copy_stored(path, copy, corruptor, tally, stored)
         else:
-            shutil.copy2(path, copy)
+            _leave(path, copy)
             tally.copied["files"] += 1
     _state_codec(target / lerobot.INFO, changed)
 

@@ -104,6 +104,13 @@ class Declaration:
                 raise FieldError(
                     f"{name} has {len(values)} values; it must have 1 or {self.shape[0]}, one a channel", name
                 )
+        outside = [value for value in self.mean if not self.low <= value <= self.high]
+        if outside:
+            raise FieldError(
+                f"mean is {outside[0]:g}, outside of the inputs' {self.low:g} to {self.high:g}; divide mean and std by "
+                "255 if they are of levels from 0 to 255",
+                "mean",
+            )
         if any(value <= 0 for value in self.std):
             raise FieldError("std has a value that is not above 0", "std")
         if not self.providers:

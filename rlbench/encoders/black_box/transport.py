@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from rlbench.core.errors import AnswerError, first_line
+from rlbench.core.errors import AnswerError, first_line, quote
 
 SIZE = 2**28  # the most bytes of an answer
 AGAIN = (408, 425, 429, 500, 502, 503, 504)  # statuses after which another try may help
@@ -55,6 +55,8 @@ class Transport:
                 return self._try(body)
             except urllib.error.HTTPError as error:
                 said, final = f"answered with status {error.code} {error.reason}", error.code not in AGAIN
+                if goal := error.headers.get("Location"):
+                    said += f", a redirect to {quote(goal)}, which is not followed; give that URL"
                 error.close()
             except TimeoutError:
                 said, final = f"gave no answer within {self.timeout:g} s", False
@@ -76,6 +78,8 @@ class Transport:
         request = urllib.request.Request(self.url, body, headers)
         with urllib.request.build_opener(_Stay).open(request, timeout=self.timeout) as answer:
             data: bytes = _read_until(answer, time.monotonic() + self.timeout)
+            if (coding := answer.headers.get("Content-Encoding", "identity")) != "identity":
+                raise ValueError(f"its answer is compressed ({quote(coding)}); turn the server's compression off")
         return data
 
 
