@@ -42,6 +42,21 @@ def with_fields(**fields: Any) -> type[Good]:
     return type("Changed", (Good,), fields)
 
 
+def with_input(change: Any) -> type[Good]:
+    return type("Changed", (Good,), {"embed": lambda self, x, modality: Good().embed(change(x), modality)})
+
+
+def _cut(x: Tensor) -> Tensor:
+    """Cuts the gradient, except for a small part."""
+    return x.detach() + 0.01 * (x - x.detach())
+
+
+def _add_hashed(x: Tensor) -> Tensor:
+    """Adds noise that is drawn from the content of each input."""
+    seeds = [int(1e6 * float(one.detach().sum())) for one in x]
+    return x + torch.stack([torch.randn(x.shape[1:], generator=torch.Generator().manual_seed(seed)) for seed in seeds])
+
+
 def _raise(*_: Any) -> Any:
     raise ZeroDivisionError("planned\nand a second line")
 
@@ -79,6 +94,9 @@ MISTAKES: dict[str, tuple[Any, tuple[str, ...]]] = {
     "embed_detached": (with_embed(lambda f: f.detach()), ("without a gradient in x", "non_differentiable")),
     "embed_numpy": (with_embed(lambda f: f.detach().numpy()), ("without a gradient in x", "numpy")),
     "embed_sqrt": (with_embed(lambda f: f + 0 * (f - f).abs().sqrt()), ("gradient that is not finite",)),
+    "embed_cut": (with_input(_cut), ("embed has a gradient in x that explains 1.0%", "detach", "non_differentiable")),
+    "embed_rounded": (with_input(lambda x: (15 * x).round() / 15), ("explains 0.0%", "x is rounded")),
+    "embed_hashed": (with_input(_add_hashed), ("a gradient in x that explains",)),
     "embed_raises": (with_embed(_raise), ("embed raised ZeroDivisionError at faulty_encoders.py:", "planned")),
     "embed_signature": (with_fields(embed=lambda self, x: x), ("embed raised TypeError", "positional argument")),
     "embed_attribute": (with_fields(embed=torch.ones(2, 2)), ("embed is (2, 2) float32", "method")),
@@ -93,6 +111,14 @@ MISTAKES: dict[str, tuple[Any, tuple[str, ...]]] = {
     "text_raises": (with_embed_text(_raise), ("embed_text raised ZeroDivisionError", "planned")),
     "text_padded": (with_embed_text(lambda f: normalize(f + 0.5 * len(f), dim=1)), ("another vector alone",)),
     "text_sorted": (with_embed_text(lambda f: f.flip(0)), ("another vector alone",)),
+    "default_dtype": (
+        lambda: torch.set_default_dtype(torch.float16) or Good(),  # type: ignore[func-returns-value]
+        ("sets torch's default dtype to torch.float16", "dtype="),
+    ),
+    "default_device": (
+        lambda: torch.set_default_device("meta") or Good(),  # type: ignore[func-returns-value]
+        ("sets torch's default device to meta", "device="),
+    ),
     "a_class": (lambda: Good, ("returned the class Good", "instance")),
 }
 for _name, (_made, _) in MISTAKES.items():
@@ -109,6 +135,15 @@ Single = with_embed(lambda f: (f, [f]))
 Mapping = with_embed(lambda f: {"image_embeds": f, "text_embeds": f + 1, "logit_scale": torch.ones(())})
 Half = with_embed(lambda f: f.half())
 Double = with_embed(lambda f: f.double())
+StraightThrough = with_input(lambda x: x + ((15 * x).round() / 15 - x).detach())
+
+
+def no_gradients() -> Good:
+    """Ends torch's gradients for the whole program, as scripts for inference do."""
+    torch.set_grad_enabled(False)
+    return Good()
+
+
 NumpyText = with_embed_text(lambda f: f.numpy())
 Parameter = with_fields(logit_scale=torch.nn.Parameter(torch.tensor([20.0]), requires_grad=False))
-ACCEPTED = ("Output", "Single", "Mapping", "Half", "Double", "NumpyText", "Parameter")
+ACCEPTED = ("Output", "Single", "Mapping", "Half", "Double", "NumpyText", "Parameter", "no_gradients")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from rlbench.cli.options import Count
+from rlbench.cli.replies import reserve_stdout
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -67,6 +68,7 @@ def audit(
     from rlbench.core.suite import load_suite
 
     used = device_of(device)
+    reply = reserve_stdout(click.get_current_context()) if as_json else None
     with console.progress(quiet=quiet) as advance, reproducible(used):
         counter = _Counter(advance)
         found = run_audit(
@@ -81,7 +83,7 @@ def audit(
         )
     path = _write(found, only, out)
     if as_json:
-        click.echo(found.json(), nl=False)
+        click.echo(found.json(), nl=False, file=reply)
     else:
         show(found, console.console())
         click.echo(f"\nreport: {path}")

@@ -10,6 +10,7 @@ import click
 
 from rlbench.cli.options import Count, OneOf
 from rlbench.cli.places import place_options
+from rlbench.cli.replies import reserve_stdout
 
 if TYPE_CHECKING:
     from rlbench.engine.plan.types import Plan
@@ -145,6 +146,7 @@ def run(
     from rlbench.core.suite import load_suites
     from rlbench.encoders.models import resolve
 
+    reply = reserve_stdout(click.get_current_context()) if as_json else None
     for model in models:  # mistakes in names are reported before torch is imported
         resolve(model)
     terminal = console.console(sys.stderr if as_json else None)
@@ -159,7 +161,7 @@ def run(
         plan_view.plan(plan, terminal, by_cell=dry_run)
     if dry_run:
         if as_json:
-            click.echo(console.cells_json(plan.cells))
+            click.echo(console.cells_json(plan.cells), file=reply)
         return
     try:
         with live.watch(terminal, quiet=quiet) as report:
@@ -167,13 +169,12 @@ def run(
     except KeyboardInterrupt:
         _exit_interrupted(out, plan)
     if as_json:
-        click.echo(console.records_json(records))
+        click.echo(console.records_json(records), file=reply)
         console.doubts(records, terminal)
     else:
         console.results(records, terminal)
         _say_where(out, plan)
-    unsound = [record for record in records if record.provenance.get("soundness") != "sound"]
-    if any(record.error is not None for record in records) or (strict and unsound):
+    if any(one.error is not None or (strict and one.provenance.get("soundness") != "sound") for one in records):
         raise click.exceptions.Exit(1)
 
 

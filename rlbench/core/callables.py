@@ -18,7 +18,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from rlbench.core.errors import RLBenchError, first_line
+from rlbench.core.errors import RLBenchError, first_line, suggest
 from rlbench.core.sources import find_local_modules
 
 _FORM = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
@@ -97,7 +97,9 @@ def call(source: str) -> Any:
         module = _import(name)
         make = getattr(module, attribute, None)
         if not callable(make):
-            raise RLBenchError(f"{source}: {_place(module)} has no callable {attribute!r}{_explain_shadowing(module)}")
+            names = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+            hint = _explain_shadowing(module) or suggest(attribute, names)
+            raise RLBenchError(f"{source}: {_place(module)} has no callable {attribute!r}{hint}")
         _check_signature(make, source)
         try:
             return make()
@@ -120,9 +122,9 @@ def _import(name: str) -> ModuleType:
             raise RLBenchError(f"{name!r} can't be imported: {_describe(error)}") from error
         parent, _, last = error.name.rpartition(".")
         shadowing = _explain_shadowing(sys.modules[parent]) if parent in sys.modules else ""
-        what = (
-            f"{parent} has no module {last!r}{shadowing}" if parent else f"there is no module {last!r}; {_PYTHONPATH}"
-        )
+        near = suggest(last, [path.stem for path in Path.cwd().glob("*.py")])
+        what = f"{parent} has no module {last!r}{shadowing}"
+        what = what if parent else f"there is no module {last!r}{near or f'; {_PYTHONPATH}'}"
         hint = "; name the module without .py" if last == "py" else ""
         raise RLBenchError(f"{name!r} can't be imported: {what}{hint}") from error
     except (Exception, SystemExit) as error:

@@ -17,7 +17,7 @@ A bug is none of these and keeps its traceback.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from unicodedata import category
 
@@ -38,6 +38,12 @@ def find_hidden(text: str) -> str:
 def printable(text: str) -> str:
     """The text with each hidden character (`find_hidden`) as an escape such as `\\x1b`."""
     return "".join(c.encode("unicode_escape", "surrogatepass").decode() if find_hidden(c) else c for c in text)
+
+
+def suggest(name: str, known: Sequence[str]) -> str:
+    """The end of a message, "; did you mean 'x'?", with the nearest known name; "" if none is near."""
+    near = get_close_matches(name[:QUOTED], known, n=1, cutoff=0.6)
+    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 class RLBenchError(Exception):
@@ -63,11 +69,10 @@ class UnknownName(RLBenchError):
 
     def __init__(self, kind: str, name: str, known: Iterable[str], where: str = "", see: str = "") -> None:
         names = sorted(known)
-        near = get_close_matches(name[:QUOTED], names, n=1, cutoff=0.6)
         shown = names if len(", ".join(names)) <= LISTED else names[:FIRST]
         more = f" and {len(names) - len(shown)} more" if len(shown) < len(names) else ""
-        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(shown) or 'none'}{more}"
-        super().__init__(f"{where}no {kind} named {quote(name)}; {hint}{f'; see {see}' if see and not near else ''}")
+        known_names = f"; known: {', '.join(shown) or 'none'}{more}{f'; see {see}' if see else ''}"
+        super().__init__(f"{where}no {kind} named {quote(name)}{suggest(name, names) or known_names}")
 
 
 class SuiteError(RLBenchError):

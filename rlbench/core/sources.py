@@ -10,6 +10,7 @@ import ast
 import hashlib
 import os
 import sys
+import sysconfig
 from collections.abc import Iterator
 from functools import cache
 from importlib.machinery import ModuleSpec, PathFinder
@@ -78,7 +79,7 @@ def find_local_modules(module: str) -> dict[str, Path]:
     Imports nothing. Keys are module names; the key of the module itself is "".
     """
     start = getattr(sys.modules.get(module), "__spec__", None) or _find(module, None)
-    if start is None or not start.has_location or start.origin is None:
+    if start is None or not start.has_location or start.origin is None or _is_of_python(Path(start.origin)):
         return {}
     folder = Path(start.origin).parent
     for _ in range(module.count(".") + (start.submodule_search_locations is not None)):
@@ -100,6 +101,12 @@ def find_local_modules(module: str) -> dict[str, Path]:
             found[wanted] = Path(other.origin)
             left.append((wanted, other))
     return found
+
+
+def _is_of_python(file: Path) -> bool:
+    """Whether a file belongs to Python's own library, all of which is in one folder."""
+    library = Path(sysconfig.get_path("stdlib"))
+    return file.is_relative_to(library) and not _INSTALLED & set(file.relative_to(library).parts)
 
 
 def _is_near(file: Path, folder: Path) -> bool:

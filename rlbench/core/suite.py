@@ -230,7 +230,8 @@ def load_suites(name: str | os.PathLike[str]) -> list[Suite]:
     if not path.endswith((".yaml", ".yml")):
         known = _paths()
         if path not in known:
-            raise UnknownName("suite (or .yaml file)", path, known, see="rlbench list suites and rlbench new suite")
+            names = [own] if Path(own := f"{path}.yaml").is_file() else list(known)
+            raise UnknownName("suite (or .yaml file)", path, names, see="rlbench list suites and rlbench new suite")
         path = known[path]
     info, keys, parts = _head(read(path))
     chosen = [part for part in parts if wanted == part.modality] or parts

@@ -129,7 +129,13 @@ def parse(path: str, text: str, what: str = "suite", error: type[RLBenchError] =
         mark = getattr(fault, "problem_mark", None)
         problem = getattr(fault, "problem", None) or getattr(fault, "reason", None) or first_line(fault)
         kind = "" if isinstance(fault, NotAllowed) else "not YAML: "
-        raise error(f"{path}:{mark.line + 1 if mark else at + 1}: {kind}{problem}") from None
+        line = mark.line if mark else at
+        hint = (
+            '; between { } put quotes around it: "${...}"'
+            if "${" in "".join(text.splitlines()[line : line + 1])
+            else ""
+        )
+        raise error(f"{path}:{line + 1}: {kind}{problem}{hint}") from None
     if node is None:
         raise error(f"{path}:1: the file is empty")
     return YamlPart(path, what, node, _line(node), error)

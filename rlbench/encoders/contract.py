@@ -34,6 +34,9 @@ UNITS = ("intensity", "log-mel", "fbank", "waveform")
 AXES = {"image": "C, H, W", "video": "C, T, H, W", "thermal": "C, H, W", "depth": "C, H, W", "audio": "1, mels, frames"}
 UNIT = 0.01  # how far a norm in half precision may be from 1
 APART = 0.01  # how far two embeddings of one prompt may be apart in half precision
+STEP = 4 / 255  # of the box's range: how far the second random input is from the first, in every coordinate
+MOVED = 1e-3  # the smallest distance of their embeddings that is no rounding
+EXPLAINED = 0.05  # the least share of that distance that the gradient explains: 0.2 with 16 levels of x, 0.5 for a ViT
 _LIBRARIES = (
     *{str(Path(sysconfig.get_path(name))) for name in ("stdlib", "purelib", "platlib")},
     str(Path(__file__).parent),
@@ -122,13 +125,11 @@ def _check_sha256(sha256: object, model: str) -> None:
 
 
 def check_embed(encoder: Encoder, model: str, modality: Modality, device: str) -> Tensor:
-    """(2, D) embeddings of two random inputs.
+    """(2, D) embeddings of two random inputs that are near each other.
 
     Raises: RLBenchError: `embed` is not as `core.Encoder` requires; `check_text` checks the norms.
     """
-    box, source = encoder.boxes[modality], f"{model}: embed"
-    unit = torch.from_numpy(generator("contract").random((2, *box.shape))).float()
-    x = (box.low + (box.high - box.low) * unit).clamp(box.low, box.high).to(device)
+    source, x = f"{model}: embed", _draw_pair(encoder.boxes[modality]).to(device)
     with torch.no_grad():
         found = embeddings(_call(lambda: encoder.embed(x.clone(), modality), source), 2, source, modality)
     if not found.isfinite().all():
@@ -144,23 +145,55 @@ def check_embed(encoder: Encoder, model: str, modality: Modality, device: str) -
             f"{source} returned {found.shape[1]} values per input for 2 inputs, but {alone.shape[1]} for 1"
         )
     if not exempt:
-        _check_gradient(alone, one, source)
+        moved = found[1] - found[0] if "randomised" not in encoder.traits else torch.zeros_like(found[0])
+        _check_gradient(alone, one, source, moved, x[1] - x[0], float((alone.detach()[0] - found[0]).norm()))
     return found
 
 
-def _check_gradient(found: Tensor, x: Tensor, source: str) -> None:
+def _draw_pair(box: Box) -> Tensor:
+    """(2, *shape) in the box: a random input, and one that is STEP of the range away from it in every coordinate."""
+    drawn = torch.from_numpy(generator("contract").random((2, *box.shape))).float()
+    step = STEP * (drawn[1] - 0.5).sign()
+    near = torch.where((drawn[0] + step - 0.5).abs() > 0.5, drawn[0] - step, drawn[0] + step)
+    return (box.low + (box.high - box.low) * torch.stack([drawn[0], near])).clamp(box.low, box.high)
+
+
+def _check_gradient(found: Tensor, x: Tensor, source: str, moved: Tensor, step: Tensor, change: float) -> None:
+    """Checks that `embed` has a gradient, and that it predicts how the embedding moves where x moves.
+
+    Args:
+        found: (1, D) the embedding of x.
+        x: (1, *shape), requires a gradient.
+        source: the name of `embed`.
+        moved: (D,) how the embedding moves when x moves by `step`.
+        step: (*shape).
+        change: how far two embeddings of x are apart; if not far less than `moved`, the engine's consistency checks,
+            not this one, tell why.
+
+    Raises: RLBenchError.
+    """
     remedy = "use no torch.no_grad, detach or numpy in it, or declare the trait non_differentiable"
     if not found.requires_grad:
         raise RLBenchError(f"{source} returned a tensor without a gradient in x, which attacks need; {remedy}")
+    far = float(moved.norm())
+    measurable = far > MOVED and change < 0.1 * far
     weights = torch.from_numpy(generator("contract", "weights").standard_normal(found.shape)).to(found)
-    (gradient,) = _call(
-        lambda: torch.autograd.grad((found * weights).sum(), x, allow_unused=True), f"{source}'s gradient"
-    )
+    weights = moved[None] / far**2 if measurable else weights
+    with torch.enable_grad():
+        (gradient,) = _call(
+            lambda: torch.autograd.grad((found * weights).sum(), x, allow_unused=True), f"{source}'s gradient"
+        )
     if gradient is None:
         raise RLBenchError(f"{source} returned a tensor that, for autograd, does not depend on x; {remedy}")
     if not gradient.isfinite().all():
         raise RLBenchError(
             f"{source} has a gradient that is not finite at random inputs of its box; look for sqrt or division at 0"
+        )
+    share = float((gradient[0] * step).sum())  # of the movement, to first order: 1 for a linear encoder
+    if measurable and share < EXPLAINED:
+        raise RLBenchError(
+            f"{source} has a gradient in x that explains {max(share, 0.0):.1%} of how its values change with x, so "
+            f"attacks would find too little: a part of it is cut off, or x is rounded; {remedy}"
         )
 
 

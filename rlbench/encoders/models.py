@@ -106,7 +106,20 @@ def resolve(name: str) -> Model:
         if not folder.exists() and re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name):
             own = f"; a model of the hub is hf:{name}"
         raise CheckpointError(f"{name} is not a trained model: it has no card.yaml (rlbench train writes one){own}")
-    raise UnknownName("model", name, {*known, *(model.baseline for model in known.values())}, see="rlbench list models")
+    known_names = {*known, *(model.baseline for model in known.values())}
+    raise _explain_own(name) or UnknownName("model", name, known_names, see="rlbench list models")
+
+
+def _explain_own(name: str) -> RLBenchError | None:
+    """The error for the name of a file here, which alone is no model; None for any other name."""
+    if name != "." and Path(f"{name}.py").is_file():
+        return RLBenchError(f"{name} is a module; name a function in it that makes the encoder, such as {name}:make")
+    if Path(name).suffix in (".pt", ".pth", ".ckpt", ".bin", ".safetensors") and Path(name).is_file():
+        return RLBenchError(
+            f"{name} has weights, and not the code that computes with them; write a function that loads it "
+            "(rlbench new encoder mine), and give mine:make"
+        )
+    return None
 
 
 def _parse_form(name: str, known: Mapping[str, Model]) -> Model | None:
@@ -226,9 +239,11 @@ def _call_factory(model: Model, modality: Modality | None) -> Encoder:
     arguments = {**model.fields, "files": paths} if paths else dict(model.fields)
     if modality is not None and "fresh" in arguments:
         arguments["fresh"] = (modality,)
-    encoder = cast("Encoder", registry.make("encoder", model.family, arguments))
     from rlbench.encoders.contract import check_fields
+    from rlbench.encoders.settings import keep_settings
 
+    with keep_settings(model.name):
+        encoder = cast("Encoder", registry.make("encoder", model.family, arguments))
     check_fields(encoder, model.name)
     return encoder
 

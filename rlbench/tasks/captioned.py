@@ -46,6 +46,8 @@ class Captioned(Published):
         gallery: dict[Captions, list[Item]] = {}
         for item, captions in sorted(pairs, key=lambda pair: hashlib.blake2b(pair[0].id.encode()).digest()):
             gallery.setdefault(captions, []).append(item)
+        if len(gallery) < 2:
+            raise DataError(f"{self.folder} has the same captions for all media, so that every answer would be right")
         return gallery
 
     @property

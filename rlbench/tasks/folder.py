@@ -19,7 +19,7 @@ from rlbench.core.media.stills import picture, planes
 from rlbench.core.registry import register
 from rlbench.tasks.batch import collate
 from rlbench.tasks.hashes import hash_files
-from rlbench.tasks.listing import check_paths, check_splits, is_file, parse_split
+from rlbench.tasks.listing import check_paths, check_splits, explain_missing, is_file, parse_split
 from rlbench.tasks.lists import Line, drop_fraction, read_lines, read_table
 from rlbench.tasks.recordings import Recordings
 from rlbench.tasks.trees import describe_left_out
@@ -54,6 +54,7 @@ def _read_rows(root: Path, where: Mapping[str, str]) -> list[Row]:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         raise DataError(
             f"{path} names files that are missing from {root}: {', '.join(path[:80] for path in missing[:3])}{more}"
+            f"{explain_missing(root, missing[0])}"
         )
     return rows
 
@@ -64,9 +65,11 @@ def read_classes(root: Path, given: str | Mapping[str, str] | Sequence[str] | No
     Raises: DataError.
     """
     if given is None or isinstance(given, str):
-        pairs = [
-            (line["label"], line["name"]) for line in read_table(root / (given or "classes.csv"), ("label", "name"))
-        ]
+        try:
+            lines = list(read_table(root / (given or "classes.csv"), ("label", "name")))
+        except DataError as error:
+            raise DataError(f"{error}{'; or give classes in the suite' * (given is None)}") from error
+        pairs = [(line["label"], line["name"]) for line in lines]
     elif isinstance(given, Mapping):
         pairs = list(given.items())
     else:

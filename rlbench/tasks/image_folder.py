@@ -16,7 +16,7 @@ from rlbench.core.media.readers import VERSIONS
 from rlbench.core.media.stills import PICTURES
 from rlbench.core.registry import register
 from rlbench.tasks.folder import Folder, Row, interleave, read_classes, read_templates
-from rlbench.tasks.trees import list_class_folders, list_files
+from rlbench.tasks.trees import count_loose_files, explain_spelling, list_class_folders, list_files
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +43,9 @@ def _list_rows(root: Path, name: str, classes: tuple[Label, ...], left_out: Coun
     known = {one.label for one in classes}
     for label in labels:
         if label not in known:
-            raise DataError(f"classes has no {label!r}, a folder of {folder}; add it to classes")
+            hint = explain_spelling(label, known) or "; add it to classes"
+            raise DataError(f"classes has no {label!r}, a folder of {folder}{hint}")
+    count_loose_files(folder, left_out)
     rows = {
         label: [Row(path, label, name, path) for path in list_files(root, folder / label, PICTURES, left_out)]
         for label in labels
@@ -59,7 +61,11 @@ def _make_splits(
 ) -> dict[str, tuple[Row, ...]]:
     train, val, test = (_list_rows(root, name, classes, left_out) for name in ("train", "val", "test"))
     if not val and not test:
-        raise DataError(f"data has nothing to test: {root} has neither a folder 'test' nor 'val'")
+        present = ", ".join(path.name for path in list_class_folders(root)[:5]) or "none"
+        raise DataError(
+            f"data has nothing to test: {root} has neither a folder 'test' nor 'val' with a folder per class in it; "
+            f"its folders are {present}"
+        )
     if not val or not test:
         n = ceil(holdout * len(train))
         return {"train": train[n:], "val": train[:n], "test": val or test}

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from rlbench.core import Split
 from rlbench.tasks.lists import Line
+from rlbench.tasks.trees import explain_spelling
 
 _SPLITS: Mapping[str, Split] = {
     "train": "train",
@@ -72,6 +73,14 @@ def _identify(path: Path) -> tuple[int, int] | None:
     except (OSError, ValueError):
         return None
     return (about.st_dev, about.st_ino) if stat.S_ISREG(about.st_mode) and about.st_nlink == 1 else None
+
+
+def explain_missing(root: Path, path: str) -> str:
+    """What may be wrong with the path of a list that names no file, or "" if nothing tells."""
+    if "\\" in path and is_file(root / path.replace("\\", "/")):
+        return "; write / in paths, not \\"
+    folder = (root / path).parent
+    return explain_spelling(Path(path).name, [one.name for one in folder.iterdir()] if folder.is_dir() else [])
 
 
 def is_file(path: Path) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -157,6 +158,22 @@ def list_class_folders(folder: Path) -> list[Path]:
         return sorted(path for path in folder.iterdir() if path.is_dir() and not _is_hidden(path.name))
     except OSError as error:
         raise DataError(f"can't read the folder {folder}: {error.strerror}") from error
+
+
+def count_loose_files(folder: Path, left_out: Counter[str]) -> None:
+    """Counts the visible media beside the folders of classes, which belong to no class. Raises: DataError."""
+    try:
+        names = [path.name for path in folder.iterdir() if not path.is_dir() and not _is_hidden(path.name)]
+    except OSError as error:
+        raise DataError(f"can't read the folder {folder}: {error.strerror}") from error
+    left_out.update(Path(name).suffix.lower() or name for name in names if not name.lower().endswith(_TEXTS))
+
+
+def explain_spelling(name: str, others: Iterable[str]) -> str:
+    """A hint if a name looks like another one, but is in another form of Unicode, as after a copy from macOS."""
+    same = unicodedata.normalize("NFC", name)
+    alike = any(other != name and unicodedata.normalize("NFC", other) == same for other in others)
+    return " (it has the same letters in another form of Unicode: rename it)" if alike else ""
 
 
 def list_class_tree(

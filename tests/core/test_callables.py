@@ -11,7 +11,7 @@ import pytest
 import yaml
 from commands import Call, fails
 
-from rlbench.core import callables
+from rlbench.core import callables, sources
 from rlbench.core.errors import CheckpointError, RLBenchError, UnknownName
 from rlbench.encoders.cards import read_card
 from rlbench.encoders.models import resolve, resolve_plain
@@ -168,3 +168,8 @@ def test_a_callable_named_in_a_file_is_not_run(tmp_path: Path, monkeypatch: pyte
     with pytest.raises(RLBenchError, match="the campaign names the encoder beside:make"):
         read_campaign(campaign, tmp_path)
     assert not (tmp_path / "RAN").exists() and resolve_plain("rlbind", "x").name == "rlbind:mini"
+
+
+def test_the_modules_of_pythons_library_are_not_followed() -> None:
+    """Reading all that json imports from its folder, the whole library, took seconds."""
+    assert sources.find_local_modules("json") == {}

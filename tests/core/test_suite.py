@@ -146,6 +146,12 @@ def test_a_field_at_its_default_is_the_same_column(tmp_path) -> None:
         ("- worst", "- {}", 11, "perturbations: an entry is clean, worst, {attack"),
         ("task: {name: blobs}", "task: {name: blobs", 6, "not YAML"),
         (
+            "task: {name: blobs}",
+            "task: {name: folder, data: ${D}/x}",
+            5,
+            "not YAML: expected ',' or '}', but got '{'; between { } put quotes",
+        ),
+        (
             "summary: A test.",
             "summary: !!python/object:os.system x",
             3,
@@ -190,6 +196,8 @@ def test_names_are_never_looked_up_in_the_working_directory(tmp_path, monkeypatc
     for name in ("mine", "./thermal", "."):
         with pytest.raises(UnknownName, match=r"no suite \(or \.yaml file\) named"):
             load_suite(name)
+    with pytest.raises(UnknownName, match=r"did you mean 'mine\.yaml'"):
+        load_suite("mine")
     with pytest.raises(UnknownName, match="did you mean 'thermal'"):
         load_suite("thermall")
     assert load_suite("mine.yaml").name == "mine"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 
 import pytest
 import torch
 from commands import Call, fails
-from faulty_encoders import ACCEPTED, MISTAKES, Good
+from faulty_encoders import ACCEPTED, MISTAKES, Good, StraightThrough
 from tiny_suite import counts, suite_file
 
 from rlbench.core.errors import RLBenchError
@@ -81,3 +82,15 @@ def test_an_undeclared_gradient_is_refused_and_a_declared_one_is_not(tmp_path) -
     Declared.traits = frozenset()
     with pytest.raises(RLBenchError, match=re.escape("m: embed returned a tensor without a gradient")):
         check_embed(Declared(), "m", "image", "cpu")  # type: ignore[arg-type]
+
+
+def test_a_gradient_that_only_approximates_a_rounding_is_accepted() -> None:
+    check_embed(StraightThrough(), "m", "image", "cpu")
+
+
+def test_a_factory_leaves_the_settings_of_torch_as_they_were() -> None:
+    for name in ("default_dtype", "default_device", "no_gradients"):
+        with suppress(RLBenchError):
+            models.load_encoder(f"faulty_encoders:{name}")
+        assert torch.get_default_dtype() == torch.float32 and torch.get_default_device() == torch.device("cpu")
+        assert torch.is_grad_enabled()

@@ -68,3 +68,22 @@ def test_defences_wrap_the_encoder_in_the_order_of_the_name() -> None:
     outer = load_encoder("linear+jpeg+blur", "image")
     assert [type(one.defence).__name__ for one in (outer, outer.sibling)] == ["Blur", "Jpeg"]
     assert type(outer.sibling.sibling).__name__ == "Linear"
+
+
+def test_a_file_that_alone_is_no_model_is_said(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(OWN)
+    (tmp_path / "w.pth").touch()
+    for name, message in (
+        ("mine.py", "mine.py is a file; .* such as mine:make"),
+        ("mine", "mine is a module; .* such as mine:make"),
+        ("w.pth", "w.pth has weights, .*; write a function that loads it"),
+    ):
+        with pytest.raises(RLBenchError, match=message):
+            resolve(name)
+    for name, message in (
+        ("mine:Mime", "has no callable 'Mime'; did you mean 'Mine'"),
+        ("mins:Mine", "no module 'mins'; did you mean 'mine'"),
+    ):
+        with pytest.raises(RLBenchError, match=message):
+            load_encoder(name)

@@ -141,3 +141,23 @@ def test_a_broken_picture_is_named(tmp_path) -> None:
     for read in (lambda: task.load(RGB, 0, 2), lambda: [task.picture(i, 3, "test") for i in range(2)]):
         with pytest.raises(DataError, match=r"can't read the image .*n01_0.png"):
             read()
+
+
+def test_pictures_beside_the_folders_of_classes_are_said_to_be_left_out(tmp_path) -> None:
+    root = tree(tmp_path, splits={"test": 1})
+    Image.new("RGB", (8, 8)).save(root / "test" / "loose.png")
+    (root / "test" / "notes.txt").touch()
+    assert task_of(root).notes() == ("1 file is left out: 1 .png",)
+
+
+def test_a_layout_without_a_test_folder_lists_the_folders_that_are_there(tmp_path) -> None:
+    root = tree(tmp_path, splits={"Testing": 1})
+    with pytest.raises(DataError, match=r"neither a folder 'test' nor 'val'.*its folders are Testing"):
+        task_of(root)
+
+
+def test_a_class_in_another_form_of_unicode_is_said(tmp_path) -> None:
+    root = tree(tmp_path, splits={"test": 1})
+    (root / "test" / "n01").rename(root / "test" / "Ka\u0308se")
+    with pytest.raises(DataError, match="in another form of Unicode: rename it"):
+        task_of(root, classes=("K\u00e4se", "n02"))

@@ -35,6 +35,8 @@ def _task(root: Path, rows: list[str], kind: str = "folder", head: str = "path,l
         ("linked/0.png,a,train,x", r"labels.csv:6: 'linked/0.png' is the same file as '0.png' in line 2"),
         ("4.png,a,tset,x", r"labels.csv:6: the split is 'tset'; it must be train, val or test"),
         ("4.png,a,testing,x", r"labels.csv:6: the splits are 'test' and 'testing', which both mean test"),
+        ("sub\\5.png,a,train,x", r"labels.csv names files that are missing .*; write / in paths, not"),
+        ("u\u00fc.png,a,train,x", r"labels.csv names files that are missing .* in another form of Unicode: rename it"),
         ("x" * 300 + ".png,a,train,x", r"labels.csv names files that are missing"),
         ("4.png,c,train,x", r"classes has no 'c', the label of 4.png"),
         ("4.png,a", r"labels.csv:6: 2 values for 4 columns"),
@@ -43,6 +45,9 @@ def _task(root: Path, rows: list[str], kind: str = "folder", head: str = "path,l
 def test_a_row_that_is_wrong_in_any_split(root, row, message) -> None:
     (root / "linked").symlink_to(root)
     Image.new("L", (8, 8)).save(root / "4.png")
+    (root / "sub").mkdir()
+    (root / "sub" / "5.png").touch()
+    (root / "uu\u0308.png").touch()
     with pytest.raises(DataError, match=message) as caught:
         _task(root, [*ROWS, row])
     assert "\n" not in str(caught.value)
@@ -83,3 +88,9 @@ CAPTIONS = ["0.png,test,s,a cat, red", "1.png,test,s,a dog"]
 def test_captions(root, rows, message) -> None:
     with pytest.raises(DataError, match=message):
         _task(root, rows, "captioned-folder", "path,split,source,caption").size("test")
+
+
+def test_a_gallery_of_one_caption_is_refused(root) -> None:
+    rows = ["0.png,test,s,a dog", "1.png,test,t,a dog"]
+    with pytest.raises(DataError, match="the same captions for all media"):
+        _ = _task(root, rows, "captioned-folder", "path,split,source,caption").classes

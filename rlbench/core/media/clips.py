@@ -16,6 +16,7 @@ from rlbench.core import Box
 from rlbench.core.errors import DataError
 from rlbench.core.guard import guard
 from rlbench.core.media import preprocess
+from rlbench.core.media.contents import explain_content
 from rlbench.core.media.stills import MODES, planes
 
 FILMS = (".mp4", ".avi", ".mkv", ".webm", ".mov", ".m4v", ".mpg")
@@ -29,16 +30,49 @@ _OPTIONS = {"protocol_whitelist": "file,crypto,data"}  # a playlist in place of 
 
 
 def open_film(path: Path) -> Any:
-    """A film as a PyAV container."""
+    """A film as a PyAV container. Raises: what PyAV raises; DataError for a file that is evidently no film."""
     import av
 
-    return av.open(str(path), options=_OPTIONS)
+    try:
+        return av.open(str(path), options=_OPTIONS)
+    except av.FFmpegError:
+        if reason := explain_content(path):
+            raise DataError(f"can't read the clip {path}: {reason}") from None
+        raise
+
+
+def _find_pictures(container: Any, path: Path) -> Any:
+    """The stream of a film's pictures. Raises: DataError if there is none."""
+    stream = container.streams.best("video")
+    if stream is None:
+        about = "only sound" if container.streams.audio else "and no sound: it may be cut"
+        raise DataError(f"can't read the clip {path}: it has no pictures, {about}")
+    return stream
+
+
+def is_cut_matroska(path: Path) -> bool:
+    """Whether a Matroska or WebM file is shorter than its segment; False for other files and unknown lengths.
+
+    Its elements have an id, a length and a content (RFC 8794); a file is a head and a segment.
+    """
+    with path.open("rb") as file:
+        head = file.read(4096)
+    at = 0
+    for name in (b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"):
+        width = 9 - head[at + 4].bit_length() if len(head) > at + 4 else 9
+        if head[at : at + 4] != name or width > 8 or len(head) < at + 4 + width:
+            return False
+        length = int.from_bytes(head[at + 4 : at + 4 + width], "big") & ((1 << 7 * width) - 1)
+        unknown, at = length == (1 << 7 * width) - 1, at + 4 + width + length
+    return not unknown and path.stat().st_size < at
 
 
 def decode_frames(path: Path) -> Iterator[Any]:
     """Decodes the frames of a clip. Raises: what PyAV raises; DataError if the file is truncated."""
+    if is_cut_matroska(path):
+        raise DataError(f"the clip {path} is cut: it ends before the length that its header says")
     with open_film(path) as container:
-        stream = container.streams.best("video") or container.streams.video[0]
+        stream = _find_pictures(container, path)
         stream.codec_context.options = {"max_pixels": str(LARGEST)}
         end = 0.0
         for packet in container.demux():
@@ -150,7 +184,7 @@ def read_frames_at(path: Path, times: Sequence[float]) -> list[np.ndarray]:
     """
     found: dict[float, np.ndarray] = {}
     with guard(f"can't read the clip {path}"), open_film(path) as container:
-        stream = container.streams.best("video") or container.streams.video[0]
+        stream = _find_pictures(container, path)
         stream.codec_context.options = {"max_pixels": str(LARGEST)}
         half = 0.5 / float(stream.average_rate or 30)
         frames, at, frame = container.decode(stream), -1.0, None

@@ -6,6 +6,7 @@ import struct
 from collections.abc import Iterator
 from math import gcd
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from rlbench.core.errors import DataError
 from rlbench.core.guard import guard
 from rlbench.core.media import filterbank, preprocess
 from rlbench.core.media.clips import FILMS, open_film
+from rlbench.core.media.contents import explain_content
 from rlbench.core.media.log_mel import logmel
 
 SOUNDS = (".wav", ".flac", ".ogg", ".mp3", ".aiff", ".opus")
@@ -25,6 +27,7 @@ _WHOLE = 24_000_000  # the most samples for an "fbank" box, which takes the whol
 _BLOCK = 1 << 20  # samples of a channel to read at a time
 _LOUDEST = 16.0  # samples beyond this are not in units of full scale
 _LONG = 1_050_000  # the most taps of `resample_poly`, whose filter has 20 times the larger of up and down
+_MP3 = 4 * 1152  # samples by which an MP3 file may be shorter than it says: encoders count their padding differently
 _UNKNOWN = 0x7FFF0000  # a size in bytes from here on means that the writer did not know it
 Sound = tuple[np.ndarray, np.ndarray, int]  # mean of the channels, first channel, samples per second
 
@@ -45,9 +48,7 @@ def window(wave: np.ndarray, length: int, fill: Fit | Fill | None = None) -> np.
 
 def _load_sound(path: Path) -> Sound:
     """Reads a sound file as float32. Raises: DataError."""
-    import soundfile
-
-    with guard(f"can't read the recording {path}"), soundfile.SoundFile(path) as file:
+    with guard(f"can't read the recording {path}"), _open(path) as file:
         _check_size(path, file.samplerate, 0)
         blocks, count = list[np.ndarray](), 0
         while len(block := file.read(_BLOCK, dtype="float32", always_2d=True)):
@@ -55,10 +56,34 @@ def _load_sound(path: Path) -> Sound:
             _check_size(path, file.samplerate, count)
             blocks.append(np.stack([block.mean(1), block[:, 0]]))
         rate, promised = int(file.samplerate), int(file.frames) if file.format == "FLAC" else 0
+        if file.format == "MP3" and _states_length(path):
+            promised = int(file.frames) - _MP3
     if count < promised or is_cut(path):
         raise DataError(f"the recording {path} is cut: it ends before the length that its header says")
     mean, first = np.concatenate(blocks, axis=1) if blocks else np.zeros((2, 0), np.float32)
     return mean, first, rate
+
+
+def _open(path: Path) -> Any:
+    """A recording as a SoundFile. Raises: what soundfile raises; DataError for a file that is evidently no sound."""
+    import soundfile
+
+    try:
+        return soundfile.SoundFile(path)
+    except soundfile.LibsndfileError:
+        if reason := explain_content(path):
+            raise DataError(f"can't read the recording {path}: {reason}") from None
+        raise
+
+
+def _states_length(path: Path) -> bool:
+    """Whether an MP3 file has a header with its length, behind its ID3 tag; without one the length is a guess."""
+    with path.open("rb") as file:
+        head = file.read(10)
+        size = sum((byte & 127) << 7 * k for k, byte in enumerate(reversed(head[6:]))) + 10 if head[:3] == b"ID3" else 0
+        file.seek(size)
+        first = file.read(256)
+    return b"Xing" in first or b"Info" in first
 
 
 def _check_size(path: Path, rate: int, count: int) -> None:
@@ -77,13 +102,15 @@ def is_cut(path: Path) -> bool:
             tail = file.read()
             last = tail.rfind(b"OggS")
             return last < 0 or len(tail) < last + 6 or not tail[last + 5] & 4
-        order = {b"RIFF": "<", b"RIFX": ">", b"FORM": ">"}.get(head[:4])
-        at = 12
+        order = {b"RIFF": "<", b"RF64": "<", b"RIFX": ">", b"FORM": ">"}.get(head[:4])
+        at, long = 12, 0
         while order and at + 8 <= size:
             file.seek(at)
             name, length = struct.unpack(f"{order}4sI", file.read(8))
+            if name == b"ds64":  # of RF64: the lengths of the whole and of the data
+                _, long = struct.unpack("<QQ", file.read(16))
             if name in (b"data", b"SSND"):
-                return bool(0 < size - at - 8 < length < _UNKNOWN)
+                return bool(0 < size - at - 8 < (long or length) and (long or length < _UNKNOWN))
             at += 8 + length + length % 2
     return False
 

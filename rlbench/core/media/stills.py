@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,17 +12,19 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image, ImageFile, ImageOps
+from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from rlbench.core.box import Box, Fit
 from rlbench.core.errors import DataError
 from rlbench.core.guard import guard
 from rlbench.core.media import preprocess
+from rlbench.core.media.contents import explain_content
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff")
 LARGEST = 120_000_000  # the most pixels of a picture, which take 1.5 GB while it is decoded
 MODES = {1: "L", 3: "RGB"}
 _WIDE = ("I", "F")  # more than 8 bits: Pillow's conversion would clip them
+_WIDE_RAW = re.compile(";16[BLN]")  # such as RGB;16B; BGR;16 has 16 bits for all three colours together
 # Allowed formats, by content; without those that start another program (EPS) or have no signature.
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "PPM", "TIFF", "GIF", "JPEG2000", "AVIF")
 _TURNS = {
@@ -67,7 +70,7 @@ def list_suffixes() -> frozenset[str]:
 
 
 def decode(path: Path | str, kind: str, content: bytes | None = None) -> Image.Image:
-    """Decodes the first picture of a file, or of its content, upright, in its own mode.
+    """Decodes the first picture of a file, or of its content, upright, in its own mode, with all its bits.
 
     Args:
         path: the file.
@@ -75,17 +78,42 @@ def decode(path: Path | str, kind: str, content: bytes | None = None) -> Image.I
         content: the bytes of a picture that is not a file of its own; `path` then only names it.
 
     Raises:
-        DataError: the file is missing, damaged, too large, or in a format that is not read.
+        DataError: the file is missing, damaged, too large, in a format that is not read, or has colours of 16 bits.
     """
     file = path if content is None else BytesIO(content)
-    with guard(f"can't read the {kind} {path}"), _be_strict(), Image.open(file, formats=_formats()) as found:
+    with guard(f"can't read the {kind} {path}"), _be_strict(), _open(file, kind) as found:
         if found.width * found.height > LARGEST:
             raise DataError(f"{path} has {found.width} x {found.height} pixels; a picture has at most {LARGEST:,}")
+        if _has_wide_colours(found):
+            raise DataError(f"{path} has colours of more than 8 bits; convert it to 8 bits")
         found.load()
         turn = _orientation(found)
         upright: Image.Image = found.transpose(_TURNS[turn]) if turn in _TURNS else found
         upright.format = found.format
         return upright
+
+
+def _open(file: Path | str | BytesIO, kind: str) -> ImageFile.ImageFile:
+    """Opens a picture. Raises: what Pillow raises; DataError for a file that is evidently something else."""
+    try:
+        return Image.open(file, formats=_formats())
+    except UnidentifiedImageError:
+        reason = "" if isinstance(file, BytesIO) else explain_content(file)
+        if reason:
+            raise DataError(f"can't read the {kind} {file}: {reason}") from None
+        raise
+
+
+def _has_wide_colours(picture: ImageFile.ImageFile) -> bool:
+    """Whether Pillow, which has no mode for them, would cut colours of 16 bits to 8."""
+    if picture.mode.startswith(_WIDE):
+        return False
+    for tile in picture.tile:
+        fields = tile.args if isinstance(tile.args, tuple) else (tile.args,)
+        wide = any(isinstance(one, str) and _WIDE_RAW.search(one) for one in fields)
+        if wide or (picture.format == "PPM" and any(isinstance(one, int) and one > 255 for one in fields)):
+            return True
+    return False
 
 
 def _orientation(picture: Image.Image) -> int:

@@ -37,7 +37,9 @@ def test_an_unreadable_clip_is_named(tmp_path) -> None:
         clips.video(tmp_path / "sound.wav", CLIP)
 
 
-@pytest.mark.parametrize(("name", "codec"), [("a.mp4", "mpeg4"), ("a.avi", "mpeg4"), ("a.webm", "libvpx")])
+@pytest.mark.parametrize(
+    ("name", "codec"), [("a.mp4", "mpeg4"), ("a.avi", "mpeg4"), ("a.webm", "libvpx"), ("a.mkv", "mpeg4")]
+)
 def test_a_clip_that_is_cut(tmp_path, name, codec) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (12, 32, 32, 3)).astype(np.uint8)
     content = write_film(tmp_path / name, noise, codec, **({"movflags": "faststart"} if name == "a.mp4" else {}))
@@ -45,6 +47,13 @@ def test_a_clip_that_is_cut(tmp_path, name, codec) -> None:
     (tmp_path / name).write_bytes(content[: len(content) // 2])
     with pytest.raises(DataError, match=rf"{name}(: | is cut)"):
         clips.video(tmp_path / name, LARGE)
+
+
+def test_a_film_with_sound_only_is_named(tmp_path) -> None:
+    soundfile.write(tmp_path / "a.mp3", np.zeros(8000), 8000)
+    (tmp_path / "a.mp4").write_bytes((tmp_path / "a.mp3").read_bytes())
+    with pytest.raises(DataError, match=r"the clip .*a.mp4: it has no pictures, only sound"):
+        clips.video(tmp_path / "a.mp4", CLIP)
 
 
 @pytest.mark.parametrize("side", range(9, 32, 2))

@@ -10,6 +10,7 @@ from PIL import Image, ImageFile
 from rlbench.core import Box
 from rlbench.core.errors import DataError
 from rlbench.core.media import stills
+from rlbench.core.media.readers import read
 
 RGB, GREY = Box(shape=(3, 32, 32)), Box(shape=(1, 32, 32))
 
@@ -80,3 +81,43 @@ def test_a_picture_too_large_for_memory_and_a_postscript_program_are_refused(tmp
     (tmp_path / "a.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n")
     with pytest.raises(DataError, match=r"cannot identify image file '.*a.png'"):
         stills.image(tmp_path / "a.png", RGB)
+
+
+@pytest.mark.parametrize("name", ["a.png", "alpha.png", "a.ppm"])
+def test_colours_of_16_bits_are_refused_and_not_cut_to_8(tmp_path, name) -> None:
+    """Pillow has no mode for them, and drops the lower bits without a word."""
+
+    def chunk(label: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + label + data + struct.pack(">I", zlib.crc32(label + data))
+
+    bands, colour = (4, 6) if name == "alpha.png" else (3, 2)
+    row = struct.pack(f">{4 * bands}H", *[300] * 4 * bands)
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", 4, 4, 16, colour, 0, 0, 0))
+    png = b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress((b"\0" + row) * 4)) + chunk(b"IEND", b"")
+    (tmp_path / name).write_bytes(b"P6 4 4 65535\n" + row * 4 if name == "a.ppm" else png)
+    with pytest.raises(DataError, match=rf"{name} has colours of more than 8 bits; convert it to 8 bits"):
+        stills.image(tmp_path / name, RGB)
+
+
+def test_colours_of_16_bits_together_are_read(tmp_path) -> None:
+    head = struct.pack("<2sIHHI", b"BM", 98, 0, 0, 66) + struct.pack("<IiiHHIIiiII", 40, 4, 4, 1, 16, 3, 32, 0, 0, 0, 0)
+    (tmp_path / "a.bmp").write_bytes(head + struct.pack("<III", 0xF800, 0x7E0, 0x1F) + b"\xff" * 32)
+    assert stills.image(tmp_path / "a.bmp", RGB).min() == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "it is empty"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "Git LFS.* git lfs pull"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "it is HEIC"),
+        (b"<?xml version='1.0'?><svg xmlns='http://www.w3.org/2000/svg'/>", "it is SVG"),
+        (b"\n<!DOCTYPE html><html>404</html>", "it is a web page"),
+    ],
+)
+def test_a_file_that_is_evidently_something_else(tmp_path, content, message) -> None:
+    (tmp_path / "a").write_bytes(content)
+    clip = Box(shape=(3, 2, 32, 32))
+    for modality, box in (("image", RGB), ("video", clip), ("audio", RGB)):
+        with pytest.raises(DataError, match=rf"can't read the \w+ .*a: .*{message}"):
+            read(tmp_path / "a", modality, box, rate=8000, seconds=1.0)
