@@ -34,6 +34,18 @@ def test_projected_and_sampled_points_are_in_the_ball(norm, box, eps, seed, far)
     assert torch.allclose(project(moved, x, ball), moved, rtol=0, atol=1e-6 * (high - low))
 
 
+@pytest.mark.parametrize(("size", "low", "high", "eps"), [(3 * 224**2, 0.0, 1.0, 1e-4), (2**20, -2.1, 2.6, 2.35)])
+def test_rounding_does_not_put_a_large_point_outside_a_small_l2_ball(size, low, high, eps) -> None:
+    """Half a rounding error of each of many coordinates is more than the radius allows."""
+    torch.manual_seed(0)
+    x, ball = low + (high - low) * torch.rand(2, size), Ball("l2", eps, low, high)
+    noise = torch.randn_like(x)
+    for step in (noise, noise.sign()):
+        moved = project(x + step, x, ball)
+        assert violation(moved, x, ball) is None
+        assert distance(moved, x, "l2").min() > 0.9 * eps
+
+
 def test_a_ball_of_radius_zero_is_the_point_itself() -> None:
     x = torch.rand(4, 3)
     for norm in ("linf", "l2", "l0"):
