@@ -120,3 +120,10 @@ def test_a_norm_just_over_eps_is_a_violation() -> None:
     assert violation(x + 0.1 * (1 + 5e-7), x, ball) is None
     assert violation(x + 0.1 * (1 + 5e-6), x, ball) is not None
     assert distance(x + 0.1, x, "linf").item() == pytest.approx(0.1)
+
+
+def test_two_eps_have_two_texts() -> None:
+    """The text enters keys: cells of equal text would share their results."""
+    texts = ["0.5", "123.4567", "123.4568", "999.9999", "1000", "1234567", "1234568", "4/255", "1/3"]
+    assert len({str(Threat("l2", Fraction(text))) for text in texts}) == len(texts)
+    assert [str(Threat("l2", Fraction(text))) for text in ("0.1", "1", "1.25")] == ["l2 0.1", "l2 1", "l2 1.25"]
