@@ -136,7 +136,7 @@ class AdaptiveSearch(Search):
     def resume(self, points: Tensor, logits: Tensor) -> None:
         """Begins at points (N, *shape) that another search found, with their logits (N, C), in place of x."""
         self.best, self.near = points.clone(), logits.clone()
-        self.best_margin = margin(logits, self.y).float().cpu()
+        self.best_margin = margin(logits, self.y).cpu().double()
 
     def admit(self, room: int, *, alongside: bool) -> int:
         """Begins jobs, never two of an example at a time."""
@@ -189,7 +189,7 @@ class AdaptiveSearch(Search):
 
     def is_hopeless(self, examples: Tensor, turn: Tensor) -> Tensor:
         """(K,) bool, the examples that are given up after their runs of these turns (K,)."""
-        m = self.best_margin[examples]
+        m = self.best_margin[examples].float()
         fall = self.clean_margin[examples] - m
         return torch.where(turn < self.last, (fall > 0) & (m > self.hopeless * fall), m > self.near_ratio * fall)
 

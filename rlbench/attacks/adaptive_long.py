@@ -128,7 +128,7 @@ class LongSearch(AdaptiveSearch):
     def is_hopeless(self, examples: Tensor, turn: Tensor) -> Tensor:
         """(K,) bool, the examples that are given up after their runs of these turns (K,)."""
         far = self.rank_classes(examples.to(self.gap.device)).amin(1).cpu() > self.near_ratio
-        m = self.best_margin[examples]
+        m = self.best_margin[examples].float()
         fall, runs = self.clean_margin[examples] - m, turn - CE
         return torch.where(turn < self.last, (fall > 0) & (runs * m > self.hopeless * fall) & (runs > 0), far)
 

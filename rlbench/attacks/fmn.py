@@ -12,6 +12,7 @@ from torch import Tensor
 
 from rlbench.attacks.search.minimal import MinimalSearch, search_nearest
 from rlbench.attacks.search.pool import clean_logits, run_alone
+from rlbench.attacks.search.rules import amplify
 from rlbench.attacks.search.state import Jobs, Rowwise
 from rlbench.core import Ball, Classifier, Norm, Streams
 from rlbench.core.errors import FieldError
@@ -95,6 +96,7 @@ class FMN:
         reach = far + loss.abs() / g.flatten(1).norm(p=DUAL[ball.norm], dim=1).clamp_min(1e-12)
         grown = torch.where(m.nearest.isfinite(), m.eps * (1 + gamma), reach)
         m.eps = torch.where(adversarial, torch.minimum(m.eps * (1 - gamma), m.nearest), grown)
+        g = amplify(g)
         step = per_row(alpha, g) * g / per_row(rows_norm(g, "l2"), g).clamp_min(1e-12)
         jobs.x_adv = (x + _shrink(delta + step, m.eps, ball.norm)).clamp(ball.low, ball.high)
 

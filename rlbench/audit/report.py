@@ -11,7 +11,7 @@ from rlbench.audit import harness, planted, rivals, strength
 from rlbench.audit.lab import Answer, Lab, main_threat
 from rlbench.core import Adversarial, Suite
 from rlbench.core.badges import CHECKS, RANK, Badge, Finding, badge
-from rlbench.core.errors import FieldError, SuiteError, UnknownName
+from rlbench.core.errors import AttackError, FieldError, SuiteError, UnknownName
 from rlbench.encoders.cards import Model
 from rlbench.encoders.models import models, resolve
 from rlbench.engine.block.bench import Bench, prepare
@@ -62,7 +62,7 @@ class Audit:
         threat: the threat model of the attacks.
         sibling: the model whose adversarial examples were transferred, or "".
         clean: accuracy on clean examples.
-        robust: accuracy under fgsm, pgd and apgd-ce together; None where only some checks ran.
+        robust: accuracy under fgsm, pgd and apgd-ce together; None where only some checks ran, or one of these crashed.
         findings: one per check.
         seconds: wall time.
     """
@@ -121,6 +121,17 @@ def _mark_random(found: Finding, lab: Lab) -> Finding:
     return replace(found, status="adaptive") if random else found
 
 
+def _run_check(id_: str, lab: Lab) -> Finding:
+    """The finding of a check; it fails where an attack that it runs crashes or breaks its contract."""
+    before = set(lab.outcomes)
+    try:
+        found = _explain_lack(id_, lab) or RUNS[id_](lab)
+    except AttackError as error:
+        return Finding(id=id_, status="fail", said=str(error))
+    crashes = [f"{name}: {one.error}" for name, one in lab.outcomes.items() if name not in before and one.error]
+    return replace(found, status="fail", said="; ".join([*crashes, found.said])) if crashes else found
+
+
 def _check_arguments(examples: int, only: Sequence[str]) -> None:
     if not 1 <= examples <= MAX_EXAMPLES:
         raise FieldError(f"examples is {examples}; an audit takes 1 to {MAX_EXAMPLES}")
@@ -134,7 +145,7 @@ def _run_checks(lab: Lab, only: Sequence[str], report: Callable[[str, int, int],
     chosen, findings = [id_ for id_ in RUNS if not only or id_ in only], list[Finding]()
     for done, id_ in enumerate(chosen):
         report(f"{id_}: {CHECKS[id_].asks}", done, len(chosen))
-        findings.append(_mark_random(_explain_lack(id_, lab) or RUNS[id_](lab), lab))
+        findings.append(_mark_random(_run_check(id_, lab), lab))
     report("done", len(chosen), len(chosen))
     return tuple(findings)
 
@@ -185,7 +196,7 @@ def audit(
         threat=str(threat),
         sibling=name,
         clean=lab.clean.accuracy,
-        robust=None if only else float(lab.survivors.float().mean()),
+        robust=None if only or any(one.error for one in lab.gradient_attacks) else lab.survivors.float().mean().item(),
         findings=findings,
         seconds=perf_counter() - begun,
     )

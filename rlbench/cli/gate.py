@@ -93,7 +93,6 @@ def check(
     A cell fails if it dropped by more than the margin and the drop is significant (exact McNemar test, Holm-adjusted
     over the cells). With --format github it annotates the pull request.
     """
-    from rlbench.encoders.models import default_name
     from rlbench.gate import check as gate
     from rlbench.gate.regression import Policy
     from rlbench.gate.regression import gate as judge
@@ -111,8 +110,7 @@ def check(
     if update:
         _update(reference or gate.HERE, found)
         return
-    pairs = [(*part, default_name(model)) for part in parts for model in models]
-    _print(judge(references, found, policy, ids, pairs), str(path), shape)
+    _print(judge(references, found, policy, ids, gate.list_required(parts, models)), str(path), shape)
 
 
 def _of_stores(

@@ -224,6 +224,11 @@ def badge(found: Iterable[Finding]) -> Badge:
     return max((BADGES[finding.status] for finding in found), key=RANK.index, default="sound")
 
 
+def worst_badge(badges: Iterable[str]) -> str:
+    """The worst of several soundness badges; "" without any. An unknown badge is worse than all others."""
+    return max(filter(None, badges), key=lambda badge: RANK.index(badge) if badge in RANK else len(RANK), default="")
+
+
 def is_wrong(finding: Finding) -> bool:
     """Whether the check was made and something is wrong."""
     return BADGES[finding.status] not in ("sound", "partial")

@@ -20,7 +20,7 @@ Fields = tuple[tuple[str, Field], ...]  # sorted (name, value) pairs that differ
 def _text(eps: Fraction) -> str:
     """`4/255`, `0.5` or another fraction."""
     d = eps.denominator
-    return f"{float(eps):g}" if 10_000 % d == 0 else f"{255 * eps}/255" if 255 % d == 0 else str(eps)
+    return f"{float(eps):.15g}" if 10_000 % d == 0 else f"{255 * eps}/255" if 255 % d == 0 else str(eps)
 
 
 @dataclass(frozen=True)

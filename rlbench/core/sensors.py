@@ -45,10 +45,13 @@ class JointBox(Box):
         return [[sensor, box.facts()] for sensor, box in self.parts]
 
     def split(self, x: Tensor, sensor: Modality) -> Tensor:
-        """(B, D) in the joint box -> (B, *box.shape) in a sensor's box, differentiable in x."""
+        """(B, D) in the joint box -> (B, *box.shape) in a sensor's box, differentiable in x.
+
+        Rounding may put the largest values above the box: they are clamped, and keep their gradient.
+        """
         box, (start, stop) = dict(self.parts)[sensor], self.spans[sensor]
-        unit = x[:, start:stop].reshape(-1, *box.shape)
-        return (box.low + (box.high - box.low) * unit).clamp(box.low, box.high)
+        value = box.low + (box.high - box.low) * x[:, start:stop].reshape(-1, *box.shape)
+        return value + (value.clamp(box.low, box.high) - value).detach()
 
     def join(self, inputs: Mapping[Modality, Tensor]) -> Tensor:
         """The inverse of `split`; float32."""

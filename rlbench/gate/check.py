@@ -13,7 +13,7 @@ from typing import Any
 from rlbench.core import Record
 from rlbench.core.errors import FieldError, StoreError
 from rlbench.core.suite import load_suites
-from rlbench.encoders.models import resolve_plain
+from rlbench.encoders.models import default_name, resolve_plain
 from rlbench.gate.regression import CellId, Policy, Report, cell_id, gate
 from rlbench.store.columns import reading_order
 from rlbench.store.lines import to_line
@@ -66,6 +66,11 @@ def list_models(references: Iterable[Record], parts: Sequence[tuple[str, str]]) 
     for name in found:
         resolve_plain(name, "a reference record")
     return found
+
+
+def list_required(parts: Sequence[tuple[str, str]], models: Sequence[str]) -> list[tuple[str, str, str]]:
+    """The (suite, modality, model) whose references need fresh records: a model that was left out must not pass."""
+    return [(*part, default_name(model)) for part in parts for model in models]
 
 
 def measure(
@@ -125,7 +130,7 @@ def check(
     suites = [suite] if isinstance(suite, str) else list(suite)
     models = ([model] if isinstance(model, str) else list(model)) or list_models(references, list_parts(suites))
     records, ids = measure(suites, models, **options)
-    return gate(references, records, policy, ids)
+    return gate(references, records, policy, ids, list_required(list_parts(suites), models))
 
 
 def renew_references(path: Path, records: Sequence[Record]) -> tuple[dict[Path, str], list[str]]:

@@ -12,22 +12,29 @@ from hashlib import sha256
 import numpy as np
 
 from rlbench.core import Field, Perturbation, Record
+from rlbench.core.badges import worst_badge
 from rlbench.store.flags import flags_of, pack
+
+_ROUND = ("round", "data", "protocol", "anchors", "checkpoint")  # provenance that two records of a round share
 
 
 def pool_rounds(records: Iterable[Record]) -> list[Record]:
     """Merges the records of a campaign's rounds by suite, task, model and perturbation; others stay as they are.
 
-    A merged record's hashes combine those of its rounds, so that only models with the same rounds share a table.
+    A merged record's hashes combine those of its rounds, so that only models with the same rounds share a table. Of two
+    records of a round and the same data, the one with more examples counts, since the others are among them.
     """
-    others, rounds = [], dict[tuple[str, int, str, str, Perturbation], list[Record]]()
+    others, rounds = [], dict[tuple[str, int, str, str, Perturbation], dict[object, Record]]()
     for record in records:
-        if "round" in record.provenance:
-            place = record.suite, record.suite_version, record.task, record.model, record.perturbation
-            rounds.setdefault(place, []).append(record)
-        else:
+        if "round" not in record.provenance:
             others.append(record)
-    return others + [_merge(sorted(group, key=lambda r: str(r.provenance["round"]))) for group in rounds.values()]
+            continue
+        place = record.suite, record.suite_version, record.task, record.model, record.perturbation
+        own, same = rounds.setdefault(place, {}), tuple(record.provenance.get(name) for name in _ROUND)
+        own[same] = max(own.get(same, record), record, key=lambda one: one.n)
+    return others + [
+        _merge(sorted(group.values(), key=lambda r: str(r.provenance["round"]))) for group in rounds.values()
+    ]
 
 
 def _merge(rounds: Sequence[Record]) -> Record:
@@ -52,7 +59,10 @@ def _flags(rounds: Sequence[Record]) -> str | None:
 
 
 def _provenance(rounds: Sequence[Record]) -> dict[str, Field]:
-    """The facts that all rounds share, and a hash of those hashes that differ; the data names the rounds."""
+    """The facts that all rounds share, a hash of those hashes that differ, and the worst badge with all its reasons.
+
+    The data names the rounds.
+    """
     found: dict[str, Field] = {}
     for name in rounds[0].provenance:
         values = [record.provenance.get(name) for record in rounds]
@@ -60,6 +70,9 @@ def _provenance(rounds: Sequence[Record]) -> dict[str, Field]:
             found[name] = values[0]
         elif name in ("data", "anchors", "checkpoint", "protocol"):
             found[name] = _hash(values)
+    for name, join in (("soundness", worst_badge), ("soundness_failed", "; ".join)):
+        if known := [str(record.provenance[name]) for record in rounds if record.provenance.get(name)]:
+            found[name] = join(dict.fromkeys(known))
     names = ", ".join(str(record.provenance["round"]) for record in rounds)
     return found | {"round": names, "data": f"{found['data']} (round{'s' * (len(rounds) > 1)} {names})"}
 

@@ -56,6 +56,17 @@ def test_an_example_ends_only_if_no_batch_can_make_it_correct_again() -> None:
     assert search.best_margin.tolist() == pytest.approx(MARGINS, abs=1e-6)
 
 
+def test_margins_far_from_zero_are_told_apart() -> None:
+    """An audit raises the true logit by 1e4, where float32 margins are steps of 1e-3, so that an attack goes on."""
+    search = _search(1)
+    search.admit(1, alongside=False)
+    jobs = search._jobs()
+    for value, m in ((0.55, 3e-4), (0.6, 1e-4), (0.45, 2e-4)):
+        jobs.x_adv = torch.full_like(jobs.x, value)
+        search.record(jobs, torch.tensor([[1e4 + m, 0.0]], dtype=torch.float64))
+    assert torch.equal(search.best, torch.full_like(search.x, 0.6))
+
+
 def test_a_candidate_ends_an_example_only_by_the_same_rule() -> None:
     x, y = torch.full((len(MARGINS), 1), 0.5), torch.zeros(len(MARGINS), dtype=torch.int64)
     best = Incumbents(lambda x, rows: _logits(MARGINS).float(), x, y)  # type: ignore[arg-type]

@@ -8,7 +8,9 @@ from affine_points import affine
 from jobs import make_job
 
 from rlbench.attacks.acg import _Conjugate
+from rlbench.attacks.fmn import FMN
 from rlbench.attacks.malt import MALT
+from rlbench.attacks.search.rules import direction
 from rlbench.core import Ball, Norm
 from rlbench.engine.attack.meter import Meter
 
@@ -46,3 +48,20 @@ def test_malt_ranks_the_classes_by_their_distance(norm: Norm) -> None:
     logits = z.scatter(1, y[:, None], float("-inf")).topk(4).indices
     assert (found[:, 0] != logits[:, 0]).any()
     assert meter.backwards.tolist() == [11] * 200
+
+
+@pytest.mark.parametrize("size", [1e-25, 1e-38])
+def test_a_faint_gradient_has_the_direction_of_a_strong_one(size: float) -> None:
+    """A masked gradient of 1e-25 has an L2 norm of 0 in float32, so that steps along it would have no length."""
+    strong = torch.randn(3, 5, generator=torch.Generator().manual_seed(0))
+    faint = strong * torch.tensor([[size], [1.0], [size]])
+    for ball in (Ball("linf", 0.1, 0.0, 1.0), Ball("l2", 0.1, 0.0, 1.0)):
+        torch.testing.assert_close(direction(faint, ball), direction(strong, ball), rtol=1e-4, atol=1e-4)
+    assert torch.equal(direction(torch.zeros(2, 5), Ball("l2", 0.1, 0.0, 1.0)), torch.zeros(2, 5))
+
+
+def test_a_minimal_norm_attack_steps_along_a_faint_gradient() -> None:
+    rule, x, ball = FMN(), torch.full((1, 4), 0.5), Ball("l2", 0.5, 0.0, 1.0)
+    job, g = make_job(rule, x, ball), torch.tensor([[3.0, 0.0, -4.0, 0.0]])
+    rule.advance(job, torch.tensor([-1.0]), 1e-25 * g, ball)
+    torch.testing.assert_close(job.x_adv, (x + g / 5).clamp(0.0, 1.0))

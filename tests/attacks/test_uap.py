@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from rlbench.attacks import uap
 from rlbench.attacks.uap import UAP
 from rlbench.core import Ball, Norm
 from rlbench.core.errors import AttackError, FieldError
@@ -54,6 +55,20 @@ def test_of_two_classes_it_is_the_better_of_both_signs(ones: int, zeros: int) ->
     broken = [int((margin(net(x + sign * ball.radius * w.sign()), y) <= 0).sum()) for sign in (1, -1)]
     assert min(broken) < max(broken) < len(x)
     assert int((margin(net(found), y) <= 0).sum()) == max(broken)
+
+
+def test_the_step_that_breaks_the_most_counts_whatever_its_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    sums, seen = iter([(0, 1.0), (5, 2.0), (5, 3.0), (3, 9.0)]), list[Tensor]()
+
+    def sum_up(classifier: object, x: Tensor, y: Tensor, points: Tensor, *rest: object) -> tuple[int, float, Tensor]:
+        seen.append(points - x)
+        return *next(sums), torch.full_like(x[:1], 1.0 if len(seen) == 1 else -1.0)
+
+    monkeypatch.setattr(uap, "_sum_up", sum_up)
+    net, _ = _classifier()
+    delta = UAP(steps=3).make(Meter(net, N), *_points(net, 20, 20), Ball("linf", 0.05, 0.0, 1.0))
+    assert [round(float(one.mean()), 4) for one in seen] == [0.0, 0.05, 0.0125, 0.0]
+    torch.testing.assert_close(delta, seen[2][0], rtol=0, atol=1e-6)
 
 
 def test_the_perturbation_is_the_same_for_all_but_for_the_box() -> None:

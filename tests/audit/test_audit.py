@@ -8,13 +8,13 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from rlbench.audit import harness
+from rlbench.audit import harness, report
 from rlbench.audit.lab import Lab, main_threat
 from rlbench.audit.report import RUNS, audit
 from rlbench.cli.main import main
 from rlbench.core import Adversarial, Threat
-from rlbench.core.badges import CHECKS
-from rlbench.core.errors import DataError, FieldError, SuiteError, UnknownName
+from rlbench.core.badges import CHECKS, Finding
+from rlbench.core.errors import AttackError, DataError, FieldError, SuiteError, UnknownName
 from rlbench.core.suite import load_suite
 from rlbench.core.threat import parse_eps
 from rlbench.encoders.defences.defended import Defence, Defended
@@ -39,8 +39,8 @@ def test_the_linear_oracle_is_sound() -> None:
     assert found.badge == "sound" and found.accepted and not bad
     assert [one.id for one in found.findings] == list(RUNS) and set(RUNS) == set(CHECKS)
     assert len(asked) == len(RUNS) + 1 and asked[-1] == "done"
-    report = json.loads(found.json())
-    assert report["badge"] == "sound" and report["findings"][0]["rule"] == CHECKS["H1"].rule
+    text = json.loads(found.json())
+    assert text["badge"] == "sound" and text["findings"][0]["rule"] == CHECKS["H1"].rule
 
 
 def test_mistakes() -> None:
@@ -60,9 +60,9 @@ def test_the_command_writes_a_report_and_exits_by_the_badge(tmp_path, model, cod
     done = CliRunner().invoke(main, ["audit", *words, "--out", str(tmp_path), "--quiet", "--device", "cpu"])
     assert done.exit_code == code, done.output
     (path,) = (tmp_path / "audits").iterdir()
-    report = json.loads(path.read_text())
-    assert [one["id"] for one in report["findings"]] == ["H7", "S10"]
-    assert f"badge: {report['badge']}" in done.output
+    text = json.loads(path.read_text())
+    assert [one["id"] for one in text["findings"]] == ["H7", "S10"]
+    assert f"badge: {text['badge']}" in done.output
     assert (CHECKS["H7"].advice in done.output) == (code == 1)
 
 
@@ -104,3 +104,21 @@ def test_a_declared_purifier_needs_an_adaptive_attack(honest, status) -> None:
         replace(bench, classifier=replace(bench.classifier, encoder=declaring)), 16, Threat("linf", parse_eps("8/255"))
     )
     assert harness.s14(lab).status == status  # accuracy is lower through honest() than under plain attacks
+
+
+def test_a_check_whose_attack_crashes_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Examples of a crashed attack count as robust, so a comparison with it would pass."""
+    lab = SimpleNamespace(outcomes={}, knowledge="white-box")
+
+    def compare(lab: SimpleNamespace) -> Finding:
+        lab.outcomes["apgd-ce(steps=200)"] = SimpleNamespace(error="the gradient is not finite")
+        return Finding(id="S2", status="pass", said="accuracy does not fall")
+
+    def crash(lab: SimpleNamespace) -> Finding:
+        raise AttackError("crashed: planned")
+
+    monkeypatch.setattr(report, "RUNS", {"S2": compare, "S8": crash})
+    found = report._run_check("S2", lab)
+    assert found.status == "fail" and found.said.startswith("apgd-ce(steps=200): the gradient is not finite; ")
+    assert report._run_check("S2", lab).status == "pass"  # a crash is reported once, by the first check that meets it
+    assert report._run_check("S8", lab) == Finding(id="S8", status="fail", said="crashed: planned")

@@ -48,3 +48,11 @@ def test_the_clustered_interval_covers_and_is_wider_than_wilsons() -> None:
         own = wilson(int(right.sum()), 300)
         assert high - low > 1.5 * (own[1] - own[0])
     assert 0.90 <= held / 200 <= 0.985
+
+
+def test_the_clustered_interval_knows_little_of_few_clusters() -> None:
+    """Where all bootstrap samples agree, their quantiles would claim certainty."""
+    right = [True] * 40
+    assert cluster_interval(right, list("abcd") * 10) == pytest.approx(wilson(4, 4))
+    assert cluster_interval([not one for one in right], list("abcd") * 10) == pytest.approx(wilson(0, 4))
+    assert cluster_interval([True, True, False, True], ["a"] * 4) == pytest.approx(wilson(0.75, 1))

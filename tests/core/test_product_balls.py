@@ -72,3 +72,14 @@ def test_the_joint_box_splits_and_joins_in_each_sensors_units() -> None:
 def test_a_threat_scales_with_all_its_radii() -> None:
     threat = Threat("l2", Fraction(2), ("image", "audio"), by_sensor=(Fraction(2), Fraction(1)))
     assert scale_threat(threat, Fraction(1, 2)).by_sensor == (Fraction(1), Fraction(1, 2))
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.0, 1.0), (-4.2, 3.1), (-1.7922619, 2.0749)])
+def test_values_at_the_ends_of_a_sensors_box_keep_their_gradient(low, high) -> None:
+    """low + (high - low) may exceed high by a rounding error, and a clamp has no gradient there."""
+    box = joint_box({"image": Box(shape=(2, 2), low=low, high=high), "audio": Box(shape=(1, 3))})
+    x = torch.tensor([[0.0, 1.0, 0.5, 1.0, 0.0, 1.0, 0.3]], requires_grad=True)
+    image = box.split(x, "image")
+    (gradient,) = torch.autograd.grad(image.sum(), x)
+    assert torch.allclose(gradient[0, :4], torch.full((4,), high - low)) and not gradient[0, 4:].any()
+    assert image.min() >= low and image.max() <= high

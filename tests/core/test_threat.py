@@ -34,6 +34,18 @@ def test_projected_and_sampled_points_are_in_the_ball(norm, box, eps, seed, far)
     assert torch.allclose(project(moved, x, ball), moved, rtol=0, atol=1e-6 * (high - low))
 
 
+@pytest.mark.parametrize(("size", "low", "high", "eps"), [(3 * 224**2, 0.0, 1.0, 1e-4), (2**20, -2.1, 2.6, 2.35)])
+def test_rounding_does_not_put_a_large_point_outside_a_small_l2_ball(size, low, high, eps) -> None:
+    """Half a rounding error of each of many coordinates is more than the radius allows."""
+    torch.manual_seed(0)
+    x, ball = low + (high - low) * torch.rand(2, size), Ball("l2", eps, low, high)
+    noise = torch.randn_like(x)
+    for step in (noise, noise.sign()):
+        moved = project(x + step, x, ball)
+        assert violation(moved, x, ball) is None
+        assert distance(moved, x, "l2").min() > 0.9 * eps
+
+
 def test_a_ball_of_radius_zero_is_the_point_itself() -> None:
     x = torch.rand(4, 3)
     for norm in ("linf", "l2", "l0"):
@@ -108,3 +120,10 @@ def test_a_norm_just_over_eps_is_a_violation() -> None:
     assert violation(x + 0.1 * (1 + 5e-7), x, ball) is None
     assert violation(x + 0.1 * (1 + 5e-6), x, ball) is not None
     assert distance(x + 0.1, x, "linf").item() == pytest.approx(0.1)
+
+
+def test_two_eps_have_two_texts() -> None:
+    """The text enters keys: cells of equal text would share their results."""
+    texts = ["0.5", "123.4567", "123.4568", "999.9999", "1000", "1234567", "1234568", "4/255", "1/3"]
+    assert len({str(Threat("l2", Fraction(text))) for text in texts}) == len(texts)
+    assert [str(Threat("l2", Fraction(text))) for text in ("0.1", "1", "1.25")] == ["l2 0.1", "l2 1", "l2 1.25"]

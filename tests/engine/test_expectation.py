@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from rlbench.attacks.pgd import PGD
-from rlbench.core import Ball
+from rlbench.core import Ball, Clean
 from rlbench.core.errors import FieldError
 from rlbench.core.seeds import ExampleStreams
+from rlbench.core.suite import load_suite
 from rlbench.engine.attack.eot import Expectation
 from rlbench.engine.attack.judge import judge
 from rlbench.engine.attack.meter import Meter
+from rlbench.engine.block.bench import prepare
+from rlbench.engine.cells.keys import cell_key
 
 
 class _Noisy(nn.Module):
@@ -82,3 +87,15 @@ def test_noise_hides_the_gradient_and_the_expectation_finds_it() -> None:
 def test_zero_draws_are_refused() -> None:
     with pytest.raises(FieldError, match="draws is 0"):
         Expectation(classifier=Meter(_Noisy(0.1), 7), draws=0)
+
+
+def test_the_seed_of_the_draws_enters_the_key_of_clean_cells() -> None:
+    """Another seed draws other numbers for clean inputs, too, so that stored answers are those of other draws."""
+    suite = load_suite("smoke")
+
+    def key(model: str, seed: int) -> str:
+        seeded = replace(suite, seed=seed)
+        return cell_key(prepare(seeded, model).subject(), seeded, Clean())
+
+    assert key("linear", 0) == key("linear", 1)
+    assert key("linear+view-mean", 0) != key("linear+view-mean", 1)

@@ -62,3 +62,9 @@ def test_corrupted_inputs_are_made_once(tmp_path: Path, monkeypatch: pytest.Monk
     assert torch.allclose(source.load_corrupted(one, 0, 8), x)
     thread.join()
     assert len(made) == 1
+
+
+def test_cached_inputs_are_made_again_with_another_version_of_a_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = inputs._sources()
+    monkeypatch.setattr(inputs, "version", lambda library: "0")
+    assert inputs._sources.__wrapped__() != before == inputs._sources()

@@ -15,6 +15,7 @@ from rlbench.core import Record
 from rlbench.core.errors import FieldError, StoreError
 from rlbench.engine.plan.planner import plan
 from rlbench.engine.run.merge import merge
+from rlbench.engine.run.record import fill
 from rlbench.engine.run.runner import run
 from rlbench.store.lines import to_line
 from rlbench.store.records import drop_times
@@ -115,6 +116,27 @@ def test_a_failed_cell_fails_in_the_joint_store_too(tmp_path: Path, broken: Call
     assert [r.error is None for r in whole].count(False) == 2
     merge(run_shards(suite, tmp_path, 2), tmp_path / "joint")
     assert lines(tmp_path / "joint") == lines(tmp_path / "whole")
+
+
+def test_an_error_of_an_earlier_run_is_not_merged(tmp_path: Path, broken: Callable[[int], str]) -> None:
+    """The second shard failed, and then ran again: its records can't tell, since only all shards complete a cell."""
+    run_shards(broken(256), tmp_path, 2)
+    stores = run_shards(broken(10_000), tmp_path, 2)
+    records = merge(stores, tmp_path / "joint")
+    assert [record.error for record in records] == [None] * len(records)
+
+
+def test_a_cell_that_lacks_a_block_has_no_counts(stores: tuple[str, list[Path], Path]) -> None:
+    """Nor has a worst case over cells of which one lacks it: the others alone are an optimistic worst case."""
+    _, parts, _ = stores
+    first, *_, worst = Store(parts[0]).shards()[0].outlines
+    assert len(worst.keys) > 1
+    store = Store(parts[0])
+    blocks = [[store.block(key, *span) for span in worst.spans] for key in worst.keys]
+    assert blocks[0][0] is not None and blocks[0][1] is None
+    for outline, found in ((first, blocks[:1]), (worst, blocks), (worst, [[row[0]] for row in blocks[1:]] + [[None]])):
+        record = fill(outline, found, None)
+        assert record.error == "some of its blocks are missing" and record.n_correct is None and record.flags is None
 
 
 @pytest.fixture

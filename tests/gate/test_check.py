@@ -12,11 +12,14 @@ from pathlib import Path
 import pytest
 import yaml
 from click.testing import CliRunner, Result
+from stored import record as record_of
 
 import rlbench
 from rlbench.cli.main import main
 from rlbench.core import Record
+from rlbench.gate import check
 from rlbench.gate.regression import gate
+from rlbench.store.lines import to_line
 from rlbench.store.per_example import example_ids
 from rlbench.store.records import read_records
 
@@ -258,3 +261,15 @@ def _bash(step: dict[str, object], inputs: dict[str, str], folder: Path) -> "sub
     env = {**os.environ, **env, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     command = ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", str(step["run"])]
     return subprocess.run(command, env=env, cwd=folder, capture_output=True, text=True, timeout=120)
+
+
+def test_a_model_that_did_not_run_does_not_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From Python and in the fixture, too: one that lost the modality is skipped, and has no records at all."""
+    names = ["linear:oracle", "languagebind:mini"]
+    records = [record_of(suite="smoke", model=name) for name in names]
+    (tmp_path / "smoke.jsonl").write_text("".join(to_line(record) + "\n" for record in records))
+    monkeypatch.setattr(check, "measure", lambda suites, models, **options: (records[:1], {}))
+    report = check.check(suite="smoke", reference=tmp_path)
+    assert [(v.model, v.status) for v in report.verdicts][1:] == [("languagebind:mini", "MISSING")]
+    assert report.exit_code == 2
+    assert check.check(names[0], "smoke", reference=tmp_path).exit_code == 0

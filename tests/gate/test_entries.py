@@ -152,6 +152,9 @@ def test_a_single_flip_does_not_refute_a_claim_but_a_crash_does(entry: Any, reco
     assert result.p == 1.0
     failed = replace(own, flags=None, n_correct=None, error="it crashed")
     assert judge_subset([claim], range(300), [failed], margin=1, alpha=0.05)[0].p == 0.0
+    assert judge_subset([claim], [0], [failed], margin=1, alpha=0.05)[
+        0
+    ].refuted  # one example alone could not refute it
 
 
 @pytest.mark.parametrize(

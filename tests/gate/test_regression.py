@@ -172,6 +172,7 @@ def test_a_drop_within_the_margin_passes_or_is_inconclusive() -> None:
     assert shown.p < 0.05 and shown.status == "INCONCLUSIVE" and "may be up to" in shown.reason
     assert one(9, 0).exit_code == 0 and one(9, 0, policy=Policy(strict=True)).exit_code == 1
     assert one(9, 0, policy=Policy(margin=1)).exit_code == 1
+    assert one(10, 0).verdicts[0].status == "INCONCLUSIVE"  # 2 points are not over a margin of 2
 
 
 def test_few_examples_are_inconclusive_even_without_a_flip() -> None:

@@ -57,7 +57,7 @@ class Search:
         past: whether an example goes on past its first error, for points that are to mislead another model.
         open: (N,) bool, the examples that may run; `attach` closes all, and `reopen` opens some.
         best: (N, *shape) the point with the smallest margin so far.
-        best_margin: (N,) the margin of `best`; infinite before the first pass.
+        best_margin: (N,) float64, the margin of `best`; infinite before the first pass.
         alive: (N,) bool, the examples that are not broken yet.
         slots: the running jobs; None if there are none.
         parked: the last points of jobs, which need a forward pass but no gradient; None if there are none.
@@ -83,7 +83,7 @@ class Search:
         n = len(self.x)
         self.rows = torch.arange(n)
         self.best = self.x.clone()
-        self.best_margin = torch.full((n,), float("inf"))
+        self.best_margin = torch.full((n,), float("inf"), dtype=torch.float64)
         self.alive, self.open = torch.ones(n, dtype=torch.bool), torch.ones(n, dtype=torch.bool)
         self.turn = torch.zeros(n, dtype=torch.int64)  # the turn of each example's next job
         self.running = torch.zeros(n, dtype=torch.int64)  # each example's jobs in slots and parked
@@ -243,9 +243,9 @@ class Search:
             (K,) int64, which of the points are now the best of their examples.
         """
         scale = logits.abs().amax(1).nan_to_num(0.0)
-        m = margin(logits, points.y).nan_to_num(float("-inf"), float("inf"), float("-inf")).float()
+        m = margin(logits, points.y).nan_to_num(float("-inf"), float("inf"), float("-inf"))
         ended = (m < -BROKEN * scale).cpu()
-        m, example = m.cpu(), points.example
+        m, example = m.cpu().double(), points.example
         before = self.best_margin[example]
         self.best_margin.scatter_reduce_(0, example, m, "amin")
         better = ((m < before) & (m == self.best_margin[example])).nonzero()[:, 0]

@@ -35,6 +35,19 @@ class Rule(Protocol[M]):
         """
 
 
+FAINT = 1e-12  # the squares of shorter gradients are lost in float32
+
+
+def amplify(gradient: Tensor) -> Tensor:
+    """Gradients (B, *shape), those of rows with only tiny values divided by the largest, so that they have an L2 norm.
+
+    A defence that scales gradients down would otherwise shorten the steps of attacks in L2.
+    """
+    largest = gradient.flatten(1).abs().amax(1)
+    faint = (largest > 0) & (largest < FAINT)
+    return gradient / per_row(largest.where(faint, 1.0), gradient) if faint.any() else gradient
+
+
 def direction(gradient: Tensor, ball: Ball) -> Tensor:
     """The steepest step of unit length: the gradient's sign (Linf), or the gradient over its L2 norm.
 
@@ -44,6 +57,7 @@ def direction(gradient: Tensor, ball: Ball) -> Tensor:
         return by_factor(lambda own, g: own.radius / ball.radius * direction(g, own), ball, gradient)
     if ball.norm == "linf":
         return gradient.sign()
+    gradient = amplify(gradient)
     return gradient / per_row(rows_norm(gradient, "l2"), gradient).clamp_min(1e-20)
 
 

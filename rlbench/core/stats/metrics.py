@@ -71,7 +71,8 @@ def cluster_interval(correct: Sequence[bool], clusters: Sequence[str], *, draws:
     """The 95% percentile interval of an accuracy, in [0, 1], by a deterministic bootstrap over clusters.
 
     Examples of one recording or speaker are correlated, so it resamples whole clusters (Field and Welsh, 2007,
-    https://doi.org/10.1111/j.1467-9868.2007.00593.x).
+    https://doi.org/10.1111/j.1467-9868.2007.00593.x). Where all samples agree, as with one cluster or without an error,
+    it is Wilson's interval of one example per cluster.
 
     Args:
         correct: (n,).
@@ -85,8 +86,8 @@ def cluster_interval(correct: Sequence[bool], clusters: Sequence[str], *, draws:
     size = np.bincount(at, minlength=len(names))
     rows = np.random.default_rng(0).integers(len(names), size=(draws, len(names)))
     shares = right[rows].sum(1) / size[rows].sum(1)
-    low, high = np.quantile(shares, [0.025, 0.975])
-    return float(low), float(high)
+    low, high = (float(end) for end in np.quantile(shares, [0.025, 0.975]))
+    return (low, high) if low < high else wilson(low * len(names), len(names))
 
 
 def sign_flip(differences: Sequence[int]) -> float:

@@ -178,7 +178,8 @@ class Bench:
     def _more_facts(self, facts: dict[str, str]) -> list[tuple[str, object]]:
         """Facts that only some cell keys contain."""
         fused = identify_fused(self.suite, self.classifier) if isinstance(self.classifier, Fused) else None
-        return [("identity", facts), ("knowledge", self._black_box()), ("fused", fused)]
+        drawn = self.seed if self.randomised else 0  # the draws of an expectation change clean answers, too
+        return [("identity", facts), ("knowledge", self._black_box()), ("fused", fused), ("seed of draws", drawn)]
 
     def _black_box(self) -> str:
         """What a black box gives; "" for a white box, whose key does not contain it."""

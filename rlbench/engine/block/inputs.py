@@ -12,6 +12,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from threading import RLock
 from typing import Any, Protocol, runtime_checkable
@@ -25,6 +26,7 @@ from rlbench.core.seeds import ExampleStreams
 from rlbench.engine.block.input_files import is_usable, read_block, write_block
 from rlbench.engine.cells.keys import plugin_values
 
+LIBRARIES = ("av", "imagecorruptions-imaug", "numpy", "pillow", "scipy", "soundfile", "torch")  # of corruptions, tasks
 MEMORY = 4 << 30  # bytes of blocks held in memory, not counting the newest
 _HELD: dict[tuple[object, ...], Examples] = {}  # the last few blocks of this process
 _MAKING = RLock()  # one thread at a time makes inputs
@@ -204,7 +206,17 @@ def check_examples(examples: Examples, box: Box, start: int, stop: int) -> None:
 
 @cache
 def _sources() -> str:
-    """A hash of rlbench's corruptions and tasks, so that inputs are computed again after an edit."""
+    """A hash of rlbench's corruptions and tasks and their libraries' versions, so that cached inputs are current."""
     root = Path(__file__).parents[2]
     files = sorted(path for part in ("corruptions", "tasks") for path in (root / part).rglob("*.py"))
-    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:16]
+    data = [path.read_bytes() for path in files]
+    data += [f"{library} {_version_of(library)}".encode() for library in LIBRARIES]
+    return hashlib.sha256(b"".join(data)).hexdigest()[:16]
+
+
+def _version_of(library: str) -> str:
+    """The version of a library; "" if it is installed under another name."""
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return ""

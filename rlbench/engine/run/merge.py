@@ -53,7 +53,8 @@ def merge(stores: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str])
 
 def _record(store: Store, outline: Outline, errors: Mapping[object, str]) -> Record:
     blocks = [[store.block(key, *span) for span in outline.spans] for key in outline.keys]
-    return fill(outline, blocks, errors.get(identity(outline.record)))
+    whole = all(block is not None for row in blocks for block in row)  # then an error is of an earlier run
+    return fill(outline, blocks, None if whole else errors.get(identity(outline.record)))
 
 
 def _errors(stores: Sequence[str | os.PathLike[str]]) -> dict[object, str]:

@@ -77,9 +77,11 @@ def fill(outline: Outline, blocks: Sequence[Sequence[Block | None]], error: str 
     Args:
         outline: of the record.
         blocks: the blocks of each of its `keys`, in order; None for a failed block.
-        error: why the cell failed; None if it did not. A failed cell has no counts.
+        error: why the cell failed; None if it did not. A failed cell has no counts, nor one that lacks a block.
     """
     found = [block for row in blocks for block in row if block is not None]
+    if error is None and len(found) < sum(map(len, blocks)):
+        error = INCOMPLETE
     own = found if outline.own else []
     others = [passes_elsewhere(block.evidence) for block in own]
     correct = None if error else np.concatenate([_all_correct(rows) for rows in zip(*blocks, strict=True)])

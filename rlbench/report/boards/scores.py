@@ -10,7 +10,8 @@ from itertools import combinations
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from rlbench.core.badges import DOUBTED, RANK
+from rlbench.core.badges import DOUBTED
+from rlbench.core.badges import worst_badge as worst_badge
 from rlbench.core.stats.metrics import wilson
 from rlbench.store.columns import Column
 
@@ -212,11 +213,6 @@ def describe_distinction(facts: Mapping[str, object], names: Iterable[str]) -> s
         names: of the facts that differ.
     """
     return "".join(f", n = {facts[name]}" if name == "n" else f", {name} {facts[name]}" for name in names)
-
-
-def worst_badge(badges: Iterable[str]) -> str:
-    """The worst of several soundness badges; "" without any. An unknown badge is worse than all others."""
-    return max(filter(None, badges), key=lambda badge: RANK.index(badge) if badge in RANK else len(RANK), default="")
 
 
 def mark_name(model: str, badge: str) -> str:
