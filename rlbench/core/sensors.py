@@ -163,7 +163,10 @@ def _explain(one: str, first: Examples, other: str, its: Examples) -> str:
     """How two sensors' examples differ."""
     for k, ids in enumerate(zip(first.ids, its.ids, strict=False)):
         if ids[0] != ids[1]:
-            return f"{one} and {other} have different examples: at place {k}, {ids[0]!r} and {ids[1]!r}"
+            return (
+                f"{one} and {other} have different examples: at place {k}, {ids[0]!r} and {ids[1]!r}; the task "
+                "paired-folder reads pairs of files of your own"
+            )
     if len(first.ids) != len(its.ids):
         return (
             f"{one} has {len(first.ids)} examples and {other} has {len(its.ids)}; each needs an input of every sensor"

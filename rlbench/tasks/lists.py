@@ -102,6 +102,8 @@ def read_table(path: Path, columns: Sequence[str], *, head: Sequence[str] = ()) 
     Raises:
         DataError: with file and line.
     """
+    if not path.exists():
+        raise DataError(f"there is no {path}; it is a list with the columns {','.join(columns)}")
     text = read_text(path)
     delimiter = "," if head else _find_delimiter(path, text, columns)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)

@@ -150,7 +150,11 @@ def test_a_suite_of_one_modality_has_no_sensors(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("fault", "said"),
     [
-        ("ids", "image and thermal have different examples: at place 0, 'dots/test/0/0' and 'dots/test/0/1'"),
+        (
+            "ids",
+            "image and thermal have different examples: at place 0, 'dots/test/0/0' and 'dots/test/0/1'; "
+            "the task paired-folder reads pairs of files of your own",
+        ),
         ("file", "thermal/0003.png: can't read it"),
     ],
 )

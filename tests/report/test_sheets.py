@@ -7,6 +7,7 @@ from io import BytesIO
 import numpy as np
 import pytest
 import torch
+from matplotlib.axes import Axes
 from PIL import Image
 
 from rlbench.core import Adversarial, Box, Clean, Composed, Corrupted, Modality, Threat, registry
@@ -53,6 +54,16 @@ def test_every_modality_draws_right_and_wrong_predictions(
     picture = np.asarray(Image.open(BytesIO(draw(sheet(modality, shape, unit)))).convert("RGB")).reshape(-1, 3)
     colours = {tuple(int(c[i : i + 2], 16) for i in (1, 3, 5)) for c in (RIGHT, WRONG)}
     assert colours <= set(map(tuple, picture.tolist()))
+
+
+def test_a_waveform_is_drawn_in_the_numbers_of_its_box(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = []
+    monkeypatch.setattr(Axes, "plot", lambda panel, samples, wave, **style: drawn.append(wave))
+    x = torch.linspace(-0.75, 0.5, 800).reshape(1, 1, 800)
+    box = Box(shape=(1, 800), low=-1.0, high=1.0, unit="waveform")
+    draw(replace(sheet("audio", (1, 800), "waveform", n=1), box=box, x=x, x_adv=x + 0.25))
+    for wave, (low, high) in zip(drawn, [(-0.75, 0.5), (-0.5, 0.75), (0.5, 0.5)], strict=True):
+        assert (wave.min(), wave.max()) == pytest.approx((low, high))  # the difference, 0.25, is shown twice as large
 
 
 def test_the_same_sheet_gives_the_same_bytes() -> None:

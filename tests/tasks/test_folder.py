@@ -116,8 +116,14 @@ def _edit(name: str, old: str, new: str):
             lambda root: (root / "light_val_1.png").unlink(),
             r"labels.csv names files that are missing .*: light_val_1.png$",
         ),
-        (lambda root: (root / "labels.csv").unlink(), r"can't read .*labels.csv: No such file"),
-        (lambda root: (root / "classes.csv").unlink(), r"can't read .*classes.csv: No such file"),
+        (
+            lambda root: (root / "labels.csv").unlink(),
+            r"there is no .*labels.csv; it is a list with the columns path,label,split",
+        ),
+        (
+            lambda root: (root / "classes.csv").unlink(),
+            r"there is no .*classes.csv; it is a list with the columns label,name",
+        ),
         (lambda root: (root / "prompts.txt").unlink(), r"can't read .*prompts.txt.*give templates in the suite"),
         (_edit("prompts.txt", "{a}", "it"), r"templates: 'a photo of it\.' must contain \{\}"),
         (_edit("classes.csv", "light,light picture\n", ""), r"classes are dark_one; there must be two or more"),

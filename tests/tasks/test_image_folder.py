@@ -127,7 +127,7 @@ def test_mistakes(tmp_path) -> None:
         task_of(root, holdout=1)
     with pytest.raises(FieldError, match="one of image, thermal, depth"):
         task_of(root, modality="audio")
-    with pytest.raises(DataError, match=r"can't read .*names.csv"):
+    with pytest.raises(DataError, match=r"there is no .*names.csv"):
         task_of(root, classes="names.csv")
     (root / "names.csv").write_text("wnid,name\nn01,lamp\n")
     with pytest.raises(DataError, match=r"names.csv has no column 'label'; it needs label, name; its first"):

@@ -139,7 +139,7 @@ def _draw_cell(panel: Axes, x: Tensor, matrix: Matrix, guess: Guess, what: str) 
         guess: the prediction for x.
         what: the first line of its title.
     """
-    _draw_picture(panel, to_unit(x, matrix.box), matrix.modality, matrix.box.unit)
+    _draw_picture(panel, to_unit(x, matrix.box), matrix.modality, matrix.box)
     panel.set(xticks=[], yticks=[], xlabel="", ylabel="")
     text = f"{what}\n{'✓' if guess.correct else '✗'} {guess.name}"
     panel.set_title(text, fontsize=6, color=RIGHT if guess.correct else WRONG, pad=2)
@@ -216,24 +216,25 @@ def to_unit(x: Tensor, box: Box) -> NDArray[Any]:
 
 def _show(panel: Axes, picture: NDArray[Any], sheet: Sheet, *, signed: bool = False) -> Axes:
     panel.set_visible(True)
-    _draw_picture(panel, picture, sheet.modality, sheet.box.unit, signed=signed)
+    _draw_picture(panel, picture, sheet.modality, sheet.box, signed=signed)
     if sheet.box.unit != "waveform":
         _label_axes(panel, sheet)
     return panel
 
 
-def _draw_picture(panel: Axes, picture: NDArray[Any], modality: Modality, unit: str, *, signed: bool = False) -> None:
-    """Draws one example.
+def _draw_picture(panel: Axes, picture: NDArray[Any], modality: Modality, box: Box, *, signed: bool = False) -> None:
+    """Draws one example; a waveform in the numbers of its box.
 
     Args:
         panel: to draw in.
         picture: (*box.shape) in [0, 1], or in [-0.5, 0.5] if signed.
         modality: of the example.
-        unit: of its box.
+        box: that it belongs to.
         signed: whether it is a difference.
     """
-    if unit == "waveform":
-        panel.plot(np.arange(picture.shape[-1]), picture[0], linewidth=0.5)
+    if box.unit == "waveform":
+        wave = (box.high - box.low) * picture[0] + (0.0 if signed else box.low)
+        panel.plot(np.arange(len(wave)), wave, linewidth=0.5)
         panel.set_xlabel("sample", fontsize=7)
         return
     still = _join_frames(picture) if modality == "video" else picture
