@@ -23,7 +23,8 @@ def volume(*features: Tensor) -> Tensor:
     """
     n = torch.stack([normalize(f.double(), dim=-1) for f in features], dim=1)
     ridge = RIDGE * torch.eye(len(features), dtype=n.dtype, device=n.device)
-    return torch.linalg.det(n @ n.mT + ridge).abs().sqrt().to(features[0].dtype)
+    squared: Tensor = torch.linalg.det(n @ n.mT + ridge).abs()
+    return squared.sqrt().to(features[0].dtype)
 
 
 @register("objective", "gram-volume")
