@@ -113,6 +113,8 @@ def test_one_run_gives_the_curve_of_apgd_within_an_example() -> None:
     left, apgd = torch.arange(len(y)), []
     for eps in CURVE:
         for name, fields in (("apgd-ce", {}), ("apgd-t", {"targets": 3})):
+            if not len(left):
+                break
             attack, streams = registry.make("attack", name, fields), ExampleStreams(0, ids, name).take(left.tolist())
             meter, ball = Meter(bench.classifier, len(left), batch_size=128), bench.ball(Threat("linf", eps))
             left = left[attack_and_judge(attack, meter, x[left], y[left], ball, streams).judgement.correct]
