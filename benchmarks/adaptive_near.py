@@ -1,8 +1,9 @@
 """Attacks with aa what `adaptive` is nearest to break: `python benchmarks/adaptive_near.py --out rows.jsonl`.
 
-All examples meet `adaptive`. Of its survivors, those whose margin is smallest beside its fall (`near`), and some of the
-others at equal distances in that order (`others`), then meet apgd-ce, and apgd-t where they survive that. So this costs
-a tenth of adaptive.py, where every survivor takes 1,000 steps; what aa breaks among the rest stays unseen.
+All examples meet `adaptive` (or `--attack adaptive-long`). Of its survivors, those whose margin is smallest beside its
+fall (`near`), and some of the others at equal distances in that order (`others`), then meet apgd-ce, and apgd-t where
+they survive that. So this costs a tenth of adaptive.py, where every survivor takes 1,000 steps; what aa breaks among
+the rest stays unseen.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from rlbench.core.stats.metrics import margin
 from rlbench.core.suite import load_suite
 from rlbench.encoders.heads import ZeroShot
 from rlbench.engine.block.bench import prepare
+from rlbench.engine.cells.modes import vary
 
 STEPS = {"apgd-ce": 100, "apgd-t": 900}  # gradients of an example that survives
 Row = Mapping[str, object]
@@ -49,21 +51,29 @@ def choose(survivors: int, near: int, others: int) -> list[int]:
 
 
 def compare(
-    world: str, model: str, split: str, examples: int, near: int, others: int, fields: Mapping[str, float]
+    world: str,
+    model: str,
+    split: str,
+    series: int,
+    examples: int,
+    near: int,
+    others: int,
+    name: str,
+    fields: Mapping[str, float],
 ) -> Row:
     """A row of the table: counts, passes, and the ratios of what aa breaks."""
-    suite = load_suite(world)
+    suite = vary(load_suite(world), series=series)
     bench = prepare(suite, model)
     head, eps = bench.classifier, f"{EPS.get(world, 4)}/255"
     data = suite.task.load(bench.box, 0, examples, "val" if split == "val" else "test")
-    found = rlbench.attack(head, data.x, data.y, "adaptive", eps=eps, ids=data.ids, seed=suite.seed, **fields)
+    found = rlbench.attack(head, data.x, data.y, name, eps=eps, ids=data.ids, seed=suite.seed, **fields)
     rows, ratio = order_survivors(head, data, found.x_adv, found.broken)
     place = torch.tensor(choose(len(rows), near, others), dtype=torch.int64)
     broken = torch.zeros(len(place), dtype=torch.bool)
-    for name in STEPS:
+    for reference in STEPS:
         left = rows[place[~broken]]
         ids = [data.ids[row] for row in left.tolist()]
-        hit = rlbench.attack(head, data.x[left], data.y[left], name, eps=eps, ids=ids, seed=suite.seed)
+        hit = rlbench.attack(head, data.x[left], data.y[left], reference, eps=eps, ids=ids, seed=suite.seed)
         broken[~broken] = hit.broken
     missed = ratio[place[broken]].tolist()
     with torch.no_grad():
@@ -72,6 +82,8 @@ def compare(
         "world": world,
         "model": model,
         "split": split,
+        "series": series,
+        "attack": name,
         "n": examples,
         "fields": dict(fields),
         "clean": clean,
@@ -91,10 +103,14 @@ def compare(
     "--model", "models", multiple=True, default=("languagebind", "fare", "tecoa", "rlbind"), show_default=True
 )
 @click.option("--split", type=click.Choice(["val", "test"]), default="test", show_default=True)
+@click.option("--series", type=click.IntRange(0), default=0, show_default=True, help="Another set of examples.")
+@click.option(
+    "--attack", "name", type=click.Choice(["adaptive", "adaptive-long"]), default="adaptive", show_default=True
+)
 @click.option("--examples", type=click.IntRange(1), default=500, show_default=True)
 @click.option("--near", type=click.IntRange(0), default=16, show_default=True)
 @click.option("--others", type=click.IntRange(0), default=8, show_default=True)
-@click.option("--field", "fields", multiple=True, help="A field of adaptive, such as hopeless=4.")
+@click.option("--field", "fields", multiple=True, help="A field of the attack, such as hopeless=4.")
 @click.option(
     "--out", type=click.Path(path_type=Path), required=True, help="Gets a line per pair; those in it are done."
 )
@@ -102,6 +118,8 @@ def main(
     worlds: tuple[str, ...],
     models: tuple[str, ...],
     split: str,
+    series: int,
+    name: str,
     examples: int,
     near: int,
     others: int,
@@ -111,13 +129,14 @@ def main(
     """Attack with aa what adaptive is nearest to break."""
     torch.set_num_threads(1)
     pairs = [field.split("=") for field in fields]
-    values = {name: int(value) if value.isdigit() else float(value) for name, value in pairs}
+    values = {key: int(value) if value.isdigit() else float(value) for key, value in pairs}
     done = [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
     for model in models:
         for world in worlds:
-            if any((row["world"], row["model"], row["split"]) == (world, model, split) for row in done):
+            own = {"world": world, "model": model, "split": split, "series": series, "attack": name}
+            if any(own.items() <= row.items() for row in done):
                 continue
-            row = compare(world, model, split, examples, near, others, values)
+            row = compare(world, model, split, series, examples, near, others, name, values)
             with out.open("a") as file:
                 file.write(json.dumps(row) + "\n")
             click.echo(json.dumps(row), err=True)

@@ -146,12 +146,16 @@ class AdaptiveSearch(Search):
         """Starts jobs; a targeted run takes the nearest class that has not been tried."""
         if turn > CE:
             at = rows.to(self.x.device)
-            if turn == self.last + 1:
-                self.tried[at] = self.y[at, None] == torch.arange(self.near.shape[1], device=at.device)
-            target = self.near[at].masked_fill(self.tried[at], float("-inf")).argmax(1)
-            self.targets[at, turn] = target
-            self.tried[at, target] = True
+            self.targets[at, turn] = self.choose_targets(at, turn)
         super().begin(rows, turn)
+
+    def choose_targets(self, rows: Tensor, turn: int) -> Tensor:
+        """(K,) the nearest classes that these examples have not tried; the later runs try all once more."""
+        if turn == self.last + 1:
+            self.tried[rows] = self.y[rows, None] == torch.arange(self.near.shape[1], device=rows.device)
+        target = self.near[rows].masked_fill(self.tried[rows], float("-inf")).argmax(1)
+        self.tried[rows, target] = True
+        return target
 
     def draw_start(self, rows: Tensor, turn: int) -> Tensor:
         """(K, *shape) a random start for the first run, and the best point, initially x, for all other jobs."""
@@ -181,10 +185,13 @@ class AdaptiveSearch(Search):
         runs = (self.parked.turn >= CE).cpu()
         examples, turn = self.parked.example[runs], self.parked.turn.cpu()[runs]
         super().settle(logits)
+        self.left[examples[self.is_hopeless(examples, turn)]] = 0
+
+    def is_hopeless(self, examples: Tensor, turn: Tensor) -> Tensor:
+        """(K,) bool, the examples that are given up after their runs of these turns (K,)."""
         m = self.best_margin[examples]
         fall = self.clean_margin[examples] - m
-        hopeless = torch.where(turn < self.last, (fall > 0) & (m > self.hopeless * fall), m > self.near_ratio * fall)
-        self.left[examples[hopeless]] = 0
+        return torch.where(turn < self.last, (fall > 0) & (m > self.hopeless * fall), m > self.near_ratio * fall)
 
 
 LAST = Adaptive()  # the short search in float32 of what survives one in lower precision

@@ -157,16 +157,19 @@ class APGD:
         # The original compares the first step with 0, which every cross-entropy exceeds; ce here is its logarithm.
         m.loss_old = torch.where(first, float("-inf") if self.name == "apgd-ce" else 0.0, loss)
         m.loss_check = torch.where(first, loss, m.loss_check)
-        halve = self._checkpoint(m, jobs.steps)
+        halve = self._checkpoint(m, self.intervals(jobs))
         if halve.any():
             rows = per_row(halve, gradient)
             jobs.x_adv = torch.where(rows, m.x_best, jobs.x_adv)
             gradient = torch.where(rows, m.gradient_best, gradient)
         return gradient
 
-    def _checkpoint(self, m: Memory, steps: Tensor) -> Tensor:
+    def intervals(self, jobs: Jobs[Memory]) -> Tensor:
+        """(B,) int64 the length of the interval that ends after this step of a job, or 0."""
+        return checkpoints(self.steps).to(jobs.steps.device)[jobs.steps]
+
+    def _checkpoint(self, m: Memory, length: Tensor) -> Tensor:
         """(B,) bool, the jobs that halve their step: too few ascents, or no better point since the last checkpoint."""
-        length = checkpoints(self.steps).to(steps.device)[steps]
         check = length > 0
         if not check.any():
             return check

@@ -5,8 +5,14 @@ from dataclasses import dataclass, field
 import pytest
 import torch
 
+from rlbench.attacks.adaptive_long import AdaptiveLong, LongSearch
+from rlbench.attacks.apgd import checkpoints
+from rlbench.attacks.search.pool import clean_logits, run_alone
+from rlbench.core import Ball
 from rlbench.core.errors import FieldError
+from rlbench.core.seeds import ExampleStreams
 from rlbench.engine.attack.api import attack
+from rlbench.engine.attack.meter import Meter
 
 pytestmark = pytest.mark.filterwarnings("ignore::rlbench.core.errors.SoundnessWarning")  # of planted gradients of zero
 
@@ -33,6 +39,16 @@ def net() -> torch.nn.Module:
 def points(net, n: int = 60) -> tuple[torch.Tensor, torch.Tensor]:
     x = torch.rand(n, 1, 4, 4, generator=torch.Generator().manual_seed(1))
     return x, net(x).argmax(1)
+
+
+def slope(scale: float):
+    """A linear classifier of 4 values with margin 1 at .5: eps takes 4 * scale * eps of it, for every class alike."""
+
+    def classify(x: torch.Tensor) -> torch.Tensor:
+        moved = (x.flatten(1) - 0.5).sum(1) * scale
+        return torch.stack([1.0 - moved, moved * 0, moved * 0 - 1, moved * 0 - 2, moved * 0 - 3], dim=1)
+
+    return classify
 
 
 def test_it_breaks_what_targeted_apgd_breaks_with_a_fraction_of_the_passes(net) -> None:
@@ -62,13 +78,6 @@ def test_hopeless_examples_end_after_a_run_and_masked_ones_do_not() -> None:
     """A margin of 1 falls by 0.2 (hopeless), 0.6, 0.94 (near), or not at all (as with masked gradients)."""
     x = torch.full((2, 1, 2, 2), 0.5)
     y = torch.zeros(2, dtype=torch.int64)
-
-    def slope(scale: float):
-        def classify(x: torch.Tensor) -> torch.Tensor:
-            moved = (x.flatten(1) - 0.5).sum(1) * scale
-            return torch.stack([1.0 - moved, moved * 0, moved * 0 - 1, moved * 0 - 2, moved * 0 - 3], dim=1)
-
-        return classify
 
     for scale, runs in ((0.5, 1), (1.5, 5), (2.35, 9), (0.0, 5)):  # at eps .1; near ones get every target twice
         found = attack(slope(scale), x, y, "adaptive", eps="0.1", steps=10)
@@ -103,3 +112,60 @@ def test_fields_are_checked(net, wrong) -> None:
     x, y = points(net, 2)
     with pytest.raises(FieldError, match=f"adaptive.*: {next(iter(wrong))} is"):
         attack(net, x, y, "adaptive", **wrong)
+
+
+def test_a_class_gets_its_kth_long_run_only_near_the_boundary() -> None:
+    """Margins of 1 fall by 0.16, 0.3, 0.6, 0.7, 0.94 and not at all: the shares r are 21/4, 7/3, 2/3, 3/7 and 3/47."""
+    x, y = torch.full((2, 1, 2, 2), 0.5), torch.zeros(2, dtype=torch.int64)
+    for scale, short, long in ((0.4, 2, 0), (0.75, 3, 0), (1.5, 5, 0), (1.75, 5, 1), (2.35, 5, 3), (0.0, 5, 0)):
+        found = attack(slope(scale), x, y, "adaptive-long", eps="0.1", steps=10, long=30)
+        assert not found.broken.any()
+        assert found.backwards.tolist() == [2 + 10 * short + 30 * long] * 2, scale
+    few = attack(slope(2.35), x, y, "adaptive-long", eps="0.1", steps=10, long=30, again=1)
+    assert few.backwards.tolist() == [2 + 10 * 5 + 30] * 2
+
+
+def long_search(net, x, y, **fields) -> LongSearch:
+    streams = ExampleStreams(0, tuple(map(str, range(len(x)))), "long")
+    return AdaptiveLong(**fields).search(x, y, Ball("linf", 0.06, 0.0, 1.0), streams, lambda: clean_logits(net, x))
+
+
+def test_long_runs_start_anew_and_have_checkpoints_of_their_own(net) -> None:
+    x, y = points(net, 3)
+    search, rows = long_search(net, x, y, steps=10, long=40), torch.arange(3)
+    run_alone(Meter(net, 3), search)
+    one, other = (search.draw_start(rows, search.last + k) for k in (1, 2))
+    assert not torch.equal(one, other) and not torch.equal(one, search.best)
+    assert torch.equal(search.draw_start(rows, search.last), search.best)
+    for turn, lengths in ((search.last, checkpoints(10)), (search.last + 1, checkpoints(40))):
+        search.slots = None
+        search.begin(rows, turn)
+        found = []
+        for _ in range(len(lengths)):
+            found.append(search.rule.intervals(search.slots)[0].item())
+            search.slots.steps = search.slots.steps + 1
+        assert found == lengths.tolist()
+
+
+def test_a_long_run_goes_to_the_class_with_the_least_share_of_its_fall(net) -> None:
+    """Class 2 has the larger logit, but class 1 has lost more of its difference."""
+    x, y = points(net, 1)
+    search, row = long_search(net, x, y), torch.tensor([0])
+    search.clean_gap = torch.tensor([[float("inf"), 4.0, 1.0, 4.0, 4.0, 4.0]])
+    search.gap = torch.tensor([[float("inf"), 0.4, 0.3, 4.0, 3.0, 3.0]])  # shares 1/9 and 3/7
+    chosen = [search.choose_targets(row, search.last + k).item() for k in (1, 2, 3)]
+    assert chosen == [1, 2, 1] or chosen == [1, 1, 2]
+    assert chosen == [1, 1, 2], "2^1.5 / 9 is less than 3/7, and 3^1.5 / 9 is more"
+
+
+def test_long_runs_break_no_less_than_short_ones_and_no_more_than_is_there(net) -> None:
+    x, y = points(net)
+    short, long = (attack(net, x, y, name, eps="0.06") for name in ("adaptive", "adaptive-long"))
+    assert not (short.broken & ~long.broken).any()
+    assert torch.equal(long.broken, attack(net, x, y, "adaptive-long", eps="0.06", batch_size=5).broken)
+
+
+def test_a_long_run_is_not_shorter_than_a_short_one(net) -> None:
+    x, y = points(net, 2)
+    with pytest.raises(FieldError, match="adaptive-long: long is 20; it must be at least steps, 25"):
+        attack(net, x, y, "adaptive-long", long=20)

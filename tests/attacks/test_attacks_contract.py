@@ -16,6 +16,7 @@ from rlbench.engine.attack.judge import judge, run_attack
 from rlbench.engine.attack.meter import Meter
 
 LIGHT: dict[str, dict[str, object]] = {
+    "adaptive-long": {"steps": 10, "long": 10, "again": 3},
     "autoattack": {"steps": 6, "queries": 40, "targets": 2},
     "hopskipjump": {"queries": 300},
     "noise": {"points": 30},
