@@ -121,6 +121,17 @@ def ladder(
     return [*place, cells[0].call, *scores, sum(r.backwards for r in records)]
 
 
+def apgd_curve(data: Correct, place: Sequence[object], n: int) -> list[object]:
+    """As a `ladder`: accuracies under apgd-ce and then apgd-t with 3 targets, both judged at every eps."""
+    left, scores, passes = torch.arange(len(data.y)), [], 0
+    for k in CURVE:
+        for name, fields in (("apgd-ce", {}), ("apgd-t", {"targets": 3})):
+            found = data.run(left, name, linf(k), **fields)
+            left, passes = found.left, passes + found.passes
+        scores.append(f"{100 * len(left) / n:.1f}")
+    return [*place, "apgd-ce, then apgd-t", f"{100 * len(data.y) / n:.1f}", *scores, passes]
+
+
 TABLES = (
     ("Beyond aa", ["world", "model", "clean", "aa", "aa-passes", "rival", "also", "passes", "CPU s"]),
     ("Which targets", ["world", "model", "survive apgd-ce", "attack", "breaks", "passes"]),
@@ -135,14 +146,23 @@ TABLES = (
 @click.option("--model", "models", multiple=True, default=MODELS, show_default=True)
 @click.option("--examples", type=click.IntRange(1), default=200, show_default=True)
 @click.option("--store", type=click.Path(path_type=Path), default="frontier-store", show_default=True)
+@click.option("--curve", is_flag=True, help="Only the curves of apgd and fmn.")
 @click.option("--out", type=click.Path(path_type=Path), help="A markdown file for the tables.")
-def main(worlds: tuple[str, ...], models: tuple[str, ...], examples: int, store: Path, out: Path | None) -> None:
+def main(
+    worlds: tuple[str, ...], models: tuple[str, ...], examples: int, store: Path, curve: bool, out: Path | None
+) -> None:
     """Compare rival attacks with apgd-ce, then apgd-t, on bundled encoders."""
     rows: list[list[list[object]]] = [[] for _ in TABLES]
     for place in product(worlds, models):
-        more = rivals(load(*place, examples), place)
+        data = load(*place, examples)
         eps, counts = [Fraction(k, 255) for k in CURVE], [Fraction(k) for k in COUNTS]
         curves = [ladder(place, name, "linf", eps, examples, store) for name in ("apgd-ce", "fmn")]
+        curves.insert(1, apgd_curve(data, place, examples))
+        if curve:
+            rows[2] += curves
+            click.echo("\n".join(" ".join(map(str, row)) for row in curves), err=True)
+            continue
+        more = rivals(data, place)
         found = [(name, other) for name in ("apgd-ce", "uap") for other in ("", *SURROGATES) if other != place[1]]
         weaker = [ladder(place, name, "linf", eps, examples, store, other) for name, other in found]
         pixels = [ladder(place, name, "l0", counts, examples, store) for name in ("sigma-zero", "patch")]
@@ -151,7 +171,8 @@ def main(worlds: tuple[str, ...], models: tuple[str, ...], examples: int, store:
             click.echo("\n".join(" ".join(map(str, row)) for row in new), err=True)
     text = [f"# Rival attacks\n\n{' '.join((__doc__ or '').split(chr(10) * 2)[1].split())} n = {examples}, Linf, mini."]
     for (title, head), table in zip(TABLES, rows, strict=True):
-        text.append(f"## {title}\n\n{tabulate(table, headers=head, tablefmt='github', disable_numparse=True)}")
+        if table:
+            text.append(f"## {title}\n\n{tabulate(table, headers=head, tablefmt='github', disable_numparse=True)}")
     click.echo("\n\n".join(text))
     if out:
         out.write_text("\n\n".join(text) + "\n", encoding="utf-8")

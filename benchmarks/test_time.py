@@ -33,6 +33,7 @@ from rlbench.encoders.defences.classifier_defence import ClassifierDefence, Fron
 from rlbench.engine.block.bench import prepare
 
 DEFENCES = ("view-mean", "ttc", "et3", "hedge", "anti-adversary", "clipure-cos", "dbd", "ttp", "r-tpt")
+VIT = "vit-b-32"  # the suite of the lines that test_time_cost.py makes
 Line = dict[str, Any]
 
 
@@ -153,18 +154,10 @@ def read(path: Path) -> list[Line]:
     return list({key_of(line): line for line in map(json.loads, texts)}.values())
 
 
-HEAD = (
-    "encoder",
-    "defence",
-    "n",
-    "clean",
-    "oblivious",
-    "adaptive",
-    "static",
-    "adaptive minus static",
-    "forward, backward",
-    "traits",
+COLUMNS = (
+    "encoder | defence | n | clean | oblivious | adaptive | static | adaptive minus static | forward, backward | traits"
 )
+HEAD = (f"| {COLUMNS} |", "| --- " * 10 + "|")
 
 
 def unpack(flags: str) -> np.ndarray:
@@ -228,16 +221,33 @@ def find_gains(lines: Sequence[Line]) -> str:
 
 def render(lines: Sequence[Line]) -> str:
     """The board."""
-    lines = sort(lines)
+    costs = [line for line in lines if line["suite"] == VIT]
+    lines = sort([line for line in lines if line["suite"] != VIT])
     first = lines[0]
     protocol = ABOUT.format(**first)
     parts = ["# Test-time defences under adaptive attack", protocol, find_gains(lines)]
     for suite in dict.fromkeys(line["suite"] for line in lines):
-        rows = [describe_row(line) for line in lines if line["suite"] == suite]
-        table = [list(HEAD), ["---"] * len(HEAD), *rows]
-        parts += [f"## {suite}, {first['threat']}", "\n".join(f"| {' | '.join(row)} |" for row in table)]
-    return "\n\n".join(parts) + "\n"
+        rows = [f"| {' | '.join(describe_row(line))} |" for line in lines if line["suite"] == suite]
+        parts += [f"## {suite}, {first['threat']}", "\n".join([*HEAD, *rows])]
+    return "\n\n".join(parts + (render_costs(costs) if costs else [])) + "\n"
 
+
+def render_costs(costs: Sequence[Line]) -> list[str]:
+    """The section of what an answer costs, each defence with all its views."""
+    own = {line["defence"]: line for line in costs}
+    alone = own.pop("static")["cpu_seconds"]
+    rows = [
+        f"| {describe_defence(line | {'views': 10**6})} | {line['forwards']}, {line['backwards']} | "
+        f"{line['cpu_seconds']:.2f} | {line['cpu_seconds'] / alone:.0f} |"
+        for line in own.values()
+    ]
+    return [f"## Cost of an answer\n\n{COSTS.format(alone=alone)}", "\n".join([*COST_HEAD, *rows])]
+
+
+COSTS = """\
+A ViT-B/32 with random weights, one image of 224 x 224, 100 classes, one CPU thread; each defence with all its views.
+The tower alone takes {alone:.2f} s. Made by `python benchmarks/test_time_cost.py benchmarks/test_time.jsonl`."""
+COST_HEAD = ("| defence | forward, backward | CPU s | times the tower |", "| --- | --- | --- | --- |")
 
 ABOUT = """\
 What a test-time defence is worth when the attack knows it. All numbers are accuracies in %, of the bundled mini

@@ -18,6 +18,7 @@ F = np.array([[3.0, 4.0, 0.0], [1.0, 2.0, 2.0]])
 F_ADV = np.array([[1.0, 2.0, 2.0], [0.0, 2.0, 0.0]])
 F0 = np.array([[2.0, 0.0, 0.0], [0.0, 3.0, 4.0]])
 F0_ADV = np.array([[0.0, 1.0, 0.0], [6.0, 0.0, 8.0]])
+F_ADV_BEFORE = np.array([[2.0, 2.0, 1.0], [0.0, 4.0, 3.0]])
 MEANS = np.array([[0.8, 0.6, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
 PEERS = np.array([[0.3, -1.2, 0.5], [1.5, 0.2, 0.4]])
 MEANS_ADV = np.array([[0.6, 0.0, 0.8], [0.0, 0.0, 1.0], [0.8, 0.6, 0.0]])
@@ -27,7 +28,7 @@ Y = [0, 2]
 
 def make_batch() -> Batch:
     rows = {"anchors": ANCHORS, "captions": CAPTIONS, "f0": F0, "f0_adv": F0_ADV, "means": MEANS, "peers": PEERS}
-    rows |= {"means_adv": MEANS_ADV, "peers_adv": PEERS_ADV}
+    rows |= {"f_adv_before": F_ADV_BEFORE, "means_adv": MEANS_ADV, "peers_adv": PEERS_ADV}
     return Batch(y=torch.tensor(Y), **{name: torch.from_numpy(value) for name, value in rows.items()})
 
 

@@ -43,19 +43,22 @@ class FMN:
     Pintor et al., 2021, https://arxiv.org/abs/2102.12827, algorithm 1. One run gives the smallest eps of each example,
     so a suite with several eps pays for one. Compared with the closed form of affine classifiers; alpha and gamma are
     from memory of the authors' and adversarial-library's defaults, not read again. Different from the paper: a point
-    is adversarial if its margin is below what another batch may change, and no starting point is given.
+    is adversarial if its margin is below what another batch may change, the run without a target follows the gradient
+    of the cross-entropy instead of the margin, and the starting point is one that the attack's own runs found.
 
     Attributes:
         steps: iterations.
         alpha: length of the first step in L2, for a box of range 1; the last one is a hundredth of it.
         gamma: share by which the radius grows or shrinks at first; 0.001 at last.
         targets: further runs, each towards the boundary of one of the wrong classes with the largest clean logits.
+        restarts: last runs, from the nearest point so far.
     """
 
     steps: int = 100
     alpha: float = 1.0
     gamma: float = 0.05
     targets: int = 3
+    restarts: int = 1
     norms: ClassVar[frozenset[Norm]] = USUAL
     min_classes: ClassVar[int] = 2
     leaves_ball: ClassVar[bool] = True
@@ -63,20 +66,21 @@ class FMN:
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise FieldError(f"fmn: steps is {self.steps}; it must be at least 1")
-        if self.targets < 0:
-            raise FieldError(f"fmn: targets is {self.targets}; it must be at least 0")
+        for name, value in (("targets", self.targets), ("restarts", self.restarts)):
+            if value < 0:
+                raise FieldError(f"fmn: {name} is {value}; it must be at least 0")
         if not self.alpha > 0:
             raise FieldError(f"fmn: alpha is {self.alpha}; it must be above 0")
         if not 0 < self.gamma < 1:
             raise FieldError(f"fmn: gamma is {self.gamma}; it must be between 0 and 1")
 
     def loss_used(self, n_classes: int) -> str:
-        """The function that is ascended."""
-        return "margin"
+        """The functions that are ascended."""
+        return "ce+margin-targeted" if self.targets else "ce"
 
     def passes(self, n_classes: int) -> tuple[int, int]:
         """The most forward and backward passes of an example; a run's last point has no gradient."""
-        runs = 1 + min(self.targets, n_classes - 1)
+        runs = 1 + min(self.targets, n_classes - 1) + self.restarts
         return (self.targets > 0) + runs * (self.steps + 1), runs * self.steps
 
     def begin(self, x: Tensor, x_adv: Tensor, ball: Ball) -> Memory:
@@ -102,7 +106,9 @@ class FMN:
 
     def search(self, x: Tensor, y: Tensor, ball: Ball, streams: Streams, logits: Callable[[], Tensor]) -> MinimalSearch:
         """The attack's jobs, for the pool."""
-        return search_nearest(self, x, y, ball, streams, logits, targets=self.targets)
+        return search_nearest(
+            self, x, y, ball, streams, logits, loss="ce", targets=self.targets, restarts=self.restarts
+        )
 
     def __call__(self, classifier: Classifier, x: Tensor, y: Tensor, ball: Ball, streams: Streams) -> Tensor:
         """x (B, *shape) in the box, y (B,) int64 -> x_adv like x."""

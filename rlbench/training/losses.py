@@ -104,6 +104,8 @@ class Losses:
         x_adv = self.attack(rows, part.noise.to(device))
         if "f0_adv" in needs:
             batch = replace(batch, f0_adv=self.embed_original(x_adv))
+        if "f_adv_before" in needs:
+            batch = replace(batch, f_adv_before=self.embed_clean(x_adv))
         return replace(rows, batch=batch, x_adv=x_adv)
 
     def attack(self, rows: Rows, noise: Tensor) -> Tensor:

@@ -140,6 +140,8 @@ class Recipe:
         needs = self.objective_plugin.needs
         if self.adversary == "n-fgsm" and "f_adv" not in needs:
             raise FieldError(f"recipe: {self.objective_name} trains without an adversary; leave `adversary` out")
+        if "f_adv_before" in needs and not self.awp:
+            raise FieldError("recipe: gram-volume compares the weights before and after AWP; set `awp`, such as 0.005")
         if self.original is None and (self.replay or needs & {"f0", "f0_adv"}):
             raise FieldError(
                 f"recipe: {self.objective_name} needs `original`, the frozen model that its loss compares with"
@@ -165,7 +167,7 @@ class Recipe:
         steps = 1 if self.adversary == "n-fgsm" else self.attack_steps
         backwards = (steps if "f_adv" in needs else 0) + len(needs & {"f", "f_adv"}) + (1 if self.awp else 0)
         again = 1 if self.awp and "f" in needs else 0
-        return backwards + again + len(needs & {"f0", "f0_adv"}), backwards
+        return backwards + again + len(needs & {"f0", "f0_adv", "f_adv_before"}), backwards
 
 
 def find_recipes() -> dict[tuple[str, str, int | None], Path]:

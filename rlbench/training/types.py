@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Module
 
-Need = Literal["f", "f_adv", "f0", "f0_adv", "means", "peers", "means_adv", "peers_adv"]
+Need = Literal["f", "f_adv", "f0", "f0_adv", "f_adv_before", "means", "peers", "means_adv", "peers_adv"]
 
 
 def _identity(rows: Tensor) -> Tensor:
@@ -31,6 +31,7 @@ class Batch:
         captions: (B, D) unit rows, a caption of each example.
         f0: (B, D) features of x by the frozen original; None unless the objective needs it.
         f0_adv: (B, D) features of x' by the frozen original; None unless the objective needs it.
+        f_adv_before: (B, D) features of x' at the weights before AWP perturbs them; None unless the objective needs it.
         means: (C, D) unit rows, the mean features of the classes over modalities; None unless the objective needs it.
         peers: (B, D), the sum of the unit features of the same examples in the other modalities; None unless the
             objective needs it.
@@ -46,6 +47,7 @@ class Batch:
     captions: Tensor
     f0: Tensor | None = None
     f0_adv: Tensor | None = None
+    f_adv_before: Tensor | None = None
     means: Tensor | None = None
     peers: Tensor | None = None
     means_adv: Tensor | None = None
@@ -59,8 +61,8 @@ class Objective(Protocol):
     f, f_adv are the features of x and of its adversarial x', both (B, D) float32 and not normalised.
 
     Attributes:
-        needs: what it uses: "f" (features of x), "f_adv" (without it, there is no adversary), "f0", "f0_adv", "means",
-            "peers", "means_adv", "peers_adv".
+        needs: what it uses: "f" (features of x), "f_adv" (without it, there is no adversary), "f0", "f0_adv",
+            "f_adv_before" (with AWP alone), "means", "peers", "means_adv", "peers_adv".
     """
 
     @property
@@ -70,7 +72,7 @@ class Objective(Protocol):
         """Returns (B,), which training minimises. Features that are not in `needs` are ignored."""
 
     def adversary_loss(self, f_adv: Tensor, f: Tensor, batch: Batch) -> Tensor:
-        """Returns (B,), which the adversary maximises. f is detached, and `batch.f0_adv` is None."""
+        """Returns (B,), which the adversary maximises. f is detached; `batch.f0_adv` and `f_adv_before` are None."""
 
 
 class Trainable(Encoder, Protocol):

@@ -12,14 +12,18 @@ from torch import Tensor, nn
 
 import rlbench
 from rlbench.attacks.fmn import FMN
+from rlbench.attacks.search.jobs import BROKEN
 from rlbench.attacks.search.pool import SearchPool
 from rlbench.attacks.sigma_zero import SigmaZero
-from rlbench.core import Adversarial, Ball, Norm, Threat, Worst
+from rlbench.core import Adversarial, Ball, Norm, Threat, Worst, registry
 from rlbench.core.errors import FieldError, RLBenchError, SuiteError
 from rlbench.core.positions import count_positions
 from rlbench.core.seeds import ExampleStreams
+from rlbench.core.suite import load_suite
 from rlbench.encoders.linear import weights
+from rlbench.engine.attack.judge import attack_and_judge
 from rlbench.engine.attack.meter import Meter
+from rlbench.engine.block.bench import prepare
 
 N = 100
 
@@ -65,6 +69,59 @@ def test_fmn_finds_the_least_distance_to_a_boundary(n_classes: int, norm: Norm, 
     found = nearest(FMN(alpha=0.01, targets=5), net, x, norm, -50.0, 50.0)
     assert (found >= (1 - 1e-4) * least).all()
     assert (found <= 1.02 * least + 1e-3).float().mean() > 0.97
+
+
+def test_a_run_without_a_target_has_the_value_of_the_margin_and_the_slope_of_the_cross_entropy() -> None:
+    net, x = affine(4, (20,), 0.0, 1.0)
+    y, ball = net(x).argmax(1), Ball("linf", 1e-9, 0.0, 1.0)
+    search = FMN(targets=1).search(x, y, ball, ExampleStreams(0, tuple(map(str, range(N))), "test"), lambda: net(x))
+    search.admit(N, alongside=False)
+    z = net(x).requires_grad_()
+    loss = search.adversary_loss(z)
+    others = z.scatter(1, y[:, None], float("-inf"))
+    assert torch.allclose(loss, others.amax(1) - z.amax(1) - 2 * BROKEN * z.abs().amax(1), atol=1e-5)
+    slope = torch.autograd.grad(loss.sum(), z)[0]
+    assert torch.allclose(slope, others.softmax(1) - nn.functional.one_hot(y, 4), atol=1e-5)
+
+
+def test_a_restart_begins_at_the_nearest_point_and_comes_nearer() -> None:
+    net, x = affine(6, (20,), -50.0, 50.0)
+    x = x / 50
+    far, near = (nearest(FMN(targets=0, restarts=r), net, x, "linf", -50.0, 50.0) for r in (0, 1))
+    assert (near <= far).all() and (near < 0.99 * far).any()
+    streams = ExampleStreams(0, tuple(map(str, range(N))), "test")
+    search = FMN(targets=2).search(x, net(x).argmax(1), Ball("linf", 1e-9, -50.0, 50.0), streams, lambda: net(x))
+    search.nearest += 1
+    rows = torch.tensor([3, 5])
+    assert [torch.equal(search.draw_start(rows, turn), search.nearest[rows]) for turn in range(4)] == [False] * 3 + [
+        True
+    ]
+
+
+CURVE = [Fraction(k, 255) for k in (1, 2, 4, 6, 8)]
+HARD = slice(60, 69)  # of those that are correct clean: three here are hard for runs that follow the margin alone
+
+
+@pytest.mark.slow
+def test_one_run_gives_the_curve_of_apgd_within_an_example() -> None:
+    """On a bundled encoder, against apgd-ce and then apgd-t at each eps."""
+    bench = prepare(load_suite("thermal"), "languagebind", batch_size=128)
+    examples = bench.inputs.load(0, 100)
+    with torch.no_grad():
+        rows = (bench.classifier(examples.x).argmax(1) == examples.y).nonzero()[HARD, 0]
+    x, y, ids = examples.x[rows], examples.y[rows], tuple(examples.ids[i] for i in rows.tolist())
+    left, apgd = torch.arange(len(y)), []
+    for eps in CURVE:
+        for name, fields in (("apgd-ce", {}), ("apgd-t", {"targets": 3})):
+            if not len(left):
+                break
+            attack, streams = registry.make("attack", name, fields), ExampleStreams(0, ids, name).take(left.tolist())
+            meter, ball = Meter(bench.classifier, len(left), batch_size=128), bench.ball(Threat("linf", eps))
+            left = left[attack_and_judge(attack, meter, x[left], y[left], ball, streams).judgement.correct]
+        apgd.append(len(left))
+    found = nearest(FMN(), bench.classifier, x, "linf", 0.0, 1.0)
+    assert all(abs(int((found > eps).sum()) - n) <= 1 for eps, n in zip(CURVE, apgd, strict=True))
+    assert apgd[0] > apgd[2] + 2
 
 
 def least_count(net: nn.Module, x: Tensor, low: float, high: float) -> Tensor:

@@ -42,6 +42,7 @@ def test_the_losses_are_added_with_their_weights_and_the_adversary_stays() -> No
         ("tecoa", {"teacher": "much"}, FieldError, "extras.teacher is 'much'"),
         ("tecoa", {"fare": 1}, FieldError, "needs `original`"),
         ("languagebind", {"teacher": 1}, FieldError, "the objective has no adversary"),
+        ("tecoa", {"gram-volume": 1}, FieldError, "gram-volume compares .*; set `awp`"),
     ],
 )
 def test_wrong_extras_are_refused(method: str, extras: dict, error: type, text: str) -> None:

@@ -12,6 +12,7 @@ from objective_case import (
     F0,
     F0_ADV,
     F_ADV,
+    F_ADV_BEFORE,
     MEANS,
     PEERS,
     F,
@@ -32,6 +33,7 @@ from objective_case import (
 from scipy.special import digamma, gammaln, polygamma
 
 from rlbench.core import registry
+from rlbench.training.objectives.gram_volume import volume
 from rlbench.training.objectives.terms import kl as kl_of
 from rlbench.training.objectives.ucat import dirichlet_kl
 
@@ -131,6 +133,33 @@ def test_ucat() -> None:
     check(found, df=np.zeros((2, 3)))
 
 
+def test_the_volume_of_unit_vectors_by_hand() -> None:
+    """Two at an angle of 30 degrees have the area 1/2; a third one at 60 degrees to their plane, sin 60 times that."""
+    first, second = torch.tensor([[2.0, 0.0, 0.0]]), torch.tensor([[math.sqrt(3), 1.0, 0.0]])
+    third = torch.tensor([[0.0, 0.5, math.sqrt(0.75)]])
+    assert volume(first, second).item() == pytest.approx(0.5, abs=1e-5)
+    assert volume(first, second, third).item() == pytest.approx(0.5 * math.sqrt(0.75), abs=1e-5)
+    assert volume(first, third, first).item() == pytest.approx(0, abs=2e-3)
+
+
+def test_the_volume_of_equal_features_has_a_finite_gradient() -> None:
+    f = torch.tensor([[0.3, -1.2, 0.5]], requires_grad=True)
+    assert torch.autograd.grad(volume(f, f.detach().clone(), f.detach().clone()).sum(), f)[0].isfinite().all()
+
+
+def test_gram_volume() -> None:
+    """In three dimensions it is |a . (b x c)|, whose gradient in a is b x c up to the sign."""
+    rows = []
+    for f, f_adv, before in zip(F, F_ADV, F_ADV_BEFORE, strict=True):
+        a, b, c = unit(f), unit(f_adv), unit(before)
+        sign = np.sign(a @ np.cross(b, c))
+        df, df_adv = (back(g, 1.0, sign * d, np.eye(3)) for g, d in ((f, np.cross(b, c)), (f_adv, np.cross(c, a))))
+        rows.append((abs(a @ np.cross(b, c)), df, df_adv, np.linalg.norm(np.cross(a, b))))
+    found = evaluate("gram-volume", {}, make_batch())
+    for key, value in zip(("loss", "df", "df_adv", "raised"), zip(*rows, strict=True), strict=True):
+        np.testing.assert_allclose(found[key], np.array(value), atol=3e-5, err_msg=key)
+
+
 def test_advflyp() -> None:
     s, features, predictions, rows = 3.0, 0.7, 1.3, []
     losses, slopes = _infonce(F_ADV, s, Y)
@@ -220,7 +249,7 @@ def test_every_objective_needs_only_the_rows_that_it_names(name: str) -> None:
     """Without the rows that it does not name, its loss is the same; NaN features never give a finite loss."""
     objective = registry.make("objective", name)
     f, f_adv = torch.from_numpy(F), torch.from_numpy(F_ADV)
-    optional = ("f0", "f0_adv", "means", "peers", "means_adv", "peers_adv")
+    optional = ("f0", "f0_adv", "f_adv_before", "means", "peers", "means_adv", "peers_adv")
     spare = {key: None for key in optional if key not in objective.needs}
     broken = torch.full_like(f, torch.nan)
     first = objective.loss(f, f_adv, make_batch())

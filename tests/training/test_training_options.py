@@ -1,5 +1,6 @@
 """Options that every method takes: the one-step adversary with its watch, and adversarial weight perturbation."""
 
+import copy
 from itertools import product
 
 import pytest
@@ -14,6 +15,7 @@ from rlbench.training.adversary import attack_once
 from rlbench.training.awp import list_perturbed, perturb, scale_perturbation
 from rlbench.training.collapse import SETTLED, CollapseWatch
 from rlbench.training.loop import Trainer
+from rlbench.training.losses import Rows
 from rlbench.training.memory import Memory
 from rlbench.training.prepare import prepare
 from rlbench.training.recipe import describe, load_recipe
@@ -58,10 +60,18 @@ def test_one_step_from_noise_goes_beyond_the_ball_but_not_the_box() -> None:
 
 OPTIONS = ({"adversary": "n-fgsm"}, {"awp": 0.01}, {"adversary": "n-fgsm", "awp": 0.01, "accumulate": 2})
 
+VOLUME = {"awp": 0.01, "extras.gram-volume": 0.5}
+
 
 @pytest.mark.parametrize(
     ("method", "options"),
-    [*product(["rlbind"], OPTIONS), *product(["pmg-aft"], OPTIONS[1:]), ("tecoa", OPTIONS[1]), ("ucat", OPTIONS[2])],
+    [
+        *product(["rlbind"], OPTIONS),
+        *product(["pmg-aft"], OPTIONS[1:]),
+        ("tecoa", OPTIONS[1]),
+        ("ucat", OPTIONS[2]),
+        ("tecoa", VOLUME),
+    ],
 )
 def test_the_counts_of_passes_are_those_of_a_step(method: str, options: dict, monkeypatch) -> None:
     trainer = _trainer(method, **options)
@@ -77,6 +87,22 @@ def test_the_counts_of_passes_are_those_of_a_step(method: str, options: dict, mo
     monkeypatch.setattr(trainer.losses, "features", features)
     trainer.step(0)
     assert (forwards[0], backwards[0]) == tuple(16 * n for n in trainer.run.recipe.passes())
+
+
+def test_the_volume_compares_with_the_features_before_the_perturbation(monkeypatch) -> None:
+    trainer = _trainer("tecoa", **VOLUME)
+    own, tower, seen = trainer.losses.of_rows, copy.deepcopy(trainer.tower), []
+
+    def of_rows(rows: Rows) -> Tensor:
+        seen.append((rows, trainer.tower(rows.x_adv).detach()))
+        return own(rows)
+
+    monkeypatch.setattr(trainer.losses, "of_rows", of_rows)
+    trainer.step(0)
+    (rows, perturbed) = seen[0]
+    before = tower(rows.x_adv).detach()
+    assert torch.allclose(rows.batch.f_adv_before, before, rtol=1e-4, atol=1e-5)
+    assert (perturbed - before).abs().max() > 1e-3 * before.abs().max()
 
 
 def test_a_method_without_an_adversary_counts_its_passes_too() -> None:

@@ -150,10 +150,14 @@ class Search:
         streams = self.streams.child(self.jobs[turn]).take(rows.tolist())
         return self.start(self.x[rows], self.ball, streams)
 
+    def confine(self, x_adv: Tensor, x: Tensor) -> Tensor:
+        """Projects first points (K, *shape) to where jobs may be: the balls around x."""
+        return project(x_adv, x, self.ball)
+
     def begin(self, rows: Tensor, turn: int) -> None:
         """Starts the turn's jobs of these examples (K,)."""
         x, zero = self.x[rows], torch.zeros(len(rows), dtype=torch.int64, device=self.x.device)
-        x_adv = project(self.draw_start(rows, turn).to(x), x, self.ball)
+        x_adv = self.confine(self.draw_start(rows, turn).to(x), x)
         reach, linf = 2 * self.ball.radius, self.ball.norm == "linf"
         new = Jobs(
             example=rows,

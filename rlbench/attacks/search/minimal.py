@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from rlbench.attacks.search.jobs import BROKEN, Search
-from rlbench.attacks.search.losses import LOSSES
+from rlbench.attacks.search.losses import LOSSES, LossName
 from rlbench.attacks.search.rules import Rule
 from rlbench.attacks.search.state import JobPoints
 from rlbench.core import Ball, Streams
@@ -22,14 +22,16 @@ from rlbench.core.threat import distance, per_row, project
 class MinimalSearch(Search):
     """Jobs whose points may leave the ball, one at a time; an example is broken once its nearest point lies inside.
 
-    The first job descends the margin, each later one that of its target class.
+    A job whose target is the label follows the gradient of `loss`, the others that of their target class's margin.
 
     Attributes:
+        restarts: how many of the jobs, the last ones, start from the nearest point of those before.
         nearest: (N, *shape) the nearest misclassified points so far; x until one is found.
         distance: (N,) float64, their distances in box units; infinite until one is found.
         smaller: the same attack's search in a smaller ball, whose finished runs decide this one's examples, too.
     """
 
+    restarts: int = 0
     smaller: MinimalSearch | None = None
     nearest: Tensor = field(init=False)
     distance: Tensor = field(init=False)
@@ -54,11 +56,23 @@ class MinimalSearch(Search):
         super().reopen(rows)
 
     def adversary_loss(self, logits: Tensor) -> Tensor:
-        """(B,) the loss, lowered so that it is above 0 only where the judge sees the error, too (see `jobs.BROKEN`)."""
+        """(B,) a margin, lowered so that it is above 0 only where the judge sees the error, too (see `jobs.BROKEN`).
+
+        Its gradient is that of the loss.
+        """
         jobs = self._jobs()
         targeted = LOSSES["margin-targeted"](logits, jobs.y, jobs.target)
-        loss = torch.where(jobs.turn == 0, LOSSES["margin"](logits, jobs.y, jobs.y), targeted)
+        value, slope = (LOSSES[name](logits, jobs.y, jobs.target) for name in ("margin", self.loss))
+        loss = torch.where(jobs.target == jobs.y, slope + (value - slope).detach(), targeted)
         return loss - 2 * BROKEN * logits.detach().abs().amax(1)
+
+    def draw_start(self, rows: Tensor, turn: int) -> Tensor:
+        """(K, *shape) the first points of a turn's jobs: x, or the nearest points so far."""
+        return self.x[rows] if turn < len(self.jobs) - self.restarts else self.nearest[rows]
+
+    def confine(self, x_adv: Tensor, x: Tensor) -> Tensor:
+        """First points (K, *shape) may lie outside the balls."""
+        return x_adv
 
     def admit(self, room: int, *, alongside: bool) -> int:
         """Begins jobs, never two of an example at a time."""
@@ -100,21 +114,38 @@ def search_nearest(
     streams: Streams,
     logits: Callable[[], Tensor],
     *,
+    loss: LossName = "margin",
     targets: int = 0,
+    restarts: int = 0,
 ) -> MinimalSearch:
-    """The search of a minimal-norm attack from x; `targets` is the number of jobs towards the largest clean logits."""
+    """The search of a minimal-norm attack: a job from x, others with targets, and others from the nearest point.
+
+    Args:
+        rule: the attack.
+        x: (N, *shape) examples in the box.
+        y: (N,) int64 labels.
+        ball: the ball around each example.
+        streams: the random streams of the examples.
+        logits: gives the clean logits (N, C).
+        loss: the loss of the jobs without a target.
+        targets: the number of jobs towards the classes with the largest clean logits.
+        restarts: the number of last jobs, which start from the nearest point so far and have no target.
+    """
     classes = y[:, None]
     if targets and ball.radius > 0:
         others = logits().scatter(1, y[:, None], float("-inf"))
         classes = torch.cat([classes, others.topk(min(targets, others.shape[1] - 1), dim=1).indices], dim=1)
+    classes = torch.cat([classes, y[:, None].expand(-1, restarts)], dim=1)
+    targeted = classes.shape[1] - 1 - restarts
     return MinimalSearch(
         x=x,
         y=y,
         ball=ball,
         streams=streams,
         rule=rule,
-        loss="margin",
+        loss=loss,
         start=lambda x, ball, streams: x,
-        jobs=["run", *(f"target {t}" for t in range(classes.shape[1] - 1))],
+        jobs=["run", *(f"target {t}" for t in range(targeted)), *(f"restart {r}" for r in range(restarts))],
         targets=classes,
+        restarts=restarts,
     )
