@@ -37,6 +37,7 @@ APART = 0.01  # how far two embeddings of one prompt may be apart in half precis
 STEP = 4 / 255  # of the box's range: how far the second random input is from the first, in every coordinate
 MOVED = 1e-3  # the smallest distance of their embeddings that is no rounding
 EXPLAINED = 0.05  # the least share of that distance that the gradient explains: 0.2 with 16 levels of x, 0.5 for a ViT
+REMEDY = "use no torch.no_grad, detach or numpy in it, or declare the trait non_differentiable"
 _LIBRARIES = (
     *{str(Path(sysconfig.get_path(name))) for name in ("stdlib", "purelib", "platlib")},
     str(Path(__file__).parent),
@@ -130,8 +131,7 @@ def check_embed(encoder: Encoder, model: str, modality: Modality, device: str) -
     Raises: RLBenchError: `embed` is not as `core.Encoder` requires; `check_text` checks the norms.
     """
     source, x = f"{model}: embed", _draw_pair(encoder.boxes[modality]).to(device)
-    with torch.no_grad():
-        found = embeddings(_call(lambda: encoder.embed(x.clone(), modality), source), 2, source, modality)
+    found = _embed_two(encoder, x, modality, source)
     if not found.isfinite().all():
         raise RLBenchError(f"{source} returned values that are not finite for random inputs of its box")
     exempt = "non_differentiable" in encoder.traits or hasattr(encoder, "honest")
@@ -145,9 +145,16 @@ def check_embed(encoder: Encoder, model: str, modality: Modality, device: str) -
             f"{source} returned {found.shape[1]} values per input for 2 inputs, but {alone.shape[1]} for 1"
         )
     if not exempt:
-        moved = found[1] - found[0] if "randomised" not in encoder.traits else torch.zeros_like(found[0])
-        _check_gradient(alone, one, source, moved, x[1] - x[0], float((alone.detach()[0] - found[0]).norm()))
+        _check_gradient(alone, one, source)
+        if "randomised" not in encoder.traits:
+            _check_explained(lambda pair: _embed_two(encoder, pair, modality, source), x, found, (one, alone), source)
     return found
+
+
+def _embed_two(encoder: Encoder, x: Tensor, modality: Modality, source: str) -> Tensor:
+    """(2, D) the embeddings of two inputs. Raises: RLBenchError."""
+    with torch.no_grad():
+        return embeddings(_call(lambda: encoder.embed(x.clone(), modality), source), 2, source, modality)
 
 
 def _draw_pair(box: Box) -> Tensor:
@@ -158,42 +165,55 @@ def _draw_pair(box: Box) -> Tensor:
     return (box.low + (box.high - box.low) * torch.stack([drawn[0], near])).clamp(box.low, box.high)
 
 
-def _check_gradient(found: Tensor, x: Tensor, source: str, moved: Tensor, step: Tensor, change: float) -> None:
-    """Checks that `embed` has a gradient, and that it predicts how the embedding moves where x moves.
-
-    Args:
-        found: (1, D) the embedding of x.
-        x: (1, *shape), requires a gradient.
-        source: the name of `embed`.
-        moved: (D,) how the embedding moves when x moves by `step`.
-        step: (*shape).
-        change: how far two embeddings of x are apart; if not far less than `moved`, the engine's consistency checks,
-            not this one, tell why.
-
-    Raises: RLBenchError.
-    """
-    remedy = "use no torch.no_grad, detach or numpy in it, or declare the trait non_differentiable"
+def _check_gradient(found: Tensor, x: Tensor, source: str) -> None:
+    """Checks that the embedding found (1, D) has a finite gradient in x (1, *shape). Raises: RLBenchError."""
     if not found.requires_grad:
-        raise RLBenchError(f"{source} returned a tensor without a gradient in x, which attacks need; {remedy}")
-    far = float(moved.norm())
-    measurable = far > MOVED and change < 0.1 * far
+        raise RLBenchError(f"{source} returned a tensor without a gradient in x, which attacks need; {REMEDY}")
     weights = torch.from_numpy(generator("contract", "weights").standard_normal(found.shape)).to(found)
-    weights = moved[None] / far**2 if measurable else weights
-    with torch.enable_grad():
-        (gradient,) = _call(
-            lambda: torch.autograd.grad((found * weights).sum(), x, allow_unused=True), f"{source}'s gradient"
-        )
+    (gradient,) = _call(
+        lambda: torch.autograd.grad((found * weights).sum(), x, allow_unused=True, retain_graph=True),
+        f"{source}'s gradient",
+    )
     if gradient is None:
-        raise RLBenchError(f"{source} returned a tensor that, for autograd, does not depend on x; {remedy}")
+        raise RLBenchError(f"{source} returned a tensor that, for autograd, does not depend on x; {REMEDY}")
     if not gradient.isfinite().all():
         raise RLBenchError(
             f"{source} has a gradient that is not finite at random inputs of its box; look for sqrt or division at 0"
         )
-    share = float((gradient[0] * step).sum())  # of the movement, to first order: 1 for a linear encoder
-    if measurable and share < EXPLAINED:
+
+
+def _check_explained(
+    embed: Callable[[Tensor], Tensor], x: Tensor, found: Tensor, graph: tuple[Tensor, Tensor], source: str
+) -> None:
+    """Checks that the gradient predicts how the embedding of x_0 moves towards that of x_1, or a quarter of the way.
+
+    A curved encoder is nearly linear on the shorter way; one whose gradient is cut off, or whose x is rounded, is not.
+
+    Args:
+        embed: (2, *shape) -> (2, D), for the shorter way.
+        x: (2, *shape).
+        found: (2, D) their embeddings.
+        graph: x_0 (1, *shape), which requires a gradient, and its embedding (1, D) in a batch of its own. Where this is
+            not far nearer to found_0 than what moves, the engine's consistency checks, and not this one, tell why.
+        source: the name of `embed`.
+
+    Raises: RLBenchError.
+    """
+    (one, alone), shares = graph, list[float]()
+    for way in (1.0, 0.25):
+        end = x[0] + way * (x[1] - x[0])
+        moved = (found if way == 1 else embed(torch.stack([x[0], end])))[1] - found[0]
+        far = float(moved.norm())
+        if far <= MOVED or float((alone.detach()[0] - found[0]).norm()) >= 0.1 * far:
+            continue
+        (gradient,) = torch.autograd.grad((alone[0] * moved).sum() / far**2, one, retain_graph=True)
+        shares.append(float((gradient[0] * (end - x[0])).sum()))  # 1 for a linear encoder
+        if shares[-1] >= EXPLAINED:
+            return
+    if shares:
         raise RLBenchError(
-            f"{source} has a gradient in x that explains {max(share, 0.0):.1%} of how its values change with x, so "
-            f"attacks would find too little: a part of it is cut off, or x is rounded; {remedy}"
+            f"{source} has a gradient in x that explains {max(*shares, 0.0):.1%} of how its values change with x, so "
+            f"attacks would find too little: a part of it is cut off, or x is rounded; {REMEDY}"
         )
 
 

@@ -10,6 +10,7 @@ import torch
 from commands import Call, fails
 from faulty_encoders import ACCEPTED, MISTAKES, Good, StraightThrough
 from tiny_suite import counts, suite_file
+from torch.nn.functional import normalize
 
 from rlbench.core.errors import RLBenchError
 from rlbench.core.suite import load_suite
@@ -86,6 +87,17 @@ def test_an_undeclared_gradient_is_refused_and_a_declared_one_is_not(tmp_path) -
 
 def test_a_gradient_that_only_approximates_a_rounding_is_accepted() -> None:
     check_embed(StraightThrough(), "m", "image", "cpu")
+
+
+def test_a_gradient_that_holds_on_a_quarter_of_the_way_is_accepted() -> None:
+    """A turn of 0.6 of a circle: the tangent points away from the end, and at a quarter of the step it does not."""
+
+    class Curved(Good):
+        def embed(self, x: torch.Tensor, modality: str) -> torch.Tensor:
+            turns = 0.6 * 2 * torch.pi * 255 / 4 * x.flatten(1)[:, :8]
+            return normalize(torch.cat([turns.sin(), turns.cos()], dim=1), dim=1)
+
+    check_embed(Curved(), "m", "image", "cpu")  # type: ignore[arg-type]
 
 
 def test_a_factory_leaves_the_settings_of_torch_as_they_were() -> None:
