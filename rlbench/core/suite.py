@@ -228,10 +228,9 @@ def load_suites(name: str | os.PathLike[str]) -> list[Suite]:
     """
     path, _, wanted = str(name).partition(":")
     if not path.endswith((".yaml", ".yml")):
-        known = _paths()
-        if path not in known:
-            names = [own] if Path(own := f"{path}.yaml").is_file() else list(known)
-            raise UnknownName("suite (or .yaml file)", path, names, see="rlbench list suites and rlbench new suite")
+        if path not in (known := _paths()):
+            near = [own] if Path(own := f"{path}.yaml").is_file() else [*known]
+            raise UnknownName("suite (or .yaml file)", path, near, see="rlbench list suites and rlbench new suite")
         path = known[path]
     info, keys, parts = _head(read(path))
     chosen = [part for part in parts if wanted == part.modality] or parts

@@ -146,4 +146,4 @@ def test_the_command_line(tmp_path: Path) -> None:
     assert unknown.exit_code == 2 and "other:mini" in unknown.output
     assert run(main, ["leaderboard", "--format", "csv"]).exit_code == 2
     assert run(main, ["leaderboard", "--pictures", "2"]).exit_code == 2
-    assert run(main, ["leaderboard", "--html", str(tmp_path / "no" / "such"), "--records", str(file)]).exit_code == 2
+    assert run(main, ["leaderboard", "--html", str(file / "page"), "--records", str(file)]).exit_code == 2
