@@ -120,7 +120,7 @@ def test_one_run_gives_the_curve_of_apgd_within_an_example() -> None:
             left = left[attack_and_judge(attack, meter, x[left], y[left], ball, streams).judgement.correct]
         apgd.append(len(left))
     found = nearest(FMN(), bench.classifier, x, "linf", 0.0, 1.0)
-    assert all(abs(int((found > eps).sum()) - n) <= 1 for eps, n in zip(CURVE, apgd, strict=True))
+    assert all(abs(int((found > float(eps)).sum()) - n) <= 1 for eps, n in zip(CURVE, apgd, strict=True))
     assert apgd[0] > apgd[2] + 2
 
 
