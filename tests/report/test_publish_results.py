@@ -124,6 +124,8 @@ def test_a_section_replaces_an_earlier_one() -> None:
     once = insert_section(header, "first")
     assert once == f"{header}\n{BEGIN}\nfirst\n{END}\n"
     assert insert_section(f"{once}\n## More\n", "second") == f"{header}\n{BEGIN}\nsecond\n{END}\n\n## More\n"
+    torn = insert_section(f"{BEGIN}\nmine\n", "first")  # the end of the comment is lost
+    assert insert_section(torn, "second") == f"{BEGIN}\nmine\n\n{BEGIN}\nsecond\n{END}\n"
 
 
 @pytest.fixture

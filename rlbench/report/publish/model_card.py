@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,20 +10,21 @@ import yaml
 
 BEGIN, END = "<!-- rlbench results: begin -->", "<!-- rlbench results: end -->"
 PICTURE = "rlbench-robustness.png"
+_SECTION = re.compile(f"{re.escape(BEGIN)}(?:(?!{re.escape(BEGIN)}).)*?{re.escape(END)}", re.DOTALL)
 
 
 def insert_section(readme: str, section: str) -> str:
     """The README with a section between two comments: in place of an earlier one, or at the end.
+
+    A comment that has lost the other one is text like any other.
 
     Args:
         readme: the whole file, with its header in YAML; "" for a new one.
         section: markdown.
     """
     block = f"{BEGIN}\n{section.strip()}\n{END}"
-    before, begin, rest = readme.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if begin and end:
-        return f"{before}{block}{after}"
+    if found := _SECTION.search(readme):
+        return f"{readme[: found.start()]}{block}{readme[found.end() :]}"
     return f"{readme.rstrip()}\n\n{block}\n".lstrip()
 
 
