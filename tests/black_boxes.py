@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.server
 import importlib.util
 import json
 import sys
@@ -199,3 +200,22 @@ def write_words(path: Path, table: Tensor) -> None:
     ]
     numbers = {"zero": np.array(0), "last": np.array([2]), "one": np.array([1])}
     write_graph(path, [x], nodes, {"table": table.numpy(), **numbers})
+
+
+@contextmanager
+def answer_once(status: int, name: str, value: str) -> Iterator[str]:
+    """The URL of a server that gives one answer, with this status and header."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(b"\x1f\x8b")
+
+        def log_message(self, format: str, *arguments: object) -> None:
+            """Logs nothing."""
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.handle_request, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"

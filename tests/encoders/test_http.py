@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import http.server
 import json
 import multiprocessing
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from black_boxes import Served, describe, linear_scores, serve
+from black_boxes import Served, answer_once, describe, linear_scores, serve
 from torch import Tensor
 
 from rlbench.core.errors import AnswerError, FieldError, RLBenchError, StoreError
@@ -276,38 +274,13 @@ def test_a_file_must_not_name_a_server() -> None:
 
 
 def test_a_redirect_is_not_followed(served: Served) -> None:
-    class Away(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(302)
-            self.send_header("Location", served.url)
-            self.end_headers()
-
-        def log_message(self, format: str, *arguments: object) -> None:
-            """Logs nothing."""
-
-    with http.server.HTTPServer(("127.0.0.1", 0), Away) as server:
-        threading.Thread(target=server.handle_request, daemon=True).start()
-        with pytest.raises(
-            AnswerError, match=rf"status 302 Found, a redirect to '{served.url}', which is not followed; give that URL"
-        ):
-            load_encoder(f"http://127.0.0.1:{server.server_port}")
+    said = rf"status 302 Found, a redirect to '{served.url}', which is not followed; give that URL"
+    with answer_once(302, "Location", served.url) as url, pytest.raises(AnswerError, match=said):
+        load_encoder(url)
 
 
 @pytest.mark.parametrize("coding", ["gzip", "br"])
 def test_a_compressed_answer_is_one_line(coding: str) -> None:
-    class Compressed(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(200)
-            self.send_header("Content-Encoding", coding)
-            self.end_headers()
-            self.wfile.write(b"\x1f\x8b")
-
-        def log_message(self, format: str, *arguments: object) -> None:
-            """Logs nothing."""
-
-    with http.server.HTTPServer(("127.0.0.1", 0), Compressed) as server:
-        threading.Thread(target=server.handle_request, daemon=True).start()
-        with pytest.raises(
-            AnswerError, match=rf"its answer is compressed \('{coding}'\); turn the server's compression"
-        ):
-            load_encoder(f"http://127.0.0.1:{server.server_port}")
+    said = rf"its answer is compressed \('{coding}'\); turn the server's compression"
+    with answer_once(200, "Content-Encoding", coding) as url, pytest.raises(AnswerError, match=said):
+        load_encoder(url)

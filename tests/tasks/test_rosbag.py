@@ -9,47 +9,19 @@ import pytest
 import torch
 
 pytest.importorskip("rosbags")
+from bag_folder import GREY, LABELS, STORE, levels_of, make_film, make_level, make_task, write_folder
 from bags import START, make_compressed, make_image, make_sound, make_store, make_text, write_bag
 
-from rlbench.core import Box, Label, registry
+from rlbench.core import Box, Label
 from rlbench.core.errors import DataError, FieldError
 
-GREY, RGB = Box(shape=(1, 8, 8)), Box(shape=(3, 8, 8))
+RGB = Box(shape=(3, 8, 8))
 WAVE = Box(shape=(1, 800), low=-1.0, high=1.0, unit="waveform")
-STORE = make_store()
-LABELS = "bag,start,end,label\nrun,0.5,1.5,cat\nrun,1.5,2.5,big_dog\n"
-
-
-def _level(value: int, encoding: str = "mono8", **more):
-    return make_image(STORE, np.full((8, 8), value, np.uint16 if "16" in encoding else np.uint8), encoding, **more)
-
-
-def _task(folder, modality="image", **fields):
-    values = {"data": str(folder), "topic": "/camera", "modality": modality, "per_second": 10.0, **fields}
-    return registry.make("task", "rosbag", values)
-
-
-def _write(folder, messages, labels=LABELS, name="run"):
-    write_bag(folder / name, messages, STORE)
-    (folder / "labels.csv").write_text(labels)
-    return folder
-
-
-def _film(count=30):
-    """Ten images a second; the grey level is the number of the message."""
-    return [(k / 10, "/camera", _level(k)) for k in range(count)]
-
-
-def _levels(task, box=GREY):
-    """The number of the message of each example, and its label."""
-    examples = task.load(box, 0, 1000)
-    numbers = (examples.x.flatten(1).mean(1) * 255).round().int().tolist()
-    return sorted(zip(numbers, [task.classes[y].label for y in examples.y], strict=True))
 
 
 def test_labels_at_the_edges_of_half_open_intervals(tmp_path) -> None:
-    task = _task(_write(tmp_path, _film()))
-    assert _levels(task) == [(k, "cat" if k < 15 else "big_dog") for k in range(5, 25)]
+    task = make_task(write_folder(tmp_path, make_film()))
+    assert levels_of(task) == [(k, "cat" if k < 15 else "big_dog") for k in range(5, 25)]
     assert task.classes == (Label("big_dog", "big dog"), Label("cat", "cat"))
     assert task.templates == ("a photo of {a}.",) and task.modality == "image"
     assert task.notes() == ("10 messages outside of all intervals are left out",)
@@ -64,14 +36,14 @@ def test_an_edge_is_exact_to_the_nanosecond_since_1970(tmp_path) -> None:
     message = START + 500_000_000
     first, last, end = (f"{ns // 10**9}.{ns % 10**9:09d}" for ns in (message, message + 1, message + 10**9))
     labels = f"bag,start,end,label\nrun,1700000000,{first},a\nrun,{last},{end},b\n"
-    task = _task(_write(tmp_path, _film(9), labels), clock="epoch")
-    assert _levels(task) == [(k, "a" if k < 5 else "b") for k in (0, 1, 2, 3, 4, 6, 7, 8)]
+    task = make_task(write_folder(tmp_path, make_film(9), labels), clock="epoch")
+    assert levels_of(task) == [(k, "a" if k < 5 else "b") for k in (0, 1, 2, 3, 4, 6, 7, 8)]
 
 
 def test_examples_are_taken_at_the_declared_rate_and_none_in_a_gap(tmp_path) -> None:
-    jump = [(k / 10, "/camera", _level(k)) for k in (*range(12), *range(40, 52))]  # 2.9 s without images
-    task = _task(_write(tmp_path, jump, "bag,start,end,label\nrun,0,2.6,a\nrun,4.3,9,b\n"), per_second=2.0)
-    assert _levels(task) == [(0, "a"), (5, "a"), (10, "a"), (43, "b"), (45, "b"), (50, "b")]
+    jump = [(k / 10, "/camera", make_level(k)) for k in (*range(12), *range(40, 52))]  # 2.9 s without images
+    task = make_task(write_folder(tmp_path, jump, "bag,start,end,label\nrun,0,2.6,a\nrun,4.3,9,b\n"), per_second=2.0)
+    assert levels_of(task) == [(0, "a"), (5, "a"), (10, "a"), (43, "b"), (45, "b"), (50, "b")]
 
 
 @pytest.mark.parametrize("name", ["run", "run.mcap", "run.bag"])
@@ -80,29 +52,29 @@ def test_every_kind_of_bag(tmp_path, name) -> None:
     messages = [(k / 10, "/camera", make_image(store, np.full((8, 8), k, np.uint8), "mono8")) for k in range(4)]
     write_bag(tmp_path / name, [(0.0, "/note", make_text(store, "x")), *messages], store)
     (tmp_path / "labels.csv").write_text(f"bag,start,end,label\n{name},0,0.2,a\n{name},0.2,1,b\n")
-    assert _levels(_task(tmp_path)) == [(0, "a"), (1, "a"), (2, "b"), (3, "b")]
+    assert levels_of(make_task(tmp_path)) == [(0, "a"), (1, "a"), (2, "b"), (3, "b")]
     if name.endswith(".mcap"):  # the file without its folder
         bare = tmp_path / "bare"
         bare.mkdir()
         next((tmp_path / name).glob("*.mcap")).rename(bare / name)
         (bare / "labels.csv").write_text((tmp_path / "labels.csv").read_text())
-        assert _levels(_task(bare)) == [(0, "a"), (1, "a"), (2, "b"), (3, "b")]
+        assert levels_of(make_task(bare)) == [(0, "a"), (1, "a"), (2, "b"), (3, "b")]
 
 
 def test_an_old_bag_that_does_not_hold_its_types(tmp_path) -> None:
-    folder = _write(tmp_path, _sound_messages(), "bag,start,end,label\nrun,0,1,a\nrun,1,3,b\n")
+    folder = write_folder(tmp_path, _sound_messages(), "bag,start,end,label\nrun,0,1,a\nrun,1,3,b\n")
     with closing(sqlite3.connect(next((folder / "run").glob("*.db3")))) as base, base:
         base.execute("DELETE FROM message_definitions")
-    assert _task(folder, "audio", topic="/audio", rate=8000, seconds=0.1).size("test") == 30
+    assert make_task(folder, "audio", topic="/audio", rate=8000, seconds=0.1).size("test") == 30
 
 
 def test_yaml_labels_and_several_bags(tmp_path) -> None:
-    _write(tmp_path, _film(4), name="run")
-    _write(tmp_path, _film(4), name="other")
+    write_folder(tmp_path, make_film(4), name="run")
+    write_folder(tmp_path, make_film(4), name="other")
     text = "- {bag: run, start: 0.1, end: 0.2, label: a}\n- {bag: other, start: 0.3, end: 1, label: b}\n"
     (tmp_path / "labels.yaml").write_text(text)
-    task = _task(tmp_path, labels="labels.yaml", classes={"a": "an ant", "b": "a bee"})
-    assert _levels(task) == [(1, "a"), (3, "b")]
+    task = make_task(tmp_path, labels="labels.yaml", classes={"a": "an ant", "b": "a bee"})
+    assert levels_of(task) == [(1, "a"), (3, "b")]
     assert [one.name for one in task.classes] == ["an ant", "a bee"]
     assert sorted(task.load(GREY, 0, 2).sources) == ["other", "run"]
 
@@ -121,23 +93,27 @@ def test_colours_rows_and_byte_orders(tmp_path) -> None:
     for k, image in enumerate(images):
         topic = "/c" if hasattr(image, "format") else "/camera"
         folder = tmp_path / str(k)
-        task = _task(_write(folder, [(0, topic, image)], "bag,start,end,label\nrun,0,1,a\nrun,1,2,b\n"), topic=topic)
+        task = make_task(
+            write_folder(folder, [(0, topic, image)], "bag,start,end,label\nrun,0,1,a\nrun,1,2,b\n"), topic=topic
+        )
         x = task.load(RGB, 0, 1).x[0]
         assert torch.allclose((x * 255).round(), torch.tensor([10.0, 100.0, 200.0])[:, None, None].expand(3, 8, 8)), k
 
 
 @pytest.mark.parametrize("big", [False, True])
 def test_sixteen_bits_need_a_range(tmp_path, big) -> None:
-    messages = [(k / 10, "/camera", _level(20_000 + 1000 * k, "mono16", big=big, padding=2 * big)) for k in range(8)]
-    folder = _write(tmp_path, messages, "bag,start,end,label\nrun,0,0.4,a\nrun,0.4,1,b\n")
+    messages = [
+        (k / 10, "/camera", make_level(20_000 + 1000 * k, "mono16", big=big, padding=2 * big)) for k in range(8)
+    ]
+    folder = write_folder(tmp_path, messages, "bag,start,end,label\nrun,0,0.4,a\nrun,0.4,1,b\n")
     with pytest.raises(DataError, match=r"^run:/camera@\d+ has 16 bits; give range, the counts that are shown as"):
-        _task(folder, "thermal").load(GREY, 0, 8)
-    task = _task(folder, "thermal", range=[21_000, 26_000])
-    assert [n for n, _ in _levels(task)] == [0, 0, 51, 102, 153, 204, 255, 255]  # clipped below and above
+        make_task(folder, "thermal").load(GREY, 0, 8)
+    task = make_task(folder, "thermal", range=[21_000, 26_000])
+    assert [n for n, _ in levels_of(task)] == [0, 0, 51, 102, 153, 204, 255, 255]  # clipped below and above
     assert (
-        _task(folder, "thermal", range=[0, 1]).fingerprint()
+        make_task(folder, "thermal", range=[0, 1]).fingerprint()
         != task.fingerprint()
-        == _task(folder, "thermal", range=[21_000, 26_000]).fingerprint()
+        == make_task(folder, "thermal", range=[21_000, 26_000]).fingerprint()
     )
 
 
@@ -151,8 +127,8 @@ def _sound_messages(rate=8000, gap=0.0):
 
 
 def test_sound(tmp_path) -> None:
-    folder = _write(tmp_path, _sound_messages(), "bag,start,end,label\nrun,0,1.05,a\nrun,1.05,3,b\n")
-    task = _task(folder, "audio", topic="/audio", rate=8000, seconds=0.1)
+    folder = write_folder(tmp_path, _sound_messages(), "bag,start,end,label\nrun,0,1.05,a\nrun,1.05,3,b\n")
+    task = make_task(folder, "audio", topic="/audio", rate=8000, seconds=0.1)
     examples = task.load(WAVE, 0, 100)
     assert task.size("test") == 29 and len(set(examples.ids)) == 29  # the message at 1.0 s reaches over the edge
     row = examples.ids.index(f"run:/audio@{START + 300_000_000}")
@@ -162,8 +138,8 @@ def test_sound(tmp_path) -> None:
 
 
 def test_sound_over_a_gap_is_left_out(tmp_path) -> None:
-    folder = _write(tmp_path, _sound_messages(gap=5.0), "bag,start,end,label\nrun,0,20,a\nrun,20,21,b\n")
-    task = _task(folder, "audio", topic="/audio", rate=8000, seconds=0.5)
+    folder = write_folder(tmp_path, _sound_messages(gap=5.0), "bag,start,end,label\nrun,0,20,a\nrun,20,21,b\n")
+    task = make_task(folder, "audio", topic="/audio", rate=8000, seconds=0.5)
     assert "8 messages of sound before a gap are left out" in task.notes()  # four before the jump, four at the end
     assert task.size("test") == 22
 
@@ -204,14 +180,14 @@ def _cut(folder):
     ],
 )
 def test_mistakes(tmp_path, fields, labels, message) -> None:
-    _write(tmp_path, [*_film(), (0, "/note", make_text(STORE, "x"))], labels)
+    write_folder(tmp_path, [*make_film(), (0, "/note", make_text(STORE, "x"))], labels)
     with pytest.raises(DataError, match=message) as caught:
-        _task(tmp_path, **fields).load(GREY, 0, 1)
+        make_task(tmp_path, **fields).load(GREY, 0, 1)
     assert "\n" not in str(caught.value)
 
 
 def test_overlaps_and_keys_in_yaml(tmp_path) -> None:
-    _write(tmp_path, _film(3))
+    write_folder(tmp_path, make_film(3))
     for text, message in (
         (
             "- {bag: run, start: 0, end: 2, label: a}\n- {bag: run, start: 1, end: 3, label: b}",
@@ -222,29 +198,29 @@ def test_overlaps_and_keys_in_yaml(tmp_path) -> None:
     ):
         (tmp_path / "labels.yaml").write_text(text)
         with pytest.raises(DataError, match=message):
-            _task(tmp_path, labels="labels.yaml").load(GREY, 0, 1)
+            make_task(tmp_path, labels="labels.yaml").load(GREY, 0, 1)
 
 
 def test_unknown_encodings_cut_images_and_bags(tmp_path) -> None:
     labels = "bag,start,end,label\nrun,0,1,a\nrun,1,2,b\n"
-    bayer = _level(3, "bayer_rggb8")
+    bayer = make_level(3, "bayer_rggb8")
     with pytest.raises(DataError, match=r"run:/camera@\d+ has the encoding 'bayer_rggb8'; allowed: mono8, 8UC1, rgb8"):
-        _task(_write(tmp_path / "a", [(0, "/camera", bayer)], labels)).load(GREY, 0, 1)
-    short = _level(3)
+        make_task(write_folder(tmp_path / "a", [(0, "/camera", bayer)], labels)).load(GREY, 0, 1)
+    short = make_level(3)
     short.data = short.data[:60]
     with pytest.raises(
         DataError, match=r"run:/camera@\d+ is cut: 8 x 8 mono8 pixels in rows of 8 bytes do not fit into"
     ):
-        _task(_write(tmp_path / "b", [(0, "/camera", short)], labels)).load(GREY, 0, 1)
+        make_task(write_folder(tmp_path / "b", [(0, "/camera", short)], labels)).load(GREY, 0, 1)
     with pytest.raises(DataError, match=r"the bag .*run has no messages"):
-        _task(_write(tmp_path / "c", [], labels)).load(GREY, 0, 1)
-    _cut(_write(tmp_path / "d", _film(), labels))
+        make_task(write_folder(tmp_path / "c", [], labels)).load(GREY, 0, 1)
+    _cut(write_folder(tmp_path / "d", make_film(), labels))
     with pytest.raises(DataError, match=r"can't read the bag .*run: "):
-        _task(tmp_path / "d").load(GREY, 0, 1)
+        make_task(tmp_path / "d").load(GREY, 0, 1)
 
 
 def test_without_the_package(tmp_path, monkeypatch) -> None:
-    task = _task(_write(tmp_path, _film(1)))
+    task = make_task(write_folder(tmp_path, make_film(1)))
     monkeypatch.setitem(sys.modules, "rosbags.highlevel", None)
     with pytest.raises(DataError, match=r"^bags need the package rosbags: pip install 'rlbind-bench\[ros\]'$"):
         task.load(GREY, 0, 1)
@@ -259,7 +235,7 @@ def test_truncated_files(tmp_path, suffix) -> None:
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
     (tmp_path / "labels.csv").write_text(f"bag,start,end,label\nrun{suffix},0,9,a\nrun{suffix},9,10,b\n")
     with pytest.raises(DataError, match=rf"can't read the bag .*run{suffix}: ") as caught:
-        _task(tmp_path).load(GREY, 0, 100)
+        make_task(tmp_path).load(GREY, 0, 100)
     assert "\n" not in str(caught.value)
 
 
@@ -273,59 +249,13 @@ def test_truncated_files(tmp_path, suffix) -> None:
 )
 def test_wrong_fields(tmp_path, fields, message) -> None:
     with pytest.raises(FieldError, match=message):
-        _task(tmp_path, **fields)
-
-
-@pytest.mark.parametrize(
-    ("scale", "offset", "clock", "advice"),
-    [
-        (10**9, 0, "bag", "set clock: epoch"),
-        (10**5, 0, "bag", "set clock: epoch"),
-        (1, START // 10**9, "bag", "set clock: epoch"),
-        (1, 0, "epoch", "leave out clock: epoch"),
-    ],
-)
-def test_intervals_in_another_unit_or_from_another_zero(tmp_path, scale, offset, clock, advice) -> None:
-    edges = [round(scale * second) + offset for second in (0, 1, 2)]
-    labels = f"bag,start,end,label\nrun,{edges[0]},{edges[1]},cat\nrun,{edges[1]},{edges[2]},dog\n"
-    with pytest.raises(DataError, match=rf"labels.csv:[23]: the interval from .* lies outside of .*run, .*{advice}"):
-        _task(_write(tmp_path, _film(), labels), clock=clock).load(GREY, 0, 1)
-
-
-def test_a_bag_without_a_labelled_message_is_named(tmp_path) -> None:
-    _write(tmp_path, _film())
-    labels = LABELS + "late,0,2,cat\n"
-    write_bag(tmp_path / "late", [(0, "/note", make_text(STORE, "x")), *((5 + s, t, m) for s, t, m in _film())], STORE)
-    (tmp_path / "labels.csv").write_text(labels)
-    with pytest.raises(
-        DataError, match=r"late: none of the 30 messages of /camera lies in .* from 5.000 s to 7.900 s$"
-    ):
-        _task(tmp_path).load(GREY, 0, 1)
-
-
-@pytest.mark.parametrize("bag", ["../run", "/run", "a/../run"])
-def test_a_bag_has_one_spelling_in_the_folder(tmp_path, bag) -> None:
-    folder = _write(tmp_path, _film(), LABELS.replace("run,1.5", "./run,1.5"))
-    assert len(_levels(_task(folder))) == 20
-    (tmp_path / "labels.csv").write_text(LABELS.replace("run,1.5", "./run,1.4"))
-    with pytest.raises(DataError, match=r"labels.csv:3: the interval of 'big_dog' overlaps that of 'cat'"):
-        _task(folder).load(GREY, 0, 1)
-    (tmp_path / "labels.csv").write_text(LABELS.replace("run,1.5", f"{bag},1.5"))
-    with pytest.raises(DataError, match=r"labels.csv:3: the bag .* must be a path in the labels' folder"):
-        _task(folder).load(GREY, 0, 1)
-
-
-@pytest.mark.parametrize("other", ["Cat", "c_at", " C  at "])
-def test_labels_of_one_name_are_refused(tmp_path, other) -> None:
-    labels = LABELS.replace("big_dog", other).replace(",cat", ",cat" if other == "Cat" else ",c at")
-    with pytest.raises(DataError, match=r"the classes .* and .* have one name, .*; spell the labels"):
-        _task(_write(tmp_path, _film(), labels)).load(GREY, 0, 1)
+        make_task(tmp_path, **fields)
 
 
 @pytest.mark.parametrize("limits", [(0, 255), (2100, 2600), (30000, 40000)])
 def test_a_range_beside_the_counts_is_refused_before_a_run(tmp_path, limits) -> None:
-    messages = [(k / 10, "/camera", _level(22_000 + k, "16UC1")) for k in range(30)]
-    folder = _write(tmp_path, messages)
-    assert _task(folder, range=(21_000, 26_000)).notes()
+    messages = [(k / 10, "/camera", make_level(22_000 + k, "16UC1")) for k in range(30)]
+    folder = write_folder(tmp_path, messages)
+    assert make_task(folder, range=(21_000, 26_000)).notes()
     with pytest.raises(DataError, match=r"the first 8 examples of /camera lie outside of range"):
-        _task(folder, range=limits).notes()
+        make_task(folder, range=limits).notes()
