@@ -99,23 +99,25 @@ def resolve(name: str) -> Model:
     folder = expand_user(name)
     if (folder / "card.yaml").is_file():
         return _read_run(name, folder)
-    if name.endswith(".py"):
-        raise CheckpointError(f"{name} is a file; give MODULE:CALLABLE, such as {folder.stem}:make, in its folder")
+    if own_file := _explain_own(name, folder):
+        raise own_file
     if "/" in name or "\\" in name:
         own = "; for your own encoder, go to its folder and give MODULE:CALLABLE" if ":" in folder.name else ""
         if not folder.exists() and re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name):
             own = f"; a model of the hub is hf:{name}"
         raise CheckpointError(f"{name} is not a trained model: it has no card.yaml (rlbench train writes one){own}")
     known_names = {*known, *(model.baseline for model in known.values())}
-    raise _explain_own(name) or UnknownName("model", name, known_names, see="rlbench list models")
+    raise UnknownName("model", name, known_names, see="rlbench list models")
 
 
-def _explain_own(name: str) -> RLBenchError | None:
-    """The error for the name of a file here, which alone is no model; None for any other name."""
-    if name != "." and Path(f"{name}.py").is_file():
-        return RLBenchError(f"{name} is a module; name a function in it that makes the encoder, such as {name}:make")
-    if Path(name).suffix in (".pt", ".pth", ".ckpt", ".bin", ".safetensors") and Path(name).is_file():
-        return RLBenchError(
+def _explain_own(name: str, path: Path) -> CheckpointError | None:
+    """The error for a file of one's own, which alone is no model; None for any other name."""
+    if name.endswith(".py"):
+        return CheckpointError(f"{name} is a file; give MODULE:CALLABLE, such as {path.stem}:make, in its folder")
+    if path.name and path.with_name(f"{path.name}.py").is_file():
+        return CheckpointError(f"{name} is a module; give MODULE:CALLABLE, such as {path.name}:make, in its folder")
+    if path.suffix in (".pt", ".pth", ".ckpt", ".bin", ".safetensors") and path.is_file():
+        return CheckpointError(
             f"{name} has weights, and not the code that computes with them; write a function that loads it "
             "(rlbench new encoder mine), and give mine:make"
         )
