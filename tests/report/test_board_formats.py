@@ -16,10 +16,10 @@ from made import made
 
 from rlbench.cli.main import main
 from rlbench.core import Record
+from rlbench.core.badges import worst_badge
 from rlbench.core.errors import StoreError, UnknownName
 from rlbench.core.stats.metrics import format_p, wilson
 from rlbench.report.boards.leaderboard import freeze, load, render
-from rlbench.report.boards.scores import worst_badge
 from rlbench.report.boards.tables import frame, tables
 from rlbench.store.rounds import pool_rounds
 

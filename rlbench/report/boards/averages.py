@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rlbench.core import Clean
+from rlbench.core.badges import worst_badge
 from rlbench.core.stats.metrics import bootstrap_means
-from rlbench.report.boards.scores import Score, Table, worst_badge
+from rlbench.report.boards.scores import Score, Table
 from rlbench.report.boards.tables import COMPARABLE
 from rlbench.store.columns import Column, Mean
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rlbench.core import Record
-from rlbench.core.badges import is_doubtful
-from rlbench.report.boards.scores import Table, worst_badge
+from rlbench.core.badges import is_doubtful, worst_badge
+from rlbench.report.boards.scores import Table
 
 UNKNOWN = "not checked: its blocks were written by a version without soundness checks; run them again with --fresh"
 

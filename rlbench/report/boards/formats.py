@@ -12,10 +12,10 @@ from typing import Any
 
 import pandas as pd
 
-from rlbench.core.badges import DOUBTED
+from rlbench.core.badges import DOUBTED, worst_badge
 from rlbench.report.boards.averages import Macro
 from rlbench.report.boards.ranks import Difference, baseline_row, differences, ranks
-from rlbench.report.boards.scores import Score, Table, mark_name, worst_badge
+from rlbench.report.boards.scores import Score, Table, mark_name
 from rlbench.report.boards.tables import COMPARABLE
 from rlbench.store.columns import Column
 

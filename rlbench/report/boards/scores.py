@@ -10,8 +10,7 @@ from itertools import combinations
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from rlbench.core.badges import DOUBTED
-from rlbench.core.badges import worst_badge as worst_badge
+from rlbench.core.badges import DOUBTED, worst_badge
 from rlbench.core.stats.metrics import wilson
 from rlbench.store.columns import Column
 

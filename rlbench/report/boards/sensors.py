@@ -17,11 +17,12 @@ from statistics import fmean
 import numpy as np
 
 from rlbench.core import Adversarial, Clean, Corrupted, Missing, Threat
+from rlbench.core.badges import worst_badge
 from rlbench.core.stats.metrics import format_p, wilson
 from rlbench.core.stats.paired import Pairs
 from rlbench.core.threat import eps_by_sensor, single_sensors, threat_of
 from rlbench.report.boards import formats
-from rlbench.report.boards.scores import Score, Table, worst_badge
+from rlbench.report.boards.scores import Score, Table
 from rlbench.store.columns import Column, Mean
 
 READING = (

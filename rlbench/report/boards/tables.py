@@ -18,9 +18,10 @@ import numpy as np
 import pandas as pd
 
 from rlbench.core import Corrupted, Record
+from rlbench.core.badges import worst_badge
 from rlbench.core.errors import StoreError
 from rlbench.core.stats.metrics import wilson
-from rlbench.report.boards.scores import ModelRow, Score, Table, choose_common, score_count, worst_badge
+from rlbench.report.boards.scores import ModelRow, Score, Table, choose_common, score_count
 from rlbench.store.columns import Column, Mean, reading_order
 from rlbench.store.flags import unpack
 from rlbench.store.perturbations import from_columns, to_columns

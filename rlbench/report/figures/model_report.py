@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rlbench.core import Record
-from rlbench.core.badges import is_doubtful
+from rlbench.core.badges import is_doubtful, worst_badge
 from rlbench.core.errors import UnknownName
 from rlbench.core.suite import suites
 from rlbench.encoders.models import default_name
@@ -15,7 +15,7 @@ from rlbench.report.boards.backbones import describe_mini
 from rlbench.report.boards.badges import lines
 from rlbench.report.boards.formats import grid
 from rlbench.report.boards.heads import describe_columns
-from rlbench.report.boards.scores import Table, worst_badge
+from rlbench.report.boards.scores import Table
 from rlbench.report.boards.tables import frame, tables
 from rlbench.report.figures.plots import draw
 from rlbench.store.rounds import pool_rounds

@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from rlbench.core import Record
+from rlbench.core.badges import worst_badge
 from rlbench.report.boards import corruptions, formats, heads, leaderboard, recall, sensors
 from rlbench.report.boards.averages import Macro, macros
 from rlbench.report.boards.backbones import describe_mini
 from rlbench.report.boards.by_task import READING, TaskTable, by_task
 from rlbench.report.boards.ranks import baseline_row, check_baseline
-from rlbench.report.boards.scores import Score, Table, describe_distinction, distinguish_task, mark_name, worst_badge
+from rlbench.report.boards.scores import Score, Table, describe_distinction, distinguish_task, mark_name
 from rlbench.report.boards.tables import COMPARABLE, frame, tables
 from rlbench.report.figures import curves
 from rlbench.store.columns import Column, reading_order
