@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from scipy import fft, signal
+from scipy import fft
 from torch import Tensor
 
 from rlbench.core import Box, Examples, Split
@@ -64,9 +64,11 @@ def strikes(starts: ArrayLike, decay: float, sizes: ArrayLike = 1.0) -> Wave:
         decay: the time in seconds in which the envelope falls to 1/e.
         sizes: the height of all onsets or of each.
     """
+    from scipy.signal import lfilter  # takes a second to load
+
     impulses = np.zeros(RATE)
     impulses[(np.asarray(starts) * RATE).astype(int)] = sizes
-    return np.asarray(signal.lfilter([1], [1, -np.exp(-1 / (decay * RATE))], impulses))
+    return np.asarray(lfilter([1], [1, -np.exp(-1 / (decay * RATE))], impulses))
 
 
 def repeat(g: Rng, seconds: float) -> Wave:
@@ -108,7 +110,9 @@ def render_sound(wave: Wave, box: Box) -> np.ndarray:
         return np.asarray((mel - box.low) / (box.high - box.low))
     rate = box.rate or box.shape[1]
     if rate != RATE:
-        wave = np.clip(signal.resample(wave, rate), -1, 1)
+        from scipy.signal import resample  # takes a second to load
+
+        wave = np.clip(resample(wave, rate), -1, 1)
     if rate != box.shape[1]:
         wave = window(wave, box.shape[1], box.fit)
     return np.asarray(np.round((wave[None] + 1) / 2 * 65535) / 65535)

@@ -10,7 +10,6 @@ from __future__ import annotations
 from functools import cache
 
 import numpy as np
-from scipy import fft, signal
 
 from rlbench.core import Box
 from rlbench.core.errors import DataError
@@ -40,7 +39,7 @@ def edges(mels: int, rate: int) -> np.ndarray:
 def filterbank(mels: int, rate: int, points: int) -> np.ndarray:
     """(mels, points // 2 + 1) weights in [0, 1] of the bins of a `points`-long FFT: triangles in mel, as in HTK."""
     band = hertz_to_mel(edges(mels, rate))[:, None]
-    bin_ = hertz_to_mel(fft.rfftfreq(points, 1 / rate))[None]
+    bin_ = hertz_to_mel(np.fft.rfftfreq(points, 1 / rate))[None]
     rising = (bin_ - band[:-2]) / (band[1:-1] - band[:-2])
     falling = (band[2:] - bin_) / (band[2:] - band[1:-1])
     weights: np.ndarray = np.clip(np.minimum(rising, falling), 0, None).astype(np.float32)
@@ -76,6 +75,9 @@ def logmel(wave: np.ndarray, rate: int, box: Box) -> np.ndarray:
     Raises:
         DataError: the wave is not one channel of finite samples.
     """
+    from scipy.fft import rfft  # scipy takes a second to load
+    from scipy.signal import get_window
+
     wave = np.asarray(wave, dtype=np.float64)
     if wave.ndim != 1 or not np.isfinite(wave).all():
         raise DataError(f"a wave of shape {wave.shape}; it must be one channel of finite samples")
@@ -85,10 +87,10 @@ def logmel(wave: np.ndarray, rate: int, box: Box) -> np.ndarray:
         return np.zeros((1, mels, frames), dtype=np.float32)
     window = int(max(WINDOW * rate, np.ceil(2 * len(wave) / frames)))
     points = _points(window, mels, rate)
-    taper = signal.get_window("hann", window)
+    taper = get_window("hann", window)
     # Normalise the peak first, so that the result does not depend on the gain and float32 does not underflow.
     pieces = (_frames(wave / peak, window, frames) * taper).astype(np.float32)
-    power = np.abs(fft.rfft(pieces, points)) ** 2 @ filterbank(mels, rate, points).T
+    power = np.abs(rfft(pieces, points)) ** 2 @ filterbank(mels, rate, points).T
     loudness = 10 * np.log10(np.maximum(power / power.max(), 10 ** (-RANGE / 10)))
     levels = np.round((1 + loudness.T[None] / RANGE) * 255)
     return np.asarray(levels / 255, dtype=np.float32)

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy import signal
 
 from rlbench.core.box import Box, Fill, Fit
 from rlbench.core.errors import DataError
@@ -203,7 +202,9 @@ def _resample(wave: np.ndarray, old: int, new: int) -> np.ndarray:
         return wave
     if 20 * max(up, down) > _LONG:
         return preprocess.resample(torch.from_numpy(wave)[None], old, new)[0].numpy()
-    return np.asarray(signal.resample_poly(wave, up, down))
+    from scipy.signal import resample_poly  # takes a second to load
+
+    return np.asarray(resample_poly(wave, up, down))
 
 
 def render_waveform(wave: np.ndarray, rate: int, box: Box) -> np.ndarray:
