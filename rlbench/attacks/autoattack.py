@@ -62,6 +62,11 @@ class AutoAttack:
         }
 
     @property
+    def version(self) -> str:
+        """The version of the library whose fab-t it runs, which enters the cell key."""
+        return FAB().version
+
+    @property
     def members(self) -> dict[str, Member]:
         """The attacks by name, in the order in which they run."""
         known = self._make_members()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.metadata import version as installed
 from typing import ClassVar
 
 import torch
@@ -38,6 +39,11 @@ class FAB:
         for name, value in (("steps", self.steps), ("targets", self.targets)):
             if value < 1:
                 raise FieldError(f"fab-t: {name} is {value}; it must be at least 1")
+
+    @property
+    def version(self) -> str:
+        """The version of the library, which enters the cell key."""
+        return installed("pyautoattack")
 
     def loss_used(self, n_classes: int) -> str:
         """The function whose zero is searched for."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +13,14 @@ from torch import Tensor, nn
 
 from rlbench.attacks import autoattack_reference
 from rlbench.attacks.search.library_box import UnitBox, picture
-from rlbench.core import Adversarial, Ball, Norm, registry
+from rlbench.core import Adversarial, Ball, Norm, Threat, registry
 from rlbench.core.errors import FieldError, RLBenchError, SuiteError
 from rlbench.core.seeds import ExampleStreams
 from rlbench.core.suite import load_suite
 from rlbench.engine.attack.api import attack
 from rlbench.engine.attack.judge import judge
 from rlbench.engine.attack.meter import Meter
+from rlbench.engine.cells.keys import protocol
 
 
 def _net(features: int = 36) -> nn.Module:
@@ -177,3 +179,14 @@ def test_ours_breaks_what_the_reference_breaks(monkeypatch: pytest.MonkeyPatch) 
         )
     assert 0 < flags[0].sum() < 8
     assert torch.equal(*flags)
+
+
+@pytest.mark.parametrize(
+    ("name", "module"),
+    [("fab-t", "fab"), ("autoattack", "fab"), ("autoattack:reference", "autoattack_reference")],
+)
+def test_another_version_of_the_library_has_another_key(name: str, module: str, monkeypatch) -> None:
+    suite, cell = load_suite("thermal"), Adversarial(name, Threat("linf", Fraction(4, 255)))
+    before = protocol(suite, cell)
+    monkeypatch.setattr(f"rlbench.attacks.{module}.installed", lambda package: f"0 of {package}")
+    assert protocol(suite, cell) != before
