@@ -279,6 +279,17 @@ def test_a_redirect_is_not_followed(served: Served) -> None:
         load_encoder(url)
 
 
+@pytest.mark.parametrize(
+    ("asked", "pauses"), [("7", [7.0]), ("9999", [120.0]), ("0", [0.5]), ("Fri, 27 Nov 2026 10:00:00 GMT", [0.5])]
+)
+def test_a_server_may_ask_for_a_pause(asked: str, pauses: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr(transport.time, "sleep", slept.append)
+    with answer_once(429, "Retry-After", asked) as url, pytest.raises(AnswerError):
+        transport.Transport(url, timeout=0.5, retries=1).get()
+    assert slept == pauses
+
+
 @pytest.mark.parametrize("coding", ["gzip", "br"])
 def test_a_compressed_answer_is_one_line(coding: str) -> None:
     said = rf"its answer is compressed \('{coding}'\); turn the server's compression"

@@ -14,6 +14,7 @@ from typing import Any
 from rlbench.core.errors import AnswerError, first_line, quote
 
 SIZE = 2**28  # the most bytes of an answer
+LONGEST = 120.0  # the most seconds of a pause that a server may ask for
 AGAIN = (408, 425, 429, 500, 502, 503, 504)  # statuses after which another try may help
 
 
@@ -32,7 +33,7 @@ class Transport:
         url: of the server.
         timeout: seconds to wait for an answer.
         retries: further tries after a failure that another try may mend.
-        pause: seconds before the first of them; it doubles each time.
+        pause: seconds before the first of them; it doubles each time, and is longer where the server asks for that.
     """
 
     url: str
@@ -51,10 +52,12 @@ class Transport:
     def _send(self, body: bytes | None, book: Callable[[], None]) -> bytes:
         for k in range(self.retries + 1):
             book()
+            asked = 0.0
             try:
                 return self._try(body)
             except urllib.error.HTTPError as error:
                 said, final = f"answered with status {error.code} {error.reason}", error.code not in AGAIN
+                asked = _read_pause(error.headers.get("Retry-After", ""))
                 if goal := error.headers.get("Location"):
                     said += f", a redirect to {quote(goal)}, which is not followed; give that URL"
                 error.close()
@@ -68,7 +71,7 @@ class Transport:
             if final or k == self.retries:
                 times = f" ({k + 1} tries)" if k else ""
                 raise AnswerError(f"{self.url} {said}{times}")
-            time.sleep(self.pause * 2**k)
+            time.sleep(max(asked, self.pause * 2**k))
         raise AssertionError("unreachable")
 
     def _try(self, body: bytes | None) -> bytes:
@@ -81,6 +84,11 @@ class Transport:
             if (coding := answer.headers.get("Content-Encoding", "identity")) != "identity":
                 raise ValueError(f"its answer is compressed ({quote(coding)}); turn the server's compression off")
         return data
+
+
+def _read_pause(text: str) -> float:
+    """The seconds of a header Retry-After, at most LONGEST; 0 for a date or none."""
+    return min(float(text), LONGEST) if text.strip().isdecimal() else 0.0
 
 
 def _read_until(answer: Any, end: float) -> bytes:
