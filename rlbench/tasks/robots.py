@@ -81,5 +81,5 @@ class Robot(Published):
         items = self.items()
         if items and self.medium in ("image", "thermal"):
             self.read(items[0], Box(shape=(3, 32, 32)))
-        left = [f"{count:,} {what} are left out" for what, count in sorted(self._unused.items())]
+        left = [f"{count:,} {what} are left out" for what, count in sorted(self._unused.items()) if count]
         return (*left, *describe_untested(self.classes, items))

@@ -102,6 +102,7 @@ class Bags(Robot):
         if split != "test":
             return []
         self._unused.clear()
+        self._unused[f"bags that {self.labels} does not name"] = bags.count_others(self.folder, self._intervals)
         return [item for bag, intervals in sorted(self._intervals.items()) for item in self._list_bag(bag, intervals)]
 
     def _list_bag(self, bag: str, intervals: Sequence[Interval]) -> Iterator[Item]:

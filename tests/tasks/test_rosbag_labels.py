@@ -55,3 +55,11 @@ def test_labels_of_one_name_are_refused(tmp_path, other) -> None:
     labels = LABELS.replace("big_dog", other).replace(",cat", ",cat" if other == "Cat" else ",c at")
     with pytest.raises(DataError, match=r"the classes .* and .* have one name, .*; spell the labels"):
         make_task(write_folder(tmp_path, make_film(), labels)).load(GREY, 0, 1)
+
+
+def test_a_bag_that_the_labels_do_not_name_is_counted(tmp_path) -> None:
+    task = make_task(write_folder(tmp_path, make_film()))
+    assert not any("does not name" in note for note in task.notes())
+    write_bag(tmp_path / "other" / "forgotten", make_film(), STORE)
+    task = make_task(tmp_path)
+    assert "1 bags that labels.csv does not name are left out" in task.notes()

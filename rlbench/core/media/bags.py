@@ -6,7 +6,7 @@ https://ternaris.gitlab.io/rosbags. Times are log times in nanoseconds.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -51,6 +51,13 @@ LAYOUTS = {
 def is_bag(path: Path) -> bool:
     """Whether a path is a bag by its name, or a folder with metadata.yaml."""
     return (path / "metadata.yaml").is_file() or (path.suffix.lower() in FILES and path.is_file())
+
+
+def count_others(folder: Path, named: Iterable[str]) -> int:
+    """Counts the bags below a folder that are none of these paths in it; the files of a folder bag are no bags."""
+    known = {(folder / name).resolve() for name in named}
+    found = (path for path in folder.rglob("*") if is_bag(path) and not (path.parent / "metadata.yaml").is_file())
+    return sum(path.resolve() not in known for path in found)
 
 
 def list_bag_files(path: Path) -> list[Path]:
