@@ -41,8 +41,8 @@ class AdaptiveLong(Adaptive):
         long: iterations of each, at least `steps`.
     """
 
-    hopeless: float = 4.0
-    near: float = 0.5
+    hopeless: float = 8.0
+    near: float = 0.2
     again: int = 20
     long: int = 100
     version: ClassVar[int] = 2
