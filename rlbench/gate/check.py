@@ -18,7 +18,7 @@ from rlbench.gate.regression import CellId, Policy, Report, cell_id, gate
 from rlbench.store.columns import reading_order
 from rlbench.store.lines import to_line
 from rlbench.store.per_example import example_ids
-from rlbench.store.records import drop_times, read_records
+from rlbench.store.records import check_namesakes, drop_times, read_records
 from rlbench.store.store import Store
 
 HERE = Path("leaderboards", "records")
@@ -144,8 +144,10 @@ def renew_references(path: Path, records: Sequence[Record]) -> tuple[dict[Path, 
         The text of each file, and one line per changed cell.
 
     Raises:
-        StoreError: a cell failed, a model is an absolute path, or a file is not a file of records.
+        StoreError: a cell failed, a model is an absolute path, the records have two models of one name, or a file is
+            not a file of records.
     """
+    check_namesakes(records)
     texts: dict[Path, str] = {}
     changes: list[str] = []
     for file, new in _group_by_file(path, records).items():

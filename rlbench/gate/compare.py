@@ -15,6 +15,7 @@ from rlbench.gate.regression import COMPARABLE, cell_id, list_differences, name_
 from rlbench.store.columns import reading_order
 from rlbench.store.flags import flags_of
 from rlbench.store.perturbations import is_bound
+from rlbench.store.records import check_namesakes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,9 +70,11 @@ def compare(a: Iterable[Record], b: Iterable[Record]) -> list[Contrast]:
         One contrast per shared cell, in the order of tables.
 
     Raises:
-        StoreError: they share no cell.
+        StoreError: they share no cell, or one of them has records of two models of one name.
     """
     a, b = list(a), list(b)
+    for side in (a, b):
+        check_namesakes(side)
     names = {record.model for record in a}, {record.model for record in b}
     across = len(names[0]) == len(names[1]) == 1
 

@@ -19,6 +19,7 @@ from rlbench.core.errors import FieldError
 from rlbench.core.stats.metrics import format_p, holm
 from rlbench.core.stats.paired import Pairs, power
 from rlbench.store.flags import flags_of
+from rlbench.store.records import check_namesakes
 
 Status = Literal["PASS", "FAIL", "INCONCLUSIVE", "MISSING"]
 CellId = tuple[str, str, str, str, str]  # suite, modality, model, perturbation, task
@@ -151,13 +152,18 @@ def gate(
         policy: when the gate fails (default: `Policy()`).
         ids: the examples' ids by the hash of their data; without ids, examples are named by their number.
         required: (suite, modality, model) whose references must have fresh records.
+
+    Raises:
+        StoreError: a side has records of two models of one name.
     """
     policy = policy or Policy()
     scope = {cell_id(record)[:3] for record in fresh} | set(required)
+    references = [record for record in references if cell_id(record)[:3] in scope]
+    for side in (references, fresh):
+        check_namesakes(side)
     old: dict[CellId, list[Record]] = {}
     for record in references:
-        if cell_id(record)[:3] in scope:
-            old.setdefault(cell_id(record), []).append(record)
+        old.setdefault(cell_id(record), []).append(record)
     new = {cell_id(record): record for record in sorted(fresh, key=lambda record: record.n)}
     cells = dict.fromkeys([*new, *old])
     drafts = [_draft(old.get(cell, []), new.get(cell), cell, ids or {}) for cell in cells]

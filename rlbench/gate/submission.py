@@ -24,6 +24,7 @@ from rlbench.core.validation import check_fields
 from rlbench.store.flags import unpack
 from rlbench.store.lines import MOST
 from rlbench.store.perturbations import from_mapping, to_mapping
+from rlbench.store.records import check_namesakes
 
 VERSION = 2  # of the file format
 SIZE = 2**24  # the most bytes of a file
@@ -187,7 +188,7 @@ def make_submission(records: Iterable[Record], *, model: str, suite: str, source
         summary: a description in one line.
 
     Raises:
-        StoreError: there are no such records, or of several tasks, or a cell failed.
+        StoreError: there are no such records, or of several tasks or two models of the name, or a cell failed.
         FieldError: a field is wrong, as the source.
     """
     name, _, part = suite.partition(":")
@@ -200,6 +201,7 @@ def make_submission(records: Iterable[Record], *, model: str, suite: str, source
         raise StoreError(f"{suite} has several tasks; an entry claims one, such as {name}:{tasks[0]}")
     if not own:
         raise StoreError(f"there are no records of {model} on {suite}; rlbench run --suite {suite} --model {model}")
+    check_namesakes(own)
     if failed := next((record for record in own if record.error is not None), None):
         raise StoreError(f"{failed.perturbation} failed and can't be claimed: {failed.error}")
     return Submission(

@@ -1,6 +1,7 @@
 """`rlbench compare`: two models or two stores, paired; p-values and intervals against scipy."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,11 +13,15 @@ from scipy.stats import binomtest
 
 from rlbench.cli.main import main
 from rlbench.core import Record
-from rlbench.core.errors import StoreError
+from rlbench.core.errors import FieldError, StoreError
 from rlbench.core.stats.paired import Pairs
 from rlbench.gate.check import renew_references
 from rlbench.gate.compare import compare, doubts
+from rlbench.gate.regression import gate
 from rlbench.gate.render import contrasts
+from rlbench.gate.submission import make_submission
+from rlbench.report.figures.model_report import report
+from rlbench.store.flags import flags_of
 
 
 def record(model: str, perturbation: str, correct: np.ndarray, **facts: object) -> Record:
@@ -74,6 +79,30 @@ def test_a_failed_cell_is_not_compared() -> None:
 def test_two_sides_without_a_shared_cell_are_an_error() -> None:
     with pytest.raises(StoreError, match="share no cell"):
         compare(side("a", 1, 0.5), [replace(r, suite="audio") for r in side("b", 2, 0.5)])
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda records: compare(records, records),
+        lambda records: gate(records, records[:2]),
+        lambda records: gate(records[:2], records),
+        lambda records: renew_references(Path("x.jsonl"), records),
+        lambda records: make_submission(records, model="a:mini", suite="thermal", source="bundled", summary="A."),
+        lambda records: report(records, "a:mini", "a.png"),
+    ],
+)
+def test_two_models_of_one_name_are_refused(use: Callable[[list[Record]], object]) -> None:
+    """Otherwise some cells would be of one and some of the other, in the order of the file or of the keys."""
+    one, other = side("a", 1, 0.7, checkpoint="1111"), side("a", 2, 0.4, checkpoint="2222")
+    with pytest.raises(StoreError, match="a:mini on thermal are of two checkpoints, 1111 and 2222"):
+        use([*one, *(replace(r, key=r.key[::-1]) for r in other)])
+    other = [replace(r, key=r.key[::-1]) for r in side("a", 2, 0.4, checkpoint="1111")]
+    with pytest.raises(StoreError, match="two results of clean, such as of other code"):
+        use([*one, *other])
+    fewer = [record("a", str(r.perturbation), flags_of(r)[:99], checkpoint="1111") for r in one]
+    with suppress(FieldError):  # a submission has one claim of each cell
+        use([*one, *fewer])
 
 
 # The command

@@ -18,6 +18,7 @@ from rlbench.report.boards.heads import describe_columns
 from rlbench.report.boards.scores import Table
 from rlbench.report.boards.tables import frame, tables
 from rlbench.report.figures.plots import draw
+from rlbench.store.records import check_namesakes
 from rlbench.store.rounds import pool_rounds
 
 MEANINGS = {
@@ -53,11 +54,13 @@ def report(records: Sequence[Record], model: str, picture: str) -> ModelReport:
 
     Raises:
         UnknownName: there is no record of the model.
+        StoreError: they are of two models of that name.
     """
     listed = pool_rounds(records)
     own = [record for record in listed if record.model in (model, default_name(model))]
     if not own:
         raise UnknownName("model in these records", model, {record.model for record in listed})
+    check_namesakes(own)
     found = tables(frame(own))
     drawn = next(iter(draw(own, kinds=("curves",)).values()), None)
     badge = worst_badge(str(record.provenance.get("soundness") or "") for record in own)
