@@ -101,10 +101,16 @@ def check(
     parts = gate.list_parts(suites or ((gate.SUITE,) if not records else ()))
     path = gate.find_references(reference)
     references = [] if update and (models or records) else gate.read_references(path)
+    if update:
+        _check_target(reference or gate.HERE, parts)
     if records:
         found, ids = _of_stores(records, parts, models)
+        parts = parts or sorted({(record.suite, record.modality) for record in found})
+        models = models or tuple(gate.list_names(references, parts))
     else:
         models = models or tuple(gate.list_models(references, parts))
+        if not update:
+            gate.check_models(references, parts, models)
         with _progress(quiet) as report:
             found, ids = gate.measure(suites or (gate.SUITE,), models, report=report, **options)
     if update:
@@ -130,13 +136,24 @@ def _of_stores(
     return chosen, {k: v for path in paths if path.is_dir() for k, v in example_ids(Store(path), chosen).items()}
 
 
+def _check_target(path: Path, parts: list[tuple[str, str]]) -> None:
+    """Raises StoreError before a run if its references can't be written, or the present ones not be read."""
+    from rlbench.cli import files
+    from rlbench.gate.check import reference_file
+    from rlbench.store.records import read_records
+
+    for file in {reference_file(path, suite) for suite, _ in parts}:
+        files.check_writable(file)
+        if file.is_file():
+            read_records([file])
+
+
 def _update(path: Path, records: list[Record]) -> None:
     from rlbench.cli import files
     from rlbench.gate.check import renew_references
 
     texts, changes = renew_references(path, records)
     for file, text in texts.items():
-        file.parent.mkdir(parents=True, exist_ok=True)
         files.write(file, text)
     for line in changes or ["nothing changed"]:
         click.echo(line)
@@ -182,7 +199,7 @@ def compare(a: str, b: str, records: tuple[Path, ...], suites: tuple[str, ...], 
     from rlbench.cli import console
     from rlbench.gate import render
     from rlbench.gate.compare import compare as contrast
-    from rlbench.gate.compare import doubts
+    from rlbench.gate.regression import doubts
     from rlbench.store.records import read_records
 
     sides = [_side(name, records or (Path("rlbench-results"),), read_records) for name in (a, b)]
@@ -194,7 +211,7 @@ def compare(a: str, b: str, records: tuple[Path, ...], suites: tuple[str, ...], 
     else:
         render.table(rows, console.console())
     for line in doubts(record for side in chosen for record in side):
-        click.echo(f"note: {line}: its accuracies may be too high")
+        click.echo(f"note: {line}")
     for suite, sources in dict.fromkeys((one.suite, one.sources) for one in found if one.sources):
         click.echo(f"note: the examples of {suite} share {sources} sources: p is too small, intervals too narrow")
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from rlbench.core import Perturbation, Record
-from rlbench.core.badges import DOUBTED
 from rlbench.core.errors import StoreError
 from rlbench.core.stats.metrics import holm
 from rlbench.core.stats.paired import Pairs
@@ -97,12 +96,6 @@ def compare(a: Iterable[Record], b: Iterable[Record]) -> list[Contrast]:
         )
     adjusted = iter(holm([one.pairs.p for one in found if one.pairs and not one.bound]))
     return [replace(one, p=next(adjusted)) if one.pairs and not one.bound else one for one in found]
-
-
-def doubts(records: Iterable[Record]) -> list[str]:
-    """Sentences about models whose soundness badge is bad: `own:mini is unreliable on thermal`."""
-    found = {(r.model, str(r.provenance.get("soundness") or ""), r.suite) for r in records}
-    return [f"{model} is {badge} on {suite}" for model, badge, suite in sorted(found) if badge in DOUBTED]
 
 
 def _describe(records: Sequence[Record]) -> str:

@@ -59,6 +59,12 @@ def describe_power(report: Report) -> str:
     """A sentence about the power of the gate; "" if no cell was compared."""
     if not report.n:
         return ""
+    if report.blind:
+        cells = sum(v.pairs is not None for v in report.verdicts)
+        return (
+            f"No drop can fail: n = {report.n} is so small that the loss of all examples is not significant "
+            f"(cells: {cells}); use more examples, or fewer perturbations."
+        )
     return (
         f"Power: with n = {report.n}, a cell that drops by {POWER:g} points fails with probability {report.power:.2f} "
         f"while {FLIPS:g}% of its examples flip."

@@ -16,8 +16,8 @@ from rlbench.core import Record
 from rlbench.core.errors import FieldError, StoreError
 from rlbench.core.stats.paired import Pairs
 from rlbench.gate.check import renew_references
-from rlbench.gate.compare import compare, doubts
-from rlbench.gate.regression import gate
+from rlbench.gate.compare import compare
+from rlbench.gate.regression import doubts, gate
 from rlbench.gate.render import contrasts
 from rlbench.gate.submission import make_submission
 from rlbench.report.figures.model_report import report
@@ -163,4 +163,6 @@ def test_bounds_are_shown_as_bounds_and_doubts_are_named() -> None:
     assert (clean.verdict(), bound.verdict()) == ("B above", "bounds") and clean.p == pytest.approx(2 / 2**40)
     (row,) = contrasts([bound], ("a", "b"))
     assert (row["a"], row["b"], row["difference"], row["p"]) == ("≤ 0.0", "≤ 100.0", "of bounds", "-")
-    assert doubts([record("a", "clean", on, soundness="unreliable"), *b]) == ["a:mini is unreliable on thermal"]
+    assert doubts([record("a", "clean", on, soundness="unreliable"), *b]) == [
+        "a:mini is unreliable on thermal: its accuracies may be too high"
+    ]
