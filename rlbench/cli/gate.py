@@ -197,6 +197,7 @@ def compare(a: str, b: str, records: tuple[Path, ...], suites: tuple[str, ...], 
     Shows B - A in points with its 95% score interval, and the exact McNemar p, Holm-adjusted over the cells.
     """
     from rlbench.cli import console
+    from rlbench.core.markdown import grid
     from rlbench.gate import render
     from rlbench.gate.compare import compare as contrast
     from rlbench.gate.regression import doubts
@@ -207,7 +208,7 @@ def compare(a: str, b: str, records: tuple[Path, ...], suites: tuple[str, ...], 
     found = contrast(*chosen)
     rows = render.contrasts(found, _short(a, b))
     if shape == "markdown":
-        click.echo(render.grid(rows))
+        click.echo(grid(rows))
     else:
         render.table(rows, console.console())
     for line in doubts(record for side in chosen for record in side):
@@ -282,6 +283,7 @@ def entry(suite: str, model: str, records: Path, source: str, summary: str, out:
 def verify(file: Path, seed: int | None, shape: str, quiet: bool, **options: Any) -> None:
     """Run random examples of a submission again and test its claims: exit 0 they hold, 1 refuted, 2 error."""
     from rlbench.cli import console
+    from rlbench.core.markdown import grid
     from rlbench.gate import render
     from rlbench.gate.submission import read_submission
     from rlbench.gate.verify import verify as run_verify
@@ -291,7 +293,7 @@ def verify(file: Path, seed: int | None, shape: str, quiet: bool, **options: Any
     with _progress(quiet) as report:
         found = run_verify(submission, seed=seed, report=report, **options)
     if shape == "markdown":
-        click.echo(render.grid(render.claims(found)))
+        click.echo(grid(render.claims(found)))
     else:
         render.table(render.claims(found), console.console())
     click.echo(render.describe_verification(found))

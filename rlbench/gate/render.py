@@ -7,12 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from io import StringIO
 
-import pandas as pd
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from rlbench.core.markdown import escape, grid
 from rlbench.core.stats.metrics import format_p
 from rlbench.gate.compare import Contrast
 from rlbench.gate.regression import FLIPS, POWER, Report, Verdict
@@ -129,16 +129,13 @@ def plain(report: Report, against: str = "the reference records") -> str:
     return captured.get()
 
 
-def grid(found: Iterable[Row]) -> str:
-    """Rows as a Markdown table."""
-    return str(pd.DataFrame(list(found)).to_markdown(index=False, disable_numparse=True))
-
-
 def markdown(report: Report, against: str) -> str:
     """A report as Markdown, for a pull request; arguments as `text`."""
     parts = [f"### {summary(report)}", f"Against {against}. Accuracies in %, drops in points."]
     parts += [grid(rows(report))] if report.verdicts else []
-    lines = [f"- **{v.status}** {v.suite} {v.model} {v.perturbation}: {reason}" for v, reason in reasons(report)]
+    lines = [
+        f"- **{v.status}** {escape(f'{v.suite} {v.model} {v.perturbation}: {reason}')}" for v, reason in reasons(report)
+    ]
     notes = [f"- note: {note}" for note in report.notes]
     return "\n\n".join(part for part in (*parts, "\n".join([*lines, *notes]), describe_power(report)) if part) + "\n"
 

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from rlbench.core import Record
 from rlbench.core.badges import is_doubtful, worst_badge
 from rlbench.core.errors import UnknownName
+from rlbench.core.markdown import escape, grid
 from rlbench.core.suite import suites
 from rlbench.encoders.models import default_name
 from rlbench.report.boards import by_task, recall
 from rlbench.report.boards.backbones import describe_mini
 from rlbench.report.boards.badges import lines
-from rlbench.report.boards.formats import grid
 from rlbench.report.boards.heads import describe_columns
 from rlbench.report.boards.scores import Table
 from rlbench.report.boards.tables import frame, tables
@@ -94,8 +94,8 @@ def _section(table: Table, records: Sequence[Record]) -> list[str]:
         )
     doubts = [line for line in lines(table, records) if is_doubtful(table.rows[0].soundness)]
     notes = [*(f"failed: {line}" for line in table.failures), *table.notes, *doubts]
-    about = f"### {table.title}, n = {table.facts['n']}"
-    return [about, grid(rows), *(["\n".join(f"- {note}" for note in notes)] if notes else [])]
+    about = f"### {escape(table.title)}, n = {table.facts['n']}"
+    return [about, grid(rows), *(["\n".join(f"- {escape(note)}" for note in notes)] if notes else [])]
 
 
 def _provenance(table: Table, records: Sequence[Record]) -> dict[str, str]:
