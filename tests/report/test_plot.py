@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from made import made
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
 from rlbench.cli.main import main
@@ -17,8 +18,9 @@ from rlbench.core import Record
 from rlbench.core.stats.metrics import wilson
 from rlbench.report.boards.leaderboard import freeze
 from rlbench.report.boards.tables import frame, tables
+from rlbench.report.figures.board_picture import SMALL, _fit_name
 from rlbench.report.figures.curves import PALETTE, colours, curves, headline, heats, scatters
-from rlbench.report.figures.plots import _style, draw
+from rlbench.report.figures.plots import _panels, _style, draw
 
 EPS = {"clean": 90, "worst linf 2/255": 70, "worst linf 4/255": 50, "worst linf 8/255": 20, "worst l2 0.5": 30}
 NOISE = {f"{name} {s}": 90 - 10 * s - k for k, name in enumerate(("fog", "snow_fall")) for s in range(1, 6)}
@@ -86,6 +88,21 @@ def test_a_legend_distinguishes_namesakes_and_has_badges() -> None:
     for label in ("a (old) [1]:mini", "b:mini [unreliable]", "c:mini (1111)", "c:mini (2222)"):
         assert f">{label}<" in text
     assert all(colour.lower() in text for colour in PALETTE[:4])
+
+
+def test_titles_of_panels_do_not_overlap() -> None:
+    """Those of several sensors are longer than a panel is wide."""
+    long = ("thermal", "world " * 20), ("thermal", "image+thermal+audio+video " * 4)
+    panels = {f"{suite} v1: {task}, backbone mini on {task}": (lambda axes: None) for suite, task in long}
+    figure = _panels(panels, {})
+    FigureCanvasAgg(figure).draw()
+    one, other = (axes.title.get_window_extent() for axes in figure.axes)
+    assert one.x0 >= 0 and one.x1 < other.x0 and other.x1 <= figure.bbox.x1 and one.y1 <= figure.bbox.y1
+
+
+def test_a_long_name_keeps_its_end() -> None:
+    name, _ = _fit_name("x" * 120 + ":mini")
+    assert name.endswith(":mini") and max(map(len, name.split("\n"))) <= SMALL
 
 
 def test_forty_models_have_forty_styles() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from io import BytesIO
 from math import ceil
 from statistics import fmean
+from textwrap import wrap
 from typing import Any, Literal, get_args
 
 import matplotlib
@@ -43,6 +44,7 @@ DEFAULT: tuple[Kind, ...] = (
 )  # a board is a picture of a table, one per suite
 MARKERS = "osD^vPX*"
 ACROSS = 3  # panels side by side
+LETTERS = 44  # the most of a line of a panel's title
 STYLE = {
     "font.size": 8,
     "axes.titlesize": 8,
@@ -188,11 +190,12 @@ def _panels(panels: Mapping[str, Panel], tone: Mapping[str, str]) -> Figure:
     down = ceil(len(panels) / across)
     figure = Figure(layout="constrained")
     axes = figure.subplots(down, across, squeeze=False)
+    titles = {title: [line for part in title.split(", ", 1) for line in wrap(part, LETTERS)] for title in panels}
+    lines = max(map(len, titles.values()))
     handles: dict[str, tuple[Any, str]] = {}
     for place, (title, fill) in zip(axes.flat, panels.items(), strict=False):
         fill(place)
-        what, _, rest = title.partition(", ")
-        place.set_title(f"{what}\n{rest}", fontsize=7)
+        place.set_title("\n".join(titles[title]), fontsize=7 if lines < 3 else 6)
         for handle, label in zip(*place.get_legend_handles_labels(), strict=True):
             name = _name(str(label), tone)
             handles[name] = handle, max(str(label), handles.get(name, (None, ""))[1], key=len)
@@ -201,7 +204,8 @@ def _panels(panels: Mapping[str, Panel], tone: Mapping[str, str]) -> Figure:
     shown = [handles[name] for name in tone if name in handles]
     names = [label for _, label in shown]
     columns, size = _fit_legend(names, 2.6 * across, (1, 3, 4)[across - 1])
-    figure.set_size_inches(2.6 * across, 2.2 * down + 0.3 + 0.18 * ceil(len(names) / columns))
+    height = (2 + 0.1 * lines) * down + 0.3 + 0.18 * ceil(len(names) / columns)
+    figure.set_size_inches(2.6 * across, height)
     figure.legend([handle for handle, _ in shown], names, loc="outside lower center", ncols=columns, fontsize=size)
     return figure
 
