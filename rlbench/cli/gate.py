@@ -200,6 +200,7 @@ def compare(a: str, b: str, records: tuple[Path, ...], suites: tuple[str, ...], 
     from rlbench.core.markdown import grid
     from rlbench.gate import render
     from rlbench.gate.compare import compare as contrast
+    from rlbench.gate.compare import list_missing
     from rlbench.gate.regression import doubts
     from rlbench.store.records import read_records
 
@@ -211,7 +212,7 @@ def compare(a: str, b: str, records: tuple[Path, ...], suites: tuple[str, ...], 
         click.echo(grid(rows))
     else:
         render.table(rows, console.console())
-    for line in doubts(record for side in chosen for record in side):
+    for line in (*list_missing(*chosen, _short(a, b)), *doubts(record for side in chosen for record in side)):
         click.echo(f"note: {line}")
     for suite, sources in dict.fromkeys((one.suite, one.sources) for one in found if one.sources):
         click.echo(f"note: the examples of {suite} share {sources} sources: p is too small, intervals too narrow")

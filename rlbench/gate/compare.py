@@ -16,6 +16,8 @@ from rlbench.store.flags import flags_of
 from rlbench.store.perturbations import is_bound
 from rlbench.store.records import check_namesakes
 
+SHOWN = 3  # the most cells that a sentence names
+
 
 @dataclass(frozen=True, kw_only=True)
 class Contrast:
@@ -96,6 +98,24 @@ def compare(a: Iterable[Record], b: Iterable[Record]) -> list[Contrast]:
         )
     adjusted = iter(holm([one.pairs.p for one in found if one.pairs and not one.bound]))
     return [replace(one, p=next(adjusted)) if one.pairs and not one.bound else one for one in found]
+
+
+def list_missing(a: Iterable[Record], b: Iterable[Record], names: tuple[str, str]) -> list[str]:
+    """Sentences about cells that only one side has, so that nothing compares them; arguments as of `compare`.
+
+    Args:
+        a: records of A.
+        b: records of B.
+        names: of A and B.
+    """
+    sides = [{(r.suite, r.modality, r.task, str(r.perturbation)): None for r in side} for side in (a, b)]
+    lines = []
+    for (own, other), (name, lacking) in zip((sides, sides[::-1]), (names, names[::-1]), strict=True):
+        alone = dict.fromkeys(f"{cell[0]} {cell[3]}" for cell in own if cell not in other)
+        if alone:
+            shown = ", ".join([*list(alone)[:SHOWN], *["..."] * (len(alone) > SHOWN)])
+            lines.append(f"{len(alone)} cells of {name} are not in {lacking} and not compared: {shown}")
+    return lines
 
 
 def _describe(records: Sequence[Record]) -> str:

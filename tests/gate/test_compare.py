@@ -16,7 +16,7 @@ from rlbench.core import Record
 from rlbench.core.errors import FieldError, StoreError
 from rlbench.core.stats.paired import Pairs
 from rlbench.gate.check import renew_references
-from rlbench.gate.compare import compare
+from rlbench.gate.compare import compare, list_missing
 from rlbench.gate.regression import doubts, gate
 from rlbench.gate.render import contrasts
 from rlbench.gate.submission import make_submission
@@ -74,6 +74,13 @@ def test_anchors_may_differ_only_between_models() -> None:
 def test_a_failed_cell_is_not_compared() -> None:
     failed = [replace(r, n_correct=None, flags=None, error="it left the ball") for r in side("b", 2, 0.5)]
     assert compare(side("a", 1, 0.5), failed)[0].apart == "b:mini failed: it left the ball"
+
+
+def test_cells_of_one_side_are_named() -> None:
+    """A model that was not attacked must not look as good as one that was."""
+    a, b = side("a", 1, 0.5), side("b", 2, 0.5)[:1]
+    assert list_missing(a, b, ("a", "b")) == ["1 cells of a are not in b and not compared: thermal pgd linf 4/255"]
+    assert list_missing(b, a, ("b", "a")) == list_missing(a, b, ("a", "b")) and list_missing(a, a, ("a", "b")) == []
 
 
 def test_two_sides_without_a_shared_cell_are_an_error() -> None:
