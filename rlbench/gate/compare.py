@@ -76,12 +76,10 @@ def compare(a: Iterable[Record], b: Iterable[Record]) -> list[Contrast]:
     a, b = list(a), list(b)
     for side in (a, b):
         check_namesakes(side)
-    names = {record.model for record in a}, {record.model for record in b}
-    across = len(names[0]) == len(names[1]) == 1
+    across = _is_across(a, b)
 
     def cell(record: Record) -> tuple[str, ...]:
-        suite, modality, model, perturbation, task = cell_id(record)
-        return suite, modality, task, perturbation, "" if across else model
+        return _pair_by(record, across)
 
     others: dict[tuple[str, ...], list[Record]] = {}
     for record in b:
@@ -100,20 +98,32 @@ def compare(a: Iterable[Record], b: Iterable[Record]) -> list[Contrast]:
     return [replace(one, p=next(adjusted)) if one.pairs and not one.bound else one for one in found]
 
 
-def list_missing(a: Iterable[Record], b: Iterable[Record], names: tuple[str, str]) -> list[str]:
-    """Sentences about cells that only one side has, so that nothing compares them; arguments as of `compare`.
+def _is_across(a: Sequence[Record], b: Sequence[Record]) -> bool:
+    """Whether A and B have one model each, which are compared whatever their names are."""
+    return len({record.model for record in a}) == len({record.model for record in b}) == 1
+
+
+def _pair_by(record: Record, across: bool) -> tuple[str, ...]:
+    """What two records share that are compared: suite, modality, task and perturbation, and the model if not across."""
+    suite, modality, model, perturbation, task = cell_id(record)
+    return suite, modality, task, perturbation, "" if across else model
+
+
+def list_missing(a: Sequence[Record], b: Sequence[Record], names: tuple[str, str]) -> list[str]:
+    """Sentences about cells that only one side has, so that nothing compares them.
 
     Args:
         a: records of A.
         b: records of B.
         names: of A and B.
     """
-    sides = [{(r.suite, r.modality, r.task, str(r.perturbation)): None for r in side} for side in (a, b)]
+    across = _is_across(a, b)
+    sides = [{_pair_by(record, across): None for record in side} for side in (a, b)]
     lines = []
     for (own, other), (name, lacking) in zip((sides, sides[::-1]), (names, names[::-1]), strict=True):
-        alone = dict.fromkeys(f"{cell[0]} {cell[3]}" for cell in own if cell not in other)
+        alone = [" ".join(filter(None, (cell[0], cell[4], cell[3]))) for cell in own if cell not in other]
         if alone:
-            shown = ", ".join([*list(alone)[:SHOWN], *["..."] * (len(alone) > SHOWN)])
+            shown = ", ".join([*alone[:SHOWN], *["..."] * (len(alone) > SHOWN)])
             lines.append(f"{len(alone)} cells of {name} are not in {lacking} and not compared: {shown}")
     return lines
 

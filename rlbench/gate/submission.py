@@ -20,6 +20,7 @@ import numpy as np
 from rlbench.core import Field, Perturbation, Record
 from rlbench.core.documents import load_json, read_text, reason
 from rlbench.core.errors import LINE, FieldError, StoreError, find_hidden, first_line, quote
+from rlbench.core.suite import load_suites
 from rlbench.core.validation import check_fields
 from rlbench.store.flags import unpack
 from rlbench.store.lines import MOST
@@ -177,13 +178,18 @@ def _check_object(value: object, what: str) -> dict[str, Any]:
     return value
 
 
+def name_suite(suite: str) -> str:
+    """The name that records have of a suite that is given by name or file. Raises: RLBenchError: no such file."""
+    return load_suites(suite)[0].name if suite.endswith((".yaml", ".yml")) else suite
+
+
 def make_submission(records: Iterable[Record], *, model: str, suite: str, source: str, summary: str) -> Submission:
     """Turns the records of a model on a suite into claims.
 
     Args:
         records: of which those of other models and suites are ignored.
         model: its name.
-        suite: its name; NAME:MODALITY or NAME:TASK for one of several parts.
+        suite: its name or file; NAME:MODALITY or NAME:TASK for one of several parts.
         source: the URL of the weights, or "bundled".
         summary: a description in one line.
 
@@ -191,7 +197,7 @@ def make_submission(records: Iterable[Record], *, model: str, suite: str, source
         StoreError: there are no such records, or of several tasks or two models of the name, or a cell failed.
         FieldError: a field is wrong, as the source.
     """
-    name, _, part = suite.partition(":")
+    name, _, part = name_suite(suite).partition(":")
     own = [
         record
         for record in records

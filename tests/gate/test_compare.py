@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -81,6 +82,8 @@ def test_cells_of_one_side_are_named() -> None:
     a, b = side("a", 1, 0.5), side("b", 2, 0.5)[:1]
     assert list_missing(a, b, ("a", "b")) == ["1 cells of a are not in b and not compared: thermal pgd linf 4/255"]
     assert list_missing(b, a, ("b", "a")) == list_missing(a, b, ("a", "b")) and list_missing(a, a, ("a", "b")) == []
+    [line] = list_missing([*a, *b], a, ("new", "old"))  # two stores, of which one lacks a model
+    assert line == "1 cells of new are not in old and not compared: thermal b:mini clean"
 
 
 def test_two_sides_without_a_shared_cell_are_an_error() -> None:
@@ -153,6 +156,13 @@ def test_two_stores_and_a_note_on_sources(call: Callable[..., Result]) -> None:
     result = call("later.jsonl", "later.jsonl", "--format", "markdown", "--suite", "thermal")
     assert result.exit_code == 0 and "| level" in result.stdout and "| A " in result.stdout
     assert "share 40 sources" in result.stdout
+
+
+def test_a_suite_may_be_given_by_its_file(call: Callable[..., Result], tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_bytes((files("rlbench.suites") / "thermal.yaml").read_bytes())
+    assert call("fare", "rlbind", "--suite", "mine.yaml").stdout == call("fare", "rlbind").stdout
+    none = call("fare", "rlbind", "--suite", "audio")
+    assert none.exit_code == 2 and "have no records of audio; suites there: thermal" in none.stderr
 
 
 @pytest.mark.parametrize("name", ["tecoa", "nowhere.jsonl"])
