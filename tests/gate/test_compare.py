@@ -133,7 +133,8 @@ def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Resul
 def test_two_models(call: Callable[..., Result]) -> None:
     result = call("fare", "rlbind")
     assert result.exit_code == 0
-    header, _, clean, pgd = result.stdout.splitlines()
+    header, _, clean, pgd, note = result.stdout.splitlines()
+    assert note.startswith("note: p is Holm-adjusted over 2 cells; intervals are not")
     assert header.split() == [
         "verdict",
         "suite",
