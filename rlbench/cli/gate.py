@@ -223,7 +223,10 @@ def compare(a: str, b: str, records: tuple[Path, ...], suites: tuple[str, ...], 
         click.echo(
             f"note: p is Holm-adjusted over {tests} cells; intervals are not, so that one may exclude 0 at p > .05"
         )
-    for line in (*list_missing(*chosen, _short(a, b)), *doubts(record for side in chosen for record in side)):
+    for line in (
+        *list_missing(chosen[0], chosen[1], _short(a, b)),
+        *doubts(record for side in chosen for record in side),
+    ):
         click.echo(f"note: {line}")
     for suite, sources in dict.fromkeys((one.suite, one.sources) for one in found if one.sources):
         click.echo(f"note: the examples of {suite} share {sources} sources: p is too small, intervals too narrow")
