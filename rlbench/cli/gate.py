@@ -1,9 +1,8 @@
-"""The regression gate and submissions: `rlbench check`, `compare`, `entry`, `verify`."""
+"""The regression gate: `rlbench check`, `compare`."""
 
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rlbench.cli.options import Count, OneOf
+from rlbench.cli.options import OneOf
 from rlbench.cli.places import place_options
 from rlbench.core.errors import StoreError
 
@@ -26,7 +25,8 @@ TABLES = OneOf(["text", "markdown"])
 
 
 @contextmanager
-def _progress(quiet: bool) -> Iterator[Callable[[Progress], None]]:
+def show_progress(quiet: bool) -> Iterator[Callable[[Progress], None]]:
+    """Reports a run's progress on the terminal."""
     from rlbench.cli import console
 
     with console.progress(quiet=quiet) as advance:
@@ -101,11 +101,17 @@ def check(
     parts = gate.list_parts(suites or ((gate.SUITE,) if not records else ()))
     path = gate.find_references(reference)
     references = [] if update and (models or records) else gate.read_references(path)
+    if update:
+        _check_target(reference or gate.HERE, parts)
     if records:
         found, ids = _of_stores(records, parts, models)
+        parts = parts or sorted({(record.suite, record.modality) for record in found})
+        models = models or tuple(gate.list_names(references, parts))
     else:
         models = models or tuple(gate.list_models(references, parts))
-        with _progress(quiet) as report:
+        if not update:
+            gate.check_models(references, parts, models)
+        with show_progress(quiet) as report:
             found, ids = gate.measure(suites or (gate.SUITE,), models, report=report, **options)
     if update:
         _update(reference or gate.HERE, found)
@@ -130,13 +136,24 @@ def _of_stores(
     return chosen, {k: v for path in paths if path.is_dir() for k, v in example_ids(Store(path), chosen).items()}
 
 
+def _check_target(path: Path, parts: list[tuple[str, str]]) -> None:
+    """Raises StoreError before a run if its references can't be written, or the present ones not be read."""
+    from rlbench.cli import files
+    from rlbench.gate.check import reference_file
+    from rlbench.store.records import read_records
+
+    for file in {reference_file(path, suite) for suite, _ in parts}:
+        files.check_writable(file)
+        if file.is_file():
+            read_records([file])
+
+
 def _update(path: Path, records: list[Record]) -> None:
     from rlbench.cli import files
     from rlbench.gate.check import renew_references
 
     texts, changes = renew_references(path, records)
     for file, text in texts.items():
-        file.parent.mkdir(parents=True, exist_ok=True)
         files.write(file, text)
     for line in changes or ["nothing changed"]:
         click.echo(line)
@@ -172,7 +189,9 @@ def _print(report: Report, against: str, shape: str) -> None:
     metavar="PATH",
     help="A store or .jsonl file with the models' records; repeatable [default: rlbench-results].",
 )
-@click.option("--suite", "suites", multiple=True, metavar="NAME", help="Compare only on this suite; repeatable.")
+@click.option(
+    "--suite", "suites", multiple=True, metavar="NAME|FILE.yaml", help="Compare only on this suite; repeatable."
+)
 @click.option("--format", "shape", type=TABLES, default="text", show_default=True, help="The format of the table.")
 def compare(a: str, b: str, records: tuple[Path, ...], suites: tuple[str, ...], shape: str) -> None:
     """Compare A and B: each is a model with records, a store or a .jsonl file.
@@ -180,21 +199,35 @@ def compare(a: str, b: str, records: tuple[Path, ...], suites: tuple[str, ...], 
     Shows B - A in points with its 95% score interval, and the exact McNemar p, Holm-adjusted over the cells.
     """
     from rlbench.cli import console
+    from rlbench.core.markdown import grid
     from rlbench.gate import render
     from rlbench.gate.compare import compare as contrast
-    from rlbench.gate.compare import doubts
+    from rlbench.gate.compare import list_missing
+    from rlbench.gate.regression import doubts
+    from rlbench.gate.submission import name_suite
     from rlbench.store.records import read_records
 
     sides = [_side(name, records or (Path("rlbench-results"),), read_records) for name in (a, b)]
-    chosen = [[r for r in side if not suites or r.suite in suites] for side in sides]
+    names = [name_suite(suite) for suite in suites]
+    chosen = [[r for r in side if not names or r.suite in names] for side in sides]
+    if names and not any(chosen):
+        there = ", ".join(sorted({record.suite for side in sides for record in side}))
+        raise StoreError(f"{a} and {b} have no records of {', '.join(names)}; suites there: {there}")
     found = contrast(*chosen)
     rows = render.contrasts(found, _short(a, b))
     if shape == "markdown":
-        click.echo(render.grid(rows))
+        click.echo(grid(rows))
     else:
         render.table(rows, console.console())
-    for line in doubts(record for side in chosen for record in side):
-        click.echo(f"note: {line}: its accuracies may be too high")
+    if (tests := sum(one.pairs is not None and not one.bound for one in found)) > 1:
+        click.echo(
+            f"note: p is Holm-adjusted over {tests} cells; intervals are not, so that one may exclude 0 at p > .05"
+        )
+    for line in (
+        *list_missing(chosen[0], chosen[1], _short(a, b)),
+        *doubts(record for side in chosen for record in side),
+    ):
+        click.echo(f"note: {line}")
     for suite, sources in dict.fromkeys((one.suite, one.sources) for one in found if one.sources):
         click.echo(f"note: the examples of {suite} share {sources} sources: p is too small, intervals too narrow")
 
@@ -219,63 +252,3 @@ def _short(a: str, b: str) -> tuple[str, str]:
     """The headings of the two columns."""
     one, other = (name.rstrip("/").split("/")[-1] for name in (a, b))
     return (one, other) if one != other else ("A", "B")
-
-
-@click.command(short_help="Write a submission: what a run claims.")
-@click.argument("suite", metavar="SUITE")
-@click.argument("model", metavar="MODEL")
-@click.option(
-    "--records", type=click.Path(path_type=Path), default="rlbench-results", show_default=True, help="The store."
-)
-@click.option("--source", required=True, metavar="URL", help="The web page of the weights.")
-@click.option("--summary", required=True, metavar="TEXT", help="Describe the model in one line.")
-@click.option(
-    "--out", type=click.Path(path_type=Path), required=True, metavar="FILE.json", help="Write it to FILE.json."
-)
-def entry(suite: str, model: str, records: Path, source: str, summary: str, out: Path) -> None:
-    """Write what the records of MODEL on SUITE claim, for a submission, which rlbench verify tests."""
-    from rlbench.cli import files
-    from rlbench.encoders.models import default_name
-    from rlbench.gate.submission import make_submission, to_json
-    from rlbench.store.records import read_records
-
-    submission = make_submission(
-        read_records([records]), model=default_name(model), suite=suite, source=source, summary=summary
-    )
-    files.write(out, to_json(submission))
-    click.echo(f"wrote {out}: {len(submission.claims)} claims; check them with `rlbench verify {out}`")
-
-
-@click.command(short_help="Test a submission's claims on random examples.")
-@click.argument("file", metavar="ENTRY.json", type=click.Path(path_type=Path))
-@click.option(
-    "--examples", type=Count(1), default=100, show_default=True, metavar="N", help="Number of random examples."
-)
-@click.option("--seed", type=Count(0), metavar="N", help="Seed of the draw [default: a new one, which is shown].")
-@click.option(
-    "--margin", default=1.0, show_default=True, metavar="POINTS", help="Allow a claim to be too high by this."
-)
-@click.option(
-    "--alpha", default=0.05, show_default=True, metavar="P", help="Accept this chance of refuting a true submission."
-)
-@click.option("--model", metavar="NAME|FOLDER", help="The model on this machine [default: as the submission names it].")
-@click.option("--format", "shape", type=TABLES, default="text", show_default=True, help="The format of the table.")
-@place_options
-@click.option("--quiet", is_flag=True, help="Show no progress.")
-def verify(file: Path, seed: int | None, shape: str, quiet: bool, **options: Any) -> None:
-    """Run random examples of a submission again and test its claims: exit 0 they hold, 1 refuted, 2 error."""
-    from rlbench.cli import console
-    from rlbench.gate import render
-    from rlbench.gate.submission import read_submission
-    from rlbench.gate.verify import verify as run_verify
-
-    submission = read_submission(file)
-    seed = secrets.randbelow(10**6) if seed is None else seed
-    with _progress(quiet) as report:
-        found = run_verify(submission, seed=seed, report=report, **options)
-    if shape == "markdown":
-        click.echo(render.grid(render.claims(found)))
-    else:
-        render.table(render.claims(found), console.console())
-    click.echo(render.describe_verification(found))
-    raise click.exceptions.Exit(0 if found.holds else 1)

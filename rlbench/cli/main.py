@@ -20,7 +20,8 @@ from rlbench.cli.board import leaderboard, plot
 from rlbench.cli.catalogue import data, list_
 from rlbench.cli.corrupt import corrupt
 from rlbench.cli.doctor import doctor
-from rlbench.cli.gate import check, compare, entry, verify
+from rlbench.cli.entries import entry, verify
+from rlbench.cli.gate import check, compare
 from rlbench.cli.merge import merge, merge_weights
 from rlbench.cli.new import new
 from rlbench.cli.push import push

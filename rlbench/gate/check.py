@@ -18,7 +18,7 @@ from rlbench.gate.regression import CellId, Policy, Report, cell_id, gate
 from rlbench.store.columns import reading_order
 from rlbench.store.lines import to_line
 from rlbench.store.per_example import example_ids
-from rlbench.store.records import drop_times, read_records
+from rlbench.store.records import check_namesakes, drop_times, read_records
 from rlbench.store.store import Store
 
 HERE = Path("leaderboards", "records")
@@ -59,13 +59,34 @@ def list_models(references: Iterable[Record], parts: Sequence[tuple[str, str]]) 
         FieldError: there is none.
         RLBenchError: a model is a user's code, which is only run if the user names it.
     """
-    found = sorted({record.model for record in references if (record.suite, record.modality) in parts})
+    found = list_names(references, parts)
     if not found:
         names = ", ".join(name for name, _ in parts)
         raise FieldError(f"no model has references of {names}; rlbench check --update --model NAME writes some")
     for name in found:
         resolve_plain(name, "a reference record")
     return found
+
+
+def list_names(references: Iterable[Record], parts: Sequence[tuple[str, str]]) -> list[str]:
+    """The names of the models that have references of some (suite, modality)."""
+    return sorted({record.model for record in references if (record.suite, record.modality) in parts})
+
+
+def check_models(references: Sequence[Record], parts: Sequence[tuple[str, str]], models: Iterable[str]) -> None:
+    """Checks before a run that each model has references of each suite, in some modality.
+
+    Raises:
+        FieldError: one has none, so that there would be nothing to compare it with.
+    """
+    for suite in dict.fromkeys(name for name, _ in parts):
+        having = list_names(references, [part for part in parts if part[0] == suite])
+        for model in models:
+            if default_name(model) not in having:
+                raise FieldError(
+                    f"{model} has no references of {suite} (models that have: {', '.join(having) or 'none'}); the same "
+                    "command with --update writes them"
+                )
 
 
 def list_required(parts: Sequence[tuple[str, str]], models: Sequence[str]) -> list[tuple[str, str, str]]:
@@ -129,6 +150,7 @@ def check(
     references = read_references(find_references(None if reference is None else Path(reference)))
     suites = [suite] if isinstance(suite, str) else list(suite)
     models = ([model] if isinstance(model, str) else list(model)) or list_models(references, list_parts(suites))
+    check_models(references, list_parts(suites), models)
     records, ids = measure(suites, models, **options)
     return gate(references, records, policy, ids, list_required(list_parts(suites), models))
 
@@ -144,8 +166,10 @@ def renew_references(path: Path, records: Sequence[Record]) -> tuple[dict[Path, 
         The text of each file, and one line per changed cell.
 
     Raises:
-        StoreError: a cell failed, a model is an absolute path, or a file is not a file of records.
+        StoreError: a cell failed, a model is an absolute path, the records have two models of one name, or a file is
+            not a file of records.
     """
+    check_namesakes(records)
     texts: dict[Path, str] = {}
     changes: list[str] = []
     for file, new in _group_by_file(path, records).items():
@@ -164,8 +188,13 @@ def _group_by_file(path: Path, records: Iterable[Record]) -> dict[Path, list[Rec
             raise StoreError(f"{_describe(cell_id(record))} failed and can't be a reference: {record.error}")
         if PurePath(record.model).is_absolute():
             raise StoreError(f"a reference can't name {record.model}, a path of this machine; use a relative path")
-        found.setdefault(path if path.suffix == ".jsonl" else path / f"{record.suite}.jsonl", []).append(record)
+        found.setdefault(reference_file(path, record.suite), []).append(record)
     return found
+
+
+def reference_file(path: Path, suite: str) -> Path:
+    """The file of a suite's references: `path` itself if it is a .jsonl file, else <suite>.jsonl in that folder."""
+    return path if path.suffix == ".jsonl" else path / f"{suite}.jsonl"
 
 
 def _to_line(record: Record) -> str:

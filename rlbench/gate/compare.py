@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from rlbench.core import Perturbation, Record
-from rlbench.core.badges import DOUBTED
 from rlbench.core.errors import StoreError
 from rlbench.core.stats.metrics import holm
 from rlbench.core.stats.paired import Pairs
@@ -15,6 +14,9 @@ from rlbench.gate.regression import COMPARABLE, cell_id, list_differences, name_
 from rlbench.store.columns import reading_order
 from rlbench.store.flags import flags_of
 from rlbench.store.perturbations import is_bound
+from rlbench.store.records import check_namesakes
+
+SHOWN = 3  # the most cells that a sentence names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,15 +71,15 @@ def compare(a: Iterable[Record], b: Iterable[Record]) -> list[Contrast]:
         One contrast per shared cell, in the order of tables.
 
     Raises:
-        StoreError: they share no cell.
+        StoreError: they share no cell, or one of them has records of two models of one name.
     """
     a, b = list(a), list(b)
-    names = {record.model for record in a}, {record.model for record in b}
-    across = len(names[0]) == len(names[1]) == 1
+    for side in (a, b):
+        check_namesakes(side)
+    across = _is_across(a, b)
 
     def cell(record: Record) -> tuple[str, ...]:
-        suite, modality, model, perturbation, task = cell_id(record)
-        return suite, modality, task, perturbation, "" if across else model
+        return _pair_by(record, across)
 
     others: dict[tuple[str, ...], list[Record]] = {}
     for record in b:
@@ -96,10 +98,34 @@ def compare(a: Iterable[Record], b: Iterable[Record]) -> list[Contrast]:
     return [replace(one, p=next(adjusted)) if one.pairs and not one.bound else one for one in found]
 
 
-def doubts(records: Iterable[Record]) -> list[str]:
-    """Sentences about models whose soundness badge is bad: `own:mini is unreliable on thermal`."""
-    found = {(r.model, str(r.provenance.get("soundness") or ""), r.suite) for r in records}
-    return [f"{model} is {badge} on {suite}" for model, badge, suite in sorted(found) if badge in DOUBTED]
+def _is_across(a: Sequence[Record], b: Sequence[Record]) -> bool:
+    """Whether A and B have one model each, which are compared whatever their names are."""
+    return len({record.model for record in a}) == len({record.model for record in b}) == 1
+
+
+def _pair_by(record: Record, across: bool) -> tuple[str, ...]:
+    """What two records share that are compared: suite, modality, task and perturbation, and the model if not across."""
+    suite, modality, model, perturbation, task = cell_id(record)
+    return suite, modality, task, perturbation, "" if across else model
+
+
+def list_missing(a: Sequence[Record], b: Sequence[Record], names: tuple[str, str]) -> list[str]:
+    """Sentences about cells that only one side has, so that nothing compares them.
+
+    Args:
+        a: records of A.
+        b: records of B.
+        names: of A and B.
+    """
+    across = _is_across(a, b)
+    sides = [{_pair_by(record, across): None for record in side} for side in (a, b)]
+    lines = []
+    for (own, other), (name, lacking) in zip((sides, sides[::-1]), (names, names[::-1]), strict=True):
+        alone = [" ".join(filter(None, (cell[0], cell[4], cell[3]))) for cell in own if cell not in other]
+        if alone:
+            shown = ", ".join([*alone[:SHOWN], *["..."] * (len(alone) > SHOWN)])
+            lines.append(f"{len(alone)} cells of {name} are not in {lacking} and not compared: {shown}")
+    return lines
 
 
 def _describe(records: Sequence[Record]) -> str:

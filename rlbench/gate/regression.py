@@ -14,11 +14,12 @@ from functools import cached_property
 from typing import Literal
 
 from rlbench.core import Record
-from rlbench.core.badges import RANK
+from rlbench.core.badges import DOUBTED, RANK
 from rlbench.core.errors import FieldError
 from rlbench.core.stats.metrics import format_p, holm
 from rlbench.core.stats.paired import Pairs, power
 from rlbench.store.flags import flags_of
+from rlbench.store.records import check_namesakes
 
 Status = Literal["PASS", "FAIL", "INCONCLUSIVE", "MISSING"]
 CellId = tuple[str, str, str, str, str]  # suite, modality, model, perturbation, task
@@ -105,8 +106,8 @@ class Report:
 
     @property
     def exit_code(self) -> int:
-        """0: pass; 1: fail; 2: a cell is missing, or there are no cells."""
-        if self.of("MISSING") or not self.verdicts:
+        """0: pass; 1: fail; 2: a cell is missing, there are no cells, or no drop could fail (see `blind`)."""
+        if self.of("MISSING") or not self.verdicts or (self.blind and not self.of("FAIL")):
             return 2
         strict = self.policy.strict and (self.of("INCONCLUSIVE") or any(v.gain for v in self.verdicts))
         return int(bool(self.of("FAIL") or strict))
@@ -115,6 +116,12 @@ class Report:
     def n(self) -> int:
         """The number of examples of the smallest cell that was compared; 0 if none was."""
         return min((v.pairs.n for v in self.verdicts if v.pairs), default=0)
+
+    @property
+    def blind(self) -> bool:
+        """Whether the examples are so few that no cell fails even if all of them are lost."""
+        sizes = [v.pairs.n for v in self.verdicts if v.pairs]
+        return bool(sizes) and len(sizes) * 0.5 ** max(sizes) >= self.policy.alpha
 
     @cached_property
     def power(self) -> float:
@@ -151,13 +158,18 @@ def gate(
         policy: when the gate fails (default: `Policy()`).
         ids: the examples' ids by the hash of their data; without ids, examples are named by their number.
         required: (suite, modality, model) whose references must have fresh records.
+
+    Raises:
+        StoreError: a side has records of two models of one name.
     """
     policy = policy or Policy()
     scope = {cell_id(record)[:3] for record in fresh} | set(required)
+    references = [record for record in references if cell_id(record)[:3] in scope]
+    for side in (references, fresh):
+        check_namesakes(side)
     old: dict[CellId, list[Record]] = {}
     for record in references:
-        if cell_id(record)[:3] in scope:
-            old.setdefault(cell_id(record), []).append(record)
+        old.setdefault(cell_id(record), []).append(record)
     new = {cell_id(record): record for record in sorted(fresh, key=lambda record: record.n)}
     cells = dict.fromkeys([*new, *old])
     drafts = [_draft(old.get(cell, []), new.get(cell), cell, ids or {}) for cell in cells]
@@ -247,10 +259,23 @@ def _judge(draft: Verdict, pairs: Pairs, p: float, cells: int, policy: Policy) -
     return replace(draft, status=status, reason=reason, p=p, upper=upper, detectable=detectable, gain=gain)
 
 
+def doubts(records: Iterable[Record]) -> list[str]:
+    """Sentences about models whose soundness badge is bad: `own:mini is unreliable on thermal: ...`."""
+    found = {(r.model, str(r.provenance.get("soundness") or ""), r.suite) for r in records}
+    return [
+        f"{model} is {badge} on {suite}: its accuracies may be too high"
+        for model, badge, suite in sorted(found)
+        if badge in DOUBTED
+    ]
+
+
 def _list_notes(pairs: Sequence[tuple[Record, Record]]) -> tuple[str, ...]:
-    """Sentences about other versions, another device, and examples that are not independent, without repeats."""
-    notes: dict[str, None] = {}
+    """Sentences about doubts, other sizes, versions and devices, and dependent examples, without repeats."""
+    notes = dict.fromkeys(doubts(fresh for _, fresh in pairs))
     for reference, fresh in pairs:
+        if reference.n != fresh.n:
+            sizes = f"the references of {fresh.suite} have {reference.n} examples, this run {fresh.n}"
+            notes[f"{sizes}; only the first {min(reference.n, fresh.n)} are compared"] = None
         for name in MACHINE:
             a, b = reference.provenance.get(name), fresh.provenance.get(name)
             if a != b:

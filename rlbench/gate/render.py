@@ -7,12 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from io import StringIO
 
-import pandas as pd
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from rlbench.core.markdown import escape, grid
 from rlbench.core.stats.metrics import format_p
 from rlbench.gate.compare import Contrast
 from rlbench.gate.regression import FLIPS, POWER, Report, Verdict
@@ -59,6 +59,12 @@ def describe_power(report: Report) -> str:
     """A sentence about the power of the gate; "" if no cell was compared."""
     if not report.n:
         return ""
+    if report.blind:
+        cells = sum(v.pairs is not None for v in report.verdicts)
+        return (
+            f"No drop can fail: n = {report.n} is so small that the loss of all examples is not significant "
+            f"(cells: {cells}); use more examples, or fewer perturbations."
+        )
     return (
         f"Power: with n = {report.n}, a cell that drops by {POWER:g} points fails with probability {report.power:.2f} "
         f"while {FLIPS:g}% of its examples flip."
@@ -123,16 +129,13 @@ def plain(report: Report, against: str = "the reference records") -> str:
     return captured.get()
 
 
-def grid(found: Iterable[Row]) -> str:
-    """Rows as a Markdown table."""
-    return str(pd.DataFrame(list(found)).to_markdown(index=False, disable_numparse=True))
-
-
 def markdown(report: Report, against: str) -> str:
     """A report as Markdown, for a pull request; arguments as `text`."""
     parts = [f"### {summary(report)}", f"Against {against}. Accuracies in %, drops in points."]
     parts += [grid(rows(report))] if report.verdicts else []
-    lines = [f"- **{v.status}** {v.suite} {v.model} {v.perturbation}: {reason}" for v, reason in reasons(report)]
+    lines = [
+        f"- **{v.status}** {escape(f'{v.suite} {v.model} {v.perturbation}: {reason}')}" for v, reason in reasons(report)
+    ]
     notes = [f"- note: {note}" for note in report.notes]
     return "\n\n".join(part for part in (*parts, "\n".join([*lines, *notes]), describe_power(report)) if part) + "\n"
 

@@ -20,10 +20,12 @@ import numpy as np
 from rlbench.core import Field, Perturbation, Record
 from rlbench.core.documents import load_json, read_text, reason
 from rlbench.core.errors import LINE, FieldError, StoreError, find_hidden, first_line, quote
+from rlbench.core.suite import load_suites
 from rlbench.core.validation import check_fields
 from rlbench.store.flags import unpack
 from rlbench.store.lines import MOST
 from rlbench.store.perturbations import from_mapping, to_mapping
+from rlbench.store.records import check_namesakes
 
 VERSION = 2  # of the file format
 SIZE = 2**24  # the most bytes of a file
@@ -176,21 +178,26 @@ def _check_object(value: object, what: str) -> dict[str, Any]:
     return value
 
 
+def name_suite(suite: str) -> str:
+    """The name that records have of a suite that is given by name or file. Raises: RLBenchError: no such file."""
+    return load_suites(suite)[0].name if suite.endswith((".yaml", ".yml")) else suite
+
+
 def make_submission(records: Iterable[Record], *, model: str, suite: str, source: str, summary: str) -> Submission:
     """Turns the records of a model on a suite into claims.
 
     Args:
         records: of which those of other models and suites are ignored.
         model: its name.
-        suite: its name; NAME:MODALITY or NAME:TASK for one of several parts.
+        suite: its name or file; NAME:MODALITY or NAME:TASK for one of several parts.
         source: the URL of the weights, or "bundled".
         summary: a description in one line.
 
     Raises:
-        StoreError: there are no such records, or of several tasks, or a cell failed.
+        StoreError: there are no such records, or of several tasks or two models of the name, or a cell failed.
         FieldError: a field is wrong, as the source.
     """
-    name, _, part = suite.partition(":")
+    name, _, part = name_suite(suite).partition(":")
     own = [
         record
         for record in records
@@ -200,6 +207,7 @@ def make_submission(records: Iterable[Record], *, model: str, suite: str, source
         raise StoreError(f"{suite} has several tasks; an entry claims one, such as {name}:{tasks[0]}")
     if not own:
         raise StoreError(f"there are no records of {model} on {suite}; rlbench run --suite {suite} --model {model}")
+    check_namesakes(own)
     if failed := next((record for record in own if record.error is not None), None):
         raise StoreError(f"{failed.perturbation} failed and can't be claimed: {failed.error}")
     return Submission(

@@ -80,6 +80,33 @@ def read_records(paths: Iterable[str | Path]) -> list[Record]:
     return [record for record, _ in found.values()]
 
 
+def check_namesakes(records: Iterable[Record]) -> None:
+    """Checks that each model's name stands for one encoder, as where one model of each name is compared or reported.
+
+    Raises:
+        StoreError: a model has results of two checkpoints on the same data, or two results of one cell, as after a
+            change of its code.
+    """
+    checkpoints: dict[tuple[object, ...], str] = {}
+    keys: dict[tuple[object, ...], str] = {}
+    for record in records:
+        facts = record.provenance
+        where = (record.suite, record.suite_version, record.modality, record.task, record.model)
+        place = *where, facts.get("data"), facts.get("round")
+        own = str(facts.get("checkpoint") or "")
+        if own and (other := checkpoints.setdefault(place, own)) != own:
+            raise StoreError(_describe_namesakes(record, f"two checkpoints, {other[:8]} and {own[:8]}"))
+        cell = *place, record.perturbation, record.n, *(facts.get(name) for name in ("protocol", "anchors", "seed"))
+        if keys.setdefault(cell, record.key) != record.key:
+            raise StoreError(
+                _describe_namesakes(record, f"two results of {record.perturbation}, such as of other code")
+            )
+
+
+def _describe_namesakes(record: Record, what: str) -> str:
+    return f"the records of {record.model} on {record.suite} are of {what}; give those of one run only"
+
+
 def record_files(path: Path) -> list[Path]:
     """The record files at a path: a store's own, all .jsonl files of another folder, or the file itself.
 

@@ -207,6 +207,31 @@ def test_mistakes_are_one_line(call: Call, stored: Path, arguments: tuple[object
     assert result.exit_code == 2 and words in result.stderr and len(result.stderr.splitlines()) == 1
 
 
+def test_what_cannot_succeed_is_refused_before_the_run(
+    call: Call, stored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model without references, a target that can't be written, and references that can't be read."""
+    monkeypatch.setattr(check, "measure", lambda *arguments, **options: pytest.fail("it ran"))
+    (tmp_path / "old.jsonl").write_text("<<<<<<< HEAD\n")
+    for model, options, words in (
+        ("tecoa", ("--reference", "reference.jsonl"), "tecoa has no references of blobs-check"),
+        ("linear", ("--update", "--reference", "reference.jsonl/x"), "is not a writable folder"),
+        ("linear", ("--update", "--reference", "old.jsonl"), "old.jsonl, line 1, is not a record"),
+    ):
+        result = call("check", "--suite", "blobs-check.yaml", "--model", model, *options)
+        assert result.exit_code == 2 and words in result.stderr and len(result.stderr.splitlines()) == 1
+
+
+def test_stored_records_lack_a_model_that_has_references(call: Call, stored: Path, tmp_path: Path) -> None:
+    """As --model's default says, all models that have references are checked."""
+    records = read_records([stored])
+    other = [replace(record, model="other:mini") for record in records]
+    (tmp_path / "both.jsonl").write_text("".join(to_line(record) + "\n" for record in [*records, *other]))
+    lacking = call("check", "--records", stored, "--reference", "both.jsonl")
+    assert lacking.exit_code == 2 and "MISSING" in lacking.stdout and "other:mini" in lacking.stdout
+    assert call("check", "--records", stored, "--reference", "both.jsonl", "--model", "linear").exit_code == 0
+
+
 # Elsewhere
 
 

@@ -1,7 +1,9 @@
 """`rlbench compare`: two models or two stores, paired; p-values and intervals against scipy."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
+from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +14,15 @@ from scipy.stats import binomtest
 
 from rlbench.cli.main import main
 from rlbench.core import Record
-from rlbench.core.errors import StoreError
+from rlbench.core.errors import FieldError, StoreError
 from rlbench.core.stats.paired import Pairs
 from rlbench.gate.check import renew_references
-from rlbench.gate.compare import compare, doubts
+from rlbench.gate.compare import compare, list_missing
+from rlbench.gate.regression import doubts, gate
 from rlbench.gate.render import contrasts
+from rlbench.gate.submission import make_submission
+from rlbench.report.figures.model_report import report
+from rlbench.store.flags import flags_of
 
 
 def record(model: str, perturbation: str, correct: np.ndarray, **facts: object) -> Record:
@@ -71,9 +77,42 @@ def test_a_failed_cell_is_not_compared() -> None:
     assert compare(side("a", 1, 0.5), failed)[0].apart == "b:mini failed: it left the ball"
 
 
+def test_cells_of_one_side_are_named() -> None:
+    """A model that was not attacked must not look as good as one that was."""
+    a, b = side("a", 1, 0.5), side("b", 2, 0.5)[:1]
+    assert list_missing(a, b, ("a", "b")) == ["1 cells of a are not in b and not compared: thermal pgd linf 4/255"]
+    assert list_missing(b, a, ("b", "a")) == list_missing(a, b, ("a", "b")) and list_missing(a, a, ("a", "b")) == []
+    [line] = list_missing([*a, *b], a, ("new", "old"))  # two stores, of which one lacks a model
+    assert line == "1 cells of new are not in old and not compared: thermal b:mini clean"
+
+
 def test_two_sides_without_a_shared_cell_are_an_error() -> None:
     with pytest.raises(StoreError, match="share no cell"):
         compare(side("a", 1, 0.5), [replace(r, suite="audio") for r in side("b", 2, 0.5)])
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda records: compare(records, records),
+        lambda records: gate(records, records[:2]),
+        lambda records: gate(records[:2], records),
+        lambda records: renew_references(Path("x.jsonl"), records),
+        lambda records: make_submission(records, model="a:mini", suite="thermal", source="bundled", summary="A."),
+        lambda records: report(records, "a:mini", "a.png"),
+    ],
+)
+def test_two_models_of_one_name_are_refused(use: Callable[[list[Record]], object]) -> None:
+    """Otherwise some cells would be of one and some of the other, in the order of the file or of the keys."""
+    one, other = side("a", 1, 0.7, checkpoint="1111"), side("a", 2, 0.4, checkpoint="2222")
+    with pytest.raises(StoreError, match="a:mini on thermal are of two checkpoints, 1111 and 2222"):
+        use([*one, *(replace(r, key=r.key[::-1]) for r in other)])
+    other = [replace(r, key=r.key[::-1]) for r in side("a", 2, 0.4, checkpoint="1111")]
+    with pytest.raises(StoreError, match="two results of clean, such as of other code"):
+        use([*one, *other])
+    fewer = [record("a", str(r.perturbation), flags_of(r)[:99], checkpoint="1111") for r in one]
+    with suppress(FieldError):  # a submission has one claim of each cell
+        use([*one, *fewer])
 
 
 # The command
@@ -94,7 +133,8 @@ def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Resul
 def test_two_models(call: Callable[..., Result]) -> None:
     result = call("fare", "rlbind")
     assert result.exit_code == 0
-    header, _, clean, pgd = result.stdout.splitlines()
+    header, _, clean, pgd, note = result.stdout.splitlines()
+    assert note.startswith("note: p is Holm-adjusted over 2 cells; intervals are not")
     assert header.split() == [
         "verdict",
         "suite",
@@ -119,6 +159,13 @@ def test_two_stores_and_a_note_on_sources(call: Callable[..., Result]) -> None:
     assert "share 40 sources" in result.stdout
 
 
+def test_a_suite_may_be_given_by_its_file(call: Callable[..., Result], tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_bytes((files("rlbench.suites") / "thermal.yaml").read_bytes())
+    assert call("fare", "rlbind", "--suite", "mine.yaml").stdout == call("fare", "rlbind").stdout
+    none = call("fare", "rlbind", "--suite", "audio")
+    assert none.exit_code == 2 and "have no records of audio; suites there: thermal" in none.stderr
+
+
 @pytest.mark.parametrize("name", ["tecoa", "nowhere.jsonl"])
 def test_an_unknown_side(call: Callable[..., Result], name: str) -> None:
     result = call("fare", name)
@@ -134,4 +181,6 @@ def test_bounds_are_shown_as_bounds_and_doubts_are_named() -> None:
     assert (clean.verdict(), bound.verdict()) == ("B above", "bounds") and clean.p == pytest.approx(2 / 2**40)
     (row,) = contrasts([bound], ("a", "b"))
     assert (row["a"], row["b"], row["difference"], row["p"]) == ("≤ 0.0", "≤ 100.0", "of bounds", "-")
-    assert doubts([record("a", "clean", on, soundness="unreliable"), *b]) == ["a:mini is unreliable on thermal"]
+    assert doubts([record("a", "clean", on, soundness="unreliable"), *b]) == [
+        "a:mini is unreliable on thermal: its accuracies may be too high"
+    ]

@@ -12,6 +12,7 @@ from rlbench.core import Record
 from rlbench.core.errors import FieldError
 from rlbench.core.stats.metrics import cluster_interval, holm, mcnemar, wilson
 from rlbench.core.stats.paired import Pairs, power, score_bound
+from rlbench.gate import render
 from rlbench.gate.regression import Policy, Report, gate
 from rlbench.store.flags import flags_of
 
@@ -248,6 +249,27 @@ def test_fewer_examples_are_paired_with_the_first_of_the_reference() -> None:
     report = gate([record(flags)], [record(flags[:203])])
     assert report.n == 203 and report.verdicts[0].pairs == Pairs(203, 0, 0)
     assert (flags_of(record(flags[:203])) == flags[:203]).all()
+
+
+def test_a_gate_that_nothing_could_fail_is_an_error() -> None:
+    """The loss of 4 of 4 examples has p = 1/16; that of 5 has p = 1/32, which is not significant in two cells."""
+    on = {n: np.ones(n, dtype=bool) for n in (4, 5)}
+    four, five = (gate([record(on[n])], [record(~on[n])]) for n in (4, 5))
+    assert four.blind and four.exit_code == 2 and render.describe_power(four).startswith("No drop can fail: n = 4 ")
+    assert not five.blind and five.exit_code == 1
+    sides = [[record(flags), record(flags, "clean")] for flags in (on[5], ~on[5])]
+    assert gate(*sides).blind and gate(*sides).exit_code == 2
+    assert gate(sides[0], [replace(sides[1][0], n_correct=None, flags=None, error="crash"), sides[0][1]]).exit_code == 1
+
+
+def test_notes_name_what_a_pass_does_not_say() -> None:
+    """Fewer examples than the reference's, and a model whose accuracies may be too high on both sides."""
+    flags = np.ones(500, dtype=bool)
+    report = gate([record(flags, soundness="unreliable")], [record(flags[:203], soundness="unreliable")])
+    assert report.exit_code == 0 and report.notes == (
+        "mine:mini is unreliable on ci: its accuracies may be too high",
+        "the references of ci have 500 examples, this run 203; only the first 203 are compared",
+    )
 
 
 def test_the_reference_of_the_same_protocol_is_used() -> None:

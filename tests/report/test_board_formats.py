@@ -81,6 +81,19 @@ def test_latex_is_a_booktabs_table_of_escaped_text() -> None:
     assert "_" not in text.replace(r"\_", "") and "%" not in text.replace(r"\%", "")
 
 
+def test_a_name_makes_no_columns_tags_or_commands() -> None:
+    name = "a|b<script>x</script>^~:mini"
+    cells = frame([replace(r, model=name) if r.model == "own:mini" else r for r in RECORDS])
+    text = render(cells, "t", baseline=name)
+    shown = r"a\|b&lt;script>x&lt;/script>^~:mini"
+    assert shown in text and f"minus {shown}" in text and "<script" not in text
+    for table in text.split("\n\n"):
+        if table.startswith("|"):
+            assert len({line.replace(r"\|", "").count("|") for line in table.splitlines()}) == 1
+    tex = render(cells, "t", format="latex")
+    assert r"a\textbar{}b\textless{}script\textgreater{}x" in tex and "^" not in tex
+
+
 def test_a_table_shows_the_gravest_badge_of_each_row() -> None:
     text = render(frame(RECORDS), "t")
     assert "soundness" not in text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from made import made
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
 from rlbench.cli.main import main
@@ -16,8 +18,9 @@ from rlbench.core import Record
 from rlbench.core.stats.metrics import wilson
 from rlbench.report.boards.leaderboard import freeze
 from rlbench.report.boards.tables import frame, tables
+from rlbench.report.figures.board_picture import SMALL, _fit_name
 from rlbench.report.figures.curves import PALETTE, colours, curves, headline, heats, scatters
-from rlbench.report.figures.plots import draw
+from rlbench.report.figures.plots import _panels, _style, draw
 
 EPS = {"clean": 90, "worst linf 2/255": 70, "worst linf 4/255": 50, "worst linf 8/255": 20, "worst l2 0.5": 30}
 NOISE = {f"{name} {s}": 90 - 10 * s - k for k, name in enumerate(("fog", "snow_fall")) for s in range(1, 6)}
@@ -72,6 +75,39 @@ def test_the_same_records_give_the_same_files(format: str) -> None:
             assert min(Image.open(BytesIO(data)).size) > 300
         else:
             assert b"a:mini" in data and b"<dc:date>" not in data
+
+
+def test_a_legend_distinguishes_namesakes_and_has_badges() -> None:
+    """Two weights under one name are two models; a number in doubt is marked as in tables; names have brackets."""
+    names = {"a (old) [1]:mini": {}, "b:mini": {"soundness": "unreliable"}}
+    found = [replace(r, model=name, provenance={**r.provenance, **facts}) for name, facts in names.items()
+             for r in RECORDS if r.model == "a:mini"]  # fmt: skip
+    twins = [replace(r, model="c:mini", key=r.key[::-1], provenance={**r.provenance, "checkpoint": checkpoint})
+             for checkpoint in ("1111", "2222") for r in RECORDS if r.model == "b:mini"]  # fmt: skip
+    text = draw([*found, *twins], kinds=["curves"], format="svg")["curves.svg"].decode()
+    for label in ("a (old) [1]:mini", "b:mini [unreliable]", "c:mini (1111)", "c:mini (2222)"):
+        assert f">{label}<" in text
+    assert all(colour.lower() in text for colour in PALETTE[:4])
+
+
+def test_titles_of_panels_do_not_overlap() -> None:
+    """Those of several sensors are longer than a panel is wide."""
+    long = ("thermal", "world " * 20), ("thermal", "image+thermal+audio+video " * 4)
+    panels = {f"{suite} v1: {task}, backbone mini on {task}": (lambda axes: None) for suite, task in long}
+    figure = _panels(panels, {})
+    FigureCanvasAgg(figure).draw()
+    one, other = (axes.title.get_window_extent() for axes in figure.axes)
+    assert one.x0 >= 0 and one.x1 < other.x0 and other.x1 <= figure.bbox.x1 and one.y1 <= figure.bbox.y1
+
+
+def test_a_long_name_keeps_its_end() -> None:
+    name, _ = _fit_name("x" * 120 + ":mini")
+    assert name.endswith(":mini") and max(map(len, name.split("\n"))) <= SMALL
+
+
+def test_forty_models_have_forty_styles() -> None:
+    tone = colours(f"{k}:mini" for k in range(40))
+    assert len({(_style(name, tone)["color"], _style(name, tone)["marker"]) for name in tone}) == 40
 
 
 def test_the_command_line_writes_the_figures_that_have_data(tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ from statistics import fmean
 from typing import Any
 
 from rlbench.core.badges import worst_badge
+from rlbench.core.markdown import grid
 from rlbench.report.boards.averages import choose_largest
-from rlbench.report.boards.formats import grid
 from rlbench.report.boards.scores import Score, Table, mark_name
 from rlbench.store.columns import Column
 

@@ -12,9 +12,9 @@ import pandas as pd
 
 from rlbench.core import Clean, Corrupted
 from rlbench.core.badges import worst_badge
+from rlbench.core.markdown import grid
 from rlbench.core.stats.metrics import format_p, mean_corruption_error, relative_accuracy, wilson
 from rlbench.core.stats.severity_trend import ALPHA, Fall, Flags, compare_means, measure_falls
-from rlbench.report.boards.formats import grid
 from rlbench.report.boards.scores import Score, choose_common, describe_distinction, mark_name
 from rlbench.report.boards.tables import Cell, models, parts
 from rlbench.store.columns import Column

@@ -10,9 +10,8 @@ from functools import cached_property
 from io import StringIO
 from typing import Any
 
-import pandas as pd
-
 from rlbench.core.badges import DOUBTED, worst_badge
+from rlbench.core.markdown import escape, grid
 from rlbench.report.boards.averages import Macro
 from rlbench.report.boards.ranks import Difference, baseline_row, differences, ranks
 from rlbench.report.boards.scores import Score, Table, mark_name
@@ -109,11 +108,6 @@ def prepare_table(table: Table, baseline: str | None = None) -> Shown:
     return Shown(table, base.model if base else "", ranks(table), best, minus)
 
 
-def grid(rows: Sequence[Mapping[str, object]]) -> str:
-    """Rows as a markdown table; `-` for a value that a row lacks."""
-    return str(pd.DataFrame(rows).fillna("-").to_markdown(index=False, disable_numparse=True, colalign=None))
-
-
 def markdown(one: Shown) -> str:
     """A heading, the table, its notes, the differences to the baseline, and the provenance."""
     table = one.table
@@ -125,8 +119,8 @@ def markdown(one: Shown) -> str:
         return str(score).replace(" ", "** ", 1).join(("**", ""))
 
     rows = [one.row(k) | {column: text(k, column) for column in table.columns} for k in range(len(table.rows))]
-    notes = "\n".join(f"- {line}" for line in one.notes)
-    parts = [f"## {table.title}", grid(rows), notes, _format_minus(one), f"{hashes(one)} · {table.made_with}"]
+    notes = "\n".join(f"- {escape(line)}" for line in one.notes)
+    parts = [f"## {escape(table.title)}", grid(rows), notes, _format_minus(one), f"{hashes(one)} · {table.made_with}"]
     return "\n\n".join(part for part in parts if part)
 
 

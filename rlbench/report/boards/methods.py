@@ -14,8 +14,8 @@ import numpy as np
 
 from rlbench.core import Clean, Record, Worst
 from rlbench.core.errors import StoreError
+from rlbench.core.markdown import grid
 from rlbench.core.stats.metrics import holm, mcnemar, wilson
-from rlbench.report.boards.formats import grid
 from rlbench.report.boards.ranks import ALPHA, Difference
 from rlbench.store.flags import flags_of
 from rlbench.store.rounds import of_rounds

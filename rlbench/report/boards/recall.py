@@ -12,8 +12,8 @@ from typing import Any
 import pandas as pd
 
 from rlbench.core import Perturbation
+from rlbench.core.markdown import grid
 from rlbench.core.threat import threat_of
-from rlbench.report.boards import formats
 from rlbench.report.boards.scores import describe_distinction, mark_name
 from rlbench.report.boards.tables import Cell, models, parts
 from rlbench.store.perturbations import is_bound
@@ -49,7 +49,7 @@ def grids(cells: pd.DataFrame) -> dict[str, list[str]]:
             heading = f"## {facts['suite']} v{facts['suite_version']}: recalls{describe_distinction(facts, apart)}"
             partial = [PARTIAL] if any(" of " in name for row in rows for name in row) else []
             across = [] if all("x-to-text" in name for row in rows for name in row if "x-to-" in name) else [ACROSS]
-            found.setdefault(str(facts["suite"]), []).extend([heading, *across, *partial, formats.grid(rows)])
+            found.setdefault(str(facts["suite"]), []).extend([heading, *across, *partial, grid(rows)])
     return found
 
 

@@ -11,6 +11,7 @@ import pandas as pd
 
 from rlbench.core import Record, yaml_source
 from rlbench.core.errors import StoreError, quote
+from rlbench.core.markdown import grid
 from rlbench.core.yaml_source import YamlPart
 from rlbench.report.boards import by_task, formats, recall
 from rlbench.report.boards.tables import frame, tables
@@ -176,4 +177,4 @@ def _grid(table: Reported, sources: dict[str, Citation]) -> str:
         source = sources[row.source]
         scores = dict(zip(table.columns, values, strict=True))
         rows.append({"model": row.model, **scores, "reported by": f"[{source.cite}]({source.url})"})
-    return formats.grid(rows)
+    return grid(rows)

@@ -18,10 +18,10 @@ import numpy as np
 
 from rlbench.core import Adversarial, Clean, Corrupted, Missing, Threat
 from rlbench.core.badges import worst_badge
+from rlbench.core.markdown import grid
 from rlbench.core.stats.metrics import format_p, wilson
 from rlbench.core.stats.paired import Pairs
 from rlbench.core.threat import eps_by_sensor, single_sensors, threat_of
-from rlbench.report.boards import formats
 from rlbench.report.boards.scores import Score, Table
 from rlbench.store.columns import Column, Mean
 
@@ -288,7 +288,7 @@ def sections(found: Sequence[Table]) -> list[str]:
         return []
     parts = ["## Sensors together", READING]
     for group, those in groups(own).items():
-        parts += [f"### {group}", formats.grid(summary(those)), "\n".join(f"- {line}" for line in verdicts(those))]
+        parts += [f"### {group}", grid(summary(those)), "\n".join(f"- {line}" for line in verdicts(those))]
     for table in own:
-        parts += [f"### {table.title}", formats.grid(table.grid())]
+        parts += [f"### {table.title}", grid(table.grid())]
     return [part for part in parts if part]

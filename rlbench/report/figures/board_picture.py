@@ -50,7 +50,7 @@ def draw_board(table: Table) -> Figure:
     for k in range(min(ROWS, len(table.rows))):
         _draw_row(axes, shown, k, columns, top + ROW * k)
     left = len(table.rows) - ROWS
-    more = f" · {left} more rows" if left > 0 else ""
+    more = f" · {left} more row{'s' * (left > 1)}" if left > 0 else ""
     more += f" · {table.backbone} is a small model organism" if table.backbone.startswith("mini") else ""
     facts = f"accuracy in % with 95% intervals, n = {table.facts['n']}{more} · rlbench {version('rlbind-bench')}"
     axes.text(0.15, height - BOTTOM / 2, facts, fontsize=6.5, color=SOFT, va="center")
@@ -85,7 +85,7 @@ def _draw_row(axes: Axes, shown: Shown, k: int, columns: list[Column], y: float)
     """Draws row k, y inches from the top: its rank, its model and its scores."""
     row = shown.table.rows[k]
     rank = shown.rank(k) if shown.ranks else ""
-    axes.text(0.15, y + ROW / 2, rank, fontsize=8, color=SOFT, va="center")
+    axes.text(0.15, y + ROW / 2, rank, fontsize=8 if len(rank) < 5 else 6, color=SOFT, va="center")
     name, size = _fit_name(row.marked_name)
     axes.text(0.5 if shown.ranks else 0.15, y + ROW / 2, name, fontsize=size, va="center")
     for j, column in enumerate(columns):
@@ -98,8 +98,9 @@ def _fit_name(name: str) -> tuple[str, float]:
     """The name and its font size: a long one, as of a hub, has two small lines, and at worst loses its middle."""
     if len(name) <= NAME:
         return name, 8
-    lines = wrap(shorten(name, 2 * SMALL), SMALL, break_on_hyphens=False)
-    return "\n".join(lines if len(lines) <= 2 else [name[:SMALL], name[SMALL : 2 * SMALL]]), 5.5
+    name = name if len(name) <= 2 * SMALL else shorten(name, 2 * SMALL - len(" ... "))
+    lines = wrap(name, SMALL, break_on_hyphens=False)
+    return "\n".join(lines if len(lines) <= 2 else [name[:SMALL], name[SMALL:]]), 5.5
 
 
 def _draw_score(axes: Axes, score: Score, x: float, y: float, width: float, *, best: bool) -> None:

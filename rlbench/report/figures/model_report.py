@@ -8,16 +8,17 @@ from dataclasses import dataclass
 from rlbench.core import Record
 from rlbench.core.badges import is_doubtful, worst_badge
 from rlbench.core.errors import UnknownName
+from rlbench.core.markdown import escape, grid
 from rlbench.core.suite import suites
 from rlbench.encoders.models import default_name
 from rlbench.report.boards import by_task, recall
 from rlbench.report.boards.backbones import describe_mini
 from rlbench.report.boards.badges import lines
-from rlbench.report.boards.formats import grid
 from rlbench.report.boards.heads import describe_columns
 from rlbench.report.boards.scores import Table
 from rlbench.report.boards.tables import frame, tables
 from rlbench.report.figures.plots import draw
+from rlbench.store.records import check_namesakes
 from rlbench.store.rounds import pool_rounds
 
 MEANINGS = {
@@ -53,11 +54,13 @@ def report(records: Sequence[Record], model: str, picture: str) -> ModelReport:
 
     Raises:
         UnknownName: there is no record of the model.
+        StoreError: they are of two models of that name.
     """
     listed = pool_rounds(records)
     own = [record for record in listed if record.model in (model, default_name(model))]
     if not own:
         raise UnknownName("model in these records", model, {record.model for record in listed})
+    check_namesakes(own)
     found = tables(frame(own))
     drawn = next(iter(draw(own, kinds=("curves",)).values()), None)
     badge = worst_badge(str(record.provenance.get("soundness") or "") for record in own)
@@ -91,8 +94,8 @@ def _section(table: Table, records: Sequence[Record]) -> list[str]:
         )
     doubts = [line for line in lines(table, records) if is_doubtful(table.rows[0].soundness)]
     notes = [*(f"failed: {line}" for line in table.failures), *table.notes, *doubts]
-    about = f"### {table.title}, n = {table.facts['n']}"
-    return [about, grid(rows), *(["\n".join(f"- {note}" for note in notes)] if notes else [])]
+    about = f"### {escape(table.title)}, n = {table.facts['n']}"
+    return [about, grid(rows), *(["\n".join(f"- {escape(note)}" for note in notes)] if notes else [])]
 
 
 def _provenance(table: Table, records: Sequence[Record]) -> dict[str, str]:

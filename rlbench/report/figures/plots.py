@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from io import BytesIO
 from math import ceil
 from statistics import fmean
+from textwrap import wrap
 from typing import Any, Literal, get_args
 
 import matplotlib
@@ -20,6 +21,7 @@ from rlbench.report.boards.scores import Score
 from rlbench.report.boards.tables import frame, tables
 from rlbench.report.figures.board_picture import draw_board
 from rlbench.report.figures.curves import (
+    PALETTE,
     Curves,
     Heat,
     Scatter,
@@ -42,6 +44,7 @@ DEFAULT: tuple[Kind, ...] = (
 )  # a board is a picture of a table, one per suite
 MARKERS = "osD^vPX*"
 ACROSS = 3  # panels side by side
+LETTERS = 44  # the most of a line of a panel's title
 STYLE = {
     "font.size": 8,
     "axes.titlesize": 8,
@@ -71,7 +74,7 @@ def draw(records: Iterable[Record], *, kinds: Sequence[Kind] = DEFAULT, format: 
     listed = pool_rounds(records)
     cells = frame(listed)
     found = tables(cells) if listed else []
-    tone = colours(record.model for record in listed)
+    tone = colours(row.model for table in found for row in table.rows)
     files: dict[str, bytes] = {}
     with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
         if "curves" in kinds and (lines := [spec for table in found for spec in _ladders(curves(table))]):
@@ -109,14 +112,15 @@ def _ladders(specs: Sequence[Curves]) -> Iterator[Curves]:
         yield from those[:1]
 
 
-def _name(model: str) -> str:
-    """A model's name without its badge and hashes."""
-    return model.split(" [")[0].split(" (")[0]
+def _name(label: str, tone: Mapping[str, str]) -> str:
+    """The model of a label, which may end with a badge; `tone` has all models."""
+    return label if label in tone else label.rpartition(" [")[0]
 
 
 def _style(model: str, tone: Mapping[str, str]) -> dict[str, str]:
-    names = list(tone)
-    return {"color": tone[_name(model)], "marker": MARKERS[names.index(_name(model)) % len(MARKERS)], "label": model}
+    name = _name(model, tone)
+    turns, place = divmod(list(tone).index(name), len(PALETTE))  # beyond the palette, a colour has another marker
+    return {"color": tone[name], "marker": MARKERS[(place + turns) % len(MARKERS)], "label": model}
 
 
 def _draw_curves(spec: Curves, tone: Mapping[str, str]) -> Panel:
@@ -176,7 +180,7 @@ def _draw_points(spec: Scatter, tone: Mapping[str, str]) -> Panel:
 
 
 def _panels(panels: Mapping[str, Panel], tone: Mapping[str, str]) -> Figure:
-    """A figure of panels with one legend below.
+    """A figure of panels with one legend below, which has a model's badge if it has one in some panel.
 
     Args:
         panels: by title.
@@ -186,19 +190,23 @@ def _panels(panels: Mapping[str, Panel], tone: Mapping[str, str]) -> Figure:
     down = ceil(len(panels) / across)
     figure = Figure(layout="constrained")
     axes = figure.subplots(down, across, squeeze=False)
-    handles: dict[str, Any] = {}
+    titles = {title: [line for part in title.split(", ", 1) for line in wrap(part, LETTERS)] for title in panels}
+    lines = max(map(len, titles.values()))
+    handles: dict[str, tuple[Any, str]] = {}
     for place, (title, fill) in zip(axes.flat, panels.items(), strict=False):
         fill(place)
-        what, _, rest = title.partition(", ")
-        place.set_title(f"{what}\n{rest}", fontsize=7)
-        handles |= {_name(str(label)): handle for handle, label in zip(*place.get_legend_handles_labels(), strict=True)}
+        place.set_title("\n".join(titles[title]), fontsize=7 if lines < 3 else 6)
+        for handle, label in zip(*place.get_legend_handles_labels(), strict=True):
+            name = _name(str(label), tone)
+            handles[name] = handle, max(str(label), handles.get(name, (None, ""))[1], key=len)
     for place in axes.flat[len(panels) :]:
         place.set_visible(False)
-    names = [name for name in tone if name in handles]
+    shown = [handles[name] for name in tone if name in handles]
+    names = [label for _, label in shown]
     columns, size = _fit_legend(names, 2.6 * across, (1, 3, 4)[across - 1])
-    figure.set_size_inches(2.6 * across, 2.2 * down + 0.3 + 0.18 * ceil(len(names) / columns))
-    shown = [handles[name] for name in names]
-    figure.legend(shown, names, loc="outside lower center", ncols=columns, fontsize=size)
+    height = (2 + 0.1 * lines) * down + 0.3 + 0.18 * ceil(len(names) / columns)
+    figure.set_size_inches(2.6 * across, height)
+    figure.legend([handle for handle, _ in shown], names, loc="outside lower center", ncols=columns, fontsize=size)
     return figure
 
 

@@ -138,7 +138,7 @@ def _data(
     _hoist(own, listed)
     means = [_macro(one) for one in macros(found, baseline=baseline, sources=shared)]
     means += [_task_means(one) for one in by_task(found) if any(one.means.values())]
-    models = curves.colours(record.model for record in records)
+    models = curves.colours([*(r.model for r in records), *(row.model for table in found for row in table.rows)])
     shown_below = {"together": _together(sensors.sensor_tables(found)), "macros": means}
     return {"tables": own, "records": listed, **shown_below, "colours": models, "baseline": baseline or ""}
 

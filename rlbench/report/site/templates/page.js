@@ -2,7 +2,7 @@
 "use strict";
 const data = JSON.parse(document.getElementById("data").textContent);
 const $ = (id) => document.getElementById(id);
-const colourOf = (model) => data.colours[model.split(" [")[0].split(" (")[0]] || "#888888";
+const colourOf = (model) => data.colours[model] || data.colours[model.replace(/ \[[^\]]*\]$/, "")] || "#888888";
 const BADGES = {
   sound: "the soundness checks of the run passed",
   partial: "a black box: the soundness checks that apply to it passed",
