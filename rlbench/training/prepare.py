@@ -14,6 +14,7 @@ from rlbench.training.data import choose_task, embed_anchors, embed_captions, li
 from rlbench.training.examples import TrainSet, load_train_set
 from rlbench.training.lora import inject
 from rlbench.training.recipe import RANDOM, Recipe
+from rlbench.training.splits import hash_training, list_repeats
 from rlbench.training.stream import Run, Stream
 from rlbench.training.types import Trainable
 
@@ -57,7 +58,8 @@ def prepare(
     tower.requires_grad_(True)
     if recipe.lora:
         inject(tower, recipe.lora, seed=recipe.seed, name=recipe.backbone)
-    return Run(recipe, modality, suite, encoder, original, tuple(streams))
+    repeats = list_repeats(task, suite.name) if suite else ()
+    return Run(recipe, modality, suite, encoder, original, tuple(streams), repeats)
 
 
 def load_trainable(name: str, modality: Modality) -> Trainable:
@@ -109,12 +111,17 @@ def check_shares(recipe: Recipe, processes: int) -> None:
 
 
 def compute_checksums(recipe: Recipe, modality: Modality, suite: Suite | None) -> dict[str, str]:
-    """Returns the fingerprint of a run's data and the sha256 of `init` and `original`, by their descriptions.
+    """Returns the hashes of a run's data and the sha256 of `init` and `original`, by their descriptions.
+
+    The fingerprint of a published data set covers its test split alone.
 
     Raises: see `prepare`.
     """
     check_start(recipe, modality, suite)
-    found = {f"the data of {modality}": choose_task(recipe, modality, suite).fingerprint()}
+    task = choose_task(recipe, modality, suite)
+    found = {f"the data of {modality}": task.fingerprint()}
+    if (trains := hash_training(task)) is not None:
+        found[f"the train split of {modality}"] = trains
     if recipe.init != RANDOM:
         starts = {name: resolve(name).sha256.get(modality, "") for name in (recipe.init, recipe.original) if name}
         found |= {f"{modality} of {name}": sha256 for name, sha256 in starts.items()}

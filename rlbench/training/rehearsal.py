@@ -16,6 +16,7 @@ from rlbench.training.memory import Memory
 from rlbench.training.prepare import check_shares, prepare
 from rlbench.training.recipe import Recipe, describe
 from rlbench.training.run import limit_threads, load_recipes, make_accelerator, open_run_folder
+from rlbench.training.splits import warn_of_splits
 from rlbench.training.state import read_state
 
 
@@ -77,7 +78,9 @@ def _time_example(recipe: Recipe, modality: Modality, suite: Suite | None, accel
     whole = recipe.backbone.startswith("mini")
     batch = recipe.batch if whole else min(recipe.batch, 2 * recipe.accumulate * accelerator.num_processes)
     small = replace(recipe, batch=batch, examples=batch, replay=0.0, epochs=3, steps=0)
-    trainer = Trainer(prepare(small, modality, suite), accelerator, Memory())
+    run = prepare(small, modality, suite)
+    warn_of_splits(run.streams[0].data.task, run.repeats)
+    trainer = Trainer(run, accelerator, Memory())
     trainer.start(0)
     trainer.step(0)  # warm-up
     start = time.monotonic()

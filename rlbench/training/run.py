@@ -24,6 +24,7 @@ from rlbench.training.loop import Step, Trainer
 from rlbench.training.memory import Memory
 from rlbench.training.prepare import check_shares, compute_checksums, prepare
 from rlbench.training.recipe import Recipe, describe, load_recipe
+from rlbench.training.splits import warn_of_splits
 from rlbench.training.state import read_state, write_state
 from rlbench.training.stream import Run
 from rlbench.training.trackers import UNTRACKED, Tracking, check_trackers, find_log_folder, track
@@ -208,6 +209,8 @@ def _train(
     memory = Memory()
     trainings = {run.modality: _Training(run, Trainer(run, accelerator, memory), folder, report) for run in runs}
     if accelerator.is_main_process:
+        for run in runs:
+            warn_of_splits(run.streams[0].data.task, run.repeats)
         folder.create()
     accelerator.wait_for_everyone()
     begin = 0 if state is None else int(state["step"])
@@ -257,13 +260,13 @@ class _Training:
         return due
 
     def measure(self, step: int) -> None:
-        """Validates the current weights and saves them if they are the most robust so far."""
+        """Validates the current weights and saves them if they are the most robust so far, or if nothing can tell."""
         run = self.run
         if self.data is None:
             self.data = render_validation(run.encoder, run.modality, run.suite, run.recipe)
         with self.trainer.result_weights():
             self.val = validate(self.data, self.trainer.accelerator.device)
-            if not self.best or self.val.get("robust", 0.0) > self.best["trained"]["validation"].get("robust", 0.0):
+            if not self.val or not self.best or self.val["robust"] > self.best["trained"]["validation"]["robust"]:
                 written = self.folder.save_weights(run.encoder, run.modality, best=True)
                 self.best = {**written, "trained": self.describe_training(step)}
 

@@ -41,7 +41,10 @@ class Stream:
 
 @dataclass(frozen=True)
 class Run:
-    """The training of one modality; `streams` are the kinds of rows of a batch, labelled ones first."""
+    """The training of one modality; `streams` are the kinds of rows of a batch, labelled ones first.
+
+    `repeats` are the examples of the data's other splits that are in the train split, too, in words.
+    """
 
     recipe: Recipe
     modality: Modality
@@ -49,6 +52,7 @@ class Run:
     encoder: Trainable
     original: Trainable | None
     streams: tuple[Stream, ...]
+    repeats: tuple[str, ...] = ()
 
     @cached_property
     def ball(self) -> Ball:
