@@ -13,7 +13,7 @@ from rlbench.core import Modality, Suite
 from rlbench.training.examples import count_epoch_examples
 from rlbench.training.loop import Trainer
 from rlbench.training.memory import Memory
-from rlbench.training.prepare import check_shares, prepare
+from rlbench.training.prepare import check_shares, group_recipes, prepare
 from rlbench.training.recipe import Recipe, describe
 from rlbench.training.run import limit_threads, load_recipes, make_accelerator, open_run_folder
 from rlbench.training.splits import warn_of_splits
@@ -42,6 +42,7 @@ def rehearse(
     """
     recipes = load_recipes(method, modalities, stage, backbone, suite, overrides)
     folder, done, lines = open_run_folder(method, recipes, suite, Path(out or "")), "new", []
+    group_recipes(recipes, together)
     if out is not None and (done := folder.check()) == "finished":
         return [f"{out} is finished: nothing is left to train"]
     for modality, recipe in recipes.items():

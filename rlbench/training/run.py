@@ -22,7 +22,7 @@ from rlbench.training.data import list_tasks
 from rlbench.training.folder import RunFolder, describe_training
 from rlbench.training.loop import Step, Trainer
 from rlbench.training.memory import Memory
-from rlbench.training.prepare import check_shares, compute_checksums, prepare
+from rlbench.training.prepare import check_shares, compute_checksums, group_recipes, prepare
 from rlbench.training.recipe import Recipe, describe, load_recipe
 from rlbench.training.splits import warn_of_splits
 from rlbench.training.state import read_state, write_state
@@ -74,11 +74,11 @@ def train(
     recipes = load_recipes(method, modalities, stage, backbone, suite, overrides)
     accelerator = make_accelerator(device, first := next(iter(recipes.values())), announce, tracking, out)
     folder = open_run_folder(method, recipes, suite, Path(broadcast_object_list([str(out)])[0]))
+    groups = group_recipes(recipes, together)
     for recipe in recipes.values():
         check_shares(recipe, accelerator.num_processes)
     if folder.check() == "finished":
         return _skip(folder, announce)
-    groups = [recipes] if together else [{modality: recipe} for modality, recipe in recipes.items()]
     speaking = (report, announce) if accelerator.is_main_process else _MUTE
     with _claim(folder, accelerator), limit_threads(first):
         _train_groups(groups, suite, folder, accelerator, tracking, *speaking)
