@@ -19,8 +19,9 @@ from rlbench.core.executor import Executor, Lost, Report, Work, make_executor
 from rlbench.core.files import LOCK, hold_lock
 from rlbench.training.campaign_file import CampaignRun
 from rlbench.training.data import load_train_suite
-from rlbench.training.prepare import check_start, group_recipes
-from rlbench.training.run import load_recipes, open_run_folder, train
+from rlbench.training.prepare import check_start
+from rlbench.training.run import open_run_folder, train
+from rlbench.training.selection import group_recipes, load_recipes
 from rlbench.training.state import writing
 
 

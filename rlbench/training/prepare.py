@@ -102,24 +102,6 @@ def check_start(recipe: Recipe, modality: Modality, suite: Suite | None) -> None
         raise FieldError("recipe: replay needs a procedural world; a suite's data has no unlabelled part")
 
 
-def group_recipes(recipes: Mapping[Modality, Recipe], together: bool) -> list[Mapping[Modality, Recipe]]:
-    """Groups the recipes of a run by what is trained at once.
-
-    Raises:
-        FieldError: A term compares sensors, and there is one alone.
-    """
-    groups: list[Mapping[Modality, Recipe]] = [{m: recipe} for m, recipe in recipes.items()]
-    groups = [recipes] if together else groups
-    for (modality, recipe), *others in (group.items() for group in groups):
-        for need, names in PAIRED.items():
-            if need in recipe.objective_plugin.needs and not others:
-                raise FieldError(
-                    f"recipe: {names} another sensor of each scene, and {modality} is trained alone; add --together "
-                    "and two or more modalities, or leave the term out, as in objective.fused=0"
-                )
-    return groups
-
-
 def _is_paired(suite: Suite) -> bool:
     return len(list_tasks(suite)) > 1 and getattr(suite.task, "pairing", "") == "paired"
 

@@ -13,9 +13,10 @@ from rlbench.core import Modality, Suite
 from rlbench.training.examples import count_epoch_examples
 from rlbench.training.loop import Trainer
 from rlbench.training.memory import Memory
-from rlbench.training.prepare import check_shares, group_recipes, prepare
+from rlbench.training.prepare import check_shares, prepare
 from rlbench.training.recipe import Recipe, describe
-from rlbench.training.run import limit_threads, load_recipes, make_accelerator, open_run_folder
+from rlbench.training.run import limit_threads, make_accelerator, open_run_folder
+from rlbench.training.selection import group_recipes, load_recipes
 from rlbench.training.splits import warn_of_splits
 from rlbench.training.state import read_state
 

@@ -15,15 +15,14 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import broadcast_object_list
 
 from rlbench.core import Modality, Suite
-from rlbench.core.errors import ModalityError, RLBenchError
+from rlbench.core.errors import RLBenchError
 from rlbench.core.machine import peak_memory
-from rlbench.encoders.mini import BOXES
-from rlbench.training.data import list_tasks
 from rlbench.training.folder import RunFolder, describe_training
 from rlbench.training.loop import Step, Trainer
 from rlbench.training.memory import Memory
-from rlbench.training.prepare import check_shares, compute_checksums, group_recipes, prepare
-from rlbench.training.recipe import Recipe, describe, load_recipe
+from rlbench.training.prepare import check_shares, compute_checksums, prepare
+from rlbench.training.recipe import Recipe, describe
+from rlbench.training.selection import group_recipes, load_recipes
 from rlbench.training.splits import warn_of_splits
 from rlbench.training.state import read_state, write_state
 from rlbench.training.stream import Run
@@ -129,32 +128,11 @@ def _claim(folder: RunFolder, accelerator: Accelerator) -> Iterator[None]:
         yield
 
 
-def load_recipes(
-    method: str,
-    modalities: Sequence[Modality] | None,
-    stage: int | None,
-    backbone: str,
-    suite: Suite | None,
-    overrides: Mapping[str, object] | None,
-) -> dict[Modality, Recipe]:
-    """The recipes of a run by modality. Raises: UnknownName, FieldError; ModalityError, of a suite of another one."""
-    chosen = _choose_modalities(modalities, suite)
-    return {m: load_recipe(method, stage, modality=m, backbone=backbone, overrides=overrides) for m in chosen}
-
-
 def open_run_folder(method: str, recipes: Mapping[Modality, Recipe], suite: Suite | None, out: Path) -> RunFolder:
     """Makes the RunFolder of a run, with the checksums of its data and models. Raises: see `prepare`."""
     data = f"the train split of suite {suite.name}" if suite else "procedural worlds"
     sums = {name: sha for m, recipe in recipes.items() for name, sha in compute_checksums(recipe, m, suite).items()}
     return RunFolder(out, method, recipes, data, sums)
-
-
-def _choose_modalities(modalities: Sequence[Modality] | None, suite: Suite | None) -> tuple[Modality, ...]:
-    own = tuple(list_tasks(suite)) if suite else tuple(BOXES)
-    chosen = tuple(modalities or own)
-    if suite and not set(chosen) <= set(own):
-        raise ModalityError(f"suite {suite.name} is {suite.modality}; it can't train {', '.join(chosen)}")
-    return chosen
 
 
 _MUTE: tuple[Report, Callable[[str], None]] = (lambda step: None, lambda text: None)
@@ -249,6 +227,8 @@ class _Training:
         """Does a step and logs it; returns whether a validation followed it."""
         loss, every = self.trainer.step(k), self.run.recipe.validate or self.run.steps_per_epoch
         due = (k + 1) % every == 0 or k + 1 == self.run.steps
+        if due:
+            self.trainer.check_weights(k + 1)
         if due and self.main:
             self.measure(k + 1)
         if self.main:

@@ -3,12 +3,14 @@
 import pytest
 
 from rlbench.core import Suite
-from rlbench.core.errors import CheckpointError, FieldError
+from rlbench.core.errors import CheckpointError, FieldError, RLBenchError
 from rlbench.tasks.scenes import Scenes
+from rlbench.training.loop import Trainer
 from rlbench.training.prepare import check_start
 from rlbench.training.recipe import load_recipe
 from rlbench.training.rehearsal import rehearse
 from rlbench.training.run import train
+from rlbench.training.selection import load_recipes
 
 TINY = {"examples": 64, "epochs": 1, "batch": 32, "attack_steps": 1, "validation": 16}
 THERMAL = {"modalities": ["thermal"]}
@@ -56,3 +58,27 @@ def test_terms_across_sensors_need_another_sensor(tmp_path) -> None:
         check_start(
             load_recipe("tecoa", modality="thermal", overrides={"extras.joint": 1}), "thermal", _make_suite(task)
         )
+
+
+def test_weights_that_are_not_finite_are_no_result(tmp_path, monkeypatch, no_curves) -> None:
+    """The last step's damage shows in no loss, and values beyond half precision in no weight of the run."""
+    given = {**TINY, "steps": 1, "lr": 1e6}
+    with pytest.raises(CheckpointError, match="beyond half precision, in which it is stored; try a smaller lr"):
+        train("tecoa", out=tmp_path / "a", overrides=given, **THERMAL)
+
+    def spoil(trainer: Trainer, k: int) -> float:
+        next(trainer.tower.parameters()).data.fill_(float("nan"))
+        return 0.0
+
+    monkeypatch.setattr(Trainer, "step", spoil)
+    with pytest.raises(RLBenchError, match="is not finite after step 1 of 1; try a smaller lr"):
+        train("tecoa", out=tmp_path / "b", overrides=given, **THERMAL)
+    assert not list(tmp_path.glob("*/card.yaml"))
+
+
+def test_fields_that_a_suite_overrules_and_unknown_backbones_are_refused(tmp_path) -> None:
+    for name in ("world", "domain", "subset"):
+        with pytest.raises(FieldError, match=f"{name} is for procedural worlds, and mine has its own data"):
+            load_recipes("tecoa", None, None, "mini", _make_suite(Scenes(modality="thermal")), {name: "web"})
+    with pytest.raises(FieldError, match="tecoa has no recipe for vit-b-32; its backbones are mini, mini-scenes"):
+        load_recipe("tecoa", modality="thermal", backbone="vit-b-32")
