@@ -239,7 +239,7 @@ def describe_training(run: Run, step: int, val: Mapping[str, float], seconds: fl
     """
     recipe = run.recipe
     own = [n * step * recipe.batch for n in recipe.passes()]
-    before = {} if recipe.init == RANDOM else dict(resolve(recipe.init).weights[run.modality].trained)
+    before = {} if run.start is None else dict(run.start.trained)
     total = [n + int(before.get("since", {}).get(name, 0)) for n, name in zip(own, PASSES, strict=True)]
     trained = {
         "seed": recipe.seed,
@@ -254,8 +254,9 @@ def describe_training(run: Run, step: int, val: Mapping[str, float], seconds: fl
         "processes": processes,
         "torch": version("torch"),
     }
-    if recipe.init != RANDOM:
+    if run.start is not None:
         trained["since"] = dict(zip(PASSES, total, strict=True))
+        trained["init_sha256"] = run.start.sha256
     return trained
 
 

@@ -43,6 +43,7 @@ def prepare(
             or lora with a tower that does not support it.
     """
     check_start(recipe, modality, suite)
+    start = None if recipe.init == RANDOM else resolve(recipe.init).weights[modality]
     encoder = _load_start(recipe, modality)
     if modality not in encoder.boxes:
         raise ModalityError(f"{recipe.backbone} has no {modality}; it has {', '.join(encoder.boxes)}")
@@ -60,7 +61,7 @@ def prepare(
     if recipe.lora:
         inject(tower, recipe.lora, seed=recipe.seed, name=recipe.backbone)
     repeats = list_repeats(task, suite.name) if suite else ()
-    return Run(recipe, modality, suite, encoder, original, tuple(streams), repeats)
+    return Run(recipe, modality, suite, encoder, original, tuple(streams), repeats, start)
 
 
 def load_trainable(name: str, modality: Modality) -> Trainable:
