@@ -76,10 +76,10 @@ def _format_steps(left: int, steps: int) -> str:
 
 
 def _time_example(recipe: Recipe, modality: Modality, suite: Suite | None, accelerator: Accelerator) -> float:
-    """Measures the seconds that an example takes in a step."""
+    """Measures the seconds that an example takes in a step, by its passes with one step of the adversary."""
     whole = recipe.backbone.startswith("mini")
     batch = recipe.batch if whole else min(recipe.batch, 2 * recipe.accumulate * accelerator.num_processes)
-    small = replace(recipe, batch=batch, examples=batch, replay=0.0, epochs=3, steps=0)
+    small = replace(recipe, batch=batch, examples=batch, replay=0.0, epochs=3, steps=0, attack_steps=1)
     run = prepare(small, modality, suite)
     warn_of_splits(run.streams[0].data.task, run.repeats)
     trainer = Trainer(run, accelerator, Memory())
@@ -87,4 +87,4 @@ def _time_example(recipe: Recipe, modality: Modality, suite: Suite | None, accel
     trainer.step(0)  # warm-up
     start = time.monotonic()
     trainer.step(1)
-    return (time.monotonic() - start) / batch
+    return (time.monotonic() - start) / batch * sum(recipe.passes()) / sum(small.passes())
