@@ -12,7 +12,7 @@ import tempfile
 from rlbench.cli.main import main
 
 os.chdir(tempfile.mkdtemp())
-STEPS, EXAMPLES = 30, 60  # without the options below, training takes the whole recipes: some minutes
+STEPS, EXAMPLES = 30, 40  # without the options below, training takes the whole recipes: some minutes
 
 
 def rlbench(command: str) -> None:

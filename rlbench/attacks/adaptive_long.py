@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -17,6 +17,8 @@ from rlbench.core import Ball, Streams
 from rlbench.core.errors import FieldError
 from rlbench.core.registry import register
 
+ABREAST = 5  # long runs of an example that run side by side, for batches that are less empty
+
 
 @register("attack", "adaptive-long")
 @dataclass(frozen=True, kw_only=True)
@@ -28,8 +30,9 @@ class AdaptiveLong(Adaptive):
     times its fall. The later runs have `long` iterations and start at new random points: another run from the best
     point hardly ever finds a better one, a new start often does. Each goes towards the class whose difference to the
     true class is the smallest share r of its fall so far, and a class gets its k-th long run only where r is at most
-    near / k^1.5: most runs of an example end close together, so only examples on the boundary gain by many starts.
-    benchmarks/adaptive.md has the measurements.
+    near / k^1.5: most runs of an example end close together, so only examples on the boundary gain by many starts. Up
+    to ABREAST long runs that r allows run side by side; then r is taken anew. benchmarks/adaptive.md has the
+    measurements.
 
     Attributes:
         hopeless: the ratio above.
@@ -38,10 +41,11 @@ class AdaptiveLong(Adaptive):
         long: iterations of each, at least `steps`.
     """
 
-    hopeless: float = 4.0
-    near: float = 0.5
+    hopeless: float = 8.0
+    near: float = 0.2
     again: int = 20
     long: int = 100
+    version: ClassVar[int] = 2
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -83,18 +87,21 @@ class LongSearch(AdaptiveSearch):
 
     Attributes:
         gap: (N, C) the least difference of the true class's logit to each class so far.
-        begun: (N, C) the number of long runs towards each class.
+        begun: (N, C) the number of long runs towards each class, the planned ones included.
+        planned: (N,) the first turn after the long runs whose targets are chosen.
     """
 
     rule: TwoLengths
     gap: Tensor = field(init=False)
     begun: Tensor = field(init=False)
+    planned: Tensor = field(init=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.clean_gap = _gaps(self.clean, self.y)
         self.gap = self.clean_gap.clone()
         self.begun = torch.zeros_like(self.gap)
+        self.planned = torch.full((len(self.x),), self.last + 1)
 
     def record(self, points: JobPoints, logits: Tensor) -> Tensor:
         """Keeps the least differences, too."""
@@ -108,13 +115,36 @@ class LongSearch(AdaptiveSearch):
         fall = self.clean_gap[rows] - gap
         return torch.where(fall > 0, gap / fall * (1 + self.begun[rows]) ** 1.5, float("inf"))
 
+    def is_waiting(self) -> Tensor:
+        """(N,) bool, the examples that have a job to begin: alone, or beside others of the same plan."""
+        planned = (self.turn > self.last) & (self.turn < self.planned)
+        return super().is_waiting() & ((self.running == 0) | planned)
+
+    def admit(self, room: int, *, alongside: bool) -> int:
+        """Begins jobs; only planned long runs run side by side."""
+        return Search.admit(self, room, alongside=alongside)
+
     def choose_targets(self, rows: Tensor, turn: int) -> Tensor:
         """(K,) the classes of the next runs."""
         if turn <= self.last:
             return super().choose_targets(rows, turn)
-        target = self.rank_classes(rows).argmin(1)
-        self.begun[rows, target] += 1
-        return target
+        self.plan(rows[(self.planned[rows.cpu()] == turn).to(rows.device)])
+        return self.targets[rows, turn]
+
+    def plan(self, rows: Tensor) -> None:
+        """Chooses the targets of the long runs of these examples (K,) that their ratios allow now, from 1 to ABREAST.
+
+        No job of theirs is running, so that the plan depends on no other example.
+        """
+        self._idle.clear()
+        for _ in range(ABREAST):
+            target = self.rank_classes(rows).argmin(1)
+            at = self.planned[rows.cpu()]
+            self.targets[rows, at.to(rows.device)] = target
+            self.begun[rows, target] += 1
+            self.planned[rows.cpu()] += 1
+            more = self.rank_classes(rows).amin(1) <= self.near_ratio
+            rows = rows[more & (at + 1 < len(self.jobs)).to(rows.device)]
 
     def draw_start(self, rows: Tensor, turn: int) -> Tensor:
         """(K, *shape) a random start for the long runs, too."""
@@ -128,6 +158,7 @@ class LongSearch(AdaptiveSearch):
     def is_hopeless(self, examples: Tensor, turn: Tensor) -> Tensor:
         """(K,) bool, the examples that are given up after their runs of these turns (K,)."""
         far = self.rank_classes(examples.to(self.gap.device)).amin(1).cpu() > self.near_ratio
+        far &= (self.running[examples] == 0) & (self.turn[examples] == self.planned[examples])
         m = self.best_margin[examples].float()
         fall, runs = self.clean_margin[examples] - m, turn - CE
         return torch.where(turn < self.last, (fall > 0) & (runs * m > self.hopeless * fall) & (runs > 0), far)

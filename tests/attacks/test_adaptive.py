@@ -114,14 +114,17 @@ def test_fields_are_checked(net, wrong) -> None:
         attack(net, x, y, "adaptive", **wrong)
 
 
+WIDE = {"hopeless": 4.0, "near": 0.5}
+
+
 def test_a_class_gets_its_kth_long_run_only_near_the_boundary() -> None:
     """Margins of 1 fall by 0.16, 0.3, 0.6, 0.7, 0.94 and not at all: the shares r are 21/4, 7/3, 2/3, 3/7 and 3/47."""
     x, y = torch.full((2, 1, 2, 2), 0.5), torch.zeros(2, dtype=torch.int64)
     for scale, short, long in ((0.4, 2, 0), (0.75, 3, 0), (1.5, 5, 0), (1.75, 5, 1), (2.35, 5, 3), (0.0, 5, 0)):
-        found = attack(slope(scale), x, y, "adaptive-long", eps="0.1", steps=10, long=30)
+        found = attack(slope(scale), x, y, "adaptive-long", eps="0.1", steps=10, long=30, **WIDE)
         assert not found.broken.any()
         assert found.backwards.tolist() == [2 + 10 * short + 30 * long] * 2, scale
-    few = attack(slope(2.35), x, y, "adaptive-long", eps="0.1", steps=10, long=30, again=1)
+    few = attack(slope(2.35), x, y, "adaptive-long", eps="0.1", steps=10, long=30, **WIDE, again=1)
     assert few.backwards.tolist() == [2 + 10 * 5 + 30] * 2
 
 
@@ -150,12 +153,37 @@ def test_long_runs_start_anew_and_have_checkpoints_of_their_own(net) -> None:
 def test_a_long_run_goes_to_the_class_with_the_least_share_of_its_fall(net) -> None:
     """Class 2 has the larger logit, but class 1 has lost more of its difference."""
     x, y = points(net, 1)
-    search, row = long_search(net, x, y), torch.tensor([0])
+    search, row = long_search(net, x, y, **WIDE), torch.tensor([0])
     search.clean_gap = torch.tensor([[float("inf"), 4.0, 1.0, 4.0, 4.0, 4.0]])
     search.gap = torch.tensor([[float("inf"), 0.4, 0.3, 4.0, 3.0, 3.0]])  # shares 1/9 and 3/7
     chosen = [search.choose_targets(row, search.last + k).item() for k in (1, 2, 3)]
-    assert chosen == [1, 2, 1] or chosen == [1, 1, 2]
     assert chosen == [1, 1, 2], "2^1.5 / 9 is less than 3/7, and 3^1.5 / 9 is more"
+    assert search.planned.tolist() == [search.last + 4], "3^1.5 / 9 and 2^1.5 3/7 are above 1/2"
+
+
+@pytest.mark.parametrize(("again", "plans"), [(20, [5, 5, 5, 5]), (7, [5, 2])])
+def test_a_plan_has_at_most_five_runs_and_those_that_are_left(net, again: int, plans: list[int]) -> None:
+    x, y = points(net, 1)
+    search = long_search(net, x, y, again=again)
+    search.gap = search.clean_gap * 1e-4  # so near that 20 runs are allowed
+    ends = []
+    for turn in range(search.last + 1, len(search.jobs)):
+        search.choose_targets(torch.tensor([0]), turn)
+        ends.append(search.planned.item())
+    assert ends == [end for k, n in enumerate(plans) for end in n * [search.last + 1 + sum(plans[: k + 1])]]
+
+
+def test_long_runs_of_a_plan_are_side_by_side() -> None:
+    """3 long runs of 30 steps follow 2 + 5 * 10 steps, as the shares of the test above say."""
+    x, y = torch.full((2, 1, 2, 2), 0.5), torch.zeros(2, dtype=torch.int64)
+    calls = {}
+    for size in (64, 1):
+        spy = Spy(slope(2.35))
+        found = attack(spy, x, y, "adaptive-long", eps="0.1", steps=10, long=30, **WIDE, batch_size=size)
+        assert found.backwards.tolist() == [2 + 5 * 10 + 3 * 30] * 2
+        calls[size] = spy.calls
+    assert max(calls[64]) == 6 and len(calls[64]) < 2 + 5 * 10 + 2 * 30
+    assert len(calls[1]) > 2 * (2 + 5 * 10 + 3 * 30)
 
 
 def test_long_runs_break_no_less_than_short_ones_and_no_more_than_is_there(net) -> None:

@@ -133,7 +133,7 @@ def test_a_terminal_shows_the_table_while_it_fills(tmp_path: Path) -> None:
     os.close(parent)
     assert process.wait() == 0
     text = shown.decode()
-    before, _, after = text.rpartition("thermal v2")
+    before, _, after = text.rpartition("thermal v3")
     assert 0 <= text.find("loading") < text.find("examples")
     assert "pgd linf 4/255" in before and "≤" in before and "left" in before and "\x1b[" in before
     assert "≤" not in after

@@ -247,7 +247,7 @@ def test_the_default_matrix(name, unseen) -> None:
     suite = load_suite(name + unseen)
     columns = {str(one) for one in suite.perturbations}
     expected = {f"pgd linf {eps}/255" for eps in (low, middle, high)}
-    expected |= {f"{attack} linf {middle}/255" for attack in ("apgd-ce", "apgd-t" if unseen else "adaptive")} | {
+    expected |= {f"{attack} linf {middle}/255" for attack in ("apgd-ce", "apgd-t" if unseen else "adaptive-long")} | {
         f"pgd l2 {l2}",
         "clean",
     }

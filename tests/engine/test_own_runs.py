@@ -6,6 +6,7 @@ import random
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -48,12 +49,13 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def _by_model(records: list[Record]) -> dict[str, list[Record]]:
-    return {name: same([record for record in records if record.model == name]) for name in NAMES}
+def _by_model(records: list[Record], names: Sequence[str] = NAMES) -> dict[str, list[Record]]:
+    return {name: same([record for record in records if record.model == name]) for name in names}
 
 
-def _alone(suite: str) -> dict[str, list[Record]]:
-    return _by_model([record for name in NAMES for record in run(suite, name, out=f"alone-{name[-1]}", workers=1)])
+def _alone(suite: str, names: Sequence[str] = NAMES) -> dict[str, list[Record]]:
+    records = [record for name in names for record in run(suite, name, out=f"alone-{name[-1]}", workers=1)]
+    return _by_model(records, names)
 
 
 @pytest.mark.slow
@@ -83,19 +85,19 @@ def test_a_killed_joint_run_resumes_to_the_same_records(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_joint_run_in_two_processes_resumes_after_kill_9(tmp_path: Path) -> None:
-    suite = suite_file(tmp_path, 600)
-    alone = _alone(suite)
+    suite, names = suite_file(tmp_path, 600), NAMES[:3]
+    alone = _alone(suite, names)
     code = (
         "import sys; from rlbench.engine.run.runner import run; run(sys.argv[1], sys.argv[2:], out='killed', workers=2)"
     )
     for blocks in (3, 9, 20):
-        process = subprocess.Popen([sys.executable, "-c", code, suite, *NAMES])
+        process = subprocess.Popen([sys.executable, "-c", code, suite, *names])
         while len(list(Path("killed/blocks").rglob("*.parquet"))) < blocks:
             assert process.poll() is None, "it ended before it was killed"
             time.sleep(0.01)
         process.kill()
         process.wait()
-    assert _by_model(run(suite, NAMES[::-1], out="killed", workers=2)) == alone
+    assert _by_model(run(suite, names[::-1], out="killed", workers=2), names) == alone
 
 
 def test_one_encoder_under_two_names_is_refused(tmp_path: Path, call: Call) -> None:
