@@ -51,6 +51,7 @@ def _copy(run: Path, baseline: Path) -> None:
         entries = card["backbones"].setdefault(name, {**backbone, "modalities": {}})["modalities"]
         for modality, entry in backbone["modalities"].items():
             start = Path(entry["trained"]["init"])
+            entry["trained"].pop("init_sha256", None)  # of the run's weights, which the baseline has in 8 bits
             if start.is_absolute():
                 entry["trained"]["init"] = f"{start.name}:{name}"
             entries[modality] = {**entry, **_compress(run / entry["file"], modality, baseline / entry["file"])}

@@ -145,12 +145,13 @@ def campaign(file: Path, out: Path, table: Path | None, log_with: tuple[str, ...
     The same command again trains only the missing runs.
     """
     from rlbench.cli import console, files
-    from rlbench.training.campaign import is_finished, run_campaign
+    from rlbench.training.campaign import check_runs, is_finished, run_campaign
     from rlbench.training.campaign_file import read_campaign
     from rlbench.training.campaign_table import tabulate
 
     tasks = read_campaign(file, out, log_with=log_with)
     if dry_run:
+        check_runs(tasks)
         for task in tasks:
             state = "finished" if is_finished(task, out) else f"rlbench {shlex.join(task.arguments(out))}"
             click.echo(f"{task.name}: {state}")

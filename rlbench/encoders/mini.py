@@ -127,7 +127,7 @@ class Mini(nn.Module):
         return self.towers[modality]
 
     def save(self, modality: Modality, path: Path) -> None:
-        """Writes the tower in half precision."""
+        """Writes the tower in half precision. Raises: CheckpointError: it does not fit in."""
         path.write_bytes(pack(cast(Tower, self.towers[modality])))
 
     def embed(self, x: Tensor, modality: Modality) -> Tensor:
@@ -145,12 +145,19 @@ def pack(tower: Tower, *, rows: Literal["half", "int8"] = "half") -> bytes:
     Args:
         tower: the tower to store.
         rows: format of matrices and convolutions: half precision, or 8 bits and one scale per row, half as large.
+
+    Raises:
+        CheckpointError: A value is not finite in half precision.
     """
     stored: dict[str, Tensor] = {}
     for name, value in sorted(tower.state_dict().items()):
         value = value.detach().cpu()
         if rows == "half" or value.dim() < 2 or len(value) == 1:
             stored[name] = value.half().contiguous()
+            if not bool(stored[name].isfinite().all()):
+                raise CheckpointError(
+                    f"{name} has values beyond half precision, in which it is stored; try a smaller lr"
+                )
             continue
         flat = value.flatten(1)
         scale = (flat.abs().amax(1) / 127).clamp_min(1e-8)

@@ -19,7 +19,9 @@ from rlbench.core.executor import Executor, Lost, Report, Work, make_executor
 from rlbench.core.files import LOCK, hold_lock
 from rlbench.training.campaign_file import CampaignRun
 from rlbench.training.data import load_train_suite
+from rlbench.training.prepare import check_start
 from rlbench.training.run import open_run_folder, train
+from rlbench.training.selection import group_recipes, load_recipes
 from rlbench.training.state import writing
 
 
@@ -47,10 +49,11 @@ def run_campaign(
         report: called after each run with its name, the number of finished runs, and the number of all runs.
 
     Raises:
-        RLBenchError: A run failed (runs that do not depend on it are finished first), another campaign uses the folder,
-            or the folder can't be written.
+        RLBenchError: A run can't start (see `check_runs`), a run failed (runs that do not depend on it are finished
+            first), another campaign uses the folder, or the folder can't be written.
     """
     chosen = make_executor(executor, address)
+    check_runs(tasks)
     with ExitStack() as stack:
         with writing(out):
             out.mkdir(parents=True, exist_ok=True)
@@ -61,6 +64,23 @@ def run_campaign(
         devices = chosen.devices(device, workers)[: max(1, len(tasks))]
         work = Work(perform=train_run, shared=str(out.absolute()), devices=devices, tick=lambda passes, news: None)
         _run(tasks, out, chosen, work, report)
+
+
+def check_runs(tasks: Sequence[CampaignRun]) -> None:
+    """Checks the suite of every run, and what it starts from where no run of the campaign makes that.
+
+    Raises:
+        RLBenchError: A run could not start; it names the run.
+    """
+    for task in tasks:
+        try:
+            suite = None if task.suite is None else load_train_suite(task.suite)
+            recipes = load_recipes(task.method, task.modalities, task.stage, task.backbone, suite, task.settings)
+            for modality, recipe in recipes.items() if not task.after else ():
+                check_start(recipe, modality, suite)
+            group_recipes(recipes, task.together)
+        except RLBenchError as error:
+            raise RLBenchError(f"{task.name}: {error}") from error
 
 
 def is_finished(task: CampaignRun, out: Path) -> bool:

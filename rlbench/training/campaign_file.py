@@ -131,6 +131,7 @@ def read_campaign(path: Path, out: Path, *, log_with: Sequence[str] = ()) -> lis
     rounds = {"0": _Round()}
     if "rounds" in parts:
         rounds = {_name(part): _round(part) for part in parts["rounds"].items().values()}
+    _check_jobs(file, jobs, rounds, parts["jobs"])
     tasks = []
     for turn, own in rounds.items():
         modalities = own.modalities or file.modalities
@@ -144,6 +145,21 @@ def read_campaign(path: Path, out: Path, *, log_with: Sequence[str] = ()) -> lis
     _check_order(tasks, parts["jobs"])
     campaign = out.absolute().name
     return [replace(task, tracking=Tracking(tuple(log_with), campaign, task.name)) for task in tasks]
+
+
+def _check_jobs(file: _Campaign, jobs: Mapping[str, _Job], rounds: Mapping[str, _Round], part: YamlPart) -> None:
+    """Checks that there are jobs, and that the rounds and modalities that they name are the file's, each once."""
+    if not jobs:
+        part.fail("there are no jobs")
+    chosen = [one.modalities or file.modalities for one in rounds.values()]
+    if twice := next((m for some in chosen for m in some if some.count(m) > 1), None):
+        part.fail(f"the modality {twice} of these jobs is given twice")
+    known = {*rounds, *(m for some in chosen for m in some)}
+    for name, job in jobs.items():
+        for one in (*(job.rounds or ()), *(job.modalities or ())):
+            if one not in known:
+                allowed = ", ".join(sorted(known))
+                part.items()[name].fail(f"{quote(one)} is not a round or a modality of this file: {allowed}")
 
 
 def _name(part: YamlPart) -> str:

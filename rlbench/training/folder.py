@@ -77,7 +77,7 @@ class RunFolder:
         sums, now = found.pop("checksums", None), own.pop("checksums")
         if _complete(found) != own or not isinstance(sums, dict):
             raise RLBenchError(f"{self.path} {what} of another recipe; name another folder with --out")
-        if changed := [name for name, value in now.items() if value != sums.get(name)]:
+        if changed := [name for name, value in now.items() if value != sums.get(name, value)]:
             since = f"but {' and '.join(changed)} changed since it began"
             raise RLBenchError(f"{self.path} {what} of this recipe, {since}; name another folder with --out")
         return "finished" if finished else "unfinished"
@@ -239,7 +239,7 @@ def describe_training(run: Run, step: int, val: Mapping[str, float], seconds: fl
     """
     recipe = run.recipe
     own = [n * step * recipe.batch for n in recipe.passes()]
-    before = {} if recipe.init == RANDOM else dict(resolve(recipe.init).weights[run.modality].trained)
+    before = {} if run.start is None else dict(run.start.trained)
     total = [n + int(before.get("since", {}).get(name, 0)) for n, name in zip(own, PASSES, strict=True)]
     trained = {
         "seed": recipe.seed,
@@ -254,14 +254,17 @@ def describe_training(run: Run, step: int, val: Mapping[str, float], seconds: fl
         "processes": processes,
         "torch": version("torch"),
     }
-    if recipe.init != RANDOM:
+    if run.start is not None:
         trained["since"] = dict(zip(PASSES, total, strict=True))
+        trained["init_sha256"] = run.start.sha256
     return trained
 
 
 def _list_seen(run: Run) -> list[str]:
-    """Lists what a fine-tuning sees of unseen classes, those without labels."""
+    """Lists what training sees of examples that measure it, and what a fine-tuning sees of unseen classes."""
+    labelled, found = run.streams[0], list(run.repeats)
     if run.recipe.init == RANDOM:
-        return []
-    names = ["names of unseen classes"] if run.recipe.prompts == "all" else []
-    return names + (["unlabelled examples of unseen classes"] if run.recipe.replay else [])
+        return found
+    if len(labelled.classes) > len(labelled.data.task.classes):
+        found.append("names of unseen classes")
+    return found + (["unlabelled examples of unseen classes"] if run.recipe.replay else [])

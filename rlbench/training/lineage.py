@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rlbench.core import Modality
-from rlbench.core.errors import CheckpointError
+from rlbench.core.errors import CheckpointError, UnknownName
 from rlbench.encoders.models import resolve
 from rlbench.training.recipe import RANDOM
 
@@ -40,7 +40,8 @@ def trace(name: str, modality: Modality, depth: int = 0) -> Iterator[Origin]:
     """Yields what a model's weights of a modality come from: itself, the models merged into it, and its backbone last.
 
     Raises:
-        UnknownName, CheckpointError: A model that its card names is missing, or starts from itself.
+        UnknownName: There is no model of the name.
+        CheckpointError: A model that a card names is missing, has other weights now, or starts from itself.
     """
     weights = resolve(name).weights.get(modality)
     trained = weights.trained if weights is not None else {}
@@ -49,9 +50,33 @@ def trace(name: str, modality: Modality, depth: int = 0) -> Iterator[Origin]:
     if depth > LONGEST:
         raise CheckpointError(f"{name} starts from itself by its card; merge models with an intact card")
     for one in trained.get("merged", ()):
-        yield from trace(str(one["model"]), modality, depth + 1)
+        yield from _follow(str(one["model"]), str(one.get("sha256", "")), name, modality, depth)
     if own.init != RANDOM:
-        yield from trace(own.init, modality, depth + 1)
+        yield from _follow(own.init, str(trained.get("init_sha256", "")), name, modality, depth)
+
+
+def _follow(name: str, sha256: str, of: str, modality: Modality, depth: int) -> Iterator[Origin]:
+    """Traces a model that another one's card names.
+
+    Args:
+        name: the model.
+        sha256: that of its weights when the other one was made; "" if unknown.
+        of: the other one.
+        modality: what they embed.
+        depth: the number of models before it.
+
+    Raises:
+        CheckpointError: The model is missing, or has other weights now.
+    """
+    origins = trace(name, modality, depth + 1)
+    try:
+        first = next(origins)
+    except (UnknownName, CheckpointError) as error:
+        raise CheckpointError(f"{of} comes from {name} by its card, which is missing; put it back") from error
+    if sha256 not in ("", first.sha256):
+        raise CheckpointError(f"{of} comes from {name} by its card, which has other weights now; put the former back")
+    yield first
+    yield from origins
 
 
 def find_backbone(name: str, modality: Modality) -> Origin:

@@ -159,6 +159,16 @@ class Trainer:
         if self.accelerator.is_main_process:
             self.losses.watch.follow(self.cosine, step, self.run.modality)
 
+    def check_weights(self, step: int) -> None:
+        """Checks the weights after the optimiser's step, which the loss shows only a step later.
+
+        Raises:
+            RLBenchError: A weight is not finite.
+        """
+        for name, value in self.tower.state_dict().items():
+            if not bool(value.isfinite().all()):
+                raise RLBenchError(f"{name} is not finite after step {step} of {self.run.steps}; try a smaller lr")
+
     @contextmanager
     def result_weights(self) -> Iterator[None]:
         """In the block, the tower has the weights to measure and save: averaged, if the recipe says so, and merged."""

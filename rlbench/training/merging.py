@@ -78,6 +78,8 @@ def check_request(names: Sequence[str], out: Path, rule: Rule) -> None:
         raise RLBenchError(f"pistole merges a natural and a robust model, in this order; {len(names)} were given")
     if len(names) < 2:
         raise RLBenchError("one model was given; name two or more models to merge")
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise RLBenchError(f"{twice} is given twice; name each model once")
     if os.path.lexists(out) and not (out.is_dir() and not any(out.iterdir())):
         raise RLBenchError(f"{out} exists; name a new folder with --out")
 

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import cast
 
 from rlbench.core import Label, Modality, Suite, Task, registry
 from rlbench.core.errors import CheckpointError, FieldError, ModalityError
 from rlbench.encoders.cards import Model
 from rlbench.encoders.models import load_encoder, models, resolve
-from rlbench.training.data import choose_task, embed_anchors, embed_captions, list_classes, make_replay_task
+from rlbench.training.data import choose_task, embed_anchors, embed_captions, list_classes, list_tasks, make_replay_task
 from rlbench.training.examples import TrainSet, load_train_set
 from rlbench.training.lora import inject
 from rlbench.training.recipe import RANDOM, Recipe
+from rlbench.training.splits import hash_training, list_repeats
 from rlbench.training.stream import Run, Stream
-from rlbench.training.types import Trainable
+from rlbench.training.types import Need, Trainable
 
 OnRead = Callable[[int, int], None]
 STAGE1 = "rlbind-stage1:"  # the models that recipes of a second stage start from
+PAIRED: Mapping[Need, str] = {"peers": "fused needs", "peers_adv": "joint and negatives need"}
 
 
 def prepare(
@@ -41,6 +43,7 @@ def prepare(
             or lora with a tower that does not support it.
     """
     check_start(recipe, modality, suite)
+    start = None if recipe.init == RANDOM else resolve(recipe.init).weights[modality]
     encoder = _load_start(recipe, modality)
     if modality not in encoder.boxes:
         raise ModalityError(f"{recipe.backbone} has no {modality}; it has {', '.join(encoder.boxes)}")
@@ -57,7 +60,8 @@ def prepare(
     tower.requires_grad_(True)
     if recipe.lora:
         inject(tower, recipe.lora, seed=recipe.seed, name=recipe.backbone)
-    return Run(recipe, modality, suite, encoder, original, tuple(streams))
+    repeats = list_repeats(task, suite.name) if suite else ()
+    return Run(recipe, modality, suite, encoder, original, tuple(streams), repeats, start)
 
 
 def load_trainable(name: str, modality: Modality) -> Trainable:
@@ -82,19 +86,47 @@ def check_start(recipe: Recipe, modality: Modality, suite: Suite | None) -> None
             f"stage 2 starts from {recipe.init}, which is not installed; train it by rlbench train "
             f"rlbind:{recipe.backbone} --stage 1 --modality {modality}, then add --set init=ITS_FOLDER"
         )
-    start = _find_backbone(recipe) if recipe.init == RANDOM else resolve(recipe.init)
-    if start.modalities and modality not in start.modalities:
-        raise ModalityError(f"{start.name} has no {modality}; it has {', '.join(start.modalities)}")
+    if recipe.init == RANDOM:
+        _check_modality(_find_backbone(recipe), modality)
+    else:
+        for name in filter(None, (recipe.init, recipe.original)):
+            _check_backbone(resolve(name), recipe, modality)
     if recipe.crop and modality == "audio":
         raise FieldError("recipe: crop is for pictures and clips, audio is not cropped; leave crop out")
     if recipe.replay and not 0 < round(recipe.replay * recipe.batch) < recipe.batch:
         raise FieldError(f"recipe: a replay of {recipe.replay} of {recipe.batch} examples leaves a part of them empty")
-    paired = recipe.world is not None if suite is None else getattr(suite.task, "pairing", "") == "paired"
-    for need, names in (("peers", "fused needs"), ("peers_adv", "joint and negatives need")):
+    paired = recipe.world is not None if suite is None else _is_paired(suite)
+    for need, names in PAIRED.items():
         if need in recipe.objective_plugin.needs and not paired:
             raise FieldError(f"recipe: {names} paired examples, as in `world: scenes`; leave it out")
     if recipe.replay and suite is not None:
         raise FieldError("recipe: replay needs a procedural world; a suite's data has no unlabelled part")
+
+
+def _is_paired(suite: Suite) -> bool:
+    return len(list_tasks(suite)) > 1 and getattr(suite.task, "pairing", "") == "paired"
+
+
+def _check_modality(model: Model, modality: Modality) -> None:
+    if model.modalities and modality not in model.modalities:
+        raise ModalityError(f"{model.name} has no {modality}; it has {', '.join(model.modalities)}")
+
+
+def _check_backbone(model: Model, recipe: Recipe, modality: Modality) -> None:
+    """Raises: ModalityError, CheckpointError: a model is no checkpoint of the recipe's backbone."""
+    _check_modality(model, modality)
+    if model.name.startswith("random:"):
+        raise CheckpointError(f"{model.name} is no checkpoint; give --set init={RANDOM}")
+    families = {one.family for one in models() if one.baseline == "languagebind"}
+    if model.defences or model.family not in families or modality not in model.weights:
+        raise CheckpointError(
+            f"{model.name} has no towers that can be trained; recipes start from mini or vit-l-14 encoders with a card"
+        )
+    if model.backbone != recipe.backbone:
+        raise CheckpointError(
+            f"{model.name} has the backbone {model.backbone}, the recipe {recipe.backbone}; `init` and `original` must "
+            f"have the recipe's: train METHOD:{model.backbone}, or name another model"
+        )
 
 
 def check_shares(recipe: Recipe, processes: int) -> None:
@@ -109,12 +141,17 @@ def check_shares(recipe: Recipe, processes: int) -> None:
 
 
 def compute_checksums(recipe: Recipe, modality: Modality, suite: Suite | None) -> dict[str, str]:
-    """Returns the fingerprint of a run's data and the sha256 of `init` and `original`, by their descriptions.
+    """Returns the hashes of a run's data and the sha256 of `init` and `original`, by their descriptions.
+
+    The fingerprint of a published data set covers its test split alone.
 
     Raises: see `prepare`.
     """
     check_start(recipe, modality, suite)
-    found = {f"the data of {modality}": choose_task(recipe, modality, suite).fingerprint()}
+    task = choose_task(recipe, modality, suite)
+    found = {f"the data of {modality}": task.fingerprint()}
+    if (trains := hash_training(task)) is not None:
+        found[f"the train split of {modality}"] = trains
     if recipe.init != RANDOM:
         starts = {name: resolve(name).sha256.get(modality, "") for name in (recipe.init, recipe.original) if name}
         found |= {f"{modality} of {name}": sha256 for name, sha256 in starts.items()}

@@ -232,6 +232,9 @@ def load_recipe(
     stage = max(stages) if stage is None and stages else stage
     path = find_recipes().get((method, backbone, stage))
     if path is None:
+        sizes = sorted({size for name, size, _ in find_recipes() if name == method})
+        if backbone not in sizes:
+            raise FieldError(f"{method} has no recipe for {backbone}; its backbones are {', '.join(sizes)}")
         raise FieldError(
             f"{method} has no stage {stage} for {backbone}; stages: {', '.join(map(str, stages)) or 'none'}"
         )

@@ -15,15 +15,15 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import broadcast_object_list
 
 from rlbench.core import Modality, Suite
-from rlbench.core.errors import ModalityError, RLBenchError
+from rlbench.core.errors import RLBenchError
 from rlbench.core.machine import peak_memory
-from rlbench.encoders.mini import BOXES
-from rlbench.training.data import list_tasks
 from rlbench.training.folder import RunFolder, describe_training
 from rlbench.training.loop import Step, Trainer
 from rlbench.training.memory import Memory
 from rlbench.training.prepare import check_shares, compute_checksums, prepare
-from rlbench.training.recipe import Recipe, describe, load_recipe
+from rlbench.training.recipe import Recipe, describe
+from rlbench.training.selection import group_recipes, load_recipes
+from rlbench.training.splits import warn_of_splits
 from rlbench.training.state import read_state, write_state
 from rlbench.training.stream import Run
 from rlbench.training.trackers import UNTRACKED, Tracking, check_trackers, find_log_folder, track
@@ -73,11 +73,11 @@ def train(
     recipes = load_recipes(method, modalities, stage, backbone, suite, overrides)
     accelerator = make_accelerator(device, first := next(iter(recipes.values())), announce, tracking, out)
     folder = open_run_folder(method, recipes, suite, Path(broadcast_object_list([str(out)])[0]))
+    groups = group_recipes(recipes, together)
     for recipe in recipes.values():
         check_shares(recipe, accelerator.num_processes)
     if folder.check() == "finished":
         return _skip(folder, announce)
-    groups = [recipes] if together else [{modality: recipe} for modality, recipe in recipes.items()]
     speaking = (report, announce) if accelerator.is_main_process else _MUTE
     with _claim(folder, accelerator), limit_threads(first):
         _train_groups(groups, suite, folder, accelerator, tracking, *speaking)
@@ -128,32 +128,11 @@ def _claim(folder: RunFolder, accelerator: Accelerator) -> Iterator[None]:
         yield
 
 
-def load_recipes(
-    method: str,
-    modalities: Sequence[Modality] | None,
-    stage: int | None,
-    backbone: str,
-    suite: Suite | None,
-    overrides: Mapping[str, object] | None,
-) -> dict[Modality, Recipe]:
-    """The recipes of a run by modality. Raises: UnknownName, FieldError; ModalityError, of a suite of another one."""
-    chosen = _choose_modalities(modalities, suite)
-    return {m: load_recipe(method, stage, modality=m, backbone=backbone, overrides=overrides) for m in chosen}
-
-
 def open_run_folder(method: str, recipes: Mapping[Modality, Recipe], suite: Suite | None, out: Path) -> RunFolder:
     """Makes the RunFolder of a run, with the checksums of its data and models. Raises: see `prepare`."""
     data = f"the train split of suite {suite.name}" if suite else "procedural worlds"
     sums = {name: sha for m, recipe in recipes.items() for name, sha in compute_checksums(recipe, m, suite).items()}
     return RunFolder(out, method, recipes, data, sums)
-
-
-def _choose_modalities(modalities: Sequence[Modality] | None, suite: Suite | None) -> tuple[Modality, ...]:
-    own = tuple(list_tasks(suite)) if suite else tuple(BOXES)
-    chosen = tuple(modalities or own)
-    if suite and not set(chosen) <= set(own):
-        raise ModalityError(f"suite {suite.name} is {suite.modality}; it can't train {', '.join(chosen)}")
-    return chosen
 
 
 _MUTE: tuple[Report, Callable[[str], None]] = (lambda step: None, lambda text: None)
@@ -208,6 +187,8 @@ def _train(
     memory = Memory()
     trainings = {run.modality: _Training(run, Trainer(run, accelerator, memory), folder, report) for run in runs}
     if accelerator.is_main_process:
+        for run in runs:
+            warn_of_splits(run.streams[0].data.task, run.repeats)
         folder.create()
     accelerator.wait_for_everyone()
     begin = 0 if state is None else int(state["step"])
@@ -246,6 +227,8 @@ class _Training:
         """Does a step and logs it; returns whether a validation followed it."""
         loss, every = self.trainer.step(k), self.run.recipe.validate or self.run.steps_per_epoch
         due = (k + 1) % every == 0 or k + 1 == self.run.steps
+        if due:
+            self.trainer.check_weights(k + 1)
         if due and self.main:
             self.measure(k + 1)
         if self.main:
@@ -257,13 +240,13 @@ class _Training:
         return due
 
     def measure(self, step: int) -> None:
-        """Validates the current weights and saves them if they are the most robust so far."""
+        """Validates the current weights and saves them if they are the most robust so far, or if nothing can tell."""
         run = self.run
         if self.data is None:
             self.data = render_validation(run.encoder, run.modality, run.suite, run.recipe)
         with self.trainer.result_weights():
             self.val = validate(self.data, self.trainer.accelerator.device)
-            if not self.best or self.val.get("robust", 0.0) > self.best["trained"]["validation"].get("robust", 0.0):
+            if not self.val or not self.best or self.val["robust"] > self.best["trained"]["validation"]["robust"]:
                 written = self.folder.save_weights(run.encoder, run.modality, best=True)
                 self.best = {**written, "trained": self.describe_training(step)}
 

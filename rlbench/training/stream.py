@@ -9,6 +9,7 @@ from torch import Tensor
 
 from rlbench.core import Ball, Label, Modality, Suite, Threat
 from rlbench.core.threat import ball_of, parse_eps
+from rlbench.encoders.cards import Weights
 from rlbench.training.examples import TrainSet
 from rlbench.training.recipe import Recipe
 from rlbench.training.types import Objective, Trainable
@@ -41,7 +42,11 @@ class Stream:
 
 @dataclass(frozen=True)
 class Run:
-    """The training of one modality; `streams` are the kinds of rows of a batch, labelled ones first."""
+    """The training of one modality; `streams` are the kinds of rows of a batch, labelled ones first.
+
+    `repeats` are the examples of the data's other splits that are in the train split, too, in words; `start` is the
+    card's entry of the weights that the run starts from, None for random ones.
+    """
 
     recipe: Recipe
     modality: Modality
@@ -49,6 +54,8 @@ class Run:
     encoder: Trainable
     original: Trainable | None
     streams: tuple[Stream, ...]
+    repeats: tuple[str, ...] = ()
+    start: Weights | None = None
 
     @cached_property
     def ball(self) -> Ball:

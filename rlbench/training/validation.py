@@ -36,7 +36,7 @@ class ValidationSet:
 
 
 def render_validation(encoder: Encoder, modality: Modality, suite: Suite | None, recipe: Recipe) -> ValidationSet:
-    """Renders the validation examples; the radius is the recipe's eps or, if that is 0, 4/255 (video: 2/255)."""
+    """Renders the validation examples, and makes the ball of their adversary (see `choose_radius`)."""
     parts, box = {}, encoder.boxes[modality]
     for subset, name in (("seen", "clean"), ("unseen", "unseen")):
         task = make_validation_task(recipe, modality, suite, subset)
@@ -45,8 +45,13 @@ def render_validation(encoder: Encoder, modality: Modality, suite: Suite | None,
             size = task.size("val")
             n = recipe.validation if size is None else min(size, recipe.validation)
             parts[name] = head, task.load(box, 0, n, "val")
-    eps = parse_eps(recipe.eps) or Fraction(2 if modality == "video" else 4, 255)
+    eps = choose_radius(recipe, modality)
     return ValidationSet(parts, ball_of(Threat("linf", eps), box), min(CHUNK, recipe.batch // recipe.accumulate))
+
+
+def choose_radius(recipe: Recipe, modality: Modality) -> Fraction:
+    """Returns the radius of the validation's adversary: the recipe's eps or, if that is 0, 4/255 (video: 2/255)."""
+    return parse_eps(recipe.eps) or Fraction(2 if modality == "video" else 4, 255)
 
 
 def validate(data: ValidationSet, device: torch.device) -> dict[str, float]:

@@ -48,6 +48,13 @@ def test_a_file_becomes_runs_that_wait_for_others(tmp_path: Path) -> None:
         (FILE.replace("method: fare", "methods: fare"), "did you mean 'method'"),
         (FILE.replace("epochs: 1", "epoch: 1"), "did you mean 'epochs'"),
         (FILE.replace('"@1/languagebind", original', '"@1/languagebnd", original'), "which is not a job of this file"),
+        (FILE.replace("jobs:", "jobs: {}\nold:").partition("old:")[0], "there are no jobs"),
+        (
+            FILE + "  late: {method: tecoa, rounds: ['3']}\n",
+            "'3' is not a round or a modality of this file: 1, 2, thermal",
+        ),
+        (FILE + "  loud: {method: tecoa, modalities: [audio]}\n", "'audio' is not a round or a modality"),
+        (FILE.replace("[thermal]", "[thermal, thermal]"), "the modality thermal of these jobs is given twice"),
     ],
 )
 def test_mistakes_in_a_file(text: str, error: str, tmp_path: Path) -> None:
@@ -134,3 +141,29 @@ def test_a_failed_run_is_named_and_the_others_are_trained(tmp_path: Path) -> Non
     with pytest.raises(RLBenchError, match="1/thermal/languagebind: the loss is"):
         run_campaign(tasks, out, workers=2, report=lambda *_: None)
     assert (out / "2/thermal/alone/card.yaml").is_file() and not (out / "1/thermal/fare").exists()
+
+
+def test_a_run_that_cant_start_is_named_before_any_is_trained(tmp_path: Path) -> None:
+    for given, text in (("suite: nowhere.yaml", "nowhere.yaml: can't read"), ("set: {init: nobody}", "no model named")):
+        tasks = campaign(tmp_path, FILE + f"  last: {{method: tecoa, {given}}}\n")
+        with pytest.raises(RLBenchError, match=f"1/thermal/last: .*{text}"):
+            run_campaign(tasks, tmp_path / "out", report=lambda *_: pytest.fail("a run was trained"))
+        assert not (tmp_path / "out").exists()
+
+
+def test_a_table_says_which_radius_and_suite_where_they_differ(tmp_path: Path) -> None:
+    """The backbone, whose eps is 0, is validated at 4/255."""
+    text = FILE + "  weak: {method: tecoa, rounds: ['1'], set: {eps: 1/255}}\n"
+    tasks, out = campaign(tmp_path, text), tmp_path / "out"
+    for task in tasks:
+        entry = {"trained": {"validation": {"clean": 0.5, "robust": 0.25}}}
+        backbones = {"mini": {"family": "mini", "modalities": {"thermal": entry}}}
+        (out / task.name).mkdir(parents=True)
+        card = yaml.safe_dump({"baseline": "x", "summary": "x", "backbones": backbones})
+        (out / task.name / "card.yaml").write_text(card)
+    head, _, first, fare, weak, _ = tabulate(tasks, out).splitlines()
+    assert head.rstrip(" |").endswith("robust at") and "suite" not in head
+    assert [row.rstrip(" |").rpartition(" ")[2] for row in (first, fare, weak)] == ["4/255", "4/255", "1/255"]
+    assert "robust at" not in tabulate(campaign(tmp_path), out)
+    tasks = campaign(tmp_path, text.replace("set: {eps: 1/255}", "suite: own.yaml"))
+    assert tabulate(tasks, out).splitlines()[4].rstrip(" |").endswith("own.yaml")

@@ -12,9 +12,11 @@ from rlbench.core.errors import CheckpointError, ModalityError, RLBenchError
 from rlbench.encoders.models import load_encoder, resolve
 from rlbench.training import merging, stability
 from rlbench.training.lineage import find_backbone, sum_passes
+from rlbench.training.loop import Step
 from rlbench.training.merging import apply_masks, average, merge_weights
 from rlbench.training.prepare import prepare
 from rlbench.training.recipe import load_recipe
+from rlbench.training.run import train
 from rlbench.training.stability import Sensitivity, climb, measure_sensitivity, normalise
 
 
@@ -105,6 +107,7 @@ def test_what_cant_be_merged(tmp_path) -> None:
         assert not (tmp_path / "a").exists()
 
     refuse(["rlbind"], "one model was given; name two or more", RLBenchError)
+    refuse(["rlbind", "fare", "rlbind"], "rlbind is given twice", RLBenchError)
     refuse(["rlbind", "fare", "tecoa"], "pistole merges a natural and a robust model", RLBenchError, rule="pistole")
     text = "rlbind:mini is mini mini, rlbind:mini-scenes is mini mini-scenes; only"
     refuse(["rlbind", "rlbind:mini-scenes"], text, CheckpointError)
@@ -121,6 +124,31 @@ def test_what_cant_be_merged(tmp_path) -> None:
     refuse([str(tmp_path / "other"), str(tmp_path / "sight")], text, ModalityError)
     with pytest.raises(RLBenchError, match="exists; name a new folder"):
         merge_weights(["rlbind", "fare"], tmp_path / "other")
+
+
+def test_a_start_that_was_replaced_or_moved_is_no_lineage(tmp_path, no_curves) -> None:
+    """A card names its start by a path, where another model may lie by now; the run itself needs it no more."""
+    given = {"examples": 16, "steps": 1, "batch": 16, "validation": 8, "init": str(tmp_path / "first")}
+    shutil.copytree(resolve("fare").folder, tmp_path / "source")
+    card = yaml.safe_load((tmp_path / "source/card.yaml").read_text())
+    card["backbones"].pop("mini-scenes")
+    (tmp_path / "source/card.yaml").write_text(yaml.safe_dump(card))
+    shutil.copytree(tmp_path / "source", tmp_path / "first")
+
+    def replace_start(step: Step) -> None:
+        if step.what == "step":
+            shutil.rmtree(tmp_path / "first")
+
+    out = str(train("tecoa", modalities=["thermal"], out=tmp_path / "a", overrides=given, report=replace_start))
+    assert resolve(out).weights["thermal"].trained["since"]["forwards"] > 32  # fare's, too
+    with pytest.raises(CheckpointError, match=r"a comes from .*first by its card, which is missing"):
+        find_backbone(out, "thermal")
+    shutil.copytree(tmp_path / "source", tmp_path / "first")
+    assert find_backbone(out, "thermal").name == "languagebind:mini"
+    card["backbones"]["mini"]["modalities"]["thermal"]["sha256"] = "0" * 64
+    (tmp_path / "first/card.yaml").write_text(yaml.safe_dump(card))
+    with pytest.raises(CheckpointError, match=r"a comes from .*first by its card, which has other weights now"):
+        merge_weights([out, "fare"], tmp_path / "merged", device="cpu")
 
 
 def test_shapes_must_agree() -> None:
