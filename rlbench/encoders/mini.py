@@ -155,9 +155,8 @@ def pack(tower: Tower, *, rows: Literal["half", "int8"] = "half") -> bytes:
         if rows == "half" or value.dim() < 2 or len(value) == 1:
             stored[name] = value.half().contiguous()
             if not bool(stored[name].isfinite().all()):
-                raise CheckpointError(
-                    f"{name} has values beyond half precision, in which it is stored; try a smaller lr"
-                )
+                what = "beyond half precision, in which it is stored" if value.isfinite().all() else "not finite"
+                raise CheckpointError(f"{name} has values {what}; try a smaller lr")
             continue
         flat = value.flatten(1)
         scale = (flat.abs().amax(1) / 127).clamp_min(1e-8)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load, save
 
 from rlbench.core.errors import CheckpointError, DataError, ModalityError
 from rlbench.core.stats.metrics import margin
@@ -122,11 +123,10 @@ def test_a_faulty_tower_is_refused(tmp_path: Path) -> None:
             unpack(faulty, "thermal", "x.safetensors")
     with pytest.raises(CheckpointError, match="image tower"):
         unpack(data, "image", "x.safetensors")
-    broken = Tower(BOXES["thermal"])
-    with torch.no_grad():
-        broken.head.bias[0] = float("nan")
+    broken = load(data)
+    broken["head.bias"][0] = float("nan")
     with pytest.raises(CheckpointError, match="not finite"):
-        unpack(pack(broken), "thermal", "x.safetensors")
+        unpack(save(broken), "thermal", "x.safetensors")
 
 
 def test_eight_bits_a_weight_are_near_the_weights() -> None:
