@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -79,7 +80,7 @@ def train(
         "stage": stage,
         "backbone": backbone or "mini",
         "suite": load_train_suite(suite) if suite else None,
-        "overrides": dict(_setting(text) for text in settings),
+        "overrides": _settings(settings),
         "announce": lambda line: None if quiet else click.echo(line, err=True),
         **options,
     }
@@ -111,6 +112,14 @@ def _train(name: str, folder: Path, quiet: bool, arguments: dict[str, Any]) -> P
     except KeyboardInterrupt:
         click.echo(f"rlbench: interrupted; the same command with --out {folder} resumes", err=True)
         raise click.exceptions.Exit(130) from None
+
+
+def _settings(texts: Sequence[str]) -> dict[str, object]:
+    found = [_setting(text) for text in texts]
+    names = [name for name, _ in found]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise click.UsageError(f"--set {twice} is given twice; give each field once")
+    return dict(found)
 
 
 def _setting(text: str) -> tuple[str, object]:

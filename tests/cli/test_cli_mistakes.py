@@ -102,6 +102,7 @@ def test_mistaken_options_exit_2(call: Call, option: list[str]) -> None:
 MISTAKEN = [
     (["languagebnd"], ["did you mean 'languagebind'"]),
     (["languagebind", "--modality", "thermals"], ["did you mean 'thermal'"]),
+    (["languagebind", "--set", "epochs=1", "--set", "epochs=2"], ["--set epochs is given twice"]),
     (["languagebind", "--set", "epoch=1"], ["'epoch'", "did you mean 'epochs'"]),
     (["languagebind", "--set", "epochs=many"], ["epochs", "'many'"]),
     (["languagebind", "--set", "eps=4/0"], ["eps", "4/0"]),
