@@ -20,7 +20,7 @@ from rlbench.core.stats.paired import Pairs
 from rlbench.store.flags import unpack
 from rlbench.store.records import read_records
 
-ORDER = ("rlbind", "rlbind-alone", "tecoa", "tecoa-joint", "fare-tecoa")
+ORDER = ("rlbind", "rlbind-alone", "rlbind-joint", "tecoa", "tecoa-joint", "fare-tecoa")
 COLUMNS = ("clean", "robust", "sum, any 1", "sum, any 1, 4 times the radii", "unseen, clean")
 Flags = dict[tuple[str, str], dict[str, np.ndarray]]  # by model and round, then by column
 
