@@ -151,7 +151,8 @@ is assumed about it and how it is attacked: the docstrings in `rlbench/encoders/
 LONGER = """
 
 *longer* is the same attack with {steps} steps, then {duel_steps} against each of the {duels} likeliest classes, and the
-mean of {draws} fresh draws at every step. It ran on rows that gained under the short one."""
+mean of {draws} fresh draws at every step. It ran on rows that gained under the short one; where it is missing, a gain
+may be the short attack's weakness."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
