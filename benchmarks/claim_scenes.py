@@ -21,7 +21,8 @@ from rlbench.store.flags import unpack
 from rlbench.store.records import read_records
 
 ORDER = ("rlbind", "rlbind-alone", "rlbind-joint", "tecoa", "tecoa-joint", "fare-tecoa")
-COLUMNS = ("clean", "robust", "sum, any 1", "sum, any 1, 4 times the radii", "unseen, clean")
+FAR, STRONG = "sum, any 1, 4 times the radii", "the same, adaptive-long"
+COLUMNS = ("clean", "robust", "sum, any 1", FAR, STRONG, "unseen, clean")
 Flags = dict[tuple[str, str], dict[str, np.ndarray]]  # by model and round, then by column
 
 
@@ -34,7 +35,9 @@ def column_of(record: Record) -> str | None:
         return "clean" if cell == "clean" else "robust"
     if not cell.endswith("on any 1"):
         return None
-    return "sum, any 1, 4 times the radii" if "audio 8/255" in cell else "sum, any 1"
+    if "audio 8/255" not in cell:
+        return "sum, any 1"
+    return STRONG if cell.startswith("adaptive-long") else FAR
 
 
 def collect(records: list[Record]) -> Flags:
@@ -50,7 +53,7 @@ def collect(records: list[Record]) -> Flags:
         place: {
             name: np.concatenate([own[m] for m in sorted(own)])
             for name, own in columns.items()
-            if len(own) == (1 if name.startswith("sum") else 4)
+            if len(own) == (1 if name in ("sum, any 1", FAR, STRONG) else 4)
         }
         for place, columns in parts.items()
     }
@@ -64,11 +67,6 @@ def compare(flags: Flags, a: str, b: str, column: str) -> str:
     one, other = (np.concatenate([flags[model, r][column] for r in rounds]) for model in (a, b))
     pairs = Pairs.of(other, one)
     return f"{100 * (one.mean() - other.mean()):+.1f} ({pairs.gained}, {pairs.lost}; p {pairs.p:.2g})"
-
-
-def share(flags: np.ndarray | None) -> str:
-    """The share of correct examples in %, or "-" without data."""
-    return "-" if flags is None else f"{100 * flags.mean():.1f}"
 
 
 @click.command()
