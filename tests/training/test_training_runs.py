@@ -102,7 +102,8 @@ def test_modalities_trained_together_alternate_step_by_step(tmp_path, metrics, n
 @pytest.mark.slow
 def test_an_interrupted_run_of_paired_sensors_resumes_to_the_same_weights(tmp_path, no_curves) -> None:
     """The features of the other sensors and the class means are part of the state; both reach the loss."""
-    given = {**TINY, "init": "fare:mini", "original": "languagebind:mini", "epochs": 2, "batch": 16, "examples": 32}
+    start = {"init": "fare:mini-scenes", "original": "languagebind:mini-scenes"}
+    given = {**TINY, **start, "epochs": 2, "batch": 16, "examples": 32}
     paired = {"modalities": ["image", "thermal"], "backbone": "mini-scenes", "together": True}
     terms = {"objective.fused": 1.0, "objective.means": 1.0}
     whole = train("rlbind", out=tmp_path / "a", overrides={**given, **terms}, **paired)
