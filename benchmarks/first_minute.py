@@ -23,7 +23,7 @@ from time import monotonic
 import click
 import pyte
 
-from rlbench.core.machine import processors
+from rlbench.core.processes import processors
 
 COLUMNS, LINES = 100, 30
 MOMENTS = (1, 5, 10, 20)  # seconds after the start of which the screen is kept

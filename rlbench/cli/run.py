@@ -11,9 +11,13 @@ import click
 from rlbench.cli.options import Count, OneOf
 from rlbench.cli.places import place_options
 from rlbench.cli.replies import reserve_stdout
+from rlbench.core.processes import processors
+from rlbench.executors.worker import start_ahead
 
 if TYPE_CHECKING:
     from rlbench.engine.plan.types import Plan
+
+LEAST = 256  # examples: a run of fewer may end before a second process has started
 
 
 def _read_batch_size(context: click.Context, option: click.Parameter, value: str) -> int | str:
@@ -150,13 +154,13 @@ def run(
     for model in models:  # mistakes in names are reported before torch is imported
         resolve(model)
     terminal = console.console(sys.stderr if as_json else None)
+    _start_ahead(dry_run=dry_run, **options)
     with live.loading(quiet=quiet):  # torch takes seconds
         loaded = [suite for name in suites for suite in load_suites(name)]
         from rlbench.cli import plan_view
-        from rlbench.engine.plan import planner
         from rlbench.engine.run import runner
 
-        plan = planner.plan(loaded, models, store=out, pilot=dry_run, **options)
+        plan = runner.plan(loaded, models, store=out, pilot=dry_run, **options)
     if not quiet or dry_run:
         plan_view.plan(plan, terminal, by_cell=dry_run)
     if dry_run:
@@ -176,6 +180,12 @@ def run(
         _say_where(out, plan)
     if any(one.error is not None or (strict and one.provenance.get("soundness") != "sound") for one in records):
         raise click.exceptions.Exit(1)
+
+
+def _start_ahead(*, dry_run: bool, workers: int | None, executor: str, examples: int | None, **others: object) -> None:
+    """Starts a worker if the run will probably have several on this machine, by its options alone."""
+    if not dry_run and executor == "local" and workers != 1 and processors() > 1 and (examples or LEAST) >= LEAST:
+        click.get_current_context().with_resource(start_ahead("rlbench.engine.run.jobs"))
 
 
 def _say_where(out: Path, plan: Plan) -> None:

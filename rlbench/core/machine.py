@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import platform
 import sys
 from collections.abc import Iterator, Mapping
@@ -50,11 +49,6 @@ def is_usable(device: str) -> bool:
 def device_of(name: str) -> str:
     """The first of the devices for a name; see `devices_of`."""
     return devices_of(name)[0]
-
-
-def processors() -> int:
-    """The number of processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def peak_memory(device: str) -> int:

@@ -1,10 +1,15 @@
-"""Python subprocesses that end with their parent."""
+"""Processors, and Python subprocesses that end with their parent."""
 
 from __future__ import annotations
 
 import os
 import sys
 import threading
+
+
+def processors() -> int:
+    """The number of processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def command(code: str) -> list[str]:

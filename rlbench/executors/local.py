@@ -1,36 +1,30 @@
 """Jobs in processes on this machine, which never outlive their parent and leave nothing behind when killed.
 
-A worker is a fresh interpreter: nothing is forked, and the caller's script does not run again. It takes jobs from a
-pipe and sends results back on it. Its stdin is another pipe, which the parent never writes to: when that pipe closes,
-the parent has ended.
+See `worker` for what a worker is.
 """
 
 from __future__ import annotations
 
-import os
-import subprocess
+import sys
 from collections import deque
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
-from importlib import import_module
 from itertools import cycle, islice
-from multiprocessing.connection import Connection, Pipe, wait
+from multiprocessing.connection import wait
 from typing import Any, ClassVar, Generic, TypeVar
 
 from rlbench.core.errors import RLBenchError
 from rlbench.core.executor import PERIOD, Lost, Pool, Report, Work
-from rlbench.core.machine import devices_of, processors
-from rlbench.core.processes import command
+from rlbench.core.machine import devices_of
+from rlbench.core.processes import processors
 from rlbench.core.registry import register
-from rlbench.executors.jobs import STARTS, JobQueue, Ticket
-from rlbench.executors.messages import Notes, forward_log, pack_error, unpack_error
+from rlbench.executors.jobs import STARTS, JobQueue
+from rlbench.executors.messages import Notes, unpack_error
+from rlbench.executors.worker import Worker, take_worker
 
 J = TypeVar("J")
 R = TypeVar("R")
-
-# glibc keeps a worker's memory between passes: a thousand page faults per pass cost 5 to 10% of its time.
-_MALLOC = {"MALLOC_TRIM_THRESHOLD_": "1000000000", "MALLOC_MMAP_THRESHOLD_": "1000000000"}
 
 
 @register("executor", "local")
@@ -84,45 +78,12 @@ class _Here(Generic[J, R]):
         self.active = []
 
 
-class _Worker(Generic[J]):
-    def __init__(self, place: int) -> None:
-        self.place = place
-        self.pipe, theirs = Pipe()
-        with theirs:
-            self.process = subprocess.Popen(
-                command(f"from {__name__} import serve; serve({theirs.fileno()})"),
-                env={**_MALLOC, **os.environ},
-                stdin=subprocess.PIPE,
-                stdout=2,  # a plugin's prints must not reach the parent's output
-                pass_fds=[theirs.fileno()],
-                start_new_session=True,  # only the parent handles Ctrl-C
-            )
-        self.ticket: Ticket[J] | None = None
-        self.ready = False
-
-    def describe_death(self) -> str:
-        """Ends the process; how it ended."""
-        with suppress(subprocess.TimeoutExpired):
-            self.process.wait(1.0)  # its pipe closes a little before it ends
-        self.close()
-        code = self.process.returncode
-        how = f"was killed by signal {-code}" if code < 0 else f"ended with status {code}"
-        return f"worker process {self.process.pid} {how}"
-
-    def close(self) -> None:
-        self.pipe.close()
-        self.process.kill()
-        self.process.wait()
-        if self.process.stdin is not None:
-            self.process.stdin.close()
-
-
 class _Processes(Generic[J, R]):
     """A process for every device; after one has died, a fresh one when there is a job for it."""
 
     def __init__(self, work: Work[J, R]) -> None:
         self.work = work
-        self.workers: list[_Worker[J]] = []
+        self.workers: list[Worker[J]] = []
         self.notes = Notes()
         self.failed = 0  # workers in a row that died before they could begin
 
@@ -141,23 +102,23 @@ class _Processes(Generic[J, R]):
                     self._begin(worker, queue)
             yield from self._collect(queue)
 
-    def worker_at(self, place: int) -> _Worker[J]:
+    def worker_at(self, place: int) -> Worker[J]:
         """The worker for a device, a fresh one if there is none."""
         found = next((worker for worker in self.workers if worker.place == place), None)
         if found is None:
-            found = _Worker(place)
+            found = take_worker(place)
             self.workers.append(found)
             perform, device = self.work.perform, self.work.devices[place]
-            self._send(found, (perform.__module__, perform.__qualname__, self.work.shared, device))
+            self._send(found, (sys.path, perform.__module__, perform.__qualname__, self.work.shared, device))
         return found
 
-    def _begin(self, worker: _Worker[J], queue: JobQueue[J]) -> None:
+    def _begin(self, worker: Worker[J], queue: JobQueue[J]) -> None:
         taken = queue.take(worker.place)
         if taken is not None:
             worker.ticket, ahead = taken
             self._send(worker, (worker.ticket.job, ahead))
 
-    def _send(self, worker: _Worker[J], message: object) -> None:
+    def _send(self, worker: Worker[J], message: object) -> None:
         with suppress(OSError):  # it has died, which `_collect` finds
             worker.pipe.send(message)
 
@@ -184,7 +145,7 @@ class _Processes(Generic[J, R]):
                 yield job, value
         self.work.tick(passes, news)
 
-    def _bury(self, worker: _Worker[J], queue: JobQueue[J]) -> Iterator[tuple[J, Lost]]:
+    def _bury(self, worker: Worker[J], queue: JobQueue[J]) -> Iterator[tuple[J, Lost]]:
         self.workers.remove(worker)
         how, ticket = worker.describe_death(), worker.ticket
         if ticket is None:
@@ -195,23 +156,3 @@ class _Processes(Generic[J, R]):
         lost = queue.lose(worker.place, ticket, how)
         if lost is not None:
             yield ticket.job, lost
-
-
-def serve(handle: int) -> None:
-    """Runs a worker: performs jobs from the pipe `handle` until it closes."""
-    pipe = Connection(handle)
-    forward_log(lambda text: pipe.send(("note", text)))
-    report = Report(lambda passes, news: pipe.send(("report", (passes, news))))
-    try:
-        module, name, shared, device = pipe.recv()
-        perform: Any = getattr(import_module(module), name)
-        pipe.send(("ready", None))
-        while True:
-            job, ahead = pipe.recv()
-            result = perform(shared, device, job, ahead, report)
-            report.flush()
-            pipe.send(("done", result))
-    except EOFError:
-        os._exit(1)
-    except Exception as error:
-        pipe.send(("error", pack_error(error)))

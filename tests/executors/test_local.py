@@ -12,10 +12,11 @@ import torch
 
 from rlbench.core.errors import FieldError, RLBenchError, UnknownName
 from rlbench.core.executor import Lost, Work, make_executor
-from rlbench.core.machine import processors
-from rlbench.executors import local
+from rlbench.core.processes import processors
+from rlbench.executors import worker
 from rlbench.executors.jobs import JobQueue
 from rlbench.executors.local import Local
+from rlbench.executors.worker import start_ahead, take_worker
 
 
 def do(perform: Callable[..., Any], shared: object, jobs: list[int], devices: tuple[str, ...] = ("a", "b")) -> list:
@@ -73,9 +74,37 @@ def test_a_dead_workers_job_is_done_again(tmp_path: Path, caplog: pytest.LogCapt
 
 
 def test_workers_that_never_start_end_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(local, "command", lambda code: [sys.executable, "-c", "raise SystemExit(3)"])
+    monkeypatch.setattr(worker, "command", lambda code: [sys.executable, "-c", "raise SystemExit(3)"])
     with pytest.raises(RLBenchError, match=r"no worker can start: worker process \d+ ended with status 3"):
         do(pool_jobs.complain, None, [1, 2, 3])
+
+
+def test_a_worker_started_ahead_has_imported_and_is_taken_once(tmp_path: Path) -> None:
+    with start_ahead("pool_jobs") as ahead:
+        found = do(pool_jobs.place, (str(tmp_path), 2), list(range(4)))
+        pids = {pid for _, (pid, _, _) in found}
+        assert ahead.process.pid in pids and len(pids) == 2
+        assert ahead.process.poll() is not None  # it ends with its pool
+        fresh = take_worker(0)
+        fresh.close()
+        assert fresh is not ahead
+
+
+def test_a_worker_started_ahead_ends_with_the_block_and_is_not_taken_in_another_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with start_ahead("pool_jobs") as ahead:
+        pass
+    assert ahead.process.poll() is not None
+    with start_ahead("pool_jobs") as ahead:
+        monkeypatch.setenv("OMP_NUM_THREADS", "3")
+        fresh = take_worker(1)
+        fresh.close()
+        assert (fresh is not ahead, fresh.place, ahead.process.poll() is None) == (True, 1, False)
+    with start_ahead("pool_jobs") as ahead:
+        ahead.process.kill()
+        ahead.process.wait()
+        assert dict(do(pool_jobs.complain, None, [1, 2])) == {1: 1, 2: 2}
 
 
 def test_a_warning_of_all_workers_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
