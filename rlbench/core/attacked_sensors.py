@@ -12,7 +12,7 @@ from rlbench.core.perturbation_types import Norm, Reach, Threat
 from rlbench.core.sensors import SensorTask
 from rlbench.core.threat import check_eps, parse_eps
 from rlbench.core.types import Task
-from rlbench.core.yaml_source import YamlPart
+from rlbench.core.yaml_source import YamlPart, check_keys
 
 WORDS = ("all", "any 1", "each")
 
@@ -92,13 +92,14 @@ def parse_part(part: YamlPart, parse: Callable[..., Any], *values: object) -> An
         part.fail(str(error).removeprefix(f"{part.key} is "))
 
 
-def parse_threat(part: YamlPart, norm: Norm, attacked: Attacked) -> Threat:
-    """The threat model of an eps, or of a mapping from sensors to eps.
+def parse_threat(part: YamlPart, norm: Norm, attacked: Attacked, known: Sequence[str]) -> Threat:
+    """The threat model of an eps, or of a mapping from sensors to eps, which may name others of the `known` sensors.
 
     A sensor with eps 0 is not attacked, so that a threat model has one text and one key.
     """
     sensors = attacked.sensors
     if sensors and not part.is_scalar:
+        check_keys(part.items(), part, known, known)
         eps = _parse_each(part, norm, sensors)
     else:
         one = _parse_eps(part, norm)

@@ -76,7 +76,12 @@ def _attacks(parts: dict[str, YamlPart], scope: Scope, whole: YamlPart) -> Itera
         for place, surrogate in product(places, surrogates):
             _check_reach(name, plugin, place)
             for each in eps.each():
-                yield each, Adversarial(name.text(), parse_threat(each, kind, place), fields, surrogate=surrogate)
+                yield (
+                    each,
+                    Adversarial(
+                        name.text(), parse_threat(each, kind, place, scope.sensors), fields, surrogate=surrogate
+                    ),
+                )
 
 
 def _surrogates(part: YamlPart | None) -> list[Surrogate | None]:

@@ -89,6 +89,10 @@ def test_a_part_may_have_several_fusions_and_a_task_per_sensor(tmp_path) -> None
             "{attack: pgd, norm: linf, eps: {image: 0.1}, sensors: all}",
             "eps: it has no eps for thermal; give one for each",
         ),
+        (
+            "{attack: pgd, norm: linf, eps: {image: 0.1, radar: 0.2}, sensors: image}",
+            "radar: no such key; allowed: image",
+        ),
         ("{attack: pgd, norm: linf, eps: {image: 9}, sensors: image}", "image: eps is 9; for a box of range 1"),
         ("{attack: square, norm: linf, eps: 0.1, sensors: all}", "attack: attack 'square' moves one sensor at a time"),
         ("{attack: fmn, norm: linf, eps: 0.1, sensors: all}", "attack: attack 'fmn' moves one sensor at a time"),
@@ -133,7 +137,7 @@ def test_a_mistake_of_a_part_is_named_with_its_line(tmp_path, old, new, said) ->
 
 def test_a_fusion_that_needs_three_sensors_cant_lose_one(tmp_path) -> None:
     path = oracle.suite_file(tmp_path, "{missing: image}", head=oracle.HEAD.replace("task:", "fusion: median\ntask:"))
-    with pytest.raises(SuiteError, match="fusion 'median' needs 3 sensors; 'without image' leaves 2"):
+    with pytest.raises(SuiteError, match="fusion 'median' needs 3 sensors; 'without image' leaves 2; give more"):
         load_suites(path)
 
 
