@@ -20,7 +20,7 @@ import yaml
 from rlbench.cli import main
 from rlbench.core import Ball
 from rlbench.core.seeds import ExampleStreams
-from rlbench.core.suite import suites
+from rlbench.core.suite import load_suites, suites
 from rlbench.core.threat import violation
 from rlbench.encoders.models import load_encoder
 
@@ -133,6 +133,12 @@ def test_code_is_well_formed(page: Path) -> None:
         compile(block, page.name, "exec")
     for block in _blocks(page, "yaml"):
         assert isinstance(yaml.safe_load(block), dict | list)
+
+
+def test_the_suite_of_several_sensors_loads(tmp_path: Path) -> None:
+    file = tmp_path / "my-robot.yaml"
+    file.write_text(next(_blocks(ROOT / "docs" / "sensors.md", "yaml")), encoding="utf-8")
+    assert len(load_suites(file)) == 2
 
 
 HABITS = sorted([*(ROOT / ".github").rglob("*.yml"), *ROOT.glob("*.yml"), ROOT / ".pre-commit-config.yaml"])

@@ -7,8 +7,7 @@ import torch
 from torch import Tensor
 
 from rlbench.core import registry
-from rlbench.core.errors import FieldError, UnknownName
-from rlbench.encoders.fusions.rule import check_sensors
+from rlbench.core.errors import UnknownName
 
 NAMES = registry.names("fusion")
 
@@ -91,14 +90,6 @@ def test_entropy_ignores_a_sensor_that_knows_nothing() -> None:
     weight = 1 - math.log(2) / math.log(3)
     expected = (torch.tensor(sure, dtype=torch.float64) + weight * half) / (1 + weight)
     assert torch.allclose(_fuse("entropy", sure, half.tolist()), expected)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_a_rule_needs_a_number_of_sensors(name: str) -> None:
-    fusion = registry.make("fusion", name)
-    check_sensors(fusion, name, fusion.least)
-    with pytest.raises(FieldError, match=rf"fusion '{name}' needs {fusion.least} sensors or more, and there"):
-        check_sensors(fusion, name, fusion.least - 1)
 
 
 @pytest.mark.parametrize("name", NAMES)

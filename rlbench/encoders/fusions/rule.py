@@ -1,4 +1,4 @@
-"""What fusion rules share: the count of sensors, certificates, and gradients of rules that select.
+"""What fusion rules share: certificates, and gradients of rules that select.
 
 A rule that selects or votes ignores a sensor over whole regions, where its gradient tells an attack nothing. Such a
 rule keeps its exact values and has the gradient of a soft version of it, plus a small share of that of the mean of the
@@ -10,21 +10,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from rlbench.core import Fusion
-from rlbench.core.errors import FieldError
-
 SHARE = 0.01  # of the mean's gradient: small, so that the rule's own decides where it is not zero
 ROUNDING = 1e-5  # certificates leave this much of the terms of a comparison to float32
-
-
-def check_sensors(fusion: Fusion, name: str, count: int) -> None:
-    """Raises: FieldError: a fusion of this name needs more than `count` sensors."""
-    if count < fusion.least:
-        raise FieldError(
-            f"fusion {name!r} needs {fusion.least} sensors or more, and there {'is' if count == 1 else 'are'} {count}; "
-            "give more sensors, or choose another fusion such as 'sum'",
-            "fusion",
-        )
 
 
 def pass_gradient(value: Tensor, soft: Tensor, logits: Tensor) -> Tensor:
