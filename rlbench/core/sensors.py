@@ -7,9 +7,10 @@ the judge and the store treat several sensors as one input.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cached_property
+from itertools import zip_longest
 from math import prod
 from typing import TYPE_CHECKING, Any, cast
 
@@ -128,8 +129,8 @@ class SensorTask:
         """Raises: DataError: the sensors have other classes, or other numbers of test examples."""
         (one, task), *others = self.tasks.items()
         for other, its in others:
-            if [label.label for label in its.classes] != [label.label for label in task.classes]:
-                raise DataError(f"{one} and {other} have different classes; sensors of a task need the same")
+            if differ := _find_difference(task.classes, its.classes):
+                raise DataError(f"{one} and {other} have different classes: {differ}; sensors of a task need the same")
             sizes = task.size("test"), its.size("test")
             if sizes[0] != sizes[1]:
                 raise DataError(
@@ -160,6 +161,15 @@ class SensorTask:
     def fingerprint(self) -> str:
         text = " ".join([f"{s} {task.fingerprint()}" for s, task in self.tasks.items()] + [self.pairing])
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _find_difference(one: Sequence[Label], other: Sequence[Label]) -> str:
+    """The first place where two lists of classes differ; "" where none does."""
+    for k, (a, b) in enumerate(zip_longest(one, other)):
+        if a is None or b is None or a.label != b.label:
+            ours, theirs = (repr(each.label) if each else "no class" for each in (a, b))
+            return f"at place {k}, {ours} and {theirs}"
+    return ""
 
 
 def _explain(one: str, first: Examples, other: str, its: Examples) -> str:

@@ -49,6 +49,20 @@ def test_a_folder_of_pairs(tmp_path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        (("bird", "drone", "cat"), "at place 2, no class and 'cat'"),
+        (("drone", "bird"), "at place 0, 'bird' and 'drone'"),
+    ],
+)
+def test_the_class_that_differs_is_named(tmp_path, labels, said) -> None:
+    fields = ({"data": str(write_pairs(tmp_path / "-".join(one), labels=one))} for one in (LABELS, labels))
+    tasks = (registry.make("task", "paired-folder", one | {"modality": "image"}) for one in fields)
+    with pytest.raises(DataError, match=f"image and thermal have different classes: {said}"):
+        SensorTask(dict(zip(("image", "thermal"), tasks, strict=True))).check()
+
+
+@pytest.mark.parametrize(
     ("edit", "message"),
     [
         (lambda root: (root / "thermal" / "t-test3.png").unlink(), r"labels.csv:5: 'test3' has no thermal: .* t-test3"),
