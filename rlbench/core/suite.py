@@ -208,12 +208,11 @@ def _check_fusion(part: YamlPart | None, body: _Part, suite: Suite) -> None:
     least = int(getattr(make_plugin("fusion", at, {}, {}) if part else registry.make("fusion", FUSION), "least", 1))
     missing = [p.corrupted if isinstance(p, Composed) else p for p in suite.perturbations]
     gone = [one for one in missing if isinstance(one, Missing)]
-    other = "give more sensors, or choose another fusion such as 'sum'"
-    if len(suite.sensors) < least:
-        at.fail(f"fusion {suite.fusion!r} needs {least} sensors; the part has {len(suite.sensors)}; {other}")
-    for one in gone:
-        if (left := len(suite.sensors) - len(one.sensors)) < least:
-            at.fail(f"fusion {suite.fusion!r} needs {least} sensors; {str(one)!r} leaves {left}; {other}")
+    n = len(suite.sensors)
+    for what, left in [("the part has", n), *((f"{str(one)!r} leaves", n - len(one.sensors)) for one in gone)]:
+        if left < least:
+            remedy = "give more sensors, or choose another fusion such as 'sum'"
+            at.fail(f"fusion {suite.fusion!r} needs {least} sensors; {what} {left}; {remedy}")
 
 
 def load_suites(name: str | os.PathLike[str]) -> list[Suite]:

@@ -54,7 +54,7 @@ def check_fields(encoder: Encoder, model: str) -> None:
     """Raises: RLBenchError: boxes, traits, logit_scale or sha256 are not as `core.Encoder` requires."""
     if isinstance(encoder, type):
         raise RLBenchError(f"{model} returned the class {encoder.__name__}; it must return an instance of it")
-    missing = [name for name in NEEDED if not _call(partial(hasattr, encoder, name), f"{model}: {name}")]
+    missing = [name for name in NEEDED if not call(partial(hasattr, encoder, name), f"{model}: {name}")]
     if missing:
         kind = type(encoder).__name__
         raise RLBenchError(f"{model} returned {kind}, which is not an encoder: it lacks {', '.join(missing)}")
@@ -138,7 +138,7 @@ def check_embed(encoder: Encoder, model: str, modality: Modality, device: str) -
     exempt = exempt or knowledge_of(encoder) != "white-box"
     one = x[:1].clone().requires_grad_(not exempt)
     with torch.enable_grad():
-        answer = _call(lambda: encoder.embed(one.clone(), modality), source)
+        answer = call(lambda: encoder.embed(one.clone(), modality), source)
         alone = embeddings(answer, 1, source, modality)
     if alone.shape[1] != found.shape[1]:
         raise RLBenchError(
@@ -154,7 +154,7 @@ def check_embed(encoder: Encoder, model: str, modality: Modality, device: str) -
 def _embed_two(encoder: Encoder, x: Tensor, modality: Modality, source: str) -> Tensor:
     """(2, D) the embeddings of two inputs. Raises: RLBenchError."""
     with torch.no_grad():
-        return embeddings(_call(lambda: encoder.embed(x.clone(), modality), source), 2, source, modality)
+        return embeddings(call(lambda: encoder.embed(x.clone(), modality), source), 2, source, modality)
 
 
 def _draw_pair(box: Box) -> Tensor:
@@ -170,7 +170,7 @@ def _check_gradient(found: Tensor, x: Tensor, source: str) -> None:
     if not found.requires_grad:
         raise RLBenchError(f"{source} returned a tensor without a gradient in x, which attacks need; {REMEDY}")
     weights = torch.from_numpy(generator("contract", "weights").standard_normal(found.shape)).to(found)
-    (gradient,) = _call(
+    (gradient,) = call(
         lambda: torch.autograd.grad((found * weights).sum(), x, allow_unused=True, retain_graph=True),
         f"{source}'s gradient",
     )
@@ -225,7 +225,7 @@ def check_text(encoder: Encoder, model: str, prompts: Sequence[str], embedded: T
     source, width = f"{model}: embed_text", embedded.shape[1]
 
     def embed_prompts(some: Sequence[str]) -> Tensor:
-        answer = _call(lambda: encoder.embed_text(list(some)), source)
+        answer = call(lambda: encoder.embed_text(list(some)), source)
         return embeddings(answer, len(some), source, "text").clone()
 
     with torch.no_grad():
@@ -252,10 +252,10 @@ def _check_unit(found: Tensor, source: str) -> None:
         )
 
 
-def _call(call: Callable[[], R], source: str) -> R:
+def call(what: Callable[[], R], source: str) -> R:
     """The result of the call. Raises: RLBenchError: one line for whatever the call raises."""
     try:
-        return call()
+        return what()
     except RLBenchError:
         raise
     except Exception as error:

@@ -11,13 +11,15 @@ from typing import Any, Self, cast
 import torch
 from torch import Tensor
 
-from rlbench.core import Ball, Corrupted, Encoder, Examples, Fusion, Missing, Modality, Suite, registry
+from rlbench.core import Ball, Composed, Corrupted, Encoder, Examples, Fusion, Missing, Modality, Suite, registry
 from rlbench.core.errors import RLBenchError
+from rlbench.core.knowledge import knowledge_of
 from rlbench.core.sensors import JointBox, SensorTask
 from rlbench.core.sources import source_hash
 from rlbench.encoders.black_box.classes import FixedClasses, Metered
 from rlbench.encoders.contract import check_text
 from rlbench.encoders.fused import Fused, fuse_heads
+from rlbench.encoders.fusion_contract import check_fusion
 from rlbench.encoders.identity import Identity
 from rlbench.encoders.loading import load
 from rlbench.encoders.retrieval import first_and_last
@@ -145,7 +147,17 @@ def load_fused(suite: Suite, model: str, device: str, known: Identity | None) ->
     if known is not None and identity != known:
         raise RLBenchError(f"{model!r} is another encoder each time that it is made: {known.difference(identity)}")
     encoders = {sensor: one.encoder for sensor, one in loaded.items()}
-    return _make_head(encoders, task, registry.make("fusion", suite.fusion), device), identity
+    fusion: Fusion = registry.make("fusion", suite.fusion)
+    graph = all(knowledge_of(encoder) == "white-box" for encoder in encoders.values())
+    check_fusion(fusion, suite.fusion, _count_present(suite), len(task.classes), graph=graph)
+    return _make_head(encoders, task, fusion, device), identity
+
+
+def _count_present(suite: Suite) -> list[int]:
+    """How many sensors the fusion gets: all of them, and what each entry with missing ones leaves."""
+    parts = [one.corrupted if isinstance(one, Composed) else one for one in suite.perturbations]
+    gone = {len(one.sensors) for one in parts if isinstance(one, Missing)}
+    return [len(suite.sensors) - count for count in sorted({0} | gone)]
 
 
 _HEADS: list[tuple[SensorTask, Fused]] = []  # the last two of this process
