@@ -68,6 +68,34 @@ def random() -> Random:
     return Random()
 
 
+class Strict(Letters):
+    """A text tower that knows only the words of the task's own prompts."""
+
+    unknown: ClassVar[float | None] = None  # what unknown words get; None: an exception
+
+    def embed_text(self, prompts: Sequence[str]) -> Tensor:
+        rows = super().embed_text(prompts)
+        words = {word.strip(".") for template in TEMPLATES for word in template.split()} | set(NAMES) | {"a", "an"}
+        for row, prompt in zip(rows, prompts, strict=True):
+            if not words >= {word.strip(".") for word in prompt.split()}:
+                if self.unknown is None:
+                    raise KeyError(prompt)
+                row[:] = self.unknown
+        return rows
+
+
+class Undefined(Strict):
+    unknown = float("nan")
+
+
+def strict() -> Strict:
+    return Strict()
+
+
+def undefined() -> Undefined:
+    return Undefined()
+
+
 @register("task", "short-names")
 @dataclass(frozen=True, kw_only=True)
 class ShortNames:

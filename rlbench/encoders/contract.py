@@ -232,8 +232,8 @@ def check_text(encoder: Encoder, model: str, prompts: Sequence[str], embedded: T
         both, alone = embed_prompts(prompts), embed_prompts(prompts[-1:])
     if both.shape[1] != width:
         raise RLBenchError(f"{source} returned vectors of width {both.shape[1]}; those of embed have {width}")
-    _check_unit(embedded, f"{model}: embed")
-    _check_unit(both, source)
+    check_unit(embedded, f"{model}: embed")
+    check_unit(both, source)
     if alone.shape != both[-1:].shape or float((both[-1] - alone[0]).norm()) > APART:
         raise RLBenchError(
             f"{source} gives {shorten(prompts[-1], 60)!r} another vector alone than after another prompt; prompts "
@@ -241,7 +241,8 @@ def check_text(encoder: Encoder, model: str, prompts: Sequence[str], embedded: T
         )
 
 
-def _check_unit(found: Tensor, source: str) -> None:
+def check_unit(found: Tensor, source: str) -> None:
+    """Checks that rows (B, D) are finite and of unit norm. Raises: RLBenchError."""
     if not found.isfinite().all():
         raise RLBenchError(f"{source} returned values that are not finite")
     norms = found.norm(dim=1)

@@ -10,6 +10,7 @@ from torch.nn.functional import normalize
 
 from rlbench.core import Encoder, Label
 from rlbench.encoders.articles import with_article
+from rlbench.encoders.contract import call, check_unit
 from rlbench.encoders.heads import prompts
 from rlbench.encoders.outputs import embed_text
 
@@ -54,5 +55,9 @@ def _phrase(label: Label, name: str) -> str:
 
 
 def _embed(encoder: Encoder, texts: Sequence[str]) -> Tensor:
+    """(P,) -> (P, D) unit rows. Raises: RLBenchError: the text tower can't embed some of them."""
+    parts = [texts[i : i + _BATCH] for i in range(0, len(texts), _BATCH)]
     with torch.no_grad():
-        return torch.cat([embed_text(encoder, texts[i : i + _BATCH]) for i in range(0, len(texts), _BATCH)])
+        found = torch.cat([call(lambda part=part: embed_text(encoder, part), "embed_text") for part in parts])  # type: ignore[misc]
+    check_unit(found, "embed_text, on texts that an attacker may write,")
+    return found

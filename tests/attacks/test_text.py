@@ -66,6 +66,8 @@ def test_two_edits_include_all_of_one_and_are_seeded() -> None:
         (("cat", "zebra"), 3, "edits is 3; the class name 'cat' has 3 letters: at most 2"),
         (("cat",), 0, "at least 1"),
         (("café",), 1, "not ASCII"),
+        (("cat", "鸟"), 1, "the class name '鸟' is not ASCII"),
+        (("cat", "x"), 1, "the class name 'x' has one letter"),
     ],
 )
 def test_edits_that_make_no_sense_are_refused(names: tuple[str, ...], k: int, message: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,16 @@ def _names() -> tuple[Tensor, Tensor]:
 def _clean(x: Tensor, y: Tensor) -> Tensor:
     anchors = zero_shot(oracle.Letters(), "image", oracle.CLASSES, oracle.TEMPLATES).anchors  # type: ignore[arg-type]
     return margin(x @ anchors.T, y) > 0
+
+
+@pytest.mark.parametrize(
+    ("model", "said"), [("strict", r"embed_text raised KeyError at text_oracle.py:\d+"), ("undefined", "not finite")]
+)
+def test_a_text_tower_that_fails_on_edited_names_fails_only_their_cells(tmp_path: Path, model: str, said: str) -> None:
+    records = run(oracle.suite_file(tmp_path, ANY), f"text_oracle:{model}", out=tmp_path, workers=1)
+    clean, edited = sorted(records, key=lambda record: str(record.perturbation) != "clean")
+    assert clean.error is None and clean.n_correct
+    assert edited.n_correct is None and re.search(said, str(edited.error))
 
 
 def test_typo_any_in_a_suite_is_brute_force_over_every_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -71,12 +71,14 @@ def check_edits(names: Sequence[str], k: int) -> None:
     shortest = min(names, key=len)
     if k < 1:
         raise FieldError(f"edits is {k}; it must be at least 1")
-    if k >= len(shortest):
-        most = len(shortest) - 1
-        raise FieldError(f"edits is {k}; the class name {shortest!r} has {len(shortest)} letters: at most {most}")
     odd = next((name for name in names if not name.isascii()), None)
     if odd is not None:
         raise FieldError(f"the class name {odd!r} is not ASCII; edits are of ASCII names")
+    if len(shortest) == 1:
+        raise FieldError(f"the class name {shortest!r} has one letter, and no edit leaves a part of it")
+    if k >= len(shortest):
+        most = len(shortest) - 1
+        raise FieldError(f"edits is {k}; the class name {shortest!r} has {len(shortest)} letters: at most {most}")
 
 
 def _edit(name: str, others: Sequence[str], k: int, words: frozenset[str], seed: int, limit: int) -> list[str]:

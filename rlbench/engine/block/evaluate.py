@@ -83,9 +83,9 @@ def evaluate(
         on_pass: called with the number of examples of every forward pass.
         on_standing: called with the standings of the members on these examples while attacks run.
     """
-    unit, x = _load(bench.under(groups[0]), start, stop, clean, on_pass)
-    unit = replace(unit, on_standing=on_standing)
     try:
+        unit, x = _load(bench.under(groups[0]), start, stop, clean, on_pass)
+        unit = replace(unit, on_standing=on_standing)
         if clean is None:
             return [unit.classify(x)]
         x, base = unit.corrupt(groups[0], x, clean)

@@ -12,7 +12,7 @@ from torch import Tensor
 from rlbench.attacks.text.choices import Choice, ListChoice, NameChoice, choose_shared
 from rlbench.attacks.text.edits import check_edits, edit_names
 from rlbench.core import Edited, Encoder, Suite, Task
-from rlbench.core.errors import FieldError
+from rlbench.core.errors import AttackError, FieldError, RLBenchError
 from rlbench.core.knowledge import knowledge_of
 from rlbench.core.machine import full_float32
 from rlbench.core.threat import text_of
@@ -128,14 +128,21 @@ def find_texts(head: ZeroShot, task: Task, edited: Edited) -> Texts:
         task: with class names, templates and, for typo-shared, validation examples.
         edited: the choice.
 
-    Raises: FieldError: the model's texts are fixed, or too many prompts would be embedded.
+    Raises:
+        FieldError: the model's texts are fixed, or too many prompts would be embedded.
+        AttackError: the text tower fails on some of these texts.
     """
     for own, one, texts in _FOUND:
         if own is head and one == edited:
             return texts
     if reason := explain_fixed_texts(head):
         raise FieldError(f"{edited}: {reason}")
-    texts = _make(head, task, edited)
+    try:
+        texts = _make(head, task, edited)
+    except (FieldError, AttackError):
+        raise
+    except RLBenchError as error:
+        raise AttackError(str(error)) from error
     _FOUND[:] = [*_FOUND[-_KEPT + 1 :], (head, edited, texts)]
     return texts
 
