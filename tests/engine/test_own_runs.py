@@ -128,3 +128,16 @@ def test_an_encoder_that_differs_between_processes_is_refused(tmp_path: Path) ->
     with pytest.raises(RLBenchError, match=r"five:unseeded' is different each time .*encoder\.parts\[0\]"):
         run(suite_file(tmp_path), "five:unseeded", out="store", workers=2)
     assert run(suite_file(tmp_path), "five:unseeded", out="store", workers=1)
+
+
+def test_an_encoder_that_declares_that_it_has_no_gradient_fails_only_the_attacks_that_need_one(tmp_path: Path) -> None:
+    (tmp_path / "cut.py").write_text(
+        "import torch, five\n"
+        "class Cut(five.Own):\n"
+        "    traits = frozenset({'non_differentiable'})\n"
+        "    embed = torch.no_grad()(five.Own.embed)\n"
+        "def make(): return Cut(10)\n"
+    )
+    records = run(suite_file(tmp_path), "cut:make", out="cut", workers=1, examples=8)
+    assert {str(record.perturbation) for record in records if record.error is None} >= {"clean"}
+    assert all(record.n_correct is None for record in records if getattr(record.perturbation, "attack", "") == "pgd")

@@ -114,8 +114,8 @@ def _time_pass(bench: Bench, size: int) -> Pace:
     with torch.no_grad():
         float(bench.classifier(x).sum())  # float() waits for a GPU to finish
     between = perf_counter()
-    if bench.knowledge == "white-box":
-        float(torch.autograd.grad(bench.classifier(x).sum(), x)[0].sum())
+    if bench.knowledge == "white-box" and (logits := bench.classifier(x)).requires_grad:
+        float(torch.autograd.grad(logits.sum(), x)[0].sum())
     forward, both = (between - begun) / size, (perf_counter() - between) / size
     return Pace(forward, max(0.0, both - forward))
 
