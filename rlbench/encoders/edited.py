@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -58,6 +59,6 @@ def _embed(encoder: Encoder, texts: Sequence[str]) -> Tensor:
     """(P,) -> (P, D) unit rows. Raises: RLBenchError: the text tower can't embed some of them."""
     parts = [texts[i : i + _BATCH] for i in range(0, len(texts), _BATCH)]
     with torch.no_grad():
-        found = torch.cat([call(lambda part=part: embed_text(encoder, part), "embed_text") for part in parts])  # type: ignore[misc]
+        found = torch.cat([call(partial(embed_text, encoder, part), "embed_text") for part in parts])
     check_unit(found, "embed_text, on texts that an attacker may write,")
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -37,7 +38,7 @@ def check_fusion(fusion: Fusion, name: str, counts: Iterable[int], classes: int,
         drawn = generator("fusion", str(count)).standard_normal((count, ROWS, classes))
         logits = (SPREAD * torch.from_numpy(drawn).float()).requires_grad_()
         with torch.enable_grad():
-            answer: object = call(lambda logits=logits: fusion.fuse(logits.clone()), source)  # type: ignore[misc]
+            answer = call(partial(fusion.fuse, logits.clone()), source)
         value = _check_answer(answer, (ROWS, classes), source)
         if graph:
             _check_gradient(value, logits, source)

@@ -106,6 +106,9 @@ def resolve(name: str) -> Model:
         if not folder.exists() and re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name):
             own = f"; a model of the hub is hf:{name}"
         raise CheckpointError(f"{name} is not a trained model: it has no card.yaml (rlbench train writes one){own}")
+    if base:
+        resolve(base)  # raises where the model, too, is unknown
+        raise UnknownName("defence", defence, registry.names("defence"), see="rlbench list defences")
     known_names = {*known, *(model.baseline for model in known.values())}
     raise UnknownName("model", name, known_names, see="rlbench list models")
 

@@ -21,6 +21,15 @@ nothing = 3
 """
 
 
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("rlbind+jpg", "no defence named 'jpg'; did you mean 'jpeg'"), ("rlbnd+jpg", "no model named 'rlbnd'")],
+)
+def test_the_part_of_a_name_that_is_unknown_is_named(name, said) -> None:
+    with pytest.raises(UnknownName, match=said):
+        resolve(name)
+
+
 def test_a_user_s_own_encoder(tmp_path, monkeypatch) -> None:
     (tmp_path / "own_encoders.py").write_text(OWN)
     monkeypatch.syspath_prepend(tmp_path)
