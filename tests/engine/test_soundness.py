@@ -60,7 +60,9 @@ def test_a_badge_is_the_worst_finding_and_a_record_names_it() -> None:
         (0, [*range(10)] * 4, "warn"),
         (90, [0] * 90 + [1] * 10, "warn"),  # always the larger class
         (96, [0] * 90 + [1] * 10, "pass"),  # P(X >= 96) = .024 for 100 draws of 9/10
-        (0, [*range(10)] * 3, "skip"),
+        (3, [*range(10)] * 3, "warn"),  # fewer than 32: no more than the largest class has
+        (4, [*range(10)] * 3, "pass"),
+        (0, [*range(7)], "skip"),
         (20, [0] * 100, "skip"),  # of a single class
     ],
 )

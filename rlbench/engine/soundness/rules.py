@@ -14,8 +14,8 @@ from rlbench.core.badges import BADGES, Finding, Status, badge
 from rlbench.core.knowledge import Knowledge
 from rlbench.engine.soundness.watch import Sums, total
 
-ENOUGH = 32  # examples for a test against chance: with fewer, weak encoders seldom pass it
-ALPHA = 0.05  # its level
+FEW, ENOUGH = 8, 32  # examples for a comparison with chance, and for a test: with fewer, weak encoders seldom pass it
+ALPHA = 0.05  # the test's level
 
 
 def _share(part: int, whole: int) -> float:
@@ -76,7 +76,7 @@ def _check_repeats(sums: Sums) -> Finding:
 
 
 def check_chance(right: int, labels: Sequence[int]) -> Finding:
-    """H11, by a one-sided exact binomial test.
+    """H11, by a one-sided exact binomial test; with few examples, by the shares alone.
 
     Args:
         right: the number of examples that are correct without an attack.
@@ -88,11 +88,11 @@ def check_chance(right: int, labels: Sequence[int]) -> Finding:
     said = (
         f"clean accuracy is {_percent(_share(right, n))}, the largest class has {_percent(_share(largest, n))} of {n}"
     )
-    if n < ENOUGH or largest == n:
-        return Finding(id="H11", status="skip", said=f"{said}: too few to tell")
+    if n < FEW or largest == n:
+        return Finding(id="H11", status="skip", said=f"{said} examples: {'too few' if n < FEW else 'one class'}")
     p = float(bdtrc(right - 1, n, largest / n)) if right else 1.0
-    if p < ALPHA:
-        return Finding(id="H11", status="pass", said=said)
+    if p < ALPHA or (n < ENOUGH and right > largest):
+        return Finding(id="H11", status="pass", said=f"{said} examples")
     return Finding(id="H11", status="warn", said=f"{said} examples: not above chance (p = {p:.2g})")
 
 

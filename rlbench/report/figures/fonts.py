@@ -32,7 +32,7 @@ def drawable(figure: Figure) -> Iterator[None]:
 
     Each character gets one message per process. Save the figure in the block, where matplotlib does not warn.
     """
-    texts: list[Text] = figure.findobj(Text)  # type: ignore[assignment]
+    texts: list[Text] = figure.findobj(Text)
     families, missing = find_fonts("".join(sorted(set("".join(text.get_text() for text in texts)))))
     if families:
         for text in texts:
