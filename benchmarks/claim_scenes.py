@@ -8,7 +8,8 @@ McNemar's exact test (1947, https://doi.org/10.1007/BF02295996), not adjusted; a
 from __future__ import annotations
 
 from collections import defaultdict
-from itertools import combinations
+from collections.abc import Sequence
+from itertools import combinations, product
 from pathlib import Path
 
 import click
@@ -16,12 +17,26 @@ import numpy as np
 from tabulate import tabulate
 
 from rlbench.core import Record
+from rlbench.core.stats.metrics import format_p, holm
 from rlbench.core.stats.paired import Pairs
 from rlbench.store.flags import unpack
 from rlbench.store.records import read_records
 
-ORDER = ("rlbind", "rlbind-alone", "rlbind-joint", "tecoa", "tecoa-joint", "fare-tecoa")
+ORDER = (
+    "rlbind",
+    "rlbind-alone",
+    "rlbind-joint",
+    "tecoa",
+    "tecoa-joint",
+    "fare-tecoa",
+    "fare",
+    "pmg-aft",
+    "agft",
+    "advflyp",
+    "languagebind",
+)
 FAR, STRONG = "sum, any 1, 4 times the radii", "the same, adaptive-long"
+CLAIM, LEVEL = ("robust", FAR), 0.05
 COLUMNS = ("clean", "robust", "sum, any 1", FAR, STRONG, "unseen, clean")
 Flags = dict[tuple[str, str], dict[str, np.ndarray]]  # by model and round, then by column
 
@@ -59,20 +74,38 @@ def collect(records: list[Record]) -> Flags:
     }
 
 
-def compare(flags: Flags, a: str, b: str, column: str) -> str:
-    """The difference of a and b in points, the numbers of examples that only one has right, and p; "-" without data."""
+def pair(flags: Flags, a: str, b: str, column: str) -> Pairs | None:
+    """The examples of b (before) and a (after), pooled over the rounds that both have; None without data."""
     rounds = [r for model, r in flags if model == a and column in flags[a, r] and column in flags.get((b, r), {})]
     if not rounds:
-        return "-"
+        return None
     one, other = (np.concatenate([flags[model, r][column] for r in rounds]) for model in (a, b))
-    pairs = Pairs.of(other, one)
-    return f"{100 * (one.mean() - other.mean()):+.1f} ({pairs.gained}, {pairs.lost}; p {pairs.p:.2g})"
+    return Pairs.of(other, one)
+
+
+def describe(pairs: Pairs | None) -> str:
+    """The difference in points, the numbers of examples that only one has right, and p; "-" without data."""
+    return "-" if pairs is None else f"{-pairs.drop:+.1f} ({pairs.gained}, {pairs.lost}; p {pairs.p:.2g})"
+
+
+def judge(flags: Flags, rivals: Sequence[str]) -> list[list[str]]:
+    """The claim as it was registered: rlbind above every rival in both columns, p by Holm over all of these tests."""
+    tests = {(b, c): found for b, c in product(rivals, CLAIM) if (found := pair(flags, "rlbind", b, c)) is not None}
+    adjusted = dict(zip(tests, holm([found.p for found in tests.values()]), strict=True))
+
+    def cell(place: tuple[str, str]) -> str:
+        if place not in tests:
+            return "-"
+        word = "level" if adjusted[place] >= LEVEL else "above" if tests[place].drop < 0 else "below"
+        return f"{word}, {-tests[place].drop:+.1f}, p {format_p(adjusted[place])}"
+
+    return [[rival, *(cell((rival, column)) for column in CLAIM)] for rival in rivals]
 
 
 @click.command()
 @click.argument("path", type=click.Path(path_type=Path, exists=True))
 def main(path: Path) -> None:
-    """Print the models' accuracies in each round, and their paired differences."""
+    """Print the models' accuracies in each round, their paired differences, and the claim's verdicts."""
     flags = collect(read_records([path]))
     rows = [
         [
@@ -84,8 +117,14 @@ def main(path: Path) -> None:
     ]
     click.echo(tabulate(rows, ["model", "round", *COLUMNS], tablefmt="github", disable_numparse=True) + "\n")
     known = [model for model in ORDER if any(own == model for own, _ in flags)]
-    rows = [[f"{a} against {b}", *(compare(flags, a, b, c) for c in COLUMNS)] for a, b in combinations(known, 2)]
-    click.echo(tabulate(rows, ["", *COLUMNS], tablefmt="github", disable_numparse=True))
+    rows = [
+        [f"{a} against {b}", *(describe(pair(flags, a, b, c)) for c in COLUMNS)]
+        for a, b in combinations(known, 2)
+        if pair(flags, a, b, "robust") is not None
+    ]
+    click.echo(tabulate(rows, ["", *COLUMNS], tablefmt="github", disable_numparse=True) + "\n")
+    head = ["rlbind against", *CLAIM]
+    click.echo(tabulate(judge(flags, known[1:]), head, tablefmt="github", disable_numparse=True))
 
 
 if __name__ == "__main__":

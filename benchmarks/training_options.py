@@ -1,13 +1,14 @@
-"""What the adversary N-FGSM and AWP change at equal passes, and writes the table benchmarks/training_options.md.
+"""What N-FGSM, AWP and GRACE's volume change at equal passes: benchmarks/training_options.md.
 
 python benchmarks/training_options.py run OUT.jsonl [--world thermal] [--method tecoa] [--share 0.5] [--examples 400]
 python benchmarks/training_options.py table OUT.jsonl [--out benchmarks/training_options.md]
 
 `run` appends a line per run, and skips those that OUT.jsonl has, so it can be stopped at any time.
 
-Each method is trained with its recipe's one-step adversary, with N-FGSM, with AWP and with both, with as many steps as
-a share of its recipe's passes (forward and backward together) pays for. Nothing is tuned, and no test example is used:
-accuracies are those of the validation split, clean and under apgd-ce and then apgd-t, at the radius of training.
+Each method is trained with its recipe's one-step adversary, with N-FGSM, with AWP, with both, and with AWP and the
+volume of its features (weight 1), with as many steps as a share of its recipe's passes (forward and backward together)
+pays for. Nothing is tuned, and no test example is used: accuracies are those of the validation split, clean and under
+apgd-ce and then apgd-t, at the radius of training.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ OPTIONS: dict[str, dict[str, object]] = {
     "n-fgsm": {"adversary": "n-fgsm"},
     "awp": {"awp": AWP},
     "n-fgsm, awp": {"adversary": "n-fgsm", "awp": AWP},
+    "awp, volume": {"awp": AWP, "extras.gram-volume": 1.0},
 }
 ATTACKS: tuple[tuple[str, dict[str, int]], ...] = (("apgd-ce", {"steps": 20}), ("apgd-t", {"steps": 20, "targets": 3}))
 BATCH = 128

@@ -48,7 +48,8 @@ class FMN:
 
     Attributes:
         steps: iterations.
-        alpha: length of the first step in L2, for a box of range 1; the last one is a hundredth of it.
+        alpha: length of the first step in L2, for a box of range 1; the last one is a hundredth of it. In Linf, that of
+            a part of 1,024 coordinates: a ball of given eps is longer in L2 the more coordinates there are.
         gamma: share by which the radius grows or shrinks at first; 0.001 at last.
         targets: further runs, each towards the boundary of one of the wrong classes with the largest clean logits.
         restarts: last runs, from the nearest point so far.
@@ -92,7 +93,8 @@ class FMN:
         """Algorithm 1: adapts the radius eps, steps along the gradient g, and projects to the new ball and the box."""
         m, x, g = jobs.memory, jobs.x, gradient
         cosine = (1 + (pi * jobs.steps / self.steps).cos().to(x)) / 2
-        alpha = (ball.high - ball.low) * self.alpha * (0.01 + 0.99 * cosine)
+        longer = (x[0].numel() / 1024) ** 0.5 if ball.norm == "linf" else 1.0
+        alpha = (ball.high - ball.low) * self.alpha * longer * (0.01 + 0.99 * cosine)
         gamma = 0.001 + (self.gamma - 0.001) * cosine
         delta = jobs.x_adv - x
         far, adversarial = rows_norm(delta, ball.norm), loss > 0

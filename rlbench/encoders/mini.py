@@ -90,7 +90,8 @@ class Tower(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, *box.shape) in [0, 1] -> (B, D)."""
         x = (x - 0.5) * 4
-        h = self.stem(x.reshape(len(x), -1, *x.shape[-2:])).flatten(2).transpose(1, 2) + self.positions
+        tokens = self.stem(x.reshape(len(x), -1, *x.shape[-2:])).flatten(2).transpose(1, 2)
+        h = tokens.contiguous() + self.positions  # else every block copies it
         for block in self.blocks:
             h = block(h)
         return cast(Tensor, self.head(self.norm(h).mean(1)))

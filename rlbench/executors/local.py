@@ -21,7 +21,7 @@ from rlbench.core.processes import processors
 from rlbench.core.registry import register
 from rlbench.executors.jobs import STARTS, JobQueue
 from rlbench.executors.messages import Notes, unpack_error
-from rlbench.executors.worker import Worker, take_worker
+from rlbench.executors.worker import Worker, end_ahead, take_worker
 
 J = TypeVar("J")
 R = TypeVar("R")
@@ -44,6 +44,7 @@ class Local:
         """As `Executor.open`; a single worker is this process."""
         if len(work.devices) > 1:
             return _open_processes(work)
+        end_ahead()
         here: Pool[J, R] = _Here[J, R](work)
         return nullcontext(here)
 

@@ -87,19 +87,23 @@ def start_ahead(module: str) -> Iterator[Worker[Any]]:
     try:
         yield worker
     finally:
-        if worker in _AHEAD:
-            _AHEAD.remove(worker)
+        end_ahead()
         worker.close()
+
+
+def end_ahead() -> None:
+    """Ends the workers that were started ahead and not taken."""
+    while _AHEAD:
+        _AHEAD.pop().close()
 
 
 def take_worker(place: int) -> Worker[Any]:
     """The worker that was started ahead, or else a fresh one, for this place of a pool."""
-    while _AHEAD:
+    if _AHEAD and _AHEAD[-1].is_fit:
         worker = _AHEAD.pop()
-        if worker.is_fit:
-            worker.place = place
-            return worker
-        worker.close()
+        worker.place = place
+        return worker
+    end_ahead()
     return Worker(place)
 
 

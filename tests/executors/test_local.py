@@ -103,6 +103,9 @@ def test_a_worker_started_ahead_ends_with_the_block_and_is_not_taken_in_another_
         fresh.close()
         assert (fresh is not ahead, fresh.place, ahead.process.poll() is None) == (True, 1, False)
     with start_ahead("pool_jobs") as ahead:
+        do(pool_jobs.complain, None, [1], devices=("cpu",))  # this process is the only worker
+        assert ahead.process.poll() is not None
+    with start_ahead("pool_jobs") as ahead:
         ahead.process.kill()
         ahead.process.wait()
         assert dict(do(pool_jobs.complain, None, [1, 2])) == {1: 1, 2: 2}
