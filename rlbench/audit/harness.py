@@ -1,4 +1,4 @@
-"""Checks of the harness and of the encoder's outputs: H1 to H10, S4, S10, S14."""
+"""Checks of the harness and of the encoder's outputs: H1 to H11, S4, S10, S14."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rlbench.core.badges import Finding, Status
 from rlbench.core.stats.metrics import margin
 from rlbench.encoders.defences.classifier_defence import Fronted
 from rlbench.engine.soundness.consistency import COMPANY, OTHER, relative_change
-from rlbench.engine.soundness.rules import findings
+from rlbench.engine.soundness.rules import check_chance, findings
 
 
 def h1(lab: Lab) -> Finding:
@@ -83,6 +83,11 @@ def h10(lab: Lab) -> Finding:
             )
     text = f"{classes} classes" + "".join(f"; {one}" for one in notes)
     return Finding(id="H10", status="warn" if status == "warn" else "pass", said=text)
+
+
+def h11(lab: Lab) -> Finding:
+    """Tests clean accuracy against the largest class's share."""
+    return check_chance(int(lab.clean.robust.sum()), lab.y.tolist())
 
 
 def s10(lab: Lab) -> Finding:

@@ -36,6 +36,7 @@ RUNS: Mapping[str, Check] = {
     "H8": _run_cheap_check("H8"),
     "H9": _run_cheap_check("H9"),
     "H10": harness.h10,
+    "H11": harness.h11,
     "S1": strength.s1,
     "S2": strength.s2,
     "S3": strength.s3,

@@ -129,6 +129,15 @@ _ALL = (
         always=True,
     ),
     Check(
+        id="H11",
+        asks="clean accuracy is above chance",
+        rule="warn if it is not above the share of the largest class: one-sided exact binomial test at 5%; for 8 to 31 "
+        "examples by the shares alone",
+        advice="the accuracy under attack says nothing then: check that the box is the range of the encoder's inputs "
+        "(0 to 1, not 0 to 255, or the reverse), their colour order, and the class names",
+        always=True,
+    ),
+    Check(
         id="S1",
         asks="many small steps are at least as strong as one",
         rule="unreliable if pgd leaves a higher accuracy than fgsm",

@@ -82,8 +82,9 @@ class Bags(Robot):
             raise FieldError(f"rosbag: per_second is {self.per_second}; it must be above 0, up to 1000", "per_second")
         if not 0 < self.seconds <= 600:
             raise FieldError(f"rosbag: seconds is {self.seconds}; it must be above 0, up to 600", "seconds")
-        if limits is not None and (len(limits) != 2 or not limits[0] < limits[1]):
-            raise FieldError(f"rosbag: range is {list(limits)}; it must be two numbers, the smaller first", "range")
+        if limits is not None and (len(limits) != 2 or not limits[0] < limits[1] or self.medium == "audio"):
+            must = "it must be two numbers, the smaller first, and is for images"
+            raise FieldError(f"rosbag: range is {list(limits)}; {must}", "range")
         if self.medium == "audio" and not (RATES[0] <= self.rate <= RATES[1] and 1 <= self.channels <= 16):
             raise FieldError(f"rosbag: rate is {self.rate}, channels {self.channels}; give those of the sound", "rate")
         _ = self.folder  # raises DataError if it is missing
@@ -190,11 +191,12 @@ class Bags(Robot):
         for one, _, raw in bags.read_messages(reader, path, connections, stamp, stamp + length):
             yield bags.parse_message(reader, one, raw, item.id)
 
-    def _read_picture(self, reader: Any, connections: Sequence[Any], item: Item, box: Box) -> np.ndarray:
-        message = next(self._read_messages(reader, connections, item, 1))
-        unit = scale_to_unit(bags.decode_picture(message, item.id).pixels, self.limits, item.id)
-        levels = np.round(unit * 255).astype(np.uint8)
-        return pixels(Image.fromarray(levels[..., 0] if levels.shape[2] == 1 else levels), box)
+    def _decode(self, reader: Any, connections: Sequence[Any], item: Item) -> np.ndarray:
+        """The pixels (H, W, C) of an example, uint8 or uint16. Raises: DataError: 8 bits, although range is given."""
+        pixels = bags.decode_picture(next(self._read_messages(reader, connections, item, 1)), item.id).pixels
+        if pixels.dtype == np.uint8 and self.limits is not None:
+            raise DataError(f"{item.id} has 8 bits, and range is for 16; leave range out, or name a topic of 16 bits")
+        return pixels
 
     def _read_wave(self, reader: Any, connections: Sequence[Any], item: Item, box: Box) -> tuple[np.ndarray, int]:
         """The part of a window of sound that a box takes, (samples,), and its rate."""
@@ -207,7 +209,9 @@ class Bags(Robot):
     def _read(self, reader: Any, connections: Sequence[Any], item: Item, box: Box) -> np.ndarray:
         if self.medium == "audio":
             return render_waveform(*self._read_wave(reader, connections, item, box), box)
-        return self._read_picture(reader, connections, item, box)
+        unit = scale_to_unit(self._decode(reader, connections, item), self.limits, item.id)
+        levels = np.round(unit * 255).astype(np.uint8)
+        return pixels(Image.fromarray(levels[..., 0] if levels.shape[2] == 1 else levels), box)
 
     def read_all(self, items: Sequence[Item], box: Box) -> list[np.ndarray]:
         """Reads examples, and opens every bag once; see `read`."""
@@ -223,18 +227,14 @@ class Bags(Robot):
         return [preprocess.resample(wave, rate, filterbank.RATE) if fbank else wave for wave, rate in waves]
 
     def notes(self) -> tuple[str, ...]:
-        """Notes as of every robot. Raises: DataError, also if the first examples all lie outside of the range."""
+        """Notes as of every robot. Raises: DataError, also if the first examples do not fit the range."""
         found, items = super().notes(), self.items()[:_LOOKS]
-        if items and self.limits is not None and self.medium != "audio" and all(self._visit(items, self._is_outside)):
+        if items and self.limits and all(lies_outside(x, self.limits) for x in self._visit(items, self._decode)):
             raise DataError(
                 f"{self.folder}: the first {len(items)} examples of {self.topic} lie outside of range, "
                 f"{list(self.limits)}, so that they would be black or white; give the counts of the scene"
             )
         return found
-
-    def _is_outside(self, reader: Any, connections: Sequence[Any], item: Item) -> bool:
-        message = next(self._read_messages(reader, connections, item, 1))
-        return lies_outside(bags.decode_picture(message, item.id).pixels, self.limits)
 
     def fingerprint(self) -> str:
         """A hash of the fields, the classes, the examples' ids and labels, and the bags' bytes."""

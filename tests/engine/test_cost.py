@@ -243,6 +243,8 @@ def test_a_budget_chooses_the_examples(suite: str, tmp_path: Path, monkeypatch: 
         assert made.expected <= parse_budget(budget) and f"room for {n} of 60 examples" in made.notes[-1]
     made = plan(suite, "languagebind", store=tmp_path / "out", budget="1h", examples=1000, workers=1)
     assert {cell.n for cell in made.cells} == {1000}
+    with pytest.raises(FieldError, match="examples is 99,999,999; it must be at most 1,000,000"):
+        plan(suite, "languagebind", store=tmp_path / "out", examples=99_999_999)
 
 
 def test_blocks_of_a_longer_run_are_used_again(suite: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -267,6 +269,13 @@ def test_budgets_and_the_largest_that_fits() -> None:
     assert found == [0, 1, 99, 250, 256, 340, 490, 500, 500]
     recorded = [largest_fitting(lambda n, k=k: n % 256 <= k, 500, 256) for k in (0, 1, 9, 99, 300)]
     assert recorded == [256, 257, 260, 350, 500]  # whole blocks of 256 cost nothing
+    asked: list[int] = []
+
+    def fits(n: int) -> bool:
+        asked.append(n)
+        return n <= 3333
+
+    assert largest_fitting(fits, 10**6, 256) == 3329 and len(asked) < 40
 
 
 def test_a_dry_run_tells_the_cost_of_every_cell(suite: str, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from rlbench.core.suite import load_suite
 from rlbench.core.threat import parse_eps
 from rlbench.engine.attack.meter import Meter
 from rlbench.engine.run.runner import run
-from rlbench.engine.soundness.rules import findings, provenance
+from rlbench.engine.soundness.rules import check_chance, findings, provenance
 from rlbench.engine.soundness.watch import SUMS, Watch, total
 
 FINE = dict.fromkeys(SUMS, 0) | {"passes": 1000, "correct": 1000, "gradients": 1000, "examples": 1000}
@@ -50,6 +50,53 @@ def test_a_badge_is_the_worst_finding_and_a_record_names_it() -> None:
     halves = [FINE | {"saturated": 200}, FINE]
     assert provenance(halves) == {"soundness": "warn", "soundness_failed": "H8: 10% of correct points have a loss of 0"}
     assert total([{"passes": 2}, {"passes": 3, "lost": 1}])["passes"] == 5
+
+
+@pytest.mark.parametrize(
+    ("right", "labels", "expected"),
+    [
+        (6, [*range(10)] * 4, "warn"),  # P(X >= 6) = .21 for 40 draws of 1/10
+        (8, [*range(10)] * 4, "pass"),  # P(X >= 8) = .042
+        (0, [*range(10)] * 4, "warn"),
+        (90, [0] * 90 + [1] * 10, "warn"),  # always the larger class
+        (96, [0] * 90 + [1] * 10, "pass"),  # P(X >= 96) = .024 for 100 draws of 9/10
+        (3, [*range(10)] * 3, "warn"),  # fewer than 32: no more than the largest class has
+        (4, [*range(10)] * 3, "pass"),
+        (0, [*range(7)], "skip"),
+        (20, [0] * 100, "skip"),  # of a single class
+    ],
+)
+def test_clean_accuracy_is_compared_with_chance(right, labels, expected) -> None:
+    found = check_chance(right, labels)
+    assert (found.id, found.status) == ("H11", expected)
+    assert ("not above chance" in found.said) == (expected == "warn")
+
+
+TWICE = """
+from rlbench.encoders.models import load_encoder
+class Twice:
+    traits = frozenset()
+    sha256 = {}
+    def __init__(self):
+        self.inner = load_encoder("languagebind", "thermal")
+        self.boxes, self.logit_scale = self.inner.boxes, self.inner.logit_scale
+    def embed(self, x, modality):
+        return self.inner.embed(x / 255, modality)
+    def embed_text(self, prompts):
+        return self.inner.embed_text(prompts)
+"""
+
+
+def test_an_encoder_that_scales_its_inputs_once_more_is_not_sound(tmp_path, monkeypatch) -> None:
+    """Its own division of 0..255 leaves black pictures, and its answers are those of one class."""
+    (tmp_path / "twice.py").write_text(TWICE)
+    monkeypatch.chdir(tmp_path)
+    fgsm = Adversarial("fgsm", Threat("linf", parse_eps("2/255")))
+    suite = replace(load_suite("thermal"), perturbations=(Clean(), fgsm), examples=40)
+    records = run(suite, ["languagebind", "twice:Twice"], out="out", workers=1)
+    assert [record.provenance["soundness"] for record in records] == ["sound"] * 2 + ["warn"] * 2
+    said = "H11: clean accuracy is 10%, the largest class has 10% of 40 examples: not above chance (p = 0.58)"
+    assert [record.provenance.get("soundness_failed") for record in records[2:]] == [said] * 2
 
 
 def watch_pass(classify, x, y) -> dict[str, int]:

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from made import made
+from matplotlib import font_manager
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from PIL import Image
 
 from rlbench.cli.main import main
@@ -18,9 +20,11 @@ from rlbench.core import Record
 from rlbench.core.stats.metrics import wilson
 from rlbench.report.boards.leaderboard import freeze
 from rlbench.report.boards.tables import frame, tables
+from rlbench.report.figures import fonts
 from rlbench.report.figures.board_picture import SMALL, _fit_name
 from rlbench.report.figures.curves import PALETTE, colours, curves, headline, heats, scatters
-from rlbench.report.figures.plots import _panels, _style, draw
+from rlbench.report.figures.fonts import OWN, drawable
+from rlbench.report.figures.plots import LEGEND, PIXELS, _panels, _save, _style, draw
 
 EPS = {"clean": 90, "worst linf 2/255": 70, "worst linf 4/255": 50, "worst linf 8/255": 20, "worst l2 0.5": 30}
 NOISE = {f"{name} {s}": 90 - 10 * s - k for k, name in enumerate(("fog", "snow_fall")) for s in range(1, 6)}
@@ -108,6 +112,37 @@ def test_a_long_name_keeps_its_end() -> None:
 def test_forty_models_have_forty_styles() -> None:
     tone = colours(f"{k}:mini" for k in range(40))
     assert len({(_style(name, tone)["color"], _style(name, tone)["marker"]) for name in tone}) == 40
+
+
+def test_many_models_leave_room_for_the_plot() -> None:
+    """The legend and the heat maps have the best ones, and the figure says how many more there are."""
+    many = [replace(r, model=f"m{k:02d}:mini") for k in range(LEGEND + 6) for r in RECORDS if r.model == "a:mini"]
+    files = {
+        name.split("-")[0]: text.decode()
+        for name, text in draw(many, format="svg", kinds=["curves", "corruptions"]).items()
+    }
+    assert ">and 6 more<" in files["curves.svg"] and ">m23:mini<" in files["curves.svg"]
+    assert ">m24:mini<" not in files["curves.svg"] and "of 24 of 30 models" in files["corruptions"]
+    assert max(Image.open(BytesIO(_save(Figure(figsize=(0.2, 400)), "png"))).size) == PIXELS
+
+
+def test_characters_that_matplotlibs_font_lacks_come_from_another_font(monkeypatch, caplog) -> None:
+    """STIX comes with matplotlib and has U+1D81; without a font, one message names the characters."""
+    figure = Figure()
+    figure.suptitle("a ᶁ")
+    with drawable(figure):
+        assert figure.get_suptitle() == "a ᶁ" and figure._suptitle.get_fontfamily() == [OWN, "STIXGeneral"]  # type: ignore[attr-defined]
+    assert not caplog.messages
+    own = [one for one in font_manager.fontManager.ttflist if one.name.startswith("DejaVu Sans")]
+    monkeypatch.setattr(font_manager.fontManager, "ttflist", own)
+    figure = Figure()
+    figure.suptitle("猫 ᶁ 犬")
+    for _ in range(2):
+        fonts.find_fonts.cache_clear()
+        with drawable(figure):
+            figure.savefig(BytesIO())
+    assert caplog.messages == ["figures: no installed font has ᶁ犬猫; install one, such as Noto Sans CJK"]
+    assert fonts.count_columns("猫 a") == 4
 
 
 def test_the_command_line_writes_the_figures_that_have_data(tmp_path: Path) -> None:

@@ -244,6 +244,7 @@ def test_truncated_files(tmp_path, suffix) -> None:
     [
         ({"modality": "audio"}, "rate is 0, channels 1; give those"),
         ({"range": [2.0, 1.0]}, "range is .*the smaller first"),
+        ({"range": [0.0, 255.0], "modality": "audio", "rate": 8000}, "range is .*, and is for images"),
         ({"per_second": 0}, "per_second is 0"),
     ],
 )
@@ -259,3 +260,10 @@ def test_a_range_beside_the_counts_is_refused_before_a_run(tmp_path, limits) -> 
     assert make_task(folder, range=(21_000, 26_000)).notes()
     with pytest.raises(DataError, match=r"the first 8 examples of /camera lie outside of range"):
         make_task(folder, range=limits).notes()
+
+
+def test_a_range_for_eight_bits_is_refused(tmp_path) -> None:
+    task = make_task(write_folder(tmp_path, make_film()), range=(10, 20))
+    for ask in (task.notes, lambda: task.load(GREY, 0, 4)):
+        with pytest.raises(DataError, match=r"^run:/camera@\d+ has 8 bits, and range is for 16; leave range out"):
+            ask()

@@ -62,6 +62,12 @@ def test_terms_across_sensors_need_another_sensor(tmp_path) -> None:
 
 def test_weights_that_are_not_finite_are_no_result(tmp_path, monkeypatch, no_curves) -> None:
     """The last step's damage shows in no loss, and values beyond half precision in no weight of the run."""
+    for optimiser in ("adamw", "sgd"):
+        with pytest.raises(
+            RLBenchError, match=r"of the weights at step 1 of 1 is not finite with lr=1e\+40; try a small"
+        ):
+            given = {**TINY, "steps": 1, "lr": 1e40, "optimiser": optimiser}
+            train("tecoa", out=tmp_path / optimiser, overrides=given, **THERMAL)
     given = {**TINY, "steps": 1, "lr": 1e6}
     with pytest.raises(CheckpointError, match="beyond half precision, in which it is stored; try a smaller lr"):
         train("tecoa", out=tmp_path / "a", overrides=given, **THERMAL)

@@ -132,15 +132,18 @@ def largest_fitting(fits: Callable[[int], bool], most: int, block: int) -> int:
     """The largest number in 1..most that fits, or 0 if none does.
 
     Whole blocks may be recorded already, so more examples can take less time; within a block, fewer examples always
-    fit. The number has two digits unless it ends a block or is `most`.
+    fit, and so do fewer whole blocks, but for workers who pay only for many (then a smaller number may be returned).
+    The number has two digits unless it ends a block or is `most`.
     """
-    for first in range((most - 1) // block * block + 1, 0, -block):
-        last = min(first + block - 1, most)
-        if fits(last):
-            return last
-        if fits(first):
-            return max(first, _round_down(_within(fits, first, last)))
-    return 0
+    ends = [*range(block, most, block), most]
+    low, high = len(ends), len(ends) + 1  # whole blocks that fit, and that do not
+    while low and not fits(ends[low - 1]):
+        low, high = low // 2, low
+    low = _within(lambda blocks: fits(ends[blocks - 1]), low, high)
+    whole = ends[low - 1] if low else 0
+    if low == len(ends) or not fits(whole + 1):
+        return whole
+    return max(whole + 1, _round_down(_within(fits, whole + 1, ends[low])))
 
 
 def _within(fits: Callable[[int], bool], low: int, high: int) -> int:

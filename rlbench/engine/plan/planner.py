@@ -45,6 +45,7 @@ __all__ = ["Pair", "Plan", "PlannedCell", "Unit", "plan"]
 SMALL = 4.0  # seconds: a run whose upper bound is shorter needs no pilot
 PILOT = 0.03  # a pilot may take this share of the run's upper bound, or LEAST
 LEAST = 8.0  # seconds, for all pilots together
+MOST = 1_000_000  # examples of a task that renders them without end: half of an interval is then 0.1 points
 
 
 def _several(one: object) -> list[object]:
@@ -59,8 +60,10 @@ def _used(devices: tuple[str, ...], asked: int | None, units: Sequence[Unit]) ->
 
 
 def _count(suite: Suite, asked: int | None) -> tuple[int, list[str]]:
-    """The number of examples, and a note if the task has fewer than were asked for. Raises: DataError for none."""
+    """The number of examples, and a note if the task has fewer. Raises: DataError for none; FieldError for too many."""
     n, size = asked or suite.examples, suite.task.size("test")
+    if size is None and n > MOST:
+        raise FieldError(f"{suite.name}: examples is {n:,}; it must be at most {MOST:,}")
     if size == 0:
         why = "; ".join(getattr(suite.task, "notes", tuple)())
         raise DataError(f"{suite.name}: the test split of {suite.task_name} is empty{f': {why}' if why else ''}")
@@ -198,7 +201,7 @@ class _Draft:
             pairs=tuple(pairs),
             units=tuple(own),
             shard=self.shard,
-            elsewhere=tuple(unit for unit in units if unit not in own),
+            elsewhere=tuple(unit for unit in units if self.shard is not None and unit.start not in self.shard),
         )
 
 

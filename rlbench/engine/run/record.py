@@ -9,6 +9,7 @@ from typing import cast
 import numpy as np
 
 from rlbench.core import Field, Perturbation, Record
+from rlbench.core.badges import Finding
 from rlbench.core.errors import one_line
 from rlbench.core.knowledge import Knowledge
 from rlbench.core.sensors import SensorTask
@@ -93,7 +94,9 @@ def fill(outline: Outline, blocks: Sequence[Sequence[Block | None]], error: str 
         backwards=sum(int(block.backwards.sum()) for block in own) + sum(other.backwards for other in others),
         flags=None if correct is None else pack(correct),
         provenance={**outline.record.provenance}
-        | _block_provenance(found, sum(block.seconds for block in own), _knowledge(outline))
+        | _block_provenance(
+            found, sum(block.seconds for block in own), _knowledge(outline), _check_chance(outline, blocks)
+        )
         | (_count_last(outline, own) if correct is not None and outline.own else {})
         | _count_others(others)
         | _clusters(correct, blocks)
@@ -171,14 +174,25 @@ def _plan_provenance(pair: Pair, p: Perturbation) -> dict[str, Field]:
     return found | cells.describe_attack(p, pair.n_classes) | describe_elsewhere(pair.suite, p)
 
 
-def _block_provenance(blocks: Sequence[Block], seconds: float, knowledge: Knowledge) -> dict[str, Field]:
+def _check_chance(outline: Outline, blocks: Sequence[Sequence[Block | None]]) -> list[Finding]:
+    """For classification, whether the accuracy on the clean examples of a cell is above chance."""
+    found = [block for block in blocks[0] if block is not None] if outline.gallery is None else []
+    labels = [int(label) for block in found for label in block.label]
+    right = sum(int((block.clean == block.label).sum()) for block in found)
+    return [rules.check_chance(right, labels)] if found else []
+
+
+def _block_provenance(
+    blocks: Sequence[Block], seconds: float, knowledge: Knowledge, others: Sequence[Finding]
+) -> dict[str, Field]:
     """The versions and devices of the blocks, the classes that they have, their soundness badge and their seconds."""
     found: dict[str, Field] = {
         name: "+".join(sorted({block.environment[name] for block in blocks}))
         for name in (blocks[0].environment if blocks else ())
     }
     found |= {"seen": len({int(label) for block in blocks for label in block.label})}
-    return found | rules.provenance([block.evidence for block in blocks], knowledge) | {"seconds": round(seconds, 3)}
+    found |= rules.provenance([block.evidence for block in blocks], knowledge, others)
+    return found | {"seconds": round(seconds, 3)}
 
 
 def _clusters(correct: np.ndarray | None, blocks: Sequence[Sequence[Block | None]]) -> dict[str, Field]:

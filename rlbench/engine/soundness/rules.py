@@ -6,12 +6,16 @@ of them. `core.badges` describes the checks by their ids.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from rlbench.core import Field
 from rlbench.core.badges import BADGES, Finding, Status, badge
 from rlbench.core.knowledge import Knowledge
 from rlbench.engine.soundness.watch import Sums, total
+
+FEW, ENOUGH = 8, 32  # examples for a comparison with chance, and for a test: with fewer, weak encoders seldom pass it
+ALPHA = 0.05  # the test's level
 
 
 def _share(part: int, whole: int) -> float:
@@ -71,6 +75,27 @@ def _check_repeats(sums: Sums) -> Finding:
     return Finding(id="S10", status="adaptive" if sums["random"] else "pass", said=said)
 
 
+def check_chance(right: int, labels: Sequence[int]) -> Finding:
+    """H11, by a one-sided exact binomial test; with few examples, by the shares alone.
+
+    Args:
+        right: the number of examples that are correct without an attack.
+        labels: the label of each example.
+    """
+    from scipy.special import bdtrc
+
+    n, largest = len(labels), max(Counter(labels).values(), default=0)
+    said = (
+        f"clean accuracy is {_percent(_share(right, n))}, the largest class has {_percent(_share(largest, n))} of {n}"
+    )
+    if n < FEW or largest == n:
+        return Finding(id="H11", status="skip", said=f"{said} examples: {'too few' if n < FEW else 'one class'}")
+    p = float(bdtrc(right - 1, n, largest / n)) if right else 1.0
+    if p < ALPHA or (n < ENOUGH and right > largest):
+        return Finding(id="H11", status="pass", said=f"{said} examples")
+    return Finding(id="H11", status="warn", said=f"{said} examples: not above chance (p = {p:.2g})")
+
+
 def findings(sums: Sums, knowledge: Knowledge = "white-box") -> list[Finding]:
     """Applies every cheap check.
 
@@ -102,18 +127,21 @@ def _limit(finding: Finding, sums: Sums, knowledge: Knowledge) -> Finding:
     return Finding(id=finding.id, status="not applicable", said=missing[finding.id])
 
 
-def provenance(sums: Sequence[Sums], knowledge: Knowledge = "white-box") -> dict[str, Field]:
+def provenance(
+    sums: Sequence[Sums], knowledge: Knowledge = "white-box", others: Sequence[Finding] = ()
+) -> dict[str, Field]:
     """Makes a record's fields `soundness` (the badge) and `soundness_failed` (the checks that are not sound).
 
     Args:
         sums: the counts of each block.
         knowledge: of the encoder.
+        others: findings that are not made from counts.
 
     Returns:
         Both fields, the second only if a check is not sound; nothing if no block was watched.
     """
     if not any(sums):
         return {}
-    found = findings(total(sums), knowledge)
+    found = [*findings(total(sums), knowledge), *others]
     bad = [f"{finding.id}: {finding.said}" for finding in found if BADGES[finding.status] != "sound"]
     return {"soundness": badge(found)} | ({"soundness_failed": "; ".join(bad)} if bad else {})

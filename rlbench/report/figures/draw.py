@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from rlbench.core import Box, Modality
+from rlbench.report.figures.fonts import drawable
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -286,5 +287,6 @@ def _name_row(panel: Axes, name: str, sheet: Sheet) -> None:
 def _save(figure: Figure) -> bytes:
     FigureCanvasAgg(figure)
     buffer = BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
+    with drawable(figure):
+        figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()

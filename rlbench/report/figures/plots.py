@@ -15,6 +15,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from rlbench.core import Norm, Record
 from rlbench.report.boards.scores import Score
@@ -32,6 +33,7 @@ from rlbench.report.figures.curves import (
     heats,
     scatters,
 )
+from rlbench.report.figures.fonts import count_columns, drawable
 from rlbench.store.rounds import pool_rounds
 
 Kind = Literal["curves", "sensors", "scatter", "corruptions", "board"]
@@ -45,6 +47,9 @@ DEFAULT: tuple[Kind, ...] = (
 MARKERS = "osD^vPX*"
 ACROSS = 3  # panels side by side
 LETTERS = 44  # the most of a line of a panel's title
+LEGEND = 24  # the most models of a legend
+MAPS, BESIDE = 24, 8  # the most heat maps of a figure, and of a line
+DPI, PIXELS = 300, 60_000  # dots per inch, and the most pixels of a side, of which matplotlib can draw 2^16
 STYLE = {
     "font.size": 8,
     "axes.titlesize": 8,
@@ -201,7 +206,10 @@ def _panels(panels: Mapping[str, Panel], tone: Mapping[str, str]) -> Figure:
             handles[name] = handle, max(str(label), handles.get(name, (None, ""))[1], key=len)
     for place in axes.flat[len(panels) :]:
         place.set_visible(False)
-    shown = [handles[name] for name in tone if name in handles]
+    first = set(list(handles)[:LEGEND])  # the best rows of the first table
+    shown = [handles[name] for name in tone if name in first]
+    if len(handles) > LEGEND:
+        shown.append((Line2D([], [], linestyle="none"), f"and {len(handles) - LEGEND} more"))
     names = [label for _, label in shown]
     columns, size = _fit_legend(names, 2.6 * across, (1, 3, 4)[across - 1])
     height = (2 + 0.1 * lines) * down + 0.3 + 0.18 * ceil(len(names) / columns)
@@ -212,34 +220,55 @@ def _panels(panels: Mapping[str, Panel], tone: Mapping[str, str]) -> Figure:
 
 def _fit_legend(names: Sequence[str], width: float, most: int) -> tuple[int, float]:
     """The number of a legend's columns, at most `most`, and its font size, so that it fits the width in inches."""
-    letters = max(map(len, names), default=0) + 7  # with the marker
+    letters = max(map(count_columns, names), default=0) + 7  # with the marker
     columns = max(1, min(most, int(14 * width / letters)))
     return columns, min(8, 8 * 14 * width / (columns * letters))
 
 
 def _heat(heat: Heat) -> Figure:
-    """A heat map of corruptions x severities for each model, with the accuracy in each field."""
-    names = list(next(iter(heat.models.values())))
-    figure = Figure(figsize=(1.4 + 1.75 * len(heat.models), 1.1 + 0.19 * len(names)), layout="constrained")
-    panels = figure.subplots(1, len(heat.models), squeeze=False, sharey=True)[0]
-    for axes, (model, accuracy) in zip(panels, heat.models.items(), strict=True):
-        values = 100 * np.array([accuracy[name] for name in names])
-        axes.imshow(values, cmap="cividis", vmin=0, vmax=100, aspect="auto")
-        for (row, column), value in np.ndenumerate(values):
-            tone = "white" if value < 55 else "black"
-            axes.text(column, row, f"{value:.0f}", ha="center", va="center", fontsize=6, color=tone)
-        axes.set_title(f"{model} ({fmean(values.flat):.1f})")
-        axes.set_xticks(range(5), labels=list("12345"))
-        axes.set_yticks(range(len(names)), labels=[name.replace("_", " ") for name in names])
-        axes.set_xlabel("severity")
-        axes.grid(False)
-    figure.suptitle(f"{heat.title}: accuracy in % (mean)", fontsize=8)
+    """Heat maps of corruptions x severities of up to MAPS models, with the accuracy in each field."""
+    names, models = list(next(iter(heat.models.values()))), list(heat.models.items())[:MAPS]
+    across = min(BESIDE, len(models))
+    down = ceil(len(models) / across)
+    means = {model: f"{model} ({100 * fmean(v for row in found.values() for v in row):.1f})" for model, found in models}
+    titles = {model: wrap(text, 26) for model, text in means.items()}
+    size = 1.4 + 1.75 * across, 0.2 + (0.8 + 0.1 * max(map(len, titles.values())) + 0.19 * len(names)) * down
+    figure = Figure(figsize=size, layout="constrained")
+    panels = figure.subplots(down, across, squeeze=False, sharey=True)
+    for axes, (model, accuracy) in zip(panels.flat, models, strict=False):
+        _fill_map(axes, "\n".join(titles[model]), {name: accuracy[name] for name in names})
+    for axes in panels.flat[len(models) :]:
+        axes.set_visible(False)
+    more = f" of {MAPS} of {len(heat.models)} models" if len(heat.models) > MAPS else ""
+    figure.suptitle(f"{heat.title}: accuracy in % (mean){more}", fontsize=8)
     return figure
+
+
+def _fill_map(axes: Axes, title: str, accuracy: Mapping[str, Sequence[float]]) -> None:
+    """Draws a heat map.
+
+    Args:
+        axes: to draw into.
+        title: of the map.
+        accuracy: by corruption, the accuracies at severity 1 to 5, in [0, 1].
+    """
+    values = 100 * np.array(list(accuracy.values()))
+    axes.imshow(values, cmap="cividis", vmin=0, vmax=100, aspect="auto")
+    for (row, column), value in np.ndenumerate(values):
+        tone = "white" if value < 55 else "black"
+        axes.text(column, row, f"{value:.0f}", ha="center", va="center", fontsize=6, color=tone)
+    axes.set_title(title, fontsize=8 if "\n" not in title else 7)
+    axes.set_xticks(range(5), labels=list("12345"))
+    axes.set_yticks(range(len(accuracy)), labels=[name.replace("_", " ") for name in accuracy])
+    axes.set_xlabel("severity")
+    axes.grid(False)
 
 
 def _save(figure: Figure, format: str) -> bytes:
     """The bytes of a figure's file, without dates and versions."""
     FigureCanvasAgg(figure)
-    buffer = BytesIO()
-    figure.savefig(buffer, format=format, dpi=300, metadata={"Software": None} if format == "png" else {"Date": None})
+    buffer, dpi = BytesIO(), min(DPI, PIXELS / max(figure.get_size_inches()))
+    with drawable(figure):
+        about = {"Software": None} if format == "png" else {"Date": None}
+        figure.savefig(buffer, format=format, dpi=dpi, metadata=about)
     return buffer.getvalue()
