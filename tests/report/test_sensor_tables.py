@@ -5,7 +5,7 @@ from fractions import Fraction
 
 import pytest
 
-from rlbench.core import Adversarial, Clean, Missing, Perturbation, Record, Threat
+from rlbench.core import Adversarial, Clean, Composed, Corrupted, Missing, Perturbation, Record, Threat
 from rlbench.report.boards import sensors
 from rlbench.report.boards.leaderboard import freeze, render
 from rlbench.report.boards.tables import frame, tables
@@ -73,6 +73,13 @@ def test_rows_gains_and_leaks() -> None:
     assert {s: score.share for s, score in table.alone[name].items()} == {"image": 0.125}
     assert table.leaks[name] == {"image": 2 / 8, "audio": 1 / 8}  # examples 3 and 4; example 0
     assert table.gains[name] == "-25.0 (1:3, p .625)"  # any 1 against audio alone
+
+
+def test_an_attack_after_a_corruption_has_no_leak() -> None:
+    worn = Composed(Corrupted("fog", 3, sensors=("audio",)), EACH[0])
+    (table,) = sensors.sensor_tables(tables(frame(_records(flags=FLAGS | {("image+audio", worn): "00000000"}))))
+    (name,) = set(table.rows) - {"without", "pgd linf image 1/255, audio 2/255"}
+    assert table.rows[name]["image"].share == 0 and name not in table.leaks and len(table.leaks) == 1
 
 
 def test_the_board_says_which_fusion_is_the_safest_and_what_it_costs() -> None:

@@ -16,7 +16,7 @@ from statistics import fmean
 
 import numpy as np
 
-from rlbench.core import Adversarial, Clean, Corrupted, Missing, Threat
+from rlbench.core import Adversarial, Clean, Composed, Corrupted, Missing, Threat
 from rlbench.core.badges import worst_badge
 from rlbench.core.markdown import grid
 from rlbench.core.stats.metrics import format_p, wilson
@@ -117,7 +117,7 @@ def _of_table(table: Table, found: Sequence[Table]) -> Iterator[SensorTable]:
         title = f"{suite}; {row.marked_name}, fusion {fusion}"
         one = SensorTable(title, group, row.marked_name, fusion, sensors, alone, clean, rows)
         counts = {name: _count_attacked(one, one.rows[name]) for name in map(_name, attacks) if name in one.attacks}
-        yield replace(one, leaks=_leaks(one), gains=_gains(one), numbers=counts)
+        yield replace(one, leaks=_leaks(one, list(row.scores)), gains=_gains(one), numbers=counts)
 
 
 def _alone(attack: Adversarial, single: Mapping[str, Mapping[Column, Score]]) -> dict[str, Score]:
@@ -171,9 +171,12 @@ def _is_part(own: Adversarial, whole: Adversarial) -> bool:
     return own.call == whole.call and alike and within and own.threat.reach != "any 1"
 
 
-def _leaks(table: SensorTable) -> dict[str, dict[str, float]]:
+def _leaks(table: SensorTable, columns: Sequence[Column]) -> dict[str, dict[str, float]]:
+    """The leaks of every row, but not of an attack after a corruption, which `without` lacks."""
     found: dict[str, dict[str, float]] = {}
-    for name in (name for name in table.rows if name != "without"):
+    threats = {column: threat_of(column.of) for column in columns if isinstance(column.of, Composed)}
+    mixed = {str(column).removesuffix(threat.place) for column, threat in threats.items() if threat is not None}
+    for name in (name for name in table.rows if name not in {"without", *mixed}):
         for sensor, attacked in table.rows[name].items():
             without = table.rows.get("without", {}).get(sensor)
             if without is not None and without.hits is not None and attacked.hits is not None:
