@@ -6,6 +6,7 @@ import torch
 from rlbench.audit.lab import Lab, main_threat
 from rlbench.audit.report import audit
 from rlbench.core import Adversarial, registry
+from rlbench.core.errors import FieldError
 from rlbench.core.suite import load_suite
 from rlbench.encoders import models
 from rlbench.encoders.defences.classifier_defence import ClassifierDefence
@@ -77,3 +78,10 @@ def test_a_defended_encoder_is_an_encoder_of_its_own(name) -> None:
     x.requires_grad_()
     (gradient,) = torch.autograd.grad(honest.embed(x, "thermal")[:, 0].sum(), x)
     assert gradient.isfinite().all() and (gradient.flatten(1) != 0).any(1).all()
+
+
+def test_a_defence_of_blocks_refuses_an_input_that_they_do_not_divide() -> None:
+    defence = registry.make("defence", "jpeg")
+    assert defence.front(torch.rand(2, 3, 16, 24)).shape == (2, 3, 16, 24)
+    with pytest.raises(FieldError, match="an input of 16 x 20 does not divide"):
+        defence.front(torch.rand(2, 3, 16, 20))

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv1d, pad
 
+from rlbench.core.errors import FieldError
 from rlbench.core.registry import register
 from rlbench.encoders.defences.defended import Defence
 
@@ -32,8 +33,12 @@ def _cosines() -> Tensor:
 
 
 def _blocks(x: Tensor) -> Tensor:
-    """(..., H, W), multiples of 8 -> (..., H/8, W/8, 8, 8), the coefficients of each block."""
+    """(..., H, W), multiples of 8 -> (..., H/8, W/8, 8, 8), the coefficients of each block. Raises: FieldError."""
     h, w = x.shape[-2:]
+    if h % SIDE or w % SIDE:
+        raise FieldError(
+            f"this defence works on blocks of {SIDE} x {SIDE} pixels; an input of {h} x {w} does not divide"
+        )
     basis = _cosines().to(x)
     tiles: Tensor = x.reshape(*x.shape[:-2], h // SIDE, SIDE, w // SIDE, SIDE).transpose(-3, -2)
     return basis @ tiles @ basis.T
