@@ -77,10 +77,6 @@ def read_classes(root: Path, given: str | Mapping[str, str] | Sequence[str] | No
     labels = [label for label, _ in pairs]
     if len(labels) < 2 or len(set(labels)) < len(labels):
         raise DataError(f"classes are {', '.join(labels) or 'none'}; there must be two or more, without duplicates")
-    by_name: dict[str, str] = {}
-    for label, name in pairs:
-        if (other := by_name.setdefault(name, label)) != label:
-            raise DataError(f"{other!r} and {label!r} have the same name, {name!r}, so no model can tell them apart")
     return tuple(Label(label, name) for label, name in pairs)
 
 

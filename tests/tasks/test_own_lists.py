@@ -67,12 +67,6 @@ def test_links_to_files_of_the_same_bytes_are_files_of_their_own(root) -> None:
     assert _task(root, [*ROWS, "4.png,a,train,x", "5.png,b,train,x"]).size("train") == 2
 
 
-def test_two_classes_of_one_name_are_refused(root) -> None:
-    (root / "classes.csv").write_text("label,name\na,dog\nb,dog\n")
-    with pytest.raises(DataError, match="'a' and 'b' have the same name, 'dog', so no model can tell them apart"):
-        _task(root, ROWS)
-
-
 def test_a_class_without_test_examples_is_a_note(root) -> None:
     (root / "classes.csv").write_text("label,name\na,dog\nb,cat\nc,cow\n")
     assert _task(root, ROWS).notes() == ("1 of 3 classes have no test example: c",)
