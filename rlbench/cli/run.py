@@ -12,7 +12,6 @@ from rlbench.cli.options import Count, OneOf
 from rlbench.cli.places import place_options
 from rlbench.cli.replies import reserve_stdout
 from rlbench.core.processes import processors
-from rlbench.executors.worker import start_ahead
 
 if TYPE_CHECKING:
     from rlbench.engine.plan.types import Plan
@@ -185,6 +184,8 @@ def run(
 def _start_ahead(*, dry_run: bool, workers: int | None, executor: str, examples: int | None, **others: object) -> None:
     """Starts a worker if the run will probably have several on this machine, by its options alone."""
     if not dry_run and executor == "local" and workers != 1 and processors() > 1 and (examples or LEAST) >= LEAST:
+        from rlbench.executors.worker import start_ahead
+
         click.get_current_context().with_resource(start_ahead("rlbench.engine.run.jobs"))
 
 

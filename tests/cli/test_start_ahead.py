@@ -40,7 +40,7 @@ def test_only_a_run_that_will_share_its_work_starts_a_worker_ahead(
         raise RLBenchError("no further")
 
     monkeypatch.setattr(run, "processors", lambda: 2)
-    monkeypatch.setattr(run, "start_ahead", note)
+    monkeypatch.setattr("rlbench.executors.worker.start_ahead", note)
     monkeypatch.setattr("rlbench.core.suite.load_suites", fail)
     done = CliRunner().invoke(main, ["run", "--suite", "thermal", "--model", "rlbind", *options])
     assert done.exit_code != 0 and seen == (["rlbench.engine.run.jobs", "ended"] if started else [])
