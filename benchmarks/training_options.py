@@ -212,8 +212,7 @@ def table(lines: Path, out: Path | None) -> None:
         f"n = {', '.join(map(str, sorted(sizes)))}; AWP {AWP}; one seed. Gains in points over the method's first row, "
         "on the same examples, with McNemar's exact test; Holm over all comparisons of a column. The cosine is that of "
         "the watch for collapse, in the first and the last 20 steps. Intervals and tests are over examples, not over "
-        "seeds of training. A share far below 1 says nothing about a full run: 10% is a constant predictor, whose loss "
-        "has not left its first plateau."
+        "seeds of training. A share far below 1 says nothing about a full run."
     )
     rows = tabulate(make_rows(found), headers=head, tablefmt="github", disable_numparse=True)
     text = f"# Training options at equal passes\n\n{about}\n\n{rows}\n"
