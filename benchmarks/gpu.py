@@ -171,12 +171,11 @@ def compare_pyautoattack(s: Setting, head: ZeroShot, x: Tensor, y: Tensor, eps: 
 
 def train(s: Setting) -> Iterator[Row]:
     """Part 3."""
-    from accelerate import Accelerator
-
     from rlbench.training.loop import Trainer
     from rlbench.training.memory import Memory
     from rlbench.training.prepare import prepare as prepare_run
     from rlbench.training.recipe import load_recipe
+    from rlbench.training.run import make_accelerator
 
     steps, fields = s.training
     for stage in (1, 2):
@@ -190,7 +189,7 @@ def train(s: Setting) -> Iterator[Row]:
         recipe = load_recipe("rlbind", stage, modality="image", backbone=s.backbone, overrides=given)
         trainer = Trainer(
             prepare_run(recipe, "image"),
-            Accelerator(cpu=s.device == "cpu", mixed_precision="bf16" if recipe.precision == "bf16" else "no"),
+            make_accelerator(s.device, recipe, announce=lambda text: None),
             Memory(),
         )
         trainer.start(0)

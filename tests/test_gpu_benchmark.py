@@ -7,6 +7,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from accelerate import Accelerator
 from click.testing import CliRunner
 
 pytestmark = pytest.mark.slow
@@ -21,6 +22,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 def test_all_parts_run_at_a_tiny_size(gpu: ModuleType, tmp_path: Path) -> None:
     out = tmp_path / "gpu.md"
+    Accelerator(cpu=True, mixed_precision="no")  # as after another test's training in this process
     result = CliRunner().invoke(gpu.main, ["--tiny", "--out", str(out)], catch_exceptions=False)
     text = out.read_text()
     assert result.exit_code == 0
