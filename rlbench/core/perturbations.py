@@ -76,12 +76,8 @@ def _attacks(parts: dict[str, YamlPart], scope: Scope, whole: YamlPart) -> Itera
         for place, surrogate in product(places, surrogates):
             _check_reach(name, plugin, place)
             for each in eps.each():
-                yield (
-                    each,
-                    Adversarial(
-                        name.text(), parse_threat(each, kind, place, scope.sensors), fields, surrogate=surrogate
-                    ),
-                )
+                threat = parse_threat(each, kind, place, scope.sensors)
+                yield each, Adversarial(name.text(), threat, fields, surrogate=surrogate)
 
 
 def _surrogates(part: YamlPart | None) -> list[Surrogate | None]:

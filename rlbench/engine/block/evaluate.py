@@ -90,7 +90,7 @@ def evaluate(
             return [unit.classify(x)]
         x, base = unit.corrupt(groups[0], x, clean)
     except AttackError as error:
-        return [Failure(str(error))] * len(groups[0].members)
+        return [Failure(str(error)) for group in groups for _ in group.members]
     return unit.attack(groups, x, base)[0] if groups[0].attacks else [base]
 
 
