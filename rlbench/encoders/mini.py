@@ -45,8 +45,8 @@ class TransformerBlock(nn.Module):
     def forward(self, h: Tensor) -> Tensor:
         """(B, N, D) -> (B, N, D)."""
         b, n, d = h.shape
-        heads = self.qkv(self.norm1(h)).view(b, n, 3, HEADS, d // HEADS).permute(2, 0, 3, 1, 4)
-        q, k, v = heads.reshape(3, b * HEADS, n, d // HEADS).unbind(0)  # one copy instead of three
+        heads = self.qkv(self.norm1(h)).view(b, n, 3, HEADS, d // HEADS).unbind(2)
+        q, k, v = (one.transpose(1, 2).reshape(b * HEADS, n, -1) for one in heads)  # one copy in the gradient, too
         attention = (torch.bmm(q, k.transpose(1, 2)) * (d // HEADS) ** -0.5).softmax(-1)
         h = h + self.out(torch.bmm(attention, v).view(b, HEADS, n, -1).transpose(1, 2).reshape(b, n, d))
         return h + cast(Tensor, self.down(relu(self.up(self.norm2(h)))))
@@ -72,7 +72,11 @@ def _stem(box: Box) -> nn.Sequential:
     layers: list[nn.Module] = []
     for width in (24, 48, WIDTH):
         conv = OneChannelConv if channels == 1 else nn.Conv2d
-        layers += [conv(channels, width, kernel, stride, kernel // 2), nn.GroupNorm(GROUPS, width), nn.ReLU()]
+        layers += [
+            conv(channels, width, kernel, stride, kernel // 2),
+            nn.GroupNorm(GROUPS, width),
+            nn.ReLU(inplace=True),
+        ]
         channels, kernel, stride = width, 3, 2
     return nn.Sequential(*layers)
 

@@ -46,7 +46,7 @@ _PROVENANCE: dict[str, Rule] = {
     **dict.fromkeys(("protocol", "data", "anchors", "checkpoint", "device", "dtype", "torch", "numpy"), _TEXT),
     **dict.fromkeys(("python", "rlbench", "code", "loss", "label", "round", "sees"), _TEXT),
     **dict.fromkeys(("seed", "series", "training_forwards", "training_backwards"), _COUNT),
-    **dict.fromkeys(("clustered_low", "clustered_high"), _SHARE),
+    **dict.fromkeys(("clustered_low", "clustered_high", "certified_low", "certified_high"), _SHARE),
     "training_seed": (lambda value: value is None or _is_count(value), "a whole number, at least 0, or null"),
     "classes": (lambda value: _is_count(value, 1, MOST), "a whole number, at least 1"),
     "sources": (lambda value: _is_count(value, 1, MOST), "a whole number, at least 1"),
@@ -159,11 +159,12 @@ def _check_provenance(provenance: Mapping[str, object], n: int) -> None:
             rule = _SHARE
         if rule is not None and not rule[0](value):
             raise FieldError(f"provenance: {name} is {quote(value)}; it must be {rule[1]}", name)
-    low, high = (provenance.get(name) for name in ("clustered_low", "clustered_high"))
-    if (low is None) != (high is None) or (low is not None and low > high):  # type: ignore[operator]
-        raise FieldError(
-            f"provenance: clustered_low is {low}, clustered_high {high}; they must be an interval", "clustered_low"
-        )
+    for name in ("clustered", "certified"):
+        low, high = provenance.get(f"{name}_low"), provenance.get(f"{name}_high")
+        if (low is None) != (high is None) or (low is not None and low > high):  # type: ignore[operator]
+            raise FieldError(
+                f"provenance: {name}_low is {low}, {name}_high {high}; they must be an interval", f"{name}_low"
+            )
     for name in ("sources", "certified"):
         if isinstance(count := provenance.get(name), int) and count > n:
             raise FieldError(f"provenance: {name} is {count}; it must be at most n = {n}", name)

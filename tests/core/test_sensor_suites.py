@@ -66,6 +66,23 @@ def test_an_attack_on_several_sensors_shares_the_chain_of_the_single_ones(tmp_pa
     assert names == [[*single, "pgd linf 0.01 on all", "pgd linf 0.02 on all"]]
 
 
+def test_a_worst_case_is_over_every_attack_that_its_threat_model_allows(tmp_path) -> None:
+    entries = [ATTACK % "[image, depth]", (ATTACK % "image").replace("0.02", "0.03"), ATTACK % "any 1", ATTACK % "all"]
+    entries.append("{attack: pgd, norm: linf, eps: {image: 0.02, thermal: 0.03}, sensors: [image, thermal]}")
+    columns = load_suite(oracle.suite_file(tmp_path, *entries, "worst")).perturbations
+    found = {
+        str(p): [str(cell) for cell in cells.members_of(p, columns)] for p in columns if str(p).startswith("worst")
+    }
+    single = [f"pgd linf 0.02 on {sensor}" for sensor in oracle.SCALES]
+    pair = "pgd linf 0.02 on image+depth"
+    assert found["worst linf 0.02 on all"] == [pair, *single, "pgd linf 0.02 on all"]
+    assert found["worst linf 0.02 on any 1"] == single
+    assert found["worst linf 0.02 on image+depth"] == [pair]
+    assert found["worst linf 0.03 on image"] == ["pgd linf 0.03 on image"]
+    wide = "image 0.02, thermal 0.03 on image+thermal"
+    assert found[f"worst linf {wide}"] == [f"pgd linf {wide}"]
+
+
 def test_a_part_may_have_several_fusions_and_a_task_per_sensor(tmp_path) -> None:
     head = oracle.HEAD.replace("{name: dots}", "{image: {name: dots}, thermal: {name: dots}, depth: {name: dots}}")
     file = oracle.suite_file(tmp_path, "clean", head=head.replace("task:", "fusion: [sum, median]\ntask:"))

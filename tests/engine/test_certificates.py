@@ -1,11 +1,14 @@
 """Takeover certificates in runs: what is certified survives every attack on one sensor, example by example."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import sensor_oracle as oracle
 
+from rlbench.core import Examples
+from rlbench.core.stats.metrics import cluster_interval
 from rlbench.engine.run.runner import run
 from rlbench.report.boards.leaderboard import examples
 from rlbench.store.blocks import from_bytes, to_bytes
@@ -57,6 +60,24 @@ def test_only_unattacked_cells_of_a_fusion_with_a_certificate_have_one(tmp_path)
         if "certified" in record.provenance
     }
     assert having == {("majority", name) for name in ("clean", "without image", "netd 3 on thermal")}
+
+
+def test_the_interval_of_certificates_is_over_sources_that_examples_share(tmp_path, monkeypatch) -> None:
+    load = oracle.Dots.load
+
+    def load_shared(*arguments: object, **more: object) -> Examples:
+        alone = load(*arguments, **more)
+        return replace(alone, sources=tuple(f"walk {int(name.split('/')[-1]) // 6}" for name in alone.ids))
+
+    monkeypatch.setattr(oracle.Dots, "load", load_shared)
+    monkeypatch.setattr(oracle, "HEAD", oracle.HEAD.replace("dots", "dots, series: 1"))  # not in a cache yet
+    monkeypatch.setenv("RLBENCH_CACHE", str(tmp_path / "cache"))
+    _run(tmp_path, "majority", "clean")
+    (record,) = read_records([tmp_path / "o"])
+    (block,) = blocks(record, [tmp_path / "o"])
+    ends = cluster_interval(block.certified.tolist(), block.source.tolist())
+    assert [record.provenance[f"certified_{end}"] for end in ("low", "high")] == [round(end, 6) for end in ends]
+    assert record.provenance["sources"] == 10 and ends[0] < record.provenance["certified"] / record.n < ends[1]
 
 
 def test_blocks_keep_certificates_and_their_digest_covers_them(tmp_path) -> None:

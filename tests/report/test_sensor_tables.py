@@ -106,6 +106,9 @@ def test_a_certificate_stands_beside_the_attack_on_any_one_sensor() -> None:
     assert line["any 1"].startswith("37.5 [") and sensors.summary([table])[0]["certified"] == line["any 1"]
     (without,) = sensors.sensor_tables(tables(frame(_records())))
     assert without.certified is None and "certified" not in sensors.summary([without])[0]
+    facts = {"certified": 3, "sources": 4, "certified_low": 0.05, "certified_high": 0.9}
+    (shared,) = sensors.sensor_tables(tables(frame(_records(**facts))))  # examples that share sources
+    assert str(shared.certified) == "37.5 [5.0, 90.0]"
 
 
 def test_fusions_of_two_suites_are_not_compared() -> None:

@@ -68,6 +68,7 @@ FACTS: dict[str, list[Any]] = {
     "seed": [-1, "0", None],
     "soundness": ["solid", 1, None],
     "clustered_low": [-0.1, 2, "a"],
+    "certified_low": [-0.1, 0.5, "a"],
     "sources": [0, "x", 13],
     "mode": ["x"],
     "x-to-text R@1": [1.1, "a"],

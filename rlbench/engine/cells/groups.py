@@ -109,7 +109,7 @@ def members_of(perturbation: Perturbation, perturbations: Sequence[Perturbation]
 
 
 def worst_members(worst: Worst, perturbations: Sequence[Perturbation]) -> list[Perturbation]:
-    """The cells that a worst case is taken over: attacks of its norm, with its eps or a smaller one.
+    """The cells that a worst case is taken over: attacks of its norm on its sensors, with its eps or a smaller one.
 
     With a choice of texts, also that choice alone, and each attack with it; in a cascade, the worst case of its attacks
     takes their place.
@@ -131,10 +131,11 @@ def worst_members(worst: Worst, perturbations: Sequence[Perturbation]) -> list[P
 
 
 def is_within(one: Threat, other: Threat) -> bool:
-    """Whether a threat model has the norm and the sensors of the other, and an eps that is not larger."""
-    if (one.norm, one.sensors, one.reach) != (other.norm, other.sensors, other.reach):
+    """Whether every input that a threat model allows is one that the other allows: its norm, sensors, and eps."""
+    if one.norm != other.norm or bool(one.sensors) != bool(other.sensors):
         return False
     if not one.sensors:
         return one.eps <= other.eps
     eps, most = eps_by_sensor(one), eps_by_sensor(other)
-    return all(eps[sensor] <= most[sensor] for sensor in eps)
+    alone = len(eps) == 1 or one.reach == "any 1"
+    return all(eps[s] <= most[s] if s in most else eps[s] == 0 for s in eps) and (alone or other.reach != "any 1")

@@ -119,7 +119,10 @@ def _recalls(outline: Outline, blocks: Sequence[Block]) -> dict[str, Field]:
 def _count_certified(blocks: Sequence[Block]) -> dict[str, Field]:
     """Of several sensors without an attack, the examples with a takeover certificate; nothing without certificates."""
     found = [block.certified for block in blocks if block.certified is not None]
-    return {"certified": int(np.concatenate(found).sum())} if found and len(found) == len(blocks) else {}
+    if not found or len(found) < len(blocks):
+        return {}
+    certified = np.concatenate(found)
+    return {"certified": int(certified.sum())} | _interval("certified", certified, blocks)
 
 
 def _queries(outline: Outline, blocks: Sequence[Sequence[Block | None]]) -> dict[str, Field]:
@@ -199,8 +202,15 @@ def _clusters(correct: np.ndarray | None, blocks: Sequence[Sequence[Block | None
     """If examples share sources: the number of sources, and the interval of a bootstrap over them."""
     if correct is None:
         return {}
-    sources = np.concatenate([block.source for block in blocks[0] if block is not None])
-    if (n := len(set(sources))) == len(sources):
+    found = [block for block in blocks[0] if block is not None]
+    interval = _interval("clustered", correct, found)
+    return interval and {"sources": len({name for block in found for name in block.source})} | interval
+
+
+def _interval(name: str, hits: np.ndarray, blocks: Sequence[Block]) -> dict[str, Field]:
+    """The interval of a share, `NAME_low` and `NAME_high`, if examples share sources; `hits` is (N,) bool."""
+    sources = np.concatenate([block.source for block in blocks])
+    if len(set(sources)) == len(sources):
         return {}
-    low, high = cluster_interval(correct.tolist(), sources.tolist())
-    return {"sources": n, "clustered_low": round(low, 6), "clustered_high": round(high, 6)}
+    low, high = cluster_interval(hits.tolist(), sources.tolist())
+    return {f"{name}_low": round(low, 6), f"{name}_high": round(high, 6)}

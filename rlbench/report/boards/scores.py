@@ -63,9 +63,24 @@ class Score:
         return f"{'≤ ' * self.bound}{100 * self.share:.1f} [{100 * self.low:.1f}, {100 * self.high:.1f}]"
 
 
-def score_count(count: int, n: int) -> Score:
-    """The share of a count of n independent examples, with Wilson's 95% interval."""
-    return Score(count / n, *wilson(count, n))
+def interval(count: int, n: int, facts: Mapping[str, Any], name: str) -> tuple[float, float]:
+    """The 95% interval of a share, in [0, 1]: Wilson's, or the bootstrap over sources if that is wider.
+
+    If all examples are of one source, it is Wilson's interval of a single example.
+
+    Args:
+        count: of the n examples.
+        n: at least 0.
+        facts: provenance with `sources`, `NAME_low` and `NAME_high`, if examples share sources.
+        name: of the interval in `facts`.
+    """
+    low, high = wilson(count, n)
+    if facts.get("sources") == 1:
+        return wilson(count / max(n, 1), 1)
+    clusters = facts.get(f"{name}_low"), facts.get(f"{name}_high")
+    if clusters[0] is None or clusters[1] is None:
+        return low, high
+    return min(low, float(clusters[0])), max(high, float(clusters[1]))
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from rlbench.core import Corrupted, Record
 from rlbench.core.badges import worst_badge
 from rlbench.core.errors import StoreError
 from rlbench.core.stats.metrics import wilson
-from rlbench.report.boards.scores import ModelRow, Score, Table, choose_common, score_count
+from rlbench.report.boards.scores import ModelRow, Score, Table, choose_common, interval
 from rlbench.store.columns import Column, Mean, reading_order
 from rlbench.store.flags import unpack
 from rlbench.store.perturbations import from_columns, to_columns
@@ -45,25 +45,11 @@ def frame(records: Iterable[Record]) -> pd.DataFrame:
         own = {one.name: getattr(record, one.name) for one in fields(Record) if one.name != "provenance"}
         scores = {"accuracy": float("nan"), "low": 0.0, "high": 1.0}
         if record.n_correct is not None:
-            low, high = _interval(record)
+            low, high = interval(record.n_correct, record.n, record.provenance, "clustered")
             scores = {"accuracy": record.n_correct / max(record.n, 1), "low": low, "high": high}
         about = {**to_columns(record.perturbation), "perturbation": str(record.perturbation)}
         cells.append({**record.provenance, **own, **about, **scores})
     return pd.DataFrame(cells)
-
-
-def _interval(record: Record) -> tuple[float, float]:
-    """The 95% interval of an accuracy, in [0, 1]: Wilson's, or the bootstrap over sources if that is wider.
-
-    If all examples are of one source, it is Wilson's interval of a single example.
-    """
-    low, high = wilson(record.n_correct or 0, record.n)
-    if record.provenance.get("sources") == 1:
-        return wilson((record.n_correct or 0) / max(record.n, 1), 1)
-    clusters = record.provenance.get("clustered_low"), record.provenance.get("clustered_high")
-    if clusters[0] is None or clusters[1] is None:
-        return low, high
-    return min(low, float(clusters[0])), max(high, float(clusters[1]))
 
 
 Cell = Mapping[str, Any]  # a row of a frame with its `column`; None for values that are not known
@@ -247,9 +233,15 @@ def _scores(cells: Iterable[Cell], model: str) -> dict[Column, Score]:
             soundness=str(cell.get("soundness") or ""),
             bound=cell["column"].is_bound,
             keys=(cell["key"],),
-            certified=None if cell.get("certified") is None else score_count(cell["certified"], cell["n"]),
+            certified=_certified(cell),
         )
     return scores
+
+
+def _certified(cell: Cell) -> Score | None:
+    """The share of examples with a takeover certificate, of a cell that has it."""
+    count, n = cell.get("certified"), cell["n"]
+    return None if count is None else Score(count / n, *interval(count, n, cell, "certified"))
 
 
 def _unpack_flags(cell: Cell) -> NDArray[Any] | None:

@@ -37,7 +37,8 @@ if TYPE_CHECKING:
 
 LIBRARY, LICENCE = "dataTables-3.1.5.min.js", "dataTables-LICENSE.txt"  # https://datatables.net, from npm, MIT
 ASSETS = (LIBRARY, LICENCE, "charts.js", "page.js", "page.css")
-_HIDDEN = {"round", "clustered_low", "clustered_high"}  # shown already by the data hash and the interval
+# Shown already, by the data hash and the intervals.
+_HIDDEN = {"round", "clustered_low", "clustered_high", "certified_low", "certified_high"}
 
 
 def _ignore(what: str, done: int, total: int) -> None:
