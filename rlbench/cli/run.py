@@ -11,7 +11,7 @@ import click
 from rlbench.cli.options import Count, OneOf
 from rlbench.cli.places import place_options
 from rlbench.cli.replies import reserve_stdout
-from rlbench.core.processes import processors
+from rlbench.core.processes import processors, without_collection
 
 if TYPE_CHECKING:
     from rlbench.engine.plan.types import Plan
@@ -154,11 +154,11 @@ def run(
         resolve(model)
     terminal = console.console(sys.stderr if as_json else None)
     _start_ahead(dry_run=dry_run, **options)
-    with live.loading(quiet=quiet):  # torch takes seconds
-        loaded = [suite for name in suites for suite in load_suites(name)]
-        from rlbench.cli import plan_view
-        from rlbench.engine.run import runner
-
+    with live.loading(quiet=quiet):
+        with without_collection():  # torch takes seconds
+            loaded = [suite for name in suites for suite in load_suites(name)]
+            from rlbench.cli import plan_view
+            from rlbench.engine.run import runner
         plan = runner.plan(loaded, models, store=out, pilot=dry_run, **options)
     if not quiet or dry_run:
         plan_view.plan(plan, terminal, by_cell=dry_run)

@@ -17,7 +17,7 @@ from multiprocessing.connection import Connection, Pipe
 from typing import Any, Generic, TypeVar
 
 from rlbench.core.executor import Report
-from rlbench.core.processes import command
+from rlbench.core.processes import command, without_collection
 from rlbench.executors.jobs import Ticket
 from rlbench.executors.messages import forward_log, pack_error
 
@@ -114,9 +114,11 @@ def serve(handle: int, load: str = "") -> None:
     report = Report(lambda passes, news: pipe.send(("report", (passes, news))))
     try:
         if load:
-            import_module(load)
+            with without_collection():
+                import_module(load)
         sys.path[:], module, name, shared, device = pipe.recv()
-        perform: Any = getattr(import_module(module), name)
+        with without_collection():
+            perform: Any = getattr(import_module(module), name)
         pipe.send(("ready", None))
         while True:
             job, ahead = pipe.recv()

@@ -6,7 +6,7 @@ A cell is an encoder, a task and a perturbation; a work unit is a block of a gro
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from typing import Literal
@@ -17,7 +17,6 @@ from rlbench.core.errors import DataError, FieldError, KnowledgeError, ModalityE
 from rlbench.core.executor import Executor, make_executor
 from rlbench.core.machine import is_usable, reproducible
 from rlbench.core.precision import Precision, check_precision
-from rlbench.core.suite import load_suites
 from rlbench.core.threat import threat_of
 from rlbench.encoders.cards import Model
 from rlbench.encoders.identity import Identity
@@ -29,6 +28,7 @@ from rlbench.engine.block.surrogates import identify_surrogates
 from rlbench.engine.block.texts import explain_fixed_texts
 from rlbench.engine.block.universal import explain_missing
 from rlbench.engine.cells.modes import vary
+from rlbench.engine.plan.chosen import as_several, load_chosen
 from rlbench.engine.plan.cost import STARTING, bounds, largest_fitting, parse_budget
 from rlbench.engine.plan.fit import DEFAULT, choose_batch_size, parse_batch_size
 from rlbench.engine.plan.pilot import rehearse
@@ -39,17 +39,13 @@ from rlbench.store.blocks import BLOCK
 from rlbench.store.keys import record_key
 from rlbench.store.perturbations import simplify
 from rlbench.store.store import Store
-from rlbench.tasks.absent import Absent, describe_absent, find_absent
+from rlbench.tasks.absent import Absent, describe_absent
 
 __all__ = ["Pair", "Plan", "PlannedCell", "Unit", "plan"]
 SMALL = 4.0  # seconds: a run whose upper bound is shorter needs no pilot
 PILOT = 0.03  # a pilot may take this share of the run's upper bound, or LEAST
 LEAST = 8.0  # seconds, for all pilots together
 MOST = 1_000_000  # examples of a task that renders them without end: half of an interval is then 0.1 points
-
-
-def _several(one: object) -> list[object]:
-    return list(one) if isinstance(one, Iterable) and not isinstance(one, str | os.PathLike) else [one]
 
 
 def _used(devices: tuple[str, ...], asked: int | None, units: Sequence[Unit]) -> tuple[str, ...]:
@@ -211,13 +207,6 @@ def _check_counts(**counts: int | None) -> None:
             raise FieldError(f"{name} is {value}; it must be at least 1")
 
 
-def _load(suites: object, absent: bool) -> list[Suite]:
-    """The parts of suites, each once; with `Absent` data sets, if they may be missing."""
-    found = [s for one in _several(suites) for s in ([one] if isinstance(one, Suite) else load_suites(str(one)))]
-    parts = list({(s.path, s.name, s.modality, s.task_name): s for s in found}.values())
-    return [replace(one, task=find_absent(one.task)) for one in parts] if absent else parts
-
-
 def _check_precisions(suites: Sequence[Suite], device: str) -> None:
     """Raises FieldError if the device lacks the precision of a suite's attacks."""
     for threat in (threat for suite in suites for threat in map(threat_of, suite.perturbations) if threat):
@@ -284,13 +273,14 @@ def plan(
     _check_counts(examples=examples, workers=workers)
     seconds = None if budget is None else parse_budget(budget)
     store = store if isinstance(store, Store) else Store(store)
-    loaded = [vary(one, seed=seed, series=series, mode=mode, precision=precision) for one in _load(suites, pilot)]
+    parts = load_chosen(suites, absent=pilot)
+    loaded = [vary(one, seed=seed, series=series, mode=mode, precision=precision) for one in parts]
     notes = [*store.check(fresh=fresh), *describe_absent(one.task for one in loaded)]
-    chosen = list({model.name: model for model in (resolve(str(one)) for one in _several(models))}.values())
-    where, part = make_executor(executor, address), None if shard is None else parse_shard(shard)
+    chosen = list({model.name: model for model in (resolve(str(one)) for one in as_several(models))}.values())
+    where, share = make_executor(executor, address), None if shard is None else parse_shard(shard)
     devices = where.devices(device, workers)
     _check_precisions(loaded, devices[0])
-    draft = _Draft(store, where, devices, parse_batch_size(batch_size), examples, fresh, workers, part, notes)
+    draft = _Draft(store, where, devices, parse_batch_size(batch_size), examples, fresh, workers, share, notes)
     for suite in loaded:
         for model in chosen:
             draft.add(suite, model, alone=len(chosen) == 1 and not any(one.sensors for one in loaded))
