@@ -21,6 +21,8 @@ from rlbench.core.types import Examples, Label, Modality, Split, Task
 if TYPE_CHECKING:
     from torch import Tensor
 
+PAIRINGS = ("paired", "class-paired")  # the same thing at the same moment, or independent examples of one class
+
 
 @dataclass(frozen=True, kw_only=True)
 class JointBox(Box):
@@ -159,8 +161,18 @@ class SensorTask:
         return Examples(box.join({s: its.x for s, its in examples.items()}), first.y, ids, first.sources)
 
     def fingerprint(self) -> str:
-        text = " ".join([f"{s} {task.fingerprint()}" for s, task in self.tasks.items()] + [self.pairing])
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return join_fingerprints({sensor: task.fingerprint() for sensor, task in self.tasks.items()}, self.pairing)
+
+
+def join_fingerprints(found: Mapping[str, str], pairing: str) -> str:
+    """The fingerprint of several sensors' examples.
+
+    Args:
+        found: of each sensor's task, in order.
+        pairing: one of PAIRINGS.
+    """
+    text = " ".join([*(f"{sensor} {one}" for sensor, one in found.items()), pairing])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _find_difference(one: Sequence[Label], other: Sequence[Label]) -> str:

@@ -6,6 +6,7 @@ from fractions import Fraction
 import pytest
 
 from rlbench.core import Adversarial, Clean, Composed, Corrupted, Missing, Perturbation, Record, Threat
+from rlbench.core.sensors import join_fingerprints
 from rlbench.report.boards import sensors
 from rlbench.report.boards.leaderboard import freeze, render
 from rlbench.report.boards.tables import frame, tables
@@ -34,12 +35,17 @@ FLAGS: dict[tuple[str, Perturbation], str] = {
 }
 
 
-def _records(fusion: str = "sum", flags: dict = FLAGS, **more: object) -> list[Record]:
+DATA = {name: f"{name} 0" for name in ("image", "thermal", "audio")}
+
+
+def _records(fusion: str = "sum", flags: dict = FLAGS, data: dict = DATA, **more: object) -> list[Record]:
     found = []
     for k, ((modality, p), text) in enumerate(flags.items()):
         correct = [bit == "1" for bit in text]
         task = f"scenes:{modality}:{fusion}" if "+" in modality else f"scenes:{modality}"
-        facts = {"protocol": f"p{p}", "data": modality, "anchors": "a", "seed": 0, "checkpoint": "c", "seen": 2}
+        of = {name: data[name] for name in modality.split("+")}
+        joint = join_fingerprints(of, "paired") if len(of) > 1 else data[modality]
+        facts = {"protocol": f"p{p}", "data": joint, "anchors": "a", "seed": 0, "checkpoint": "c", "seen": 2}
         facts |= more if "+" in modality and p == Clean() else {}
         key = f"{k:08x}{len(fusion):08x}"
         found.append(
@@ -73,6 +79,28 @@ def test_rows_gains_and_leaks() -> None:
     assert {s: score.share for s, score in table.alone[name].items()} == {"image": 0.125}
     assert table.leaks[name] == {"image": 2 / 8, "audio": 1 / 8}  # examples 3 and 4; example 0
     assert table.gains[name] == "-25.0 (1:3, p .625)"  # any 1 against audio alone
+
+
+def test_a_sensor_alone_has_the_inputs_of_the_fused_task() -> None:
+    """Of two series in one store, each has its own sensors alone, a title and a summary; see also another task."""
+    other = {
+        (m, p): "00001111" if m == "audio" else "1" * 8 if isinstance(p, Clean) else bits
+        for (m, p), bits in FLAGS.items()
+    }
+    later = [replace(r, key=f"a{r.key[1:]}") for r in _records(flags=other, data=DATA | {"image": "i1", "audio": "a1"})]
+    strange = [
+        replace(r, task="thermal-world", modality="audio", key=f"b{r.key[1:]}") for r in later if r.task[7:] == "image"
+    ]
+    strange = [replace(r, provenance=r.provenance | {"data": "t"}) for r in strange]
+    for order in ([*_records(), *later, *strange], [*strange, *later, *_records()]):
+        found = sensors.sensor_tables(tables(frame(order)))
+        shares = {tuple(score.share for score in one.alone["clean"].values()): one for one in found}
+        assert set(shares) == {(0.5, 0.75), (1.0, 0.5)}
+        assert shares[0.5, 0.75].gains == {"pgd linf image 1/255, audio 2/255": "-25.0 (1:3, p .625)"}
+        assert len({one.title for one in found}) == len(sensors.groups(found)) == 2
+    part = [r for r in later if r.modality == "image"]  # a sensor alone of one series, of which nothing is fused
+    (table,) = sensors.sensor_tables(tables(frame([*[r for r in _records() if r.modality != "image"], *part])))
+    assert table.alone["clean"] == {}
 
 
 def test_an_attack_after_a_corruption_has_no_leak() -> None:

@@ -21,8 +21,9 @@ from rlbench.core.badges import worst_badge
 from rlbench.core.markdown import grid
 from rlbench.core.stats.metrics import format_p, wilson
 from rlbench.core.stats.paired import Pairs
-from rlbench.core.threat import eps_by_sensor, single_sensors, threat_of
-from rlbench.report.boards.scores import Score, Table
+from rlbench.core.threat import eps_by_sensor, threat_of
+from rlbench.report.boards.alone import attacked_alone, find_alone
+from rlbench.report.boards.scores import Score, Table, describe_distinction
 from rlbench.store.columns import Column, Mean
 
 READING = (
@@ -104,27 +105,28 @@ def _of_table(table: Table, found: Sequence[Table]) -> Iterator[SensorTable]:
     facts = table.facts
     sensors = tuple(str(facts["modality"]).split("+"))
     world, _, fusion = str(facts["task"]).rpartition(f":{facts['modality']}:")
-    alike = [t for t in found if all(t.facts[k] == facts[k] for k in ("suite", "suite_version", "seed", "n"))]
+    apart = describe_distinction(facts, _find_distinction(table, found))
+    own = find_alone(table, found)
     for row in table.rows:
-        single = {str(t.facts["modality"]): other.scores for t in alike for other in t.rows if other.model == row.model}
+        single = {s: other.scores for s, t in own.items() for other in t.rows if other.model == row.model}
         rows, clean = _rows(row.scores), row.scores.get(Column(Clean()))
         alone = {"clean": {s: single[s]["clean"] for s in sensors if "clean" in single.get(s, {})}}  # type: ignore[index]
         attacks = [column.of for column in row.scores if isinstance(column.of, Adversarial)]
-        alone |= {_name(attack): _alone(attack, single) for attack in attacks if len(attack.threat.sensors) > 1}
+        alone |= {_name(attack): attacked_alone(attack, single) for attack in attacks if len(attack.threat.sensors) > 1}
         suite = f"{facts['suite']} v{facts['suite_version']}: {', '.join(sensors)}"
         backbone = f", backbone {table.backbone}" if table.backbone else ""
-        group = f"{suite} on {world}{backbone}, n = {facts['n']}"
-        title = f"{suite}; {row.marked_name}, fusion {fusion}"
+        group = f"{suite} on {world}{backbone}{apart}, n = {facts['n']}"
+        title = f"{suite}{apart}; {row.marked_name}, fusion {fusion}"
         one = SensorTable(title, group, row.marked_name, fusion, sensors, alone, clean, rows)
         counts = {name: _count_attacked(one, one.rows[name]) for name in map(_name, attacks) if name in one.attacks}
         yield replace(one, leaks=_leaks(one, list(row.scores)), gains=_gains(one), numbers=counts)
 
 
-def _alone(attack: Adversarial, single: Mapping[str, Mapping[Column, Score]]) -> dict[str, Score]:
-    """The score of each sensor by itself under its part of an attack on several."""
-    parts = {threat.sensors[0]: replace(threat, sensors=()) for threat in single_sensors(attack.threat)}
-    wanted = {sensor: str(replace(attack, threat=threat)) for sensor, threat in parts.items()}
-    return {s: score for s, name in wanted.items() for column, score in single.get(s, {}).items() if column == name}
+def _find_distinction(table: Table, found: Sequence[Table]) -> list[str]:
+    """The facts besides n that distinguish a task with several sensors from others of its suite and sensors."""
+    names = ("suite", "suite_version", "modality")
+    alike = [one for one in found if all(one.facts[k] == table.facts[k] for k in names)]
+    return [name for name in ("data", "seed") if len({one.facts[name] for one in alike}) > 1]
 
 
 def _rows(scores: Mapping[Column, Score]) -> dict[str, dict[str, Score]]:
