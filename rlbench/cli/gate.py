@@ -204,15 +204,15 @@ def compare(a: str, b: str, records: tuple[Path, ...], suites: tuple[str, ...], 
     from rlbench.gate.compare import compare as contrast
     from rlbench.gate.compare import list_missing
     from rlbench.gate.regression import doubts
-    from rlbench.gate.submission import name_suite
+    from rlbench.gate.submission import Chosen
     from rlbench.store.records import read_records
 
     sides = [_side(name, records or (Path("rlbench-results"),), read_records) for name in (a, b)]
-    names = [name_suite(suite) for suite in suites]
-    chosen = [[r for r in side if not names or r.suite in names] for side in sides]
-    if names and not any(chosen):
+    named = [Chosen.parse(suite) for suite in suites]
+    chosen = [[r for r in side if not named or any(one.has(r) for one in named)] for side in sides]
+    if named and not any(chosen):
         there = ", ".join(sorted({record.suite for side in sides for record in side}))
-        raise StoreError(f"{a} and {b} have no records of {', '.join(names)}; suites there: {there}")
+        raise StoreError(f"{a} and {b} have no records of {', '.join(suites)}; suites there: {there}")
     found = contrast(*chosen)
     rows = render.contrasts(found, _short(a, b))
     if shape == "markdown":

@@ -13,13 +13,13 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from rlbench.core import Field, Perturbation, Record
 from rlbench.core.documents import load_json, read_text, reason
-from rlbench.core.errors import LINE, FieldError, StoreError, find_hidden, first_line, quote
+from rlbench.core.errors import LINE, FieldError, StoreError, UnknownName, find_hidden, first_line, quote
 from rlbench.core.suite import load_suites
 from rlbench.core.validation import check_fields
 from rlbench.store.flags import unpack
@@ -178,9 +178,35 @@ def _check_object(value: object, what: str) -> dict[str, Any]:
     return value
 
 
-def name_suite(suite: str) -> str:
-    """The name that records have of a suite that is given by name or file. Raises: RLBenchError: no such file."""
-    return load_suites(suite)[0].name if suite.endswith((".yaml", ".yml")) else suite
+class Chosen(NamedTuple):
+    """What a user names: a suite, or one of its parts.
+
+    Attributes:
+        name: that records have of the suite.
+        part: a modality or a task; "" for all.
+    """
+
+    name: str
+    part: str
+
+    @classmethod
+    def parse(cls, suite: str) -> Chosen:
+        """NAME or FILE.yaml, also with :MODALITY or :TASK. Raises: RLBenchError: no such file or part."""
+        path, _, part = suite.partition(":")
+        return cls(load_suites(suite)[0].name if path.endswith((".yaml", ".yml")) else path, part)
+
+    def has(self, record: Record) -> bool:
+        """Whether a record is of it."""
+        return record.suite == self.name and self.part in ("", record.modality, record.task)
+
+
+def _name_part(suite: str, task: str) -> str:
+    """A suite with the one of its tasks that is claimed, if it is known here and has several."""
+    try:
+        several = len(load_suites(suite)) > 1
+    except UnknownName:
+        return suite
+    return f"{suite.partition(':')[0]}:{task}" if several else suite
 
 
 def make_submission(records: Iterable[Record], *, model: str, suite: str, source: str, summary: str) -> Submission:
@@ -197,14 +223,11 @@ def make_submission(records: Iterable[Record], *, model: str, suite: str, source
         StoreError: there are no such records, or of several tasks or two models of the name, or a cell failed.
         FieldError: a field is wrong, as the source.
     """
-    name, _, part = name_suite(suite).partition(":")
-    own = [
-        record
-        for record in records
-        if (record.model, record.suite) == (model, name) and part in ("", record.modality, record.task)
-    ]
+    chosen = Chosen.parse(suite)
+    own = [record for record in records if record.model == model and chosen.has(record)]
     if len(tasks := sorted({record.task for record in own})) > 1:
-        raise StoreError(f"{suite} has several tasks; an entry claims one, such as {name}:{tasks[0]}")
+        example = f"{suite.partition(':')[0]}:{tasks[0]}"
+        raise StoreError(f"{suite} has several tasks; an entry claims one, such as {example}")
     if not own:
         raise StoreError(f"there are no records of {model} on {suite}; rlbench run --suite {suite} --model {model}")
     check_namesakes(own)
@@ -215,7 +238,7 @@ def make_submission(records: Iterable[Record], *, model: str, suite: str, source
         model=model,
         summary=summary,
         source=source,
-        suite=suite,
+        suite=_name_part(suite, own[0].task),
         suite_version=own[0].suite_version,
         checkpoint=str(own[0].provenance.get("checkpoint", "")),
         claims=tuple(_make_claim(record) for record in own),

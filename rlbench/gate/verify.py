@@ -151,6 +151,9 @@ def _load_suite(submission: Submission, model: str) -> Suite:
     suites = [suite for suite in load_suites(submission.suite) if names <= {str(p) for p in suite.perturbations}]
     if not suites:
         raise StoreError(f"{submission.suite} does not have all claimed columns: {', '.join(sorted(names))}")
+    if len(suites) > 1:
+        tasks = ", ".join(suite.task_name for suite in suites)
+        raise StoreError(f"{submission.suite} has several tasks with these columns: {tasks}; write the entry for one")
     suite = suites[0]
     if any(surrogate_of(p) for p in suite.perturbations):
         suite = identify_surrogates(prepare(suite, model))

@@ -162,6 +162,7 @@ def test_two_stores_and_a_note_on_sources(call: Callable[..., Result]) -> None:
 def test_a_suite_may_be_given_by_its_file(call: Callable[..., Result], tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_bytes((files("rlbench.suites") / "thermal.yaml").read_bytes())
     assert call("fare", "rlbind", "--suite", "mine.yaml").stdout == call("fare", "rlbind").stdout
+    assert call("fare", "rlbind", "--suite", "mine.yaml:thermal").stdout == call("fare", "rlbind").stdout
     none = call("fare", "rlbind", "--suite", "audio")
     assert none.exit_code == 2 and "have no records of audio; suites there: thermal" in none.stderr
 

@@ -17,7 +17,7 @@ from scipy.stats import binom, fisher_exact, hypergeom
 import rlbench
 from rlbench.cli.main import main
 from rlbench.core import Box
-from rlbench.core.errors import FieldError, RLBenchError
+from rlbench.core.errors import FieldError, RLBenchError, StoreError
 from rlbench.core.registry import make
 from rlbench.core.stats.acceptance_sampling import least_lost, least_share, p_few, p_lost
 from rlbench.gate.submission import Claim, make_submission, read_submission, to_json
@@ -116,6 +116,31 @@ def test_a_true_submission_holds(entry: Any) -> None:
     assert all((f.lost, f.gained, f.test) == (0, 0, "hypergeometric") for f in found.results)
     assert verify(entry, examples=60, seed=6, workers=1).rows != found.rows
     assert 0 < found.detectable < 25
+
+
+FUSED = """suite: fused-claim
+version: 1
+summary: Two fusions.
+sensors: [image, thermal]
+fusion: [sum, mean]
+task: {name: scenes, domain: sensor, subset: seen}
+perturbations: [clean]
+"""
+
+
+def test_an_entry_names_the_one_fusion_that_it_claims(records: list[Any], tmp_path: Path) -> None:
+    (file := tmp_path / "fused.yaml").write_text(FUSED)
+    place = {"suite": "fused-claim", "modality": "image+thermal"}
+    clean = next(one for one in records if str(one.perturbation) == "clean")
+    found = [replace(clean, **place, task=f"scenes:image+thermal:{name}") for name in ("sum", "mean")]
+    told = {"model": "linear:oracle", "source": "bundled", "summary": "The oracle."}
+    with pytest.raises(StoreError, match=f"such as {file}:scenes:image\\+thermal:mean"):
+        make_submission(found, suite=str(file), **told)
+    part = f"{file}:scenes:image+thermal:mean"
+    entry = make_submission(found, suite=part, **told)
+    assert entry == make_submission(found[1:], suite=str(file), **told) and entry.suite == part
+    with pytest.raises(StoreError, match="several tasks with these columns: scenes:image"):
+        verify(replace(entry, suite=str(file)), workers=1)
 
 
 def test_claims_under_a_surrogate_and_a_universal_attack_are_verified(tmp_path: Path) -> None:
