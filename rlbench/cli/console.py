@@ -119,9 +119,13 @@ def tasks(table: TaskTable, out: Console) -> None:
 def _cell(score: Score | None, *, folded: bool = False) -> Text:
     if score is None:
         return Text("-", style="dim")
+    return Text(_mark(score, folded=folded), style="bold red" if score.error is not None else "")
+
+
+def _mark(score: Score, *, folded: bool = False) -> str:
+    """A score's text, with MARK before it if it is not sound; folded: in two lines."""
     text = str(score).replace(" ", "\n", 1) if folded else str(score)
-    marked = f"{MARK} {text}" if score.error is None and is_doubtful(score.soundness) else text
-    return Text(marked, style="bold red" if score.error is not None else "")
+    return f"{MARK} {text}" if score.error is None and is_doubtful(score.soundness) else text
 
 
 def _title(table: Table) -> str:
@@ -202,13 +206,13 @@ def together(found: Sequence[Table], records: Sequence[Record], out: Console) ->
     for table in own:
         out.print()
         out.print(Text(f"{table.title}; accuracy in % [95% interval]", style="bold"))
-        listing(table.grid(), out)
-    if own:
+        listing(table.grid(_mark), out)
+    for group, those in sensors.groups(own).items():
         out.print()
-        out.print(Text("sensors together", style="bold"))
-        listing(sensors.summary(own), out)
-    for line in sensors.verdicts(own):
-        out.print(line)
+        out.print(Text(f"sensors together, {group}; accuracy in % [95% interval]", style="bold"))
+        listing(sensors.summary(those, _mark), out)
+        for line in sensors.verdicts(those):
+            out.print(line)
     fused = [table for table in found if table.has_sensors]
     for line in (f"failed: {line}" for table in fused for line in table.failures):
         out.print(Text(line, style="bold red"))

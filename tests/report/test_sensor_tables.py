@@ -2,9 +2,12 @@
 
 from dataclasses import replace
 from fractions import Fraction
+from io import StringIO
 
 import pytest
+from rich.console import Console
 
+from rlbench.cli.console import results
 from rlbench.core import Adversarial, Clean, Composed, Corrupted, Missing, Perturbation, Record, Threat
 from rlbench.core.sensors import join_fingerprints
 from rlbench.report.boards import sensors
@@ -124,6 +127,25 @@ def test_the_board_says_which_fusion_is_the_safest_and_what_it_costs() -> None:
         "the safest fusion is median, 62.5% on any 1 (next sum, 50.0%, p 1), 37.5 points less clean than sum."
         in render(frame(whole), "t")
     )
+
+
+def test_fusions_with_the_same_numbers_are_not_ranked() -> None:
+    whole = _records() + [r for r in _records("median") if "+" in r.modality]
+    (line,) = sensors.verdicts(sensors.sensor_tables(tables(frame(whole))))
+    assert line.endswith("the safest fusion is undecided: median, sum have 50.0% on any 1 and 87.5% clean.")
+
+
+def test_the_terminal_marks_fused_cells_that_are_not_sound_and_tells_suites_apart() -> None:
+    doubtful = {"soundness": "warn", "soundness_failed": "H11: not above chance"}
+    mine = [replace(r, provenance=r.provenance | doubtful) for r in _records()]
+    other = [replace(r, suite="other", key=f"a{r.key[1:]}") for r in _records()]
+    out = Console(file=StringIO(), width=400)
+    results([*mine, *other], out)
+    first, second = out.file.getvalue().split("sensors together, ")[1:]  # type: ignore[attr-defined]
+    assert first.startswith("made v1: image, audio on scenes") and "* 87.5 [" in first and "* 75.0 [" in first
+    assert second.startswith("other v1: image, audio on scenes") and "* 87.5 [" not in second
+    fused = out.file.getvalue().split("made v1: image, audio; m:mini")[1]  # type: ignore[attr-defined]
+    assert "* 50.0 [" in fused.split("other v1")[0]
 
 
 def test_a_certificate_stands_beside_the_attack_on_any_one_sensor() -> None:

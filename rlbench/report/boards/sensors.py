@@ -9,20 +9,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import combinations
-from statistics import fmean
-
-import numpy as np
 
 from rlbench.core import Adversarial, Clean, Composed, Corrupted, Missing, Threat
-from rlbench.core.badges import worst_badge
 from rlbench.core.markdown import grid
-from rlbench.core.stats.metrics import format_p, wilson
+from rlbench.core.stats.metrics import format_p
 from rlbench.core.stats.paired import Pairs
 from rlbench.core.threat import eps_by_sensor, threat_of
 from rlbench.report.boards.alone import attacked_alone, find_alone
+from rlbench.report.boards.attack_counts import count_attacked
 from rlbench.report.boards.scores import Score, Table, describe_distinction
 from rlbench.store.columns import Column, Mean
 
@@ -51,7 +47,7 @@ class SensorTable:
         rows: by what happens, the score by the sensors that it happens to: a sensor, "any 1", "all" or several.
         leaks: by attack and sensor, the leak in [0, 1].
         gains: by attack, the gain as text.
-        numbers: by attack, the accuracy by the number of attacked sensors (see `_count_attacked`).
+        numbers: by attack, the accuracy by the number of attacked sensors (see `count_attacked`).
     """
 
     title: str
@@ -76,21 +72,21 @@ class SensorTable:
         """The share of examples that are right whatever any one sensor says; None without certificates."""
         return None if self.clean is None else self.clean.certified
 
-    def grid(self) -> list[dict[str, str]]:
+    def grid(self, text: Callable[[Score], str] = str) -> list[dict[str, str]]:
         """The cells as text: a column for what is fused, for each sensor, for any 1 and for all."""
         any_1 = ["any 1"] if self.certified is not None else []
         names = [*self.sensors, *dict.fromkeys(name for row in self.rows.values() for name in row), *any_1]
         head = dict.fromkeys(("fused", *names), "-")
         found = [
-            {"": f"alone, {name}"} | head | {place: str(score) for place, score in row.items()}
+            {"": f"alone, {name}"} | head | {place: text(score) for place, score in row.items()}
             for name, row in self.alone.items()
             if row
         ]
-        found.append({"": "fused, clean"} | head | {"fused": "-" if self.clean is None else str(self.clean)})
+        found.append({"": "fused, clean"} | head | {"fused": "-" if self.clean is None else text(self.clean)})
         if self.certified is not None:
-            found.append({"": "certified"} | head | {"any 1": str(self.certified)})
+            found.append({"": "certified"} | head | {"any 1": text(self.certified)})
         for name, row in self.rows.items():
-            found.append({"": name} | head | {place: str(score) for place, score in row.items()})
+            found.append({"": name} | head | {place: text(score) for place, score in row.items()})
             if leaks := self.leaks.get(name):
                 found.append({"": "leak"} | head | {place: f"{100 * leak:.1f}" for place, leak in leaks.items()})
         return found
@@ -118,7 +114,9 @@ def _of_table(table: Table, found: Sequence[Table]) -> Iterator[SensorTable]:
         group = f"{suite} on {world}{backbone}{apart}, n = {facts['n']}"
         title = f"{suite}{apart}; {row.marked_name}, fusion {fusion}"
         one = SensorTable(title, group, row.marked_name, fusion, sensors, alone, clean, rows)
-        counts = {name: _count_attacked(one, one.rows[name]) for name in map(_name, attacks) if name in one.attacks}
+        counts = {
+            name: count_attacked(sensors, clean, rows[name]) for name in map(_name, attacks) if name in one.attacks
+        }
         yield replace(one, leaks=_leaks(one, list(row.scores)), gains=_gains(one), numbers=counts)
 
 
@@ -208,35 +206,7 @@ def groups(found: Sequence[SensorTable]) -> dict[str, list[SensorTable]]:
     }
 
 
-def _count_attacked(table: SensorTable, row: Mapping[str, Score]) -> dict[int, Score]:
-    """The accuracy by the number j of attacked sensors: the worst case, per example, over all sets of j.
-
-    0 is the clean accuracy, 1 is `any 1`, the number of sensors is `all`; another one is there if each set of as many
-    sensors was attacked.
-
-    Args:
-        table: of the model.
-        row: of an attack.
-    """
-    known = {0: table.clean, 1: row.get("any 1"), len(table.sensors): row.get("all")}
-    for j in range(1, len(table.sensors)):
-        sets = [row.get("+".join(some)) for some in combinations(table.sensors, j)]
-        known[j] = known.get(j) or _worst([score for score in sets if score is not None], len(sets))
-    return {j: score for j, score in sorted(known.items()) if score is not None and score.error is None}
-
-
-def _worst(scores: Sequence[Score], wanted: int) -> Score | None:
-    """The worst case per example over as many scores as wanted; None where one is missing or has no flags."""
-    hits = [score.hits for score in scores if score.hits is not None]
-    if len(hits) < wanted:
-        return None
-    worst, deff = np.min(hits, axis=0), max(score.deff for score in scores)
-    share, independent = fmean(worst), max(1, round(len(worst) / deff))
-    badge = worst_badge(score.soundness for score in scores)
-    return Score(share, *wilson(share * independent, independent), hits=worst, deff=deff, soundness=badge)
-
-
-def summary(found: Sequence[SensorTable]) -> list[dict[str, str]]:
+def summary(found: Sequence[SensorTable], text: Callable[[Score], str] = str) -> list[dict[str, str]]:
     """A row per model, fusion and attack: the columns by which fusions are compared."""
     rows = []
     for table in found:
@@ -247,7 +217,7 @@ def summary(found: Sequence[SensorTable]) -> list[dict[str, str]]:
             scores = {"best alone": best, "fused": table.clean, "worst without one": without}
             scores |= {"certified": table.certified} if any(one.certified for one in found) else {}
             scores |= {"any 1": row.get("any 1"), "all": row.get("all")}
-            texts = {place: "-" if score is None else str(score) for place, score in scores.items()}
+            texts = {place: "-" if score is None else text(score) for place, score in scores.items()}
             rows.append(
                 {"model": table.model, "fusion": table.fusion}
                 | texts
@@ -275,7 +245,7 @@ def verdicts(found: Sequence[SensorTable]) -> list[str]:
 def _compare(scores: Mapping[str, tuple[Score, Score]]) -> str:
     """The safest fusion of several, by their scores under any 1 and clean, with the next one and McNemar's test."""
     safest, other = sorted(scores, key=lambda name: [-score.share for score in scores[name]])[:2]
-    (robust, clean), (rival, _) = scores[safest], scores[other]
+    (robust, clean), (rival, its) = scores[safest], scores[other]
     best = max(scores, key=lambda name: scores[name][1].share)
     cost = 100 * (scores[best][1].share - clean.share)
     costs = f"{cost:.1f} points less clean than {best}" if cost > 0 else "at no cost clean"
@@ -283,6 +253,10 @@ def _compare(scores: Mapping[str, tuple[Score, Score]]) -> str:
     if robust.hits is not None and rival.hits is not None:
         test = f", p {format_p(Pairs.of(rival.hits > 0, robust.hits > 0).p)}"
     safer = f"{100 * robust.share:.1f}% on any 1 (next {other}, {100 * rival.share:.1f}%{test})"
+    if (robust.share, clean.share) == (rival.share, its.share):
+        alike = (name for name, own in scores.items() if [one.share for one in own] == [robust.share, clean.share])
+        share = f"{100 * robust.share:.1f}% on any 1 and {100 * clean.share:.1f}% clean"
+        return f"the safest fusion is undecided: {', '.join(alike)} have {share}"
     return f"the safest fusion is {safest}, {safer}, {costs}"
 
 
