@@ -15,9 +15,15 @@ from made import made
 
 from rlbench.core import Record
 from rlbench.core.errors import FieldError, StoreError, UnknownName
-from rlbench.core.suite import load_suite
+from rlbench.core.suite import load_suite, load_suites
 from rlbench.report.boards.leaderboard import freeze
-from rlbench.report.publish.eval_results import Benchmark, list_task_ids, make_entries, parse_repository
+from rlbench.report.publish.eval_results import (
+    Benchmark,
+    list_task_ids,
+    make_benchmark,
+    make_entries,
+    parse_repository,
+)
 from rlbench.report.publish.model_card import BEGIN, END, insert_section
 
 COLUMNS = {"clean": 90, "pgd linf 2/255": 72, "worst linf 2/255": 70, "worst linf 4/255": 50, "worst l2 0.5": 61}
@@ -106,6 +112,25 @@ def test_a_suite_of_several_tasks_has_their_mean() -> None:
 def test_two_results_of_a_task_are_an_error() -> None:
     with pytest.raises(StoreError, match=r"two results of thermal_clean .*n = 40.*--records of one run only"):
         make_entries([*records(), *records({"clean": 30}, n=40)], "a:mini", SET)
+
+
+def test_a_suite_of_several_parts_is_left_out() -> None:
+    """Its parts and fusions have the same ids: the refusal is not that two runs are mixed."""
+    places = [("image", "scenes:image"), *(("image+audio", f"scenes:image+audio:{name}") for name in ("sum", "mean"))]
+    fused = [
+        replace(r, suite="scenes", modality=modality, task=task, key=f"{task} {r.key}")
+        for modality, task in places
+        for r in records({"clean": 90})
+    ]
+    found = make_entries([*records(), *fused], "a:mini", SET)
+    assert list(found.files) == [".eval_results/rlbench-thermal.yaml"]
+    names = ", ".join(["image", "scenes:image+audio:mean", "scenes:image+audio:sum"])
+    assert found.left_out == [f"scenes: it has 3 parts, and an entry is one number of a suite: {names}"]
+    with pytest.raises(StoreError, match="no result of a:mini can be published: scenes: it has 3 parts"):
+        make_entries(fused, "a:mini", SET)
+    assert len(make_entries(fused[-1:], "a:mini", SET).files) == 1
+    with pytest.raises(StoreError, match="several parts, whose tasks have the same ids"):
+        make_benchmark(load_suites("scenes")[:2], "name", "about")
 
 
 @pytest.mark.parametrize("text", ["set", "a/b/c", "a b/c", "a/", "a/b@", "https://huggingface.co/a/b"])

@@ -155,7 +155,20 @@ def _join_tasks(found: Sequence[Table], left_out: list[str]) -> list[Table]:
             )
         else:
             kept.append(table)
-    return kept
+    parts = {str(table.facts["suite"]): _list_parts(kept, table.facts["suite"]) for table in kept}
+    left_out += [
+        f"{suite}: it has {len(own)} parts, and an entry is one number of a suite: {', '.join(own)}"
+        for suite, own in parts.items()
+        if len(own) > 1
+    ]
+    return [table for table in kept if len(parts[str(table.facts["suite"])]) == 1]
+
+
+def _list_parts(found: Sequence[Table], suite: object) -> list[str]:
+    """The modalities of a suite's tables, and the tasks of several fusions."""
+    own = [table.facts for table in found if table.facts["suite"] == suite]
+    fused = {str(facts["task"]) for facts in own if "+" in str(facts["modality"])}
+    return sorted(fused | {str(facts["modality"]) for facts in own if "+" not in str(facts["modality"])})
 
 
 def _list_tasks(suite: str, modality: str) -> list[str]:
@@ -231,6 +244,11 @@ def make_benchmark(suites: Sequence[Suite], name: str, description: str) -> str:
         suites: the suites, each with its own name.
         name: the title of the benchmark.
         description: one line.
+
+    Raises: StoreError: two are parts of one suite, so that their tasks have the same ids.
     """
+    names = [suite.name for suite in suites]
+    if twice := next((one for one in names if names.count(one) > 1), None):
+        raise StoreError(f"{twice} is given with several parts, whose tasks have the same ids; give one of them")
     tasks = [{"id": one, "config": "default", "split": "test"} for suite in suites for one in list_task_ids(suite)]
     return _dump({"name": name, "description": description, "evaluation_framework": "rlbench", "tasks": tasks})
