@@ -53,6 +53,12 @@ class SensorEncoder:
         return {sensor: encoder.sha256.get(sensor, "") for sensor, encoder in self.encoders.items()}
 
     @property
+    def shared_draws(self) -> int:
+        """The draws of its expectation if every random encoder draws once per call; else 0."""
+        drawn = [int(getattr(e, "shared_draws", 0)) for e in self.encoders.values() if "randomised" in e.traits]
+        return max(drawn) if drawn and all(drawn) else 0
+
+    @property
     def sibling(self) -> SensorEncoder | None:
         """The encoders inside their defences; None if no sensor's has one."""
         inner = {s: getattr(encoder, "sibling", encoder) for s, encoder in self.encoders.items()}

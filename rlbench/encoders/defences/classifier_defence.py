@@ -106,7 +106,10 @@ class Fronted(Defended):
 
     @property
     def shared_draws(self) -> int:
-        return SHARED_DRAWS if "randomised" in self.procedure.traits else 0
+        inner = int(getattr(self.sibling, "shared_draws", 0))
+        if "randomised" in self.sibling.traits and not inner:
+            return 0  # its draws depend on the rows before
+        return SHARED_DRAWS if "randomised" in self.procedure.traits else inner
 
     @property
     def needs_classes(self) -> bool:
