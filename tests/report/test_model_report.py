@@ -34,6 +34,8 @@ def test_it_has_the_table_the_badge_the_curves_and_the_provenance() -> None:
     assert "**Soundness: sound**" in found.text and "![" in found.text and "](a.png)" in found.text
     assert "0123456789abcdef" in found.text and "b:mini" not in found.text
     assert "rlbench run --suite thermal --model a:mini --examples 100" in found.text
+    again = report(records(seed=7), "a:mini", "a.png")
+    assert "--examples 100 --seed 7\n" in again.text and "--seed" not in found.text
     mine = report(records(suite="my-pets"), "a:mini", "a.png")
     assert "rlbench run --suite my-pets.yaml --model a:mini" in mine.text
     assert found.picture is not None and Image.open(BytesIO(found.picture)).format == "PNG"

@@ -118,5 +118,6 @@ def _commands(found: Sequence[Table], model: str) -> list[str]:
     lines_ = []
     for facts in (table.facts for table in found if "(round" not in str(table.facts["data"])):
         suite = f"{facts['suite']}{'' if facts['suite'] in installed else '.yaml'}"
-        lines_.append(f"rlbench run --suite {suite} --model {model} --examples {facts['n']}")
+        seed = f" --seed {facts['seed']}" if facts["seed"] else ""
+        lines_.append(f"rlbench run --suite {suite} --model {model} --examples {facts['n']}{seed}")
     return ["To measure again:", "```sh\n" + "\n".join(dict.fromkeys(lines_)) + "\n```"] if lines_ else []
