@@ -242,7 +242,8 @@ def describe_recalls(record: Record) -> dict[str, str]:
 
     facts = {"n": record.n, "task": record.task, **record.provenance}
     shown = {name: text for name, text in recalls(facts, record.perturbation).items() if "R@" in name}
-    return {"model": record.model, "retrieval, %": str(record.perturbation), **shown} if shown else {}
+    about = {"model": record.model, "queries": record.modality, "task": record.task}
+    return {**about, "retrieval, %": str(record.perturbation), **shown} if shown else {}
 
 
 Advance = Callable[[str, int, int, str], None]  # what is running, done, total, and a remark

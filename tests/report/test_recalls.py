@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -102,6 +103,9 @@ def test_all_recalls_of_a_descending_attack_are_bounds() -> None:
 def test_a_run_prints_bounds_as_bounds() -> None:
     shown = describe_recalls(record("pgd linf 2/255", 5))
     assert shown["x-to-text R@1"] == "10.0" and shown["text-to-x R@1"] == "≤ 30.0"
+    one = record("pgd linf 2/255", 5)
+    others = (replace(one, modality="thermal"), replace(one, task="cross-modal(scenes:image)"))
+    assert len({tuple(describe_recalls(each).values()) for each in (one, *others)}) == 3  # rows of one listing
 
 
 @pytest.mark.parametrize(("form", "sign"), [("", "≤ "), ("(R@1)", "")])
