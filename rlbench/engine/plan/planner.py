@@ -273,8 +273,7 @@ def plan(
     _check_counts(examples=examples, workers=workers)
     seconds = None if budget is None else parse_budget(budget)
     store = store if isinstance(store, Store) else Store(store)
-    parts = load_chosen(suites, absent=pilot)
-    loaded = [vary(one, seed=seed, series=series, mode=mode, precision=precision) for one in parts]
+    loaded = [vary(s, seed=seed, series=series, mode=mode, precision=precision) for s in load_chosen(suites, pilot)]
     notes = [*store.check(fresh=fresh), *describe_absent(one.task for one in loaded)]
     chosen = list({model.name: model for model in (resolve(str(one)) for one in as_several(models))}.values())
     where, share = make_executor(executor, address), None if shard is None else parse_shard(shard)
