@@ -21,7 +21,7 @@ from rlbench.core.threat import threat_of
 from rlbench.engine import cells
 from rlbench.engine.block.bench import Bench
 from rlbench.engine.block.evaluate import Result, evaluate
-from rlbench.engine.cells.groups import Group
+from rlbench.engine.cells.groups import Group, is_within
 from rlbench.engine.plan.cost import Cost, Rates
 from rlbench.store.blocks import Block
 
@@ -147,7 +147,7 @@ class _Pilot:
         found = [(m, short, r) for m, short, r in zip(members, cut, results, strict=True) if isinstance(r, Block)]
         for member, short, block in found:
             self.passes += block.forwards.sum(), block.backwards.sum()
-            inside = [~other.correct for m, _, other in found if _within(threat_of(m), threat_of(member))]
+            inside = [~other.correct for m, _, other in found if _is_within(m, member)]
             elsewhere = np.logical_or.reduce(inside) & block.correct
             whole = np.array([self.usual.cells[member].forwards, self.usual.cells[member].backwards])
             spent = np.stack([block.forwards, block.backwards], 1).astype(float)
@@ -188,10 +188,10 @@ class _Pilot:
         return sum(taken for _, taken in full) / sum(n for n, _ in full) / self.usual.pace.seconds(1, share)
 
 
-def _within(one: Threat | None, other: Threat | None) -> bool:
-    if one is None or other is None or one.norm != other.norm:
-        return False
-    return one.eps <= other.eps and set(one.sensors) <= set(other.sensors)
+def _is_within(one: Perturbation, other: Perturbation) -> bool:
+    """Whether both attack, and what the one may do the other may, too."""
+    threat, larger = threat_of(one), threat_of(other)
+    return threat is not None and larger is not None and is_within(threat, larger)
 
 
 def _name(member: Perturbation) -> str:
