@@ -49,8 +49,7 @@ def bound_passes(perturbation: Perturbation, n_classes: int, *, usual: bool = Fa
         backwards = jobs * getattr(attack, "steps", 1)
         forwards = backwards + jobs + targeted
     if group.attacks[-1].threat.precision != "fp32":
-        last = (LAST.usual_passes if usual else LAST.passes)(
-            n_classes
-        )  # and at worst, every pass in low precision is confirmed in float32
+        last = (LAST.usual_passes if usual else LAST.passes)(n_classes)
+        # At worst, every pass in low precision is confirmed in float32.
         forwards, backwards = 2 * forwards + last[0] + 2, backwards + last[1]
     return int(forwards) + 1 + (group.corrupted is not None), int(backwards)
