@@ -5,7 +5,6 @@ No command module imports torch at its top, so that `rlbench --help` is fast.
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,6 +29,7 @@ from rlbench.cli.run import run, show
 from rlbench.cli.train import campaign, train
 from rlbench.core.documents import expand_user
 from rlbench.core.errors import RLBenchError, find_hidden, one_line, quote
+from rlbench.core.processes import check_here, open_streams
 
 ARGUMENT = 4096  # characters
 
@@ -50,8 +50,7 @@ class Tool(click.Group):
     """
 
     def main(self, *args: Any, **options: Any) -> Any:
-        if sys.stdout is None:  # closed by the shell: >&-
-            sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - as long as the process
+        open_streams()
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, TextIOWrapper):  # prints ? for a letter that the locale lacks
                 stream.reconfigure(errors="replace")
@@ -74,6 +73,7 @@ class Tool(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             with _mistakes():
+                check_here()
                 result = super().invoke(ctx)
                 sys.stdout.flush()
                 return result

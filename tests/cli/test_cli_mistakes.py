@@ -180,3 +180,27 @@ def test_a_device_is_not_replaced_by_a_file(call: Call, tmp_path: Path) -> None:
     (tmp_path / "device").symlink_to("/dev/null")
     fails(call("show", "smoke", "--model", "linear", "--out", "device"), "it is not a file")
     assert (tmp_path / "device").is_symlink()
+
+
+# Unfriendly places
+
+
+def run_in(folder: Path, before: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Runs rlbench in a folder, in a shell that does `before` first."""
+    line = f'{before}; exec "$0" -m rlbench "$@"'
+    command = ["sh", "-c", line, sys.executable, *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
+
+
+def test_a_run_needs_no_open_standard_streams(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(MINE)
+    arguments = ("run", "--suite", "mine.yaml", "--model", "linear", "--examples", "8", "--workers", "1", "--out", "s")
+    assert run_in(tmp_path, "exec <&- >&- 2>&-", *arguments).returncode == 0
+    assert len((tmp_path / "s" / "records.jsonl").read_text().splitlines()) > 1
+
+
+def test_a_working_directory_that_was_removed(tmp_path: Path) -> None:
+    (tmp_path / "gone").mkdir()
+    done = run_in(tmp_path / "gone", "rmdir ../gone", "run", "--suite", "smoke", "--model", "linear")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "rlbench: the working directory does not exist any more; go to a folder that does\n"
