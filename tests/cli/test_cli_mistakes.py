@@ -1,12 +1,13 @@
 """Mistakes at the command line: each gives exit 2 and one line that names it, and writes nothing."""
 
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from commands import MINE, Call, fails
+from commands import MINE, RUN, Call, fails
 
 # Mistakes in names and suites
 
@@ -204,3 +205,10 @@ def test_a_working_directory_that_was_removed(tmp_path: Path) -> None:
     done = run_in(tmp_path / "gone", "rmdir ../gone", "run", "--suite", "smoke", "--model", "linear")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "rlbench: the working directory does not exist any more; go to a folder that does\n"
+
+
+def test_a_command_to_go_on_with_is_one_for_the_shell(call: Call, tmp_path: Path) -> None:
+    out = tmp_path / "my results; rm"
+    result = call(*RUN, "--suite", "smoke", "--out", out)
+    command = result.stdout.rstrip().rpartition("(")[2].removesuffix(")")
+    assert shlex.split(command) == ["rlbench", "leaderboard", "--records", str(out)]
