@@ -58,6 +58,7 @@ def test_clear_removes_only_the_files_of_killed_writers(tmp_path: Path) -> None:
     names = {f"{host()}-{gone()}-0": False, f"{host()}-{os.getpid()}-0": True, "elsewhere-1-0": True, "old-1-0": True}
     for name in names:
         (tmp_path / f"{TEMPORARY}{name}").write_bytes(b"half")
+    (tmp_path / f"{TEMPORARY}{host()}-{gone()}-1" / "half" / "copy").mkdir(parents=True)
     os.utime(tmp_path / f"{TEMPORARY}old-1-0", (0, 0))  # written by a host whose clock is decades behind, or ahead
     clear(tmp_path)
     left = {path.name.removeprefix(TEMPORARY) for path in tmp_path.iterdir()}
