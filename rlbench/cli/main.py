@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from errno import EPIPE
+from errno import EAGAIN, EMFILE, ENFILE, ENOMEM, EPIPE
 from io import TextIOWrapper
 from typing import Any
 
@@ -32,6 +32,7 @@ from rlbench.core.errors import RLBenchError, find_hidden, one_line, quote
 from rlbench.core.processes import check_here, open_streams
 
 ARGUMENT = 4096  # characters
+LIMITS = (EAGAIN, EMFILE, ENFILE, ENOMEM)  # too many processes, too many files, too little memory to start one
 
 
 class Mistake(click.ClickException):
@@ -96,6 +97,10 @@ def _mistakes() -> Iterator[None]:
     except OSError as error:
         if error.errno == EPIPE:  # the reader closed the pipe; click handles it
             raise
+        if error.errno in LIMITS:
+            raise Mistake(
+                f"{error.strerror}: a limit of this shell (ulimit -a); raise it, or use --workers 1"
+            ) from error
         what = "stdout" if error.filename is None else quote(str(error.filename))
         raise Mistake(f"can't use {what}: {error.strerror or error}") from error
 

@@ -212,3 +212,11 @@ def test_a_command_to_go_on_with_is_one_for_the_shell(call: Call, tmp_path: Path
     result = call(*RUN, "--suite", "smoke", "--out", out)
     command = result.stdout.rstrip().rpartition("(")[2].removesuffix(")")
     assert shlex.split(command) == ["rlbench", "leaderboard", "--records", str(out)]
+
+
+def test_a_limit_of_the_shell_is_named(tmp_path: Path) -> None:
+    done = run_in(tmp_path, "ulimit -n 7", "run", "--suite", "smoke", "--model", "linear", "--workers", "2")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert (
+        done.stderr == "rlbench: Too many open files: a limit of this shell (ulimit -a); raise it, or use --workers 1\n"
+    )
