@@ -5,6 +5,7 @@ No command module imports torch at its top, so that `rlbench --help` is fast.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -45,9 +46,9 @@ class Mistake(click.ClickException):
 
 
 class Tool(click.Group):
-    """Reports a user's mistake in one line with exit 2, and Ctrl-C with exit 130; a bug keeps its traceback.
+    """Reports a user's mistake in one line with exit 2, Ctrl-C with exit 130, and a closed pipe with exit 141.
 
-    A mistake is an RLBenchError, a usage error of click, or an OSError about a file.
+    A mistake is an RLBenchError, a usage error of click, or an OSError about a file; a bug keeps its traceback.
     """
 
     def main(self, *args: Any, **options: Any) -> Any:
@@ -81,6 +82,9 @@ class Tool(click.Group):
         except KeyboardInterrupt:
             click.echo("rlbench: interrupted", err=True)
             ctx.exit(130)
+        except BrokenPipeError:  # the reader of the output has ended, such as `head`; exit 1 would be a regression
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is flushed at the end
+            ctx.exit(141)
 
 
 @contextmanager
@@ -95,7 +99,7 @@ def _mistakes() -> Iterator[None]:
         command = error.ctx.command_path if error.ctx else "rlbench"
         raise Mistake(f"{error.format_message().rstrip('.')}; see {command} --help") from None
     except OSError as error:
-        if error.errno == EPIPE:  # the reader closed the pipe; click handles it
+        if error.errno == EPIPE:
             raise
         if error.errno in LIMITS:
             raise Mistake(

@@ -220,3 +220,11 @@ def test_a_limit_of_the_shell_is_named(tmp_path: Path) -> None:
     assert (
         done.stderr == "rlbench: Too many open files: a limit of this shell (ulimit -a); raise it, or use --workers 1\n"
     )
+
+
+def test_a_closed_pipe_is_no_regression() -> None:
+    command = [sys.executable, "-m", "rlbench", "list", "suites"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()
+        assert (process.stderr.read(), process.wait()) == (b"", 141)
