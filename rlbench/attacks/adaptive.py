@@ -76,6 +76,12 @@ class Adaptive:
         backwards = CE + self.steps + runs * short + more * self.steps
         return 1 + backwards + CE + 1 + runs + more, backwards
 
+    def usual_passes(self, n_classes: int) -> tuple[int, int]:
+        """Forward and backward passes of an example that survives all short runs; few get a later run."""
+        runs, short = min(self.targets, n_classes - 1), min(self.targeted, self.steps)
+        backwards = CE + self.steps + runs * short
+        return 1 + backwards + CE + 1 + runs, backwards
+
     def search(
         self, x: Tensor, y: Tensor, ball: Ball, streams: Streams, logits: Callable[[], Tensor]
     ) -> AdaptiveSearch:

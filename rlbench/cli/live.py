@@ -198,10 +198,15 @@ def _percent(low: float, high: float) -> str:
 
 
 def time_left(progress: Progress) -> str:
-    """`1,250 passes/s, at most 0:40 left`, or `starting` while the first passes are no measure of the rate."""
+    """`1,250 passes/s, usually under 0:40 left`, or `starting` while the first passes are no measure of the rate.
+
+    `at most` where that is as short, or where the passes are more than usual.
+    """
     if progress.left is None or progress.seconds < SETTLED:
         return "starting"
-    return f"{progress.rate:,.0f} passes/s, at most {clock(progress.left)} left"
+    usual = progress.usual is not None and 0 < progress.usual < progress.left
+    left = f"usually under {clock(progress.usual or 0)}" if usual else f"at most {clock(progress.left)}"
+    return f"{progress.rate:,.0f} passes/s, {left} left"
 
 
 def _pairs(cells: Sequence[CellProgress]) -> dict[Pair, list[CellProgress]]:

@@ -95,8 +95,9 @@ def _cells(cells: Sequence[PlannedCell], *, piloted: bool) -> Table:
 
 def _totals(plan: Plan, *, by_cell: bool) -> list[str]:
     processes = f"{plan.workers} process{'es' * (plan.workers > 1)} on {_devices(plan)}"
-    about = f"about {clock(plan.expected)}, at most {clock(plan.seconds)} left" if plan.piloted else ""
-    time = (about or f"at most {clock(plan.seconds)} left") if plan.units else "nothing left to compute"
+    usual = f"{'about' if plan.piloted else 'usually under'} {clock(plan.expected)}, "
+    known = plan.piloted or clock(plan.expected) != clock(plan.seconds)
+    time = f"{usual * known}at most {clock(plan.seconds)} left" if plan.units else "nothing left to compute"
     lines = [
         f"{time}, {processes}; 95% intervals up to +-{100 * plan.half_width:.1f} points; store: {plan.store.path}",
     ]

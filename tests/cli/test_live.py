@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from fractions import Fraction
 from io import StringIO
 from pathlib import Path
@@ -51,6 +52,8 @@ def test_rows_are_clean_corruptions_pgd_apgd_targeted_worst() -> None:
     assert "≤ 90.0" in rows[2] and rows[2].endswith("20 of 100")
     assert lines[-1] == "1,250 passes/s, at most 1:01 left"
     assert live.time_left(progress(seconds=1.0)) == "starting"
+    for usual, left in ((30.0, "usually under 0:30"), (0.0, "at most 1:01"), (61.0, "at most 1:01")):
+        assert live.time_left(replace(progress(), usual=usual)) == f"1,250 passes/s, {left} left"
 
 
 def test_the_screen_follows_the_pair_that_moves() -> None:

@@ -16,7 +16,16 @@ def test_no_bundle_is_empty(workers: int, passes: int) -> None:
     """Nothing is expected of attacks on an encoder that is never right."""
     names = ("pgd linf 1/255", "pgd linf 2/255", "apgd-t linf 2/255", "fog 3")
     units = [
-        Unit(pair=0, group=group_of(column(name)), start=0, stop=4, passes=passes, seconds=1.0, expected=1.0)
+        Unit(
+            pair=0,
+            group=group_of(column(name)),
+            start=0,
+            stop=4,
+            passes=passes,
+            usual=passes,
+            seconds=1.0,
+            expected=1.0,
+        )
         for name in names
     ]
     found = bundle_units(units, dict.fromkeys(units, passes), workers)

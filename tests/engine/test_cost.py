@@ -139,7 +139,7 @@ def test_examples_broken_at_once_cost_few_passes_and_none_at_larger_eps() -> Non
 
 
 def test_survivors_cost_the_upper_bound() -> None:
-    found = bounds(bench(fragile=False)).cells
+    found = bounds(bench(fragile=False))[0].cells
     for attack in ATTACKS:
         cell = Adversarial(attack, Threat("linf", Fraction(1, 400)))
         assert found[cell] == Cost(FLOOR[attack] + BESIDES[attack], FLOOR[attack])
@@ -149,7 +149,7 @@ def test_survivors_cost_the_upper_bound() -> None:
 @pytest.mark.parametrize("fragile", [False, True])
 def test_the_pilot_estimates_the_passes(fragile: bool) -> None:
     made = bench(fragile, eps=(1, 2))
-    most = bounds(made)
+    most, _ = bounds(made)
     found = rehearse(made, cells.groups(made.suite.perturbations), most, n=100, seconds=60)
     assert found.piloted and found.cells[Clean()] == Cost(1, 0, 1.0)
     blocks = computed(bench(fragile, eps=(1, 2)), 40)
@@ -164,7 +164,7 @@ def test_a_pilot_ends_when_it_is_steady_or_out_of_time() -> None:
     counts = []
     for allowed, n in ((60.0, 10 * CHUNK), (0.0, 10 * CHUNK), (60.0, 5)):
         made = bench(fragile=False, attacks=("pgd",))
-        most = bounds(made)
+        most, _ = bounds(made)
         counted: Counting = made.classifier  # type: ignore[assignment]
         counted.backwards = 0
         rehearse(made, cells.groups(made.suite.perturbations), most, n=n, seconds=allowed)
@@ -291,7 +291,7 @@ def test_a_dry_run_tells_the_cost_of_every_cell(suite: str, tmp_path: Path) -> N
 def test_the_bound_of_a_randomised_encoder_counts_its_draws() -> None:
     plain, drawn = bench(fragile=False), bench(fragile=False)
     drawn.classifier.encoder.traits = frozenset({"randomised"})  # type: ignore[misc]
-    most, more = bounds(plain).cells, bounds(drawn).cells
+    most, more = bounds(plain)[0].cells, bounds(drawn)[0].cells
     assert {p: (20 * c.forwards, 20 * c.backwards) for p, c in most.items()} == {
         p: (c.forwards, c.backwards) for p, c in more.items()
     }

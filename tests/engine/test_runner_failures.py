@@ -95,7 +95,7 @@ def test_an_error_in_a_worker_is_the_callers(tmp_path: Path) -> None:
 
 def test_a_worker_with_other_data_or_weights_is_refused(tmp_path: Path) -> None:
     pair = plan(suite_file(tmp_path), "linear", store=tmp_path / "out").pairs[0]
-    job = ((Unit(0, Group(), 0, 8, 8, 1.0, 1.0),), None)
+    job = ((Unit(0, Group(), 0, 8, 8, 8, 1.0, 1.0),), None)
     about = (pair.suite, pair.model)
     for known, data, text in (
         (pair.identity, "other", "the data of tiny differ from those that the run was planned with"),

@@ -21,22 +21,26 @@ def describe_attack(perturbation: Perturbation, n_classes: int) -> dict[str, str
     return {name: str(method(n_classes)) for name, method in methods.items() if method}
 
 
-def bound_passes(perturbation: Perturbation, n_classes: int) -> tuple[int, int]:
+def bound_passes(perturbation: Perturbation, n_classes: int, *, usual: bool = False) -> tuple[int, int]:
     """Upper bound of an example's forward and backward passes on this rung: no example breaks early.
 
     An attack may have `passes(n_classes) -> (forwards, backwards)`; otherwise the bound is steps x restarts, times
     targets for an attack whose name ends in "-t".
+
+    Args:
+        perturbation: of the cell.
+        n_classes: of the task.
+        usual: whether to take an attack's `usual_passes(n_classes)`, if it has them, in place of the bound.
     """
     if isinstance(perturbation, Worst):
-        own = [
-            bound_passes(attack, n_classes) for attack in perturbation.attacks if attack.threat == perturbation.threat
-        ]
+        attacks = [attack for attack in perturbation.attacks if attack.threat == perturbation.threat]
+        own = [bound_passes(attack, n_classes, usual=usual) for attack in attacks]
         return sum(forwards for forwards, _ in own), sum(backwards for _, backwards in own)
     group = group_of(perturbation)
     if not group.attacks:
         return 1, 0
     attack = registry.make("attack", group.attacks[-1].attack, group.attacks[-1].fields)
-    passes = getattr(attack, "passes", None)
+    passes = (usual and getattr(attack, "usual_passes", None)) or getattr(attack, "passes", None)
     if passes is not None:
         forwards, backwards = passes(n_classes)
     else:
@@ -45,6 +49,7 @@ def bound_passes(perturbation: Perturbation, n_classes: int) -> tuple[int, int]:
         backwards = jobs * getattr(attack, "steps", 1)
         forwards = backwards + jobs + targeted
     if group.attacks[-1].threat.precision != "fp32":
-        last = LAST.passes(n_classes)  # and at worst, every pass in low precision is confirmed in float32
+        last = (LAST.usual_passes if usual else LAST.passes)(n_classes)
+        # At worst, every pass in low precision is confirmed in float32.
         forwards, backwards = 2 * forwards + last[0] + 2, backwards + last[1]
     return int(forwards) + 1 + (group.corrupted is not None), int(backwards)

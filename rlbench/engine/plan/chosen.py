@@ -17,7 +17,7 @@ def as_several(one: object) -> list[object]:
     return list(one) if isinstance(one, Iterable) and not isinstance(one, str | os.PathLike) else [one]
 
 
-def load_chosen(suites: object, *, absent: bool) -> list[Suite]:
+def load_chosen(suites: object, absent: bool) -> list[Suite]:
     """The parts of suites, each once.
 
     Args:

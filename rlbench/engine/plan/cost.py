@@ -1,6 +1,7 @@
 """What an example costs in a cell, in passes and seconds; and how many examples a budget of time allows.
 
-Bounds hold when no example breaks; `pilot` replaces them by estimates.
+Bounds hold when no example breaks, and so do usual costs, which leave out what few examples take; `pilot` replaces
+these by estimates.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ class Rates:
         corrupting: seconds of a corruption; CORRUPTING where not measured.
         warming: extra seconds of the corruptions' first calls, once per process.
         rendering: seconds to load an example.
-        piloted: whether these are estimates rather than bounds.
+        piloted: whether these are estimates from a pilot.
     """
 
     pace: Pace
@@ -79,13 +80,16 @@ class Rates:
         return n * each + SAVING * len(spent)
 
 
-def bounds(bench: Bench) -> Rates:
-    """The largest cost of a bench's cells, at the pace of a short probe."""
+def bounds(bench: Bench) -> tuple[Rates, Rates]:
+    """The largest and the usual cost of a bench's cells where no example breaks, at the pace of a short probe."""
     members = [member for group in cells.groups(bench.suite.perturbations) for member in group.members]
-    draws = bench.draws if bench.randomised else 1
-    most = {member: cells.bound_passes(member, bench.n_classes) for member in members}
-    found = {member: Cost(draws * forwards, draws * backwards) for member, (forwards, backwards) in most.items()}
-    return Rates(pace=probe(bench), cells=found)
+    draws, pace = bench.draws if bench.randomised else 1, probe(bench)
+
+    def rates(*, usual: bool) -> Rates:
+        passes = {member: cells.bound_passes(member, bench.n_classes, usual=usual) for member in members}
+        return Rates(pace=pace, cells={m: Cost(draws * forth, draws * back) for m, (forth, back) in passes.items()})
+
+    return rates(usual=False), rates(usual=True)
 
 
 def probe(bench: Bench) -> Pace:

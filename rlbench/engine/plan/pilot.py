@@ -21,7 +21,7 @@ from rlbench.core.threat import threat_of
 from rlbench.engine import cells
 from rlbench.engine.block.bench import Bench
 from rlbench.engine.block.evaluate import Result, evaluate
-from rlbench.engine.cells.groups import Group
+from rlbench.engine.cells.groups import Group, is_within
 from rlbench.engine.plan.cost import Cost, Rates
 from rlbench.store.blocks import Block
 
@@ -57,18 +57,18 @@ def _cut(attack: Adversarial, n_classes: int) -> Adversarial:
     return replace(STAND_IN, threat=attack.threat, ladder=attack.ladder, descending=attack.descending)
 
 
-def rehearse(bench: Bench, groups: Sequence[Group], bounds: Rates, *, n: int, seconds: float) -> Rates:
+def rehearse(bench: Bench, groups: Sequence[Group], usual: Rates, *, n: int, seconds: float) -> Rates:
     """Estimates rates from a pilot.
 
     Args:
         bench: without a cache of corrupted inputs.
         groups: those that the run has to compute.
-        bounds: the rates where no example breaks.
+        usual: the rates where no example breaks.
         n: examples of the run, from which the pilot's are taken.
         seconds: a rough limit for the attacks, and the same again for the corruptions.
     """
     corrupting, warming = _time_corruptions(bench, groups, n, perf_counter() + seconds)
-    pilot, until = _Pilot(bench, groups, bounds), perf_counter() + seconds
+    pilot, until = _Pilot(bench, groups, usual), perf_counter() + seconds
     starts = range(0, n, CHUNK)
     for done, k in enumerate(sorted(range(len(starts)), key=lambda k: k * 0.618034 % 1), 1):
         pilot.take(starts[k], min(starts[k] + CHUNK, n), until)
@@ -108,8 +108,8 @@ def _time_corruptions(
 class _Pilot:
     """Results so far, (k, 3) forwards, backwards and correct of every member of every group."""
 
-    def __init__(self, bench: Bench, groups: Sequence[Group], bounds: Rates) -> None:
-        self.bench, self.bounds = bench, bounds
+    def __init__(self, bench: Bench, groups: Sequence[Group], usual: Rates) -> None:
+        self.bench, self.usual = bench, usual
         self.groups = [group for group in groups if group.attacks]
         self.results: dict[Perturbation, list[np.ndarray]] = {}
         self.times: list[tuple[int, float]] = []  # of forward passes: examples, and seconds since the last
@@ -147,9 +147,9 @@ class _Pilot:
         found = [(m, short, r) for m, short, r in zip(members, cut, results, strict=True) if isinstance(r, Block)]
         for member, short, block in found:
             self.passes += block.forwards.sum(), block.backwards.sum()
-            inside = [~other.correct for m, _, other in found if _within(threat_of(m), threat_of(member))]
+            inside = [~other.correct for m, _, other in found if _is_within(m, member)]
             elsewhere = np.logical_or.reduce(inside) & block.correct
-            whole = np.array([self.bounds.cells[member].forwards, self.bounds.cells[member].backwards])
+            whole = np.array([self.usual.cells[member].forwards, self.usual.cells[member].backwards])
             spent = np.stack([block.forwards, block.backwards], 1).astype(float)
             ran = spent.sum(1) > IDLE
             if _name(short) != _name(member):
@@ -169,12 +169,12 @@ class _Pilot:
         return float(each.std() / most**0.5 / each.mean())
 
     def rates(self) -> Rates:
-        """Estimates where there are results, and bounds elsewhere."""
+        """Estimates where there are results, and the usual ones elsewhere."""
         measured = {member: Cost(*column.mean(0).tolist()) for member, column in self._columns().items()}
         return replace(
-            self.bounds,
-            pace=self.bounds.pace.scale(self._slowdown()),
-            cells={**self.bounds.cells, **measured},
+            self.usual,
+            pace=self.usual.pace.scale(self._slowdown()),
+            cells={**self.usual.cells, **measured},
             rendering=mean(self.rendering),
         )
 
@@ -185,13 +185,13 @@ class _Pilot:
         full = full or self.times
         if not full:
             return 1.0
-        return sum(taken for _, taken in full) / sum(n for n, _ in full) / self.bounds.pace.seconds(1, share)
+        return sum(taken for _, taken in full) / sum(n for n, _ in full) / self.usual.pace.seconds(1, share)
 
 
-def _within(one: Threat | None, other: Threat | None) -> bool:
-    if one is None or other is None or one.norm != other.norm:
-        return False
-    return one.eps <= other.eps and set(one.sensors) <= set(other.sensors)
+def _is_within(one: Perturbation, other: Perturbation) -> bool:
+    """Whether both attack, and what the one may do the other may, too."""
+    threat, larger = threat_of(one), threat_of(other)
+    return threat is not None and larger is not None and is_within(threat, larger)
 
 
 def _name(member: Perturbation) -> str:

@@ -71,12 +71,12 @@ def _count(suite: Suite, asked: int | None) -> tuple[int, list[str]]:
 def _units(pair: Pair, index: int, present: dict[Perturbation, set[Span]]) -> list[Unit]:
     units = []
     for group in cells.groups(pair.suite.perturbations):
-        passes = sum(pair.bounds.cells[m].forwards for m in group.members)
+        passes, usual = (sum(rates.cells[m].forwards for m in group.members) for rates in (pair.bounds, pair.rates))
         for start, stop in pair.spans:
             if any((start, stop) not in present[m] for m in group.members):
                 n = stop - start
                 seconds = pair.bounds.seconds(group, n), pair.rates.seconds(group, n)
-                units.append(Unit(index, group, start, stop, int(passes) * n, *seconds))
+                units.append(Unit(index, group, start, stop, int(passes) * n, int(usual * n), *seconds))
     return units
 
 
@@ -141,10 +141,10 @@ class _Draft:
         keys = {p: cells.cell_key(subject, suite, p) for p in dict.fromkeys([*members, *listed])}
         with reproducible(self.device):
             batch_size = self.batch_size or choose_batch_size(bench)
-            rates = bounds(bench)
+            rates = bounds(bench)  # the largest and the usual ones
         if model.family == OWN and not bench.identity.checkpoint and not bench.identity.facts["identity()"]:
             self.notes.append(f"{model.name}: no weights were found; where they change, state sha256 or identity()")
-        facts = suite, model.name, model.backbone, n, bench.n_classes, subject, keys, rates, rates
+        facts = suite, model.name, model.backbone, n, bench.n_classes, subject, keys, *rates
         return Pair(*facts, gallery_of(bench.classifier), bench.identity, skipped, bench.is_metered, batch_size)
 
     def pilot(self) -> None:
@@ -159,7 +159,7 @@ class _Draft:
                 allowed = max(PILOT * seconds, LEAST * seconds / whole)
                 with reproducible(self.device):
                     bench = replace(self._bench(pair.suite, pair.model), batch=BatchSize(pair.batch_size, self.device))
-                    rates = rehearse(bench, groups, pair.bounds, n=pair.n, seconds=allowed)
+                    rates = rehearse(bench, groups, pair.rates, n=pair.n, seconds=allowed)
                 slowest = replace(rates, cells=pair.bounds.cells)
                 self.pairs[k] = replace(pair, rates=rates, bounds=slowest)
 
@@ -273,8 +273,7 @@ def plan(
     _check_counts(examples=examples, workers=workers)
     seconds = None if budget is None else parse_budget(budget)
     store = store if isinstance(store, Store) else Store(store)
-    parts = load_chosen(suites, absent=pilot)
-    loaded = [vary(one, seed=seed, series=series, mode=mode, precision=precision) for one in parts]
+    loaded = [vary(s, seed=seed, series=series, mode=mode, precision=precision) for s in load_chosen(suites, pilot)]
     notes = [*store.check(fresh=fresh), *describe_absent(one.task for one in loaded)]
     chosen = list({model.name: model for model in (resolve(str(one)) for one in as_several(models))}.values())
     where, share = make_executor(executor, address), None if shard is None else parse_shard(shard)

@@ -65,7 +65,7 @@ class Pair:
         subject: what the cells' numbers depend on besides the protocol (see `Bench.subject`).
         keys: the cell key of every perturbation, including the hidden rungs of a ladder.
         bounds: upper bounds of the cost.
-        rates: estimates of the cost; the bounds without a pilot.
+        rates: estimates of the cost; without a pilot the usual cost where no example breaks.
         gallery: the captions, for retrieval only.
         identity: the encoder's.
         lacking: the suite's other cells, which can't run with what the encoder gives.
@@ -127,6 +127,7 @@ class Unit:
         start: index of the first example.
         stop: index after the last example.
         passes: upper bound of the forward passes.
+        usual: estimate of the forward passes.
         seconds: upper bound of the time, in seconds.
         expected: estimate of the time, in seconds.
     """
@@ -136,6 +137,7 @@ class Unit:
     start: int
     stop: int
     passes: int
+    usual: int
     seconds: float
     expected: float
 
@@ -185,7 +187,7 @@ class Plan:
 
     @property
     def expected(self) -> float:
-        """Estimate of the seconds; without a pilot the upper bound."""
+        """Estimate of the seconds; without a pilot for examples that do not break."""
         return self._time([unit.expected for unit in self.units])
 
     def _time(self, units: Sequence[float]) -> float:

@@ -76,6 +76,7 @@ class Progress:
         seconds: since the first pass.
         left: upper bound of the remaining seconds at this rate; None when not known yet.
         cells: every cell, in the plan's order.
+        usual: seconds that usually remain at most; 0 when there were more passes than usual; None when not known.
     """
 
     what: str
@@ -85,6 +86,7 @@ class Progress:
     seconds: float
     left: float | None
     cells: Sequence[CellProgress] = ()
+    usual: float | None = None
 
 
 @dataclass

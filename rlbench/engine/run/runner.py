@@ -41,8 +41,9 @@ class _Run:
         self.plan, self.report = plan, report
         self.begun: float | None = None
         self.done = 0
-        self.expected = {unit: unit.passes for unit in plan.units}
-        self.total = plan.passes
+        self.most = {unit: unit.passes for unit in plan.units}
+        self.usual = {unit: unit.usual for unit in plan.units}
+        self.total, self.usual_total = plan.passes, sum(self.usual.values())
         self.failures: dict[Place, dict[Span, str]] = {}
         self.left: dict[Place, set[Span]] = {(i, p): set() for i, pair in enumerate(plan.pairs) for p in pair.keys}
         for unit in (*plan.units, *plan.elsewhere):
@@ -67,7 +68,7 @@ class _Run:
                     found = iter(_fail(units, done.reason) if isinstance(done, Lost) else self._take(units, done))
                     for unit in units:
                         self._save(unit, [next(found) for _ in unit.group.members])
-        self.total = self.done
+        self.total = self.usual_total = self.done
         self._tick(0, {})
         self._say_smaller_batches()
         order = [(i, cells.canonical(p)) for i, pair in enumerate(self.plan.pairs) for p in pair.suite.perturbations]
@@ -106,10 +107,15 @@ class _Run:
             if not unit.group.corrupted:
                 self.standings.start(unit.pair, unit.group.members, clean[unit.pair, unit.start], unit.start)
             share = 1.0 if unit.group.corrupted else float(clean[unit.pair, unit.start].correct.mean())
-            self.expected[unit] = int(unit.passes * share)
-            self.total += self.expected[unit] - unit.passes
-        found = bundle_units(attacks, self.expected, self.plan.workers)
+            self._expect(unit, int(unit.passes * share), int(unit.usual * share))
+        found = bundle_units(attacks, self.usual, self.plan.workers)
         yield deque((bundle, clean[bundle[0].pair, bundle[0].start]) for bundle in found)
+
+    def _expect(self, unit: Unit, most: int, usual: int) -> None:
+        """Takes better numbers of a unit's passes, at most and as usual."""
+        self.total += most - self.most[unit]
+        self.usual_total += usual - self.usual[unit]
+        self.most[unit], self.usual[unit] = most, usual
 
     def _failed_clean(self, unit: Unit) -> bool:
         """Whether the unit's clean block failed; then all its cells fail."""
@@ -122,7 +128,7 @@ class _Run:
         span, pair = (unit.start, unit.stop), self.plan.pairs[unit.pair]
         blocks = [result for result in results if isinstance(result, Block)]
         spent = sum(int(block.forwards.sum()) + passes_elsewhere(block.evidence).forwards for block in blocks)
-        self.total += spent - self.expected[unit]
+        self._expect(unit, spent, spent)
         for member, result in zip(unit.group.members, results, strict=True):
             missing = self.left[unit.pair, member]
             if isinstance(result, Failure):
@@ -188,8 +194,9 @@ class _Run:
         seconds = 0.0 if self.begun is None else perf_counter() - self.begun
         rate = self.done / seconds if seconds else 0.0
         left = (self.total - self.done) / rate if rate else None
+        usual = max(0, self.usual_total - self.done) / rate if rate else None
         what = ", ".join(dict.fromkeys(self._describe(units) for units, _ in self.pool.active))
-        self.report(Progress(what, self.done, self.total, rate, seconds, left, self._cells()))
+        self.report(Progress(what, self.done, self.total, rate, seconds, left, self._cells(), usual))
 
     def _describe(self, units: Sequence[Unit]) -> str:
         pair, last = self.plan.pairs[units[0].pair], units[-1].group.members[-1]
