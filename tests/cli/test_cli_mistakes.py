@@ -193,6 +193,17 @@ def run_in(folder: Path, before: str, *arguments: str) -> subprocess.CompletedPr
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
 
 
+def test_streams_that_the_caller_closed_are_open(tmp_path: Path) -> None:
+    code = (
+        "import sys; from rlbench.core.processes import open_streams; open_streams(); sys.stderr.isatty()\n"
+        "with open('a', 'w') as file: file.write(str((file.fileno() > 2, sys.stdin.read())))"
+    )
+    command = ["sh", "-c", 'exec "$0" -c "$1" <&- >&- 2>&-', sys.executable, code]
+    assert subprocess.run(command, cwd=tmp_path).returncode == 0
+    assert (tmp_path / "a").read_text() == "(True, '')"
+
+
+@pytest.mark.slow
 def test_a_run_needs_no_open_standard_streams(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text(MINE)
     arguments = ("run", "--suite", "mine.yaml", "--model", "linear", "--examples", "8", "--workers", "1", "--out", "s")
@@ -209,7 +220,8 @@ def test_a_working_directory_that_was_removed(tmp_path: Path) -> None:
 
 def test_a_command_to_go_on_with_is_one_for_the_shell(call: Call, tmp_path: Path) -> None:
     out = tmp_path / "my results; rm"
-    result = call(*RUN, "--suite", "smoke", "--out", out)
+    (tmp_path / "mine.yaml").write_text(MINE.partition("perturbations:")[0] + "perturbations: [clean]\n")
+    result = call(*RUN, "--suite", tmp_path / "mine.yaml", "--out", out)
     command = result.stdout.rstrip().rpartition("(")[2].removesuffix(")")
     assert shlex.split(command) == ["rlbench", "leaderboard", "--records", str(out)]
 
