@@ -112,7 +112,7 @@ def _train(name: str, folder: Path, quiet: bool, arguments: dict[str, Any]) -> P
                 **arguments,
             )
     except KeyboardInterrupt:
-        click.echo(f"rlbench: interrupted; the same command with --out {folder} resumes", err=True)
+        click.echo(f"rlbench: interrupted; the same command with --out {shlex.quote(str(folder))} resumes", err=True)
         raise click.exceptions.Exit(130) from None
 
 
