@@ -2,9 +2,11 @@
 
 import os
 import sys
+from contextlib import suppress
 
-if not sys.flags.safe_path and sys.path[:1] in ([""], [os.getcwd()]):
-    del sys.path[0]  # the working directory, which may be a downloaded folder: nothing in it is to be imported
+with suppress(OSError):  # the working directory was removed
+    if not sys.flags.safe_path and sys.path[:1] in ([""], [os.getcwd()]):
+        del sys.path[0]  # the working directory, which may be a downloaded folder: nothing in it is to be imported
 
 from importlib.util import find_spec
 

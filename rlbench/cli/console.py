@@ -56,11 +56,17 @@ class _Clean:
         return Measurement.get(console, options, self.inner)
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Leaves a closed pipe to the command, where rich exits with 1."""
+        raise  # rich calls it while it handles the error
+
+
 def console(stream: TextIO | None = None) -> Console:
     """A console on a stream (default: stdout), as wide as its terminal, or WIDE; without markup."""
     stream = sys.stdout if stream is None else stream
     width = None if stream.isatty() else WIDE
-    out = Console(file=stream, width=width, highlight=False, soft_wrap=False, markup=False, emoji=False)
+    out = _Console(file=stream, width=width, highlight=False, soft_wrap=False, markup=False, emoji=False)
     out.push_render_hook(_Printable())
     return out
 

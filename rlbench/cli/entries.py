@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import click
@@ -35,7 +36,7 @@ def entry(suite: str, model: str, records: Path, source: str, summary: str, out:
         read_records([records]), model=default_name(model), suite=suite, source=source, summary=summary
     )
     files.write(out, to_json(submission))
-    click.echo(f"wrote {out}: {len(submission.claims)} claims; check them with `rlbench verify {out}`")
+    click.echo(f"wrote {out}: {len(submission.claims)} claims; check them with `rlbench verify {quote(str(out))}`")
 
 
 @click.command(short_help="Test a submission's claims on random examples.")

@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from errno import EPIPE
+from errno import EAGAIN, EMFILE, ENFILE, ENOMEM, EPIPE
 from io import TextIOWrapper
 from typing import Any
 
@@ -30,8 +30,10 @@ from rlbench.cli.run import run, show
 from rlbench.cli.train import campaign, train
 from rlbench.core.documents import expand_user
 from rlbench.core.errors import RLBenchError, find_hidden, one_line, quote
+from rlbench.core.processes import check_here, open_streams
 
 ARGUMENT = 4096  # characters
+LIMITS = (EAGAIN, EMFILE, ENFILE, ENOMEM)  # too many processes, too many files, too little memory to start one
 
 
 class Mistake(click.ClickException):
@@ -44,14 +46,13 @@ class Mistake(click.ClickException):
 
 
 class Tool(click.Group):
-    """Reports a user's mistake in one line with exit 2, and Ctrl-C with exit 130; a bug keeps its traceback.
+    """Reports a user's mistake in one line with exit 2, Ctrl-C with exit 130, and a closed pipe with exit 141.
 
-    A mistake is an RLBenchError, a usage error of click, or an OSError about a file.
+    A mistake is an RLBenchError, a usage error of click, or an OSError about a file; a bug keeps its traceback.
     """
 
     def main(self, *args: Any, **options: Any) -> Any:
-        if sys.stdout is None:  # closed by the shell: >&-
-            sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - as long as the process
+        open_streams()
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, TextIOWrapper):  # prints ? for a letter that the locale lacks
                 stream.reconfigure(errors="replace")
@@ -74,12 +75,16 @@ class Tool(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             with _mistakes():
+                check_here()
                 result = super().invoke(ctx)
                 sys.stdout.flush()
                 return result
         except KeyboardInterrupt:
             click.echo("rlbench: interrupted", err=True)
             ctx.exit(130)
+        except BrokenPipeError:  # the reader of the output has ended, such as `head`; exit 1 would be a regression
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is flushed at the end
+            ctx.exit(141)
 
 
 @contextmanager
@@ -94,8 +99,12 @@ def _mistakes() -> Iterator[None]:
         command = error.ctx.command_path if error.ctx else "rlbench"
         raise Mistake(f"{error.format_message().rstrip('.')}; see {command} --help") from None
     except OSError as error:
-        if error.errno == EPIPE:  # the reader closed the pipe; click handles it
+        if error.errno == EPIPE:
             raise
+        if error.errno in LIMITS:
+            raise Mistake(
+                f"{error.strerror}: a limit of this shell (ulimit -a); raise it, or use --workers 1"
+            ) from error
         what = "stdout" if error.filename is None else quote(str(error.filename))
         raise Mistake(f"can't use {what}: {error.strerror or error}") from error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import click
@@ -24,7 +25,7 @@ def merge(stores: tuple[Path, ...], out: Path) -> None:
 
     records = join(stores, out)
     console.results(records, console.console())
-    click.echo(f"\nrecords: {out} (rlbench leaderboard --records {out})")
+    click.echo(f"\nrecords: {out} (rlbench leaderboard --records {quote(str(out))})")
     if any(record.error is not None for record in records):
         raise click.exceptions.Exit(1)
 
@@ -55,4 +56,6 @@ def merge_weights(models: tuple[str, ...], out: Path, suite: str | None, **optio
     chosen = load_train_suite(suite) if suite else None
     modalities = merge_models(models, out, suite=chosen, announce=lambda line: click.echo(line, err=True), **options)
     shown = suite or modalities[0]
-    click.echo(f"merged {len(models)} models into {out}; next: rlbench run --suite {shown} --model {out}")
+    click.echo(
+        f"merged {len(models)} models into {out}; next: rlbench run --suite {quote(shown)} --model {quote(str(out))}"
+    )

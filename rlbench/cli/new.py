@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
+from shlex import quote
 from string import Template
 from typing import Any
 
@@ -156,7 +157,7 @@ def _suite(name: str, data: str, place: Place) -> tuple[dict[Path, str], list[st
     path = place.folder / f"{name}.yaml"
     where = name if place.package else str(path)
     first = [] if found else [f"put pictures into {data}/test/CLASS/, and the classes into {path}"]
-    return {path: text}, [*first, f"rlbench run --suite {where} --model rlbind --examples 50"]
+    return {path: text}, [*first, f"rlbench run --suite {quote(where)} --model rlbind --examples 50"]
 
 
 def _relative(data: str, place: Place) -> str:

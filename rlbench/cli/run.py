@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
@@ -191,7 +192,7 @@ def _start_ahead(*, dry_run: bool, workers: int | None, executor: str, examples:
 
 def _say_where(out: Path, plan: Plan) -> None:
     join = f"shard {plan.shard}; join all shards: rlbench merge STORE... --out STORE"
-    click.echo(f"\nrecords: {out} ({join if plan.shard else f'rlbench leaderboard --records {out}'})")
+    click.echo(f"\nrecords: {out} ({join if plan.shard else f'rlbench leaderboard --records {quote(str(out))}'})")
 
 
 def _exit_interrupted(out: Path, plan: Plan) -> NoReturn:

@@ -93,7 +93,9 @@ def train(
     folder = _train(name, out or next(path for path in free if not path.exists()), quiet, arguments)
     shown = suite or (modalities or ("thermal",))[0]
     if os.environ.get("RANK", "0") == "0":  # one of several processes prints
-        click.echo(f"trained {folder}; next: rlbench run --suite {shown} --model {folder}")
+        click.echo(
+            f"trained {folder}; next: rlbench run --suite {shlex.quote(shown)} --model {shlex.quote(str(folder))}"
+        )
 
 
 def _train(name: str, folder: Path, quiet: bool, arguments: dict[str, Any]) -> Path:
@@ -110,7 +112,7 @@ def _train(name: str, folder: Path, quiet: bool, arguments: dict[str, Any]) -> P
                 **arguments,
             )
     except KeyboardInterrupt:
-        click.echo(f"rlbench: interrupted; the same command with --out {folder} resumes", err=True)
+        click.echo(f"rlbench: interrupted; the same command with --out {shlex.quote(str(folder))} resumes", err=True)
         raise click.exceptions.Exit(130) from None
 
 

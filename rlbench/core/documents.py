@@ -31,7 +31,10 @@ def read_bytes(path: str | os.PathLike[str], limit: int = SIZE) -> bytes:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             kind = "folder" if stat.S_ISDIR(os.fstat(file.fileno()).st_mode) else "pipe or device"
             raise OSError(0, f"it is a {kind}, not a file")
-        data = file.read(limit + 1)
+        size = os.fstat(file.fileno()).st_size
+        data = file.read(min(size, limit) + 1)  # a file may grow, and read() reserves what it is asked for
+        while len(data) <= limit and (more := file.read(2**16)):
+            data += more
     if len(data) > limit:
         raise OSError(0, f"it has more than {limit:,} bytes")
     return data

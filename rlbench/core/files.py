@@ -13,6 +13,7 @@ import logging
 import os
 import platform
 import re
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -57,6 +58,11 @@ def find_cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache") / "rlbench"
 
 
+def name_temporary(folder: Path) -> Path:
+    """The path of a new temporary file or folder, which `clear` removes once this process has ended."""
+    return folder / f"{TEMPORARY}{host()}-{os.getpid()}-{uuid4().hex}"
+
+
 @contextmanager
 def placing(path: Path, *, folder: Path | None = None, sync: bool = True) -> Iterator[Path]:
     """Yields the path of a temporary file, which replaces `path` if the block ends without an exception.
@@ -70,7 +76,7 @@ def placing(path: Path, *, folder: Path | None = None, sync: bool = True) -> Ite
         OSError: the file can't be written; `path` is unchanged.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = (folder or path.parent) / f"{TEMPORARY}{host()}-{os.getpid()}-{uuid4().hex}"
+    temporary = name_temporary(folder or path.parent)
     try:
         yield temporary
         if sync:
@@ -96,11 +102,11 @@ def is_stale(temporary: Path) -> bool:
 
 
 def clear(folder: Path) -> None:
-    """Removes the temporary files of this host's killed writers from a folder."""
+    """Removes the temporary files and folders of this host's killed writers from a folder."""
     for path in folder.glob(f"{TEMPORARY}*"):
         if is_stale(path):
             with suppress(OSError):
-                path.unlink()
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
 @contextmanager

@@ -9,10 +9,30 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from rlbench.core.errors import RLBenchError
+
 
 def processors() -> int:
     """The number of processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def check_here() -> None:
+    """Raises RLBenchError if the working directory was removed, with which torch can't be imported."""
+    try:
+        os.getcwd()
+    except OSError:
+        raise RLBenchError("the working directory does not exist any more; go to a folder that does") from None
+
+
+def open_streams() -> None:
+    """Opens the standard streams that the caller closed (`2>&-`) on os.devnull, so that no file takes their numbers."""
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(number, True)
+    os.close(number)
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 - as long as the process
 
 
 @contextmanager

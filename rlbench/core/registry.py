@@ -102,6 +102,8 @@ def _installed() -> Iterator[tuple[str, Path, bool]]:
         spec = importlib.util.find_spec(point.module)
         if spec is None or spec.origin is None:
             raise RLBenchError(f"entry point {point.name!r} of {GROUP} names {point.module!r}, which is not installed")
+        if not Path(spec.origin).is_file():
+            raise RLBenchError(f"{point.module} lies in an archive, {spec.origin}; install it with pip, into a folder")
         yield point.module, Path(spec.origin), spec.submodule_search_locations is not None
 
 

@@ -1,12 +1,13 @@
 """Mistakes at the command line: each gives exit 2 and one line that names it, and writes nothing."""
 
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from commands import MINE, Call, fails
+from commands import MINE, RUN, Call, fails
 
 # Mistakes in names and suites
 
@@ -180,3 +181,62 @@ def test_a_device_is_not_replaced_by_a_file(call: Call, tmp_path: Path) -> None:
     (tmp_path / "device").symlink_to("/dev/null")
     fails(call("show", "smoke", "--model", "linear", "--out", "device"), "it is not a file")
     assert (tmp_path / "device").is_symlink()
+
+
+# Unfriendly places
+
+
+def run_in(folder: Path, before: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Runs rlbench in a folder, in a shell that does `before` first."""
+    line = f'{before}; exec "$0" -m rlbench "$@"'
+    command = ["sh", "-c", line, sys.executable, *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
+
+
+def test_streams_that_the_caller_closed_are_open(tmp_path: Path) -> None:
+    code = (
+        "import sys; from rlbench.core.processes import open_streams; open_streams(); sys.stderr.isatty()\n"
+        "with open('a', 'w') as file: file.write(str((file.fileno() > 2, sys.stdin.read())))"
+    )
+    command = ["sh", "-c", 'exec "$0" -c "$1" <&- >&- 2>&-', sys.executable, code]
+    assert subprocess.run(command, cwd=tmp_path).returncode == 0
+    assert (tmp_path / "a").read_text() == "(True, '')"
+
+
+@pytest.mark.slow
+def test_a_run_needs_no_open_standard_streams(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(MINE)
+    arguments = ("run", "--suite", "mine.yaml", "--model", "linear", "--examples", "8", "--workers", "1", "--out", "s")
+    assert run_in(tmp_path, "exec <&- >&- 2>&-", *arguments).returncode == 0
+    assert len((tmp_path / "s" / "records.jsonl").read_text().splitlines()) > 1
+
+
+def test_a_working_directory_that_was_removed(tmp_path: Path) -> None:
+    (tmp_path / "gone").mkdir()
+    done = run_in(tmp_path / "gone", "rmdir ../gone", "run", "--suite", "smoke", "--model", "linear")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "rlbench: the working directory does not exist any more; go to a folder that does\n"
+
+
+def test_a_command_to_go_on_with_is_one_for_the_shell(call: Call, tmp_path: Path) -> None:
+    out = tmp_path / "my results; rm"
+    (tmp_path / "mine.yaml").write_text(MINE.partition("perturbations:")[0] + "perturbations: [clean]\n")
+    result = call(*RUN, "--suite", tmp_path / "mine.yaml", "--out", out)
+    command = result.stdout.rstrip().rpartition("(")[2].removesuffix(")")
+    assert shlex.split(command) == ["rlbench", "leaderboard", "--records", str(out)]
+
+
+def test_a_limit_of_the_shell_is_named(tmp_path: Path) -> None:
+    done = run_in(tmp_path, "ulimit -n 7", "run", "--suite", "smoke", "--model", "linear", "--workers", "2")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert (
+        done.stderr == "rlbench: Too many open files: a limit of this shell (ulimit -a); raise it, or use --workers 1\n"
+    )
+
+
+def test_a_closed_pipe_is_no_regression() -> None:
+    command = [sys.executable, "-m", "rlbench", "list", "suites"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()
+        assert (process.stderr.read(), process.wait()) == (b"", 141)

@@ -6,12 +6,14 @@ import os
 import subprocess
 import sys
 import threading
+import tracemalloc
 from pathlib import Path
 
 import pytest
 import torch
 
 from rlbench.core import Box, files
+from rlbench.core.documents import read_bytes
 from rlbench.core.errors import StoreError
 from rlbench.core.files import TEMPORARY, clear, hold_lock, host, is_stale, place, placing
 from rlbench.core.processes import command
@@ -41,10 +43,22 @@ def test_a_file_is_replaced_whole_or_left_as_it_was(tmp_path: Path) -> None:
     assert [(path.name, path.read_bytes()) for path in (tmp_path / "new").iterdir()] == [("a", b"one")]
 
 
+def test_a_small_file_takes_little_memory_and_a_large_one_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"x" * 1000)
+    tracemalloc.start()
+    assert read_bytes(tmp_path / "a", 2**28) == b"x" * 1000
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**20
+    with pytest.raises(OSError, match="more than 999 bytes"):
+        read_bytes(tmp_path / "a", 999)
+
+
 def test_clear_removes_only_the_files_of_killed_writers(tmp_path: Path) -> None:
     names = {f"{host()}-{gone()}-0": False, f"{host()}-{os.getpid()}-0": True, "elsewhere-1-0": True, "old-1-0": True}
     for name in names:
         (tmp_path / f"{TEMPORARY}{name}").write_bytes(b"half")
+    (tmp_path / f"{TEMPORARY}{host()}-{gone()}-1" / "half" / "copy").mkdir(parents=True)
     os.utime(tmp_path / f"{TEMPORARY}old-1-0", (0, 0))  # written by a host whose clock is decades behind, or ahead
     clear(tmp_path)
     left = {path.name.removeprefix(TEMPORARY) for path in tmp_path.iterdir()}

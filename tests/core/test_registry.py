@@ -1,11 +1,17 @@
 """The registry: names are found without imports; mistakes in names and fields get a hint."""
 
+import os
+import subprocess
+import sys
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 from typing import Literal
+from zipfile import ZipFile
 
 import pytest
 
+import rlbench
 from rlbench.core import registry
 from rlbench.core.errors import FieldError, UnknownName
 from rlbench.core.threat import parse_eps
@@ -84,3 +90,14 @@ def test_eps_is_exact(text, value) -> None:
 def test_a_wrong_eps_is_refused(text) -> None:
     with pytest.raises(FieldError, match="eps is"):
         parse_eps(text)
+
+
+def test_a_package_in_an_archive_is_refused(tmp_path: Path) -> None:
+    source = Path(rlbench.__file__).parent
+    with ZipFile(tmp_path / "rlbench.zip", "w") as archive:
+        for path in source.rglob("*.py"):
+            archive.write(path, path.relative_to(source.parent))
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "rlbench.zip")}
+    code = "from rlbench.core import registry; registry.names('attack')"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.stderr.splitlines()[-1].endswith("__init__.py; install it with pip, into a folder")

@@ -1,6 +1,8 @@
 """`rlbench corrupt` on folders, films, sounds and LeRobot data sets: what changes, what stays, and that copies play."""
 
+import errno
 import json
+import os
 
 import av
 import numpy as np
@@ -14,6 +16,7 @@ from lerobot_sets import FRONT, WRIST, draw_frame, write_set
 from PIL import Image
 
 from rlbench.core import Box, registry
+from rlbench.core.files import name_temporary
 from rlbench.corruptions import corrupt
 
 FOG = ("--corruption", "fog", "--severity", 3)
@@ -241,6 +244,19 @@ def test_files_of_several_pictures_stay_whole(call, folder, tmp_path, suffix) ->
     result = call("corrupt", folder, "out", *FOG)
     assert "unchanged: 1 files (several pictures in one file)" in result.stdout
     assert _tree(tmp_path / "out")[f"pages{suffix}"] == (folder / f"pages{suffix}").read_bytes()
+
+
+def test_a_full_disk_is_one_line_and_a_killed_copy_is_removed(call, folder, tmp_path, monkeypatch) -> None:
+    killed = tmp_path / name_temporary(tmp_path).name.replace(f"-{os.getpid()}-", f"-{2**22 + 1}-")
+    (killed / "out").mkdir(parents=True)
+
+    def fill(*arguments: object, **options: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("rlbench.corruptions.copies.copy.copy_folder", fill)
+    found = call("corrupt", folder, tmp_path / "out", "--corruption", "fog", "--severity", 3)
+    fails(found, f"can't write {tmp_path / 'out'}: No space left on device; free some space")
+    assert not list(tmp_path.glob(".tmp-*"))
 
 
 def test_a_link_to_nothing_is_one_line(call, folder, tmp_path) -> None:

@@ -295,3 +295,9 @@ def test_a_compressed_answer_is_one_line(coding: str) -> None:
     said = rf"its answer is compressed \('{coding}'\); turn the server's compression"
     with answer_once(200, "Content-Encoding", coding) as url, pytest.raises(AnswerError, match=said):
         load_encoder(url)
+
+
+@pytest.mark.parametrize(("retries", "said"), [(0, "was cut off, 9,998 bytes before the end$"), (1, r"\(2 tries\)$")])
+def test_an_answer_that_is_cut_off_is_asked_again(retries: int, said: str) -> None:
+    with answer_once(200, "Content-Length", "10000") as url, pytest.raises(AnswerError, match=said):
+        transport.Transport(url, timeout=0.5, retries=retries).get()

@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
-from uuid import uuid4
 
 from rlbench.core.errors import DataError, StoreError
-from rlbench.core.files import TEMPORARY
+from rlbench.core.files import FULL, clear, name_temporary
 from rlbench.core.media.bags import is_bag
 from rlbench.core.media.lerobot import is_lerobot
 from rlbench.corruptions.copies.bags import copy_bag
@@ -34,7 +33,8 @@ def copy_corrupted(source: Path, target: Path, corruptor: Corruptor, tally: Tall
         StoreError: the target exists or can't be written.
     """
     _check(source, target)
-    temporary = target.absolute().parent / f"{TEMPORARY}{uuid4().hex}"
+    temporary = name_temporary(target.absolute().parent)
+    clear(temporary.parent)
     try:
         temporary.mkdir()
     except OSError as error:
@@ -47,6 +47,10 @@ def copy_corrupted(source: Path, target: Path, corruptor: Corruptor, tally: Tall
             whole = "; --only takes whole names, or patterns such as '/camera/*'" if corruptor.only else ""
             raise DataError(f"nothing in {source} can be corrupted by {name}: {left or 'it is empty'}{whole}")
         os.rename(temporary / target.name, target)
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        raise StoreError(f"can't write {target}: {error.strerror}; free some space, or choose another path") from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return kind

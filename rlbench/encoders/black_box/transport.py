@@ -92,7 +92,13 @@ def _read_pause(text: str) -> float:
 
 
 def _read_until(answer: Any, end: float) -> bytes:
-    """The body. Raises: TimeoutError: it takes too long. ValueError: it is too large."""
+    """The body.
+
+    Raises:
+        TimeoutError: it takes too long.
+        ConnectionError: the connection was cut before its end.
+        ValueError: it is too large.
+    """
     parts, size = list[bytes](), 0
     while part := answer.read1(2**16):
         parts.append(part)
@@ -101,6 +107,8 @@ def _read_until(answer: Any, end: float) -> bytes:
             raise ValueError(f"its answer has more than {SIZE:,} bytes")
         if time.monotonic() > end:
             raise TimeoutError
+    if missing := answer.length:  # by Content-Length; read1 does not compare
+        raise ConnectionError(f"its answer was cut off, {missing:,} bytes before the end")
     return b"".join(parts)
 
 
