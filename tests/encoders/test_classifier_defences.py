@@ -21,7 +21,6 @@ from rlbench.encoders.defences.et3 import EnergyDescent
 from rlbench.encoders.defences.hedge import Hedge
 from rlbench.encoders.defences.ttc import Counterattack
 from rlbench.encoders.defences.views import draw_views, take_surest
-from rlbench.encoders.fused import SensorEncoder
 from rlbench.encoders.heads import ZeroShot
 from rlbench.encoders.linear import BOX, Linear
 from rlbench.encoders.models import load_encoder
@@ -211,20 +210,6 @@ def test_a_bench_attacks_and_judges_the_expectation_of_five_shared_draws() -> No
     mean = bench.expect(Meter(bench.classifier, 2))
     assert isinstance(mean, Expectation) and mean.draws == 5 and mean.together
     assert prepare(load_suite("smoke"), "linear+et3").draws == 20
-
-
-class Random(Linear):
-    """An encoder that draws for each row."""
-
-    traits = frozenset({"randomised"})
-
-
-def test_draws_are_shared_only_where_every_random_part_draws_once_per_call() -> None:
-    fronted = Fronted(Linear(), light("view-mean"))
-    assert Fronted(Random(), light("view-mean")).shared_draws == 0
-    assert SensorEncoder({"image": fronted, "thermal": Linear()}).shared_draws == 5
-    assert SensorEncoder({"image": fronted, "thermal": Random()}).shared_draws == 0
-    assert SensorEncoder({"image": Linear()}).shared_draws == 0
 
 
 class Scores:

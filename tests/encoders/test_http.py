@@ -277,27 +277,3 @@ def test_a_redirect_is_not_followed(served: Served) -> None:
     said = rf"status 302 Found, a redirect to '{served.url}', which is not followed; give that URL"
     with answer_once(302, "Location", served.url) as url, pytest.raises(AnswerError, match=said):
         load_encoder(url)
-
-
-@pytest.mark.parametrize(
-    ("asked", "pauses"), [("7", [7.0]), ("9999", [120.0]), ("0", [0.5]), ("Fri, 27 Nov 2026 10:00:00 GMT", [0.5])]
-)
-def test_a_server_may_ask_for_a_pause(asked: str, pauses: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
-    slept: list[float] = []
-    monkeypatch.setattr(transport.time, "sleep", slept.append)
-    with answer_once(429, "Retry-After", asked) as url, pytest.raises(AnswerError):
-        transport.Transport(url, timeout=0.5, retries=1).get()
-    assert slept == pauses
-
-
-@pytest.mark.parametrize("coding", ["gzip", "br"])
-def test_a_compressed_answer_is_one_line(coding: str) -> None:
-    said = rf"its answer is compressed \('{coding}'\); turn the server's compression"
-    with answer_once(200, "Content-Encoding", coding) as url, pytest.raises(AnswerError, match=said):
-        load_encoder(url)
-
-
-@pytest.mark.parametrize(("retries", "said"), [(0, "was cut off, 9,998 bytes before the end$"), (1, r"\(2 tries\)$")])
-def test_an_answer_that_is_cut_off_is_asked_again(retries: int, said: str) -> None:
-    with answer_once(200, "Content-Length", "10000") as url, pytest.raises(AnswerError, match=said):
-        transport.Transport(url, timeout=0.5, retries=retries).get()
