@@ -17,8 +17,8 @@ def find_alone(table: Table, found: Sequence[Table]) -> dict[str, Table]:
     """The table of each sensor by itself on the inputs of a task with several sensors.
 
     A store may have other tables of a sensor: of other series of examples, tasks or files. The data of the right ones
-    make the joint task's fingerprint. Where a sensor has no table that can't be seen, and the others' tables are taken
-    only if the store has one set of data of each.
+    make the joint task's fingerprint. Where a sensor has no table, the fingerprint can't be made; then the others'
+    tables are taken only if the store has one set of data of each.
 
     Args:
         table: of the task with several sensors.
