@@ -48,7 +48,7 @@ def test_a_failed_cell_is_recorded_and_never_robust(tmp_path: Path, monkeypatch:
     records = {str(r.perturbation): r for r in run(path, "linear", out=out, workers=1)}
     assert records["broken linf 4/255"].n_correct is None and "planned" in str(records["broken linf 4/255"].error)
     assert records["worst linf 4/255"].n_correct is None
-    assert records["worst linf 4/255"].error == f"broken linf 4/255: {records['broken linf 4/255'].error}"
+    assert str(records["worst linf 4/255"].error).startswith("broken linf 4/255: ")
     assert records["worst linf 2/255"].error is None and records["clean"].n_correct
     fault.unlink()  # mended: run again
     again = {str(r.perturbation): r for r in run(path, "linear", out=out, workers=1)}

@@ -101,7 +101,7 @@ class Case:
         except AttackError as error:
             alone = sum(len(group.attacks) for group in groups) == 1
             for group in groups:
-                yield from [str(error)] if alone else self._one_by_one(group)
+                yield from [f"{group.members[0]}: {error}"] if alone else self._one_by_one(group)
             return
         for group, chain in zip(groups, whole.chains, strict=True):
             for member in group.members:
@@ -122,7 +122,7 @@ class Case:
                 yield matrix.outcome(member, Chain(stages[:done], group.mode))
             else:
                 at = group.attacks[done] if group.mode == "cascade" else group.members[done]
-                yield failed if at == member else f"{at}: {failed}"
+                yield f"{at}: {failed}"
 
 
 def _attack(member: Perturbation) -> Adversarial | None:
