@@ -3,13 +3,15 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 from time import process_time
 from typing import Any
 
 import pytest
+import yaml
 
 from rlbench.core.errors import RLBenchError
-from rlbench.core.suite import load_suites
+from rlbench.core.suite import load_suites, suites
 from rlbench.core.yaml_nodes import DEPTH, compose, construct
 from rlbench.core.yaml_source import parse
 from rlbench.encoders.cards import read_card
@@ -50,6 +52,21 @@ TEXTS = {
     "many bytes": b"x" * 3_000_000,
     "a long key": b"x" * 100_000 + b": 1",
 }
+PIECES = [
+    *"\t\n :-{}[],&*!|>'\"%@`#?~<\r\x85\ufeff\0é",
+    "\n  ",
+    "- ",
+    "? ",
+    ": ",
+    "---\n",
+    "&a ",
+    "*a",
+    "<<: ",
+    "|\n",
+    " #",
+    "{a: ",
+    "\r\n",
+]
 
 
 @pytest.mark.parametrize("reader", READERS)
@@ -96,3 +113,36 @@ def test_nesting_at_the_limit_and_one_deeper() -> None:
     parse("x.yaml", "[" * (DEPTH - 1) + "]" * (DEPTH - 1))
     with pytest.raises(RLBenchError, match=r"^x\.yaml:1: it is nested deeper than"):
         parse("x.yaml", "[" * (DEPTH + 1) + "]" * (DEPTH + 1))
+
+
+def composed(text: str) -> object:
+    """The tree, with the line of each value that is not empty, or the message."""
+
+    def unfold(node: yaml.Node) -> object:
+        if isinstance(node, yaml.ScalarNode):
+            return node.tag, node.value, node.value and node.start_mark.line
+        return [unfold(one) for item in node.value for one in (item if isinstance(item, tuple) else [item])]
+
+    try:
+        return (node := compose(text)) and unfold(node)
+    except yaml.YAMLError as error:
+        return str(error)
+
+
+@pytest.mark.skipif(not yaml.__with_libyaml__, reason="PyYAML without libyaml")
+def test_both_parsers_read_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All bundled suites as they are, and 2,000 pieces of them with characters put in."""
+    random, whole = Random(0), [Path(info.path).read_text() for info in suites()]
+    texts = list(whole)
+    for _ in range(2000):
+        lines = random.choice(whole).splitlines(keepends=True)
+        first = random.randrange(len(lines))
+        text = "".join(lines[first : first + 6])
+        for _ in range(random.choice([1, 1, 2, 3])):
+            at = random.randrange(len(text) + 1)
+            text = text[:at] + random.choice(PIECES) + text[at + random.choice([0, 0, 1, 2]) :]
+        texts.append(text)
+    fast = [composed(text) for text in texts]
+    monkeypatch.setattr(yaml, "__with_libyaml__", False)
+    assert fast == [composed(text) for text in texts]
+    assert len(whole) < sum(not isinstance(one, str) for one in fast) < len(texts)

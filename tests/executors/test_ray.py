@@ -53,6 +53,11 @@ def do(perform: Callable[..., Any], shared: object, jobs: list[int], workers: in
     return found
 
 
+def others(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """The messages, without the one that appears where the machine is slow."""
+    return [line for line in caplog.messages if "no room for a worker yet" not in line]
+
+
 @pytest.mark.usefixtures("cluster")
 def test_jobs_are_spread_over_the_nodes(tmp_path: Path) -> None:
     assert Ray("auto").devices("auto", None) == Ray("auto").devices("cpu", 2) == ("cpu", "cpu")
@@ -69,13 +74,14 @@ def test_jobs_are_spread_over_the_nodes(tmp_path: Path) -> None:
 def test_a_dead_workers_job_is_done_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     found = dict(do(pool_jobs.die, str(tmp_path), [0, 1, 3]))
     assert found[0] == 0 and found[1] == 1 and isinstance(found[3], Lost)
-    assert len(caplog.messages) == 1 + 3 and all("the Ray worker on " in line for line in caplog.messages)
+    messages = others(caplog)
+    assert len(messages) == 1 + 3 and all("the Ray worker on " in line for line in messages)
 
 
 @pytest.mark.usefixtures("cluster")
 def test_errors_and_messages_are_the_drivers(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     do(pool_jobs.complain, None, [1, 2, 3])
-    assert caplog.messages == ["the disk is full"]
+    assert others(caplog) == ["the disk is full"]
     with pytest.raises(RLBenchError, match=rf"node {socket.gethostname()} \(.*\): it has other data"):
         do(pool_jobs.refuse, None, [1], workers=1)
     with pytest.raises(ZeroDivisionError, match="planned"):
