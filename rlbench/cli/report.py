@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from rlbench.cli.options import Count
 from rlbench.cli.places import records_option
 
 
@@ -13,14 +14,17 @@ from rlbench.cli.places import records_option
 @click.argument("model", metavar="MODEL")
 @records_option
 @click.option(
+    "--series", type=Count(0), metavar="N", help="Only results on the N-th series of test examples [default: all]."
+)
+@click.option(
     "--out",
     type=click.Path(path_type=Path, dir_okay=False),
     required=True,
     metavar="FILE.md",
     help="Write the text to FILE.md, and the curves to FILE.png beside it.",
 )
-def report(model: str, records: tuple[Path, ...], out: Path) -> None:
-    """Write the results of MODEL as Markdown: soundness, a table per suite, curves, provenance.
+def report(model: str, records: tuple[Path, ...], series: int | None, out: Path) -> None:
+    """Write the results of MODEL as Markdown: soundness, tables, curves, provenance.
 
     \b
       rlbench run --suite thermal --model rlbind
@@ -34,7 +38,7 @@ def report(model: str, records: tuple[Path, ...], out: Path) -> None:
 
     files.check_writable(out)
     picture = out.with_suffix(".png")
-    made = make_report(read_records(records or (Path("rlbench-results"),)), model, picture.name)
+    made = make_report(read_records(records or (Path("rlbench-results"),)), model, picture.name, series=series)
     files.write(out, made.text)
     if made.picture is not None:
         files.write(picture, made.picture)

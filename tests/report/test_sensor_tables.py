@@ -5,11 +5,11 @@ from fractions import Fraction
 from io import StringIO
 
 import pytest
+from fused_records import ANY, DATA, EACH, EPS, FLAGS, fused_records
 from rich.console import Console
 
 from rlbench.cli.console import results
-from rlbench.core import Adversarial, Clean, Composed, Corrupted, Missing, Perturbation, Record, Threat
-from rlbench.core.sensors import join_fingerprints
+from rlbench.core import Adversarial, Clean, Composed, Corrupted, Record, Threat
 from rlbench.report.boards import sensors
 from rlbench.report.boards.leaderboard import freeze, render
 from rlbench.report.boards.tables import frame, tables
@@ -18,63 +18,9 @@ from rlbench.report.figures.plots import draw
 from rlbench.report.site import page
 from rlbench.store.flags import pack
 
-EPS = (Fraction(1, 255), Fraction(2, 255))
-EACH = [Adversarial("pgd", Threat("linf", eps, (s,))) for s, eps in zip(("image", "audio"), EPS, strict=True)]
-ANY, ALL = (
-    Adversarial("pgd", Threat("linf", EPS[1], ("image", "audio"), reach=reach, by_sensor=EPS))
-    for reach in ("any 1", "all")
-)
-FLAGS: dict[tuple[str, Perturbation], str] = {
-    ("image", Clean()): "11110000",
-    ("audio", Clean()): "11111100",
-    ("image", replace(EACH[0], threat=replace(EACH[0].threat, sensors=()))): "10000000",
-    ("image+audio", Clean()): "11111110",
-    ("image+audio", Missing(("image",))): "11111000",
-    ("image+audio", Missing(("audio",))): "11110000",
-    ("image+audio", EACH[0]): "11100110",
-    ("image+audio", EACH[1]): "01111110",
-    ("image+audio", ANY): "01100110",
-    ("image+audio", ALL): "01000000",
-}
-
-
-DATA = {name: f"{name} 0" for name in ("image", "thermal", "audio")}
-
-
-def _records(fusion: str = "sum", flags: dict = FLAGS, data: dict = DATA, **more: object) -> list[Record]:
-    found = []
-    for k, ((modality, p), text) in enumerate(flags.items()):
-        correct = [bit == "1" for bit in text]
-        task = f"scenes:{modality}:{fusion}" if "+" in modality else f"scenes:{modality}"
-        of = {name: data[name] for name in modality.split("+")}
-        joint = join_fingerprints(of, "paired") if len(of) > 1 else data[modality]
-        facts = {"protocol": f"p{p}", "data": joint, "anchors": "a", "seed": 0, "checkpoint": "c", "seen": 2}
-        facts |= more if "+" in modality and p == Clean() else {}
-        key = f"{k:08x}{len(fusion):08x}"
-        found.append(
-            Record(
-                key=key,
-                suite="made",
-                suite_version=1,
-                task=task,
-                modality=modality,
-                model="m:mini",
-                backbone="mini",
-                perturbation=p,
-                n=8,
-                n_correct=sum(correct),
-                error=None,
-                forwards=0,
-                backwards=0,
-                flags=pack(correct),
-                provenance=facts,
-            )
-        )
-    return found
-
 
 def test_rows_gains_and_leaks() -> None:
-    (table,) = sensors.sensor_tables(tables(frame(_records())))
+    (table,) = sensors.sensor_tables(tables(frame(fused_records())))
     name = "pgd linf image 1/255, audio 2/255"
     assert list(table.rows) == ["without", name]
     assert [*table.grid()[0]] == ["", "fused", "image", "audio", "any 1", "all"]
@@ -90,39 +36,41 @@ def test_a_sensor_alone_has_the_inputs_of_the_fused_task() -> None:
         (m, p): "00001111" if m == "audio" else "1" * 8 if isinstance(p, Clean) else bits
         for (m, p), bits in FLAGS.items()
     }
-    later = [replace(r, key=f"a{r.key[1:]}") for r in _records(flags=other, data=DATA | {"image": "i1", "audio": "a1"})]
+    later = [
+        replace(r, key=f"a{r.key[1:]}") for r in fused_records(flags=other, data=DATA | {"image": "i1", "audio": "a1"})
+    ]
     strange = [
         replace(r, task="thermal-world", modality="audio", key=f"b{r.key[1:]}") for r in later if r.task[7:] == "image"
     ]
     strange = [replace(r, provenance=r.provenance | {"data": "t"}) for r in strange]
-    for order in ([*_records(), *later, *strange], [*strange, *later, *_records()]):
+    for order in ([*fused_records(), *later, *strange], [*strange, *later, *fused_records()]):
         found = sensors.sensor_tables(tables(frame(order)))
         shares = {tuple(score.share for score in one.alone["clean"].values()): one for one in found}
         assert set(shares) == {(0.5, 0.75), (1.0, 0.5)}
         assert shares[0.5, 0.75].gains == {"pgd linf image 1/255, audio 2/255": "-25.0 (1:3, p .625)"}
         assert len({one.title for one in found}) == len(sensors.groups(found)) == 2
     part = [r for r in later if r.modality == "image"]  # a sensor alone of one series, of which nothing is fused
-    (table,) = sensors.sensor_tables(tables(frame([*[r for r in _records() if r.modality != "image"], *part])))
+    (table,) = sensors.sensor_tables(tables(frame([*[r for r in fused_records() if r.modality != "image"], *part])))
     assert table.alone["clean"] == {}
 
 
 def test_an_attack_after_a_corruption_has_no_leak() -> None:
     worn = Composed(Corrupted("fog", 3, sensors=("audio",)), EACH[0])
-    (table,) = sensors.sensor_tables(tables(frame(_records(flags=FLAGS | {("image+audio", worn): "00000000"}))))
+    (table,) = sensors.sensor_tables(tables(frame(fused_records(flags=FLAGS | {("image+audio", worn): "00000000"}))))
     (name,) = set(table.rows) - {"without", "pgd linf image 1/255, audio 2/255"}
     assert table.rows[name]["image"].share == 0 and name not in table.leaks and len(table.leaks) == 1
 
 
 def test_the_board_says_which_fusion_is_the_safest_and_what_it_costs() -> None:
     cautious = dict(FLAGS) | {("image+audio", Clean()): "11110000", ("image+audio", ANY): "11110000"}
-    whole = _records() + [r for r in _records("median", cautious) if "+" in r.modality]
+    whole = fused_records() + [r for r in fused_records("median", cautious) if "+" in r.modality]
     text = render(frame(whole), "title")
     assert (
         "the safest fusion is sum, 50.0% on any 1 (next median, 50.0%, p 1), at no cost clean." in text
     )  # of two with four examples each
     assert text.count("### made v1: image, audio; m:mini, fusion ") == 2
     safer = cautious | {("image+audio", ANY): "11111000"}
-    whole = _records() + [r for r in _records("median", safer) if "+" in r.modality]
+    whole = fused_records() + [r for r in fused_records("median", safer) if "+" in r.modality]
     assert (
         "the safest fusion is median, 62.5% on any 1 (next sum, 50.0%, p 1), 37.5 points less clean than sum."
         in render(frame(whole), "t")
@@ -130,15 +78,15 @@ def test_the_board_says_which_fusion_is_the_safest_and_what_it_costs() -> None:
 
 
 def test_fusions_with_the_same_numbers_are_not_ranked() -> None:
-    whole = _records() + [r for r in _records("median") if "+" in r.modality]
+    whole = fused_records() + [r for r in fused_records("median") if "+" in r.modality]
     (line,) = sensors.verdicts(sensors.sensor_tables(tables(frame(whole))))
     assert line.endswith("the safest fusion is undecided: median, sum have 50.0% on any 1 and 87.5% clean.")
 
 
 def test_the_terminal_marks_fused_cells_that_are_not_sound_and_tells_suites_apart() -> None:
     doubtful = {"soundness": "warn", "soundness_failed": "H11: not above chance"}
-    mine = [replace(r, provenance=r.provenance | doubtful) for r in _records()]
-    other = [replace(r, suite="other", key=f"a{r.key[1:]}") for r in _records()]
+    mine = [replace(r, provenance=r.provenance | doubtful) for r in fused_records()]
+    other = [replace(r, suite="other", key=f"a{r.key[1:]}") for r in fused_records()]
     out = Console(file=StringIO(), width=400)
     results([*mine, *other], out)
     first, second = out.file.getvalue().split("sensors together, ")[1:]  # type: ignore[attr-defined]
@@ -149,22 +97,22 @@ def test_the_terminal_marks_fused_cells_that_are_not_sound_and_tells_suites_apar
 
 
 def test_a_certificate_stands_beside_the_attack_on_any_one_sensor() -> None:
-    (table,) = sensors.sensor_tables(tables(frame(_records(certified=3))))
+    (table,) = sensors.sensor_tables(tables(frame(fused_records(certified=3))))
     assert table.certified is not None and table.certified.share == 3 / 8
     line = next(row for row in table.grid() if row[""] == "certified")
     assert line == {"": "certified"} | dict.fromkeys(("fused", "image", "audio", "all"), "-") | {"any 1": line["any 1"]}
     assert line["any 1"].startswith("37.5 [") and sensors.summary([table])[0]["certified"] == line["any 1"]
-    (without,) = sensors.sensor_tables(tables(frame(_records())))
+    (without,) = sensors.sensor_tables(tables(frame(fused_records())))
     assert without.certified is None and "certified" not in sensors.summary([without])[0]
     facts = {"certified": 3, "sources": 4, "certified_low": 0.05, "certified_high": 0.9}
-    (shared,) = sensors.sensor_tables(tables(frame(_records(**facts))))  # examples that share sources
+    (shared,) = sensors.sensor_tables(tables(frame(fused_records(**facts))))  # examples that share sources
     assert str(shared.certified) == "37.5 [5.0, 90.0]"
 
 
 def test_fusions_of_two_suites_are_not_compared() -> None:
     safer = dict(FLAGS) | {("image+audio", ANY): "11111000"}
-    other = [replace(r, suite="other", key=f"a{r.key[1:]}") for r in _records("median", safer)]
-    found = sensors.sensor_tables(tables(frame([*_records(), *other])))
+    other = [replace(r, suite="other", key=f"a{r.key[1:]}") for r in fused_records("median", safer)]
+    found = sensors.sensor_tables(tables(frame([*fused_records(), *other])))
     assert sensors.verdicts(found) == [] and len(sensors.groups(found)) == 2
     assert "### other v1: image, audio on scenes, backbone mini, n = 8" in render(frame(other), "t")
 
@@ -187,7 +135,7 @@ def _attacked(missing: str = "") -> list[Record]:
     found["+".join(of), Adversarial("pgd", whole)] = "0000"
     return [
         replace(r, n=4, n_correct=f.count("1"), flags=pack([bit == "1" for bit in f]))
-        for r, f in zip(_records(flags={k: f + "0000" for k, f in found.items()}), found.values(), strict=True)
+        for r, f in zip(fused_records(flags={k: f + "0000" for k, f in found.items()}), found.values(), strict=True)
     ]
 
 
@@ -199,21 +147,21 @@ def test_accuracy_by_the_number_of_attacked_sensors() -> None:
     assert spec.names == {0: "none", 1: "any 1", 2: "any 2", 3: "all 3"} and spec.unit == "attacked sensors"
     (spec,) = attacked_sensors(tables(frame(_attacked("thermal+audio")))[0])
     assert [j for j, _ in next(iter(spec.models.values()))] == [0, 1, 3]
-    (spec,) = attacked_sensors(next(t for t in tables(frame(_records())) if t.has_sensors))
+    (spec,) = attacked_sensors(next(t for t in tables(frame(fused_records())) if t.has_sensors))
     assert [(j, score.share) for j, score in next(iter(spec.models.values()))] == [(0, 7 / 8), (1, 0.5), (2, 1 / 8)]
 
 
 def test_the_figure_is_drawn_for_papers() -> None:
-    found = draw(_records(), format="svg")
+    found = draw(fused_records(), format="svg")
     assert set(found) == {"sensors.svg"} and all(text in found["sensors.svg"] for text in (b"any 1", b"all 2"))
 
 
 def test_a_page_has_the_figure_the_summary_and_the_note_of_each_backbone(tmp_path, open_page) -> None:
-    scenes = [replace(r, backbone="mini-scenes", model="m:mini-scenes") for r in _records(certified=3)]
+    scenes = [replace(r, backbone="mini-scenes", model="m:mini-scenes") for r in fused_records(certified=3)]
     median = [
-        replace(r, backbone="mini-scenes", model="m:mini-scenes") for r in _records("median") if "+" in r.modality
+        replace(r, backbone="mini-scenes", model="m:mini-scenes") for r in fused_records("median") if "+" in r.modality
     ]
-    old = [replace(r, suite="old", key=f"a{r.key[1:]}") for r in _records() if r.modality == "image"]
+    old = [replace(r, suite="old", key=f"a{r.key[1:]}") for r in fused_records() if r.modality == "image"]
     large = [replace(r, suite="large", key=f"b{r.key[1:]}", backbone="vit-l-14") for r in old]
     (tmp_path / "r.jsonl").write_text(freeze([*scenes, *median, *old, *large]))
     (tmp_path / "index.html").write_text(page.render([tmp_path / "r.jsonl"]))
@@ -238,5 +186,5 @@ def test_a_page_has_the_figure_the_summary_and_the_note_of_each_backbone(tmp_pat
 
 @pytest.mark.parametrize("modality", ["image", "audio"])
 def test_a_board_of_one_sensor_has_no_such_part(modality) -> None:
-    text = render(frame([r for r in _records() if r.modality == modality]), "title")
+    text = render(frame([r for r in fused_records() if r.modality == modality]), "title")
     assert "Sensors together" not in text

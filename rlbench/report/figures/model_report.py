@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from rlbench.core import Record
 from rlbench.core.badges import is_doubtful, worst_badge
-from rlbench.core.errors import UnknownName
+from rlbench.core.errors import StoreError, UnknownName
 from rlbench.core.markdown import escape, grid
 from rlbench.core.suite import suites
 from rlbench.encoders.models import default_name
-from rlbench.report.boards import by_task, recall
+from rlbench.report.boards import by_task, recall, sensors
 from rlbench.report.boards.backbones import describe_mini
 from rlbench.report.boards.badges import lines
 from rlbench.report.boards.heads import describe_columns
@@ -28,7 +28,7 @@ MEANINGS = {
     "needs adaptive": "the encoder has a trait that needs an adaptive attack: the numbers may be too high",
     "unreliable": "a soundness check failed: the numbers may be too high",
 }
-FACTS = ("checkpoint", "data", "anchors", "prompts", "seed", "rlbench", "torch", "device")
+FACTS = ("checkpoint", "data", "anchors", "prompts", "seed", "series", "rlbench", "torch", "device")
 
 
 @dataclass(frozen=True)
@@ -44,20 +44,21 @@ class ModelReport:
     picture: bytes | None
 
 
-def report(records: Sequence[Record], model: str, picture: str) -> ModelReport:
+def report(records: Sequence[Record], model: str, picture: str, *, series: int | None = None) -> ModelReport:
     """The report of a model over all its records.
 
     Args:
         records: those of other models are ignored; rounds are pooled.
         model: its name, with or without the backbone.
         picture: the file name that the text gives to the curves.
+        series: only results on this series of a procedural world's test examples, as in `rlbench run`; None for all.
 
     Raises:
         UnknownName: there is no record of the model.
-        StoreError: they are of two models of that name.
+        StoreError: they are of two models of that name, or none is of the series.
     """
-    listed = pool_rounds(records)
-    own = [record for record in listed if record.model in (model, default_name(model))]
+    listed = pool_rounds(_choose_series(records, model, series))
+    own = [record for record in listed if _is_of(record, model)]
     if not own:
         raise UnknownName("model in these records", model, {record.model for record in listed})
     check_namesakes(own)
@@ -69,6 +70,7 @@ def report(records: Sequence[Record], model: str, picture: str) -> ModelReport:
         f"Measured with rlbench as `{own[0].model}`. Zero-shot accuracy in %, with its 95% interval; worst: correct "
         "under every attack of that size or a smaller one.",
         f"**Soundness: {badge or 'unknown'}** ({MEANINGS.get(badge, badge)}).",
+        *sensors.sections(found),
         *by_task.sections(found),
         *(part for table in found for part in _section(table, own)),
         *([f"![Accuracy against the size of the attack, with 95% bands]({picture})"] if drawn else []),
@@ -76,9 +78,31 @@ def report(records: Sequence[Record], model: str, picture: str) -> ModelReport:
         *filter(None, [describe_mini(record.backbone for record in own)]),
         "### Provenance",
         grid([_provenance(table, own) for table in found]),
-        *_commands(found, own[0].model),
+        *_commands(found, own),
     ]
     return ModelReport("\n\n".join(parts) + "\n", drawn)
+
+
+def _is_of(record: Record, model: str) -> bool:
+    return record.model in (model, default_name(model))
+
+
+def _choose_series(records: Sequence[Record], model: str, series: int | None) -> list[Record]:
+    """The records on a series, or all for None. Raises: StoreError: the model has records, but none on the series."""
+    if series is None:
+        return list(records)
+    known = sorted({_series_of(record) for record in records if _is_of(record, model)})
+    if known and series not in known:
+        raise StoreError(
+            f"{model} has no results on series {series}; these records have {', '.join(map(str, known))}: choose one "
+            "of them, or leave out --series"
+        )
+    return [record for record in records if not known or _series_of(record) == series]
+
+
+def _series_of(record: Record) -> int:
+    """The series of test examples of a record; 0 for tasks that have one set of them."""
+    return int(str(record.provenance.get("series") or 0))
 
 
 def _section(table: Table, records: Sequence[Record]) -> list[str]:
@@ -98,10 +122,14 @@ def _section(table: Table, records: Sequence[Record]) -> list[str]:
     return [about, grid(rows), *(["\n".join(f"- {escape(note)}" for note in notes)] if notes else [])]
 
 
+def _records_of(table: Table, records: Sequence[Record]) -> list[Record]:
+    keys = {key for score in table.rows[0].scores.values() for key in score.keys}
+    return [record for record in records if record.key in keys]
+
+
 def _provenance(table: Table, records: Sequence[Record]) -> dict[str, str]:
     """The hashes, versions and devices of a table's records."""
-    keys = {key for score in table.rows[0].scores.values() for key in score.keys}
-    own = [record.provenance for record in records if record.key in keys]
+    own = [record.provenance for record in _records_of(table, records)]
     found = {"suite": f"{table.facts['suite']} v{table.facts['suite_version']}"}
     for name in FACTS:
         values = sorted({str(facts[name]) for facts in own if facts.get(name) not in (None, "")})
@@ -109,15 +137,18 @@ def _provenance(table: Table, records: Sequence[Record]) -> dict[str, str]:
     return found
 
 
-def _commands(found: Sequence[Table], model: str) -> list[str]:
+def _commands(found: Sequence[Table], records: Sequence[Record]) -> list[str]:
     """How to measure again; tables of pooled rounds are left out, since each round has other examples and weights.
 
     A suite that is not installed is somebody's file: records have its name, which is by custom the file's.
     """
     installed = {info.name for info in suites()}
     lines_ = []
-    for facts in (table.facts for table in found if "(round" not in str(table.facts["data"])):
+    for table in (table for table in found if "(round" not in str(table.facts["data"])):
+        facts = table.facts
         suite = f"{facts['suite']}{'' if facts['suite'] in installed else '.yaml'}"
         seed = f" --seed {facts['seed']}" if facts["seed"] else ""
-        lines_.append(f"rlbench run --suite {suite} --model {model} --examples {facts['n']}{seed}")
+        series = "".join(f" --series {n}" for n in sorted({*map(_series_of, _records_of(table, records))} - {0}))
+        command = f"rlbench run --suite {suite} --model {records[0].model}"
+        lines_.append(f"{command} --examples {facts['n']}{seed}{series}")
     return ["To measure again:", "```sh\n" + "\n".join(dict.fromkeys(lines_)) + "\n```"] if lines_ else []
