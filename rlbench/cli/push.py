@@ -167,17 +167,17 @@ def _workspace(folder: Path | None) -> Iterator[Path]:
 def benchmark(suites: tuple[str, ...], name: str, repo: str, dry_run: bool, out: Path | None) -> None:
     """Write the eval.yaml of a data set: each SUITE's clean accuracy, and each norm and eps, is a task.
 
+    Each part of a suite has tasks of its own, such as scenes_image_clean.
+
     The hub ranks results only of frameworks that it lists, in huggingface.js, packages/tasks/src/eval.ts.
     """
-    from rlbench.core.suite import load_suite, load_suites
+    from rlbench.core.suite import load_suites
     from rlbench.report.publish.eval_results import check_repository, make_benchmark
 
     check_repository(repo)
     dry = _is_dry(dry_run, out)
-    parts = [load_suites(suite) for suite in suites]  # several tasks of one modality have one mean
-    alike = [len({part.modality for part in found}) == 1 for found in parts]
-    loaded = [found[0] if one else load_suite(name) for name, found, one in zip(suites, parts, alike, strict=True)]
-    about = "Zero-shot accuracy under attacks, measured with rlbench: " + ", ".join(s.name for s in loaded)
-    text = make_benchmark(loaded, name, about)
+    parts = [part for suite in suites for part in load_suites(suite)]
+    names = ", ".join(dict.fromkeys(part.name for part in parts))
+    text = make_benchmark(parts, name, f"Zero-shot accuracy under attacks, measured with rlbench: {names}")
     folder = _folder(repo, out) if dry else None
     _deliver(repo, {"eval.yaml": text.encode()}, "Add the tasks of rlbench", folder, repo_type="dataset")

@@ -9,22 +9,22 @@ import fake_hub
 import numpy as np
 import pytest
 import yaml
-from commands import Call, fails
+from commands import MINE, Call, fails
 from huggingface_hub import EvalResultEntry, constants, eval_result_entries_to_yaml, parse_eval_result_entries
 from made import made
 
 from rlbench.core import Record
 from rlbench.core.errors import FieldError, StoreError, UnknownName
-from rlbench.core.suite import load_suite, load_suites
+from rlbench.core.suite import load_suites
 from rlbench.report.boards.leaderboard import freeze
 from rlbench.report.publish.eval_results import (
     Benchmark,
-    list_task_ids,
     make_benchmark,
     make_entries,
     parse_repository,
 )
 from rlbench.report.publish.model_card import BEGIN, END, insert_section
+from rlbench.report.publish.task_ids import list_task_ids
 
 COLUMNS = {"clean": 90, "pgd linf 2/255": 72, "worst linf 2/255": 70, "worst linf 4/255": 50, "worst l2 0.5": 61}
 SET = Benchmark("me/set", "abc123")
@@ -114,23 +114,55 @@ def test_two_results_of_a_task_are_an_error() -> None:
         make_entries([*records(), *records({"clean": 30}, n=40)], "a:mini", SET)
 
 
-def test_a_suite_of_several_parts_is_left_out() -> None:
-    """Its parts and fusions have the same ids: the refusal is not that two runs are mixed."""
+def fused(suite: str = "scenes") -> list[Record]:
+    """The clean cells of a sensor and of two fusions, with different numbers."""
     places = [("image", "scenes:image"), *(("image+audio", f"scenes:image+audio:{name}") for name in ("sum", "mean"))]
-    fused = [
-        replace(r, suite="scenes", modality=modality, task=task, key=f"{task} {r.key}")
-        for modality, task in places
-        for r in records({"clean": 90})
+    return [
+        replace(r, suite=suite, modality=modality, task=task, key=f"{task} {r.key}")
+        for ones, (modality, task) in enumerate(places, 90)
+        for r in records({"clean": ones})
     ]
-    found = make_entries([*records(), *fused], "a:mini", SET)
-    assert list(found.files) == [".eval_results/rlbench-thermal.yaml"]
-    names = ", ".join(["image", "scenes:image+audio:mean", "scenes:image+audio:sum"])
-    assert found.left_out == [f"scenes: it has 3 parts, and an entry is one number of a suite: {names}"]
-    with pytest.raises(StoreError, match="no result of a:mini can be published: scenes: it has 3 parts"):
-        make_entries(fused, "a:mini", SET)
-    assert len(make_entries(fused[-1:], "a:mini", SET).files) == 1
-    with pytest.raises(StoreError, match="several parts, whose tasks have the same ids"):
-        make_benchmark(load_suites("scenes")[:2], "name", "about")
+
+
+def test_each_part_of_a_suite_is_a_task() -> None:
+    found = make_entries([*records(), *fused("own")], "a:mini", SET)
+    assert list(found.files) == [f".eval_results/rlbench-{name}.yaml" for name in ("own", "thermal")]
+    assert found.left_out == []
+    expected = {"own_image_clean": 90.0, "own_image-audio_sum_clean": 91.0, "own_image-audio_mean_clean": 92.0}
+    assert values(fused("own")) == expected
+    notes = {entry.task_id: entry.notes for entry in parse(found.files[".eval_results/rlbench-own.yaml"])}
+    assert "suite own v1, scenes:image+audio:sum;" in notes["own_image-audio_sum_clean"]
+    assert values(fused("own")[-1:]) == {"own_clean": 92.0}  # the only part
+    others = [replace(r, model="b:mini", key=f"b{r.key}") for r in fused("own")[:-1]]  # of which another model has more
+    assert values([*others, *fused("own")[-1:]]) == {"own_image-audio_mean_clean": 92.0}
+    again = [replace(r, task=f"later-{r.task}", key=f"l{r.key}") for r in fused("own")[1:]]  # another world
+    assert set(values([*fused("own"), *again])) == {
+        "own_image_clean",
+        *(f"own_{world}_image-audio_{name}_clean" for world in ("scenes", "later-scenes") for name in ("sum", "mean")),
+    }
+
+
+def test_the_ids_of_a_part_are_those_of_its_whole_suite() -> None:
+    """Records may lack parts of an installed suite, and a benchmark may have some of its parts."""
+    assert values(fused()[:1]) == {"scenes_image_clean": 90.0}
+    parts = load_suites("scenes")
+    ids = list_task_ids(parts)
+    assert len(ids) == len(set(ids)) and list_task_ids(load_suites("scenes:image")) == ids[:2]
+    assert ids[:2] == ["scenes_image_clean", "scenes_image_linf_1_255"]
+    assert next(one for one in ids if one.startswith("scenes_image-")) == "scenes_image-thermal-audio-video_sum_clean"
+    assert sum(one.endswith("_on_any_1") for one in ids) == 1
+    clean = {one for one in list_task_ids(load_suites("scenes-fusions")) if one.endswith("_clean")}
+    assert len(clean) == 7 and "scenes-fusions_image-thermal-audio-video_majority_clean" in clean
+    one = [replace(r, suite="scenes-fusions", modality=parts[-1].modality, task=parts[-1].task_name) for r in records()]
+    assert f"scenes-fusions_{parts[-1].modality.replace('+', '-')}_sum_clean" in values(one)
+
+
+def test_a_benchmark_has_two_suites_of_a_name_only_once(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(MINE)
+    (tmp_path / "b.yaml").write_text(MINE)
+    own = [part for name in "ab" for part in load_suites(tmp_path / f"{name}.yaml")]
+    with pytest.raises(StoreError, match=r"a.yaml and .*b.yaml are both named mine"):
+        make_benchmark(own, "name", "about")
 
 
 @pytest.mark.parametrize("text", ["set", "a/b/c", "a b/c", "a/", "a/b@", "https://huggingface.co/a/b"])
@@ -140,7 +172,7 @@ def test_a_repository_is_an_owner_and_a_name(text: str) -> None:
 
 
 def test_the_ids_of_a_suite_are_those_of_its_results() -> None:
-    found = list_task_ids(load_suite("thermal"))
+    found = list_task_ids(load_suites("thermal"))
     assert found[0] == "thermal_clean" and set(values(records())) <= set(found)
 
 
@@ -180,6 +212,8 @@ def test_a_pull_request_keeps_the_rest_of_the_card(hub, call: Call, tmp_path: Pa
     result = call("push", "benchmark", "thermal", "smoke", "--repo", "me/set", "--name", "Heat")
     assert result.exit_code == 0
     whole = yaml.safe_load(hub.commits[1]["eval.yaml"])
+    assert call("push", "benchmark", "scenes", "--repo", "me/set").exit_code == 0
+    assert "scenes_video_clean" in hub.commits[2]["eval.yaml"].decode()
     assert whole["name"] == "Heat" and {"id": "smoke_clean", "config": "default", "split": "test"} in whole["tasks"]
 
 

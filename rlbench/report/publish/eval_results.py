@@ -1,7 +1,7 @@
 """A model's results as `.eval_results/*.yaml`, which the hub shows beside a model and ranks beside a data set.
 
 Format: https://huggingface.co/docs/hub/eval-results. A task there has one number, so each norm and eps is a task:
-`thermal_clean`, `thermal_linf_4_255`. A value is an accuracy in %; of a suite of several tasks, their mean.
+`thermal_clean`, `thermal_linf_4_255` (see `task_ids`). A value is an accuracy in %; of several tasks, their mean.
 """
 
 from __future__ import annotations
@@ -13,15 +13,16 @@ from typing import Any
 
 import yaml
 
-from rlbench.core import Adversarial, Clean, Perturbation, Record, Suite, Worst
+from rlbench.core import Adversarial, Record, Suite, Worst
 from rlbench.core.errors import FieldError, StoreError, UnknownName, quote
 from rlbench.core.suite import load_suites, suites
-from rlbench.core.threat import text_of, threat_of
+from rlbench.core.threat import threat_of
 from rlbench.encoders.models import default_name
 from rlbench.report.boards.by_task import TaskTable, by_task
 from rlbench.report.boards.scores import ModelRow, Score, Table
 from rlbench.report.boards.tables import frame, tables
-from rlbench.store.columns import Column, Mean
+from rlbench.report.publish.task_ids import Part, list_task_ids, name_suites, task_id
+from rlbench.store.columns import Column
 from rlbench.store.rounds import pool_rounds
 
 FOLDER = ".eval_results"
@@ -71,29 +72,6 @@ def check_repository(text: str) -> None:
         raise FieldError(f"{quote(text)} is not a repository on the hub: it must be OWNER/NAME, such as me/my-clip")
 
 
-def task_id(suite: str, of: Perturbation | Mean) -> str | None:
-    """The id of a column's task; None for a column that has none, such as a single corruption.
-
-    Example: `thermal_linf_4_255` for the worst case at Linf 4/255, `thermal_corruptions_3` for the mean at severity 3.
-    """
-    if isinstance(of, Mean):
-        return f"{suite}_corruptions_{of.severity}"
-    if isinstance(of, Clean):
-        return f"{suite}_clean"
-    if not isinstance(of, Worst | Adversarial) or text_of(of):
-        return None
-    return f"{suite}_{re.sub(r'[^A-Za-z0-9.-]+', '_', str(of.threat))}"
-
-
-def list_task_ids(suite: Suite) -> list[str]:
-    """The ids of a suite's tasks: clean, then each norm and eps of its attacks."""
-    plain = [p for p in suite.perturbations if isinstance(p, Worst | Adversarial) and text_of(p) is None]
-    threats = {threat for p in plain if (threat := threat_of(p))}
-    ordered = sorted(threats, key=lambda threat: (threat.norm == "l2", threat.eps))
-    found = [task_id(suite.name, Clean()), *(task_id(suite.name, Worst(threat)) for threat in ordered)]
-    return [one for one in found if one]
-
-
 def make_entries(records: Sequence[Record], model: str, benchmark: Benchmark, source: str = "") -> Entries:
     """The results of a model.
 
@@ -114,10 +92,11 @@ def make_entries(records: Sequence[Record], model: str, benchmark: Benchmark, so
     found: dict[str, dict[str, Any]] = {}
     entries: dict[str, list[dict[str, Any]]] = {}
     left_out: list[str] = []
+    starts = _name_parts(listed)
     for table in _join_tasks(tables(frame(own)), left_out):
-        suite = str(table.facts["suite"])
+        suite, part = str(table.facts["suite"]), _part_of(table)
         for column, score in _choose_columns(table, left_out):
-            name = str(task_id(suite, column.of))
+            name = str(task_id(starts[suite][part], column.of))
             if name in found:
                 raise StoreError(
                     f"the records have two results of {name} (also {_describe(table, column, score)}); "
@@ -155,25 +134,24 @@ def _join_tasks(found: Sequence[Table], left_out: list[str]) -> list[Table]:
             )
         else:
             kept.append(table)
-    parts = {str(table.facts["suite"]): _list_parts(kept, table.facts["suite"]) for table in kept}
-    left_out += [
-        f"{suite}: it has {len(own)} parts, and an entry is one number of a suite: {', '.join(own)}"
-        for suite, own in parts.items()
-        if len(own) > 1
-    ]
-    return [table for table in kept if len(parts[str(table.facts["suite"])]) == 1]
+    return kept
 
 
-def _list_parts(found: Sequence[Table], suite: object) -> list[str]:
-    """The modalities of a suite's tables, and the tasks of several fusions."""
-    own = [table.facts for table in found if table.facts["suite"] == suite]
-    fused = {str(facts["task"]) for facts in own if "+" in str(facts["modality"])}
-    return sorted(fused | {str(facts["modality"]) for facts in own if "+" not in str(facts["modality"])})
+def _part_of(table: Table) -> Part:
+    return Part.of(str(table.facts["modality"]), str(table.facts["task"]))
+
+
+def _name_parts(records: Sequence[Record]) -> dict[str, dict[Part, str]]:
+    """By suite and part, what the ids begin with; all models count, since some may lack a sensor."""
+    found: dict[str, list[Part]] = {}
+    for record in records:
+        found.setdefault(record.suite, []).append(Part.of(record.modality, record.task))
+    return {suite: name_suites(suite, parts) for suite, parts in found.items()}
 
 
 def _list_tasks(suite: str, modality: str) -> list[str]:
-    """The tasks of an installed suite of several tasks of a modality; none of another one."""
-    if suite not in {info.name for info in suites()}:
+    """The tasks of an installed suite of several tasks of a modality, of which a mean is made; none of another one."""
+    if "+" in modality or suite not in {info.name for info in suites()}:
         return []
     found = [one.task_name for one in load_suites(suite) if one.modality == modality]
     return found if len(found) > 1 else []
@@ -226,9 +204,10 @@ def _choose_columns(table: Table, left_out: list[str]) -> Iterator[tuple[Column,
 def _describe(table: Table, column: Column, score: Score) -> str:
     """The notes of an entry: what was measured, on how many examples, and how certain it is."""
     facts = table.facts
+    fused = f", {facts['task']}" if table.has_sensors else ""
     parts = [
         f"{column}",
-        f"suite {facts['suite']} v{facts['suite_version']}",
+        f"suite {facts['suite']} v{facts['suite_version']}{fused}",
         f"n = {facts['n']}",
         f"95% interval {100 * score.low:.1f} to {100 * score.high:.1f}",
         f"soundness {score.soundness or 'not checked'}",
@@ -241,14 +220,15 @@ def make_benchmark(suites: Sequence[Suite], name: str, description: str) -> str:
     """The eval.yaml of a data set that is a benchmark: its tasks are those of some suites.
 
     Args:
-        suites: the suites, each with its own name.
+        suites: their parts; those of one suite have its name.
         name: the title of the benchmark.
         description: one line.
 
-    Raises: StoreError: two are parts of one suite, so that their tasks have the same ids.
+    Raises: StoreError: two suites have one name, so that their tasks have the same ids.
     """
-    names = [suite.name for suite in suites]
-    if twice := next((one for one in names if names.count(one) > 1), None):
-        raise StoreError(f"{twice} is given with several parts, whose tasks have the same ids; give one of them")
-    tasks = [{"id": one, "config": "default", "split": "test"} for suite in suites for one in list_task_ids(suite)]
+    parts = {suite.name: [one for one in suites if one.name == suite.name] for suite in suites}
+    if twice := next((one for one, own in parts.items() if len({suite.path for suite in own}) > 1), None):
+        files = " and ".join(sorted({str(suite.path) for suite in parts[twice]}))
+        raise StoreError(f"{files} are both named {twice}, so their tasks have the same ids; rename one of them")
+    tasks = [{"id": one, "config": "default", "split": "test"} for own in parts.values() for one in list_task_ids(own)]
     return _dump({"name": name, "description": description, "evaluation_framework": "rlbench", "tasks": tasks})
