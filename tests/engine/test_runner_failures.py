@@ -22,6 +22,7 @@ from rlbench.engine.cells.groups import Group
 from rlbench.engine.plan.types import Unit
 from rlbench.engine.run.jobs import Shared, perform
 from rlbench.engine.run.runner import execute, plan, run
+from rlbench.report.boards.tables import frame, tables
 from rlbench.store.keys import record_key
 from rlbench.store.records import read_records
 
@@ -50,6 +51,8 @@ def test_a_failed_cell_is_recorded_and_never_robust(tmp_path: Path, monkeypatch:
     assert records["worst linf 4/255"].n_correct is None
     assert str(records["worst linf 4/255"].error).startswith("broken linf 4/255: ")
     assert records["worst linf 2/255"].error is None and records["clean"].n_correct
+    [board] = tables(frame(records.values()))
+    assert len(board.failures) == 2 and all(one.count("broken linf 4/255") == 1 for one in board.failures)
     fault.unlink()  # mended: run again
     again = {str(r.perturbation): r for r in run(path, "linear", out=out, workers=1)}
     assert again["broken linf 4/255"].n_correct == again["clean"].n_correct

@@ -78,7 +78,8 @@ def fill(outline: Outline, blocks: Sequence[Sequence[Block | None]], error: str 
     Args:
         outline: of the record.
         blocks: the blocks of each of its `keys`, in order; None for a failed block.
-        error: why the cell failed; None if it did not. A failed cell has no counts, nor one that lacks a block.
+        error: why the cell failed, with or without its own name, which the record does not repeat; None if it did not.
+            A failed cell has no counts, nor one that lacks a block.
     """
     found = [block for row in blocks for block in row if block is not None]
     if error is None and len(found) < sum(map(len, blocks)):
@@ -89,7 +90,7 @@ def fill(outline: Outline, blocks: Sequence[Sequence[Block | None]], error: str 
     return replace(
         outline.record,
         n_correct=None if correct is None else int(correct.sum()),
-        error=None if error is None else one_line(error),
+        error=None if error is None else one_line(error).removeprefix(f"{outline.record.perturbation}: "),
         forwards=sum(int(block.forwards.sum()) for block in own) + sum(other.forwards for other in others),
         backwards=sum(int(block.backwards.sum()) for block in own) + sum(other.backwards for other in others),
         flags=None if correct is None else pack(correct),

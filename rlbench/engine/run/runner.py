@@ -178,7 +178,7 @@ class _Run:
     def _record(self, index: int, pair: Pair, p: Perturbation) -> Record:
         found = members(pair, p)
         failed = [(m, self.failures[index, m]) for m in found if (index, m) in self.failures]
-        error = next((f"{m}: {spans[min(spans)]}" if m != p else spans[min(spans)] for m, spans in failed), None)
+        error = next((f"{m}: {spans[min(spans)].removeprefix(f'{m}: ')}" for m, spans in failed), None)
         blocks = [[self._whole(index, m, span) for span in pair.spans] for m in found]
         return fill(outline(pair, p), blocks, error)
 

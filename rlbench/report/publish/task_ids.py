@@ -92,5 +92,5 @@ def list_task_ids(parts: Sequence[Suite]) -> list[str]:
         plain = [p for p in one.perturbations if isinstance(p, Worst | Adversarial) and text_of(p) is None]
         threats = {threat for p in plain if (threat := threat_of(p))}
         ordered = sorted(threats, key=lambda threat: (threat.norm == "l2", threat.eps, str(threat)))
-        found += [task_id(start, of) for of in (Clean(), *map(Worst, ordered))]
+        found += [task_id(start, Clean()), *(task_id(start, Worst(threat)) for threat in ordered)]
     return [name for name in dict.fromkeys(found) if name]
