@@ -105,6 +105,17 @@ class Dots:
         return f"dots {self.modality} {self.fault} {self.series}"
 
 
+@register("fusion", "deaf")
+@dataclass(frozen=True, kw_only=True)
+class Deaf:
+    """The mean of the logits without the gradient of the second sensor."""
+
+    least: ClassVar[int] = 2
+
+    def fuse(self, logits: Tensor) -> Tensor:
+        return torch.cat([logits[:1], logits[1:2].detach(), logits[2:]]).mean(0)
+
+
 HEAD = """\
 suite: joint
 version: 1

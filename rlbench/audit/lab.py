@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
@@ -11,7 +11,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from rlbench.core import Adversarial, Ball, Classifier, Encoder, Examples, Field, Threat, registry
+from rlbench.core import Adversarial, Ball, Classifier, Encoder, Examples, Field, Span, Threat, registry
 from rlbench.core.errors import AttackError, DataError, SuiteError
 from rlbench.core.knowledge import Knowledge
 from rlbench.core.seeds import ExampleStreams
@@ -22,7 +22,7 @@ from rlbench.engine.attack.judge import attack_and_judge, judge, run_attack
 from rlbench.engine.attack.meter import Meter
 from rlbench.engine.block.bench import Bench
 from rlbench.engine.soundness.consistency import REPEATS
-from rlbench.engine.soundness.watch import OUTSIDE, Watch, total
+from rlbench.engine.soundness.watch import OUTSIDE, Part, Watch, total
 
 Answer = Callable[[Tensor], Tensor]  # (B, *shape) -> (B, C) logits
 
@@ -35,14 +35,16 @@ MAIN: dict[Knowledge, tuple[str, dict[str, Field]]] = {  # the attack that most 
 
 
 class Trace(Watch):
-    """A watch that also records every margin."""
+    """A watch that also records every margin; `spans` are those of a ball about several sensors."""
 
-    def __init__(self, y: Tensor) -> None:
+    def __init__(self, y: Tensor, spans: Sequence[Span] = ()) -> None:
         super().__init__(y)
+        self.spans = [span for span in spans if span.radius > 0]
         self.seen: list[tuple[Tensor, Tensor]] = []
 
-    def see(self, x: Tensor, logits: Tensor, rows: Tensor) -> None:
-        super().see(x, logits, rows)
+    def see(self, x: Tensor, logits: Tensor, rows: Tensor, parts: Sequence[Part] = ()) -> None:
+        everywhere = torch.ones(len(x), dtype=torch.bool)
+        super().see(x, logits, rows, [Part(span.start, span.stop, everywhere) for span in self.spans])
         self.seen.append((rows.cpu(), margin(logits.detach(), self.y[rows.to(self.y.device)]).float().cpu()))
 
     def margins(self, row: int) -> Tensor:
@@ -216,7 +218,7 @@ class Lab:
     def _attack(self, name: str, threat: Threat, only: Tensor | None, fields: dict[str, Field]) -> AttackResult:
         rows = self.rows if only is None else only
         ball, x, y = self.bench.ball(threat), self.x[rows], self.y[rows]
-        trace, robust = Trace(y), torch.zeros(self.n, dtype=torch.bool)
+        trace, robust = Trace(y, ball.spans), torch.zeros(self.n, dtype=torch.bool)
         meter = self.make_meter(len(rows), trace)
         try:
             method = registry.make("attack", name, fields)

@@ -27,6 +27,9 @@ def status_of(id_: str, **sums: int) -> str:
         ("H7", {"zero_gradients": 10}, "pass"),  # 1% is allowed
         ("H7", {"zero_gradients": 11}, "warn"),
         ("H7", {"zero_gradients": 1000}, "fail"),
+        ("H7", {"blind_gradients": 10}, "pass"),
+        ("H7", {"zero_gradients": 5, "blind_gradients": 11}, "warn"),
+        ("H7", {"zero_gradients": 1000, "blind_gradients": 1000}, "fail"),
         ("H8", {"saturated": 50}, "pass"),  # 5% is
         ("H8", {"saturated": 51}, "warn"),
         ("H9", {"not_finite": 1}, "fail"),

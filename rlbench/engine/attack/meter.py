@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import copy
 from typing import Self, TypeVar
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from rlbench.core import Ball
 from rlbench.core.batch import BatchSize
 from rlbench.core.errors import RLBenchError
-from rlbench.engine.soundness.watch import Watch
+from rlbench.engine.soundness.watch import Part, Watch
 
 R = TypeVar("R")
 
@@ -50,6 +50,10 @@ class Meter:
 
     def fix(self, rows: Tensor, x: Tensor, ball: Ball) -> None:
         """Learns that examples `rows` (R,) are x (R, *shape), which stay in the ball; a plain meter needs no such."""
+
+    def parts(self, rows: Tensor) -> Sequence[Part]:
+        """The sensors' parts of the inputs of these examples; none of a plain meter."""
+        return ()
 
     @property
     def batch_size(self) -> int:
@@ -111,7 +115,7 @@ class Meter:
 
             logits.register_hook(count)  # type: ignore[no-untyped-call]  # torch's own gap
         if self.watch is not None:
-            self.watch.see(x, logits, rows)
+            self.watch.see(x, logits, rows, self.parts(rows))
         if self.on_pass is not None:
             self.on_pass(len(x))
         return logits

@@ -26,6 +26,7 @@ from rlbench.encoders.retrieval import first_and_last
 from rlbench.engine.attack.meter import Meter
 from rlbench.engine.block.inputs import Inputs
 from rlbench.engine.cells.keys import plugin_values
+from rlbench.engine.soundness.watch import Part
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ class FusedMeter(Meter):
 
     def __init__(self, head: Fused, n: int, **options: Any) -> None:
         super().__init__(head, n, **options)
-        self.head, self.place = head, torch.zeros(n, dtype=torch.int64)
+        self.head, self.place, self.spans = head, torch.zeros(n, dtype=torch.int64), head.box.spans
         self.fixed = {sensor: torch.zeros(n, dtype=torch.bool) for sensor in head.present}
         self.clean: dict[Modality, Tensor] = {}
 
@@ -99,6 +100,9 @@ class FusedMeter(Meter):
             self.fixed[sensor][rows] = True
             if sensor not in self.clean:
                 self.clean[sensor] = self._classify(sensor, x)
+
+    def parts(self, rows: Tensor) -> list[Part]:
+        return [Part(*self.spans[sensor], ~self.fixed[sensor][rows]) for sensor in self.head.present]
 
     def _classify(self, sensor: Modality, x: Tensor) -> Tensor:
         """(R, C) clean logits of one sensor."""

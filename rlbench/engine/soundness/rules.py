@@ -28,6 +28,9 @@ def _percent(share: float) -> str:
 
 def _check_gradients(sums: Sums) -> Finding:
     share = _share(sums["zero_gradients"], sums["gradients"])
+    blind = _share(sums["blind_gradients"], sums["gradients"])
+    if blind > max(share, 0.01):
+        return Finding(id="H7", status="warn", said=f"{_percent(blind)} of gradients are zero on an attacked sensor")
     status: Status = "fail" if share == 1 else "warn" if share > 0.01 else "pass"
     return Finding(id="H7", status=status, said=f"{_percent(share)} of gradients are zero")
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,6 +19,7 @@ SUMS = (
     "saturated",  # correct rows with a float32 cross-entropy of exactly 0
     "gradients",  # gradients at correct rows
     "zero_gradients",  # those whose coordinates are all 0
+    "blind_gradients",  # those whose coordinates of an attacked sensor are all 0
     "not_finite",  # rows with a logit that is not finite
     "probabilities",  # rows of values in [0, 1] that sum to 1
     "constant",  # rows whose logits are all equal
@@ -48,12 +50,20 @@ def total(sums: Iterable[Sums]) -> dict[str, int]:
     return added
 
 
+class Part(NamedTuple):
+    """A sensor's part of joint inputs (B, D): its coordinates start..stop-1; (B,) bool, where it may be attacked."""
+
+    start: int
+    stop: int
+    attacked: Tensor
+
+
 class Watch:
     """Counts suspicious logits and gradients of N examples, without changing them.
 
     Attributes:
         y: (N,) int64 labels.
-        counts: (N, 8) int32, the counts of each example for SUMS up to "constant".
+        counts: (N, 9) int32, the counts of each example for SUMS up to "constant".
         broken: (N,) bool, the examples that were clearly misclassified at some point.
     """
 
@@ -68,13 +78,14 @@ class Watch:
         other.broken = torch.zeros_like(self.broken)
         return other
 
-    def see(self, x: Tensor, logits: Tensor, rows: Tensor) -> None:
+    def see(self, x: Tensor, logits: Tensor, rows: Tensor, parts: Sequence[Part] = ()) -> None:
         """Counts a forward pass, and its gradient if one is computed later.
 
         Args:
             x: (B, *shape) the inputs of the pass; their gradient is watched if they require one.
             logits: (B, C) the outputs of the pass.
             rows: (B,) int64, the index of each input's example.
+            parts: of x, where it is the inputs of several sensors.
         """
         rows = rows.to(self.y.device)
         y, z = self.y[rows], logits.detach()
@@ -84,19 +95,21 @@ class Watch:
         zero = torch.nn.functional.cross_entropy(z, y, reduction="none") == 0
         alike = (low >= 0) & (high <= 1) & ((z.sum(1) - 1).abs() < 1e-3)
         none = torch.zeros_like(one)
-        found = (one, correct, correct & zero, none, none, ~finite, alike & (low < high), finite & (low == high))
+        found = (one, correct, correct & zero, none, none, none, ~finite, alike & (low < high), finite & (low == high))
         self.counts.index_add_(0, rows, torch.stack(found, dim=1).int())
         self.broken[rows[m < -CLEAR * torch.maximum(high, -low)]] = True
         if x.requires_grad:
-            x.register_hook(partial(self._see_gradient, rows=rows, correct=correct))  # type: ignore[no-untyped-call]
+            see_gradient = partial(self._see_gradient, rows=rows, correct=correct, parts=parts)
+            x.register_hook(see_gradient)  # type: ignore[no-untyped-call]
 
-    def _see_gradient(self, gradient: Tensor, *, rows: Tensor, correct: Tensor) -> None:
+    def _see_gradient(self, gradient: Tensor, *, rows: Tensor, correct: Tensor, parts: Sequence[Part]) -> None:
         flat = gradient.detach().flatten(1)
-        zero = flat[:, :GLANCE].abs().amax(1) == 0
-        if zero.any():
-            zero = flat.abs().amax(1) == 0
+        zero, blind = _find_zero(flat), torch.zeros_like(correct)
+        for part in parts:
+            blind |= _find_zero(flat[:, part.start : part.stop]) & part.attacked.to(blind.device)
         at = PASS.index("gradients")
-        self.counts[:, at : at + 2].index_add_(0, rows, torch.stack((correct, correct & zero), dim=1).int())
+        found = torch.stack((correct, correct & zero, correct & blind), dim=1).int()
+        self.counts[:, at : at + 3].index_add_(0, rows, found)
 
     def sums_of(self, attack: object, correct: Tensor, rows: Tensor | None = None) -> dict[str, int]:
         """Adds up the counts of an attack's passes; as `sums`, but without OUTSIDE if the attack `leaves_ball`."""
@@ -117,3 +130,9 @@ class Watch:
         names = zip((*PASS, *ROWS), self.counts[at].sum(0).tolist(), strict=True)
         lost = int((self.broken[at].cpu() & correct.cpu()).sum())
         return dict(names) | {"examples": len(rows), "lost": lost, "undefended": 0} | dict.fromkeys(AGAIN, 0)
+
+
+def _find_zero(flat: Tensor) -> Tensor:
+    """(B, D) -> (B,) bool, the rows whose coordinates are all 0."""
+    zero = flat[:, :GLANCE].abs().amax(1) == 0
+    return flat.abs().amax(1) == 0 if zero.any() else zero
