@@ -9,6 +9,7 @@ import click
 
 from rlbench.cli.options import Count
 from rlbench.cli.replies import reserve_stdout
+from rlbench.cli.signals import exit_code, terminable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -69,18 +70,22 @@ def audit(
 
     used = device_of(device)
     reply = reserve_stdout(click.get_current_context()) if as_json else None
-    with console.progress(quiet=quiet) as advance, reproducible(used):
-        counter = _Counter(advance)
-        found = run_audit(
-            load_suite(suite),
-            model,
-            examples=examples,
-            only=only,
-            device=used,
-            batch_size=batch_size,
-            report=counter.check,
-            on_pass=counter.add,
-        )
+    try:
+        with terminable(), console.progress(quiet=quiet) as advance, reproducible(used):
+            counter = _Counter(advance)
+            found = run_audit(
+                load_suite(suite),
+                model,
+                examples=examples,
+                only=only,
+                device=used,
+                batch_size=batch_size,
+                report=counter.check,
+                on_pass=counter.add,
+            )
+    except KeyboardInterrupt as error:
+        click.echo("rlbench: interrupted; nothing was written: the same command starts the audit again", err=True)
+        raise click.exceptions.Exit(exit_code(error)) from None
     path = _write(found, only, out)
     if as_json:
         click.echo(found.json(), nl=False, file=reply)

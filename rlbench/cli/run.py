@@ -12,6 +12,7 @@ import click
 from rlbench.cli.options import Count, OneOf
 from rlbench.cli.places import place_options
 from rlbench.cli.replies import reserve_stdout
+from rlbench.cli.signals import exit_code, terminable
 from rlbench.core.processes import processors, without_collection
 
 if TYPE_CHECKING:
@@ -168,10 +169,10 @@ def run(
             click.echo(console.cells_json(plan.cells), file=reply)
         return
     try:
-        with live.watch(terminal, quiet=quiet) as report:
+        with terminable(), live.watch(terminal, quiet=quiet) as report:
             records = runner.execute(plan, report)
-    except KeyboardInterrupt:
-        _exit_interrupted(out, plan)
+    except KeyboardInterrupt as error:
+        _exit_interrupted(out, plan, exit_code(error))
     if as_json:
         click.echo(console.records_json(records), file=reply)
         console.doubts(records, terminal)
@@ -195,7 +196,7 @@ def _say_where(out: Path, plan: Plan) -> None:
     click.echo(f"\nrecords: {out} ({join if plan.shard else f'rlbench leaderboard --records {quote(str(out))}'})")
 
 
-def _exit_interrupted(out: Path, plan: Plan) -> NoReturn:
+def _exit_interrupted(out: Path, plan: Plan, code: int) -> NoReturn:
     again = "the same command without --fresh" if plan.fresh else "the same command"
     click.echo(f"rlbench: interrupted; {out} has the finished blocks: {again} continues", err=True)
-    raise click.exceptions.Exit(130) from None
+    raise click.exceptions.Exit(code) from None
