@@ -83,6 +83,13 @@ def test_fusions_with_the_same_numbers_are_not_ranked() -> None:
     assert line.endswith("the safest fusion is undecided: median, sum have 50.0% on any 1 and 87.5% clean.")
 
 
+def test_a_failed_fusion_is_not_compared() -> None:
+    others = [r for r in fused_records("median") if "+" in r.modality]
+    bad = [replace(r, n_correct=None, flags=None, error="planned") if r.perturbation == ANY else r for r in others]
+    assert len(sensors.verdicts(sensors.sensor_tables(tables(frame([*fused_records(), *others]))))) == 1
+    assert sensors.verdicts(sensors.sensor_tables(tables(frame([*fused_records(), *bad])))) == []
+
+
 def test_the_terminal_marks_fused_cells_that_are_not_sound_and_tells_suites_apart() -> None:
     doubtful = {"soundness": "warn", "soundness_failed": "H11: not above chance"}
     mine = [replace(r, provenance=r.provenance | doubtful) for r in fused_records()]

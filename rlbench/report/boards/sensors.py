@@ -227,15 +227,18 @@ def summary(found: Sequence[SensorTable], text: Callable[[Score], str] = str) ->
 
 
 def verdicts(found: Sequence[SensorTable]) -> list[str]:
-    """By suite, model and attack with several fusions, which one is the safest and what it costs clean."""
+    """By suite, model and attack with several fusions that did not fail, the safest one and what it costs clean."""
     said = []
     for group, model in dict.fromkeys((table.group, table.model) for table in found):
         own = [table for table in found if (table.group, table.model) == (group, model)]
         for name in dict.fromkeys(name for table in own for name in table.attacks):
             scores = {
-                table.fusion: (table.rows[name]["any 1"], table.clean)
+                table.fusion: (any_1, table.clean)
                 for table in own
-                if table.clean is not None and "any 1" in table.rows.get(name, {})
+                if (any_1 := table.rows.get(name, {}).get("any 1"))
+                and table.clean
+                and any_1.exact
+                and table.clean.exact
             }
             if len(scores) > 1:
                 said.append(f"{model}, {name}: {_compare(scores)}.")
