@@ -131,8 +131,12 @@ def test_each_part_of_a_suite_is_a_task() -> None:
     expected = {"own_image_clean": 90.0, "own_image-audio_sum_clean": 91.0, "own_image-audio_mean_clean": 92.0}
     assert values(fused("own")) == expected
     notes = {entry.task_id: entry.notes for entry in parse(found.files[".eval_results/rlbench-own.yaml"])}
-    assert "suite own v1, scenes:image+audio:sum;" in notes["own_image-audio_sum_clean"]
+    assert "suite own:scenes:image+audio:sum v1;" in notes["own_image-audio_sum_clean"]
     assert values(fused("own")[-1:]) == {"own_clean": 92.0}  # the only part
+    failed = [replace(one, n_correct=None, flags=None, error="planned") for one in fused("own")[1:]]
+    assert [line.partition(",")[0] for line in make_entries([*records(), *failed], "a:mini", SET).left_out] == [
+        f"own:scenes:image+audio:{name}" for name in ("mean", "sum")
+    ]
     others = [replace(r, model="b:mini", key=f"b{r.key}") for r in fused("own")[:-1]]  # of which another model has more
     assert values([*others, *fused("own")[-1:]]) == {"own_image-audio_mean_clean": 92.0}
     again = [replace(r, task=f"later-{r.task}", key=f"l{r.key}") for r in fused("own")[1:]]  # another world

@@ -196,18 +196,22 @@ def _choose_columns(table: Table, left_out: list[str]) -> Iterator[tuple[Column,
             elif isinstance(column.of, Adversarial) and single.count(threat_of(column.of)) > 1:
                 reason = "it is one of several attacks whose worst case was not computed"
             if reason:
-                left_out.append(f"{table.facts['suite']}, {column}: {reason}")
+                left_out.append(f"{_name(table)}, {column}: {reason}")
             else:
                 yield column, score
+
+
+def _name(table: Table) -> str:
+    """The suite, with the task of several sensors, which names their fusion."""
+    return f"{table.facts['suite']}{':' + str(table.facts['task']) if table.has_sensors else ''}"
 
 
 def _describe(table: Table, column: Column, score: Score) -> str:
     """The notes of an entry: what was measured, on how many examples, and how certain it is."""
     facts = table.facts
-    fused = f", {facts['task']}" if table.has_sensors else ""
     parts = [
         f"{column}",
-        f"suite {facts['suite']} v{facts['suite_version']}{fused}",
+        f"suite {_name(table)} v{facts['suite_version']}",
         f"n = {facts['n']}",
         f"95% interval {100 * score.low:.1f} to {100 * score.high:.1f}",
         f"soundness {score.soundness or 'not checked'}",
