@@ -6,9 +6,11 @@ import pytest
 import sensor_oracle as oracle
 import torch
 
-from rlbench.core import Corrupted
+from rlbench.core import Ball, Corrupted, Span
+from rlbench.core.errors import AttackError
 from rlbench.core.sensors import SensorTask, joint_box
 from rlbench.encoders.fused import Fused
+from rlbench.engine.attack.one_sensor import OneSensor
 from rlbench.engine.block.inputs import Inputs
 from rlbench.engine.block.sensors import SensorInputs
 from rlbench.engine.cells.groups import canonical
@@ -120,6 +122,18 @@ def test_attacks_outside_the_pool_get_the_input_of_one_sensor(tmp_path) -> None:
         square = found[f"square(queries=60) linf 0.05 on {sensor}"]
         assert _every(square, oracle.survivors({sensor: 0.05})) == oracle.survivors({sensor: 0.05})
         assert sum(square) < sum(oracle.survivors({}))
+
+
+class Crashing:
+    def __call__(self, *arguments: object) -> None:
+        raise ArithmeticError("planned")
+
+
+def test_a_crash_on_one_sensor_names_the_attack_itself() -> None:
+    ball = Ball("linf", 0.1, 0.0, 1.0, (Span("image", 0, 2, 0.1, (1, 1, 2)), Span("audio", 2, 4, 0.0, (2,))))
+    x, y = torch.rand(3, 4), torch.zeros(3, dtype=torch.int64)
+    with pytest.raises(AttackError, match=r"^Crashing crashed: ArithmeticError: planned"):
+        OneSensor(Crashing())(None, x, y, ball, None)
 
 
 def test_the_encoders_of_sensors_at_rest_run_once(tmp_path, monkeypatch) -> None:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from rlbench.core import Attack, Ball, Classifier, Span, Streams
 from rlbench.core.errors import AttackError
+from rlbench.engine.attack.judge import run_attack
 
 
 @dataclass(frozen=True)
@@ -51,12 +52,12 @@ class OneSensor:
     method: Attack
 
     def __call__(self, classifier: Classifier, x: Tensor, y: Tensor, ball: Ball, streams: Streams) -> Tensor:
-        """x (B, D), y (B,) int64 -> x_adv like x. Raises: AttackError: several sensors are attacked."""
+        """x (B, D), y (B,) int64 -> x_adv like x. Raises: AttackError: of `run_attack`, or for several sensors."""
         spans = [span for span in ball.spans if span.radius > 0]
         if len(spans) > 1:
             raise AttackError(f"it moves one sensor at a time, not {', '.join(span.sensor for span in spans)}")
         for span in spans:
             own, part = replace(ball, radius=span.radius, spans=()), x[:, span.start : span.stop]
             view = SensorView(classifier, x, span)
-            x = insert(self.method(view, part.reshape(-1, *span.shape), y, own, streams), x, span)
+            x = insert(run_attack(self.method, view, part.reshape(-1, *span.shape), y, own, streams), x, span)
         return x
