@@ -264,6 +264,20 @@ def test_all_boards_have_a_start_page() -> None:
     assert "rlbind:mini" in home and "29.6" in home  # the robust average of leaderboards/packs.md
 
 
+def test_the_start_page_shows_several_sensors_as_the_board_does() -> None:
+    [board] = [board for board in boards() if board.name == "sensors"]
+    home = start.render_all([board])["index.html"]
+    shown = re.findall(r'<th scope="row">([^<]+)</th>((?:<td>.*?</td>){3})', home)
+    cells = {name: re.findall(r"<b>([\d.]+)</b>", cell) for name, cell in shown}
+    rows = [
+        line.strip("| ").split("|")
+        for line in board.text().splitlines()
+        if re.match(r"\| \S+:mini-scenes +\| sum ", line)
+    ]
+    by_model = {row[0].strip(): [row[k].split()[0] for k in (3, 6, 7)] for row in rows[:5]}
+    assert len(by_model) == 5 and {name: cells[name] for name in by_model} == by_model
+
+
 def test_markdown_becomes_html_without_markup_of_its_own() -> None:
     text = (
         "# title\n\n<!-- made -->\n\n## a <b>\n\n| x | y |\n|:--|--:|\n| `c` | [d](https://e.org/f) |\n\n- g\n- **h**"

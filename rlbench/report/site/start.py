@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import escape
 
-from rlbench.report.boards import reported
+from rlbench.report.boards import reported, sensors
 from rlbench.report.boards.averages import Macro, macros
 from rlbench.report.boards.backbones import describe_mini
 from rlbench.report.boards.leaderboard import Board
@@ -41,10 +41,10 @@ class Link:
 
 @dataclass(frozen=True)
 class Average:
-    """The best rows of a macro average.
+    """The best rows of a macro average, or of a suite with several sensors.
 
     Attributes:
-        title: the family of suites.
+        title: the family of suites, or the suite.
         columns: such as clean and robust.
         rows: each a mapping with `model` and its `scores`, None where it has none.
     """
@@ -104,7 +104,7 @@ def _card(board: Board, address: str) -> Card:
     modalities = sorted({str(table.facts["modality"]) for table in found})
     number = f"{len(models)} model{'s' * (len(models) > 1)}"
     about = f"{number}, backbone {', '.join(backbones)}; {', '.join(modalities)}"
-    averages = [_average(one) for one in macros(found, sources=sources(read, [board.records]))]
+    averages = [*_together(found), *map(_average, macros(found, sources=sources(read, [board.records])))]
     links = [Link(f"{address}#{table.facts['suite']}-{k}", _name(table, found)) for k, table in enumerate(found)]
     return Card(board.name, address, about, averages, links, backbones)
 
@@ -125,12 +125,29 @@ def _name(table: Table, found: Sequence[Table]) -> str:
 
 
 def _average(one: Macro) -> Average:
-    """The best rows of a macro average, by its last column."""
-    columns = list(next(iter(one.rows.values())))
-    ordered = sorted(one.rows.items(), key=lambda item: -_share(item[1].get(columns[-1])))
-    rows = [{"model": model, "scores": [scores.get(name) for name in columns]} for model, scores in ordered[:ROWS]]
+    return _best(f"{one.family}: mean of {', '.join(one.modalities)}", one.rows)
+
+
+def _together(found: Sequence[Table]) -> Iterator[Average]:
+    """By suite with several sensors, the models, with their fusions if there are several, under its first attack."""
+    for group, those in sensors.groups(sensors.sensor_tables(found)).items():
+        several = len({table.fusion for table in those}) > 1
+        rows = dict[str, Mapping[str, Score | None]]()
+        for attack in [attack for table in those for attack in table.attacks][:1]:
+            for table in (table for table in those if attack in table.attacks):
+                attacked = table.rows[attack]
+                scores = {"fused": table.clean, "any 1": attacked.get("any 1"), "all": attacked.get("all")}
+                rows[f"{table.model}, {table.fusion}" if several else table.model] = scores
+            yield _best(f"{group}; {attack}", rows)
+
+
+def _best(title: str, rows: Mapping[str, Mapping[str, Score | None]]) -> Average:
+    """The best rows by the last column."""
+    columns = list(next(iter(rows.values())))
+    ordered = sorted(rows.items(), key=lambda item: -_share(item[1].get(columns[-1])))
+    best = [{"model": model, "scores": [scores.get(name) for name in columns]} for model, scores in ordered[:ROWS]]
     more = f", the best {ROWS} of {len(ordered)}" if len(ordered) > ROWS else ""
-    return Average(f"{one.family}: mean of {', '.join(one.modalities)}{more}", columns, rows)
+    return Average(title + more, columns, best)
 
 
 def _share(score: Score | None) -> float:

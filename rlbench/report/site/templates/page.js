@@ -194,11 +194,16 @@ function listCells() {
   }));
 }
 
+const twoLines = (text) => {
+  const [, number, rest] = text.match(/^(\S+) ([[(].*)$/) || [0, text]; // such as "84.5 [78.8, 88.9]"
+  return rest ? [el("b", {}, number), el("small", {}, rest)] : [number];
+};
+
 function listTogether() {
   $("together").replaceChildren(...data.together.flatMap(({ title, head, rows, said }) => [el("h2", {}, `Sensors together: ${title}`),
     el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Sensors together" }, el("table", { class: "text" },
       el("thead", {}, el("tr", {}, ...head.map((name) => el("th", { scope: "col" }, name)))),
-      el("tbody", {}, ...rows.map((row) => el("tr", {}, ...row.map((text, k) => (k ? el("td", { class: "n" }, text) : el("th", { scope: "row" }, el("i", { class: "dot", style: `--c:${colourOf(text)}` }), text)))))))),
+      el("tbody", {}, ...rows.map((row) => el("tr", {}, ...row.map((text, k) => (k ? el("td", { class: "n" }, ...twoLines(text)) : el("th", { scope: "row" }, el("i", { class: "dot", style: `--c:${colourOf(text)}` }), text)))))))),
     ...(said.length ? [el("ul", {}, ...said.map((line) => el("li", {}, line)))] : [])]));
 }
 
