@@ -13,7 +13,7 @@ import pytest
 
 import rlbench
 from rlbench.core import registry
-from rlbench.core.errors import FieldError, UnknownName
+from rlbench.core.errors import FieldError, RLBenchError, UnknownName
 from rlbench.core.threat import parse_eps
 from rlbench.core.validation import check_fields
 
@@ -36,6 +36,37 @@ def test_names_are_read_from_the_source(tmp_path) -> None:
         ("attack", "one", "A", "Does it."),
         ("attack", "two", "A", "Does it."),
     ]
+
+
+@pytest.mark.parametrize(
+    ("source", "text"),
+    [
+        (b"x = 1\nclass A\n", "line 2, can't be read: expected ':'"),
+        (b"# gr\xfcn\n", "can't be read: "),
+        (b"x = 1\0", "can't be read: "),
+        (b'@register("attack", NAME)\nclass A: ...\n', r"line 1: register\('attack', NAME\); it must be"),
+        (b'@register("attak", "one")\nclass A: ...\n', "must be a kind .attack, corruption"),
+        (b"@register()\nclass A: ...\n", "must be a kind"),
+        (b'def f():\n    @register("attack", "one")\n    class A: ...\n', "registers nothing"),
+    ],
+)
+def test_a_file_of_ones_own_that_registers_nothing_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: bytes, text: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "faulty_plugin.py").write_bytes(source)
+    monkeypatch.setenv("RLBENCH_PLUGINS", "faulty_plugin")
+    registry._entries.cache_clear()
+    with pytest.raises(RLBenchError, match=text):
+        registry.names("attack")
+
+
+def test_a_name_of_a_file_here_says_how_the_file_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "corner.py").write_text('@register("attack", "corner")\nclass A: ...\n')
+    with pytest.raises(RLBenchError, match=r"corner\.py has it, and is read while RLBENCH_PLUGINS=corner is set"):
+        registry.factory("attack", "corner")
 
 
 def test_an_unknown_name_gets_a_hint() -> None:
