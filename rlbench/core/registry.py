@@ -60,7 +60,7 @@ def register(kind: Kind, *names: str) -> Callable[[F], F]:
 
 
 def find_plugins(module: str, path: Path) -> list[PluginInfo]:
-    """The plugins that a source file registers. Raises: RLBenchError: it can't be read, or its names are no literals."""
+    """The plugins that a source file registers. Raises: RLBenchError: it can't be read, or a name is no literal."""
     found = []
     for node in _parse(path).body:
         if not isinstance(node, ast.ClassDef | ast.FunctionDef):
