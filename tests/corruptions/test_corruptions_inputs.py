@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from rlbench.core import Box, Composed, Corrupted, registry
-from rlbench.core.errors import AttackError, SuiteError, UnknownName
+from rlbench.core.errors import AttackError, KnowledgeError, SuiteError, UnknownName
 from rlbench.core.seeds import ExampleStreams
 from rlbench.core.suite import load_suite, load_suites
 from rlbench.encoders.mini import BOXES
@@ -54,6 +54,53 @@ def test_what_can_not_act_fails_its_cell_and_never_passes_clean_inputs_on() -> N
         inputs("audio-world", WAVE).load_corrupted(Corrupted("time_mask", 1), 0, 2)
     with pytest.raises(AttackError, match="white_noise acts on waveforms, which ThermalWorld does not have"):
         inputs().load_corrupted(HISS, 0, 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "box", "corrupted", "text"),
+    [
+        (
+            "image-world",
+            (3, 24, 32),
+            Corrupted("fog", 1),
+            "fog needs a box of 32 x 32 pixels or more; the encoder's is ",
+        ),
+        ("image-world", (3, 32, 32), Corrupted("fog", 1), ""),
+        ("thermal-world", (1, 8, 8), Corrupted("netd", 1), ""),
+        (
+            "audio-world",
+            (1, 8000),
+            Corrupted("time_mask", 1),
+            "time_mask acts on log-mel; the encoder's box is waveform",
+        ),
+        ("audio-world", (1, 8000), HISS, ""),
+    ],
+)
+def test_what_can_not_act_is_known_before_a_run(
+    name: str, box: tuple[int, ...], corrupted: Corrupted, text: str
+) -> None:
+    one = WAVE if len(box) == 2 else Box(shape=box)
+    found = inputs(name, one).explain_misfit(corrupted)
+    assert found.startswith(text) and bool(found) == bool(text)
+
+
+def test_a_plan_skips_corruptions_that_need_a_larger_box(tmp_path: Path) -> None:
+    lines = "suite: small\nversion: 1\nsummary: S.\nmodality: image\ntask: {name: blobs}\nperturbations:\n  - clean\n"
+    fog = "  - {corruption: fog, severity: 1}\n"
+    both = "  - {corruption: fog, severity: 2, then: {attack: pgd, norm: linf, eps: 4/255}}\n"
+    (tmp_path / "small.yaml").write_text(lines + fog + both + "  - {attack: pgd, norm: linf, eps: 4/255}\n")
+    cells = plan(str(tmp_path / "small.yaml"), "linear", store=tmp_path / "out", examples=4).cells
+    assert {str(cell.perturbation): "32 x 32" in (cell.skipped or "") for cell in cells} == {
+        "clean": False,
+        "fog 1": True,
+        "fog 2 + pgd linf 4/255": True,
+        "pgd linf 4/255": False,
+    }
+    (tmp_path / "small.yaml").write_text(lines + fog)
+    with pytest.raises(
+        KnowledgeError, match="suite small has nothing to run but clean inputs: fog needs a box of 32 x"
+    ):
+        plan(str(tmp_path / "small.yaml"), "linear", store=tmp_path / "out", examples=4)
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from rlbench.core import Box, Corrupted, Edited, Examples, Missing, Split, Streams, Task, registry
-from rlbench.core.errors import AttackError, DataError
+from rlbench.core.errors import AttackError, DataError, FieldError
 from rlbench.core.seeds import ExampleStreams
 from rlbench.engine.block.input_files import is_usable, read_block, write_block
 from rlbench.engine.cells.keys import plugin_values
@@ -155,6 +155,21 @@ class Inputs:
         if not rated or not isinstance(self.task, Recorded):
             return corruption
         return replace(corruption, rate=self.task.rate_of(self.box))
+
+    def explain_misfit(self, corrupted: Corrupted) -> str:
+        """Why a corruption can't act on these inputs, or "": known before any is loaded."""
+        try:
+            corruption = self.make_corruption(corrupted)
+        except FieldError as error:  # such as a rate that is too low
+            return str(error)
+        acts_on, smallest = getattr(corruption, "acts_on", ""), getattr(corruption, "smallest", 1)
+        if acts_on not in ("", "waveform", self.box.unit):
+            return f"{corrupted.corruption} acts on {acts_on}; the encoder's box is {self.box.unit}"
+        height, width = self.box.shape[-2:]
+        if min(height, width) < smallest:
+            least = f"{smallest} x {smallest}"
+            return f"{corrupted.corruption} needs a box of {least} pixels or more; the encoder's is {height} x {width}"
+        return ""
 
     def _streams(self, corrupted: Corrupted, start: int, stop: int) -> Streams:
         return ExampleStreams(self.seed, self.load(start, stop).ids, str(corrupted))
