@@ -53,8 +53,8 @@ def _list_rows(root: Path, name: str, classes: tuple[Label, ...], left_out: Coun
     for label, pictures in rows.items():
         if not pictures:
             raise DataError(
-                f"{folder / label} has no pictures ({', '.join(PICTURES)}); sounds and clips need the task folder, with "
-                "a labels.csv"
+                f"{folder / label} has no pictures ({', '.join(PICTURES)}); sounds and clips need the task folder, "
+                "with a labels.csv"
             )
     return interleave([row for pictures in rows.values() for row in pictures], classes)
 
