@@ -23,6 +23,7 @@ from torch import Tensor
 from rlbench.core import Box, Corrupted, Edited, Examples, Missing, Split, Streams, Task, registry
 from rlbench.core.errors import AttackError, DataError, FieldError
 from rlbench.core.seeds import ExampleStreams
+from rlbench.encoders.settings import keep_settings
 from rlbench.engine.block.input_files import is_usable, read_block, write_block
 from rlbench.engine.cells.keys import plugin_values
 
@@ -199,8 +200,9 @@ def _unit(corruption: Any, corrupted: Corrupted, x: Tensor, streams: Streams) ->
     """Corrupts x in [0, 1], and checks the result. Raises: AttackError."""
     name = corrupted.corruption
     try:
-        out = corruption(x.clone(), corrupted.severity, streams)
-    except Exception as error:
+        with keep_settings(name):
+            out = corruption(x.clone(), corrupted.severity, streams)
+    except (Exception, SystemExit) as error:
         raise AttackError(f"{name} crashed: {type(error).__name__}: {error}") from error
     if not isinstance(out, Tensor) or out.shape != x.shape or out.dtype != x.dtype:
         shape = f"{tuple(out.shape)} {out.dtype}" if isinstance(out, Tensor) else type(out).__name__
