@@ -87,12 +87,13 @@ def _read_names(mark: ast.Call, path: Path) -> tuple[Kind, list[str]]:
     kind, *names = [getattr(argument, "value", None) for argument in mark.args] or [None]
     kinds: tuple[Kind, ...] = get_args(Kind)
     known = next((one for one in kinds if one == kind), None)
-    if known is None or not names or not all(isinstance(name, str) for name in names):
+    literal = [name for name in names if isinstance(name, str)]
+    if known is None or not names or len(literal) < len(names):
         raise RLBenchError(
             f"{path}, line {mark.lineno}: {ast.unparse(mark)}; it must be a kind ({', '.join(kinds)}) and names, as "
             'literal strings, such as register("attack", "mine")'
         )
-    return known, names
+    return known, literal
 
 
 def entries() -> dict[tuple[Kind, str], PluginInfo]:
