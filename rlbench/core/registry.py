@@ -13,12 +13,14 @@ import importlib.util
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
+from rlbench.core.callables import describe_raised
 from rlbench.core.errors import RLBenchError, UnknownName, first_line
 from rlbench.core.validation import check_fields
 
@@ -163,7 +165,8 @@ def factory(kind: Kind, name: str) -> Callable[..., Any]:
 
     Raises:
         UnknownName: there is no such plugin.
-        RLBenchError: a file in the working directory has it, and RLBENCH_PLUGINS does not name that file.
+        RLBenchError: a file in the working directory has it, and RLBENCH_PLUGINS does not name that file; or the module
+            of another package can't be imported.
     """
     entry = entries().get((kind, name))
     if entry is None:
@@ -171,7 +174,8 @@ def factory(kind: Kind, name: str) -> Callable[..., Any]:
         if name.isidentifier() and file.is_file() and name in {one.name for one in find_plugins(name, file)}:
             raise RLBenchError(f"no {kind} named {name!r}; {file} has it, and is read while {VARIABLE}={name} is set")
         raise UnknownName(kind, name, names(kind))
-    target: Callable[..., Any] = getattr(importlib.import_module(entry.module), entry.attribute)
+    with _explain_own(entry):
+        target: Callable[..., Any] = getattr(importlib.import_module(entry.module), entry.attribute)
     shared = sum(other.attribute == entry.attribute and other.module == entry.module for other in entries().values())
     return partial(target, name=name) if shared > 1 else target
 
@@ -187,6 +191,22 @@ def make(kind: Kind, name: str, fields: Mapping[str, object] | Iterable[tuple[st
     Raises:
         UnknownName: there is no such plugin.
         FieldError: a field's name or value is wrong, also by the plugin's own checks.
+        RLBenchError: the plugin of another package raises anything else.
     """
     target = factory(kind, name)
-    return target(**check_fields(target, dict(fields), f"{kind} {name!r}"))
+    values = check_fields(target, dict(fields), f"{kind} {name!r}")
+    with _explain_own(entries()[kind, name]):
+        return target(**values)
+
+
+@contextmanager
+def _explain_own(entry: PluginInfo) -> Iterator[None]:
+    """Turns whatever a plugin of another package raises into one line; a bug of rlbench keeps its traceback."""
+    try:
+        yield
+    except RLBenchError:
+        raise
+    except (Exception, SystemExit) as error:
+        if entry.module.partition(".")[0] == __name__.partition(".")[0]:
+            raise
+        raise RLBenchError(f"{entry.kind} {entry.name!r} can't be made: {describe_raised(error)}") from error

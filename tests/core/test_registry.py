@@ -13,7 +13,8 @@ import pytest
 
 import rlbench
 from rlbench.core import registry
-from rlbench.core.errors import FieldError, RLBenchError, UnknownName
+from rlbench.core.errors import FieldError, RLBenchError, SuiteError, UnknownName
+from rlbench.core.suite import load_suite
 from rlbench.core.threat import parse_eps
 from rlbench.core.validation import check_fields
 
@@ -60,6 +61,42 @@ def test_a_file_of_ones_own_that_registers_nothing_is_one_line(
     registry._entries.cache_clear()
     with pytest.raises(RLBenchError, match=text):
         registry.names("attack")
+
+
+@pytest.mark.parametrize(
+    ("source", "text"),
+    [
+        (
+            "import no_such_module",
+            r"attack 'one' can't be made: ModuleNotFoundError: .* \(raising_plugin\.py, line 1\)",
+        ),
+        ("import sys; sys.exit(3)", "SystemExit: 3"),
+        ("", r"ValueError: steps is 0 \(raising_plugin\.py, line 5\)"),
+    ],
+)
+def test_what_a_plugin_of_ones_own_raises_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, text: str
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "raising_plugin", raising=False)
+    lines = [source, "from rlbench.core.registry import register", '@register("attack", "one")', "def one():"]
+    (tmp_path / "raising_plugin.py").write_text("\n".join([*lines, "    raise ValueError('steps is 0')\n"]))
+    monkeypatch.setenv("RLBENCH_PLUGINS", "raising_plugin")
+    registry._entries.cache_clear()
+    with pytest.raises(RLBenchError, match=text):
+        registry.make("attack", "one")
+
+
+def test_a_corruption_without_modalities_says_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    source = 'from rlbench.core.registry import register\n@register("corruption", "bare")\nclass Bare: ...\n'
+    (tmp_path / "bare_plugin.py").write_text(source)
+    monkeypatch.setenv("RLBENCH_PLUGINS", "bare_plugin")
+    registry._entries.cache_clear()
+    head = "suite: s\nversion: 1\nsummary: S.\nmodality: image\ntask: {name: blobs}\n"
+    (tmp_path / "s.yaml").write_text(head + "perturbations: [clean, {corruption: bare, severity: 1}]\n")
+    with pytest.raises(SuiteError, match=r"corruption 'bare' must say what it is for: modalities = frozenset"):
+        load_suite(str(tmp_path / "s.yaml"))
 
 
 def test_a_name_of_a_file_here_says_how_the_file_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
