@@ -84,6 +84,29 @@ def test_what_can_not_act_is_known_before_a_run(
     assert found.startswith(text) and bool(found) == bool(text)
 
 
+@pytest.mark.parametrize(
+    ("body", "fails"),
+    [
+        ("(x + 0.1 * torch.randn_like(x)).clamp(0, 1)", True),
+        ("x.flip(0)", True),
+        ("(x - x.mean()).clamp(0, 1)", True),
+        ("(x + 0.1 * streams.normal(x.shape[1:])).clamp(0, 1)", False),
+    ],
+)
+def test_a_corruption_of_ones_own_changes_an_example_alone_as_in_a_batch(body: str, fails: bool) -> None:
+    code = f"def act(self, x, severity, streams): return {body}"
+    space: dict[str, object] = {"torch": torch}
+    exec(code, space)
+    kind = type("Own", (), {"__module__": "own", "__call__": space["act"]})
+    x = torch.rand(3, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    streams = ExampleStreams(0, ("a", "b", "c"), "own 1")
+    if not fails:
+        assert module._unit(kind(), Corrupted("own", 1), x, streams).shape == x.shape
+        return
+    with pytest.raises(AttackError, match="own changes an example in another way when it is alone"):
+        module._unit(kind(), Corrupted("own", 1), x, streams)
+
+
 def test_a_plan_skips_corruptions_that_need_a_larger_box(tmp_path: Path) -> None:
     lines = "suite: small\nversion: 1\nsummary: S.\nmodality: image\ntask: {name: blobs}\nperturbations:\n  - clean\n"
     fog = "  - {corruption: fog, severity: 1}\n"

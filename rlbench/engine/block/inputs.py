@@ -29,6 +29,7 @@ from rlbench.engine.cells.keys import plugin_values
 
 LIBRARIES = ("av", "imagecorruptions-imaug", "numpy", "pillow", "scipy", "soundfile", "torch")  # of corruptions, tasks
 MEMORY = 4 << 30  # bytes of blocks held in memory, not counting the newest
+ALONE = 1e-4  # how far values of a corrupted example may be from those without the rest of its batch: rounding
 _HELD: dict[tuple[object, ...], Examples] = {}  # the last few blocks of this process
 _MAKING = RLock()  # one thread at a time makes inputs
 
@@ -197,7 +198,25 @@ def corrupt(x: Tensor, corrupted: Corrupted, box: Box, streams: Streams) -> Tens
 
 
 def _unit(corruption: Any, corrupted: Corrupted, x: Tensor, streams: Streams) -> Tensor:
-    """Corrupts x in [0, 1], and checks the result. Raises: AttackError."""
+    """Corrupts x in [0, 1], and checks the result; of another package's corruption, also that it is the same alone.
+
+    Raises: AttackError.
+    """
+    out = _call(corruption, corrupted, x, streams)
+    own = type(corruption).__module__.partition(".")[0] != __name__.partition(".")[0]
+    if own and len(x):
+        last = len(x) - 1
+        alone = _call(corruption, corrupted, x[last:], streams.take([last]))
+        if not torch.allclose(alone, out[last:], rtol=0, atol=ALONE):
+            raise AttackError(
+                f"{corrupted.corruption} changes an example in another way when it is alone: it may not depend on the "
+                "batch, and its random numbers must come from streams"
+            )
+    return out
+
+
+def _call(corruption: Any, corrupted: Corrupted, x: Tensor, streams: Streams) -> Tensor:
+    """What a corruption makes of x in [0, 1]. Raises: AttackError: it crashes, or breaks its contract."""
     name = corrupted.corruption
     try:
         with keep_settings(name):
