@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import keyword
 import re
 import tomllib
@@ -144,6 +145,8 @@ def _fill(template: str, **values: str) -> str:
 
 def _suite(name: str, data: str, place: Place) -> tuple[dict[Path, str], list[str]]:
     """The texts by path, and the next commands. Classes are the folders in data/test or data/val, if there are any."""
+    path = place.folder / f"{name}.yaml"
+    where = name if place.package else str(path)
     found = next(
         (
             sorted(p.name for p in folder.iterdir() if p.is_dir() and p.name[0] != ".")
@@ -152,12 +155,16 @@ def _suite(name: str, data: str, place: Place) -> tuple[dict[Path, str], list[st
         ),
         [],
     )
-    listed = "\n".join(f'    "{label}": "{label.replace("_", " ")}"' for label in found or ("cat", "dog"))
-    text = _fill("suite.yaml", name=name, data=_relative(data, place), classes=listed, examples="200")
-    path = place.folder / f"{name}.yaml"
-    where = name if place.package else str(path)
+    listed = "\n".join(f"    {_quote(one)}: {_quote(one.replace('_', ' '))}" for one in found or ("cat", "dog"))
+    facts = {"name": _quote(name), "file": where, "data": _quote(_relative(data, place)), "examples": "200"}
+    text = _fill("suite.yaml", classes=listed, **facts)
     first = [] if found else [f"put pictures into {data}/test/CLASS/, and the classes into {path}"]
     return {path: text}, [*first, f"rlbench run --suite {quote(where)} --model rlbind --examples 50"]
+
+
+def _quote(text: str) -> str:
+    """A YAML scalar that is this text, whatever it holds: a folder may be named `#1: "new"`, a suite `2024`."""
+    return json.dumps(text, ensure_ascii=False)
 
 
 def _relative(data: str, place: Place) -> str:

@@ -106,7 +106,7 @@ def call(source: str) -> Any:
         except RLBenchError as error:
             raise RLBenchError(f"{source}: {error}") from error
         except (Exception, SystemExit) as error:
-            raise RLBenchError(f"{source} raised {_describe(error)}") from error
+            raise RLBenchError(f"{source} raised {describe_raised(error)}") from error
 
 
 def _import(name: str) -> ModuleType:
@@ -119,7 +119,7 @@ def _import(name: str) -> ModuleType:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
-            raise RLBenchError(f"{name!r} can't be imported: {_describe(error)}") from error
+            raise RLBenchError(f"{name!r} can't be imported: {describe_raised(error)}") from error
         parent, _, last = error.name.rpartition(".")
         shadowing = _explain_shadowing(sys.modules[parent]) if parent in sys.modules else ""
         near = suggest(last, [path.stem for path in Path.cwd().glob("*.py")])
@@ -128,10 +128,10 @@ def _import(name: str) -> ModuleType:
         hint = "; name the module without .py" if last == "py" else ""
         raise RLBenchError(f"{name!r} can't be imported: {what}{hint}") from error
     except (Exception, SystemExit) as error:
-        raise RLBenchError(f"{name!r} can't be imported: {_describe(error)}") from error
+        raise RLBenchError(f"{name!r} can't be imported: {describe_raised(error)}") from error
 
 
-def _describe(error: BaseException) -> str:
+def describe_raised(error: BaseException) -> str:
     """An error's type and first line, and where the user's code raised it."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith("<")]
     where = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import replace
 from fractions import Fraction
 from itertools import product
@@ -124,8 +124,10 @@ def _seen(scope: Scope, place: Attacked) -> list[tuple[str, Task]]:
 
 
 def _check_corruption(name: YamlPart, corruption: Any, modality: str, task: Task) -> None:
-    if modality not in corruption.modalities:
-        able = ", ".join(sorted(corruption.modalities))
+    if not isinstance(modalities := getattr(corruption, "modalities", None), Set) or not modalities:
+        name.fail(f"corruption {name.text()!r} must say what it is for: modalities = frozenset({{{modality!r}}})")
+    if modality not in modalities:
+        able = ", ".join(sorted(modalities))
         name.fail(f"corruption {name.text()!r} is for {able}; the suite's modality is {modality}")
     if getattr(corruption, "acts_on", "") == "waveform" and not hasattr(task, "waves"):
         name.fail(f"corruption {name.text()!r} acts on waveforms, which the task does not have; choose another")

@@ -13,13 +13,15 @@ import importlib.util
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
-from rlbench.core.errors import RLBenchError, UnknownName
+from rlbench.core.callables import describe_raised
+from rlbench.core.errors import RLBenchError, UnknownName, first_line
 from rlbench.core.validation import check_fields
 
 Kind = Literal["attack", "corruption", "defence", "encoder", "executor", "fusion", "objective", "task"]
@@ -60,17 +62,40 @@ def register(kind: Kind, *names: str) -> Callable[[F], F]:
 
 
 def find_plugins(module: str, path: Path) -> list[PluginInfo]:
-    """The plugins that a source file registers."""
+    """The plugins that a source file registers. Raises: RLBenchError: it can't be read, or a name is no literal."""
     found = []
-    for node in ast.parse(path.read_text(encoding="utf-8"), str(path)).body:
+    for node in _parse(path).body:
         if not isinstance(node, ast.ClassDef | ast.FunctionDef):
             continue
         for mark in node.decorator_list:
             if isinstance(mark, ast.Call) and getattr(mark.func, "id", "") == "register":
-                kind, *names = (ast.literal_eval(argument) for argument in mark.args)
+                kind, names = _read_names(mark, path)
                 summary = (ast.get_docstring(node) or "").split("\n", 1)[0]
                 found += [PluginInfo(kind, name, module, node.name, summary) for name in names]
     return found
+
+
+def _parse(path: Path) -> ast.Module:
+    try:
+        return ast.parse(path.read_text(encoding="utf-8"), str(path))
+    except (OSError, SyntaxError, ValueError) as error:  # ValueError: no UTF-8, a null byte
+        line = f", line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
+        why = error.msg if isinstance(error, SyntaxError) else first_line(error)
+        raise RLBenchError(f"the plugins of {path}{line}, can't be read: {why}") from None
+
+
+def _read_names(mark: ast.Call, path: Path) -> tuple[Kind, list[str]]:
+    """The kind and the names of an @register, which are read without running the file. Raises: RLBenchError."""
+    kind, *names = [getattr(argument, "value", None) for argument in mark.args] or [None]
+    kinds: tuple[Kind, ...] = get_args(Kind)
+    known = next((one for one in kinds if one == kind), None)
+    literal = [name for name in names if isinstance(name, str)]
+    if known is None or not names or len(literal) < len(names):
+        raise RLBenchError(
+            f"{path}, line {mark.lineno}: {ast.unparse(mark)}; it must be a kind ({', '.join(kinds)}) and names, as "
+            'literal strings, such as register("attack", "mine")'
+        )
+    return known, literal
 
 
 def entries() -> dict[tuple[Kind, str], PluginInfo]:
@@ -121,7 +146,13 @@ def _own(names: str) -> Iterator[tuple[str, Path, bool]]:
                 f"{VARIABLE} names {name!r}, and there is no such module here or on Python's path; go to the folder of "
                 f"{name}.py, or unset {VARIABLE}"
             )
-        yield name, Path(spec.origin), spec.submodule_search_locations is not None
+        path, is_package = Path(spec.origin), spec.submodule_search_locations is not None
+        if not any(find_plugins(name, one) for one in (path.parent.glob("*.py") if is_package else [path])):
+            raise RLBenchError(
+                f"{VARIABLE} names {name!r}, and {path} registers nothing; a class or function that is not inside "
+                'another one needs @register("attack", "mine")'
+            )
+        yield name, path, is_package
 
 
 def names(kind: Kind) -> list[str]:
@@ -134,11 +165,17 @@ def factory(kind: Kind, name: str) -> Callable[..., Any]:
 
     Raises:
         UnknownName: there is no such plugin.
+        RLBenchError: a file in the working directory has it, and RLBENCH_PLUGINS does not name that file; or the module
+            of another package can't be imported.
     """
     entry = entries().get((kind, name))
     if entry is None:
+        file = Path(f"{name}.py")
+        if name.isidentifier() and file.is_file() and name in {one.name for one in find_plugins(name, file)}:
+            raise RLBenchError(f"no {kind} named {name!r}; {file} has it, and is read while {VARIABLE}={name} is set")
         raise UnknownName(kind, name, names(kind))
-    target: Callable[..., Any] = getattr(importlib.import_module(entry.module), entry.attribute)
+    with _explain_own(entry):
+        target: Callable[..., Any] = getattr(importlib.import_module(entry.module), entry.attribute)
     shared = sum(other.attribute == entry.attribute and other.module == entry.module for other in entries().values())
     return partial(target, name=name) if shared > 1 else target
 
@@ -154,6 +191,22 @@ def make(kind: Kind, name: str, fields: Mapping[str, object] | Iterable[tuple[st
     Raises:
         UnknownName: there is no such plugin.
         FieldError: a field's name or value is wrong, also by the plugin's own checks.
+        RLBenchError: the plugin of another package raises anything else.
     """
     target = factory(kind, name)
-    return target(**check_fields(target, dict(fields), f"{kind} {name!r}"))
+    values = check_fields(target, dict(fields), f"{kind} {name!r}")
+    with _explain_own(entries()[kind, name]):
+        return target(**values)
+
+
+@contextmanager
+def _explain_own(entry: PluginInfo) -> Iterator[None]:
+    """Turns whatever a plugin of another package raises into one line; a bug of rlbench keeps its traceback."""
+    try:
+        yield
+    except RLBenchError:
+        raise
+    except (Exception, SystemExit) as error:
+        if entry.module.partition(".")[0] == __name__.partition(".")[0]:
+            raise
+        raise RLBenchError(f"{entry.kind} {entry.name!r} can't be made: {describe_raised(error)}") from error

@@ -154,6 +154,7 @@ class Corruption(Protocol):
 
     An optional `acts_on` is the unit of the only box that it acts on, "waveform" or "log-mel". One that acts on
     waveforms gets the task's (`inputs.Recorded`), even where the encoder's box is log-mel, and its rate as a field.
+    An optional `smallest` is the least height and width in pixels that it takes.
     """
 
     modalities: ClassVar[frozenset[Modality]]

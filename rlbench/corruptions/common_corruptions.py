@@ -22,7 +22,6 @@ _OWN_SEED = ("glass_blur", "impulse_noise")  # these take a seed
 _EVERY_FRAME = ("gaussian_noise", "shot_noise", "impulse_noise", "speckle_noise")
 _UNORDERED = ("glass_blur", "frost", "fog", "spatter", "saturate")
 _DRAWS = 20
-_SMALLEST = 32
 
 
 @contextmanager
@@ -94,6 +93,7 @@ class CommonCorruption:
 
     modalities: ClassVar[frozenset[Modality]] = frozenset({"image", "video"})
     version: ClassVar[int] = 2
+    smallest: ClassVar[int] = 32
 
     @property
     def ordered(self) -> bool:
@@ -122,8 +122,9 @@ class CommonCorruption:
         """
         if severity not in range(1, 6):
             raise FieldError(f"{self.name}: severity is {severity!r}; it must be 1 to 5")
-        if x.dim() not in (4, 5) or x.shape[1] not in (1, 3) or min(x.shape[-2:]) < _SMALLEST:
-            raise DataError(f"{self.name} needs (B, 3, H, W) pictures of 32 x 32 or more; x is {tuple(x.shape)}")
+        if x.dim() not in (4, 5) or x.shape[1] not in (1, 3) or min(x.shape[-2:]) < self.smallest:
+            least = f"{self.smallest} x {self.smallest}"
+            raise DataError(f"{self.name} needs (B, 3, H, W) pictures of {least} or more; x is {tuple(x.shape)}")
         if not len(x):
             return x.clone()
         levels = (x.detach().cpu().float() * 255).round().clamp(0, 255).byte()

@@ -259,7 +259,7 @@ def call(what: Callable[[], R], source: str) -> R:
         return what()
     except RLBenchError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         frames = [
             frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(_LIBRARIES)
         ]

@@ -94,7 +94,10 @@ def fetch(repo: str, revision: str | None = None, layouts: Sequence[Layout] = (T
     except OSError:
         pass  # not in the cache
     except ValueError as error:
-        raise CheckpointError(f"{repo!r} is not the name of a checkpoint on the hub: {first_line(error)}") from error
+        here = f"; the folder here is ./{repo}" if Path(repo).is_dir() else ""
+        raise CheckpointError(
+            f"{repo!r} is not the name of a checkpoint on the hub{here}: {first_line(error)}"
+        ) from error
     try:
         return _download(repo, revision, layouts)
     except OSError as error:
@@ -105,6 +108,8 @@ def _explain(error: OSError, repo: str, revision: str | None) -> str:
     """Why a checkpoint can't be downloaded, and what to do."""
     from huggingface_hub import errors
 
+    if Path(repo).is_dir():
+        return f"the hub's cache has no {repo}, and it can't be downloaded; the folder of that name here is ./{repo}"
     page = f"https://huggingface.co/{repo}"
     if isinstance(error, errors.RevisionNotFoundError):
         return f"{repo} has no revision {revision!r}; give a commit, branch or tag of {page}/commits"

@@ -160,6 +160,8 @@ def hugging_face(*, source: str, seconds: float | None = None) -> HuggingFace | 
     if "imagebind" in source.lower() and not hub.is_folder(source):
         raise CheckpointError(f"{source}: {_IMAGEBIND}")
     folder = hub.folder_of(source, hub.TRANSFORMERS, hub.ADAPTER)
+    if not folder.is_dir():
+        raise CheckpointError(f"there is no folder {folder}, which should hold a checkpoint")
     adapter = read_adapter(folder) if is_adapter(folder) else None
     if adapter is not None:
         at = f"@{adapter.revision}" if adapter.revision else ""

@@ -15,7 +15,7 @@ def keep_settings(model: str) -> Iterator[None]:
     """Restores what the block changes of torch's default dtype, default device and gradient mode.
 
     Args:
-        model: its name, for messages.
+        model: its name, or that of an attack or corruption, for messages.
 
     Raises:
         RLBenchError: the default dtype or device changed, of which the block's tensors may be. A changed gradient mode

@@ -52,7 +52,10 @@ def _list_rows(root: Path, name: str, classes: tuple[Label, ...], left_out: Coun
     }
     for label, pictures in rows.items():
         if not pictures:
-            raise DataError(f"{folder / label} has no pictures ({', '.join(PICTURES)})")
+            raise DataError(
+                f"{folder / label} has no pictures ({', '.join(PICTURES)}); sounds and clips need the task folder, "
+                "with a labels.csv"
+            )
     return interleave([row for pictures in rows.values() for row in pictures], classes)
 
 
@@ -61,10 +64,14 @@ def _make_splits(
 ) -> dict[str, tuple[Row, ...]]:
     train, val, test = (_list_rows(root, name, classes, left_out) for name in ("train", "val", "test"))
     if not val and not test:
-        present = ", ".join(path.name for path in list_class_folders(root)[:5]) or "none"
+        present = ", ".join(path.name for path in list_class_folders(root)[:5])
         raise DataError(
             f"data has nothing to test: {root} has neither a folder 'test' nor 'val' with a folder per class in it; "
-            f"its folders are {present}"
+            + (
+                f"its folders are {present}: move those of the classes into {root / 'test'}"
+                if present
+                else "it has none"
+            )
         )
     if not val or not test:
         n = ceil(holdout * len(train))

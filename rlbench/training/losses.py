@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import traceback
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from rlbench.core.errors import RLBenchError, first_line
+from rlbench.encoders.outputs import describe
 from rlbench.training.adversary import attack_batch, attack_once
 from rlbench.training.collapse import CollapseWatch
 from rlbench.training.data import MicroBatch
@@ -16,6 +20,37 @@ from rlbench.training.gather import all_gather
 from rlbench.training.memory import Memory, Origin
 from rlbench.training.stream import Run, Stream
 from rlbench.training.types import Batch
+
+
+def call_objective(loss: Callable[[Tensor, Tensor, Batch], Tensor], f: Tensor, g: Tensor, batch: Batch) -> Tensor:
+    """The loss (B,) of an objective, which may be a user's.
+
+    Args:
+        loss: the objective's `loss` or `adversary_loss`.
+        f: (B, D), its first argument.
+        g: (B, D), its second argument.
+        batch: what it knows besides.
+
+    Raises:
+        RLBenchError: it raised an exception, has no value for each row, or does not depend on the features.
+    """
+    name = loss.__qualname__
+    try:
+        found = loss(f, g, batch)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:
+        at = traceback.extract_tb(error.__traceback__)[-1]
+        raise RLBenchError(
+            f"{name} raised {type(error).__name__} ({Path(at.filename).name}, line {at.lineno}): {first_line(error)}"
+        ) from error
+    n = len(batch.y)
+    if not isinstance(found, Tensor) or found.shape != (n,):
+        shown = describe(found) if isinstance(found, Tensor) else type(found).__name__
+        raise RLBenchError(f"{name} returned {shown}; it must be ({n},), a loss for each of the {n} examples")
+    if torch.is_grad_enabled() and not found.requires_grad:
+        raise RLBenchError(f"{name} has no gradient in the features; use no detach, torch.no_grad or numpy in it")
+    return found
 
 
 @dataclass(frozen=True)
@@ -72,18 +107,19 @@ class Losses:
         if self.run.recipe.awp and "f" in objective.needs:  # the weights have changed since
             f = self.features(self.model, rows.x)
         if rows.x_adv is None:
-            return objective.loss(f, f, rows.batch)
+            return call_objective(objective.loss, f, f, rows.batch)
         f_adv = self.features(self.model, rows.x_adv)
         self.memory.remember(f_adv, rows.origin, rows.batch, objective.needs)
-        return objective.loss(f, f_adv, rows.batch)
+        return call_objective(objective.loss, f, f_adv, rows.batch)
 
     def raised(self, rows: Rows) -> Tensor:
         """Returns what the adversary raises (B,); without one, the loss."""
         objective = rows.stream.objective
         if rows.x_adv is None:
             f = self.features(self.tower, rows.x)
-            return objective.loss(f, f, rows.batch)
-        return objective.adversary_loss(self.features(self.tower, rows.x_adv), rows.f.detach(), rows.batch)
+            return call_objective(objective.loss, f, f, rows.batch)
+        f_adv = self.features(self.tower, rows.x_adv)
+        return call_objective(objective.adversary_loss, f_adv, rows.f.detach(), rows.batch)
 
     def craft(self, parts: list[MicroBatch]) -> Iterator[Rows]:
         """Yields the micro-batches of a part, one of each stream, with adversarial examples that raise their loss."""
@@ -113,7 +149,7 @@ class Losses:
         recipe, fixed = self.run.recipe, rows.f.detach()
 
         def adversary_loss(v: Tensor) -> Tensor:
-            return rows.stream.objective.adversary_loss(self.features(self.tower, v), fixed, rows.batch)
+            return call_objective(rows.stream.objective.adversary_loss, self.features(self.tower, v), fixed, rows.batch)
 
         if recipe.adversary == "n-fgsm":
             found = attack_once(rows.x, adversary_loss, self.run.ball, noise=noise)

@@ -16,7 +16,7 @@ from accelerate.utils import broadcast_object_list
 
 from rlbench.core import Modality, Suite
 from rlbench.core.errors import RLBenchError
-from rlbench.core.machine import peak_memory
+from rlbench.core.machine import device_of, peak_memory
 from rlbench.training.folder import RunFolder, describe_training
 from rlbench.training.loop import Step, Trainer
 from rlbench.training.memory import Memory
@@ -147,8 +147,10 @@ def make_accelerator(
     if {"ACCELERATE_MIXED_PRECISION", "MASTER_ADDR"} <= set(os.environ) and "WORLD_SIZE" not in os.environ:
         # as under `accelerate launch --cpu --num_processes 2`, which does not say so
         announce("training in one process: accelerate launch starts several only with --multi_gpu, on CPUs too")
+    if device == "cuda":
+        device_of(device)  # raises where there is none
     return Accelerator(
-        cpu=device == "cpu",
+        cpu=device == "cpu" or not torch.accelerator.is_available(),  # else torchrun's processes don't find each other
         mixed_precision="bf16" if recipe.precision == "bf16" else "no",
         log_with=list(tracking.names) or None,
         project_dir=find_log_folder(out),

@@ -12,6 +12,8 @@ import pytest
 from commands import Call, fails
 from PIL import Image
 
+from rlbench.core.suite import load_suite
+
 RUN = ("--workers", "1", "--examples", "4", "--quiet")
 
 
@@ -45,6 +47,17 @@ def test_a_new_encoder_runs_in_a_suite_over_a_new_folder(call: Call, tmp_path: P
     assert '"day": "day"' in (tmp_path / "skies.yaml").read_text() and "put pictures" not in result.output
     out = rlbench(tmp_path, "run", "--suite", "skies.yaml", "--model", "fresh:make", *RUN)
     assert "n = 4" in out and "failed" not in out
+
+
+def test_a_new_suite_reads_folders_of_any_name(call: Call, tmp_path: Path) -> None:
+    labels = ['O"Neil', "back\\slash", "it's #1: grün", "yes"]
+    for label in labels:
+        folder = tmp_path / 'Bilder #1: "neu"' / "test" / label
+        folder.mkdir(parents=True)
+        Image.fromarray(np.zeros((8, 8, 3), dtype=np.uint8)).save(folder / "0.png")
+    call("new", "suite", "2024", "--data", 'Bilder #1: "neu"')
+    suite = load_suite(str(tmp_path / "2024.yaml"))
+    assert suite.name == "2024" and sorted(one.name for one in suite.task.classes) == sorted(labels)
 
 
 @pytest.mark.slow

@@ -13,7 +13,8 @@ import pytest
 
 import rlbench
 from rlbench.core import registry
-from rlbench.core.errors import FieldError, UnknownName
+from rlbench.core.errors import FieldError, RLBenchError, SuiteError, UnknownName
+from rlbench.core.suite import load_suite
 from rlbench.core.threat import parse_eps
 from rlbench.core.validation import check_fields
 
@@ -36,6 +37,73 @@ def test_names_are_read_from_the_source(tmp_path) -> None:
         ("attack", "one", "A", "Does it."),
         ("attack", "two", "A", "Does it."),
     ]
+
+
+@pytest.mark.parametrize(
+    ("source", "text"),
+    [
+        (b"x = 1\nclass A\n", "line 2, can't be read: expected ':'"),
+        (b"# gr\xfcn\n", "can't be read: "),
+        (b"x = 1\0", "can't be read: "),
+        (b'@register("attack", NAME)\nclass A: ...\n', r"line 1: register\('attack', NAME\); it must be"),
+        (b'@register("attak", "one")\nclass A: ...\n', "must be a kind .attack, corruption"),
+        (b"@register()\nclass A: ...\n", "must be a kind"),
+        (b'def f():\n    @register("attack", "one")\n    class A: ...\n', "registers nothing"),
+    ],
+)
+def test_a_file_of_ones_own_that_registers_nothing_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: bytes, text: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "faulty_plugin.py").write_bytes(source)
+    monkeypatch.setenv("RLBENCH_PLUGINS", "faulty_plugin")
+    registry._entries.cache_clear()
+    with pytest.raises(RLBenchError, match=text):
+        registry.names("attack")
+
+
+@pytest.mark.parametrize(
+    ("source", "text"),
+    [
+        (
+            "import no_such_module",
+            r"attack 'one' can't be made: ModuleNotFoundError: .* \(raising_plugin\.py, line 1\)",
+        ),
+        ("import sys; sys.exit(3)", "SystemExit: 3"),
+        ("", r"ValueError: steps is 0 \(raising_plugin\.py, line 5\)"),
+    ],
+)
+def test_what_a_plugin_of_ones_own_raises_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, text: str
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "raising_plugin", raising=False)
+    lines = [source, "from rlbench.core.registry import register", '@register("attack", "one")', "def one():"]
+    (tmp_path / "raising_plugin.py").write_text("\n".join([*lines, "    raise ValueError('steps is 0')\n"]))
+    monkeypatch.setenv("RLBENCH_PLUGINS", "raising_plugin")
+    registry._entries.cache_clear()
+    with pytest.raises(RLBenchError, match=text):
+        registry.make("attack", "one")
+
+
+def test_a_corruption_without_modalities_says_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    source = 'from rlbench.core.registry import register\n@register("corruption", "bare")\nclass Bare: ...\n'
+    (tmp_path / "bare_plugin.py").write_text(source)
+    monkeypatch.setenv("RLBENCH_PLUGINS", "bare_plugin")
+    registry._entries.cache_clear()
+    head = "suite: s\nversion: 1\nsummary: S.\nmodality: image\ntask: {name: blobs}\n"
+    (tmp_path / "s.yaml").write_text(head + "perturbations: [clean, {corruption: bare, severity: 1}]\n")
+    with pytest.raises(SuiteError, match=r"corruption 'bare' must say what it is for: modalities = frozenset"):
+        load_suite(str(tmp_path / "s.yaml"))
+
+
+def test_a_name_of_a_file_here_says_how_the_file_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "corner.py").write_text('@register("attack", "corner")\nclass A: ...\n')
+    with pytest.raises(RLBenchError, match=r"corner\.py has it, and is read while RLBENCH_PLUGINS=corner is set"):
+        registry.factory("attack", "corner")
 
 
 def test_an_unknown_name_gets_a_hint() -> None:

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+from pathlib import Path
 
 import av
 import numpy as np
@@ -262,6 +263,15 @@ def test_a_full_disk_is_one_line_and_a_killed_copy_is_removed(call, folder, tmp_
 def test_a_link_to_nothing_is_one_line(call, folder, tmp_path) -> None:
     (folder / "notes.txt").symlink_to(tmp_path / "gone.txt")
     fails(call("corrupt", folder, "out", *FOG), "can't copy ", "notes.txt: No such file", untouched=tmp_path / "out")
+
+
+@pytest.mark.parametrize(("source", "words"), [("in/a", "those corrupted have 8 bits"), ("in/s.wav", "acts on none")])
+def test_a_range_for_what_has_none_is_refused(call, folder, tmp_path, source, words) -> None:
+    what = HISS if source.endswith("wav") else FOG
+    fails(
+        call("corrupt", source, f"out{Path(source).suffix}", *what, "--range", 0, 4000), "16-bit pictures, and", words
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
 
 
 def test_counts_outside_of_the_range_are_left(call, folder) -> None:

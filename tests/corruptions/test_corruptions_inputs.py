@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from rlbench.core import Box, Composed, Corrupted, registry
-from rlbench.core.errors import AttackError, SuiteError, UnknownName
+from rlbench.core.errors import AttackError, KnowledgeError, SuiteError, UnknownName
 from rlbench.core.seeds import ExampleStreams
 from rlbench.core.suite import load_suite, load_suites
 from rlbench.encoders.mini import BOXES
@@ -54,6 +54,76 @@ def test_what_can_not_act_fails_its_cell_and_never_passes_clean_inputs_on() -> N
         inputs("audio-world", WAVE).load_corrupted(Corrupted("time_mask", 1), 0, 2)
     with pytest.raises(AttackError, match="white_noise acts on waveforms, which ThermalWorld does not have"):
         inputs().load_corrupted(HISS, 0, 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "box", "corrupted", "text"),
+    [
+        (
+            "image-world",
+            (3, 24, 32),
+            Corrupted("fog", 1),
+            "fog needs a box of 32 x 32 pixels or more; the encoder's is ",
+        ),
+        ("image-world", (3, 32, 32), Corrupted("fog", 1), ""),
+        ("thermal-world", (1, 8, 8), Corrupted("netd", 1), ""),
+        (
+            "audio-world",
+            (1, 8000),
+            Corrupted("time_mask", 1),
+            "time_mask acts on log-mel; the encoder's box is waveform",
+        ),
+        ("audio-world", (1, 8000), HISS, ""),
+    ],
+)
+def test_what_can_not_act_is_known_before_a_run(
+    name: str, box: tuple[int, ...], corrupted: Corrupted, text: str
+) -> None:
+    one = WAVE if len(box) == 2 else Box(shape=box)
+    found = inputs(name, one).explain_misfit(corrupted)
+    assert found.startswith(text) and bool(found) == bool(text)
+
+
+@pytest.mark.parametrize(
+    ("body", "fails"),
+    [
+        ("(x + 0.1 * torch.randn_like(x)).clamp(0, 1)", True),
+        ("x.flip(0)", True),
+        ("(x - x.mean()).clamp(0, 1)", True),
+        ("(x + 0.1 * streams.normal(x.shape[1:])).clamp(0, 1)", False),
+    ],
+)
+def test_a_corruption_of_ones_own_changes_an_example_alone_as_in_a_batch(body: str, fails: bool) -> None:
+    code = f"def act(self, x, severity, streams): return {body}"
+    space: dict[str, object] = {"torch": torch}
+    exec(code, space)
+    kind = type("Own", (), {"__module__": "own", "__call__": space["act"]})
+    x = torch.rand(3, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    streams = ExampleStreams(0, ("a", "b", "c"), "own 1")
+    if not fails:
+        assert module._unit(kind(), Corrupted("own", 1), x, streams).shape == x.shape
+        return
+    with pytest.raises(AttackError, match="own changes an example in another way when it is alone"):
+        module._unit(kind(), Corrupted("own", 1), x, streams)
+
+
+def test_a_plan_skips_corruptions_that_need_a_larger_box(tmp_path: Path) -> None:
+    lines = "suite: small\nversion: 1\nsummary: S.\nmodality: image\ntask: {name: blobs}\nperturbations:\n  - clean\n"
+    fog = "  - {corruption: fog, severity: 1}\n"
+    both = "  - {corruption: fog, severity: 2, then: {attack: pgd, norm: linf, eps: 4/255}}\n"
+    (tmp_path / "small.yaml").write_text(lines + fog + both + "  - {attack: pgd, norm: linf, eps: 4/255}\n")
+    cells = plan(str(tmp_path / "small.yaml"), "linear", store=tmp_path / "out", examples=4).cells
+    assert {str(cell.perturbation): "32 x 32" in (cell.skipped or "") for cell in cells} == {
+        "clean": False,
+        "fog 1": True,
+        "fog 2 + pgd linf 4/255": True,
+        "pgd linf 4/255": False,
+    }
+    (tmp_path / "small.yaml").write_text(lines + fog)
+    with pytest.raises(
+        KnowledgeError, match="suite small has nothing to run but clean inputs: fog needs a box of 32 x"
+    ):
+        plan(str(tmp_path / "small.yaml"), "linear", store=tmp_path / "out", examples=4)
 
 
 @pytest.mark.parametrize(

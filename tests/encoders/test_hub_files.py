@@ -182,6 +182,16 @@ def test_a_shard_that_the_hub_lacks_is_named(tmp_path, hub) -> None:
         load_encoder("hf:me/base", "image")
 
 
+def test_a_folder_here_that_is_named_like_a_repository_is_found(tmp_path, hub, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("clip", "me/clip", "my/own/clip"):
+        (tmp_path / name).mkdir(parents=True)
+        with pytest.raises(CheckpointError, match=rf"the folder .*here is \./{name}"):
+            load_encoder(f"hf:{name}", "image")
+    with pytest.raises(CheckpointError, match="there is no folder gone, which should hold a checkpoint"):
+        load_encoder("hf:./gone", "image")
+
+
 def test_an_adapter_of_the_hub_can_not_name_a_folder(tmp_path, hub) -> None:
     write_adapter(tmp_path / "adapter", plain_folder(tmp_path), f"{tmp_path}/plain")
     hub.repos["me/adapter"] = (tmp_path / "adapter", ["c" * 40])

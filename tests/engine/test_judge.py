@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
@@ -38,6 +39,16 @@ def _nan(x: Tensor) -> Tensor:
     return torch.where(torch.arange(len(x))[:, None, None, None] == 2, float("nan"), x)
 
 
+def test_an_attack_leaves_no_setting_to_the_next_one() -> None:
+    def careless(classifier: Classifier, x: Tensor, y: Tensor, ball: Ball, streams: Streams) -> Tensor:
+        torch.set_grad_enabled(False)
+        return x
+
+    x, y, streams = _inputs(2)
+    run_attack(careless, _net(), x, y, BALL, streams)
+    assert torch.is_grad_enabled() and torch.get_default_dtype() == torch.float32
+
+
 @pytest.mark.parametrize(
     ("answer", "message"),
     [
@@ -48,6 +59,8 @@ def _nan(x: Tensor) -> Tensor:
         (lambda x: (x - 0.11).clamp(0, 1), "the linf norm is"),
         (lambda x: x.numpy(), "ndarray; it must return a tensor"),
         (lambda x: 1 / 0, "crashed: ZeroDivisionError"),
+        (lambda x: sys.exit(3), "crashed: SystemExit: 3"),
+        (lambda x: torch.set_default_dtype(torch.float64), "sets torch's default dtype to torch.float64"),
     ],
 )
 def test_a_result_that_breaks_the_contract_fails(answer: Callable[[Tensor], Tensor], message: str) -> None:

@@ -1,5 +1,6 @@
 """Trees of pictures in ImageNet's layout, made here with every mistake, and the crops that training takes of them."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -152,7 +153,20 @@ def test_pictures_beside_the_folders_of_classes_are_said_to_be_left_out(tmp_path
 
 def test_a_layout_without_a_test_folder_lists_the_folders_that_are_there(tmp_path) -> None:
     root = tree(tmp_path, splits={"Testing": 1})
-    with pytest.raises(DataError, match=r"neither a folder 'test' nor 'val'.*its folders are Testing"):
+    with pytest.raises(DataError, match=r"neither a folder 'test' nor 'val'.*its folders are Testing: move"):
+        task_of(root)
+    shutil.rmtree(root / "Testing")
+    with pytest.raises(DataError, match=r"with a folder per class in it; it has none$"):
+        task_of(root)
+
+
+def test_a_class_of_sounds_names_the_task_that_reads_them(tmp_path) -> None:
+    root = tree(tmp_path, splits={"test": 1})
+    for path in (root / "test" / "n01").iterdir():
+        path.rename(path.with_suffix(".wav"))
+    with pytest.raises(
+        DataError, match=r"n01 has no pictures .*; sounds and clips need the task folder, with a labels\.csv"
+    ):
         task_of(root)
 
 

@@ -1,6 +1,7 @@
 """Every objective's loss and gradient against values worked out by hand."""
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -31,11 +32,15 @@ from objective_case import (
     unit,
 )
 from scipy.special import digamma, gammaln, polygamma
+from torch import Tensor
 
 from rlbench.core import registry
+from rlbench.core.errors import RLBenchError
+from rlbench.training.losses import call_objective
 from rlbench.training.objectives.gram_volume import volume
 from rlbench.training.objectives.terms import kl as kl_of
 from rlbench.training.objectives.ucat import dirichlet_kl
+from rlbench.training.types import Batch
 
 
 def test_fare() -> None:
@@ -265,3 +270,24 @@ def test_every_objective_needs_only_the_rows_that_it_names(name: str) -> None:
 def test_a_kl_of_nan_is_nan() -> None:
     assert kl_of(torch.full((1, 3), torch.nan), torch.zeros(1, 3)).isnan().all()
     assert kl_of(torch.zeros(1, 3), torch.full((1, 3), torch.nan)).isnan().all()
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (lambda f: f.sum(), r"returned \(\) float64; it must be \(2,\)"),
+        (lambda f: f @ f.T, r"returned \(2, 2\) float64; it must be \(2,\)"),
+        (lambda f: 1.0, "returned float; it must be"),
+        (lambda f: f.detach().sum(1), "has no gradient in the features"),
+        (lambda f: f.nothing, r"raised AttributeError \(test_objectives\.py, line [0-9]+\)"),
+    ],
+)
+def test_a_loss_of_ones_own_must_be_one_value_a_row(answer: Callable[[Tensor], Tensor], words: str) -> None:
+    """Else a scalar or a matrix is summed, and another loss is trained without a word."""
+
+    def loss(f: Tensor, f_adv: Tensor, batch: Batch) -> Tensor:
+        return answer(f_adv)
+
+    f, f_adv = (torch.from_numpy(rows).clone().requires_grad_() for rows in (F, F_ADV))
+    with pytest.raises(RLBenchError, match=words):
+        call_objective(loss, f, f_adv, make_batch())

@@ -10,8 +10,11 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
-from rlbench.core.errors import RLBenchError
+from rlbench.core.errors import FieldError, RLBenchError
+from rlbench.training import run
+from rlbench.training.recipe import load_recipe
 from rlbench.training.run import train
 
 TINY = {"examples": 64, "batch": 32, "attack_steps": 1, "validation": 16}
@@ -62,6 +65,21 @@ from rlbench.cli import main
 for arguments in json.loads(sys.argv[1]):
     main(arguments, standalone_mode=False)
 """
+
+
+def test_processes_find_each_other_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As under torchrun: accelerate joins processes on CPUs only if it is told that there is nothing else."""
+    given: dict[str, object] = {}
+    monkeypatch.setattr(run, "Accelerator", lambda **options: given.update(options))
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
+    run.make_accelerator("auto", load_recipe("tecoa", modality="image"), print)
+    assert given["cpu"] is True
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_a_gpu_that_is_not_there_is_refused() -> None:
+    with pytest.raises(FieldError, match="sees no GPU here"):
+        run.make_accelerator("cuda", load_recipe("tecoa", modality="image"), print)
 
 
 @pytest.mark.slow

@@ -46,6 +46,10 @@ def copy_corrupted(source: Path, target: Path, corruptor: Corruptor, tally: Tall
             name = f"{corruptor.name} (for {', '.join(sorted(corruptor.corruption.modalities))})"
             whole = "; --only takes whole names, or patterns such as '/camera/*'" if corruptor.only else ""
             raise DataError(f"nothing in {source} can be corrupted by {name}: {left or 'it is empty'}{whole}")
+        if corruptor.limits is not None and 16 not in corruptor.depths:
+            raise DataError(
+                "--range is for 16-bit pictures, and those corrupted have 8 bits, shown from 0 to 255; leave it out"
+            )
         os.rename(temporary / target.name, target)
     except OSError as error:
         if error.errno not in FULL:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import cached_property
 
@@ -38,6 +38,7 @@ class Corruptor:
         limits: the 16-bit counts that are black and white; without them, 16-bit pictures are copied.
         rate: samples a second of sound in bags; 0: sound in bags is copied.
         channels: of sound in bags.
+        depths: collects the bits a channel of the pictures that were given.
     """
 
     name: str
@@ -47,12 +48,15 @@ class Corruptor:
     limits: Limits | None = None
     rate: int = 0
     channels: int = 1
+    depths: set[int] = field(default_factory=set, compare=False)
 
     def __post_init__(self) -> None:
         if self.severity not in range(1, 6):
             raise FieldError(f"severity is {self.severity}; it must be 1 to 5", "severity")
         if self.limits is not None and not self.limits[0] < self.limits[1]:
             raise FieldError(f"range is {list(self.limits)}; the smaller number comes first", "range")
+        if self.limits is not None and not self.pictures:
+            raise FieldError(f"range is for 16-bit pictures, and {self.name} acts on none; leave --range out", "range")
         if "audio" in self.corruption.modalities and not self.sounds:
             raise DataError(f"{self.name} acts on spectrograms, which no recording holds; choose one of waveforms")
 
@@ -103,6 +107,7 @@ class Corruptor:
             Unfit: it has 16 bits and there are no limits, or all are outside of them; has the wrong colours, or is too
                 small.
         """
+        self.depths.add(8 * pixels.itemsize)
         if pixels.dtype != np.uint8 and self.limits is None:
             raise Unfit("16 bits; give --range")
         if lies_outside(pixels, self.limits):

@@ -151,7 +151,7 @@ def _run(pool: SearchPool, precision: Precision = "fp32") -> None:
             pool.run()
     except AttackError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise AttackError(f"crashed: {type(error).__name__}: {error}") from error
 
 

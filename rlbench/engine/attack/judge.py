@@ -16,6 +16,7 @@ from rlbench.core import Attack, Ball, Classifier, Streams
 from rlbench.core.errors import AttackError, RLBenchError
 from rlbench.core.stats.metrics import margin
 from rlbench.core.threat import distance, violation
+from rlbench.encoders.settings import keep_settings
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def judge(classifier: Classifier, x_adv: Tensor, x: Tensor, y: Tensor, ball: Bal
 
 
 def run_attack(attack: Attack, classifier: Classifier, x: Tensor, y: Tensor, ball: Ball, streams: Streams) -> Tensor:
-    """Runs an attack; it gets copies, so that it cannot change x or y.
+    """Runs an attack; it gets copies, so that it cannot change x or y, and its settings of torch end with it.
 
     Args:
         attack: the attack.
@@ -79,10 +80,11 @@ def run_attack(attack: Attack, classifier: Classifier, x: Tensor, y: Tensor, bal
         AttackError: the attack or the classifier raised any exception, or the attack returned no tensor.
     """
     try:
-        x_adv = attack(classifier, x.clone(), y.clone(), ball, streams)
+        with keep_settings(type(attack).__name__):
+            x_adv = attack(classifier, x.clone(), y.clone(), ball, streams)
     except (AttackError, torch.OutOfMemoryError):
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise AttackError(f"{type(attack).__name__} crashed: {type(error).__name__}: {error}") from error
     if not isinstance(x_adv, Tensor):
         raise AttackError(f"{type(attack).__name__} returned {type(x_adv).__name__}; it must return a tensor like x")

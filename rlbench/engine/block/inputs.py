@@ -21,13 +21,15 @@ import torch
 from torch import Tensor
 
 from rlbench.core import Box, Corrupted, Edited, Examples, Missing, Split, Streams, Task, registry
-from rlbench.core.errors import AttackError, DataError
+from rlbench.core.errors import AttackError, DataError, FieldError
 from rlbench.core.seeds import ExampleStreams
+from rlbench.encoders.settings import keep_settings
 from rlbench.engine.block.input_files import is_usable, read_block, write_block
 from rlbench.engine.cells.keys import plugin_values
 
 LIBRARIES = ("av", "imagecorruptions-imaug", "numpy", "pillow", "scipy", "soundfile", "torch")  # of corruptions, tasks
 MEMORY = 4 << 30  # bytes of blocks held in memory, not counting the newest
+ALONE = 1e-4  # how far values of a corrupted example may be from those without the rest of its batch: rounding
 _HELD: dict[tuple[object, ...], Examples] = {}  # the last few blocks of this process
 _MAKING = RLock()  # one thread at a time makes inputs
 
@@ -156,6 +158,21 @@ class Inputs:
             return corruption
         return replace(corruption, rate=self.task.rate_of(self.box))
 
+    def explain_misfit(self, corrupted: Corrupted) -> str:
+        """Why a corruption can't act on these inputs, or "": known before any is loaded."""
+        try:
+            corruption = self.make_corruption(corrupted)
+        except FieldError as error:  # such as a rate that is too low
+            return str(error)
+        acts_on, smallest = getattr(corruption, "acts_on", ""), getattr(corruption, "smallest", 1)
+        if acts_on not in ("", "waveform", self.box.unit):
+            return f"{corrupted.corruption} acts on {acts_on}; the encoder's box is {self.box.unit}"
+        height, width = self.box.shape[-2:]
+        if min(height, width) < smallest:
+            least = f"{smallest} x {smallest}"
+            return f"{corrupted.corruption} needs a box of {least} pixels or more; the encoder's is {height} x {width}"
+        return ""
+
     def _streams(self, corrupted: Corrupted, start: int, stop: int) -> Streams:
         return ExampleStreams(self.seed, self.load(start, stop).ids, str(corrupted))
 
@@ -181,11 +198,30 @@ def corrupt(x: Tensor, corrupted: Corrupted, box: Box, streams: Streams) -> Tens
 
 
 def _unit(corruption: Any, corrupted: Corrupted, x: Tensor, streams: Streams) -> Tensor:
-    """Corrupts x in [0, 1], and checks the result. Raises: AttackError."""
+    """Corrupts x in [0, 1], and checks the result; of another package's corruption, also that it is the same alone.
+
+    Raises: AttackError.
+    """
+    out = _call(corruption, corrupted, x, streams)
+    own = type(corruption).__module__.partition(".")[0] != __name__.partition(".")[0]
+    if own and len(x):
+        last = len(x) - 1
+        alone = _call(corruption, corrupted, x[last:], streams.take([last]))
+        if not torch.allclose(alone, out[last:], rtol=0, atol=ALONE):
+            raise AttackError(
+                f"{corrupted.corruption} changes an example in another way when it is alone: it may not depend on the "
+                "batch, and its random numbers must come from streams"
+            )
+    return out
+
+
+def _call(corruption: Any, corrupted: Corrupted, x: Tensor, streams: Streams) -> Tensor:
+    """What a corruption makes of x in [0, 1]. Raises: AttackError: it crashes, or breaks its contract."""
     name = corrupted.corruption
     try:
-        out = corruption(x.clone(), corrupted.severity, streams)
-    except Exception as error:
+        with keep_settings(name):
+            out = corruption(x.clone(), corrupted.severity, streams)
+    except (Exception, SystemExit) as error:
         raise AttackError(f"{name} crashed: {type(error).__name__}: {error}") from error
     if not isinstance(out, Tensor) or out.shape != x.shape or out.dtype != x.dtype:
         shape = f"{tuple(out.shape)} {out.dtype}" if isinstance(out, Tensor) else type(out).__name__

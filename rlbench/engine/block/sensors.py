@@ -65,6 +65,11 @@ class SensorInputs(Inputs):
             }
         )
 
+    def explain_misfit(self, corrupted: Corrupted) -> str:
+        one = replace(corrupted, sensors=())
+        reasons = (self._inputs(cast(Modality, sensor)).explain_misfit(one) for sensor in corrupted.sensors)
+        return next(filter(None, reasons), "")
+
     def load_sounds(self, corrupted: Corrupted, start: int, stop: int) -> None:
         """None: the joint box is not a sound."""
 

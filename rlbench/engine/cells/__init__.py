@@ -3,7 +3,7 @@
 from rlbench.engine.cells.bounds import bound_passes, describe_attack
 from rlbench.engine.cells.groups import Group, canonical, group_of, groups, is_aggregate, members_of, worst_members
 from rlbench.engine.cells.keys import cell_key, plugin_values, protocol
-from rlbench.engine.cells.knowledge import Restricted, restrict, restrict_texts
+from rlbench.engine.cells.knowledge import Restricted, restrict, restrict_corruptions, restrict_texts
 from rlbench.engine.cells.modes import in_mode, mode
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "plugin_values",
     "protocol",
     "restrict",
+    "restrict_corruptions",
     "restrict_texts",
     "worst_members",
 ]

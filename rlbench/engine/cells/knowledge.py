@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
 
-from rlbench.core import Adversarial, Clean, Composed, Perturbation, Suite, Threat, Worst, registry
+from rlbench.core import Adversarial, Clean, Composed, Corrupted, Perturbation, Suite, Threat, Worst, registry
 from rlbench.core.errors import KnowledgeError
 from rlbench.core.knowledge import Knowledge, explain_lack
 from rlbench.core.threat import text_of
@@ -62,6 +62,24 @@ def restrict_texts(suite: Suite, reason: str) -> Restricted:
         return Restricted(suite)
     kept = tuple(p for p in suite.perturbations if text_of(p) is None)
     skipped = tuple((p, reason) for p in suite.perturbations if text_of(p) is not None)
+    return Restricted(replace(suite, perturbations=kept), skipped)
+
+
+def restrict_corruptions(suite: Suite, misfit: Callable[[Corrupted], str]) -> Restricted:
+    """The suite without corruptions, alone or before attacks, that can't act on an encoder's inputs.
+
+    Args:
+        suite: the suite.
+        misfit: why a corruption can't, or "".
+
+    Raises: KnowledgeError: only clean inputs are left.
+    """
+    of = {p: p.corrupted if isinstance(p, Composed) else p for p in suite.perturbations}
+    reasons = {p: misfit(one) if isinstance(one, Corrupted) else "" for p, one in of.items()}
+    skipped = tuple((p, reason) for p, reason in reasons.items() if reason)
+    kept = tuple(p for p in suite.perturbations if not reasons[p])
+    if skipped and all(isinstance(p, Clean) for p in kept):
+        raise KnowledgeError(f"suite {suite.name} has nothing to run but clean inputs: {skipped[0][1]}")
     return Restricted(replace(suite, perturbations=kept), skipped)
 
 

@@ -127,8 +127,9 @@ class _Draft:
         known = identify_surrogates(bench)
         suite, fixed = cells.restrict_texts(known, explain_fixed_texts(bench.classifier))
         suite, lacking = cells.restrict(suite, bench.knowledge, partial(explain_missing, bench))
-        about = suite.name, suite.task_name, model.name
-        skipped = tuple(PlannedCell(*about, simplify(p), n, skipped=reason) for p, reason in (*fixed, *lacking))
+        suite, misfit = cells.restrict_corruptions(suite, bench.inputs.explain_misfit)
+        about, why = (suite.name, suite.task_name, model.name), (*fixed, *lacking, *misfit)
+        skipped = tuple(PlannedCell(*about, simplify(p), n, skipped=reason) for p, reason in why)
         bench = replace(bench, suite=suite)
         subject, twins = bench.subject(), bench.classifier.find_duplicate_anchors()
         if twins is not None and not isinstance(suite.task, Absent):
