@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from rlbench.core.errors import RLBenchError, first_line
+from rlbench.core.callables import describe_raised
+from rlbench.core.errors import RLBenchError
 from rlbench.encoders.outputs import describe
 from rlbench.training.adversary import attack_batch, attack_once
 from rlbench.training.collapse import CollapseWatch
@@ -40,10 +39,7 @@ def call_objective(loss: Callable[[Tensor, Tensor, Batch], Tensor], f: Tensor, g
     except torch.OutOfMemoryError:
         raise
     except Exception as error:
-        at = traceback.extract_tb(error.__traceback__)[-1]
-        raise RLBenchError(
-            f"{name} raised {type(error).__name__} ({Path(at.filename).name}, line {at.lineno}): {first_line(error)}"
-        ) from error
+        raise RLBenchError(f"{name} raised {describe_raised(error)}") from error
     n = len(batch.y)
     if not isinstance(found, Tensor) or found.shape != (n,):
         shown = describe(found) if isinstance(found, Tensor) else type(found).__name__
