@@ -81,8 +81,10 @@ def _forget(finder: _Beside) -> None:
     """Unloads a folder's modules, since another working directory may have modules of the same names."""
     sys.meta_path.remove(finder)
     for name, module in list(sys.modules.items()):
-        file = getattr(module, "__file__", None)
-        if name.partition(".")[0] in finder.names and file and Path(file).is_relative_to(finder.folder):
+        top, file = name.partition(".")[0], Path(getattr(module, "__file__", None) or "/")
+        if top not in finder.names or not file.is_relative_to(finder.folder):
+            continue
+        if file.relative_to(finder.folder).parts[0].partition(".")[0] == top:  # not of a folder in it on Python's path
             del sys.modules[name]
 
 

@@ -95,6 +95,19 @@ def test_another_working_directory_has_modules_of_its_own(tmp_path: Path, monkey
     assert str(tmp_path) not in " ".join(sys.path)
 
 
+def test_a_module_on_pythons_path_stays_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where its folder lies in the working directory, as a virtual environment or a folder of tests does."""
+    (tmp_path / "place").mkdir()
+    (tmp_path / "place" / "stays_imported.py").write_text("def make(): return 1\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path / "place")
+    callables.call("stays_imported:make")
+    module = sys.modules["stays_imported"]
+    monkeypatch.chdir(tmp_path / "place")
+    callables.call("stays_imported:make")
+    assert sys.modules["stays_imported"] is module
+
+
 def test_a_misspelt_baseline_is_not_taken_for_a_module() -> None:
     with pytest.raises(UnknownName, match="did you mean 'rlbind:mini'"):
         resolve("rlbnd:mini")
