@@ -68,6 +68,9 @@ class Crash:
     above: float = 0.0
 
     def __call__(self, classifier, x, y, ball, streams):
+        if self.how == "idle" and ball.radius > self.above:
+            return x
+        classifier(x)
         if ball.radius <= self.above:
             return x
         if self.how == "raise":
@@ -83,7 +86,7 @@ class Crash:
             "one": x[:1],
             "dtype": x.double(),
             "none": None,
-            "idle": x,
+            "tries": x,
             "inputs": x.clamp(ball.low, ball.high),
         }
         return answers[self.how]

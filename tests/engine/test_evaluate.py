@@ -81,7 +81,7 @@ def test_batch_size_does_not_change_a_flag(size: int) -> None:
             np.testing.assert_array_equal(some.correct, other.correct)
 
 
-@pytest.mark.parametrize("how", ["raise", "far", "box", "nan", "shape", "one", "dtype", "none"])
+@pytest.mark.parametrize("how", ["raise", "far", "box", "nan", "shape", "one", "dtype", "none", "idle"])
 def test_a_bad_attack_fails_its_rung_and_the_larger_ones(how: str) -> None:
     attack = adversarial("crash", "0.2", ladder=("0.05", "0.1"), how=how, above=0.07)
     small, middle, large = done(bench(), attack)
@@ -90,8 +90,8 @@ def test_a_bad_attack_fails_its_rung_and_the_larger_ones(how: str) -> None:
 
 
 def test_an_attack_cannot_change_the_inputs_of_the_judge() -> None:
-    clean, idle = done(bench())[0], done(bench(), adversarial("crash", "0.1", how="idle"))[0]
-    np.testing.assert_array_equal(idle.correct, clean.correct)
+    clean, tries = done(bench())[0], done(bench(), adversarial("crash", "0.1", how="tries"))[0]
+    np.testing.assert_array_equal(tries.correct, clean.correct)
     inputs = done(bench(), adversarial("crash", "0.1", how="inputs"))[0]
     assert isinstance(inputs, Failure)  # x + 1, clamped, is outside the ball about the true x
 

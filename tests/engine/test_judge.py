@@ -9,9 +9,10 @@ from fractions import Fraction
 
 import pytest
 import torch
+from affine_bench import Crash
 from torch import Tensor, nn
 
-from rlbench.core import Adversarial, Ball, Box, Classifier, Streams, Threat
+from rlbench.core import Adversarial, Ball, Box, Classifier, Streams, Threat, registry
 from rlbench.core.errors import AttackError, FieldError, RLBenchError, UnknownName
 from rlbench.core.registry import make
 from rlbench.core.seeds import ExampleStreams
@@ -204,6 +205,16 @@ def test_attack_draws_the_numbers_of_the_cell() -> None:
     ball = ball_of(threat, Box(shape=(3, 2, 2)))
     expected = make("attack", "pgd", {"steps": 3})(Meter(_net(), 8), x, y, ball, cell)
     assert torch.equal(attack(_net(), x, y, "pgd", eps="1/255", steps=3).x_adv, expected)
+
+
+def test_an_attack_that_did_not_try_is_no_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that tried and found nothing is a result: the clean accuracy."""
+    entry = registry.PluginInfo("attack", "crash", Crash.__module__, "Crash", "")
+    table = {**registry.entries(), ("attack", "crash"): entry}
+    monkeypatch.setattr(registry, "entries", lambda: table)
+    with pytest.raises(AttackError, match="Crash returned its inputs, and asked the classifier nothing"):
+        _attack("crash", how="idle")
+    assert not _attack("crash", how="tries").broken.any() and not _attack("crash", eps=0, how="idle").broken.any()
 
 
 def test_attack_of_an_empty_batch_is_empty() -> None:

@@ -27,7 +27,7 @@ from rlbench.core.threat import ball_of, check_eps, norms_of, parse_eps, parse_n
 from rlbench.encoders.black_box.classes import scores_of_labels
 from rlbench.encoders.outputs import describe, labels_of, logits_of
 from rlbench.engine.attack.exact import Confirmed, begin_again, is_searched_again, lower
-from rlbench.engine.attack.judge import judge, run_attack
+from rlbench.engine.attack.judge import check_effort, judge, run_attack
 from rlbench.engine.attack.meter import Meter
 from rlbench.engine.soundness.consistency import count_inconsistent
 from rlbench.engine.soundness.rules import findings
@@ -151,7 +151,9 @@ def _attack(
     if len(rows):
         own_streams = streams.take(rows.tolist())
         around = rows, x[at], y[at], ball, own_streams, threat.precision
+        asked = meter.forwards.clone()
         x_adv[at] = meter.attempt(lambda: _search(method, meter, *around))
+        check_effort(method, x_adv, x, ball, meter.forwards - asked)
         judgement = judge(ClassifierView(meter, rows), x_adv[at], x[at], y[at], ball)
         far[rows], broken[rows] = judgement.distance, ~judgement.correct
     checked = tuple(findings(watch.sums_of(method, ~broken) | sums, own.knowledge))

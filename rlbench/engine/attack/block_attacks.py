@@ -21,7 +21,7 @@ from rlbench.core.seeds import ExampleStreams
 from rlbench.core.threat import ball_of
 from rlbench.engine.attack.elsewhere import Elsewhere, count_elsewhere, moves_jointly, passes_elsewhere
 from rlbench.engine.attack.exact import AGAIN, BROKE, Confirmed
-from rlbench.engine.attack.judge import Judgement
+from rlbench.engine.attack.judge import Judgement, check_effort
 from rlbench.engine.attack.meter import Meter
 from rlbench.engine.attack.schedule import Chain, Stage, Standing
 from rlbench.engine.cells.groups import Group
@@ -235,6 +235,10 @@ class _Matrix:
             while waiting := [(chain, stage, rows) for chain, stage in stages if len(rows := stage.find_waiting())]:
                 chain, stage, rows = waiting[0]
                 attempt(partial(stage.run, rows, x, y))
+                if stage.elsewhere is None:
+                    passes = (self.meter.forwards[stage.classifier.examples[rows]] - 1).clamp_min(0)  # 1 of the judge
+                    at = rows.to(x.device)
+                    check_effort(stage.method, stage.found[at], x[at], stage.ball, passes)
                 chain.send(rows)
                 self._report(chains)
                 _run(pool, self.precision)

@@ -91,6 +91,22 @@ def run_attack(attack: Attack, classifier: Classifier, x: Tensor, y: Tensor, bal
     return x_adv.detach()
 
 
+def check_effort(attack: Attack, x_adv: Tensor, x: Tensor, ball: Ball, passes: Tensor) -> None:
+    """Checks that an attack did something: that it tried and found nothing is a result, that it did not try is none.
+
+    Args:
+        attack: the attack.
+        x_adv: (B, *shape) the points that it returned.
+        x: (B, *shape) its examples.
+        ball: the ball around each example.
+        passes: (B,) int64, the forward passes of each example besides those of the judge.
+
+    Raises: AttackError: it returned its examples, and asked the classifier nothing.
+    """
+    if len(x) and ball.radius > 0 and not passes.any() and torch.equal(x_adv, x):
+        raise AttackError(f"{type(attack).__name__} returned its inputs, and asked the classifier nothing")
+
+
 class JudgedAttack(NamedTuple):
     """The points x_adv (B, *shape) that an attack returned, and their judgement."""
 
