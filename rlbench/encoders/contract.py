@@ -130,7 +130,8 @@ def check_embed(encoder: Encoder, model: str, modality: Modality, device: str) -
 
     Raises: RLBenchError: `embed` is not as `core.Encoder` requires; `check_text` checks the norms.
     """
-    source, x = f"{model}: embed", _draw_pair(encoder.boxes[modality]).to(device)
+    of = f" of {modality}" if len(encoder.boxes) > 1 else ""
+    source, x = f"{model}: embed{of}", _draw_pair(encoder.boxes[modality]).to(device)
     found = _embed_two(encoder, x, modality, source)
     if not found.isfinite().all():
         raise RLBenchError(f"{source} returned values that are not finite for random inputs of its box")
