@@ -12,7 +12,7 @@ import pytest
 import sensor_oracle as oracle
 import text_oracle
 import torch
-from affine_bench import N, adversarial, bench, done
+from affine_bench import N, Shift, adversarial, bench, done
 
 import rlbench
 from rlbench.attacks.text import edits
@@ -122,14 +122,18 @@ def test_an_attack_that_crashes_fails_its_cell_alone() -> None:
     assert "not finite" in bad.reason and good.correct.any()  # type: ignore[union-attr]
 
 
-def test_a_record_names_the_surrogate_and_its_weights(tmp_path: Path) -> None:
-    attack, mixed = of("pgd", (("steps", 4),), 8, "linear"), Composed(Corrupted("gaussian_noise", 1), of("fgsm", (), 8))
+def test_a_record_names_the_surrogate_and_its_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = registry.PluginInfo("corruption", "shift", Shift.__module__, "Shift", "")
+    table = {**registry.entries(), ("corruption", "shift"): entry}
+    monkeypatch.setattr(registry, "entries", lambda: table)
+    attack, mixed = of("pgd", (("steps", 4),), 8, "linear"), Composed(Corrupted("shift", 1), of("fgsm", (), 8))
     mixed = replace(mixed, adversarial=replace(mixed.adversarial, surrogate=Surrogate("linear")))
     found = records_of(attack, mixed, Worst(attack.threat), model="linear", out=tmp_path)
     one = found["pgd(steps=4) from linear linf 8/255"]
     weights = rlbench.load_encoder("linear").sha256["image"]
     assert one.provenance["surrogate_weights"] == weights
-    assert found["gaussian_noise 1 + fgsm from linear linf 8/255"].provenance["surrogate_weights"] == weights
+    assert found["shift 1 + fgsm from linear linf 8/255"].provenance["surrogate_weights"] == weights
+    assert not any(record.error for record in found.values())
     right, left = found["clean"].n_correct or 0, one.n_correct or 0
     assert one.forwards == right + int(str(one.provenance["other_forwards"]))
     assert one.backwards == int(str(one.provenance["other_backwards"])) == 4 * right
