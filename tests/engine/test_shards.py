@@ -153,6 +153,7 @@ def broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], s
         def __call__(self, classifier, x, y, ball, streams):
             if max(int("".join(filter(str.isdigit, one))) for one in streams.ids) >= int(os.environ["RLBENCH_FROM"]):
                 raise ArithmeticError("planned")
+            classifier(x)
             return x
 
     entry = registry.PluginInfo("attack", "late", __name__, "Late", "")
